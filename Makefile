@@ -1,0 +1,33 @@
+# `make scan`: set up and run the layer scan on the packaged model.
+# `make test`: set up and run the whole test suite.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: scan test venv lint bench clean
+
+scan: $(STAMP)
+	$(BIN)/python -m icl_mech.patch --layer-scan
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+venv: $(STAMP)
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(STAMP)
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-disable-gc -s
+
+# A half-finished installation leaves no stamp, so the next run starts it again.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[gemma,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

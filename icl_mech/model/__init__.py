@@ -1,0 +1,8 @@
+"""The only room that touches TransformerLens, Transformers and KV caches."""
+
+from icl_mech.model.edits import SITES, Edit, Mode, Site
+from icl_mech.model.hooked import HookedModel
+from icl_mech.model.loading import load_model
+from icl_mech.model.readout import Readout
+
+__all__ = ["SITES", "Edit", "HookedModel", "Mode", "Readout", "Site", "load_model"]

@@ -1,0 +1,215 @@
+"""`HookedModel`: what the rest of icl-mech, and its users, see of a language model."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any, get_args
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from icl_mech.errors import InputError, choose
+from icl_mech.model.edits import Edit, Site
+from icl_mech.model.engine import Engine, place
+from icl_mech.model.readout import Readout
+from icl_mech.prompts import Encoder, Prompt, Template, wants_leading_space
+
+_LIBRARIES = ("icl-mech", "transformer-lens", "transformers", "torch")
+_HOOK_OF_SITE = {site: f"blocks.{{}}.hook_{site}" for site in get_args(Site)}
+_HOOK_OF_SITE["z"] = "blocks.{}.attn.hook_z"
+
+
+class HookedModel:
+    """A TransformerLens bridge with a tokenizer and the shared-prefix engine.
+
+    Attributes:
+        bridge: the `TransformerBridge`, for everything that TransformerLens offers.
+        name: what it was loaded as.
+        n_layers, n_heads, d_model, d_head: its sizes.
+    """
+
+    def __init__(self, bridge: Any, name: str, batch_tokens: int | None = None) -> None:
+        self.bridge = bridge
+        self.name = name
+        self.n_layers: int = bridge.cfg.n_layers
+        self.n_heads: int = bridge.cfg.n_heads
+        self.d_model: int = bridge.cfg.d_model
+        self.d_head: int = bridge.cfg.d_head
+        self._engine = Engine(bridge, batch_tokens)
+
+    def __repr__(self) -> str:
+        return (
+            f"HookedModel({self.name!r}, {self.n_layers} layers, {self.n_heads} heads, "
+            f"d_model {self.d_model}, {self.dtype} on {self.device})"
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._engine.trunk.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of weights and activations."""
+        return self._engine.trunk.dtype
+
+    @property
+    def tokenizer(self) -> Any:
+        """The Transformers tokenizer."""
+        return self.bridge.tokenizer
+
+    # --- text -------------------------------------------------------------------------------
+
+    def encoder(
+        self, template: str, words: Sequence[str], leading_space: bool | None = None
+    ) -> Encoder:
+        """An encoder for this model's tokenizer.
+
+        Args:
+            template: as in `Template`.
+            words: examples of answers, to find out whether the tokenizer wants a space before.
+            leading_space: decide it yourself.
+        """
+        if leading_space is None:
+            leading_space = wants_leading_space(self.tokenizer, words)
+        return Encoder(self.tokenizer, Template(template, leading_space=leading_space))
+
+    def to_string(self, token: int) -> str:
+        """One token as text. It is data: escape it before it goes into HTML."""
+        return str(self.tokenizer.decode([token]))
+
+    # --- reading ----------------------------------------------------------------------------
+
+    def final_residuals(
+        self, groups: Sequence[Sequence[Prompt]]
+    ) -> Float[Tensor, "group branch layer d_model"]:
+        """Residual stream at each prompt's last token after every block (`hook_resid_post`).
+
+        Args:
+            groups: prompts that share their first tokens, such as different queries after the
+                same demonstrations; the shared part is computed once per group.
+
+        Raises:
+            InputError: where groups differ in size or are empty.
+        """
+        sizes = {len(group) for group in groups}
+        if len(sizes) != 1 or 0 in sizes:
+            raise InputError(f"groups of {sorted(sizes)} prompts; expected one size, at least 1")
+        return self._engine.branch_residuals([[p.tokens for p in group] for group in groups])
+
+    def capture(
+        self, prompts: Sequence[Prompt], roles: Sequence[str | int], site: Site = "resid_post"
+    ) -> Float[Tensor, "prompt role layer *shape"]:
+        """Activations at chosen tokens of every prompt, at every block, and nothing else.
+
+        Args:
+            prompts: what to run.
+            roles: roles (their last token) or token indices.
+            site: as in `Edit`; `"z"` has the trailing shape `[head, d_head]`, every other site
+                `[d_model]`.
+
+        Raises:
+            InputError: where a prompt lacks a role, or the model a site.
+        """
+        positions = [[prompt.position(role) for role in roles] for prompt in prompts]
+        hook = self._hook(site)
+        return self._engine.token_activations([p.tokens for p in prompts], positions, hook)
+
+    def read(
+        self, resid: Float[Tensor, "row d_model"], answers: Sequence[Sequence[int]]
+    ) -> Readout:
+        """What the model would say if these vectors stood after its last block."""
+        return self._engine.read(resid, pad_targets(answers))
+
+    def evaluate(
+        self,
+        prompts: Sequence[Prompt],
+        edits: Sequence[Edit],
+        answers: Sequence[Sequence[int]],
+        tick: Callable[[int], object] = lambda n: None,
+    ) -> Readout:
+        """Next-token readout at each prompt's last token, for each edit by itself.
+
+        Args:
+            prompts: what to run.
+            edits: each is applied alone, to every prompt.
+            answers: for each prompt, the token ids whose log probability and rank are read.
+            tick: called with the number of (prompt, edit) cells just finished.
+
+        Returns:
+            `top [prompt, edit]`, `logprob` and `rank [prompt, edit, answer]`.
+
+        Raises:
+            InputError: where an edit does not fit the model or the prompts.
+            ModelError: where the model returns numbers that are not finite.
+        """
+        if not prompts or not edits:
+            raise InputError("expected at least one prompt and one edit")
+        for edit in edits:
+            self._hook(edit.site)
+            self._check_width(edit)
+        lengths = [len(p) for p in prompts]
+        placed = [
+            place(e, [p.position(e.position) for p in prompts], lengths, self.n_layers, self.n_heads)
+            for e in edits
+        ]
+        tokens = [p.tokens for p in prompts]
+        return self._engine.evaluate(tokens, placed, pad_targets(answers), tick)
+
+    def _hook(self, site: str) -> str:
+        choose(site, get_args(Site), "site")
+        hook = _HOOK_OF_SITE[site]
+        known = self.bridge.hook_dict
+        if hook.format(0) not in known:
+            there = [s for s in get_args(Site) if _HOOK_OF_SITE[s].format(0) in known]
+            raise InputError(
+                f"{self.name} has no site {site!r} (attention and MLP run in parallel there). "
+                f"Choose from: {', '.join(there)}"
+            )
+        return hook
+
+    def _check_width(self, edit: Edit) -> None:
+        width = self.d_head if edit.site == "z" else self.d_model
+        if edit.value.shape[-1] != width:
+            raise InputError(
+                f"a value of {edit.value.shape[-1]} numbers at {edit.site!r}; expected {width}"
+            )
+
+    # --- provenance -------------------------------------------------------------------------
+
+    @cached_property
+    def weight_hash(self) -> str:
+        """sha256 over the names and bytes of all weights: the same model, the same hash."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.bridge.original_model.named_parameters()):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            flat = tensor.detach().contiguous().cpu().view(-1).view(torch.uint8)
+            digest.update(memoryview(flat.numpy()))
+        return digest.hexdigest()
+
+    def provenance(self) -> dict[str, Any]:
+        """What a result must record about the model that it came from."""
+        return {
+            "model": self.name,
+            "weights_sha256": self.weight_hash,
+            "architecture": self.bridge.cfg.architecture,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "device": str(self.device),
+            "batch_tokens": self._engine.budget.tokens,
+            "batch_halvings": self._engine.budget.halvings,
+            "versions": {library: version(library) for library in _LIBRARIES},
+        }
+
+
+def pad_targets(answers: Sequence[Sequence[int]]) -> Int[Tensor, "row target"]:
+    """Rows of token ids, filled up with -1.
+
+    Raises:
+        InputError: where a row is empty.
+    """
+    if not all(answers):
+        raise InputError("a prompt without an answer token; expected at least one")
+    width = max(map(len, answers))
+    return torch.tensor([[*row, *[-1] * (width - len(row))] for row in answers])

@@ -1,0 +1,122 @@
+"""The blocks of a bridge, callable one at a time, on any mix of positions.
+
+A Transformers model prepares what its blocks need (rotary tables, masks, a cache) inside one
+long forward. To run only a suffix, and each row only from its own layer on, the engine has to
+call blocks itself. Instead of knowing every family, the trunk *rehearses*: it watches one real
+forward, keeps the arguments that each block was given, and later repeats the call with its own
+rows of the position-dependent ones. The rehearsal ends with a proof: the same tokens, run
+through the trunk, must give the same log probabilities.
+"""
+
+import inspect
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import Cache
+
+from icl_mech.errors import ModelError
+
+
+class Past(Protocol):
+    """What a block sees of the tokens before its own: the one method of a cache that it calls."""
+
+    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]: ...
+
+
+@dataclass
+class BlockCall:
+    """The arguments, by name, with which a model calls one of its blocks."""
+
+    arguments: dict[str, Any]
+
+    def at(self, positions: Int[Tensor, "batch token"], mask: Tensor, past: Past) -> dict[str, Any]:
+        """The same call for tokens at `positions`, under our own mask and past."""
+        ours: dict[str, Any] = {}
+        for name, value in self.arguments.items():
+            if isinstance(value, Cache):
+                ours[name] = past
+            elif name == "attention_mask":
+                ours[name] = mask
+            elif name == "position_ids":
+                ours[name] = positions
+            elif name == "position_embeddings" and value is not None:
+                # Recorded for one row at positions 0, 1, 2, ...: pick what each token needs.
+                ours[name] = tuple(table[0][positions] for table in value)
+            else:
+                ours[name] = value
+        return ours
+
+
+class Trunk:
+    """Embedding, blocks and unembedding of a TransformerLens bridge, one step at a time."""
+
+    def __init__(self, bridge: Any) -> None:
+        self.bridge = bridge
+        self.n_layers: int = bridge.cfg.n_layers
+        self.calls: list[BlockCall] = []
+        self.n_rehearsed = 0
+        self.rehearsal_tokens = torch.empty((1, 0), dtype=torch.long)
+        parameter = next(bridge.original_model.parameters())
+        self.device, self.dtype = parameter.device, parameter.dtype
+        #: How many tokens back each block sees; None where there is no sliding window.
+        self.windows: list[int | None] = [
+            getattr(block.attn.original_component, "sliding_window", None)
+            for block in bridge.blocks
+        ]
+
+    def rehearse(self, n_positions: int) -> Float[Tensor, "1 d_vocab"]:
+        """Record every block's call for positions 0 .. `n_positions` - 1.
+
+        Returns:
+            The model's own logits at the last of them, to compare with.
+        """
+        limit = getattr(self.bridge.cfg, "n_ctx", None)
+        if limit is not None and n_positions > limit:
+            raise ModelError(f"a prompt of {n_positions} tokens; the model reads at most {limit}")
+        calls: list[BlockCall] = []
+
+        def record(block: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+            signature = inspect.signature(block.original_component.forward)
+            bound = signature.bind(*args, **kwargs).arguments
+            extra = bound.pop("kwargs", {})
+            named = {**bound, **extra}
+            named.pop("hidden_states")
+            calls.append(BlockCall({k: v for k, v in named.items() if v is not None}))
+
+        handles = [
+            block.register_forward_pre_hook(record, with_kwargs=True)
+            for block in self.bridge.blocks
+        ]
+        positions = torch.arange(n_positions, device=self.device)[None]
+        # Any tokens do; these are all different where the vocabulary allows.
+        self.rehearsal_tokens = (positions * 7 + 3) % self.bridge.cfg.d_vocab
+        try:
+            logits = self.bridge(
+                self.rehearsal_tokens, position_ids=positions, use_cache=True, logits_to_keep=1
+            )
+        finally:
+            for handle in handles:
+                handle.remove()
+        self.calls, self.n_rehearsed = calls, n_positions
+        return logits[:, -1]
+
+    def embed(
+        self, tokens: Int[Tensor, "batch token"], positions: Int[Tensor, "batch token"]
+    ) -> Float[Tensor, "batch token d_model"]:
+        """The residual stream that enters block 0."""
+        return self.bridge(tokens, position_ids=positions, stop_at_layer=0)
+
+    def block(
+        self,
+        layer: int,
+        hidden: Float[Tensor, "batch token d_model"],
+        positions: Int[Tensor, "batch token"],
+        mask: Float[Tensor, "batch 1 token key"],
+        past: Past,
+    ) -> Float[Tensor, "batch token d_model"]:
+        """Run one block, with the bridge's hooks, on tokens at any positions."""
+        out = self.bridge.blocks[layer](hidden, **self.calls[layer].at(positions, mask, past))
+        return out[0] if isinstance(out, tuple) else out

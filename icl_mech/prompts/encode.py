@@ -1,0 +1,142 @@
+"""Labelled text -> token ids, each with its role, read from the tokenizer's own offsets."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+from icl_mech.errors import InputError, ModelError
+from icl_mech.prompts.template import Span, Template
+from icl_mech.tasks.task import Pair
+
+SINK = "sink"
+END_OF_TEXT = "<|endoftext|>"
+#: What separates demonstrations may merge with its neighbours; what they are made of may not.
+OPTIONAL = ("_start", "_end")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A tokenised prompt.
+
+    Attributes:
+        text: what was tokenised (without the sink token).
+        tokens: ids; the first is the sink token.
+        roles: the role of every token, `"sink"` first (see `Span`).
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    roles: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def position(self, role: str | int) -> int:
+        """Index of the last token of a role; an integer counts tokens, from the end if negative.
+
+        Raises:
+            InputError: where the prompt has no such role or token.
+        """
+        if isinstance(role, int):
+            if not -len(self) <= role < len(self):
+                raise InputError(f"token {role} out of range for a prompt of {len(self)} tokens")
+            return role % len(self)
+        if role not in self.roles:
+            known = ", ".join(dict.fromkeys(self.roles))
+            raise InputError(f"the prompt has no role {role!r}. It has: {known}")
+        return len(self) - 1 - self.roles[::-1].index(role)
+
+
+class Encoder:
+    """Turns demonstrations and queries into prompts for one tokenizer and template.
+
+    Args:
+        tokenizer: a fast Transformers tokenizer (offsets are needed).
+        template: how pairs are written.
+
+    Raises:
+        ModelError: where the tokenizer cannot report offsets or has no token to begin with.
+    """
+
+    def __init__(self, tokenizer: Any, template: Template) -> None:
+        if not getattr(tokenizer, "is_fast", False):
+            raise ModelError(
+                f"{type(tokenizer).__name__} does not report the offsets of its tokens; "
+                "expected a fast tokenizer (one with a tokenizer.json)"
+            )
+        self.tokenizer = tokenizer
+        self.template = template
+        self.sink = sink_token(tokenizer)
+        # Some tokenizers put a space before a text's first word by themselves.
+        self._adds_space = len(self._ids(" a")) > len(self._ids("a")) or (
+            self._ids(" a") == self._ids("a")
+        )
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def encode(self, demonstrations: Sequence[Pair], query: str) -> Prompt:
+        """The prompt that shows `demonstrations` and asks for the answer to `query`."""
+        spans = self.template.render(demonstrations, query)
+        if self._adds_space and spans[0].text.startswith(" "):
+            spans[0] = Span(spans[0].text[1:], spans[0].role)
+        text = "".join(span.text for span in spans)
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ends = list(accumulate(len(span.text) for span in spans))
+        roles = []
+        for begin, end in encoded["offset_mapping"]:
+            # A token belongs to the span of its last character: a leading space, or an arrow
+            # that swallowed the end of a word, does not decide.
+            last = max(begin, end - 1)
+            roles.append(spans[next(i for i, e in enumerate(ends) if last < e)].role)
+        lost = [s.text for s in spans if s.role not in roles and not s.role.endswith(OPTIONAL)]
+        if lost:
+            raise InputError(
+                f"template {self.template.text!r}: this tokenizer merges {lost[0]!r} with the "
+                "text beside it; expected an arrow that keeps tokens of its own, as '->' does"
+            )
+        return Prompt(text, (self.sink, *encoded["input_ids"]), (SINK, *roles))
+
+    def answer_tokens(self, prompt: Prompt, answers: Iterable[str]) -> tuple[tuple[int, ...], ...]:
+        """Token ids of every accepted answer as they follow `prompt`."""
+        return tuple(self._continuation(prompt, self.template.word(answer)) for answer in answers)
+
+    def _continuation(self, prompt: Prompt, text: str) -> tuple[int, ...]:
+        before = prompt.tokens[1:]
+        whole = self._ids(prompt.text + text)
+        if tuple(whole[: len(before)]) == before and len(whole) > len(before):
+            return tuple(whole[len(before) :])
+        # The answer would merge with the arrow; on its own it is what the model can produce.
+        alone = self._ids(text.strip() if self._adds_space else text)
+        if not alone:
+            raise InputError(f"answer {text!r} gives no tokens; expected at least one")
+        return tuple(alone)
+
+
+def sink_token(tokenizer: Any) -> int:
+    """The token every prompt begins with: BOS, or end-of-text where there is no BOS.
+
+    Attention heads rest on the first token; without one that carries no meaning, injecting a
+    vector fails on models whose tokenizers add none.
+    """
+    if tokenizer.bos_token_id is not None:
+        return int(tokenizer.bos_token_id)
+    vocabulary = tokenizer.get_vocab()
+    if END_OF_TEXT in vocabulary:
+        return int(vocabulary[END_OF_TEXT])
+    if tokenizer.eos_token_id is not None:
+        return int(tokenizer.eos_token_id)
+    raise ModelError(
+        "the tokenizer has no BOS and no end-of-text token; expected one to start prompts with"
+    )
+
+
+def wants_leading_space(tokenizer: Any, words: Sequence[str]) -> bool:
+    """Whether words take no more tokens in the middle of a text when a space comes before them."""
+
+    def cost(space: str) -> int:
+        texts = [f"\n{space}{word}" for word in words]
+        return sum(map(len, tokenizer(texts, add_special_tokens=False)["input_ids"]))
+
+    return cost(" ") <= cost("")

@@ -1,0 +1,113 @@
+"""Which pairs are shown, asked, and held out: episodes drawn from a task, dev apart from test."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from zlib import crc32
+
+import numpy as np
+
+from icl_mech.errors import InputError
+from icl_mech.tasks.task import Pair, Task
+
+#: Share of the pairs that may be asked; the others are there for demonstrations.
+QUERY_SHARE = 0.6
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One demonstration set with the query it is asked about.
+
+    Attributes:
+        demonstrations: what the prompt shows.
+        query: what it asks, with the right answers.
+        dummies: inputs that stand in for the query when theta is read (Hendel et al., section
+            3.2): neither the query nor among the demonstrations.
+    """
+
+    demonstrations: tuple[Pair, ...]
+    query: Pair
+    dummies: tuple[Pair, ...]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Episodes to choose a layer on and, with other queries, to report on.
+
+    Attributes:
+        dev, test: no query of one is a query of the other, or a demonstration of either.
+        prior: the most frequent answer among the pairs that are not asked.
+        n_dev_queries, n_test_queries: how many of them differ (small tasks repeat queries).
+    """
+
+    dev: tuple[Episode, ...]
+    test: tuple[Episode, ...]
+    prior: str
+    n_dev_queries: int
+    n_test_queries: int
+
+
+def generator(seed: int, *labels: str) -> np.random.Generator:
+    """A random generator of its own for each purpose, the same in every process."""
+    return np.random.default_rng([seed, *(crc32(label.encode()) for label in labels)])
+
+
+def draw_split(
+    task: Task, n_test: int, n_dev: int, n_shots: int, n_dummies: int, seed: int
+) -> Split:
+    """Cut a task's pairs into dev queries, test queries and demonstrations, and draw episodes.
+
+    Where a task has fewer pairs than prompts, queries come back with other demonstrations.
+
+    Raises:
+        InputError: where a count is not positive or the pairs do not suffice.
+    """
+    for name, count in (("n_prompts", n_test), ("n_dev", n_dev), ("n_shots", n_shots)):
+        if count < 1:
+            raise InputError(f"{name} is {count}; expected at least 1")
+    needed = n_shots + n_dummies
+    if len(task) < needed + 2:
+        raise InputError(
+            f"task {task.name!r} has {len(task)} pairs, too few: expected at least {needed + 2} "
+            f"({n_shots} shots + {n_dummies} dummy queries + 1 dev query + 1 test query)"
+        )
+    rng = generator(seed, task.name, "split")
+    order = [task.pairs[i] for i in rng.permutation(len(task))]
+    asked = min(n_dev + n_test, max(2, int(QUERY_SHARE * len(task))), len(task) - needed)
+    n_dev_queries = min(n_dev, max(1, round(asked * n_dev / (n_dev + n_test))), asked - 1)
+    dev, test = order[:n_dev_queries], order[n_dev_queries:asked]
+    shown = order[asked:]
+    return Split(
+        dev=_episodes(dev, shown, n_dev, n_shots, n_dummies, rng),
+        test=_episodes(test, shown, n_test, n_shots, n_dummies, rng),
+        prior=Counter(pair.y for pair in shown).most_common(1)[0][0],
+        n_dev_queries=len(dev),
+        n_test_queries=min(len(test), n_test),
+    )
+
+
+def _episodes(
+    queries: Sequence[Pair],
+    shown: Sequence[Pair],
+    n: int,
+    n_shots: int,
+    n_dummies: int,
+    rng: np.random.Generator,
+) -> tuple[Episode, ...]:
+    episodes = []
+    for i in range(n):
+        drawn = [shown[j] for j in rng.permutation(len(shown))[: n_shots + n_dummies]]
+        query = queries[i % len(queries)]
+        episodes.append(Episode(tuple(drawn[:n_shots]), query, tuple(drawn[n_shots:])))
+    return tuple(episodes)
+
+
+def shuffle_labels(
+    demonstrations: Sequence[Pair], rng: np.random.Generator
+) -> tuple[Pair, ...]:
+    """The same inputs and the same answers, each input with another one's answer."""
+    n = len(demonstrations)
+    # A cycle through the demonstrations in random order moves every answer.
+    order = rng.permutation(n)
+    moved = {int(order[i]): demonstrations[int(order[(i + 1) % n])] for i in range(n)}
+    return tuple(Pair(pair.x, moved[i].answers) for i, pair in enumerate(demonstrations))

@@ -1,0 +1,81 @@
+"""A prompt as text, with every stretch of it labelled by the role it plays."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from icl_mech.errors import InputError
+from icl_mech.tasks.task import Pair
+
+DEFAULT_TEMPLATE = "{x}->{y}"
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of text and its role.
+
+    Roles are `"demo_0_x"`, `"demo_0_arrow"`, `"demo_0_y"`, `"demo_0_end"` (what separates it
+    from what comes next), then `"query"` and `"final_arrow"`; text that a template puts before
+    an input is `"demo_0_start"` or `"query_start"`.
+    """
+
+    text: str
+    role: str
+
+
+@dataclass(frozen=True)
+class Template:
+    """How a pair is written; pairs are joined by `separator`.
+
+    Attributes:
+        text: holds `{x}` and, after it, `{y}`. What stands between them is the *arrow*.
+        separator: between two demonstrations.
+        leading_space: whether words are written with a space before them, as most tokenizers
+            want them (" Paris" is one token where "Paris" may be three).
+
+    Raises:
+        InputError: where `{x}` or `{y}` is missing, repeated, or in the wrong order.
+    """
+
+    text: str = DEFAULT_TEMPLATE
+    separator: str = "\n"
+    leading_space: bool = True
+
+    def __post_init__(self) -> None:
+        fields = re.findall(r"\{[xy]\}", self.text)
+        if fields != ["{x}", "{y}"] or self._parts()[1] == "":
+            raise InputError(
+                f"template {self.text!r}: expected {{x}}, then some text, then {{y}}, "
+                f"each once, as in {DEFAULT_TEMPLATE!r}"
+            )
+
+    def _parts(self) -> tuple[str, str, str]:
+        start, rest = self.text.split("{x}")
+        arrow, end = rest.split("{y}")
+        if not self.leading_space:
+            return start, arrow, end
+        # The words bring their own space; a second one would be a token of its own.
+        return start.removesuffix(" "), arrow.removesuffix(" ") or " ", end
+
+    def word(self, text: str) -> str:
+        """An input or answer as it is written into the prompt."""
+        return f" {text}" if self.leading_space else text
+
+    def render(self, demonstrations: Sequence[Pair], query: str) -> list[Span]:
+        """The prompt that asks for the answer to `query`, in labelled pieces."""
+        start, arrow, end = self._parts()
+        spans: list[Span] = []
+        for i, pair in enumerate(demonstrations):
+            spans += [
+                Span(start, f"demo_{i}_start"),
+                Span(self.word(pair.x), f"demo_{i}_x"),
+                Span(arrow, f"demo_{i}_arrow"),
+                Span(self.word(pair.y), f"demo_{i}_y"),
+                Span(end + self.separator, f"demo_{i}_end"),
+            ]
+        spans += [
+            Span(start, "query_start"),
+            Span(self.word(query), "query"),
+            Span(arrow, "final_arrow"),
+        ]
+        return [span for span in spans if span.text]

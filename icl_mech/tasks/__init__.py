@@ -1,0 +1,52 @@
+"""Tasks as data: what to ask and which answers are right. Knows no models and no tokens."""
+
+from pathlib import Path
+
+from icl_mech.errors import InputError, choose
+from icl_mech.tasks.builtin import SPECS, build
+from icl_mech.tasks.files import SUFFIXES, read_task
+from icl_mech.tasks.task import Pair, Task
+
+__all__ = ["Pair", "Task", "list_tasks", "load_task"]
+
+_BY_NAME = {spec.name: spec for spec in SPECS}
+_ALIASES = {alias: spec.name for spec in SPECS for alias in spec.aliases}
+
+
+def list_tasks(category: str | None = None) -> list[str]:
+    """Names of the built-in tasks, of one category or of all.
+
+    >>> list_tasks("translation")
+    ['fr_en', 'en_fr', 'es_en', 'en_es']
+
+    Raises:
+        InputError: where the category does not exist.
+    """
+    if category is not None:
+        choose(category, dict.fromkeys(spec.category for spec in SPECS), "category")
+    return [spec.name for spec in SPECS if category in (None, spec.category)]
+
+
+def load_task(name: str | Path) -> Task:
+    """A built-in task by name or alias, or a user's pairs from a file.
+
+    Args:
+        name: one of `list_tasks()`, or a path: a JSON object `{x: y}`, a JSON list of
+            `{"input": x, "output": y}`, JSON lines, or a CSV or TSV file with the columns
+            `input` and `output`. Several accepted answers: a list in JSON, `|` in a table.
+
+    Raises:
+        InputError: where no such task or file exists, or a row is malformed (named).
+    """
+    text = str(name)
+    key = text.lower().replace("-", "_")
+    key = _ALIASES.get(key, key)
+    if key in _BY_NAME:
+        return build(_BY_NAME[key])
+    if Path(text).suffix in SUFFIXES or Path(text).exists():
+        return read_task(Path(text))
+    try:
+        choose(key, _BY_NAME, "task")
+    except InputError as error:
+        raise InputError(f"{error} (or a path to a {'/'.join(SUFFIXES)} file)") from None
+    raise AssertionError("unreachable")

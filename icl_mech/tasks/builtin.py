@@ -1,0 +1,100 @@
+"""The 18 tasks of Hendel et al. 2023 (section 3, table 1; our own data)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from icl_mech.tasks import generators
+from icl_mech.tasks.task import Pair, Task
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Where a built-in task comes from: two columns of a table, or a generator."""
+
+    name: str
+    category: str
+    description: str
+    source: tuple[str, str, str] | Callable[[], list[Pair]]
+    aliases: tuple[str, ...] = ()
+
+
+SPECS = (
+    Spec("next_letter", "algorithmic", "letter -> the next letter", generators.next_letter),
+    Spec(
+        "previous_letter",
+        "algorithmic",
+        "letter -> the letter before it",
+        generators.previous_letter,
+        ("prev_letter",),
+    ),
+    Spec("list_first", "algorithmic", "list of letters -> its first", generators.list_first),
+    Spec("list_last", "algorithmic", "list of letters -> its last", generators.list_last),
+    Spec(
+        "to_upper", "algorithmic", "letter -> upper case", generators.to_upper, ("to_uppercase",)
+    ),
+    Spec(
+        "to_lower", "algorithmic", "letter -> lower case", generators.to_lower, ("to_lowercase",)
+    ),
+    Spec("fr_en", "translation", "French word -> English", ("words", "french", "english")),
+    Spec("en_fr", "translation", "English word -> French", ("words", "english", "french")),
+    Spec("es_en", "translation", "Spanish word -> English", ("words", "spanish", "english")),
+    Spec("en_es", "translation", "English word -> Spanish", ("words", "english", "spanish")),
+    Spec(
+        "present_gerund",
+        "linguistic",
+        "verb -> gerund",
+        ("verbs", "base", "gerund"),
+        ("present_simple_gerund",),
+    ),
+    Spec(
+        "present_past",
+        "linguistic",
+        "verb -> simple past",
+        ("verbs", "base", "past"),
+        ("present_simple_past_simple", "present_past_simple"),
+    ),
+    Spec(
+        "plural_singular", "linguistic", "plural noun -> singular", ("nouns", "plural", "singular")
+    ),
+    Spec("antonyms", "linguistic", "word -> its opposite", ("antonyms", "word", "antonym")),
+    Spec("country_capital", "knowledge", "country -> capital", ("countries", "country", "capital")),
+    Spec(
+        "person_language",
+        "knowledge",
+        "famous person -> native language",
+        ("people", "person", "language"),
+    ),
+    Spec(
+        "location_continent",
+        "knowledge",
+        "place -> continent",
+        ("locations", "location", "continent"),
+    ),
+    Spec(
+        "location_religion",
+        "knowledge",
+        "place -> majority religion",
+        ("religions", "location", "religion"),
+    ),
+)
+
+
+@cache
+def _table(name: str) -> tuple[dict[str, str], ...]:
+    text = files("icl_mech.tasks").joinpath(f"data/{name}.tsv").read_text(encoding="utf-8")
+    header, *rows = (line.split("\t") for line in text.splitlines())
+    return tuple(dict(zip(header, row, strict=True)) for row in rows)
+
+
+def _column_pairs(table: str, source: str, target: str) -> list[Pair]:
+    """Pairs of two columns. Cells list alternatives, split at `|`: the first is the input."""
+    return [Pair(row[source].split("|")[0], tuple(row[target].split("|"))) for row in _table(table)]
+
+
+@cache
+def build(spec: Spec) -> Task:
+    """The task that `spec` describes."""
+    pairs = spec.source() if callable(spec.source) else _column_pairs(*spec.source)
+    return Task(spec.name, spec.category, spec.description, tuple(pairs))

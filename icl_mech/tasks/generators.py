@@ -1,0 +1,51 @@
+"""Pairs of the algorithmic tasks (Hendel et al. 2023, table 1), computed instead of stored."""
+
+import random
+from itertools import pairwise
+from string import ascii_lowercase, ascii_uppercase
+
+from icl_mech.tasks.task import Pair
+
+#: How many lists `list_first` and `list_last` have, and the seed that draws them.
+N_LISTS = 600
+LIST_SEED = 0
+
+
+def next_letter() -> list[Pair]:
+    """a -> b, ..., y -> z."""
+    return [Pair(a, (b,)) for a, b in pairwise(ascii_lowercase)]
+
+
+def previous_letter() -> list[Pair]:
+    """b -> a, ..., z -> y."""
+    return [Pair(b, (a,)) for a, b in pairwise(ascii_lowercase)]
+
+
+def to_upper() -> list[Pair]:
+    """a -> A, ..., z -> Z."""
+    return [Pair(a, (b,)) for a, b in zip(ascii_lowercase, ascii_uppercase, strict=True)]
+
+
+def to_lower() -> list[Pair]:
+    """A -> a, ..., Z -> z."""
+    return [Pair(b, (a,)) for a, b in zip(ascii_lowercase, ascii_uppercase, strict=True)]
+
+
+def _lists() -> list[list[str]]:
+    """Distinct lists of two to four different letters."""
+    rng = random.Random(LIST_SEED)
+    lists: dict[str, list[str]] = {}
+    while len(lists) < N_LISTS:
+        letters = rng.sample(ascii_lowercase, rng.randint(2, 4))
+        lists[",".join(letters)] = letters
+    return list(lists.values())
+
+
+def list_first() -> list[Pair]:
+    """a,b,c -> a."""
+    return [Pair(",".join(letters), (letters[0],)) for letters in _lists()]
+
+
+def list_last() -> list[Pair]:
+    """a,b,c -> c."""
+    return [Pair(",".join(letters), (letters[-1],)) for letters in _lists()]
