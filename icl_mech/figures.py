@@ -1,0 +1,243 @@
+"""Results -> plotly figures, and figures -> files. No statistics here: results bring their own."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from icl_mech.errors import InputError, choose
+from icl_mech.results import write_whole
+
+if TYPE_CHECKING:
+    from icl_mech.patch import LayerScan
+    from icl_mech.stats import Estimate
+
+#: One colour per meaning, the same in every figure (Okabe and Ito's colour-blind safe set).
+COLOURS = {
+    "theta": "#0072B2",
+    "regular": "#009E73",
+    "baseline": "#555555",
+    "prior": "#999999",
+    "shuffled": "#E69F00",
+    "other_task": "#CC79A7",
+    "random": "#D55E00",
+}
+NAMES = {
+    "theta": "task vector θ (hypothesis)",
+    "regular": "few-shot prompt (regular)",
+    "baseline": "zero-shot prompt (baseline)",
+    "prior": "most frequent answer (label prior)",
+    "shuffled": "θ from shuffled labels",
+    "other_task": "θ of another task",
+    "random": "random vector, same norm",
+}
+SCORE_TITLES = {
+    "first_token": "accuracy (first token)",
+    "two_way_prefix": "accuracy (two-way prefix)",
+}
+STATIC = (".png", ".svg", ".pdf")
+_FONT = {"family": "Helvetica, Arial, DejaVu Sans, sans-serif", "size": 14, "color": "#222222"}
+_GRID = "#E8E8E8"
+
+
+def layer_scan_figure(scan: LayerScan, score: str = "first_token") -> go.Figure:
+    """Accuracy against layer; with several tasks, a heat map above and a menu of tasks."""
+    choose(score, SCORE_TITLES, "score")
+    many = len(scan.tasks) > 1
+    if many:
+        heights = [0.25 + 0.03 * len(scan.tasks), 0.75]
+        figure = make_subplots(
+            rows=2, cols=1, row_heights=heights, vertical_spacing=0.16 if len(scan.tasks) < 8 else 0.1
+        )
+        figure.add_trace(_heat_map(scan, score), row=1, col=1)
+    else:
+        figure = make_subplots(rows=1, cols=1)
+    row = 2 if many else 1
+    first = len(figure.data)
+    per_task = []
+    for task in scan.tasks:
+        traces = _curves(scan, task, score)
+        for trace in traces:
+            trace.visible = task == scan.tasks[0]
+            figure.add_trace(trace, row=row, col=1)
+        per_task.append(len(traces))
+    if many:
+        figure.update_layout(updatemenus=[_task_menu(scan, first, per_task)])
+    _style(figure, scan, score, row)
+    return figure
+
+
+def _curves(scan: LayerScan, task: str, score: str) -> list[go.Scatter]:
+    """Everything that the lower panel shows for one task."""
+    layers = scan.data["layer"].values.tolist()
+    theta = scan.curve(task, score=score)
+    best = scan.best_layer(task, score)
+    traces = [
+        go.Scatter(
+            x=[*layers, *layers[::-1]],
+            y=[*(e.high for e in theta), *(e.low for e in reversed(theta))],
+            fill="toself",
+            fillcolor="rgba(0,114,178,0.15)",
+            line={"width": 0},
+            hoverinfo="skip",
+            name="95 % Wilson interval",
+        )
+    ]
+    references = {
+        "regular": (scan.reference(task, "regular", score), "dash"),
+        "baseline": (scan.reference(task, "baseline", score), "dash"),
+        "prior": (scan.prior(task), "dot"),
+    }
+    for name, (estimate, dash) in references.items():
+        traces.append(_line(name, layers, [estimate] * len(layers), width=2, dash=dash))
+    for name in ("shuffled", "other_task", "random"):
+        traces.append(_line(name, layers, scan.curve(task, name, score), width=1.2))
+    traces.append(_line("theta", layers, theta, width=3.5, markers=True))
+    traces.append(
+        go.Scatter(
+            x=[best],
+            y=[theta[best].value],
+            mode="markers",
+            marker={"size": 17, "color": "rgba(0,0,0,0)", "line": {"width": 2.5, "color": "#222222"}},
+            name=f"layer {best}, chosen on dev",
+            hovertemplate=f"layer {best}: best on the dev prompts<extra></extra>",
+        )
+    )
+    return traces
+
+
+def _line(
+    name: str,
+    layers: list[int],
+    estimates: list[Estimate],
+    width: float,
+    dash: str = "solid",
+    markers: bool = False,
+) -> go.Scatter:
+    value = estimates[0].value
+    constant = all(e.value == value for e in estimates) and name in ("regular", "baseline", "prior")
+    return go.Scatter(
+        x=layers,
+        y=[e.value for e in estimates],
+        mode="lines+markers" if markers else "lines",
+        line={"color": COLOURS[name], "width": width, "dash": dash},
+        marker={"size": 7},
+        name=f"{NAMES[name]}: {value:.2f}" if constant else NAMES[name],
+        customdata=[[e.low, e.high, e.n] for e in estimates],
+        hovertemplate=(
+            f"<b>{NAMES[name]}</b><br>after block %{{x}}: %{{y:.2f}} "
+            "[%{customdata[0]:.2f}, %{customdata[1]:.2f}]<br>"
+            "n = %{customdata[2]} prompts<extra></extra>"
+        ),
+    )
+
+
+def _heat_map(scan: LayerScan, score: str) -> go.Heatmap:
+    layers = scan.data["layer"].values.tolist()
+    curves = [scan.curve(task, score=score) for task in scan.tasks]
+    return go.Heatmap(
+        z=[[e.value for e in curve] for curve in curves],
+        x=layers,
+        y=[escape(task) for task in scan.tasks],
+        zmin=0,
+        zmax=1,
+        colorscale="Blues",
+        xgap=1,
+        ygap=1,
+        customdata=[[[e.low, e.high, e.n] for e in curve] for curve in curves],
+        hovertemplate=(
+            "<b>%{y}</b><br>after block %{x}: %{z:.2f} "
+            "[%{customdata[0]:.2f}, %{customdata[1]:.2f}]<br>"
+            "n = %{customdata[2]} prompts<extra></extra>"
+        ),
+        colorbar={"title": {"text": "accuracy<br>with θ"}, "thickness": 14, "len": 0.42, "y": 1, "yanchor": "top"},
+        name="",
+    )
+
+
+def _task_menu(scan: LayerScan, first: int, per_task: list[int]) -> dict[str, Any]:
+    """A menu that shows one task's curves at a time."""
+    buttons = []
+    for i, task in enumerate(scan.tasks):
+        shown = [True] * first + [j == i for j, n in enumerate(per_task) for _ in range(n)]
+        buttons.append({"label": escape(task), "method": "restyle", "args": [{"visible": shown}]})
+    return {
+        "buttons": buttons,
+        "direction": "down",
+        "showactive": True,
+        "x": 0,
+        "xanchor": "left",
+        "y": 0.6,
+        "yanchor": "bottom",
+        "bgcolor": "white",
+    }
+
+
+def _style(figure: go.Figure, scan: LayerScan, score: str, row: int) -> None:
+    p = scan.provenance
+    many = len(scan.tasks) > 1
+    what = f"{len(scan.tasks)} tasks" if many else escape(scan.tasks[0])
+    subtitle = (
+        f"{scan.data.sizes['prompt']} test prompts per task, {p['n_shots']} shots, seed {p['seed']}; "
+        f"layer chosen on {scan.data.sizes['dev_prompt']} dev prompts; band: 95 % Wilson interval"
+    )
+    figure.update_layout(
+        template="plotly_white",
+        font=_FONT,
+        title={
+            "text": f"At which layer does the task vector work? {what}, {escape(p['model'])}",
+            "subtitle": {"text": subtitle, "font": {"size": 13, "color": "#666666"}},
+            "x": 0.01,
+            "xanchor": "left",
+            "y": 0.98,
+            "yanchor": "top",
+        },
+        height=560 if not many else 640 + 26 * len(scan.tasks),
+        margin={"l": 70, "r": 30, "t": 110, "b": 70},
+        legend={"x": 1.02, "y": 1 if not many else 0, "yanchor": "top" if not many else "bottom"},
+        hovermode="closest",
+    )
+    axis = "layer l (vector written into the residual stream after block l)"
+    figure.update_xaxes(gridcolor=_GRID, zeroline=False, dtick=1 if len(scan.data["layer"]) <= 24 else None)
+    figure.update_xaxes(title_text=axis, row=row, col=1)
+    figure.update_yaxes(
+        range=[-0.03, 1.05], gridcolor=_GRID, zeroline=False, title_text=SCORE_TITLES[score], row=row, col=1
+    )
+    if many:
+        figure.update_yaxes(autorange="reversed", row=1, col=1)
+
+
+def check_target(path: Path) -> None:
+    """Fail before hours of work, not after, where a figure could not be written.
+
+    Raises:
+        InputError: where the suffix is unknown or the folder cannot be written.
+    """
+    choose(path.suffix, (".html", *STATIC), "kind of figure")
+    write_whole(path.parent / f".{path.name}.check", lambda probe: probe.touch()).unlink()
+
+
+def export(figure: go.Figure, path: str | Path) -> Path:
+    """Write a figure: `.html` opens offline (plotly.js is inside), `.png/.svg/.pdf` need Chrome.
+
+    Raises:
+        InputError: where the suffix is unknown, the folder cannot be written, or a static image
+            is asked for without kaleido or Chrome.
+    """
+    path = Path(path)
+    choose(path.suffix, (".html", *STATIC), "kind of figure")
+    if path.suffix == ".html":
+        return write_whole(path, lambda to: figure.write_html(to, include_plotlyjs=True))
+    try:
+        return write_whole(path, lambda to: figure.write_image(to, width=1100, scale=2))
+    except (ValueError, RuntimeError, ImportError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"cannot write {path}: static images need kaleido and Chrome or Chromium "
+            f"({type(error).__name__}); expected both (pip install 'icl-mech[images]'), or write .html"
+        ) from error

@@ -1,0 +1,290 @@
+"""At which layer does a task vector work? (Hendel et al. 2023, sections 3 and 4.)"""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from icl_mech.errors import InputError
+from icl_mech.model import Edit, HookedModel, Readout
+from icl_mech.patch.result import REFERENCES, VECTORS, LayerScan
+from icl_mech.patch.scores import Scored, accepted, score
+from icl_mech.prompts import (
+    DEFAULT_TEMPLATE,
+    Encoder,
+    Episode,
+    Split,
+    draw_split,
+    generator,
+    shuffle_labels,
+)
+from icl_mech.tasks import Task, load_task
+from icl_mech.vectors import dummy_residuals, random_like, theta
+
+Injected = Float[Tensor, "prompt vector layer d_model"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that, with the model and the task, decides the numbers."""
+
+    n_prompts: int
+    n_dev: int
+    n_shots: int
+    n_dummies: int
+    seed: int
+    template: str
+    leading_space: bool | None
+
+
+def layer_scan(
+    model: HookedModel,
+    task: Task | str | Sequence[Task | str],
+    n_prompts: int = 50,
+    n_shots: int = 5,
+    seed: int = 0,
+    *,
+    n_dev: int | None = None,
+    n_dummies: int = 2,
+    template: str = DEFAULT_TEMPLATE,
+    leading_space: bool | None = None,
+    other_task: Task | str | None = None,
+    progress: bool = True,
+) -> LayerScan:
+    """Inject task vectors into zero-shot prompts at every layer and score the answers.
+
+    Hendel et al. 2023: theta is read at the last token of a few-shot prompt whose query is a
+    dummy (mean over `n_dummies`), after block `l`; it overwrites the same place of the zero-shot
+    prompt. *Baseline* is the zero-shot prompt alone, *regular* the few-shot prompt, *hypothesis*
+    the zero-shot prompt with theta at the layer that is best on the dev prompts. Every
+    demonstration set keeps its own theta. Dev queries, test queries and demonstrations are
+    disjoint. On the same test prompts, at every layer: theta from demonstrations with shuffled
+    labels, theta of another task, and random vectors of the same norm.
+
+    Args:
+        model: from `load_model`.
+        task: a task, its name, a path to pairs, or several of these.
+        n_prompts: test prompts per task; queries return with other demonstrations where the
+            task has too few pairs (the result says how many differ).
+        n_shots: demonstrations per prompt.
+        seed: of every random draw.
+        n_dev: dev prompts per task; half of `n_prompts` by default.
+        n_dummies: dummy queries per demonstration set.
+        template: how a pair is written; holds `{x}` and `{y}`.
+        leading_space: write words with a space before them; by default whichever way the
+            tokenizer needs fewer tokens.
+        other_task: whose theta is the control; by default antonyms, or, for a linguistic task,
+            country_capital.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: where a task, template or count cannot work.
+        ModelError: where the model returns numbers that are not finite.
+    """
+    tasks = _tasks(task)
+    settings = Settings(
+        n_prompts,
+        max(1, n_prompts // 2) if n_dev is None else n_dev,
+        n_shots,
+        n_dummies,
+        seed,
+        template,
+        leading_space,
+    )
+    if n_dummies < 1:
+        raise InputError(f"n_dummies is {n_dummies}; expected at least 1")
+    # Draw everything before the first forward pass: a task with too few pairs fails at once.
+    plans = [_plan(model, t, _other(t, other_task), settings) for t in tasks]
+    cells = (settings.n_prompts * len(VECTORS) + settings.n_dev) * model.n_layers
+    with tqdm(
+        total=cells * len(plans),
+        disable=not progress,
+        unit=" injections",
+        file=sys.stderr,
+        smoothing=0,
+        leave=False,
+    ) as bar:
+        parts = [_scan(model, plan, bar) for plan in plans]
+    data = xr.concat(parts, dim=xr.DataArray([t.name for t in tasks], dims="task", name="task"))
+    return LayerScan(data, _provenance(model, plans, settings))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A task with its episodes drawn."""
+
+    task: Task
+    other: Task
+    encoder: Encoder
+    split: Split
+    shuffled: tuple[Episode, ...]
+    other_episodes: tuple[Episode, ...]
+    other_encoder: Encoder
+    rng: np.random.Generator
+
+
+def _plan(model: HookedModel, task: Task, other: Task, s: Settings) -> _Plan:
+    def encoder(t: Task) -> Encoder:
+        return model.encoder(s.template, [pair.y for pair in t.pairs], s.leading_space)
+
+    def draw(t: Task) -> Split:
+        return draw_split(t, s.n_prompts, s.n_dev, s.n_shots, s.n_dummies, s.seed)
+
+    split = draw(task)
+    rng = generator(s.seed, task.name, "controls")
+    shuffled = tuple(
+        Episode(shuffle_labels(e.demonstrations, rng), e.query, e.dummies) for e in split.test
+    )
+    return _Plan(
+        task, other, encoder(task), split, shuffled, draw(other).test, encoder(other), rng
+    )
+
+
+def _scan(model: HookedModel, plan: _Plan, bar: tqdm) -> xr.Dataset:
+    """One task: read vectors, inject them, score."""
+    encoder, test, dev = plan.encoder, plan.split.test, plan.split.dev
+    bar.set_description(f"{plan.task.name}: reading vectors")
+    few = [
+        [encoder.encode(e.demonstrations, x.x) for x in (e.query, *e.dummies)] for e in test + dev
+    ]
+    resid = model.final_residuals(few)
+    own = theta(resid[:, 1:])
+    vectors = {
+        "theta": own[: len(test)],
+        "shuffled": theta(dummy_residuals(model, encoder, plan.shuffled)),
+        "other_task": theta(dummy_residuals(model, plan.other_encoder, plan.other_episodes)),
+        "random": random_like(own[: len(test)], plan.rng),
+    }
+    bar.set_description(f"{plan.task.name}: injecting")
+    zero = [encoder.encode((), e.query.x) for e in test + dev]
+    answers = accepted(encoder, plan.task, zero[: len(test)], test)
+    dev_answers = accepted(encoder, plan.task, zero[len(test) :], dev)
+    few_answers = accepted(encoder, plan.task, [group[0] for group in few[: len(test)]], test)
+
+    plain = model.final_residuals([[prompt] for prompt in zero[: len(test)]])[:, 0, -1]
+    references = {
+        "baseline": score(model, model.read(plain, answers.first_tokens), answers),
+        "regular": score(
+            model, model.read(resid[: len(test), 0, -1], few_answers.first_tokens), few_answers
+        ),
+    }
+    injected = _inject(
+        model,
+        zero[: len(test)],
+        torch.stack([vectors[name] for name in VECTORS], dim=1),
+        answers.first_tokens,
+        bar.update,
+    )
+    on_dev = _inject(
+        model, zero[len(test) :], own[len(test) :, None], dev_answers.first_tokens, bar.update
+    )
+    prior = [plan.split.prior in e.query.answers for e in test]
+    return xr.Dataset(
+        {
+            **_variables("", score(model, injected, answers), ("prompt", "vector", "layer")),
+            **_variables(
+                "reference_",
+                _stack([references[name] for name in REFERENCES]),
+                ("reference", "prompt"),
+            ),
+            **{
+                name: array.isel(vector=0, drop=True)
+                for name, array in _variables(
+                    "dev_", score(model, on_dev, dev_answers), ("dev_prompt", "vector", "layer")
+                ).items()
+            },
+            "prior_right": ("prompt", np.array(prior)),
+            "query": ("prompt", [e.query.x for e in test]),
+            "answer": ("prompt", [e.query.y for e in test]),
+            "dev_query": ("dev_prompt", [e.query.x for e in dev]),
+            "prior_answer": ((), plan.split.prior),
+            "collisions": ((), answers.collisions),
+            "n_queries": ((), plan.split.n_test_queries),
+        },
+        coords={
+            "vector": list(VECTORS),
+            "reference": list(REFERENCES),
+            "layer": np.arange(model.n_layers),
+        },
+    )
+
+
+def _inject(
+    model: HookedModel,
+    prompts: Sequence,
+    vectors: Injected,
+    answers: Sequence[Sequence[int]],
+    tick: Callable[[int], object],
+) -> Readout:
+    """Overwrite the residual at the last token after every block by each vector in turn."""
+    _, n_vectors, n_layers, _ = vectors.shape
+    edits = [
+        Edit(layer=layer, value=vectors[:, v, layer], site="resid_post", position="final_arrow")
+        for v in range(n_vectors)
+        for layer in range(n_layers)
+    ]
+    readout = model.evaluate(prompts, edits, answers, tick)
+    return readout.reshape(len(prompts), n_vectors, n_layers)
+
+
+_UNITS = {"logprob": "nats"}
+
+
+def _variables(prefix: str, scored: Scored, dims: tuple[str, ...]) -> dict[str, xr.DataArray]:
+    return {
+        prefix + name: xr.DataArray(
+            values, dims=dims, attrs={"units": _UNITS[name]} if name in _UNITS else {}
+        )
+        for name, values in vars(scored).items()
+    }
+
+
+def _stack(scored: Sequence[Scored]) -> Scored:
+    return Scored(
+        **{name: np.stack([getattr(s, name) for s in scored]) for name in vars(scored[0])}
+    )
+
+
+def _tasks(task: Task | str | Sequence[Task | str]) -> list[Task]:
+    several = [task] if isinstance(task, Task | str) else list(task)
+    tasks = [t if isinstance(t, Task) else load_task(t) for t in several]
+    names = [t.name for t in tasks]
+    if not tasks or len(set(names)) != len(names):
+        raise InputError(f"tasks {names}; expected at least one, each once")
+    return tasks
+
+
+def _other(task: Task, other: Task | str | None) -> Task:
+    if other is None:
+        return load_task("country_capital" if task.category == "linguistic" else "antonyms")
+    chosen = other if isinstance(other, Task) else load_task(other)
+    if chosen.name == task.name:
+        raise InputError(f"other_task is the task itself ({task.name!r}); expected another one")
+    return chosen
+
+
+def _provenance(model: HookedModel, plans: Sequence[_Plan], s: Settings) -> dict:
+    return {
+        "method": "layer_scan (Hendel et al. 2023, arXiv 2310.15916)",
+        **model.provenance(),
+        **vars(s),
+        "sink_token": model.to_string(plans[0].encoder.sink),
+        "tasks": {
+            plan.task.name: {
+                "category": plan.task.category,
+                "n_pairs": len(plan.task),
+                "n_test_queries": plan.split.n_test_queries,
+                "n_dev_queries": plan.split.n_dev_queries,
+                "other_task": plan.other.name,
+                "leading_space": plan.encoder.template.leading_space,
+            }
+            for plan in plans
+        },
+        "filters": "none: every prompt counts, also those whose answer takes several tokens",
+    }

@@ -1,0 +1,185 @@
+"""What a layer scan found."""
+
+from html import escape
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import xarray as xr
+
+from icl_mech.errors import choose
+from icl_mech.patch.scores import SCORES
+from icl_mech.results import Result
+from icl_mech.stats import Estimate, paired_difference, proportion, proportions
+
+#: What is injected: theta, and its controls.
+VECTORS = ("theta", "shuffled", "other_task", "random")
+#: What it is compared with: the zero-shot and the few-shot prompt.
+REFERENCES = ("baseline", "regular")
+
+
+class LayerScan(Result):
+    """Accuracy of injected vectors at every layer, per prompt.
+
+    `data` holds, over (`task`, `prompt`, `vector`, `layer`): `first_token` and `two_way_prefix`
+    (right or wrong), `logprob` (nats) and `rank` of the answer, `top` (token id); the same with
+    the prefix `reference_` for the baseline and the regular prompt, and with `dev_` for theta on
+    the dev prompts. `vector` is theta, shuffled, other_task or random.
+    """
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks scanned, in order."""
+        return [str(name) for name in self.data["task"].values]
+
+    def curve(
+        self, task: str, vector: str = "theta", score: str = "first_token"
+    ) -> list[Estimate]:
+        """Test accuracy after injecting at each layer, with Wilson intervals."""
+        choose(task, self.tasks, "task")
+        choose(vector, VECTORS, "vector")
+        right = self.data[_score(score)].sel(task=task, vector=vector)
+        return proportions(right.transpose("layer", "prompt").values)
+
+    def reference(self, task: str, name: str, score: str = "first_token") -> Estimate:
+        """Test accuracy of the `"baseline"` or the `"regular"` prompt."""
+        choose(name, REFERENCES, "reference")
+        return proportion(self._reference(task, name, score))
+
+    def prior(self, task: str) -> Estimate:
+        """Accuracy of always giving the most frequent answer (the label prior)."""
+        return proportion(self.data["prior_right"].sel(task=task).values)
+
+    def best_layer(self, task: str, score: str = "first_token") -> int:
+        """The layer with the best dev accuracy; the earliest of equals."""
+        choose(task, self.tasks, "task")
+        accuracy = self.data[f"dev_{_score(score)}"].sel(task=task).mean("dev_prompt")
+        return int(accuracy.argmax("layer"))
+
+    def hypothesis(
+        self, task: str, vector: str = "theta", score: str = "first_token"
+    ) -> Estimate:
+        """Test accuracy at the layer chosen on dev."""
+        return self.curve(task, vector, score)[self.best_layer(task, score)]
+
+    def kept(self, task: str, score: str = "first_token") -> Estimate:
+        """Hypothesis minus regular accuracy, paired by prompt, with a bootstrap interval."""
+        layer = self.best_layer(task, score)
+        ours = self.data[_score(score)].sel(task=task, vector="theta", layer=layer).values
+        return paired_difference(ours, self._reference(task, "regular", score))
+
+    def _reference(self, task: str, name: str, score: str) -> np.ndarray:
+        choose(task, self.tasks, "task")
+        return self.data[f"reference_{_score(score)}"].sel(task=task, reference=name).values
+
+    def summary(self, score: str = "first_token") -> pd.DataFrame:
+        """One row per task: accuracies with 95 % intervals, layer, controls, and what to mind."""
+        return pd.DataFrame([self._row(task, score) for task in self.tasks]).set_index("task")
+
+    def _row(self, task: str, score: str) -> dict[str, Any]:
+        layer = self.best_layer(task, score)
+        at_best = self.data.sel(task=task, vector="theta", layer=layer)
+        row: dict[str, Any] = {"task": task}
+        estimates = {
+            "baseline": self.reference(task, "baseline", score),
+            "hypothesis": self.hypothesis(task, score=score),
+            "regular": self.reference(task, "regular", score),
+            "hypothesis_minus_regular": self.kept(task, score),
+            "label_prior": self.prior(task),
+            "shuffled": self.hypothesis(task, "shuffled", score),
+            "other_task": self.hypothesis(task, "other_task", score),
+            "random": self.hypothesis(task, "random", score),
+        }
+        for name, estimate in estimates.items():
+            row |= {
+                name: estimate.value,
+                f"{name}_low": estimate.low,
+                f"{name}_high": estimate.high,
+            }
+        of_task = self.data.sel(task=task)
+        return row | {
+            "best_layer": layer,
+            "mean_logprob": float(at_best["logprob"].mean()),
+            "median_rank": float(at_best["rank"].median()),
+            "n_prompts": self.data.sizes["prompt"],
+            "n_queries": int(of_task["n_queries"]),
+            "n_dev": self.data.sizes["dev_prompt"],
+            "prior_answer": str(of_task["prior_answer"].item()),
+            "first_token_collisions": int(of_task["collisions"]),
+        }
+
+    def caveats(self, score: str = "first_token") -> list[str]:
+        """What to keep in mind when reading the numbers, a line each."""
+        notes = []
+        n = self.data.sizes["prompt"]
+        for task in self.tasks:
+            of_task = self.data.sel(task=task)
+            regular, ours = self.reference(task, "regular", score), self.hypothesis(task, score=score)
+            shuffled, prior = self.hypothesis(task, "shuffled", score), self.prior(task)
+            if int(of_task["n_queries"]) < n:
+                notes.append(
+                    f"{task}: {int(of_task['n_queries'])} different queries in {n} prompts (a small "
+                    "task); prompts that share a query are not independent"
+                )
+            if int(of_task["collisions"]):
+                notes.append(
+                    f"{task}: in {int(of_task['collisions'])} of {n} prompts another answer begins "
+                    "with the same token as the right one"
+                )
+            if regular.low < max(0.1, prior.high):
+                notes.append(f"{task}: the model hardly does this task in context ({regular})")
+            if ours.low <= shuffled.high and shuffled.value > 0.1:
+                notes.append(
+                    f"{task}: θ from shuffled labels does nearly as well ({shuffled.value:.2f}): much "
+                    "of what the vector carries is the kind of answer, not the mapping"
+                )
+        return notes
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per (task, prompt, vector, layer), test prompts; references have no layer."""
+        shared = self.data[["query", "answer"]]
+        columns = ["top", *SCORES, "logprob", "rank"]
+        injected = xr.merge([self.data[columns], shared]).to_dataframe().reset_index()
+        references = self.data[[f"reference_{c}" for c in columns]]
+        references = references.rename({f"reference_{c}": c for c in columns})
+        plain = xr.merge([references, shared]).to_dataframe().reset_index()
+        plain = plain.rename(columns={"reference": "vector"})
+        frame = pd.concat([injected, plain.assign(layer=pd.NA)], ignore_index=True)
+        frame["layer"] = frame["layer"].astype("Int64")
+        first = ["task", "vector", "layer", "prompt", "query", "answer"]
+        return frame[[*first, *columns]]
+
+    def plot(self, score: str = "first_token") -> go.Figure:
+        """Accuracy against layer, and a heat map of tasks x layers where there are several."""
+        from icl_mech.figures import layer_scan_figure
+
+        return layer_scan_figure(self, score)
+
+    def table(self) -> pd.DataFrame:
+        """The summary as text, for people."""
+        rows = {}
+        for task in self.tasks:
+            rows[task] = {
+                "baseline": str(self.reference(task, "baseline")),
+                "hypothesis": str(self.hypothesis(task)),
+                "regular": str(self.reference(task, "regular")),
+                "layer": str(self.best_layer(task)),
+                "label prior": f"{self.prior(task).value:.2f}",
+                "shuffled": f"{self.hypothesis(task, 'shuffled').value:.2f}",
+                "other task": f"{self.hypothesis(task, 'other_task').value:.2f}",
+                "random": f"{self.hypothesis(task, 'random').value:.2f}",
+                "n": str(self.data.sizes["prompt"]),
+            }
+        return pd.DataFrame.from_dict(rows, orient="index")
+
+    def __repr__(self) -> str:
+        return f"LayerScan on {self.provenance['model']}\n{self.table().to_string()}"
+
+    def _repr_html_(self) -> str:
+        model = escape(str(self.provenance["model"]))
+        return f"<p>Layer scan on <b>{model}</b></p>{self.table().to_html(escape=True)}"
+
+
+def _score(score: str) -> str:
+    return choose(score, SCORES, "score")

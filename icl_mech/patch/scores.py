@@ -1,0 +1,99 @@
+"""Was the answer right? Readouts -> arrays of scores, per prompt."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from icl_mech.model import HookedModel, Readout
+from icl_mech.prompts import Encoder, Episode, Prompt
+from icl_mech.tasks import Task
+
+#: How an answer is judged. `first_token`: the top token is the first token of an accepted
+#: answer. `two_way_prefix`: the top token's text begins an accepted answer, or the other way
+#: round, as in the authors' evaluation ("P" counts for "Paris").
+SCORES = ("first_token", "two_way_prefix")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The accepted answers to every prompt.
+
+    Attributes:
+        texts: as the task writes them.
+        first_tokens: the ids with which they may begin, without repeats.
+        collisions: for how many prompts another answer of the task begins with the same token.
+    """
+
+    texts: tuple[tuple[str, ...], ...]
+    first_tokens: tuple[tuple[int, ...], ...]
+    collisions: int
+
+
+def accepted(
+    encoder: Encoder, task: Task, prompts: Sequence[Prompt], episodes: Sequence[Episode]
+) -> Answers:
+    """The answers to the episodes' queries as they would follow `prompts`."""
+    texts = tuple(e.query.answers for e in episodes)
+    tokens = [
+        encoder.answer_tokens(prompt, answers)
+        for prompt, answers in zip(prompts, texts, strict=True)
+    ]
+    begins: dict[int, set[str]] = defaultdict(set)
+    for label in task.labels():
+        (first, *_), *_ = encoder.answer_tokens(prompts[0], [label])
+        begins[first].add(label)
+    collisions = sum(
+        bool(begins[ids[0][0]] - set(answers)) for ids, answers in zip(tokens, texts, strict=True)
+    )
+    first_tokens = tuple(tuple(dict.fromkeys(i[0] for i in ids)) for ids in tokens)
+    return Answers(texts, first_tokens, collisions)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of a readout whose first axis is the prompt.
+
+    Attributes:
+        top: the most probable token.
+        first_token, two_way_prefix: right or wrong, see `SCORES`.
+        logprob: log probability (nats) of the most probable accepted first token.
+        rank: how many tokens are more probable than it.
+    """
+
+    top: Int[np.ndarray, "prompt *rest"]
+    first_token: Bool[np.ndarray, "prompt *rest"]
+    two_way_prefix: Bool[np.ndarray, "prompt *rest"]
+    logprob: Float[np.ndarray, "prompt *rest"]
+    rank: Int[np.ndarray, "prompt *rest"]
+
+
+def score(model: HookedModel, readout: Readout, answers: Answers) -> Scored:
+    """Judge every cell of a `[prompt, ...]` readout."""
+    top = readout.top.cpu().numpy()
+    logprob = readout.logprob.cpu().numpy()
+    rank = readout.rank.cpu().numpy()
+    hits = [np.isin(row, ids) for row, ids in zip(top, answers.first_tokens, strict=True)]
+    text = {token: model.to_string(token).strip() for token in np.unique(top).tolist()}
+    prefix = [
+        np.vectorize(lambda t, a=a: two_way_prefix(text[t], a), otypes=[bool])(row)
+        for row, a in zip(top, answers.texts, strict=True)
+    ]
+    return Scored(
+        top=top,
+        first_token=np.array(hits),
+        two_way_prefix=np.array(prefix),
+        logprob=np.nanmax(logprob, axis=-1),
+        rank=np.where(rank < 0, np.iinfo(rank.dtype).max, rank).min(axis=-1),
+    )
+
+
+def two_way_prefix(said: str, answers: Sequence[str]) -> bool:
+    """Whether what was said begins an accepted answer, or an accepted answer begins it.
+
+    >>> two_way_prefix("P", ["Paris"]), two_way_prefix("", ["Paris"])
+    (True, False)
+    """
+    return said != "" and any(a.startswith(said) or said.startswith(a) for a in answers)

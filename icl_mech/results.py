@@ -1,0 +1,116 @@
+"""What every result shares: labelled arrays, provenance, and a file that holds both."""
+
+import json
+import os
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import pandas as pd
+import plotly.graph_objects as go
+import xarray as xr
+
+from icl_mech.errors import InputError
+
+FORMAT = 1
+
+
+class Result(ABC):
+    """Labelled arrays (`data`) and how they came to be (`provenance`).
+
+    Subclasses add `summary` and `plot`; defining one makes it loadable by `load_result`.
+    """
+
+    _kinds: ClassVar[dict[str, type["Result"]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        Result._kinds[cls.__name__] = cls
+
+    def __init__(self, data: xr.Dataset, provenance: dict[str, Any]) -> None:
+        self.data = data
+        self.provenance = provenance
+
+    @abstractmethod
+    def summary(self) -> pd.DataFrame:
+        """The numbers that one would quote, a row per task."""
+
+    @abstractmethod
+    def to_frame(self) -> pd.DataFrame:
+        """Tidy per-prompt values: one row per observation."""
+
+    @abstractmethod
+    def plot(self) -> go.Figure:
+        """The result as a plotly figure (returned, never shown)."""
+
+    def save(self, path: str | Path) -> Path:
+        """Write arrays and provenance to one netCDF file, whole or not at all.
+
+        Raises:
+            InputError: where the file cannot be written.
+        """
+        attributes = {
+            "icl_mech_kind": type(self).__name__,
+            "icl_mech_format": FORMAT,
+            "provenance": json.dumps(self.provenance),
+        }
+        data = self.data.assign_attrs(attributes)
+        return write_whole(path, lambda temporary: data.to_netcdf(temporary, engine="netcdf4"))
+
+    @classmethod
+    def _load(cls, data: xr.Dataset) -> Self:
+        provenance = json.loads(data.attrs["provenance"])
+        return cls(data.drop_attrs(deep=False), provenance)
+
+
+def load_result(path: str | Path) -> Result:
+    """Read back what `Result.save` wrote, as the class it was.
+
+    Raises:
+        InputError: where there is no such file, or it was not written by icl-mech.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected a saved result (.nc)")
+    try:
+        data = xr.load_dataset(path, engine="netcdf4")
+        kind, version = str(data.attrs["icl_mech_kind"]), int(data.attrs["icl_mech_format"])
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(
+            f"{path}: not a result of icl-mech ({type(error).__name__}); expected a file written "
+            "by .save()"
+        ) from error
+    if kind not in Result._kinds or version != FORMAT:
+        raise InputError(
+            f"{path}: a {kind!r} result in format {version}; this version reads "
+            f"{', '.join(sorted(Result._kinds))} in format {FORMAT}"
+        )
+    return Result._kinds[kind]._load(data)
+
+
+def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
+    """Let `write` fill a temporary file beside `path`, then rename it: never a half-written file.
+
+    Raises:
+        InputError: where the folder cannot be made or written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            write(temporary)
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path} ({error.strerror or error}); expected a folder that exists or "
+            "can be made, with write permission"
+        ) from error
+    return path
