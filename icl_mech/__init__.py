@@ -1,8 +1,9 @@
 """icl-mech: where does in-context learning form its task vector, and where is it decoded?"""
 
-from importlib import import_module
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 if TYPE_CHECKING:
     from icl_mech.errors import IclMechError, InputError, ModelError
@@ -13,22 +14,17 @@ if TYPE_CHECKING:
 
 __version__ = version("icl-mech")
 
-# Loaded on first use: `import icl_mech` and `--help` do not wait for torch.
-_HOMES = {
-    "IclMechError": "errors",
-    "InputError": "errors",
-    "ModelError": "errors",
-    "Edit": "model",
-    "HookedModel": "model",
-    "load_model": "model",
-    "LayerScan": "patch",
-    "layer_scan": "patch",
-    "Result": "results",
-    "load_result": "results",
-    "Task": "tasks",
-    "list_tasks": "tasks",
-    "load_task": "tasks",
-}
+# Loaded on first use: `import icl_mech` does not wait for torch.
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "errors": ["IclMechError", "InputError", "ModelError"],
+        "model": ["Edit", "HookedModel", "load_model"],
+        "patch": ["LayerScan", "layer_scan"],
+        "results": ["Result", "load_result"],
+        "tasks": ["Task", "list_tasks", "load_task"],
+    },
+)
 __all__ = [
     "Edit",
     "HookedModel",
@@ -44,13 +40,3 @@ __all__ = [
     "load_result",
     "load_task",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'icl_mech' has no attribute {name!r}")
-    return getattr(import_module(f"icl_mech.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])

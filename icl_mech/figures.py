@@ -42,6 +42,7 @@ SCORE_TITLES = {
 STATIC = (".png", ".svg", ".pdf")
 _FONT = {"family": "Helvetica, Arial, DejaVu Sans, sans-serif", "size": 14, "color": "#222222"}
 _GRID = "#E8E8E8"
+_CONFIG = {"displaylogo": False, "responsive": True}
 
 
 def layer_scan_figure(scan: LayerScan, score: str = "first_token") -> go.Figure:
@@ -197,12 +198,18 @@ def _style(figure: go.Figure, scan: LayerScan, score: str, row: int) -> None:
             "yanchor": "top",
         },
         height=560 if not many else 640 + 26 * len(scan.tasks),
-        margin={"l": 70, "r": 30, "t": 110, "b": 70},
+        margin={"l": 70, "r": 30, "t": 95, "b": 70},
         legend={"x": 1.02, "y": 1 if not many else 0, "yanchor": "top" if not many else "bottom"},
         hovermode="closest",
     )
     axis = "layer l (vector written into the residual stream after block l)"
-    figure.update_xaxes(gridcolor=_GRID, zeroline=False, dtick=1 if len(scan.data["layer"]) <= 24 else None)
+    n_layers = scan.data.sizes["layer"]
+    figure.update_xaxes(
+        gridcolor=_GRID,
+        zeroline=False,
+        range=[-0.5, n_layers - 0.5],
+        dtick=1 if n_layers <= 24 else None,
+    )
     figure.update_xaxes(title_text=axis, row=row, col=1)
     figure.update_yaxes(
         range=[-0.03, 1.05], gridcolor=_GRID, zeroline=False, title_text=SCORE_TITLES[score], row=row, col=1
@@ -231,7 +238,7 @@ def export(figure: go.Figure, path: str | Path) -> Path:
     path = Path(path)
     choose(path.suffix, (".html", *STATIC), "kind of figure")
     if path.suffix == ".html":
-        return write_whole(path, lambda to: figure.write_html(to, include_plotlyjs=True))
+        return write_whole(path, lambda to: figure.write_html(to, include_plotlyjs=True, config=_CONFIG))
     try:
         return write_whole(path, lambda to: figure.write_image(to, width=1100, scale=2))
     except (ValueError, RuntimeError, ImportError) as error:

@@ -1,6 +1,6 @@
 """Vectors that are injected: theta, and the controls that belong beside it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -12,12 +12,14 @@ from icl_mech.prompts import Encoder, Episode
 
 
 def dummy_residuals(
-    model: HookedModel, encoder: Encoder, episodes: Sequence[Episode]
+    model: HookedModel,
+    encoder: Encoder,
+    episodes: Sequence[Episode],
+    tick: Callable[[int], object] = lambda n: None,
 ) -> Float[Tensor, "episode dummy layer d_model"]:
     """Residual stream at the final arrow after each block, with a dummy query in place."""
-    return model.final_residuals(
-        [[encoder.encode(e.demonstrations, d.x) for d in e.dummies] for e in episodes]
-    )
+    groups = [[encoder.encode(e.demonstrations, d.x) for d in e.dummies] for e in episodes]
+    return model.final_residuals(groups, tick)
 
 
 def theta(

@@ -1,7 +1,7 @@
 """`HookedModel`: what the rest of icl-mech, and its users, see of a language model."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any, get_args
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from icl_mech.errors import InputError, choose
 from icl_mech.model.edits import Edit, Site
-from icl_mech.model.engine import Engine, place
+from icl_mech.model.engine import Engine, Tick, place, silent
 from icl_mech.model.readout import Readout
 from icl_mech.prompts import Encoder, Prompt, Template, wants_leading_space
 
@@ -83,13 +83,14 @@ class HookedModel:
     # --- reading ----------------------------------------------------------------------------
 
     def final_residuals(
-        self, groups: Sequence[Sequence[Prompt]]
+        self, groups: Sequence[Sequence[Prompt]], tick: Tick = silent
     ) -> Float[Tensor, "group branch layer d_model"]:
         """Residual stream at each prompt's last token after every block (`hook_resid_post`).
 
         Args:
             groups: prompts that share their first tokens, such as different queries after the
                 same demonstrations; the shared part is computed once per group.
+            tick: called with the number of prompts just finished.
 
         Raises:
             InputError: where groups differ in size or are empty.
@@ -97,7 +98,8 @@ class HookedModel:
         sizes = {len(group) for group in groups}
         if len(sizes) != 1 or 0 in sizes:
             raise InputError(f"groups of {sorted(sizes)} prompts; expected one size, at least 1")
-        return self._engine.branch_residuals([[p.tokens for p in group] for group in groups])
+        tokens = [[p.tokens for p in group] for group in groups]
+        return self._engine.branch_residuals(tokens, tick)
 
     def capture(
         self, prompts: Sequence[Prompt], roles: Sequence[str | int], site: Site = "resid_post"
@@ -128,7 +130,7 @@ class HookedModel:
         prompts: Sequence[Prompt],
         edits: Sequence[Edit],
         answers: Sequence[Sequence[int]],
-        tick: Callable[[int], object] = lambda n: None,
+        tick: Tick = silent,
     ) -> Readout:
         """Next-token readout at each prompt's last token, for each edit by itself.
 
@@ -156,7 +158,8 @@ class HookedModel:
             for e in edits
         ]
         tokens = [p.tokens for p in prompts]
-        return self._engine.evaluate(tokens, placed, pad_targets(answers), tick)
+        targets = pad_targets(answers)
+        return self._engine.evaluate(tokens, placed, targets, tick)
 
     def _hook(self, site: str) -> str:
         choose(site, get_args(Site), "site")

@@ -85,17 +85,19 @@ def read(
     top = torch.zeros(n_rows, dtype=torch.long, device=hidden.device)
     mass = torch.zeros_like(best)
     rank = torch.zeros_like(known)
+    above = torch.empty((n_rows, width), device=hidden.device)
     for start in range(0, d_vocab, width):
         ids = slice(start, min(start + width, d_vocab))
         part = logits(ids)
         part_best, part_top = part.max(dim=1)
-        # A target never outranks itself: its own logit, rounded another way, is left out below.
         for t in range(targets.shape[1]):
-            above = part > wanted[:, t, None]
+            # Written as floats: on a CPU, summing booleans takes three times as long.
+            flags = torch.gt(part, wanted[:, t, None], out=above[:, : part.shape[1]])
+            # A target never outranks itself, however its own logit was rounded.
             own = (known[:, t] - start).clamp(0, part.shape[1] - 1)
             inside = (known[:, t] >= start) & (known[:, t] < ids.stop)
-            itself = above.gather(1, own[:, None])[:, 0] & inside
-            rank[:, t] += above.sum(dim=1) - itself.long()
+            itself = flags.gather(1, own[:, None])[:, 0] * inside
+            rank[:, t] += (flags.sum(dim=1) - itself).long()
         new_best = torch.maximum(best, part_best)
         top = torch.where(part_best > best, part_top + start, top)
         mass = mass * (best - new_best).exp() + part.sub_(new_best[:, None]).exp_().sum(dim=1)

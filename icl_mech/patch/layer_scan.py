@@ -101,13 +101,14 @@ def layer_scan(
         raise InputError(f"n_dummies is {n_dummies}; expected at least 1")
     # Draw everything before the first forward pass: a task with too few pairs fails at once.
     plans = [_plan(model, t, _other(t, other_task), settings) for t in tasks]
-    cells = (settings.n_prompts * len(VECTORS) + settings.n_dev) * model.n_layers
+    injections = (settings.n_prompts * len(VECTORS) + settings.n_dev) * model.n_layers
+    readings = settings.n_prompts * (2 + 3 * n_dummies) + settings.n_dev * (1 + n_dummies)
     with tqdm(
-        total=cells * len(plans),
+        total=(injections + readings) * len(plans),
         disable=not progress,
-        unit=" injections",
+        unit=" runs",
         file=sys.stderr,
-        smoothing=0,
+        smoothing=0.05,
         leave=False,
     ) as bar:
         parts = [_scan(model, plan, bar) for plan in plans]
@@ -153,12 +154,14 @@ def _scan(model: HookedModel, plan: _Plan, bar: tqdm) -> xr.Dataset:
     few = [
         [encoder.encode(e.demonstrations, x.x) for x in (e.query, *e.dummies)] for e in test + dev
     ]
-    resid = model.final_residuals(few)
+    resid = model.final_residuals(few, bar.update)
     own = theta(resid[:, 1:])
     vectors = {
         "theta": own[: len(test)],
-        "shuffled": theta(dummy_residuals(model, encoder, plan.shuffled)),
-        "other_task": theta(dummy_residuals(model, plan.other_encoder, plan.other_episodes)),
+        "shuffled": theta(dummy_residuals(model, encoder, plan.shuffled, bar.update)),
+        "other_task": theta(
+            dummy_residuals(model, plan.other_encoder, plan.other_episodes, bar.update)
+        ),
         "random": random_like(own[: len(test)], plan.rng),
     }
     bar.set_description(f"{plan.task.name}: injecting")
@@ -167,7 +170,9 @@ def _scan(model: HookedModel, plan: _Plan, bar: tqdm) -> xr.Dataset:
     dev_answers = accepted(encoder, plan.task, zero[len(test) :], dev)
     few_answers = accepted(encoder, plan.task, [group[0] for group in few[: len(test)]], test)
 
-    plain = model.final_residuals([[prompt] for prompt in zero[: len(test)]])[:, 0, -1]
+    plain = model.final_residuals([[prompt] for prompt in zero[: len(test)]], bar.update)[
+        :, 0, -1
+    ]
     references = {
         "baseline": score(model, model.read(plain, answers.first_tokens), answers),
         "regular": score(
