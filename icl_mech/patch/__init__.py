@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
-    from icl_mech.patch.layer_scan import layer_scan
+    from icl_mech.patch.scan import layer_scan
     from icl_mech.patch.result import REFERENCES, VECTORS, LayerScan
     from icl_mech.patch.scores import SCORES
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "layer_scan": ["layer_scan"],
+        "scan": ["layer_scan"],
         "result": ["REFERENCES", "VECTORS", "LayerScan"],
         "scores": ["SCORES"],
     },
