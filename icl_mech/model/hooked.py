@@ -154,7 +154,9 @@ class HookedModel:
             self._check_width(edit)
         lengths = [len(p) for p in prompts]
         placed = [
-            place(e, [p.position(e.position) for p in prompts], lengths, self.n_layers, self.n_heads)
+            place(
+                e, [p.position(e.position) for p in prompts], lengths, self.n_layers, self.n_heads
+            )
             for e in edits
         ]
         tokens = [p.tokens for p in prompts]

@@ -47,7 +47,9 @@ def load_model(
     """
     if isinstance(source, TransformerBridge):
         return HookedModel(source, name=source.cfg.model_name, batch_tokens=batch_tokens)
-    chosen_dtype = dtype if isinstance(dtype, torch.dtype) else DTYPES[choose(dtype, DTYPES, "dtype")]
+    chosen_dtype = (
+        dtype if isinstance(dtype, torch.dtype) else DTYPES[choose(dtype, DTYPES, "dtype")]
+    )
     chosen_device = _device(device)
     name, revision = str(source), None
     with quiet_transformers():
@@ -85,7 +87,11 @@ def _boot(
             location, **options, dtype=dtype, use_safetensors=True, attn_implementation="eager"
         )
         return TransformerBridge.boot_transformers(
-            location, hf_model=model.to(device).eval(), tokenizer=tokenizer, device=device, dtype=dtype
+            location,
+            hf_model=model.to(device).eval(),
+            tokenizer=tokenizer,
+            device=device,
+            dtype=dtype,
         )
     except Exception as error:  # every library below raises its own kinds
         if Path(location).is_dir():

@@ -10,7 +10,7 @@ through the trunk, must give the same log probabilities.
 
 import inspect
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -20,17 +20,32 @@ from transformers import Cache
 from icl_mech.errors import ModelError
 
 
+@runtime_checkable
 class Past(Protocol):
     """What a block sees of the tokens before its own: the one method of a cache that it calls."""
 
     def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]: ...
 
 
+#: Arguments that depend on the tokens, and that we know how to make for other tokens.
+_KNOWN = ("attention_mask", "position_ids", "position_embeddings")
+
+
 @dataclass
 class BlockCall:
-    """The arguments, by name, with which a model calls one of its blocks."""
+    """The arguments, by name, with which a model calls one of its blocks.
+
+    Raises:
+        ModelError: where a block is given tensors of a kind that cannot be made for other tokens.
+    """
 
     arguments: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        for name, value in self.arguments.items():
+            tensors = value if isinstance(value, tuple | list) else [value]
+            if name not in _KNOWN and any(isinstance(t, Tensor) for t in tensors):
+                raise ModelError(f"its blocks take {name!r}, which depends on the tokens")
 
     def at(self, positions: Int[Tensor, "batch token"], mask: Tensor, past: Past) -> dict[str, Any]:
         """The same call for tokens at `positions`, under our own mask and past."""
@@ -48,6 +63,14 @@ class BlockCall:
             else:
                 ours[name] = value
         return ours
+
+
+class _EmbeddedError(Exception):
+    """Raised in front of block 0, with what would enter it."""
+
+    def __init__(self, hidden: Tensor) -> None:
+        super().__init__()
+        self.hidden = hidden
 
 
 class Trunk:
@@ -73,9 +96,6 @@ class Trunk:
         Returns:
             The model's own logits at the last of them, to compare with.
         """
-        limit = getattr(self.bridge.cfg, "n_ctx", None)
-        if limit is not None and n_positions > limit:
-            raise ModelError(f"a prompt of {n_positions} tokens; the model reads at most {limit}")
         calls: list[BlockCall] = []
 
         def record(block: Any, args: tuple, kwargs: dict[str, Any]) -> None:
@@ -107,7 +127,19 @@ class Trunk:
         self, tokens: Int[Tensor, "batch token"], positions: Int[Tensor, "batch token"]
     ) -> Float[Tensor, "batch token d_model"]:
         """The residual stream that enters block 0."""
-        return self.bridge(tokens, position_ids=positions, stop_at_layer=0)
+
+        def stop(block: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+            raise _EmbeddedError(args[0] if args else kwargs["hidden_states"])
+
+        # Not `stop_at_layer=0`: that fires block 0's hooks here, and the real run once more.
+        handle = self.bridge.blocks[0].register_forward_pre_hook(stop, with_kwargs=True)
+        try:
+            self.bridge(tokens, position_ids=positions)
+        except _EmbeddedError as embedded:
+            return embedded.hidden
+        finally:
+            handle.remove()
+        raise AssertionError("the model never reached its first block")
 
     def block(
         self,

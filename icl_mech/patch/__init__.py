@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
-    from icl_mech.patch.scan import layer_scan
     from icl_mech.patch.result import REFERENCES, VECTORS, LayerScan
+    from icl_mech.patch.scan import layer_scan
     from icl_mech.patch.scores import SCORES
 
 # Loaded on first use: `python -m icl_mech.patch --help` does not wait for torch.

@@ -33,9 +33,7 @@ class LayerScan(Result):
         """The tasks scanned, in order."""
         return [str(name) for name in self.data["task"].values]
 
-    def curve(
-        self, task: str, vector: str = "theta", score: str = "first_token"
-    ) -> list[Estimate]:
+    def curve(self, task: str, vector: str = "theta", score: str = "first_token") -> list[Estimate]:
         """Test accuracy after injecting at each layer, with Wilson intervals."""
         choose(task, self.tasks, "task")
         choose(vector, VECTORS, "vector")
@@ -57,9 +55,7 @@ class LayerScan(Result):
         accuracy = self.data[f"dev_{_score(score)}"].sel(task=task).mean("dev_prompt")
         return int(accuracy.argmax("layer"))
 
-    def hypothesis(
-        self, task: str, vector: str = "theta", score: str = "first_token"
-    ) -> Estimate:
+    def hypothesis(self, task: str, vector: str = "theta", score: str = "first_token") -> Estimate:
         """Test accuracy at the layer chosen on dev."""
         return self.curve(task, vector, score)[self.best_layer(task, score)]
 
@@ -119,10 +115,14 @@ class LayerScan(Result):
         n = self.data.sizes["prompt"]
         for task in self.tasks:
             of_task = self.data.sel(task=task)
-            regular, ours = self.reference(task, "regular", score), self.hypothesis(task, score=score)
+            regular, ours = (
+                self.reference(task, "regular", score),
+                self.hypothesis(task, score=score),
+            )
             shuffled, prior = self.hypothesis(task, "shuffled", score), self.prior(task)
-            gain = paired_difference(self._at_best(task, "theta", score),
-                                     self._at_best(task, "shuffled", score))
+            gain = paired_difference(
+                self._at_best(task, "theta", score), self._at_best(task, "shuffled", score)
+            )
             if int(of_task["n_queries"]) < n:
                 notes.append(
                     f"{task}: {int(of_task['n_queries'])} different queries in {n} prompts (a small "

@@ -142,9 +142,7 @@ def _plan(model: HookedModel, task: Task, other: Task, s: Settings) -> _Plan:
     shuffled = tuple(
         Episode(shuffle_labels(e.demonstrations, rng), e.query, e.dummies) for e in split.test
     )
-    return _Plan(
-        task, other, encoder(task), split, shuffled, draw(other).test, encoder(other), rng
-    )
+    return _Plan(task, other, encoder(task), split, shuffled, draw(other).test, encoder(other), rng)
 
 
 def _scan(model: HookedModel, plan: _Plan, bar: tqdm) -> xr.Dataset:
@@ -170,9 +168,7 @@ def _scan(model: HookedModel, plan: _Plan, bar: tqdm) -> xr.Dataset:
     dev_answers = accepted(encoder, plan.task, zero[len(test) :], dev)
     few_answers = accepted(encoder, plan.task, [group[0] for group in few[: len(test)]], test)
 
-    plain = model.final_residuals([[prompt] for prompt in zero[: len(test)]], bar.update)[
-        :, 0, -1
-    ]
+    plain = model.final_residuals([[prompt] for prompt in zero[: len(test)]], bar.update)[:, 0, -1]
     references = {
         "baseline": score(model, model.read(plain, answers.first_tokens), answers),
         "regular": score(

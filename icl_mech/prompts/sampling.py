@@ -102,9 +102,7 @@ def _episodes(
     return tuple(episodes)
 
 
-def shuffle_labels(
-    demonstrations: Sequence[Pair], rng: np.random.Generator
-) -> tuple[Pair, ...]:
+def shuffle_labels(demonstrations: Sequence[Pair], rng: np.random.Generator) -> tuple[Pair, ...]:
     """The same inputs and the same answers, each input with another one's answer."""
     n = len(demonstrations)
     # A cycle through the demonstrations in random order moves every answer.

@@ -31,12 +31,8 @@ SPECS = (
     ),
     Spec("list_first", "algorithmic", "list of letters -> its first", generators.list_first),
     Spec("list_last", "algorithmic", "list of letters -> its last", generators.list_last),
-    Spec(
-        "to_upper", "algorithmic", "letter -> upper case", generators.to_upper, ("to_uppercase",)
-    ),
-    Spec(
-        "to_lower", "algorithmic", "letter -> lower case", generators.to_lower, ("to_lowercase",)
-    ),
+    Spec("to_upper", "algorithmic", "letter -> upper case", generators.to_upper, ("to_uppercase",)),
+    Spec("to_lower", "algorithmic", "letter -> lower case", generators.to_lower, ("to_lowercase",)),
     Spec("fr_en", "translation", "French word -> English", ("words", "french", "english")),
     Spec("en_fr", "translation", "English word -> French", ("words", "english", "french")),
     Spec("es_en", "translation", "Spanish word -> English", ("words", "spanish", "english")),

@@ -1,0 +1,31 @@
+"""Models that several tests share, each made once."""
+
+from functools import cache
+
+import pytest
+from tiny_models import FAMILIES, tiny_bridge
+
+from icl_mech.model import HookedModel, load_model
+
+
+@cache
+def _tiny(family: str) -> HookedModel:
+    return HookedModel(tiny_bridge(family), name=f"tiny-{family}")
+
+
+@pytest.fixture(params=FAMILIES)
+def tiny(request: pytest.FixtureRequest) -> HookedModel:
+    """A tiny random model of each family in turn."""
+    return _tiny(request.param)
+
+
+@pytest.fixture
+def tiny_llama() -> HookedModel:
+    """One tiny random model, where one is enough."""
+    return _tiny("llama")
+
+
+@pytest.fixture(scope="session")
+def gemma() -> HookedModel:
+    """The packaged model."""
+    return load_model("gemma-3-270m", device="cpu")

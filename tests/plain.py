@@ -1,0 +1,71 @@
+"""The plain way, to compare with: one full TransformerLens forward per prompt and edit."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from icl_mech.model import Edit, HookedModel
+from icl_mech.prompts import Prompt
+
+
+def prompt_of(tokens: Sequence[int]) -> Prompt:
+    """Token ids as a prompt without text or roles."""
+    return Prompt("", tuple(tokens), ("",) * len(tokens))
+
+
+def random_prompts(model: HookedModel, lengths: Sequence[int], seed: int = 0) -> list[Prompt]:
+    """Random tokens, one prompt per length."""
+    generator = torch.Generator().manual_seed(seed)
+    d_vocab = model.bridge.cfg.d_vocab
+    return [prompt_of(torch.randint(d_vocab, (n,), generator=generator).tolist()) for n in lengths]
+
+
+def hook_name(edit: Edit, n_layers: int) -> str:
+    layer = edit.layer % n_layers
+    return f"blocks.{layer}.attn.hook_z" if edit.site == "z" else f"blocks.{layer}.hook_{edit.site}"
+
+
+def plain_logprobs(
+    model: HookedModel, prompt: Prompt, edit: Edit | None = None, row: int = 0
+) -> Tensor:
+    """Log probabilities of the next token, by one unbatched forward with one hook."""
+    hooks = []
+    if edit is not None:
+        at = prompt.position(edit.position)
+        value = (edit.value if edit.value.ndim == 1 else edit.value[row]) * edit.scale
+
+        def write(activation: Tensor, hook: object) -> Tensor:
+            activation = activation.clone()
+            target = activation[0, at] if edit.head is None else activation[0, at, edit.head]
+            target.copy_(value if edit.mode == "replace" else target + value)
+            return activation
+
+        hooks = [(hook_name(edit, model.n_layers), write)]
+    with torch.inference_mode():
+        tokens = torch.tensor([prompt.tokens])
+        logits = model.bridge.run_with_hooks(tokens, fwd_hooks=hooks)
+    return logits[0, -1].float().log_softmax(dim=-1)
+
+
+def assert_same(
+    model: HookedModel,
+    prompts: Sequence[Prompt],
+    edits: Sequence[Edit],
+    tolerance: float = 1e-4,
+) -> None:
+    """Edited results equal the plain way's: log probabilities, ranks and top tokens."""
+    answers = [[(7 * i) % 250, (11 * i + 3) % 250] for i in range(len(prompts))]
+    readout = model.evaluate(prompts, edits, answers)
+    for p, prompt in enumerate(prompts):
+        for e, edit in enumerate(edits):
+            expected = plain_logprobs(model, prompt, edit, row=p)
+            for a, answer in enumerate(answers[p]):
+                got = readout.logprob[p, e, a]
+                assert abs(float(got - expected[answer])) < tolerance, (p, edit)
+                near = (expected - expected[answer]).abs() < 2 * tolerance
+                rank = int((expected > expected[answer]).sum())
+                assert abs(int(readout.rank[p, e, a]) - rank) <= int(near.sum()) - 1
+            # The same top token, unless two are as good as equal.
+            top = readout.top[p, e]
+            assert expected.max() - expected[top] < 2 * tolerance

@@ -1,0 +1,213 @@
+"""The engine against the plain way, for every family: the identities that everything rests on."""
+
+import pytest
+import torch
+from plain import assert_same, plain_logprobs, prompt_of, random_prompts
+from tiny_models import tiny_bridge
+
+from icl_mech.errors import InputError, ModelError
+from icl_mech.model import SITES, Edit, HookedModel
+from icl_mech.model.batching import MemoryWarning, runs
+
+LENGTHS = (9, 12, 5, 9)
+
+
+def sites_of(model: HookedModel) -> list[str]:
+    parallel = "blocks.0.hook_resid_mid" not in model.bridge.hook_dict
+    return [s for s in SITES if not (parallel and s == "resid_mid")]
+
+
+def some_edits(model: HookedModel, position: int, n_prompts: int) -> list[Edit]:
+    """Every site, at the first, a middle and the last block, replaced and added."""
+    generator = torch.Generator().manual_seed(1)
+    edits = []
+    for site in sites_of(model):
+        for layer in (0, 2, model.n_layers - 1):
+            for mode in ("replace", "add"):
+                width = model.d_head if site == "z" else model.d_model
+                shape = (n_prompts, width) if layer == 2 else (width,)
+                value = torch.randn(shape, generator=generator)
+                head = 1 if site == "z" else None
+                edits.append(Edit(layer, value, site, position, mode, scale=1.5, head=head))
+    return edits
+
+
+@pytest.mark.parametrize("position", [-1, -4, 0])
+def test_edits_equal_one_full_forward_each(tiny: HookedModel, position: int) -> None:
+    prompts = random_prompts(tiny, LENGTHS)
+    assert_same(tiny, prompts, some_edits(tiny, position, len(prompts)))
+
+
+def test_edits_at_several_positions_in_one_call(tiny: HookedModel) -> None:
+    prompts = random_prompts(tiny, LENGTHS)
+    edits = [e for p in (-1, -3, 1) for e in some_edits(tiny, p, len(prompts))[::3]]
+    assert_same(tiny, prompts, edits)
+
+
+def test_batched_equals_one_by_one(tiny: HookedModel) -> None:
+    prompts = random_prompts(tiny, (4, 17, 9, 30, 4))
+    edits = some_edits(tiny, -2, 1)
+    edits = [Edit(e.layer, e.value.reshape(-1), e.site, -2, e.mode, head=e.head) for e in edits]
+    answers = [[3]] * len(prompts)
+    together = tiny.evaluate(prompts, edits, answers)
+    for i, prompt in enumerate(prompts):
+        alone = tiny.evaluate([prompt], edits, [[3]])
+        torch.testing.assert_close(together.logprob[i], alone.logprob[0], atol=1e-4, rtol=0)
+
+
+def test_residuals_equal_run_with_cache(tiny: HookedModel) -> None:
+    shared = random_prompts(tiny, (7, 11, 3))
+    tails = random_prompts(tiny, (2, 5, 1, 3, 4, 2, 1, 1, 6), seed=1)
+    groups = [
+        [prompt_of(s.tokens + t.tokens) for t in tails[3 * i : 3 * i + 3]]
+        for i, s in enumerate(shared)
+    ]
+    ours = tiny.final_residuals(groups)
+    assert ours.shape == (3, 3, tiny.n_layers, tiny.d_model)
+    for g, group in enumerate(groups):
+        for b, prompt in enumerate(group):
+            _, cache = tiny.bridge.run_with_cache(torch.tensor([prompt.tokens]))
+            for layer in range(tiny.n_layers):
+                expected = cache[f"blocks.{layer}.hook_resid_post"][0, -1]
+                torch.testing.assert_close(ours[g, b, layer], expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_capture_equals_run_with_cache(tiny: HookedModel, site: str) -> None:
+    if site not in sites_of(tiny):
+        pytest.skip("attention and MLP run in parallel")
+    prompts = random_prompts(tiny, (6, 10))
+    ours = tiny.capture(prompts, [0, -2], site)
+    for p, prompt in enumerate(prompts):
+        _, cache = tiny.bridge.run_with_cache(torch.tensor([prompt.tokens]))
+        for r, role in enumerate((0, -2)):
+            for layer in range(tiny.n_layers):
+                name = "attn.hook_z" if site == "z" else f"hook_{site}"
+                expected = cache[f"blocks.{layer}.{name}"][0, role]
+                torch.testing.assert_close(ours[p, r, layer], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_patching_an_activation_with_itself_changes_nothing(tiny: HookedModel) -> None:
+    prompts = random_prompts(tiny, LENGTHS)
+    answers = [[1], [2], [3], [4]]
+    clean = [float(plain_logprobs(tiny, p)[a[0]]) for p, a in zip(prompts, answers, strict=True)]
+    for site in sites_of(tiny):
+        own = tiny.capture(prompts, [-3], site)[:, 0]
+        heads = range(tiny.n_heads) if site == "z" else [None]
+        edits = [
+            Edit(layer, own[:, layer] if head is None else own[:, layer, head], site, -3, head=head)
+            for layer in range(tiny.n_layers)
+            for head in heads
+        ]
+        readout = tiny.evaluate(prompts, edits, answers)
+        expected = torch.tensor(clean)[:, None].expand(-1, len(edits))
+        torch.testing.assert_close(readout.logprob[..., 0], expected, atol=1e-4, rtol=0)
+
+
+def test_last_residual_of_another_prompt_brings_its_logits(tiny: HookedModel) -> None:
+    source, target = random_prompts(tiny, (9, 14))
+    resid = tiny.final_residuals([[source]])[0, 0, -1]
+    readout = tiny.evaluate([target], [Edit(-1, resid)], [[5, 6]])
+    expected = plain_logprobs(tiny, source)[[5, 6]]
+    torch.testing.assert_close(readout.logprob[0, 0], expected, atol=1e-4, rtol=0)
+
+
+def test_any_batch_size_gives_the_same(tiny_llama: HookedModel) -> None:
+    prompts = random_prompts(tiny_llama, LENGTHS)
+    edits = some_edits(tiny_llama, -2, len(prompts))
+    answers = [[3]] * len(prompts)
+    reference = tiny_llama.evaluate(prompts, edits, answers)
+    for tokens in (1, 7, 40):
+        small = HookedModel(tiny_llama.bridge, "small batches", batch_tokens=tokens)
+        readout = small.evaluate(prompts, edits, answers)
+        torch.testing.assert_close(readout.logprob, reference.logprob, atol=1e-4, rtol=0)
+        assert torch.equal(readout.top, reference.top)
+
+
+def test_out_of_memory_halves_the_batch_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = HookedModel(tiny_bridge("llama"), "tight", batch_tokens=64)
+    prompts = random_prompts(model, LENGTHS)
+    model.final_residuals([[p] for p in prompts])  # the rehearsal has its own length
+    edit = Edit(1, torch.ones(model.d_model))
+    expected = model.evaluate(prompts, [edit], [[3]] * 4)
+    block = type(model._engine.trunk).block
+
+    def tight(self: object, layer: int, hidden: torch.Tensor, *rest: object) -> torch.Tensor:
+        if hidden.shape[:2].numel() > 16:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 1 GiB")
+        return block(self, layer, hidden, *rest)
+
+    monkeypatch.setattr(type(model._engine.trunk), "block", tight)
+    with pytest.warns(MemoryWarning, match="out of memory: going on with batches of"):
+        readout = model.evaluate(prompts, [edit], [[3]] * 4)
+    torch.testing.assert_close(readout.logprob, expected.logprob, atol=1e-4, rtol=0)
+    assert model.provenance()["batch_tokens"] == 16
+    assert model.provenance()["batch_halvings"] == 2
+
+
+def test_runs_fill_up_to_the_limit() -> None:
+    assert [(s.start, s.stop) for s in runs([3, 3, 4, 9], 10)] == [(0, 2), (2, 3), (3, 4)]
+    assert [(s.start, s.stop) for s in runs([20], 10)] == [(0, 1)]
+    assert list(runs([], 10)) == []
+
+
+def test_half_precision_runs() -> None:
+    model = HookedModel(tiny_bridge("gemma3", torch.bfloat16), "tiny bf16")
+    prompts = random_prompts(model, (5, 8))
+    edits = [Edit(layer, torch.randn(model.d_model)) for layer in range(model.n_layers)]
+    assert_same(model, prompts, edits, tolerance=0.3)
+
+
+def test_no_gradients_are_kept(tiny_llama: HookedModel) -> None:
+    prompts = random_prompts(tiny_llama, (5,))
+    assert not tiny_llama.final_residuals([prompts]).requires_grad
+    assert not tiny_llama.capture(prompts, [-1]).requires_grad
+
+
+def test_a_family_that_cannot_be_replayed_is_refused() -> None:
+    model = HookedModel(tiny_bridge("bloom"), "tiny-bloom")  # its positions live in an ALiBi mask
+    with pytest.raises(ModelError, match="Bloom.* cannot be edited: its blocks take 'alibi'"):
+        model.evaluate(random_prompts(model, (6,)), [Edit(0, torch.ones(32))], [[1]])
+
+
+def test_a_model_that_returns_nan_is_refused() -> None:
+    bridge = tiny_bridge("llama")
+    model = HookedModel(bridge, "broken")
+    prompts = random_prompts(model, (6,))
+    model.final_residuals([prompts])
+    with torch.no_grad():
+        bridge.blocks[2].mlp.out.weight.fill_(float("nan"))
+    with pytest.raises(ModelError, match="not finite numbers"):
+        model.evaluate(prompts, [Edit(0, torch.ones(model.d_model))], [[1]])
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (Edit(9, torch.ones(32)), "layer 9 out of range: expected 0 to 3"),
+        (Edit(0, torch.ones(8), "z", head=4), "head 4 out of range: expected 0 to 3"),
+        (Edit(0, torch.ones(31)), "a value of 31 numbers at 'resid_post'; expected 32"),
+        (Edit(0, torch.ones(3, 32)), "3 values for 1 prompts"),
+    ],
+)
+def test_edits_that_do_not_fit(tiny_llama: HookedModel, edit: Edit, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        tiny_llama.evaluate(random_prompts(tiny_llama, (6,)), [edit], [[1]])
+
+
+def test_heads_belong_to_z() -> None:
+    with pytest.raises(InputError, match="`head` belongs to site 'z'"):
+        Edit(0, torch.ones(4), "attn_out", head=1)
+    with pytest.raises(InputError, match="`head` belongs to site 'z'"):
+        Edit(0, torch.ones(4), "z")
+
+
+def test_a_site_that_the_family_lacks_is_named() -> None:
+    model = HookedModel(tiny_bridge("gpt_neox"), "tiny-neox")
+    with pytest.raises(InputError, match="no site 'resid_mid'.*Choose from: resid_pre, resid_post"):
+        model.evaluate(random_prompts(model, (6,)), [Edit(0, torch.ones(32), "resid_mid")], [[1]])
+
+
+def test_a_prompt_longer_than_the_model_reads(tiny_llama: HookedModel) -> None:
+    with pytest.raises(InputError, match="257 tokens; the model reads at most 256"):
+        tiny_llama.final_residuals([random_prompts(tiny_llama, (257,))])

@@ -1,0 +1,109 @@
+"""Random-weight models of every supported family, built from real configs; no download."""
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+)
+
+N_LAYERS = 4
+END = "<|endoftext|>"
+
+_BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
+D_VOCAB = len(_BYTES) + 1
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """One token per byte, and an end-of-text token."""
+    vocab = {symbol: i for i, symbol in enumerate([*_BYTES, END])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=END)
+
+
+_SIZES = {
+    "vocab_size": D_VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": N_LAYERS,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 256,
+    # Large enough that attention and MLPs matter beside the embedding.
+    "initializer_range": 0.2,
+    "pad_token_id": None,
+    "bos_token_id": D_VOCAB - 1,
+    "eos_token_id": D_VOCAB - 1,
+}
+
+
+def config(family: str) -> PretrainedConfig:
+    """A tiny config with the family's peculiarities switched on."""
+    configs = {
+        "llama": lambda: LlamaConfig(**_SIZES, num_key_value_heads=2),
+        "qwen2": lambda: Qwen2Config(
+            **_SIZES,
+            num_key_value_heads=2,
+            use_sliding_window=True,
+            sliding_window=6,
+            max_window_layers=2,
+        ),
+        "gemma2": lambda: Gemma2Config(
+            **_SIZES,
+            num_key_value_heads=2,
+            head_dim=16,
+            sliding_window=6,
+            final_logit_softcapping=5.0,
+        ),
+        "gemma3": lambda: Gemma3TextConfig(
+            **_SIZES,
+            num_key_value_heads=1,
+            head_dim=16,  # 4 heads of 16 in a stream of 32
+            sliding_window=6,
+            layer_types=["sliding_attention", "full_attention"] * (N_LAYERS // 2),
+        ),
+        "gpt2": lambda: GPT2Config(
+            vocab_size=D_VOCAB,
+            n_embd=32,
+            n_layer=N_LAYERS,
+            n_head=4,
+            n_positions=256,
+            initializer_range=0.2,
+            pad_token_id=None,
+            bos_token_id=D_VOCAB - 1,
+            eos_token_id=D_VOCAB - 1,
+        ),
+        "gpt_neox": lambda: GPTNeoXConfig(**_SIZES, rotary_pct=0.25),
+        "bloom": lambda: BloomConfig(
+            vocab_size=D_VOCAB, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.2
+        ),
+    }
+    return configs[family]()
+
+
+FAMILIES = ("llama", "qwen2", "gemma2", "gemma3", "gpt2", "gpt_neox")
+
+
+def tiny_bridge(family: str, dtype: torch.dtype = torch.float32) -> TransformerBridge:
+    """A bridge round a random model of the family."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config(family), attn_implementation="eager")
+        for name, parameter in model.named_parameters():
+            if "norm" in name or "ln_" in name:  # not all ones: a skipped norm must show
+                torch.nn.init.normal_(parameter, mean=0.5, std=0.3)
+    model.config.architectures = [type(model).__name__]
+    model = model.to(dtype).eval()
+    return TransformerBridge.boot_transformers(
+        f"tiny-{family}", hf_model=model, tokenizer=byte_tokenizer(), device="cpu", dtype=dtype
+    )
