@@ -26,5 +26,5 @@ def choose(value: str, options: Iterable[str], what: str) -> str:
     if value in known:
         return value
     near = get_close_matches(value, known, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = f"; did you mean {near[0]!r}?" if near else "."
     raise InputError(f"unknown {what} {value!r}{hint} Choose from: {', '.join(known)}")

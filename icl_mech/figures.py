@@ -42,6 +42,7 @@ SCORE_TITLES = {
 STATIC = (".png", ".svg", ".pdf")
 _FONT = {"family": "Helvetica, Arial, DejaVu Sans, sans-serif", "size": 14, "color": "#222222"}
 _GRID = "#E8E8E8"
+_MARGIN = {"l": 70, "r": 30, "t": 95, "b": 70}
 _CONFIG = {"displaylogo": False, "responsive": True}
 
 
@@ -50,16 +51,23 @@ def layer_scan_figure(scan: LayerScan, score: str = "first_token") -> go.Figure:
     choose(score, SCORE_TITLES, "score")
     many = len(scan.tasks) > 1
     if many:
-        heights = [0.25 + 0.03 * len(scan.tasks), 0.75]
+        # Pixels, so that a row of the heat map is as high for 2 tasks as for 18.
+        map_height, gap, curve_height = 30 * len(scan.tasks), 110, 380
+        total = map_height + gap + curve_height
         figure = make_subplots(
             rows=2,
             cols=1,
-            row_heights=heights,
-            vertical_spacing=0.16 if len(scan.tasks) < 8 else 0.1,
+            row_heights=[map_height, curve_height],
+            vertical_spacing=gap / total,
         )
         figure.add_trace(_heat_map(scan, score), row=1, col=1)
+        bottom, top = figure.layout.yaxis.domain
+        length = max(top - bottom, 150 / total)
+        figure.data[0].colorbar.update(y=top, yanchor="top", len=length)
+        figure.update_layout(height=total + _MARGIN["t"] + _MARGIN["b"])
     else:
         figure = make_subplots(rows=1, cols=1)
+        figure.update_layout(height=560)
     row = 2 if many else 1
     first = len(figure.data)
     per_task = []
@@ -70,7 +78,8 @@ def layer_scan_figure(scan: LayerScan, score: str = "first_token") -> go.Figure:
             figure.add_trace(trace, row=row, col=1)
         per_task.append(len(traces))
     if many:
-        figure.update_layout(updatemenus=[_task_menu(scan, first, per_task)])
+        top = figure.layout.yaxis2.domain[1]
+        figure.update_layout(updatemenus=[_task_menu(scan, first, per_task, top)])
     _style(figure, scan, score, row)
     return figure
 
@@ -97,7 +106,7 @@ def _curves(scan: LayerScan, task: str, score: str) -> list[go.Scatter]:
         "prior": (scan.prior(task), "dot"),
     }
     for name, (estimate, dash) in references.items():
-        traces.append(_line(name, layers, [estimate] * len(layers), width=2, dash=dash))
+        traces.append(_line(name, layers, [estimate] * len(layers), width=2.0, dash=dash))
     for name in ("shuffled", "other_task", "random"):
         traces.append(_line(name, layers, scan.curve(task, name, score), width=1.2))
     traces.append(_line("theta", layers, theta, width=3.5, markers=True))
@@ -127,11 +136,15 @@ def _line(
     markers: bool = False,
 ) -> go.Scatter:
     value = estimates[0].value
-    constant = all(e.value == value for e in estimates) and name in ("regular", "baseline", "prior")
+    constant = name in ("regular", "baseline", "prior")
+    labelled = name in ("regular", "baseline")  # the prior is often where the baseline is
     return go.Scatter(
         x=layers,
         y=[e.value for e in estimates],
-        mode="lines+markers" if markers else "lines",
+        mode="lines+markers" if markers else "lines+text" if labelled else "lines",
+        text=[*[""] * (len(layers) - 1), f"{name} {value:.2f}"] if labelled else None,
+        textposition="top left",
+        textfont={"color": COLOURS[name]},
         line={"color": COLOURS[name], "width": width, "dash": dash},
         marker={"size": 7},
         name=f"{NAMES[name]}: {value:.2f}" if constant else NAMES[name],
@@ -173,8 +186,8 @@ def _heat_map(scan: LayerScan, score: str) -> go.Heatmap:
     )
 
 
-def _task_menu(scan: LayerScan, first: int, per_task: list[int]) -> dict[str, Any]:
-    """A menu that shows one task's curves at a time."""
+def _task_menu(scan: LayerScan, first: int, per_task: list[int], top: float) -> dict[str, Any]:
+    """A menu, above the lower panel, that shows one task's curves at a time."""
     buttons = []
     for i, task in enumerate(scan.tasks):
         shown = [True] * first + [j == i for j, n in enumerate(per_task) for _ in range(n)]
@@ -185,7 +198,7 @@ def _task_menu(scan: LayerScan, first: int, per_task: list[int]) -> dict[str, An
         "showactive": True,
         "x": 0,
         "xanchor": "left",
-        "y": 0.6,
+        "y": top + 0.015,
         "yanchor": "bottom",
         "bgcolor": "white",
     }
@@ -196,8 +209,9 @@ def _style(figure: go.Figure, scan: LayerScan, score: str, row: int) -> None:
     many = len(scan.tasks) > 1
     what = f"{len(scan.tasks)} tasks" if many else escape(scan.tasks[0])
     subtitle = (
-        f"{scan.data.sizes['prompt']} test prompts per task, {p['n_shots']} shots, seed {p['seed']}; "
-        f"layer chosen on {scan.data.sizes['dev_prompt']} dev prompts; band: 95 % Wilson interval"
+        f"{scan.data.sizes['prompt']} test prompts per task, {p['n_shots']} shots, "
+        f"seed {p['seed']}; layer chosen on {scan.data.sizes['dev_prompt']} dev prompts; "
+        "band: 95 % Wilson interval"
     )
     figure.update_layout(
         template="plotly_white",
@@ -210,8 +224,7 @@ def _style(figure: go.Figure, scan: LayerScan, score: str, row: int) -> None:
             "y": 0.98,
             "yanchor": "top",
         },
-        height=560 if not many else 640 + 26 * len(scan.tasks),
-        margin={"l": 70, "r": 30, "t": 95, "b": 70},
+        margin=_MARGIN,
         legend={"x": 1.02, "y": 1 if not many else 0, "yanchor": "top" if not many else "bottom"},
         hovermode="closest",
     )
@@ -266,5 +279,6 @@ def export(figure: go.Figure, path: str | Path) -> Path:
             raise
         raise InputError(
             f"cannot write {path}: static images need kaleido and Chrome or Chromium "
-            f"({type(error).__name__}); expected both (pip install 'icl-mech[images]'), or write .html"
+            f"({type(error).__name__}); expected both (pip install 'icl-mech[images]'), "
+            "or write .html"
         ) from error

@@ -6,7 +6,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -60,9 +60,11 @@ class Result(ABC):
         return write_whole(path, lambda temporary: data.to_netcdf(temporary, engine="netcdf4"))
 
     @classmethod
-    def _load(cls, data: xr.Dataset) -> Self:
+    def _load(cls, data: xr.Dataset) -> "Result":
         provenance = json.loads(data.attrs["provenance"])
-        return cls(data.drop_attrs(deep=False), provenance)
+        own = ("icl_mech_kind", "icl_mech_format", "provenance")
+        kept = {name: value for name, value in data.attrs.items() if name not in own}
+        return cls(data.drop_attrs(deep=False).assign_attrs(kept), provenance)
 
 
 def load_result(path: str | Path) -> Result:
@@ -76,8 +78,9 @@ def load_result(path: str | Path) -> Result:
         raise InputError(f"{path}: no such file; expected a saved result (.nc)")
     try:
         data = xr.load_dataset(path, engine="netcdf4")
+        json.loads(data.attrs["provenance"])
         kind, version = str(data.attrs["icl_mech_kind"]), int(data.attrs["icl_mech_format"])
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise InputError(
             f"{path}: not a result of icl-mech ({type(error).__name__}); expected a file written "
             "by .save()"

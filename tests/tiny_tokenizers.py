@@ -7,7 +7,6 @@ from functools import cache
 from tokenizers import (
     Regex,
     Tokenizer,
-    decoders,
     models,
     normalizers,
     pre_tokenizers,
@@ -28,7 +27,7 @@ RARE = ("zebrafish", "Bogotá", "naïveté", "東京")
 _LINES = [
     *(f" {word} {word} {word} {word}" for word in (*WORDS, "a")),
     "Bogot naïvet quick brown fox jumps over the lazy dog's zebrafish",
-    "-> -> -> ->->->",
+    "-> -> -> ->->-> Q: A: = ( )",
 ]
 _ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
 _BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -57,7 +56,6 @@ def byte_level(trim_offsets: bool = False, **specials: str) -> PreTrainedTokeniz
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=trim_offsets)
-    tokenizer.decoder = decoders.ByteLevel()
     _train(tokenizer, specials.values(), _ALPHABET)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **specials)
 
@@ -77,7 +75,6 @@ def bytes_only() -> PreTrainedTokenizerFast:
     vocab = {symbol: i for i, symbol in enumerate([*_ALPHABET, END])}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END)
 
 
@@ -91,7 +88,6 @@ def llama3() -> PreTrainedTokenizerFast:
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    tokenizer.decoder = decoders.ByteLevel()
     _train(tokenizer, (bos, end), _ALPHABET)
     _add_bos(tokenizer, bos)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=bos, eos_token=end)
@@ -101,7 +97,6 @@ def metaspace() -> PreTrainedTokenizerFast:
     """Like SentencePiece as Mistral has it: a space before a text that begins with none."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
-    tokenizer.decoder = decoders.Metaspace(prepend_scheme="first")
     return _sentencepiece(tokenizer)
 
 
@@ -112,7 +107,6 @@ def llama2() -> PreTrainedTokenizerFast:
         [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Split("▁", behavior="merged_with_next")
-    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Strip(" ", 1, 0)])
     return _sentencepiece(tokenizer)
 
 
@@ -121,7 +115,6 @@ def gemma() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.pre_tokenizer = pre_tokenizers.Split("▁", behavior="merged_with_next")
-    tokenizer.decoder = decoders.Replace("▁", " ")
     return _sentencepiece(tokenizer)
 
 

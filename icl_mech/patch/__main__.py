@@ -9,6 +9,8 @@ import tyro
 
 from icl_mech.cli import Flat, ModelOptions, OutputOptions, run
 from icl_mech.errors import InputError
+from icl_mech.prompts import Template, draw_split
+from icl_mech.tasks import Task, list_tasks, load_task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,15 +47,14 @@ def main(argv: list[str] | None = None) -> None:
 def _main(options: Options) -> None:
     if not options.layer_scan:
         raise InputError("nothing to do; expected --layer-scan (see --help)")
+    tasks = _tasks(options)
     from icl_mech.figures import check_target, export
-    from icl_mech.model import load_model
-    from icl_mech.patch import layer_scan
-    from icl_mech.tasks import list_tasks, load_task
 
-    names = [n for name in options.task for n in (list_tasks() if name == "all" else [name])]
-    tasks = [load_task(name) for name in names]
     out = options.output.out or Path("figures") / _figure_name(options, [t.name for t in tasks])
     check_target(out)
+    from icl_mech.model import load_model
+    from icl_mech.patch import layer_scan
+
     chosen = options.model_options
     _say(f"loading {chosen.model}")
     model = load_model(
@@ -84,6 +85,17 @@ def _main(options: Options) -> None:
     for caveat in scan.caveats():
         print(f"note: {caveat}")
     print(f"\nfigure: {figure.resolve()}\ndata:   {data.resolve()}")
+
+
+def _tasks(options: Options) -> list[Task]:
+    """Load the tasks, and refuse before a model is loaded what the scan would refuse after."""
+    names = [n for name in options.task for n in (list_tasks() if name == "all" else [name])]
+    tasks = [load_task(name) for name in names]
+    Template(options.template)
+    n_dev = options.n_dev if options.n_dev is not None else max(1, options.n_prompts // 2)
+    for task in tasks:
+        draw_split(task, options.n_prompts, n_dev, options.n_shots, 2, options.seed)
+    return tasks
 
 
 def _figure_name(options: Options, tasks: list[str]) -> str:

@@ -113,6 +113,8 @@ class LayerScan(Result):
         """What to keep in mind when reading the numbers, a line each."""
         notes = []
         n = self.data.sizes["prompt"]
+        if self.provenance["n_shots"] == 1:
+            notes.append("with one shot there are no labels to shuffle: that control is θ itself")
         for task in self.tasks:
             of_task = self.data.sel(task=task)
             regular, ours = (
@@ -125,8 +127,8 @@ class LayerScan(Result):
             )
             if int(of_task["n_queries"]) < n:
                 notes.append(
-                    f"{task}: {int(of_task['n_queries'])} different queries in {n} prompts (a small "
-                    "task); prompts that share a query are not independent"
+                    f"{task}: {int(of_task['n_queries'])} different queries in {n} prompts (a "
+                    "small task); prompts that share a query are not independent"
                 )
             if int(of_task["collisions"]):
                 notes.append(
@@ -137,9 +139,9 @@ class LayerScan(Result):
                 notes.append(f"{task}: the model hardly does this task in context ({regular})")
             if gain.low <= 0 and ours.low > prior.high:
                 notes.append(
-                    f"{task}: θ from shuffled labels is not told apart from θ ({shuffled.value:.2f} "
-                    f"against {ours.value:.2f}): the vector may carry the kind of answer more than "
-                    "the mapping"
+                    f"{task}: θ from shuffled labels is not told apart from θ "
+                    f"({shuffled.value:.2f} against {ours.value:.2f}): the vector may carry the "
+                    "kind of answer more than the mapping"
                 )
         return notes
 

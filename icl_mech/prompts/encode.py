@@ -69,9 +69,8 @@ class Encoder:
         self.template = template
         self.sink = sink_token(tokenizer)
         # Some tokenizers put a space before a text's first word by themselves.
-        self._adds_space = len(self._ids(" a")) > len(self._ids("a")) or (
-            self._ids(" a") == self._ids("a")
-        )
+        first = tokenizer.convert_ids_to_tokens(self._ids("a")[:1])
+        self._adds_space = bool(first) and first[0].startswith(("▁", "Ġ"))
 
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -85,10 +84,10 @@ class Encoder:
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         ends = list(accumulate(len(span.text) for span in spans))
         roles = []
-        for begin, end in encoded["offset_mapping"]:
+        for _, end in encoded["offset_mapping"]:
             # A token belongs to the span of its last character: a leading space, or an arrow
             # that swallowed the end of a word, does not decide.
-            last = max(begin, end - 1)
+            last = max(end - 1, 0)
             roles.append(spans[next(i for i, e in enumerate(ends) if last < e)].role)
         lost = [s.text for s in spans if s.role not in roles and not s.role.endswith(OPTIONAL)]
         if lost:

@@ -62,9 +62,12 @@ def draw_split(
     Raises:
         InputError: where a count is not positive or the pairs do not suffice.
     """
-    for name, count in (("n_prompts", n_test), ("n_dev", n_dev), ("n_shots", n_shots)):
+    counts = {"n_prompts": n_test, "n_dev": n_dev, "n_shots": n_shots, "n_dummies": n_dummies}
+    for name, count in counts.items():
         if count < 1:
             raise InputError(f"{name} is {count}; expected at least 1")
+    if seed < 0:
+        raise InputError(f"seed is {seed}; expected 0 or more")
     needed = n_shots + n_dummies
     if len(task) < needed + 2:
         raise InputError(

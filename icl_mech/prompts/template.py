@@ -43,7 +43,7 @@ class Template:
 
     def __post_init__(self) -> None:
         fields = re.findall(r"\{[xy]\}", self.text)
-        if fields != ["{x}", "{y}"] or self._parts()[1] == "":
+        if fields != ["{x}", "{y}"] or re.search(r"\{x\} *\{y\}", self.text):
             raise InputError(
                 f"template {self.text!r}: expected {{x}}, then some text, then {{y}}, "
                 f"each once, as in {DEFAULT_TEMPLATE!r}"
@@ -55,7 +55,7 @@ class Template:
         if not self.leading_space:
             return start, arrow, end
         # The words bring their own space; a second one would be a token of its own.
-        return start.removesuffix(" "), arrow.removesuffix(" ") or " ", end
+        return start.removesuffix(" "), arrow.removesuffix(" "), end
 
     def word(self, text: str) -> str:
         """An input or answer as it is written into the prompt."""

@@ -1,6 +1,7 @@
 """Published numbers to hold ours against. Facts only: knows no models and no prompts."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -10,12 +11,12 @@ import numpy as np
 from icl_mech.errors import choose
 from icl_mech.stats import Estimate, proportions
 
-__all__ = ["Conflict", "Means", "PublishedScan", "PublishedScans", "hendel2023"]
+__all__ = ["Accuracies", "Conflict", "PublishedScan", "PublishedScans", "hendel2023"]
 
 
 @dataclass(frozen=True)
-class Means:
-    """Accuracies (0 to 1): zero-shot, zero-shot with the task vector, few-shot."""
+class Accuracies:
+    """Shares of right answers (0 to 1): zero-shot, zero-shot with the task vector, few-shot."""
 
     baseline: float
     hypothesis: float
@@ -23,12 +24,12 @@ class Means:
 
 
 @dataclass(frozen=True)
-class PublishedScan(Means):
+class PublishedScan(Accuracies):
     """One model on one task, 5 shots.
 
     `baseline` is over 100 prompts, `hypothesis` and `regular` over `n_test`.
-    `dev_accuracy_by_layer[l]` is the accuracy (0 to 1) with the vector written after block `l`,
-    over `n_dev` prompts, on which the layer of `hypothesis` was chosen.
+    `dev_accuracy_by_layer[l]` is the accuracy (0 to 1) with the vector written after block `l`
+    (0-based), over the `n_dev` prompts on which the layer of `hypothesis` was chosen.
     """
 
     model: str
@@ -59,15 +60,11 @@ class Conflict:
 
 @dataclass(frozen=True)
 class PublishedScans:
-    """What Hendel et al. 2023 (arXiv 2310.15916) report.
-
-    `scans` is by model and task (three models), `means` over the 18 tasks (seven models, two
-    decimals), `conflicts` is the conflicting-tasks experiment (section 4).
-    """
+    """`scans` by model and task (three models), `means` over 18 tasks (seven), `conflicts`."""
 
     source: str
-    scans: dict[str, dict[str, PublishedScan]]
-    means: dict[str, Means]
+    scans: Mapping[str, Mapping[str, PublishedScan]]
+    means: Mapping[str, Accuracies]
     conflicts: tuple[Conflict, ...]
 
     def scan(self, model: str, task: str) -> PublishedScan:
@@ -82,20 +79,23 @@ class PublishedScans:
 
 @cache
 def hendel2023() -> PublishedScans:
-    """Hendel et al. 2023, "In-Context Learning Creates Task Vectors", under our task names."""
+    """Hendel et al. 2023, "In-Context Learning Creates Task Vectors" (arXiv 2310.15916).
+
+    Tasks go by our names. Means over tasks have two decimals.
+    """
     raw = json.loads(files(__name__).joinpath("hendel2023.json").read_text(encoding="utf-8"))
     n = {"n_test": raw["n_prompts"]["hypothesis"], "n_dev": raw["n_prompts"]["dev"]}
-    scans: dict[str, dict[str, PublishedScan]] = {}
-    for model, tasks in raw["models"].items():
-        scans[model] = {}
-        for task, numbers in tasks.items():
-            by_layer = tuple(numbers.pop("dev_accuracy_by_layer"))
-            scans[model][task] = PublishedScan(
-                model=model, task=task, dev_accuracy_by_layer=by_layer, **numbers, **n
-            )
-    means = {model: Means(*three) for model, three in raw["means_over_tasks"].items()}
-    conflicts = tuple(
-        Conflict(c["task"], c["other_task"], tuple(c["regular"]), tuple(c["injected"]))
-        for c in raw["conflicts"]
+
+    def scan(model: str, task: str, numbers: dict) -> PublishedScan:
+        by_layer = {"dev_accuracy_by_layer": tuple(numbers["dev_accuracy_by_layer"])}
+        return PublishedScan(**numbers | by_layer | n, model=model, task=task)
+
+    return PublishedScans(
+        raw["source"],
+        {m: {t: scan(m, t, x) for t, x in tasks.items()} for m, tasks in raw["models"].items()},
+        {model: Accuracies(*three) for model, three in raw["means_over_tasks"].items()},
+        tuple(
+            Conflict(c["task"], c["other_task"], tuple(c["regular"]), tuple(c["injected"]))
+            for c in raw["conflicts"]
+        ),
     )
-    return PublishedScans(raw["source"], scans, means, conflicts)

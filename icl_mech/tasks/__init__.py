@@ -1,5 +1,6 @@
 """Tasks as data: what to ask and which answers are right. Knows no models and no tokens."""
 
+import os
 from pathlib import Path
 
 from icl_mech.errors import InputError, choose
@@ -43,7 +44,7 @@ def load_task(name: str | Path) -> Task:
     key = _ALIASES.get(key, key)
     if key in _BY_NAME:
         return build(_BY_NAME[key])
-    if Path(text).suffix in SUFFIXES or Path(text).exists():
+    if Path(text).suffix in SUFFIXES or os.path.exists(text):
         return read_task(Path(text))
     try:
         choose(key, _BY_NAME, "task")

@@ -31,8 +31,8 @@ def read_task(path: Path) -> Task:
             known = pairs.setdefault(pair.x, pair)
             if known.answers != pair.answers:
                 raise InputError(
-                    f"{path}, {where}: input {pair.x!r} appears again with answer {pair.y!r}, "
-                    f"before it had {known.y!r}; expected one answer per input "
+                    f"{path}, {where}: input {pair.x!r} appears again with answer {_show(pair)}, "
+                    f"before it had {_show(known)}; expected one answer per input "
                     "(several accepted answers go into one row)"
                 )
     except UnicodeDecodeError as error:
@@ -42,6 +42,10 @@ def read_task(path: Path) -> Task:
     if not pairs:
         raise InputError(f"{path}: no pairs; expected at least one")
     return Task(path.stem, "user", f"pairs from {path.name}", tuple(pairs.values()))
+
+
+def _show(pair: Pair) -> str:
+    return "|".join(map(repr, pair.answers))
 
 
 def _pair(path: Path, where: str, x: Any, y: Any) -> Pair:
@@ -87,7 +91,7 @@ def _json(path: Path) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _json_lines(path: Path) -> Iterator[tuple[str, Any, Any]]:
-    for i, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for i, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -100,7 +104,7 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Any, Any]]:
 def _table(path: Path) -> Iterator[tuple[str, Any, Any]]:
     """CSV or TSV. A cell may list several accepted answers, split at `|`."""
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+        reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
         header = [name.strip() for name in reader.fieldnames or []]
         missing = [c for c in COLUMNS if c not in header]
         if missing:
@@ -109,8 +113,21 @@ def _table(path: Path) -> Iterator[tuple[str, Any, Any]]:
                 f"columns 'input' and 'output', got {', '.join(map(repr, header)) or 'none'}"
             )
         reader.fieldnames = header
-        for row in reader:
+        while True:
+            try:
+                row = next(reader, None)
+            except csv.Error as error:
+                raise InputError(
+                    f"{path}, line {reader.line_num + 1}: {error}; a quote that opens must close"
+                ) from None
+            if row is None:
+                return
             where = f"line {reader.line_num}"
+            if any(cell.strip() for cell in row.get(None, ())):
+                raise InputError(
+                    f"{path}, {where}: too many columns; expected {len(header)} "
+                    "(quote a cell that holds the separator)"
+                )
             if row["input"] is None or row["output"] is None:
                 raise InputError(f"{path}, {where}: too few columns; expected {len(header)}")
             yield where, row["input"], row["output"].split("|")

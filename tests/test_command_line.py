@@ -1,0 +1,100 @@
+"""The command line as a user meets it: figures, JSON, and one line for every mistake."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCAN = [sys.executable, "-m", "icl_mech.patch", "--layer-scan", "--no-progress"]
+
+
+def run(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*SCAN, *options],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+def test_json_is_one_object_on_stdout_and_nothing_else(tmp_path: Path) -> None:
+    out = tmp_path / "new folder" / "scan.html"
+    pairs = tmp_path / "<b>shapes.csv"
+    rows = [f"w{i},{'yes|ja' if i % 2 else 'no'}" for i in range(20)]
+    pairs.write_text("\n".join(["input,output", *rows]))
+    done = run(
+        "--task", "es_en", str(pairs), "--n-prompts", "4", "--n-shots", "2", "--json",
+        "--out", str(out),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert [row["task"] for row in printed["tasks"]] == ["es_en", "<b>shapes"]
+    assert 0 <= printed["tasks"][0]["hypothesis_low"] <= printed["tasks"][0]["hypothesis"] <= 1
+    assert printed["provenance"]["seed"] == 0
+    assert Path(printed["figure"]) == out
+    assert Path(printed["data"]) == out.with_suffix(".nc")
+    html = out.read_text()
+    # Opens offline, and a file's name is text, not markup.
+    assert 'src="http' not in html
+    assert "<b>shapes" not in html
+    assert sorted(p.name for p in out.parent.iterdir()) == ["scan.html", "scan.nc"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--task", "country_captal"], "unknown task 'country_captal'; did you mean 'country_capi"),
+        (["--task", "missing.csv"], "missing.csv: no such file"),
+        (["--model", "no such model!"], "unknown model 'no such model!'; expected 'gemma-3-270m'"),
+        (["--model", "nothing.gguf"], "nothing.gguf: no such file"),
+        (["--template", "{x} is"], "template '{x} is': expected {x}, then some text, then {y}"),
+        (["--n-prompts", "0"], "n_prompts is 0; expected at least 1"),
+        (["--n-shots", "30", "--task", "to_upper"], "has 26 pairs, too few: expected at least 34"),
+        (["--out", "figure.gif"], "unknown kind of figure '.gif'"),
+        (["--out", "/proc/none/figure.html"], "cannot write /proc/none"),
+        (["--device", "cuda:77"], "device 'cuda:77' is not usable here"),
+        (["--task", "es_en", "es_en"], "each once"),
+        (["--dtype", "float31"], "float31"),
+        (["--layers", "3"], "Unrecognized"),
+    ],
+)
+def test_a_mistake_gives_one_line_and_exit_code_2(options: list[str], message: str) -> None:
+    done = run(*options)
+    assert done.returncode == 2
+    said = " ".join(done.stderr.replace("│", " ").split())
+    assert message in said
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_nothing_to_do() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "icl_mech.patch"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "expected --layer-scan" in done.stderr
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    program = (
+        "import sys; from icl_mech.patch.__main__ import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as e: print(e.code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.endswith("0 False\n")
+    for option in ("--task", "--model", "--n-prompts", "--json", "--no-progress"):
+        assert option in done.stdout
+
+
+def test_a_hub_name_without_network_names_the_offline_choice() -> None:
+    done = run("--model", "org/name@main", HF_HUB_OFFLINE="1")
+    assert done.returncode == 2
+    assert "model 'org/name@main' cannot be loaded" in done.stderr
+    assert "Without network use 'gemma-3-270m'" in done.stderr

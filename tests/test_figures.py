@@ -1,0 +1,173 @@
+"""Figures: what they show, and that a browser without network draws them."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+import xarray as xr
+
+from icl_mech.errors import InputError
+from icl_mech.figures import export, layer_scan_figure
+from icl_mech.patch import REFERENCES, VECTORS, LayerScan
+
+N_LAYERS, N_PROMPTS, N_DEV = 6, 20, 10
+DRAWN = {
+    "top": "i8",
+    "first_token": "bool",
+    "two_way_prefix": "bool",
+    "logprob": "f4",
+    "rank": "i8",
+}
+
+
+def scan_of(*tasks: str) -> LayerScan:
+    """A scan with drawn numbers: theta right where the layer is 3 or 4."""
+    rng = np.random.default_rng(0)
+
+    def drawn(prefix: str, *dims: str) -> dict[str, tuple]:
+        sizes = {
+            "task": len(tasks),
+            "prompt": N_PROMPTS,
+            "dev_prompt": N_DEV,
+            "vector": 4,
+            "layer": N_LAYERS,
+            "reference": 2,
+        }
+        shape = tuple(sizes[d] for d in dims)
+        return {
+            prefix + name: (dims, rng.integers(0, 2, shape).astype(kind))
+            for name, kind in DRAWN.items()
+        }
+
+    variables = {
+        **drawn("", "task", "prompt", "vector", "layer"),
+        **drawn("reference_", "task", "reference", "prompt"),
+        **drawn("dev_", "task", "dev_prompt", "layer"),
+        "prior_right": (("task", "prompt"), np.zeros((len(tasks), N_PROMPTS), bool)),
+        "query": (("task", "prompt"), np.full((len(tasks), N_PROMPTS), "x")),
+        "answer": (("task", "prompt"), np.full((len(tasks), N_PROMPTS), "y")),
+        "dev_query": (("task", "dev_prompt"), np.full((len(tasks), N_DEV), "z")),
+        "prior_answer": ("task", ["y"] * len(tasks)),
+        "collisions": ("task", [0] * len(tasks)),
+        "n_queries": ("task", [N_PROMPTS] * len(tasks)),
+    }
+    data = xr.Dataset(
+        variables,
+        coords={
+            "task": list(tasks),
+            "vector": list(VECTORS),
+            "reference": list(REFERENCES),
+            "layer": np.arange(N_LAYERS),
+        },
+    )
+    right = np.isin(np.arange(N_LAYERS), [3, 4])
+    data["first_token"].loc[{"vector": "theta"}] = right
+    data["dev_first_token"][:] = right
+    return LayerScan(data, {"model": "<b>m</b>", "n_shots": 5, "seed": 0})
+
+
+def named(figure: go.Figure, start: str) -> go.Scatter:
+    (trace,) = [t for t in figure.data if t.name and t.name.startswith(start)]
+    return trace
+
+
+def test_one_task_shows_theta_its_controls_and_the_chosen_layer() -> None:
+    scan = scan_of("task")
+    figure = scan.plot()
+    assert list(named(figure, "task vector").y) == [0, 0, 0, 1, 1, 0]
+    assert named(figure, "layer 3, chosen on dev").x == (3,)
+    for start in ("few-shot", "zero-shot", "most frequent", "θ from", "θ of", "random"):
+        assert len(named(figure, start).x) == N_LAYERS
+    theta = named(figure, "task vector")
+    assert theta.customdata[3] == pytest.approx([0.8389, 1.0, 20], abs=1e-4)  # Wilson, 20 of 20
+    assert "n = %{customdata[2]} prompts" in theta.hovertemplate
+
+
+def test_several_tasks_give_a_heat_map_and_a_menu() -> None:
+    scan = scan_of("first", "second", "third")
+    figure = scan.plot()
+    (heat,) = [t for t in figure.data if t.type == "heatmap"]
+    assert np.array(heat.z).tolist() == [[0, 0, 0, 1, 1, 0]] * 3
+    assert (heat.zmin, heat.zmax) == (0, 1)
+    (menu,) = figure.layout.updatemenus
+    assert [b.label for b in menu.buttons] == ["first", "second", "third"]
+    for button in menu.buttons:
+        shown = button.args[0]["visible"]
+        assert len(shown) == len(figure.data)
+        assert shown[0]
+        assert sum(shown) == 1 + (len(figure.data) - 1) // 3
+
+
+def test_names_are_text_and_not_markup(tmp_path: Path) -> None:
+    html = export(scan_of("<img src=x>", "b").plot(), tmp_path / "f.html").read_text()
+    assert "<img src=x>" not in html
+    assert "<b>m</b>" not in html
+
+
+def test_the_other_score() -> None:
+    figure = layer_scan_figure(scan_of("task"), "two_way_prefix")
+    assert figure.layout.yaxis.title.text == "accuracy (two-way prefix)"
+    with pytest.raises(InputError, match="unknown score"):
+        layer_scan_figure(scan_of("task"), "first")
+
+
+def test_unknown_kinds_of_files(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="unknown kind of figure '.gif'"):
+        export(go.Figure(), tmp_path / "figure.gif")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_static_images_without_a_browser_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "none"))
+    with pytest.raises(InputError, match="need kaleido and Chrome"):
+        export(scan_of("task").plot(), tmp_path / "figure.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+WATCH = (
+    "<script>addEventListener('error', e => document.documentElement.dataset.error = e.message)"
+    "</script>"
+)
+
+
+@pytest.mark.parametrize("tasks", [("task",), ("first", "<i>second</i>", "third")])
+def test_a_browser_without_network_draws_it(tasks: tuple[str, ...], tmp_path: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None and os.environ.get("CI") != "true":
+        pytest.skip("needs Chromium or Chrome")
+    assert browser, "CI must install Chromium"
+    figure = scan_of(*tasks).plot()
+    page = export(figure, tmp_path / "figure.html")
+    page.write_text(WATCH + page.read_text())
+    dom = subprocess.run(
+        [
+            browser,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-background-networking",
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--virtual-time-budget=10000",
+            "--dump-dom",
+            page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout
+    assert "data-error" not in dom
+    visible = [t for t in figure.data if t.type == "scatter" and t.visible]
+    assert len(re.findall(r'class="trace scatter', dom)) == len(visible)
+    assert ('class="heatmaplayer mlayer"><g class="hm"' in dom) == (len(tasks) > 1)
+    assert "accuracy (first token)" in dom
+    assert "task vector θ (hypothesis)" in dom

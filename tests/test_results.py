@@ -1,0 +1,290 @@
+"""Results on disk: all of it comes back, and nothing half-written stays."""
+
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+import xarray as xr
+
+from icl_mech.errors import InputError
+from icl_mech.results import FORMAT, Result, load_result, write_whole
+
+
+class Tiny(Result):
+    """The smallest result."""
+
+    def summary(self) -> pd.DataFrame:
+        return self.to_frame().groupby("task").mean(numeric_only=True)
+
+    def to_frame(self) -> pd.DataFrame:
+        return self.data[["right", "logprob"]].to_dataframe().reset_index()
+
+    def plot(self) -> go.Figure:
+        return go.Figure()
+
+
+PROVENANCE: dict[str, Any] = {
+    "model": "tiny",
+    "settings": {"n_prompts": 3, "template": "{x}->{y}\n", "leading_space": None, "deep": [1, 2.5]},
+    "text": 'θ "quoted" \\ é 東京',
+    "flag": True,
+    "empty": {},
+}
+
+
+def tiny() -> Tiny:
+    shape = ("task", "prompt")
+    data = xr.Dataset(
+        {
+            "right": (shape, np.array([[True, False, True], [False, False, True]])),
+            "logprob": (
+                shape,
+                np.array([[-1.5, np.nan, -np.inf], [0, -2, -3]], dtype=np.float32),
+                {"units": "nats"},
+            ),
+            "exact": (shape, np.arange(6.0).reshape(2, 3) / 3),
+            "top": (shape, np.arange(6, dtype=np.int64).reshape(2, 3) * 10**12),
+            "rank": (shape, np.arange(6, dtype=np.int32).reshape(2, 3)),
+            "query": (shape, np.array([["a", "é", ""], ["東京", 'b"', "\n"]])),
+            "prior": ("task", np.array(["x", "longer"]), {"long_name": "label prior"}),
+            "count": ((), np.int64(7)),
+        },
+        coords={"task": ["en_fr", "antonyms"], "layer": ("layer", np.arange(2))},
+    )
+    return Tiny(data, PROVENANCE)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    return tiny().save(tmp_path / "tiny.nc")
+
+
+def leftovers(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# --- round trip -----------------------------------------------------------------------------
+
+
+def test_a_result_comes_back_as_it_was(saved: Path) -> None:
+    loaded = load_result(saved)
+    assert type(loaded) is Tiny
+    xr.testing.assert_identical(loaded.data, tiny().data)
+    assert loaded.provenance == PROVENANCE
+
+
+@pytest.mark.parametrize("name", ["right", "logprob", "exact", "top", "rank", "count", "layer"])
+def test_numbers_keep_their_type(saved: Path, name: str) -> None:
+    loaded, made = load_result(saved).data[name], tiny().data[name]
+    assert loaded.dtype == made.dtype
+    np.testing.assert_array_equal(loaded.values, made.values)
+
+
+@pytest.mark.parametrize("name", ["query", "prior", "task"])
+def test_text_stays_text(saved: Path, name: str) -> None:
+    loaded, made = load_result(saved).data[name], tiny().data[name]
+    assert all(isinstance(text, str) for text in loaded.values.ravel())
+    assert loaded.values.ravel().tolist() == made.values.ravel().tolist()
+
+
+def test_units_are_kept(saved: Path) -> None:
+    data = load_result(saved).data
+    assert data["logprob"].attrs == {"units": "nats"}
+    assert data["prior"].attrs == {"long_name": "label prior"}
+
+
+def test_what_the_file_says_of_itself_stays_in_the_file(saved: Path) -> None:
+    assert load_result(saved).data.attrs == {}
+    attributes = xr.load_dataset(saved).attrs
+    assert set(attributes) == {"icl_mech_kind", "icl_mech_format", "provenance"}
+    assert (attributes["icl_mech_kind"], attributes["icl_mech_format"]) == ("Tiny", FORMAT)
+
+
+def test_attributes_of_the_whole_are_kept(tmp_path: Path) -> None:
+    result = Tiny(tiny().data.assign_attrs(title="a scan"), {})
+    assert load_result(result.save(tmp_path / "t.nc")).data.attrs == {"title": "a scan"}
+
+
+def test_saving_changes_nothing(tmp_path: Path) -> None:
+    result = tiny()
+    result.save(tmp_path / "tiny.nc")
+    xr.testing.assert_identical(result.data, tiny().data)
+    assert result.provenance == PROVENANCE
+
+
+def test_a_loaded_result_saves_again(saved: Path, tmp_path: Path) -> None:
+    again = load_result(load_result(saved).save(tmp_path / "again.nc"))
+    xr.testing.assert_identical(again.data, tiny().data)
+    assert again.provenance == PROVENANCE
+
+
+def test_methods_work_on_a_loaded_result(saved: Path) -> None:
+    pd.testing.assert_frame_equal(load_result(saved).to_frame(), tiny().to_frame())
+    assert load_result(saved).summary()["right"].to_dict() == pytest.approx(
+        {"en_fr": 2 / 3, "antonyms": 1 / 3}
+    )
+
+
+def test_saving_makes_folders_and_takes_text(tmp_path: Path) -> None:
+    path = tiny().save(str(tmp_path / "new" / "folder" / "tiny.nc"))
+    assert path == tmp_path / "new" / "folder" / "tiny.nc"
+    assert leftovers(path.parent) == ["tiny.nc"]
+    assert load_result(str(path)).provenance == PROVENANCE
+
+
+def test_saving_replaces_an_older_file(saved: Path) -> None:
+    Tiny(tiny().data.isel(task=[0]), {"model": "other"}).save(saved)
+    assert load_result(saved).provenance == {"model": "other"}
+    assert load_result(saved).data.sizes["task"] == 1
+    assert leftovers(saved.parent) == ["tiny.nc"]
+
+
+# --- files that cannot be loaded ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["none.nc", "no/folder.nc", "."])
+def test_loading_what_is_not_there(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=r"no such file; expected a saved result"):
+        load_result(tmp_path / name)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a netCDF file", b"\x89HDF\r\n\x1a\n", b"CDF\x01"])
+def test_loading_what_is_no_netcdf(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "junk.nc"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"junk\.nc: not a result of icl-mech"):
+        load_result(path)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+def test_loading_half_a_file(saved: Path, share: float) -> None:
+    content = saved.read_bytes()
+    saved.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(InputError, match=r"tiny\.nc: not a result of icl-mech"):
+        load_result(saved)
+
+
+def test_loading_a_file_damaged_inside(saved: Path) -> None:
+    content = saved.read_bytes()
+    assert b"GCOL" in content  # where HDF5 keeps text
+    saved.write_bytes(content.replace(b"GCOL", b"xxxx"))
+    with pytest.raises(InputError, match=r"tiny\.nc: not a result of icl-mech"):
+        load_result(saved)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {},
+        {"icl_mech_kind": "Tiny"},
+        {"icl_mech_kind": "Tiny", "icl_mech_format": "one", "provenance": "{}"},
+        {"icl_mech_kind": "Tiny", "icl_mech_format": FORMAT},
+        {"icl_mech_kind": "Tiny", "icl_mech_format": FORMAT, "provenance": "{"},
+    ],
+    ids=["none", "no-format", "odd-format", "no-provenance", "odd-provenance"],
+)
+def test_loading_a_netcdf_of_another_program(tmp_path: Path, attributes: dict) -> None:
+    path = tmp_path / "other.nc"
+    tiny().data.assign_attrs(attributes).to_netcdf(path)
+    with pytest.raises(InputError, match=r"other\.nc: not a result of icl-mech"):
+        load_result(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "version"), [("Unheard", FORMAT), ("Tiny", FORMAT + 1), ("Result", FORMAT)]
+)
+def test_loading_another_kind_or_format(tmp_path: Path, kind: str, version: int) -> None:
+    path = tmp_path / "later.nc"
+    attributes = {"icl_mech_kind": kind, "icl_mech_format": version, "provenance": "{}"}
+    tiny().data.assign_attrs(attributes).to_netcdf(path)
+    with pytest.raises(
+        InputError,
+        match=rf"later\.nc: a '{kind}' result in format {version}; this version reads .*Tiny.* "
+        rf"in format {FORMAT}",
+    ):
+        load_result(path)
+
+
+def test_result_needs_its_methods() -> None:
+    with pytest.raises(TypeError, match="abstract"):
+        Result(xr.Dataset(), {})
+
+
+# --- writing --------------------------------------------------------------------------------
+
+
+def test_write_whole_writes(tmp_path: Path) -> None:
+    path = write_whole(tmp_path / "a.txt", lambda to: to.write_text("whole"))
+    assert path.read_text() == "whole"
+    assert leftovers(tmp_path) == ["a.txt"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+def test_the_temporary_file_lies_beside_and_keeps_the_suffix(tmp_path: Path) -> None:
+    seen = []
+    write_whole(tmp_path / "a.nc", lambda to: seen.append(to))
+    assert seen[0].parent == tmp_path
+    assert seen[0].suffix == ".nc"
+    assert seen[0] != tmp_path / "a.nc"
+
+
+@pytest.mark.parametrize("old", [None, "old"])
+def test_a_failing_writer_leaves_nothing(tmp_path: Path, old: str | None) -> None:
+    path = tmp_path / "a.txt"
+    if old is not None:
+        path.write_text(old)
+
+    def fail(to: Path) -> None:
+        to.write_text("half")
+        raise ZeroDivisionError("halfway")
+
+    with pytest.raises(ZeroDivisionError, match="halfway"):
+        write_whole(path, fail)
+    assert leftovers(tmp_path) == ([] if old is None else ["a.txt"])
+    assert old is None or path.read_text() == old
+
+
+def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+    def fail(to: Path) -> None:
+        to.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(InputError, match=r"cannot write .*a\.txt \(No space left on device\)"):
+        write_whole(tmp_path / "a.txt", fail)
+    assert leftovers(tmp_path) == []
+
+
+def test_an_interrupted_writer_leaves_nothing(tmp_path: Path) -> None:
+    def interrupt(to: Path) -> None:
+        raise KeyboardInterrupt("stop")
+
+    with pytest.raises(KeyboardInterrupt, match="stop"):
+        write_whole(tmp_path / "a.txt", interrupt)
+    assert leftovers(tmp_path) == []
+
+
+def test_provenance_that_is_not_json_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        Tiny(tiny().data, {"path": tmp_path}).save(tmp_path / "tiny.nc")
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("inside", ["tiny.nc", "folder/tiny.nc"])
+def test_saving_below_a_file_is_an_error(tmp_path: Path, inside: str) -> None:
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    with pytest.raises(InputError, match=r"cannot write .*tiny\.nc .*expected a folder"):
+        tiny().save(file / inside)
+    assert leftovers(tmp_path) == ["file"]
+    assert file.read_text() == "in the way"
+
+
+def test_saving_over_a_folder_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "tiny.nc").mkdir()
+    with pytest.raises(InputError, match=r"cannot write .*tiny\.nc"):
+        tiny().save(tmp_path / "tiny.nc")
+    assert leftovers(tmp_path) == ["tiny.nc"]

@@ -1,0 +1,351 @@
+"""The built-in tasks and their tables."""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from string import ascii_lowercase
+
+import pytest
+
+from icl_mech.errors import IclMechError, InputError, choose
+from icl_mech.tasks import Pair, Task, list_tasks, load_task
+
+CATEGORIES = {
+    "algorithmic": (
+        "next_letter",
+        "previous_letter",
+        "list_first",
+        "list_last",
+        "to_upper",
+        "to_lower",
+    ),
+    "translation": ("fr_en", "en_fr", "es_en", "en_es"),
+    "linguistic": ("present_gerund", "present_past", "plural_singular", "antonyms"),
+    "knowledge": (
+        "country_capital",
+        "person_language",
+        "location_continent",
+        "location_religion",
+    ),
+}
+LETTERS = {"next_letter": 25, "previous_letter": 25, "to_upper": 26, "to_lower": 26}
+ALL = [name for names in CATEGORIES.values() for name in names]
+TABLES = sorted(
+    path.name for path in files("icl_mech.tasks").joinpath("data").iterdir() if ".tsv" in path.name
+)
+
+
+def pairs(name: str) -> dict[str, str]:
+    return {pair.x: pair.y for pair in load_task(name).pairs}
+
+
+def test_there_are_eighteen_tasks() -> None:
+    assert len(ALL) == 18
+    assert list_tasks() == ALL
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_list_tasks_of_a_category(category: str) -> None:
+    names = list_tasks(category)
+    assert tuple(names) == CATEGORIES[category]
+    assert {load_task(name).category for name in names} == {category}
+
+
+def test_unknown_category_lists_the_categories() -> None:
+    with pytest.raises(
+        InputError,
+        match="unknown category 'linguistics'; did you mean 'linguistic'.*"
+        "algorithmic, translation, linguistic, knowledge",
+    ):
+        list_tasks("linguistics")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_task_knows_its_name_and_size(name: str) -> None:
+    task = load_task(name)
+    assert task.name == name
+    assert task.description
+    assert len(task) == len(task.pairs)
+    assert repr(task).startswith(f"Task({name!r}, {task.category}, {len(task)} pairs")
+    if name in LETTERS:
+        assert len(task) == LETTERS[name]
+    else:
+        assert len(task) >= 100
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_inputs_are_unique_and_nothing_is_empty(name: str) -> None:
+    task = load_task(name)
+    assert len({pair.x for pair in task.pairs}) == len(task)
+    for pair in task.pairs:
+        for text in (pair.x, *pair.answers):
+            assert text, pair
+            assert text == text.strip(), pair
+            assert "|" not in text, pair
+        assert pair.y == pair.answers[0]
+        assert len(set(pair.answers)) == len(pair.answers), pair
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_labels_count_the_answers_shown(name: str) -> None:
+    task = load_task(name)
+    labels = task.labels()
+    assert sum(labels.values()) == len(task)
+    assert labels == Counter(pair.answers[0] for pair in task.pairs)
+
+
+@pytest.mark.parametrize(
+    ("name", "share"),
+    [
+        ("location_continent", 0.30),
+        ("location_religion", 0.30),
+        ("person_language", 0.30),
+        ("list_first", 0.10),
+        ("list_last", 0.10),
+    ],
+)
+def test_no_answer_dominates(name: str, share: float) -> None:
+    task = load_task(name)
+    assert max(task.labels().values()) / len(task) < share
+
+
+# --- tables ---------------------------------------------------------------------------------
+
+
+def test_every_table_is_there() -> None:
+    assert TABLES == [
+        "antonyms.tsv",
+        "countries.tsv",
+        "locations.tsv",
+        "nouns.tsv",
+        "people.tsv",
+        "religions.tsv",
+        "verbs.tsv",
+        "words.tsv",
+    ]
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_table_rows_are_well_formed(table: str) -> None:
+    text = files("icl_mech.tasks").joinpath(f"data/{table}").read_bytes().decode("utf-8")
+    assert text.endswith("\n")
+    assert "\r" not in text
+    assert '"' not in text
+    header, *rows = (line.split("\t") for line in text.removesuffix("\n").split("\n"))
+    assert len(set(header)) == len(header) >= 2
+    for row in rows:
+        assert len(row) == len(header), row
+        for cell in row:
+            alternatives = cell.split("|")
+            assert len(set(alternatives)) == len(alternatives), row
+            for text in alternatives:
+                assert text, row
+                assert text == " ".join(text.split()), row
+                assert unicodedata.is_normalized("NFC", text), row
+                assert text.isprintable(), row
+
+
+# --- algorithmic tasks, worked out again ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("next_letter", lambda x: chr(ord(x) + 1)),
+        ("previous_letter", lambda x: chr(ord(x) - 1)),
+        ("to_upper", lambda x: chr(ord(x) - 32)),
+        ("to_lower", lambda x: chr(ord(x) + 32)),
+        ("list_first", lambda x: x[0]),
+        ("list_last", lambda x: x[-1]),
+    ],
+)
+def test_algorithmic_answers(name: str, answer: Callable[[str], str]) -> None:
+    for pair in load_task(name).pairs:
+        assert pair.answers == (answer(pair.x),)
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs"),
+    [
+        ("next_letter", ascii_lowercase[:-1]),
+        ("previous_letter", ascii_lowercase[1:]),
+        ("to_upper", ascii_lowercase),
+        ("to_lower", ascii_lowercase.upper()),
+    ],
+)
+def test_letter_tasks_ask_every_letter(name: str, inputs: str) -> None:
+    assert "".join(pair.x for pair in load_task(name).pairs) == inputs
+
+
+@pytest.mark.parametrize("name", ["list_first", "list_last"])
+def test_lists_are_two_to_four_different_letters(name: str) -> None:
+    lengths = Counter()
+    for pair in load_task(name).pairs:
+        letters = pair.x.split(",")
+        assert len(set(letters)) == len(letters)
+        assert all(len(a) == 1 and a in ascii_lowercase for a in letters)
+        lengths[len(letters)] += 1
+    assert set(lengths) == {2, 3, 4}
+    assert min(lengths.values()) >= 100
+
+
+def test_both_list_tasks_ask_the_same_lists() -> None:
+    assert pairs("list_first").keys() == pairs("list_last").keys()
+
+
+# --- mapping tasks --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("there", "back"), [("en_es", "es_en"), ("en_fr", "fr_en")])
+def test_translations_are_each_other_backwards(there: str, back: str) -> None:
+    assert {y: x for x, y in pairs(there).items()} == pairs(back)
+
+
+@pytest.mark.parametrize(
+    ("name", "x", "y"),
+    [
+        ("fr_en", "fourmi", "ant"),
+        ("en_fr", "ant", "fourmi"),
+        ("es_en", "hormiga", "ant"),
+        ("en_es", "ant", "hormiga"),
+        ("present_gerund", "agree", "agreeing"),
+        ("present_past", "agree", "agreed"),
+        ("plural_singular", "analyses", "analysis"),
+        ("antonyms", "above", "below"),
+        ("country_capital", "Albania", "Tirana"),
+        ("person_language", "Abraham Lincoln", "English"),
+        ("location_continent", "Acropolis", "Europe"),
+        ("location_religion", "Afghanistan", "Islam"),
+    ],
+)
+def test_a_pair_of_every_mapping_task(name: str, x: str, y: str) -> None:
+    assert pairs(name)[x] == y
+
+
+def test_gerunds_end_in_ing() -> None:
+    assert [y for y in pairs("present_gerund").values() if not y.endswith("ing")] == []
+
+
+def test_verb_tasks_ask_the_same_verbs() -> None:
+    assert pairs("present_gerund").keys() == pairs("present_past").keys()
+
+
+def test_no_word_is_its_own_opposite() -> None:
+    assert [x for x, y in pairs("antonyms").items() if x == y] == []
+
+
+def test_continents_are_the_seven() -> None:
+    assert set(pairs("location_continent").values()) == {
+        "Africa",
+        "Antarctica",
+        "Asia",
+        "Europe",
+        "North America",
+        "Oceania",
+        "South America",
+    }
+
+
+def test_alternatives_of_an_answer_are_kept_in_order() -> None:
+    answers = {pair.x: pair.answers for pair in load_task("plural_singular").pairs}
+    assert answers["appendices"] == ("appendix",)  # only the first alternative is asked
+    assert "appendixes" not in answers
+    text = files("icl_mech.tasks").joinpath("data/words.tsv").read_text(encoding="utf-8")
+    french = {row.split("\t")[0].split("|")[0]: row.split("\t")[1] for row in text.splitlines()[1:]}
+    several = {x: y for x, y in french.items() if "|" in y}
+    asked = {pair.x: pair.answers for pair in load_task("en_fr").pairs}
+    assert several
+    assert {x: "|".join(asked[x]) for x in several} == several
+
+
+# --- names ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("alias", "name"),
+    [
+        ("prev_letter", "previous_letter"),
+        ("to_uppercase", "to_upper"),
+        ("to_lowercase", "to_lower"),
+        ("present_simple_gerund", "present_gerund"),
+        ("present_simple_past_simple", "present_past"),
+        ("present_past_simple", "present_past"),
+        ("country-capital", "country_capital"),
+        ("Country_Capital", "country_capital"),
+        ("EN-FR", "en_fr"),
+        ("Prev-Letter", "previous_letter"),
+        (Path("antonyms"), "antonyms"),
+    ],
+)
+def test_aliases_dashes_and_upper_case(alias: str | Path, name: str) -> None:
+    assert load_task(alias) == load_task(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("antonym", "antonyms"),
+        ("country_capitol", "country_capital"),
+        ("NEXT-LETER", "next_letter"),
+    ],
+)
+def test_unknown_task_names_the_nearest(name: str, nearest: str) -> None:
+    with pytest.raises(InputError, match=f"did you mean '{nearest}'") as caught:
+        load_task(name)
+    assert all(task in str(caught.value) for task in ALL)
+    assert "or a path to a .json/.jsonl/.csv/.tsv file" in str(caught.value)
+
+
+def test_a_name_near_nothing_has_no_guess() -> None:
+    with pytest.raises(InputError, match="unknown task 'zqj'") as caught:
+        load_task("zqj")
+    assert "did you mean" not in str(caught.value)
+
+
+def test_a_name_too_long_for_a_file_is_an_unknown_task() -> None:
+    with pytest.raises(InputError, match="unknown task 'xxx"):
+        load_task("x" * 300)
+
+
+# --- errors.choose, Pair, Task --------------------------------------------------------------
+
+
+def test_choose_returns_what_is_known() -> None:
+    assert choose("b", iter(["a", "b"]), "letter") == "b"
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("gren", "unknown colour 'gren'; did you mean 'green'? Choose from: red, green"),
+        ("xyz", "unknown colour 'xyz'. Choose from: red, green"),
+    ],
+)
+def test_choose_writes_whole_sentences(value: str, message: str) -> None:
+    with pytest.raises(InputError, match="unknown colour") as caught:
+        choose(value, ["red", "green"], "colour")
+    assert str(caught.value) == message
+
+
+def test_input_error_is_a_value_error_and_ours() -> None:
+    assert issubclass(InputError, ValueError)
+    assert issubclass(InputError, IclMechError)
+
+
+@pytest.mark.parametrize("x", ["", " ", "\t\n"])
+def test_pair_without_input(x: str) -> None:
+    with pytest.raises(InputError, match="an empty input"):
+        Pair(x, ("a",))
+
+
+@pytest.mark.parametrize("answers", [(), ("",), (" ",), ("a", "")])
+def test_pair_without_answer(answers: tuple[str, ...]) -> None:
+    with pytest.raises(InputError, match="an empty answer for input 'x'"):
+        Pair("x", answers)
+
+
+def test_task_with_an_input_twice() -> None:
+    with pytest.raises(InputError, match="'t': input 'a' appears twice, with answers 'b' and 'c'"):
+        Task("t", "user", "", (Pair("a", ("b",)), Pair("a", ("c",))))
