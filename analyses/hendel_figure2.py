@@ -262,26 +262,26 @@ if in_notebook:
 #
 # All of them have one shape. Written too early, θ changes little and the accuracy stays near that
 # of the bare query. Then comes a band of middle layers where θ works. After it, the accuracy
-# falls to about zero, below that of the bare query: what is overwritten there was needed, and
-# what is put in its place no longer gets applied to the query.
+# falls to about zero, also where the bare query did better: what the model had made of the query
+# by then is overwritten, and the blocks that are left no longer apply what takes its place.
 #
 # They differ in three ways (defaults: 50 test prompts per task, seed 0):
 #
-# - *Where.* The published curves peak at depths from 0.3 to 0.5. Ours is high later, at depths
+# - *Where.* The published curves peak at depths of about 0.3 to 0.5. Ours is high later, at depths
 #   from 0.53 to 0.65, on all four tasks.
 # - *How sharply.* Our band is three blocks wide (9, 10 and 11 of 0-17), the same three for every
 #   task. Accuracy there is .56 to .88, one block before .22 or less, one block after .02 or less.
-#   The published curves rise and fall over several blocks, and their bands move with the task:
-#   from `next_letter` (early and wide) to `present_gerund` (later and narrow).
-# - *Outside the band.* Before it, the published models already answer up to a third of
-#   `country_capital` without any demonstration; ours answers almost nothing. After it, ours is at
-#   zero, while LLaMA-7B still gets over a third of `next_letter` until depth 0.74.
+#   Most published curves rise and fall over several blocks, and their bands move with the task:
+#   they begin at depths 0.19 to 0.32 for `next_letter` and 0.35 to 0.41 for `country_capital`.
+# - *Outside the band.* With θ after the first block, the published models answer .16 to .26 of
+#   `country_capital`, ours .02. After the band ours is at zero, while LLaMA-7B still gets a third
+#   of `next_letter` until depth 0.74.
 #
 # ## What not to conclude
 #
 # - *Not that one model is better.* Size, data, tokens and scoring all differ. The authors keep
-#   answers of one token (tasks of knowledge count a prefix, translations count synonyms); we score
-#   the first token of any accepted answer, and drop no pair.
+#   pairs whose answer is one token, count synonyms in translations, and count a prefix of the
+#   answer in knowledge tasks; we score the first token of any accepted answer, and drop no pair.
 # - *Not that small models apply θ later.* This is one small model with 18 blocks, so that a step
 #   is 0.06 of its depth; and equal relative depth does not mean equal function.
 # - *Not more precision than there is.* The published values are dev accuracies, of which the best

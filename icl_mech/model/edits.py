@@ -1,5 +1,6 @@
 """An edit is data: what to write, where, on which token."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -46,3 +47,44 @@ class Edit:
         choose(self.mode, get_args(Mode), "mode")
         if (self.head is not None) != (self.site == "z"):
             raise InputError(f"`head` belongs to site 'z': got {self.site!r} with head={self.head}")
+
+
+@dataclass(frozen=True)
+class PlacedEdit:
+    """An edit whose token is known for every prompt."""
+
+    edit: Edit
+    positions: tuple[int, ...]
+
+    def entry(self, n_layers: int) -> int:
+        """The block that the edited branch enters: nothing before it changes."""
+        return self.edit.layer % n_layers + (self.edit.site == "resid_post")
+
+    def written(
+        self, rows: Tensor, clean: Float[Tensor, "prompt *shape"]
+    ) -> Float[Tensor, "prompt *shape"]:
+        """What stands at the edited token of the prompts `rows`, given what stood there."""
+        value = self.edit.value.to(clean) * self.edit.scale
+        value = value[rows] if value.ndim == 2 else value.expand_as(clean)
+        return value if self.edit.mode == "replace" else clean + value
+
+
+def place(
+    edit: Edit, positions: Sequence[int], lengths: Sequence[int], n_layers: int, n_heads: int
+) -> PlacedEdit:
+    """Check an edit against the model and the prompts.
+
+    Raises:
+        InputError: where the layer, head or token does not exist, or a value per prompt does
+            not come with as many rows as there are prompts.
+    """
+    if not -n_layers <= edit.layer < n_layers:
+        raise InputError(f"layer {edit.layer} out of range: expected 0 to {n_layers - 1}")
+    if edit.head is not None and not 0 <= edit.head < n_heads:
+        raise InputError(f"head {edit.head} out of range: expected 0 to {n_heads - 1}")
+    if edit.value.ndim == 2 and len(edit.value) != len(positions):
+        raise InputError(f"{len(edit.value)} values for {len(positions)} prompts")
+    for p, n in zip(positions, lengths, strict=True):
+        if not 0 <= p < n:
+            raise InputError(f"token {p} out of range for a prompt of {n} tokens")
+    return PlacedEdit(edit, tuple(positions))

@@ -3,21 +3,19 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, TypeVar
 
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
 from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icl_mech.errors import InputError, ModelError
 from icl_mech.model.batching import Budget, runs
 from icl_mech.model.context import Prefill, advance, prefill
-from icl_mech.model.edits import Edit
+from icl_mech.model.edits import PlacedEdit
 from icl_mech.model.readout import Readout, read
+from icl_mech.model.rehearsal import rehearse
 from icl_mech.model.trunk import Trunk
 
 Tokens = Sequence[int]
@@ -28,9 +26,6 @@ T = TypeVar("T")
 #: cache, on anything else enough to keep it busy.
 BUDGET = {"cpu": 512}
 BUDGET_ACCELERATOR = 8192
-#: Largest difference in log probability (nats) between the engine and a plain forward.
-TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
-TOLERANCE_HALF = 0.5
 
 _HOOKS = {
     "resid_mid": "blocks.{}.hook_resid_mid",
@@ -42,26 +37,6 @@ _HOOKS = {
 
 def silent(n: int) -> None:
     """A tick that nobody watches."""
-
-
-@dataclass(frozen=True)
-class PlacedEdit:
-    """An edit whose token is known for every prompt."""
-
-    edit: Edit
-    positions: tuple[int, ...]
-
-    def entry(self, n_layers: int) -> int:
-        """The block that the edited branch enters: nothing before it changes."""
-        return self.edit.layer % n_layers + (self.edit.site == "resid_post")
-
-    def written(
-        self, rows: Tensor, clean: Float[Tensor, "prompt *shape"]
-    ) -> Float[Tensor, "prompt *shape"]:
-        """What stands at the edited token of the prompts `rows`, given what stood there."""
-        value = self.edit.value.to(clean) * self.edit.scale
-        value = value[rows] if value.ndim == 2 else value.expand_as(clean)
-        return value if self.edit.mode == "replace" else clean + value
 
 
 class Engine:
@@ -84,7 +59,7 @@ class Engine:
         The prompts of a group share their first tokens (the demonstrations), which run once.
         """
         shared = [min(_common(group), min(map(len, group)) - 1) for group in groups]
-        self._rehearse(max(len(t) for group in groups for t in group))
+        rehearse(self.trunk, max(len(t) for group in groups for t in group))
 
         def run(rows: list[int]) -> Tensor:
             start = self._prefill([groups[r][0][: shared[r]] for r in rows], keys_only=True)
@@ -121,7 +96,7 @@ class Engine:
             positions: for each prompt, the same number of token indices.
             hook: the hook's name with a `{}` for the block, as in `"blocks.{}.attn.hook_z"`.
         """
-        self._rehearse(max(map(len, prompts)))
+        rehearse(self.trunk, max(map(len, prompts)))
 
         def run(rows: list[int]) -> Tensor:
             wanted = self._tensor([list(positions[r]) for r in rows])
@@ -149,7 +124,7 @@ class Engine:
 
         Only the edited token and what follows it are run, from the edited block on.
         """
-        self._rehearse(max(map(len, prompts)))
+        rehearse(self.trunk, max(map(len, prompts)))
         first = min(min(e.positions) for e in edits)
         # What stands after the last block is needed only where an edit there leaves some of it.
         ends = tuple(len(t) - 1 for t in prompts)
@@ -305,44 +280,6 @@ class Engine:
             return Readout(joined.top[back], joined.logprob[back], joined.rank[back])  # type: ignore[return-value]
         return joined[back]
 
-    def _rehearse(self, n_positions: int) -> None:
-        """Make sure that the trunk knows `n_positions` positions, and gives the model's numbers."""
-        if n_positions <= self.trunk.n_rehearsed:
-            return
-        limit = getattr(self.bridge.cfg, "n_ctx", None) or n_positions
-        if n_positions > limit:
-            raise InputError(
-                f"a prompt of {n_positions} tokens; the model reads at most {limit}: "
-                "use fewer shots or a shorter template"
-            )
-        wanted = 32 * -(-n_positions // 32)
-        try:
-            worst = self._proof(min(wanted, limit))
-        except Exception as error:
-            if should_reduce_batch_size(error):
-                raise
-            raise ModelError(self._unsupported(str(error))) from error
-        if not worst <= TOLERANCE.get(self.trunk.dtype, TOLERANCE_HALF):
-            self.trunk.n_rehearsed = 0
-            raise ModelError(
-                self._unsupported(f"log probabilities differ by {worst:.2g} from a plain forward")
-            )
-
-    def _proof(self, n_positions: int) -> float:
-        """Rehearse, and return how far the trunk's log probabilities are from the model's own."""
-        expected = self.trunk.rehearse(n_positions)
-        tokens = self.trunk.rehearsal_tokens[0].tolist()
-        resid = self._prefill([tokens], keys_only=False).resid_pre[-1][:, -1]
-        top = expected.argmax(dim=-1, keepdim=True)
-        theirs = expected.float().log_softmax(dim=-1).gather(1, top)
-        return float((read(self.bridge, resid, top).logprob - theirs).abs().max())
-
-    def _unsupported(self, why: str) -> str:
-        return (
-            f"{self.bridge.cfg.architecture} cannot be edited: {why}. Expected a decoder whose "
-            "blocks take positions and a mask; Llama, Qwen2, Gemma, GPT-2 and GPT-NeoX do"
-        )
-
     def _tensor(self, values: Any) -> Tensor:
         return torch.as_tensor(values, dtype=torch.long, device=self.trunk.device)
 
@@ -364,24 +301,3 @@ def _take(
     """One token of every branch."""
     index = at[..., None, None].expand(-1, -1, 1, hidden.shape[-1])
     return hidden.gather(2, index)[:, :, 0]
-
-
-def place(
-    edit: Edit, positions: Sequence[int], lengths: Sequence[int], n_layers: int, n_heads: int
-) -> PlacedEdit:
-    """Check an edit against the model and the prompts.
-
-    Raises:
-        InputError: where the layer, head or token does not exist, or a value per prompt does
-            not come with as many rows as there are prompts.
-    """
-    if not -n_layers <= edit.layer < n_layers:
-        raise InputError(f"layer {edit.layer} out of range: expected 0 to {n_layers - 1}")
-    if edit.head is not None and not 0 <= edit.head < n_heads:
-        raise InputError(f"head {edit.head} out of range: expected 0 to {n_heads - 1}")
-    if edit.value.ndim == 2 and len(edit.value) != len(positions):
-        raise InputError(f"{len(edit.value)} values for {len(positions)} prompts")
-    for p, n in zip(positions, lengths, strict=True):
-        if not 0 <= p < n:
-            raise InputError(f"token {p} out of range for a prompt of {n} tokens")
-    return PlacedEdit(edit, tuple(positions))

@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from icl_mech.errors import InputError, choose
-from icl_mech.model.edits import Edit, Site
-from icl_mech.model.engine import Engine, Tick, place, silent
+from icl_mech.model.edits import Edit, Site, place
+from icl_mech.model.engine import Engine, Tick, silent
 from icl_mech.model.readout import Readout
 from icl_mech.prompts import Encoder, Prompt, Template, wants_leading_space
 

@@ -79,10 +79,7 @@ class PublishedScans:
 
 @cache
 def hendel2023() -> PublishedScans:
-    """Hendel et al. 2023, "In-Context Learning Creates Task Vectors" (arXiv 2310.15916).
-
-    Tasks go by our names. Means over tasks have two decimals.
-    """
+    """Hendel et al. 2023 (arXiv 2310.15916), under our task names. Means have two decimals."""
     raw = json.loads(files(__name__).joinpath("hendel2023.json").read_text(encoding="utf-8"))
     n = {"n_test": raw["n_prompts"]["hypothesis"], "n_dev": raw["n_prompts"]["dev"]}
 

@@ -1,0 +1,60 @@
+"""Making sure that the trunk knows enough positions, and that it gives the model's own numbers."""
+
+import torch
+from accelerate.utils.memory import should_reduce_batch_size
+
+from icl_mech.errors import InputError, ModelError
+from icl_mech.model.context import prefill
+from icl_mech.model.readout import read
+from icl_mech.model.trunk import Trunk
+
+#: Largest difference in log probability (nats) between the trunk and a plain forward.
+TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
+TOLERANCE_HALF = 0.5
+#: Positions are rehearsed in steps of this many, so that growing prompts do not each start anew.
+STEP = 32
+
+
+def rehearse(trunk: Trunk, n_positions: int) -> None:
+    """Prepare the trunk for prompts of `n_positions` tokens, once.
+
+    Raises:
+        InputError: where the model does not read that many.
+        ModelError: where the trunk cannot replay this architecture.
+    """
+    if n_positions <= trunk.n_rehearsed:
+        return
+    limit = getattr(trunk.bridge.cfg, "n_ctx", None) or n_positions
+    if n_positions > limit:
+        raise InputError(
+            f"a prompt of {n_positions} tokens; the model reads at most {limit}: "
+            "use fewer shots or a shorter template"
+        )
+    try:
+        worst = _error(trunk, min(STEP * -(-n_positions // STEP), limit))
+    except Exception as error:
+        if should_reduce_batch_size(error):
+            raise
+        raise ModelError(_unsupported(trunk, str(error))) from error
+    if not worst <= TOLERANCE.get(trunk.dtype, TOLERANCE_HALF):
+        trunk.n_rehearsed = 0
+        raise ModelError(
+            _unsupported(trunk, f"log probabilities differ by {worst:.2g} from a plain forward")
+        )
+
+
+def _error(trunk: Trunk, n_positions: int) -> float:
+    """Rehearse, and return how far the trunk's log probabilities are from the model's own."""
+    expected = trunk.rehearse(n_positions)
+    lengths = torch.tensor([n_positions], device=trunk.device)
+    ours = prefill(trunk, trunk.rehearsal_tokens, lengths, n_positions - 1, keys_only=False)
+    top = expected.argmax(dim=-1, keepdim=True)
+    theirs = expected.float().log_softmax(dim=-1).gather(1, top)
+    return float((read(trunk.bridge, ours.resid_pre[-1][:, -1], top).logprob - theirs).abs().max())
+
+
+def _unsupported(trunk: Trunk, why: str) -> str:
+    return (
+        f"{trunk.bridge.cfg.architecture} cannot be edited: {why}. Expected a decoder whose "
+        "blocks take positions and a mask; Llama, Qwen2, Gemma, GPT-2 and GPT-NeoX do"
+    )
