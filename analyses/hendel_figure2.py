@@ -15,11 +15,11 @@
 # # At which depth does a task vector work?
 #
 # Hendel, Geva and Globerson (2023, *In-Context Learning Creates Task Vectors*, arXiv 2310.15916,
-# figure 2) take the residual stream at the last token of a few-shot prompt, after block `l`, and
-# write it over the same place of a prompt that has no demonstrations. If the second prompt is now
-# answered as the demonstrations would have it, then what was written, the task vector θ, holds the
-# task, and the blocks after `l` can apply it to a new query. The figure asks for which `l` that is
-# so.
+# figure 2) take the residual stream at the last token of a few-shot prompt with a dummy query,
+# after block `l`, and write it over the same place of a prompt that has another query and no
+# demonstrations. If that query is now answered as the demonstrations would have it, then what was
+# written, the task vector θ, holds the task, and the blocks after `l` can apply it. The figure
+# asks for which `l` that is so. The paper draws means over tasks; here every task has a panel.
 #
 # Two kinds of curves are drawn, and they are not from one experiment:
 #
@@ -28,7 +28,7 @@
 # - **measured here** (thick): the packaged Gemma 3 270M, on test prompts of our own data, with a
 #   95 % Wilson interval.
 #
-# The models have 28, 32, 32 and 18 blocks, so the horizontal axis is relative depth: 0 is the
+# The models have 32, 28, 32 and 18 blocks, so the horizontal axis is relative depth: 0 is the
 # residual stream after the first block, 1 after the last.
 
 # %%
@@ -45,9 +45,7 @@ import tyro
 from plotly.subplots import make_subplots
 
 import icl_mech
-from icl_mech.figures import _FONT as FONT
-from icl_mech.figures import _GRID as GRID
-from icl_mech.figures import COLOURS, check_target, export
+from icl_mech.figures import COLOURS, FONT, GRID, check_target, export
 from icl_mech.patch import LayerScan
 from icl_mech.reference import PublishedScans, hendel2023
 from icl_mech.stats import Estimate

@@ -40,8 +40,8 @@ SCORE_TITLES = {
     "two_way_prefix": "accuracy (two-way prefix)",
 }
 STATIC = (".png", ".svg", ".pdf")
-_FONT = {"family": "Helvetica, Arial, DejaVu Sans, sans-serif", "size": 14, "color": "#222222"}
-_GRID = "#E8E8E8"
+FONT = {"family": "Helvetica, Arial, DejaVu Sans, sans-serif", "size": 14, "color": "#222222"}
+GRID = "#E8E8E8"
 _MARGIN = {"l": 70, "r": 30, "t": 95, "b": 70}
 _CONFIG = {"displaylogo": False, "responsive": True}
 
@@ -215,7 +215,7 @@ def _style(figure: go.Figure, scan: LayerScan, score: str, row: int) -> None:
     )
     figure.update_layout(
         template="plotly_white",
-        font=_FONT,
+        font=FONT,
         title={
             "text": f"At which layer does the task vector work? {what}, {escape(p['model'])}",
             "subtitle": {"text": subtitle, "font": {"size": 13, "color": "#666666"}},
@@ -231,7 +231,7 @@ def _style(figure: go.Figure, scan: LayerScan, score: str, row: int) -> None:
     axis = "layer l (vector written into the residual stream after block l)"
     n_layers = scan.data.sizes["layer"]
     figure.update_xaxes(
-        gridcolor=_GRID,
+        gridcolor=GRID,
         zeroline=False,
         range=[-0.5, n_layers - 0.5],
         dtick=1 if n_layers <= 24 else None,
@@ -239,7 +239,7 @@ def _style(figure: go.Figure, scan: LayerScan, score: str, row: int) -> None:
     figure.update_xaxes(title_text=axis, row=row, col=1)
     figure.update_yaxes(
         range=[-0.03, 1.05],
-        gridcolor=_GRID,
+        gridcolor=GRID,
         zeroline=False,
         title_text=SCORE_TITLES[score],
         row=row,

@@ -12,6 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import xarray as xr
 
+import icl_mech
 from icl_mech.errors import InputError
 
 FORMAT = 1
@@ -85,6 +86,8 @@ def load_result(path: str | Path) -> Result:
             f"{path}: not a result of icl-mech ({type(error).__name__}); expected a file written "
             "by .save()"
         ) from error
+    if kind in icl_mech.__all__:
+        getattr(icl_mech, kind)  # names are loaded on first use: defining the class registers it
     if kind not in Result._kinds or version != FORMAT:
         raise InputError(
             f"{path}: a {kind!r} result in format {version}; this version reads "

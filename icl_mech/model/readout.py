@@ -75,8 +75,12 @@ def read(
     slice_bytes = SLICE_BYTES.get(hidden.device.type, SLICE_BYTES_ACCELERATOR)
     width = max(64, slice_bytes // (max(1, n_rows) * hidden.element_size()))
 
+    # Reused for every slice: fresh memory would cost as much as reducing it.
+    buffer = torch.empty(n_rows * width, dtype=hidden.dtype, device=hidden.device)
+
     def logits(ids: slice) -> Float[Tensor, "row vocab"]:
-        return transform(torch.addmm(b_u[ids], hidden, w_u[:, ids])).float()
+        out = buffer[: n_rows * (ids.stop - ids.start)].view(n_rows, -1)
+        return transform(torch.addmm(b_u[ids], hidden, w_u[:, ids], out=out)).float()
 
     known = targets.clamp_min(0)
     columns = w_u[:, known.flatten()].unflatten(1, known.shape)  # d_model row target
