@@ -160,8 +160,11 @@ def test_half_precision_runs() -> None:
 
 def test_no_gradients_are_kept(tiny_llama: HookedModel) -> None:
     prompts = random_prompts(tiny_llama, (5,))
-    assert not tiny_llama.final_residuals([prompts]).requires_grad
+    resid = tiny_llama.final_residuals([prompts])
+    assert not resid.requires_grad
     assert not tiny_llama.capture(prompts, [-1]).requires_grad
+    resid[0, 0, 0] += 1  # plain tensors, which a caller may go on working with
+    (resid.requires_grad_() * 2).sum().backward()
 
 
 def test_a_family_that_cannot_be_replayed_is_refused() -> None:

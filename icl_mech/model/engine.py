@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from itertools import takewhile
 from typing import Any, TypeVar
 
@@ -50,7 +50,7 @@ class Engine:
 
     # --- what callers use -------------------------------------------------------------------
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def branch_residuals(
         self, groups: Sequence[Sequence[Tokens]], tick: Tick = silent
     ) -> Float[Tensor, "group branch layer d_model"]:
@@ -85,7 +85,7 @@ class Engine:
         sizes = [max(n, sum(len(t) - n for t in g)) for n, g in zip(shared, groups, strict=True)]
         return self._in_batches(sizes, run, torch.cat)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def token_activations(
         self, prompts: Sequence[Tokens], positions: Sequence[Sequence[int]], hook: str
     ) -> Float[Tensor, "prompt position layer *shape"]:
@@ -112,7 +112,7 @@ class Engine:
 
         return self._in_batches([len(t) for t in prompts], run, torch.cat)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def evaluate(
         self,
         prompts: Sequence[Tokens],
@@ -150,7 +150,7 @@ class Engine:
         targets = targets.to(self.trunk.device)
         return self._in_batches([len(t) for t in prompts], run, Readout.cat)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def read(
         self, resid: Float[Tensor, "row d_model"], targets: Int[Tensor, "row target"]
     ) -> Readout:
@@ -231,6 +231,8 @@ class Engine:
 
             return write
 
+        if not hooks:  # looking up hook points takes longer than a small block
+            return nullcontext()
         return self.bridge.hooks(
             fwd_hooks=[
                 (_HOOKS[site].format(layer), writer(group))
