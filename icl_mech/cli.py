@@ -54,7 +54,7 @@ def run(program: str, options: type[T], main: Callable[[T], None], argv: list[st
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print("interrupted: nothing was written", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
 
 

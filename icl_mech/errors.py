@@ -16,6 +16,10 @@ class ModelError(IclMechError, RuntimeError):
     """A model, or a file it is read from, is damaged, unsupported, or returns nonsense."""
 
 
+class NotFiniteError(ModelError):
+    """A model returned NaN or infinity."""
+
+
 def choose(value: str, options: Iterable[str], what: str) -> str:
     """Return `value` if it is one of `options`.
 

@@ -58,7 +58,14 @@ class Result(ABC):
             "provenance": json.dumps(self.provenance),
         }
         data = self.data.assign_attrs(attributes)
-        return write_whole(path, lambda temporary: data.to_netcdf(temporary, engine="netcdf4"))
+
+        def write(temporary: Path) -> None:
+            try:
+                data.to_netcdf(temporary, engine="netcdf4")
+            except RuntimeError as error:  # what netCDF makes of a full disk
+                raise OSError(str(error)) from error
+
+        return write_whole(path, write)
 
     @classmethod
     def _load(cls, data: xr.Dataset) -> "Result":

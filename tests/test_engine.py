@@ -8,6 +8,7 @@ from tiny_models import tiny_bridge
 from icl_mech.errors import InputError, ModelError
 from icl_mech.model import SITES, Edit, HookedModel
 from icl_mech.model.batching import MemoryWarning, runs
+from icl_mech.prompts import Prompt
 
 LENGTHS = (9, 12, 5, 9)
 
@@ -42,6 +43,30 @@ def test_edits_at_several_positions_in_one_call(tiny: HookedModel) -> None:
     prompts = random_prompts(tiny, LENGTHS)
     edits = [e for p in (-1, -3, 1) for e in some_edits(tiny, p, len(prompts))[::3]]
     assert_same(tiny, prompts, edits)
+
+
+def test_prompts_as_long_as_what_was_rehearsed(tiny: HookedModel) -> None:
+    """Tables of positions end at a multiple of 32; short and long suffixes share a batch."""
+    fresh = HookedModel(tiny.bridge, "fresh")
+    prompts = random_prompts(fresh, (32, 32, 20))
+    at = (30, 3, 19)
+    value = torch.ones(fresh.d_model)
+    # One role, at another index in every prompt.
+    named = [
+        Prompt("", p.tokens, tuple("here" if i == a else "" for i in range(len(p))))
+        for p, a in zip(prompts, at, strict=True)
+    ]
+    readout = fresh.evaluate(named, [Edit(1, value, position="here")], [[5]] * 3)
+    for i, prompt in enumerate(prompts):
+        expected = plain_logprobs(fresh, prompt, Edit(1, value, position=at[i]))
+        assert abs(readout.logprob[i, 0, 0] - expected[5]) < 1e-4
+    tails = random_prompts(fresh, (2, 2, 15, 1), seed=2)
+    heads = random_prompts(fresh, (30, 12), seed=3)
+    groups = [[prompt_of(heads[i // 2].tokens + t.tokens)] for i, t in enumerate(tails)]
+    together = fresh.final_residuals(groups)
+    for g, group in enumerate(groups):
+        alone = fresh.final_residuals([group])[0]
+        torch.testing.assert_close(together[g], alone, atol=1e-4, rtol=1e-4)
 
 
 def test_batched_equals_one_by_one(tiny: HookedModel) -> None:
@@ -151,6 +176,19 @@ def test_runs_fill_up_to_the_limit() -> None:
     assert list(runs([], 10)) == []
 
 
+def test_double_precision_is_double_all_the_way() -> None:
+    model = HookedModel(tiny_bridge("llama", torch.float64), "tiny double")
+    prompts = random_prompts(model, (5, 8))
+    edits = [Edit(1, torch.randn(model.d_model, dtype=torch.float64))]
+    readout = model.evaluate(prompts, edits, [[1], [2]])
+    assert readout.logprob.dtype == torch.float64
+    with torch.inference_mode():
+        resid = model.final_residuals([[p] for p in prompts])[:, 0, -1]
+        logits = model.bridge(torch.tensor([prompts[0].tokens]))[0, -1].log_softmax(-1)
+    ours = model.read(resid, [[1], [2]]).logprob
+    assert abs(ours[0, 0] - logits[1]) < 1e-10
+
+
 def test_half_precision_runs() -> None:
     model = HookedModel(tiny_bridge("gemma3", torch.bfloat16), "tiny bf16")
     prompts = random_prompts(model, (5, 8))
@@ -177,7 +215,6 @@ def test_a_model_that_returns_nan_is_refused() -> None:
     bridge = tiny_bridge("llama")
     model = HookedModel(bridge, "broken")
     prompts = random_prompts(model, (6,))
-    model.final_residuals([prompts])
     with torch.no_grad():
         bridge.blocks[2].mlp.out.weight.fill_(float("nan"))
     with pytest.raises(ModelError, match="not finite numbers"):
@@ -214,3 +251,8 @@ def test_a_site_that_the_family_lacks_is_named() -> None:
 def test_a_prompt_longer_than_the_model_reads(tiny_llama: HookedModel) -> None:
     with pytest.raises(InputError, match="257 tokens; the model reads at most 256"):
         tiny_llama.final_residuals([random_prompts(tiny_llama, (257,))])
+
+
+def test_prompts_that_share_nothing(tiny_llama: HookedModel) -> None:
+    with pytest.raises(InputError, match="share no first token"):
+        tiny_llama.final_residuals([[prompt_of([1, 2]), prompt_of([2, 2])]])

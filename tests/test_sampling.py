@@ -208,3 +208,12 @@ def test_a_single_demonstration_keeps_its_label() -> None:
 
 def test_no_demonstrations_stay_none() -> None:
     assert shuffle_labels((), np.random.default_rng(0)) == ()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_demonstration_gives_the_answer_away(seed: int) -> None:
+    """With "cold -> hot" in the prompt, "hot" needs no antonym."""
+    split = draw_split(load_task("antonyms"), 100, 50, 20, 2, seed)
+    for episode in split.dev + split.test:
+        for pair in episode.demonstrations + episode.dummies:
+            assert not (pair.x in episode.query.answers and episode.query.x in pair.answers)

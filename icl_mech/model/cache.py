@@ -11,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock
 from platformdirs import user_cache_path
+from safetensors import SafetensorError
 
 from icl_mech.errors import ModelError
 
@@ -56,12 +57,14 @@ def cached_folder(key: str, build: Callable[[Path], None]) -> Path:
             try:
                 build(partial)
                 _seal(partial)
+                partial.chmod(0o755)  # a shared cache is there to be read by others
                 partial.rename(folder)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        why = getattr(error, "strerror", None) or error
         raise ModelError(
-            f"cannot write the model cache {root} ({error.strerror or error}); expected a "
+            f"cannot write the model cache {root} ({why}); expected a "
             "folder with write permission and 1.2 GB free. Set ICL_MECH_CACHE to choose another"
         ) from error
     return folder

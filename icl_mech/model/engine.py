@@ -13,7 +13,7 @@ from torch import Tensor
 
 from icl_mech.model.batching import Budget, runs
 from icl_mech.model.context import Prefill, advance, prefill
-from icl_mech.model.edits import PlacedEdit
+from icl_mech.model.edits import HOOKS, PlacedEdit
 from icl_mech.model.readout import Readout, read
 from icl_mech.model.rehearsal import rehearse
 from icl_mech.model.trunk import Trunk
@@ -26,13 +26,6 @@ T = TypeVar("T")
 #: cache, on anything else enough to keep it busy.
 BUDGET = {"cpu": 512}
 BUDGET_ACCELERATOR = 8192
-
-_HOOKS = {
-    "resid_mid": "blocks.{}.hook_resid_mid",
-    "attn_out": "blocks.{}.hook_attn_out",
-    "mlp_out": "blocks.{}.hook_mlp_out",
-    "z": "blocks.{}.attn.hook_z",
-}
 
 
 def silent(n: int) -> None:
@@ -67,8 +60,9 @@ class Engine:
             ends = self._tensor([[len(t) - 1 for t in group] for group in suffixes])
             n_tokens = int(ends.max()) + 1
             tokens = self._tensor([[_pad(t, n_tokens) for t in group] for group in suffixes])
-            first = start.lengths[:, None, None]
-            positions = (first + torch.arange(n_tokens, device=first.device)).expand_as(tokens)
+            # Past its last token a branch repeats it, position included: nothing real sees that.
+            steps = torch.arange(n_tokens, device=ends.device)
+            positions = start.lengths[:, None, None] + torch.minimum(steps, ends[..., None])
             embedded = self.trunk.embed(tokens.flatten(1), positions.flatten(1))
             entering = rearrange(embedded, "p (b s) d -> p b s d", s=n_tokens)
             layers: list[Tensor] = []
@@ -107,7 +101,9 @@ class Engine:
 
             names = [hook.format(layer) for layer in range(self.trunk.n_layers)]
             with self.bridge.hooks(fwd_hooks=[(name, keep) for name in names]):
-                self._prefill([prompts[r] for r in rows], keys_only=False)
+                longest = max(len(prompts[r]) for r in rows)
+                # Nothing of the stream is kept but what the hook picks.
+                self._prefill([prompts[r] for r in rows], start=longest, keys_only=False)
             return torch.stack(layers, dim=2)
 
         return self._in_batches([len(t) for t in prompts], run, torch.cat)
@@ -144,8 +140,7 @@ class Engine:
                 order += chunk
                 tick(len(rows) * len(chunk))
             readout = Readout.cat(parts, dim=1)
-            back = torch.tensor(order).argsort()
-            return Readout(readout.top[:, back], readout.logprob[:, back], readout.rank[:, back])
+            return readout.take(torch.tensor(order).argsort(), dim=1)
 
         targets = targets.to(self.trunk.device)
         return self._in_batches([len(t) for t in prompts], run, Readout.cat)
@@ -176,7 +171,8 @@ class Engine:
         ends = start.lengths - 1 - at
         steps = torch.arange(int(ends.max()) + 1, device=at.device)
         # Past a prompt's last token its branch repeats that token; nothing real sees the repeat.
-        columns = torch.minimum(at[:, None] + steps, start.lengths[:, None] - 1) - start.start
+        real = torch.minimum(at[:, None] + steps, start.lengths[:, None] - 1)
+        columns = real - start.start
         batch = torch.arange(len(at), device=at.device)[:, None]
 
         entering: dict[int, list[Tensor]] = defaultdict(list)
@@ -194,7 +190,7 @@ class Engine:
                 hooks[entry, placed.edit.site].append((index, placed))
             entering[entry].append(branch)
 
-        positions = repeat(at[:, None] + steps, "p s -> p b s", b=len(edits))
+        positions = repeat(real, "p s -> p b s", b=len(edits))
         with self._hooked(hooks, rows, len(steps)):
             hidden = advance(
                 self.trunk,
@@ -235,8 +231,7 @@ class Engine:
             return nullcontext()
         return self.bridge.hooks(
             fwd_hooks=[
-                (_HOOKS[site].format(layer), writer(group))
-                for (layer, site), group in hooks.items()
+                (HOOKS[site].format(layer), writer(group)) for (layer, site), group in hooks.items()
             ]
         )
 
@@ -278,9 +273,8 @@ class Engine:
             done += batch.stop
         joined: Any = join(parts)
         back = torch.tensor(order).argsort()
-        if isinstance(joined, Readout):
-            return Readout(joined.top[back], joined.logprob[back], joined.rank[back])  # type: ignore[return-value]
-        return joined[back]
+        in_order: Any = joined.take(back) if isinstance(joined, Readout) else joined[back]
+        return in_order
 
     def _tensor(self, values: Any) -> Tensor:
         return torch.as_tensor(values, dtype=torch.long, device=self.trunk.device)

@@ -61,19 +61,28 @@ def gguf_folder(path: Path) -> Path:
     Raises:
         ModelError: where the file is not GGUF, is truncated, or Transformers cannot read it.
     """
-    with path.open("rb") as file:
-        if file.read(len(MAGIC)) != MAGIC:
-            raise ModelError(f"{path}: not a GGUF file; expected one that starts with 'GGUF'")
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(MAGIC))
+    except OSError as error:
+        raise ModelError(
+            f"{path}: cannot be read ({error.strerror}); expected a GGUF file"
+        ) from None
+    if start != MAGIC:
+        raise ModelError(f"{path}: not a GGUF file; expected one that starts with 'GGUF'")
     key = f"{path.stem}-{sha256(path)[:16]}"
     return cached_folder(key, lambda folder: convert(path, folder))
 
 
 def convert(path: Path, folder: Path) -> None:
     """Write a GGUF file's model (float32 safetensors) and tokenizer into `folder`."""
-    source = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(**source)
-        model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+        with tempfile.TemporaryDirectory() as alone:
+            # By itself: Transformers would also read whatever configuration lies beside the file.
+            (Path(alone) / "model.gguf").symlink_to(path.resolve())
+            source = {"gguf_file": "model.gguf", "trust_remote_code": False}
+            tokenizer = AutoTokenizer.from_pretrained(alone, **source)
+            model = AutoModelForCausalLM.from_pretrained(alone, **source, dtype=torch.float32)
     except Exception as error:  # the reader raises whatever a damaged byte leads it to
         raise ModelError(
             f"{path}: cannot be read as GGUF ({type(error).__name__}: {first_line(error)}); "

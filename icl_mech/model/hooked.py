@@ -4,21 +4,19 @@ import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from importlib.metadata import version
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from icl_mech.errors import InputError, choose
-from icl_mech.model.edits import Edit, Site, place
+from icl_mech.model.edits import HOOKS, SITES, Edit, Site, place
 from icl_mech.model.engine import Engine, Tick, silent
 from icl_mech.model.readout import Readout
 from icl_mech.prompts import Encoder, Prompt, Template, wants_leading_space
 
 _LIBRARIES = ("icl-mech", "transformer-lens", "transformers", "torch")
-_HOOK_OF_SITE = {site: f"blocks.{{}}.hook_{site}" for site in get_args(Site)}
-_HOOK_OF_SITE["z"] = "blocks.{}.attn.hook_z"
 
 
 class HookedModel:
@@ -98,6 +96,13 @@ class HookedModel:
         sizes = {len(group) for group in groups}
         if len(sizes) != 1 or 0 in sizes:
             raise InputError(f"groups of {sorted(sizes)} prompts; expected one size, at least 1")
+        if any(
+            len({p.tokens[0] for p in group}) > 1 or min(map(len, group)) < 2 for group in groups
+        ):
+            raise InputError(
+                "prompts of a group share no first token, or one has no second; expected prompts "
+                "that all begin with the sink token, as an encoder makes them"
+            )
         tokens = [[p.tokens for p in group] for group in groups]
         return self._engine.branch_residuals(tokens, tick)
 
@@ -164,11 +169,11 @@ class HookedModel:
         return self._engine.evaluate(tokens, placed, targets, tick)
 
     def _hook(self, site: str) -> str:
-        choose(site, get_args(Site), "site")
-        hook = _HOOK_OF_SITE[site]
+        choose(site, SITES, "site")
+        hook = HOOKS[site]
         known = self.bridge.hook_dict
         if hook.format(0) not in known:
-            there = [s for s in get_args(Site) if _HOOK_OF_SITE[s].format(0) in known]
+            there = [s for s in SITES if HOOKS[s].format(0) in known]
             raise InputError(
                 f"{self.name} has no site {site!r} (attention and MLP run in parallel there). "
                 f"Choose from: {', '.join(there)}"

@@ -94,10 +94,11 @@ def _boot(
             dtype=dtype,
         )
     except Exception as error:  # every library below raises its own kinds
-        if Path(location).is_dir():
+        if Path(location).is_dir() or not isinstance(error, OSError):
             raise ModelError(
                 f"{name}: cannot be loaded ({type(error).__name__}: {first_line(error)}); expected "
-                "a Transformers folder with config.json, tokenizer.json and .safetensors weights"
+                "config.json, tokenizer.json and .safetensors weights of a causal language model "
+                "that TransformerLens knows, and memory for it"
             ) from error
         raise InputError(
             f"model {name!r} cannot be loaded: it is not on this machine, and the hub has no such "

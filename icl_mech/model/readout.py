@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icl_mech.errors import ModelError
+from icl_mech.errors import NotFiniteError
 
 #: Bytes of logits that exist at any one time: what a processor's cache holds, or, on a GPU,
 #: enough to keep it busy.
@@ -44,6 +44,15 @@ class Readout:
             self.rank.reshape(*shape, n),
         )
 
+    def take(self, index: Int[Tensor, "taken"], dim: int = 0) -> "Readout":
+        """The rows `index` of a batch axis, in that order."""
+        index = index.to(self.top.device)
+        return Readout(
+            self.top.index_select(dim, index),
+            self.logprob.index_select(dim, index),
+            self.rank.index_select(dim, index),
+        )
+
     @staticmethod
     def cat(parts: list["Readout"], dim: int = 0) -> "Readout":
         """Join readouts along a batch axis."""
@@ -66,12 +75,13 @@ def read(
         targets: token ids to read for each row; -1 where a row has fewer targets.
 
     Raises:
-        ModelError: where the model's logits are not numbers.
+        NotFiniteError: where the model's logits are not numbers.
     """
     hidden = bridge.ln_final(resid[None])[0]
     w_u, b_u = bridge.unembed.W_U, bridge.unembed.b_U
     transform = bridge.adapter.apply_output_logits_transform
     n_rows, d_vocab = len(hidden), w_u.shape[1]
+    wide = torch.promote_types(hidden.dtype, torch.float32)
     slice_bytes = SLICE_BYTES.get(hidden.device.type, SLICE_BYTES_ACCELERATOR)
     width = max(64, slice_bytes // (max(1, n_rows) * hidden.element_size()))
 
@@ -80,16 +90,16 @@ def read(
 
     def logits(ids: slice) -> Float[Tensor, "row vocab"]:
         out = buffer[: n_rows * (ids.stop - ids.start)].view(n_rows, -1)
-        return transform(torch.addmm(b_u[ids], hidden, w_u[:, ids], out=out)).float()
+        return transform(torch.addmm(b_u[ids], hidden, w_u[:, ids], out=out)).to(wide)
 
     known = targets.clamp_min(0)
     columns = w_u[:, known.flatten()].unflatten(1, known.shape)  # d_model row target
-    wanted = transform(torch.einsum("rd,drt->rt", hidden, columns) + b_u[known]).float()
-    best = torch.full((n_rows,), -torch.inf, device=hidden.device)
+    wanted = transform(torch.einsum("rd,drt->rt", hidden, columns) + b_u[known]).to(wide)
+    best = torch.full((n_rows,), -torch.inf, dtype=wide, device=hidden.device)
     top = torch.zeros(n_rows, dtype=torch.long, device=hidden.device)
     mass = torch.zeros_like(best)
     rank = torch.zeros_like(known)
-    above = torch.empty((n_rows, width), device=hidden.device)
+    above = torch.empty((n_rows, width), dtype=wide, device=hidden.device)
     for start in range(0, d_vocab, width):
         ids = slice(start, min(start + width, d_vocab))
         part = logits(ids)
@@ -108,7 +118,7 @@ def read(
         best = new_best
     logprob = wanted - (mass.log() + best)[:, None]
     if not bool(torch.isfinite(mass).all()) or not bool(torch.isfinite(logprob).all()):
-        raise ModelError(
+        raise NotFiniteError(
             "the model returns logits that are not finite numbers (NaN or infinity); "
             "expected finite logits. Try dtype='float32', or check the weights"
         )

@@ -3,8 +3,8 @@
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
-from icl_mech.errors import InputError, ModelError
-from icl_mech.model.context import prefill
+from icl_mech.errors import InputError, ModelError, NotFiniteError
+from icl_mech.model.context import advance, prefill
 from icl_mech.model.readout import read
 from icl_mech.model.trunk import Trunk
 
@@ -20,7 +20,7 @@ def rehearse(trunk: Trunk, n_positions: int) -> None:
 
     Raises:
         InputError: where the model does not read that many.
-        ModelError: where the trunk cannot replay this architecture.
+        ModelError: where the trunk cannot replay this architecture, or memory runs out.
     """
     if n_positions <= trunk.n_rehearsed:
         return
@@ -32,10 +32,17 @@ def rehearse(trunk: Trunk, n_positions: int) -> None:
         )
     try:
         worst = _error(trunk, min(STEP * -(-n_positions // STEP), limit))
+    except NotFiniteError:
+        trunk.n_rehearsed = 0
+        raise
     except Exception as error:
+        trunk.n_rehearsed = 0
+        why = next(iter(str(error).splitlines()), type(error).__name__)
         if should_reduce_batch_size(error):
-            raise
-        raise ModelError(_unsupported(trunk, str(error))) from error
+            raise ModelError(
+                f"out of memory on a single prompt ({why}); expected room for one"
+            ) from error
+        raise ModelError(_unsupported(trunk, why)) from error
     if not worst <= TOLERANCE.get(trunk.dtype, TOLERANCE_HALF):
         trunk.n_rehearsed = 0
         raise ModelError(
@@ -44,13 +51,24 @@ def rehearse(trunk: Trunk, n_positions: int) -> None:
 
 
 def _error(trunk: Trunk, n_positions: int) -> float:
-    """Rehearse, and return how far the trunk's log probabilities are from the model's own."""
+    """Rehearse, and return how far the trunk's log probabilities are from the model's own.
+
+    The first half runs as a context, the second half twice, as two branches of it: what the
+    engine does, on one prompt.
+    """
     expected = trunk.rehearse(n_positions)
-    lengths = torch.tensor([n_positions], device=trunk.device)
-    ours = prefill(trunk, trunk.rehearsal_tokens, lengths, n_positions - 1, keys_only=False)
+    half = n_positions // 2
+    lengths = torch.tensor([half], device=trunk.device)
+    start = prefill(trunk, trunk.rehearsal_tokens[:, :half], lengths, half, keys_only=True)
+    positions = torch.arange(half, n_positions, device=trunk.device)[None]
+    rest = trunk.embed(trunk.rehearsal_tokens[:, half:], positions)
+    both = torch.stack([rest, rest], dim=1)
+    hidden = advance(trunk, start.context, {0: both}, torch.stack([positions, positions], dim=1))
     top = expected.argmax(dim=-1, keepdim=True)
-    theirs = expected.float().log_softmax(dim=-1).gather(1, top)
-    return float((read(trunk.bridge, ours.resid_pre[-1][:, -1], top).logprob - theirs).abs().max())
+    wide = torch.promote_types(expected.dtype, torch.float32)
+    theirs = expected.to(wide).log_softmax(dim=-1).gather(1, top)
+    ours = read(trunk.bridge, hidden[0, :, -1], top.expand(2, 1)).logprob
+    return float((ours - theirs).abs().max())
 
 
 def _unsupported(trunk: Trunk, why: str) -> str:

@@ -42,6 +42,8 @@ class BlockCall:
     arguments: dict[str, Any]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.arguments.get("attention_mask"), Tensor):
+            raise ModelError("its blocks take no mask (eager attention is needed)")
         for name, value in self.arguments.items():
             tensors = value if isinstance(value, tuple | list) else [value]
             if name not in _KNOWN and any(isinstance(t, Tensor) for t in tensors):

@@ -59,7 +59,7 @@ class LayerScan(Result):
         """Test accuracy at the layer chosen on dev."""
         return self.curve(task, vector, score)[self.best_layer(task, score)]
 
-    def kept(self, task: str, score: str = "first_token") -> Estimate:
+    def hypothesis_minus_regular(self, task: str, score: str = "first_token") -> Estimate:
         """Hypothesis minus regular accuracy, paired by prompt, with a bootstrap interval."""
         ours = self._at_best(task, "theta", score)
         return paired_difference(ours, self._reference(task, "regular", score))
@@ -85,7 +85,7 @@ class LayerScan(Result):
             "baseline": self.reference(task, "baseline", score),
             "hypothesis": self.hypothesis(task, score=score),
             "regular": self.reference(task, "regular", score),
-            "hypothesis_minus_regular": self.kept(task, score),
+            "hypothesis_minus_regular": self.hypothesis_minus_regular(task, score),
             "label_prior": self.prior(task),
             "shuffled": self.hypothesis(task, "shuffled", score),
             "other_task": self.hypothesis(task, "other_task", score),

@@ -97,8 +97,6 @@ def layer_scan(
         template,
         leading_space,
     )
-    if n_dummies < 1:
-        raise InputError(f"n_dummies is {n_dummies}; expected at least 1")
     # Draw everything before the first forward pass: a task with too few pairs fails at once.
     plans = [_plan(model, t, _other(t, other_task), settings) for t in tasks]
     injections = (settings.n_prompts * len(VECTORS) + settings.n_dev) * model.n_layers

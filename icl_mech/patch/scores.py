@@ -42,11 +42,13 @@ def accepted(
         for prompt, answers in zip(prompts, texts, strict=True)
     ]
     begins: dict[int, set[str]] = defaultdict(set)
-    for label in task.labels():
-        (first, *_), *_ = encoder.answer_tokens(prompts[0], [label])
+    labels = {answer for pair in task.pairs for answer in pair.answers}
+    for label in labels:
+        ((first, *_),) = encoder.answer_tokens(prompts[0], [label])
         begins[first].add(label)
     collisions = sum(
-        bool(begins[ids[0][0]] - set(answers)) for ids, answers in zip(tokens, texts, strict=True)
+        any(begins[i[0]] - set(answers) for i in ids)
+        for ids, answers in zip(tokens, texts, strict=True)
     )
     first_tokens = tuple(tuple(dict.fromkeys(i[0] for i in ids)) for ids in tokens)
     return Answers(texts, first_tokens, collisions)

@@ -99,14 +99,24 @@ def _episodes(
 ) -> tuple[Episode, ...]:
     episodes = []
     for i in range(n):
-        drawn = [shown[j] for j in rng.permutation(len(shown))[: n_shots + n_dummies]]
         query = queries[i % len(queries)]
+        order = [shown[j] for j in rng.permutation(len(shown))]
+        # "cold -> hot" would give away the answer to "hot": shown only where nothing else is left.
+        order.sort(key=lambda pair: _mirrors(pair, query))
+        drawn = order[: n_shots + n_dummies]
         episodes.append(Episode(tuple(drawn[:n_shots]), query, tuple(drawn[n_shots:])))
     return tuple(episodes)
 
 
+def _mirrors(pair: Pair, query: Pair) -> bool:
+    return pair.x in query.answers and query.x in pair.answers
+
+
 def shuffle_labels(demonstrations: Sequence[Pair], rng: np.random.Generator) -> tuple[Pair, ...]:
-    """The same inputs and the same answers, each input with another one's answer."""
+    """The same inputs and the same answers, each input with another demonstration's answer.
+
+    Where two demonstrations share an answer (few labels), an input may keep the right one.
+    """
     n = len(demonstrations)
     # A cycle through the demonstrations in random order moves every answer.
     order = rng.permutation(n)

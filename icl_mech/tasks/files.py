@@ -105,7 +105,10 @@ def _table(path: Path) -> Iterator[tuple[str, Any, Any]]:
     """CSV or TSV. A cell may list several accepted answers, split at `|`."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
-        header = [name.strip() for name in reader.fieldnames or []]
+        try:
+            header = [name.strip() for name in reader.fieldnames or []]
+        except csv.Error as error:
+            raise InputError(f"{path}, line 1: {error}; a quote that opens must close") from None
         missing = [c for c in COLUMNS if c not in header]
         if missing:
             raise InputError(
