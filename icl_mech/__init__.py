@@ -7,6 +7,7 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from icl_mech.errors import IclMechError, InputError, ModelError
+    from icl_mech.heads import HeadAttribution, head_attribution
     from icl_mech.model import Edit, HookedModel, load_model
     from icl_mech.patch import LayerScan, layer_scan
     from icl_mech.results import Result, load_result
@@ -19,6 +20,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "errors": ["IclMechError", "InputError", "ModelError"],
+        "heads": ["HeadAttribution", "head_attribution"],
         "model": ["Edit", "HookedModel", "load_model"],
         "patch": ["LayerScan", "layer_scan"],
         "results": ["Result", "load_result"],
@@ -27,6 +29,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
 )
 __all__ = [
     "Edit",
+    "HeadAttribution",
     "HookedModel",
     "IclMechError",
     "InputError",
@@ -34,6 +37,7 @@ __all__ = [
     "ModelError",
     "Result",
     "Task",
+    "head_attribution",
     "layer_scan",
     "list_tasks",
     "load_model",

@@ -1,16 +1,25 @@
 """What all command lines share: options, errors as one line, exit code 2."""
 
+from __future__ import annotations
+
+import json
 import logging
 import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import tyro
 
 from icl_mech.errors import IclMechError
+from icl_mech.prompts import Template
+from icl_mech.tasks import Task, list_tasks, load_tasks
+
+if TYPE_CHECKING:
+    from icl_mech.model import HookedModel
+    from icl_mech.results import Result
 
 T = TypeVar("T")
 
@@ -41,6 +50,24 @@ class OutputOptions:
     """No progress bar."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class TaskOptions:
+    """What is asked, and how."""
+
+    task: tuple[str, ...] = ("country_capital",)
+    """Tasks by name, files of pairs (.json, .jsonl, .csv, .tsv), or 'all'."""
+    seed: int = 0
+    """Of every random draw."""
+    template: str = "{x}->{y}"
+    """How a pair is written."""
+
+    def load(self) -> list[Task]:
+        """The tasks named."""
+        names = [n for name in self.task for n in (list_tasks() if name == "all" else [name])]
+        Template(self.template)
+        return load_tasks(names)
+
+
 Flat = Annotated[T, tyro.conf.OmitArgPrefixes]
 
 
@@ -56,6 +83,48 @@ def run(program: str, options: type[T], main: Callable[[T], None], argv: list[st
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def target(output: OutputOptions, what: str, tasks: list[Task], model: str) -> Path:
+    """Where the figure goes; refused now if it could not be written later."""
+    from icl_mech.figures import check_target
+
+    subject = tasks[0].name if len(tasks) == 1 else f"{len(tasks)}_tasks"
+    name = f"{what}-{subject}-{Path(model).name.replace('@', '-')}.html"
+    out = output.out or Path("figures") / name
+    check_target(out)
+    return out
+
+
+def load(options: ModelOptions) -> HookedModel:
+    """The model that the options name."""
+    from icl_mech.model import load_model
+
+    print(f"loading {options.model}", file=sys.stderr, flush=True)
+    return load_model(
+        options.model,
+        device=options.device,
+        dtype=options.dtype,
+        trust_remote_code=options.trust_remote_code,
+    )
+
+
+def deliver(result: Result, out: Path, output: OutputOptions) -> None:
+    """Save the data, export the figure, and print the summary."""
+    from icl_mech.figures import export
+
+    data = result.save(out.with_suffix(".nc"))
+    figure = export(result.plot(), out)
+    if output.json:
+        table = result.summary().reset_index().astype(object)
+        summary = table.where(table.notna(), None).to_dict(orient="records")
+        files = {"figure": str(figure), "data": str(data)}
+        print(json.dumps({"summary": summary, "provenance": result.provenance, **files}))
+        return
+    print(result)
+    for caveat in result.caveats():
+        print(f"note: {caveat}")
+    print(f"\nfigure: {figure.resolve()}\ndata:   {data.resolve()}")
 
 
 def _calm_libraries() -> None:

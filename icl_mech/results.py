@@ -46,6 +46,14 @@ class Result(ABC):
     def plot(self) -> go.Figure:
         """The result as a plotly figure (returned, never shown)."""
 
+    @abstractmethod
+    def table(self) -> pd.DataFrame:
+        """The summary as text, for people."""
+
+    def caveats(self) -> list[str]:
+        """What to keep in mind when reading the numbers, a line each."""
+        return []
+
     def save(self, path: str | Path) -> Path:
         """Write arrays and provenance to one netCDF file, whole or not at all.
 

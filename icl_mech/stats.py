@@ -39,21 +39,16 @@ def proportions(right: Bool[np.ndarray, "row n"]) -> list[Estimate]:
     return [proportion(row) for row in right]
 
 
-def paired_difference(
-    first: Bool[np.ndarray, "n"] | Float[np.ndarray, "n"],
-    second: Bool[np.ndarray, "n"] | Float[np.ndarray, "n"],
-    seed: int = 0,
-) -> Estimate:
-    """Mean of `first - second` over the same prompts, with a percentile bootstrap interval.
+def mean(values: Float[np.ndarray, "n"], seed: int = 0) -> Estimate:
+    """Mean with a percentile bootstrap interval; no interval (NaN) for a single value.
 
-    Percentile and not BCa, which is undefined where all differences are the same.
+    Percentile and not BCa, which is undefined where all values are the same.
     """
-    difference = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
-    mean = float(difference.mean())
-    if len(difference) < 2:
-        return Estimate(mean, float("nan"), float("nan"), len(difference))
+    value = float(values.mean())
+    if len(values) < 2:
+        return Estimate(value, float("nan"), float("nan"), len(values))
     drawn: Any = bootstrap(
-        (difference,),
+        (values,),
         np.mean,
         confidence_level=CONFIDENCE,
         method="percentile",
@@ -61,4 +56,13 @@ def paired_difference(
         rng=np.random.default_rng(seed),
     )
     interval = drawn.confidence_interval
-    return Estimate(mean, float(interval.low), float(interval.high), len(difference))
+    return Estimate(value, float(interval.low), float(interval.high), len(values))
+
+
+def paired_difference(
+    first: Bool[np.ndarray, "n"] | Float[np.ndarray, "n"],
+    second: Bool[np.ndarray, "n"] | Float[np.ndarray, "n"],
+    seed: int = 0,
+) -> Estimate:
+    """Mean of `first - second` over the same prompts, with a bootstrap interval."""
+    return mean(np.asarray(first, dtype=float) - np.asarray(second, dtype=float), seed)

@@ -32,8 +32,8 @@ def test_json_is_one_object_on_stdout_and_nothing_else(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
-    assert [row["task"] for row in printed["tasks"]] == ["es_en", "<b>shapes"]
-    assert 0 <= printed["tasks"][0]["hypothesis_low"] <= printed["tasks"][0]["hypothesis"] <= 1
+    assert [row["task"] for row in printed["summary"]] == ["es_en", "<b>shapes"]
+    assert 0 <= printed["summary"][0]["hypothesis_low"] <= printed["summary"][0]["hypothesis"] <= 1
     assert printed["provenance"]["seed"] == 0
     assert Path(printed["figure"]) == out
     assert Path(printed["data"]) == out.with_suffix(".nc")

@@ -26,6 +26,9 @@ class Tiny(Result):
     def plot(self) -> go.Figure:
         return go.Figure()
 
+    def table(self) -> pd.DataFrame:
+        return self.summary()
+
 
 PROVENANCE: dict[str, Any] = {
     "model": "tiny",

@@ -24,7 +24,7 @@ from icl_mech.prompts import (
     generator,
     shuffle_labels,
 )
-from icl_mech.tasks import Task, load_task
+from icl_mech.tasks import Task, load_task, load_tasks
 from icl_mech.vectors import dummy_residuals, random_like, theta
 
 Injected = Float[Tensor, "prompt vector layer d_model"]
@@ -87,7 +87,7 @@ def layer_scan(
         InputError: where a task, template or count cannot work.
         ModelError: where the model returns numbers that are not finite.
     """
-    tasks = _tasks(task)
+    tasks = load_tasks(task)
     settings = Settings(
         n_prompts,
         max(1, n_prompts // 2) if n_dev is None else n_dev,
@@ -248,15 +248,6 @@ def _stack(scored: Sequence[Scored]) -> Scored:
     return Scored(
         **{name: np.stack([getattr(s, name) for s in scored]) for name in vars(scored[0])}
     )
-
-
-def _tasks(task: Task | str | Sequence[Task | str]) -> list[Task]:
-    several = [task] if isinstance(task, Task | str) else list(task)
-    tasks = [t if isinstance(t, Task) else load_task(t) for t in several]
-    names = [t.name for t in tasks]
-    if not tasks or len(set(names)) != len(names):
-        raise InputError(f"tasks {names}; expected at least one, each once")
-    return tasks
 
 
 def _other(task: Task, other: Task | str | None) -> Task:

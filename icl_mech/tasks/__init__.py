@@ -1,6 +1,7 @@
 """Tasks as data: what to ask and which answers are right. Knows no models and no tokens."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from icl_mech.errors import InputError, choose
@@ -8,7 +9,7 @@ from icl_mech.tasks.builtin import SPECS, build
 from icl_mech.tasks.files import SUFFIXES, read_task
 from icl_mech.tasks.task import Pair, Task
 
-__all__ = ["Pair", "Task", "list_tasks", "load_task"]
+__all__ = ["Pair", "Task", "list_tasks", "load_task", "load_tasks"]
 
 _BY_NAME = {spec.name: spec for spec in SPECS}
 _ALIASES = {alias: spec.name for spec in SPECS for alias in spec.aliases}
@@ -51,3 +52,17 @@ def load_task(name: str | Path) -> Task:
     except InputError as error:
         raise InputError(f"{error} (or a path to a {'/'.join(SUFFIXES)} file)") from None
     raise AssertionError("unreachable")
+
+
+def load_tasks(task: Task | str | Sequence[Task | str]) -> list[Task]:
+    """One task or several, each a `Task`, a name or a path.
+
+    Raises:
+        InputError: where there is none, or one is named twice.
+    """
+    several = [task] if isinstance(task, Task | str) else list(task)
+    tasks = [t if isinstance(t, Task) else load_task(t) for t in several]
+    names = [t.name for t in tasks]
+    if not tasks or len(set(names)) != len(names):
+        raise InputError(f"tasks {names}; expected at least one, each once")
+    return tasks

@@ -1,31 +1,20 @@
-"""Results -> plotly figures, and figures -> files. No statistics here: results bring their own."""
+"""The figure of a layer scan."""
 
 from __future__ import annotations
 
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from icl_mech.errors import InputError, choose
-from icl_mech.results import write_whole
+from icl_mech.errors import choose
+from icl_mech.figures.style import COLOURS, GRID, MARGIN, title
 
 if TYPE_CHECKING:
     from icl_mech.patch import LayerScan
     from icl_mech.stats import Estimate
 
-#: One colour per meaning, the same in every figure (Okabe and Ito's colour-blind safe set).
-COLOURS = {
-    "theta": "#0072B2",
-    "regular": "#009E73",
-    "baseline": "#555555",
-    "prior": "#999999",
-    "shuffled": "#E69F00",
-    "other_task": "#CC79A7",
-    "random": "#D55E00",
-}
 NAMES = {
     "theta": "task vector θ (hypothesis)",
     "regular": "few-shot prompt (regular)",
@@ -39,11 +28,6 @@ SCORE_TITLES = {
     "first_token": "accuracy (first token)",
     "two_way_prefix": "accuracy (two-way prefix)",
 }
-STATIC = (".png", ".svg", ".pdf")
-FONT = {"family": "Helvetica, Arial, DejaVu Sans, sans-serif", "size": 14, "color": "#222222"}
-GRID = "#E8E8E8"
-_MARGIN = {"l": 70, "r": 30, "t": 95, "b": 70}
-_CONFIG = {"displaylogo": False, "responsive": True}
 
 
 def layer_scan_figure(scan: LayerScan, score: str = "first_token") -> go.Figure:
@@ -64,7 +48,7 @@ def layer_scan_figure(scan: LayerScan, score: str = "first_token") -> go.Figure:
         bottom, top = figure.layout.yaxis.domain
         length = max(top - bottom, 150 / total)
         figure.data[0].colorbar.update(y=top, yanchor="top", len=length)
-        figure.update_layout(height=total + _MARGIN["t"] + _MARGIN["b"])
+        figure.update_layout(height=total + MARGIN["t"] + MARGIN["b"])
     else:
         figure = make_subplots(rows=1, cols=1)
         figure.update_layout(height=560)
@@ -213,20 +197,13 @@ def _style(figure: go.Figure, scan: LayerScan, score: str, row: int) -> None:
         f"seed {p['seed']}; layer chosen on {scan.data.sizes['dev_prompt']} dev prompts; "
         "band: 95 % Wilson interval"
     )
+    title(
+        figure,
+        f"At which layer does the task vector work? {what}, {escape(p['model'])}",
+        subtitle,
+    )
     figure.update_layout(
-        template="plotly_white",
-        font=FONT,
-        title={
-            "text": f"At which layer does the task vector work? {what}, {escape(p['model'])}",
-            "subtitle": {"text": subtitle, "font": {"size": 13, "color": "#666666"}},
-            "x": 0.01,
-            "xanchor": "left",
-            "y": 0.98,
-            "yanchor": "top",
-        },
-        margin=_MARGIN,
-        legend={"x": 1.02, "y": 1 if not many else 0, "yanchor": "top" if not many else "bottom"},
-        hovermode="closest",
+        legend={"x": 1.02, "y": 0 if many else 1, "yanchor": "bottom" if many else "top"}
     )
     axis = "layer l (vector written into the residual stream after block l)"
     n_layers = scan.data.sizes["layer"]
@@ -247,38 +224,3 @@ def _style(figure: go.Figure, scan: LayerScan, score: str, row: int) -> None:
     )
     if many:
         figure.update_yaxes(autorange="reversed", row=1, col=1)
-
-
-def check_target(path: Path) -> None:
-    """Fail before hours of work, not after, where a figure could not be written.
-
-    Raises:
-        InputError: where the suffix is unknown or the folder cannot be written.
-    """
-    choose(path.suffix, (".html", *STATIC), "kind of figure")
-    write_whole(path.parent / f".{path.name}.check", lambda probe: probe.touch()).unlink()
-
-
-def export(figure: go.Figure, path: str | Path) -> Path:
-    """Write a figure: `.html` opens offline (plotly.js is inside), `.png/.svg/.pdf` need Chrome.
-
-    Raises:
-        InputError: where the suffix is unknown, the folder cannot be written, or a static image
-            is asked for without kaleido or Chrome.
-    """
-    path = Path(path)
-    choose(path.suffix, (".html", *STATIC), "kind of figure")
-    if path.suffix == ".html":
-        return write_whole(
-            path, lambda to: figure.write_html(to, include_plotlyjs=True, config=_CONFIG)
-        )
-    try:
-        return write_whole(path, lambda to: figure.write_image(to, width=1100, scale=2))
-    except (ValueError, RuntimeError, ImportError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"cannot write {path}: static images need kaleido and Chrome or Chromium "
-            f"({type(error).__name__}); expected both (pip install 'icl-mech[images]'), "
-            "or write .html"
-        ) from error

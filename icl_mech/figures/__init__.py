@@ -1,0 +1,16 @@
+"""Results -> plotly figures, and figures -> files. No statistics here: results bring their own."""
+
+from icl_mech.figures.export import check_target, export
+from icl_mech.figures.heads import head_figure
+from icl_mech.figures.layer_scan import layer_scan_figure
+from icl_mech.figures.style import COLOURS, FONT, GRID
+
+__all__ = [
+    "COLOURS",
+    "FONT",
+    "GRID",
+    "check_target",
+    "export",
+    "head_figure",
+    "layer_scan_figure",
+]
