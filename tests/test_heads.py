@@ -42,7 +42,7 @@ def test_effects_equal_one_forward_per_head(gemma: HookedModel, result: HeadAttr
             answer = encoder.answer_tokens(prompt, [e.query.y])[0][0]
             tokens = torch.tensor([prompt.tokens])
             before = gemma.bridge(tokens)[0, -1].softmax(-1)[answer]
-            assert abs(result.data["shuffled_probability"][0, i] - before) < 1e-4
+            assert abs(float(result.data["shuffled_probability"][0, i]) - float(before)) < 1e-4
             for layer in layers:
                 for head in range(gemma.n_heads):
 
