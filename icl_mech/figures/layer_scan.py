@@ -77,6 +77,7 @@ def _curves(scan: LayerScan, task: str, score: str) -> list[go.Scatter]:
         go.Scatter(
             x=[*layers, *layers[::-1]],
             y=[*(e.high for e in theta), *(e.low for e in reversed(theta))],
+            mode="lines",
             fill="toself",
             fillcolor="rgba(0,114,178,0.15)",
             line={"width": 0},
@@ -89,8 +90,12 @@ def _curves(scan: LayerScan, task: str, score: str) -> list[go.Scatter]:
         "baseline": (scan.reference(task, "baseline", score), "dash"),
         "prior": (scan.prior(task), "dot"),
     }
+    # Two labels on lines that all but meet: one goes below.
+    close = abs(references["regular"][0].value - references["baseline"][0].value) < 0.08
     for name, (estimate, dash) in references.items():
-        traces.append(_line(name, layers, [estimate] * len(layers), width=2.0, dash=dash))
+        label = "bottom left" if close and name == "baseline" else "top left"
+        constant = [estimate] * len(layers)
+        traces.append(_line(name, layers, constant, width=2.0, dash=dash, label=label))
     for name in ("shuffled", "other_task", "random"):
         traces.append(_line(name, layers, scan.curve(task, name, score), width=1.2))
     traces.append(_line("theta", layers, theta, width=3.5, markers=True))
@@ -118,6 +123,7 @@ def _line(
     width: float,
     dash: str = "solid",
     markers: bool = False,
+    label: str = "top left",
 ) -> go.Scatter:
     value = estimates[0].value
     constant = name in ("regular", "baseline", "prior")
@@ -127,7 +133,7 @@ def _line(
         y=[e.value for e in estimates],
         mode="lines+markers" if markers else "lines+text" if labelled else "lines",
         text=[*[""] * (len(layers) - 1), f"{name} {value:.2f}"] if labelled else None,
-        textposition="top left",
+        textposition=label,
         textfont={"color": COLOURS[name]},
         line={"color": COLOURS[name], "width": width, "dash": dash},
         marker={"size": 7},
