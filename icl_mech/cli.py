@@ -131,6 +131,7 @@ def _calm_libraries() -> None:
     """Libraries' notices to programmers are not for the reader of a command's output."""
     logging.getLogger("transformers").setLevel(logging.ERROR)
     logging.getLogger("transformer_lens").setLevel(logging.ERROR)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     logging.getLogger().setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
