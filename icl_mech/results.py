@@ -34,6 +34,11 @@ class Result(ABC):
         self.data = data
         self.provenance = provenance
 
+    @property
+    def tasks(self) -> list[str]:
+        """The names of the tasks, in order."""
+        return [str(name) for name in self.data["task"].values]
+
     @abstractmethod
     def summary(self) -> pd.DataFrame:
         """The numbers that one would quote, a row per task."""

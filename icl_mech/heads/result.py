@@ -17,11 +17,6 @@ class HeadAttribution(Result):
     of the answer; and per (`task`, `prompt`) the probability with shuffled and with right labels.
     """
 
-    @property
-    def tasks(self) -> list[str]:
-        """The tasks, in order."""
-        return [str(name) for name in self.data["task"].values]
-
     def estimates(self, task: str) -> list[list[Estimate]]:
         """AIE of every head, `[layer][head]`, with bootstrap intervals over prompts."""
         choose(task, self.tasks, "task")

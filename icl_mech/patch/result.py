@@ -28,11 +28,6 @@ class LayerScan(Result):
     the dev prompts. `vector` is theta, shuffled, other_task or random.
     """
 
-    @property
-    def tasks(self) -> list[str]:
-        """The tasks scanned, in order."""
-        return [str(name) for name in self.data["task"].values]
-
     def curve(self, task: str, vector: str = "theta", score: str = "first_token") -> list[Estimate]:
         """Test accuracy after injecting at each layer, with Wilson intervals."""
         choose(task, self.tasks, "task")

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from icl_mech.errors import InputError
 from icl_mech.model import Edit, HookedModel, Readout
 from icl_mech.patch.result import REFERENCES, VECTORS, LayerScan
-from icl_mech.patch.scores import Scored, accepted, score
+from icl_mech.patch.scores import Scored, accepted, count_collisions, score
 from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
     Encoder,
@@ -162,9 +162,9 @@ def _scan(model: HookedModel, plan: _Plan, bar: tqdm) -> xr.Dataset:
     }
     bar.set_description(f"{plan.task.name}: injecting")
     zero = [encoder.encode((), e.query.x) for e in test + dev]
-    answers = accepted(encoder, plan.task, zero[: len(test)], test)
-    dev_answers = accepted(encoder, plan.task, zero[len(test) :], dev)
-    few_answers = accepted(encoder, plan.task, [group[0] for group in few[: len(test)]], test)
+    answers = accepted(encoder, zero[: len(test)], test)
+    dev_answers = accepted(encoder, zero[len(test) :], dev)
+    few_answers = accepted(encoder, [group[0] for group in few[: len(test)]], test)
 
     plain = model.final_residuals([[prompt] for prompt in zero[: len(test)]], bar.update)[:, 0, -1]
     references = {
@@ -203,7 +203,7 @@ def _scan(model: HookedModel, plan: _Plan, bar: tqdm) -> xr.Dataset:
             "answer": ("prompt", [e.query.y for e in test]),
             "dev_query": ("dev_prompt", [e.query.x for e in dev]),
             "prior_answer": ((), plan.split.prior),
-            "collisions": ((), answers.collisions),
+            "collisions": ((), count_collisions(encoder, plan.task, zero[0], answers)),
             "n_queries": ((), plan.split.n_test_queries),
         },
         coords={

@@ -24,34 +24,33 @@ class Answers:
     Attributes:
         texts: as the task writes them.
         first_tokens: the ids with which they may begin, without repeats.
-        collisions: for how many prompts another answer of the task begins with the same token.
     """
 
     texts: tuple[tuple[str, ...], ...]
     first_tokens: tuple[tuple[int, ...], ...]
-    collisions: int
 
 
-def accepted(
-    encoder: Encoder, task: Task, prompts: Sequence[Prompt], episodes: Sequence[Episode]
-) -> Answers:
+def accepted(encoder: Encoder, prompts: Sequence[Prompt], episodes: Sequence[Episode]) -> Answers:
     """The answers to the episodes' queries as they would follow `prompts`."""
     texts = tuple(e.query.answers for e in episodes)
     tokens = [
         encoder.answer_tokens(prompt, answers)
         for prompt, answers in zip(prompts, texts, strict=True)
     ]
-    begins: dict[int, set[str]] = defaultdict(set)
-    labels = {answer for pair in task.pairs for answer in pair.answers}
-    for label in labels:
-        ((first, *_),) = encoder.answer_tokens(prompts[0], [label])
-        begins[first].add(label)
-    collisions = sum(
-        any(begins[i[0]] - set(answers) for i in ids)
-        for ids, answers in zip(tokens, texts, strict=True)
-    )
     first_tokens = tuple(tuple(dict.fromkeys(i[0] for i in ids)) for ids in tokens)
-    return Answers(texts, first_tokens, collisions)
+    return Answers(texts, first_tokens)
+
+
+def count_collisions(encoder: Encoder, task: Task, prompt: Prompt, answers: Answers) -> int:
+    """For how many prompts another answer of the task begins with an accepted first token."""
+    begins: dict[int, set[str]] = defaultdict(set)
+    for label in {answer for pair in task.pairs for answer in pair.answers}:
+        ((first, *_),) = encoder.answer_tokens(prompt, [label])
+        begins[first].add(label)
+    return sum(
+        any(begins[token] - set(texts) for token in tokens)
+        for tokens, texts in zip(answers.first_tokens, answers.texts, strict=True)
+    )
 
 
 @dataclass(frozen=True)
