@@ -1,6 +1,6 @@
 """The plain way, to compare with: one full TransformerLens forward per prompt and edit."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -27,31 +27,34 @@ def hook_name(edit: Edit, n_layers: int) -> str:
 
 
 def plain_logprobs(
-    model: HookedModel, prompt: Prompt, edit: Edit | None = None, row: int = 0
+    model: HookedModel, prompt: Prompt, edit: Edit | Sequence[Edit] | None = None, row: int = 0
 ) -> Tensor:
-    """Log probabilities of the next token, by one unbatched forward with one hook."""
-    hooks = []
-    if edit is not None:
-        at = prompt.position(edit.position)
-        value = (edit.value if edit.value.ndim == 1 else edit.value[row]) * edit.scale
-
-        def write(activation: Tensor, hook: object) -> Tensor:
-            activation = activation.clone()
-            target = activation[0, at] if edit.head is None else activation[0, at, edit.head]
-            target.copy_(value if edit.mode == "replace" else target + value)
-            return activation
-
-        hooks = [(hook_name(edit, model.n_layers), write)]
+    """Log probabilities of the next token, by one unbatched forward with one hook per edit."""
+    edits = [] if edit is None else [edit] if isinstance(edit, Edit) else edit
+    hooks = [(hook_name(e, model.n_layers), _writer(prompt, e, row)) for e in edits]
     with torch.inference_mode():
         tokens = torch.tensor([prompt.tokens])
         logits = model.bridge.run_with_hooks(tokens, fwd_hooks=hooks)
     return logits[0, -1].float().log_softmax(dim=-1)
 
 
+def _writer(prompt: Prompt, edit: Edit, row: int) -> Callable[..., Tensor]:
+    at = prompt.position(edit.position)
+    value = (edit.value if edit.value.ndim == 1 else edit.value[row]) * edit.scale
+
+    def write(activation: Tensor, hook: object) -> Tensor:
+        activation = activation.clone()
+        target = activation[0, at] if edit.head is None else activation[0, at, edit.head]
+        target.copy_(value if edit.mode == "replace" else target + value)
+        return activation
+
+    return write
+
+
 def assert_same(
     model: HookedModel,
     prompts: Sequence[Prompt],
-    edits: Sequence[Edit],
+    edits: Sequence[Edit | Sequence[Edit]],
     tolerance: float = 1e-4,
 ) -> None:
     """Edited results equal the plain way's: log probabilities, ranks and top tokens."""

@@ -45,6 +45,34 @@ def test_edits_at_several_positions_in_one_call(tiny: HookedModel) -> None:
     assert_same(tiny, prompts, edits)
 
 
+def test_edits_applied_together(tiny: HookedModel) -> None:
+    """Any mix of sites, blocks and tokens in one branch, beside branches of one edit."""
+    prompts = random_prompts(tiny, LENGTHS)
+    singles = [e for p in (-1, -3) for e in some_edits(tiny, p, len(prompts))]
+    generator = torch.Generator().manual_seed(2)
+    together = []
+    for size in (2, 3, 5, 8):
+        for _ in range(4):
+            chosen = torch.randperm(len(singles), generator=generator)[:size].tolist()
+            # Hooks on one forward run in the order of the stream; so do ours.
+            together.append([singles[i] for i in sorted(chosen, key=lambda i: singles[i].position)])
+    assert_same(tiny, prompts, [*together, *singles[::5]])
+
+
+def test_a_branch_after_the_last_block(tiny: HookedModel) -> None:
+    """What stood there is read only where it is not replaced as a whole."""
+    prompts = random_prompts(tiny, LENGTHS)
+    one = torch.ones(tiny.d_model)
+    last = tiny.n_layers - 1
+    assert_same(tiny, prompts, [[Edit(last, one), Edit(last, one, mode="add", scale=0.5)]])
+    assert_same(tiny, prompts, [[Edit(last, one, position=-2), Edit(last, one, mode="add")]])
+
+
+def test_no_edits_to_apply_together(tiny_llama: HookedModel) -> None:
+    with pytest.raises(InputError, match="empty sequence of edits"):
+        tiny_llama.evaluate(random_prompts(tiny_llama, (6,)), [[]], [[1]])
+
+
 def test_prompts_as_long_as_what_was_rehearsed(tiny: HookedModel) -> None:
     """Tables of positions end at a multiple of 32; short and long suffixes share a batch."""
     fresh = HookedModel(tiny.bridge, "fresh")
@@ -186,7 +214,8 @@ def test_double_precision_is_double_all_the_way() -> None:
         resid = model.final_residuals([[p] for p in prompts])[:, 0, -1]
         logits = model.bridge(torch.tensor([prompts[0].tokens]))[0, -1].log_softmax(-1)
     ours = model.read(resid, [[1], [2]]).logprob
-    assert abs(ours[0, 0] - logits[1]) < 1e-10
+    # Transformers makes rotary tables in float32, whose last bit depends on the table's length.
+    assert abs(ours[0, 0] - logits[1]) < 1e-6
 
 
 def test_half_precision_runs() -> None:

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from itertools import takewhile
 from typing import Any, TypeVar
 
@@ -12,14 +11,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from icl_mech.model.batching import Budget, runs
+from icl_mech.model.branches import Branch, Tails, entering, writing
 from icl_mech.model.context import Prefill, advance, prefill
-from icl_mech.model.edits import HOOKS, PlacedEdit
 from icl_mech.model.readout import Readout, read
 from icl_mech.model.rehearsal import rehearse
 from icl_mech.model.trunk import Trunk
 
 Tokens = Sequence[int]
 Tick = Callable[[int], object]
+Pick = Callable[[Tensor, list[int]], Tensor]
 T = TypeVar("T")
 
 #: Tokens that run through a block at once: on a CPU enough for full speed and few enough for its
@@ -77,65 +77,86 @@ class Engine:
             return torch.stack(layers, dim=2)
 
         sizes = [max(n, sum(len(t) - n for t in g)) for n, g in zip(shared, groups, strict=True)]
-        return self._in_batches(sizes, run, torch.cat)
+        return self._in_batches(sizes, run, _join)
 
     @torch.no_grad()
-    def token_activations(
-        self, prompts: Sequence[Tokens], positions: Sequence[Sequence[int]], hook: str
-    ) -> Float[Tensor, "prompt position layer *shape"]:
-        """One hook's activation at chosen tokens of every prompt, at every block.
+    def observe(
+        self, prompts: Sequence[Tokens], picks: Sequence[tuple[str, Pick]]
+    ) -> tuple[Float[Tensor, "prompt layer *shape"], ...]:
+        """Run prompts once and keep, at every block, only what each pick takes from its hook.
 
         Args:
             prompts: token ids.
-            positions: for each prompt, the same number of token indices.
-            hook: the hook's name with a `{}` for the block, as in `"blocks.{}.attn.hook_z"`.
+            picks: a hook's name with a `{}` for the block, as in `"blocks.{}.attn.hook_z"`, and
+                what to keep of its activation: a function of the activation `[prompt, ...]` and
+                the indices of the prompts in it, whose result begins with those prompts.
         """
         rehearse(self.trunk, max(map(len, prompts)))
 
-        def run(rows: list[int]) -> Tensor:
-            wanted = self._tensor([list(positions[r]) for r in rows])
-            layers: list[Tensor] = []
+        def run(rows: list[int]) -> tuple[Tensor, ...]:
+            kept: list[list[Tensor]] = [[] for _ in picks]
 
-            def keep(activation: Tensor, hook: Any) -> None:
-                layers.append(activation[torch.arange(len(rows))[:, None], wanted].clone())
+            def keeper(pick: Pick, into: list[Tensor]) -> Callable[..., None]:
+                def keep(activation: Tensor, hook: Any) -> None:
+                    into.append(pick(activation, rows).clone())
 
-            names = [hook.format(layer) for layer in range(self.trunk.n_layers)]
-            with self.bridge.hooks(fwd_hooks=[(name, keep) for name in names]):
+                return keep
+
+            hooks = [
+                (name.format(layer), keeper(pick, into))
+                for (name, pick), into in zip(picks, kept, strict=True)
+                for layer in range(self.trunk.n_layers)
+            ]
+            with self.bridge.hooks(fwd_hooks=hooks):
                 longest = max(len(prompts[r]) for r in rows)
-                # Nothing of the stream is kept but what the hook picks.
+                # Nothing of the stream is kept but what the picks take.
                 self._prefill([prompts[r] for r in rows], start=longest, keys_only=False)
-            return torch.stack(layers, dim=2)
+            return tuple(torch.stack(layers, dim=1) for layers in kept)
 
-        return self._in_batches([len(t) for t in prompts], run, torch.cat)
+        def join(parts: list[tuple[Tensor, ...]], order: Tensor) -> tuple[Tensor, ...]:
+            return tuple(_join(list(part), order) for part in zip(*parts, strict=True))
+
+        return self._in_batches([len(t) for t in prompts], run, join)
+
+    def token_activations(
+        self, prompts: Sequence[Tokens], positions: Sequence[Sequence[int]], hook: str
+    ) -> Float[Tensor, "prompt layer position *shape"]:
+        """One hook's activation at chosen tokens of every prompt, at every block."""
+        return self.observe(prompts, [(hook, self.at_tokens(positions))])[0]
+
+    def at_tokens(self, positions: Sequence[Sequence[int]]) -> Pick:
+        """For `observe`: keep these tokens of each prompt (the same number for each)."""
+
+        def pick(activation: Tensor, rows: list[int]) -> Tensor:
+            wanted = self._tensor([list(positions[r]) for r in rows])
+            return activation[torch.arange(len(rows))[:, None], wanted]
+
+        return pick
 
     @torch.no_grad()
     def evaluate(
         self,
         prompts: Sequence[Tokens],
-        edits: Sequence[PlacedEdit],
+        branches: Sequence[Branch],
         targets: Int[Tensor, "prompt target"],
         tick: Tick = silent,
     ) -> Readout:
-        """Read the answer after each edit of each prompt: a `[prompt, edit]` readout.
+        """Read the answer in each branch of each prompt: a `[prompt, branch]` readout.
 
-        Only the edited token and what follows it are run, from the edited block on.
+        Only the first edited token and what follows it are run, from the first edited block on.
         """
         rehearse(self.trunk, max(map(len, prompts)))
-        first = min(min(e.positions) for e in edits)
+        first = min(min(branch.positions) for branch in branches)
         # What stands after the last block is needed only where an edit there leaves some of it.
         ends = tuple(len(t) - 1 for t in prompts)
-        reads_top = any(
-            e.entry(self.trunk.n_layers) == self.trunk.n_layers
-            and (e.edit.mode == "add" or e.positions != ends)
-            for e in edits
-        )
+        reads_top = any(b.entry == self.trunk.n_layers and not b.overwrites(ends) for b in branches)
 
         def run(rows: list[int]) -> Readout:
             start = self._prefill([prompts[r] for r in rows], start=first, keys_only=not reads_top)
             parts: list[Readout] = []
             order: list[int] = []
-            for chunk in self._chunks(prompts, rows, edits):
-                chosen = [edits[i] for i in chunk]
+            for chunk in self._chunks(prompts, rows, branches):
+                chosen = [branches[i] for i in chunk]
                 parts.append(self._edited(start, self._tensor(rows), chosen, targets[rows]))
                 order += chunk
                 tick(len(rows) * len(chunk))
@@ -143,7 +164,7 @@ class Engine:
             return readout.take(torch.tensor(order).argsort(), dim=1)
 
         targets = targets.to(self.trunk.device)
-        return self._in_batches([len(t) for t in prompts], run, Readout.cat)
+        return self._in_batches([len(t) for t in prompts], run, _join_readouts)
 
     @torch.no_grad()
     def read(
@@ -155,7 +176,7 @@ class Engine:
             ours = resid[rows].to(self.trunk.device, self.trunk.dtype)
             return read(self.bridge, ours, targets[rows].to(self.trunk.device))
 
-        return self._in_batches([1] * len(resid), run, Readout.cat)
+        return self._in_batches([1] * len(resid), run, _join_readouts)
 
     # --- how it is done ---------------------------------------------------------------------
 
@@ -163,87 +184,40 @@ class Engine:
         self,
         start: Prefill,
         rows: Int[Tensor, "prompt"],
-        edits: Sequence[PlacedEdit],
+        branches: Sequence[Branch],
         targets: Int[Tensor, "prompt target"],
     ) -> Readout:
-        """Run one branch per edit (all at the same token) and read each branch's last token."""
-        at = self._tensor(edits[0].positions)[rows]
-        ends = start.lengths - 1 - at
-        steps = torch.arange(int(ends.max()) + 1, device=at.device)
-        # Past a prompt's last token its branch repeats that token; nothing real sees the repeat.
-        real = torch.minimum(at[:, None] + steps, start.lengths[:, None] - 1)
-        columns = real - start.start
-        batch = torch.arange(len(at), device=at.device)[:, None]
-
-        entering: dict[int, list[Tensor]] = defaultdict(list)
-        hooks: dict[tuple[int, str], list[tuple[int, PlacedEdit]]] = defaultdict(list)
-        for index, placed in enumerate(edits):
-            entry = placed.entry(self.trunk.n_layers)
-            resid = placed.edit.site in ("resid_pre", "resid_post")
-            if entry < len(start.resid_pre):
-                branch = start.resid_pre[entry][batch, columns]
-            else:  # after the last block, replaced as a whole
-                branch = torch.zeros_like(start.resid_pre[0][batch, columns])
-            if resid:
-                branch[:, 0] = placed.written(rows, branch[:, 0])
-            else:
-                hooks[entry, placed.edit.site].append((index, placed))
-            entering[entry].append(branch)
-
-        positions = repeat(real, "p s -> p b s", b=len(edits))
-        with self._hooked(hooks, rows, len(steps)):
+        """Run branches that begin at the same token, and read each one's last token."""
+        tails = Tails.of(branches, rows, start.lengths)
+        groups: dict[int, list[Tensor]] = defaultdict(list)
+        for branch in branches:
+            groups[branch.entry].append(entering(branch, start, tails))
+        positions = repeat(tails.positions, "p s -> p b s", b=len(branches))
+        with writing(self.bridge, branches, tails):
             hidden = advance(
                 self.trunk,
-                start.context.before(at),
-                {layer: torch.stack(group, dim=1) for layer, group in sorted(entering.items())},
+                start.context.before(tails.first),
+                {layer: torch.stack(group, dim=1) for layer, group in sorted(groups.items())},
                 positions,
             )
-        last = _take(hidden, ends[:, None].expand(-1, len(edits)))
+        ends = start.lengths - 1 - tails.first
+        last = _take(hidden, ends[:, None].expand(-1, len(branches)))
         readout = read(
             self.bridge,
             last.flatten(0, 1),
-            repeat(targets, "p t -> (p b) t", b=len(edits)),
+            repeat(targets, "p t -> (p b) t", b=len(branches)),
         )
-        return readout.reshape(len(rows), len(edits))
-
-    def _hooked(
-        self,
-        hooks: dict[tuple[int, str], list[tuple[int, PlacedEdit]]],
-        rows: Int[Tensor, "prompt"],
-        n_tokens: int,
-    ) -> AbstractContextManager[Any]:
-        """The TransformerLens hooks that write the edits inside blocks."""
-
-        def writer(group: list[tuple[int, PlacedEdit]]) -> Callable[..., Tensor]:
-            def write(activation: Tensor, hook: Any) -> Tensor:
-                activation = activation.clone()
-                branches = activation.unflatten(1, (-1, n_tokens))
-                for index, placed in group:
-                    head = placed.edit.head
-                    token = branches[:, index, 0]
-                    target = token if head is None else token[:, head]
-                    target.copy_(placed.written(rows, target))
-                return activation
-
-            return write
-
-        if not hooks:  # looking up hook points takes longer than a small block
-            return nullcontext()
-        return self.bridge.hooks(
-            fwd_hooks=[
-                (HOOKS[site].format(layer), writer(group)) for (layer, site), group in hooks.items()
-            ]
-        )
+        return readout.reshape(len(rows), len(branches))
 
     def _chunks(
-        self, prompts: Sequence[Tokens], rows: list[int], edits: Sequence[PlacedEdit]
+        self, prompts: Sequence[Tokens], rows: list[int], branches: Sequence[Branch]
     ) -> Iterator[list[int]]:
-        """Edits that run together: at the same token, in the order of the blocks they enter."""
+        """Branches that run together: from the same token, in order of the blocks they enter."""
         groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for i, placed in enumerate(edits):
-            groups[tuple(placed.positions[r] for r in rows)].append(i)
+        for i, branch in enumerate(branches):
+            groups[tuple(branch.positions[r] for r in rows)].append(i)
         for positions, members in groups.items():
-            members.sort(key=lambda i: edits[i].entry(self.trunk.n_layers))
+            members.sort(key=lambda i: branches[i].entry)
             suffix = max(len(prompts[r]) - p for r, p in zip(rows, positions, strict=True))
             step = max(1, self.budget.tokens // (suffix * len(rows)))
             for i in range(0, len(members), step):
@@ -255,7 +229,10 @@ class Engine:
         return prefill(self.trunk, tokens, lengths, start, keys_only)
 
     def _in_batches(
-        self, sizes: list[int], run: Callable[[list[int]], T], join: Callable[[list[T]], T]
+        self,
+        sizes: list[int],
+        run: Callable[[list[int]], T],
+        join: Callable[[list[T], Int[Tensor, "row"]], T],
     ) -> T:
         """Run items of similar size together, as many as fit, and put them back in order."""
         order = sorted(range(len(sizes)), key=sizes.__getitem__)
@@ -271,13 +248,18 @@ class Engine:
                     raise
                 continue
             done += batch.stop
-        joined: Any = join(parts)
-        back = torch.tensor(order).argsort()
-        in_order: Any = joined.take(back) if isinstance(joined, Readout) else joined[back]
-        return in_order
+        return join(parts, torch.tensor(order).argsort())
 
     def _tensor(self, values: Any) -> Tensor:
         return torch.as_tensor(values, dtype=torch.long, device=self.trunk.device)
+
+
+def _join(parts: list[Tensor], order: Int[Tensor, "row"]) -> Tensor:
+    return torch.cat(parts)[order]
+
+
+def _join_readouts(parts: list[Readout], order: Int[Tensor, "row"]) -> Readout:
+    return Readout.cat(parts).take(order)
 
 
 def _common(sequences: Sequence[Tokens]) -> int:

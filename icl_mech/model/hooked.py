@@ -7,10 +7,12 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from icl_mech.errors import InputError, choose
+from icl_mech.model.branches import Branch
 from icl_mech.model.edits import HOOKS, SITES, Edit, Site, place
 from icl_mech.model.engine import Engine, Tick, silent
 from icl_mech.model.readout import Readout
@@ -122,7 +124,8 @@ class HookedModel:
         """
         positions = [[prompt.position(role) for role in roles] for prompt in prompts]
         hook = self._hook(site)
-        return self._engine.token_activations([p.tokens for p in prompts], positions, hook)
+        found = self._engine.token_activations([p.tokens for p in prompts], positions, hook)
+        return rearrange(found, "prompt layer role ... -> prompt role layer ...")
 
     def read(
         self, resid: Float[Tensor, "row d_model"], answers: Sequence[Sequence[int]]
@@ -133,7 +136,7 @@ class HookedModel:
     def evaluate(
         self,
         prompts: Sequence[Prompt],
-        edits: Sequence[Edit],
+        edits: Sequence[Edit | Sequence[Edit]],
         answers: Sequence[Sequence[int]],
         tick: Tick = silent,
     ) -> Readout:
@@ -141,7 +144,8 @@ class HookedModel:
 
         Args:
             prompts: what to run.
-            edits: each is applied alone, to every prompt.
+            edits: each is applied alone, to every prompt; a sequence of edits among them is
+                applied together, as one.
             answers: for each prompt, the token ids whose log probability and rank are read.
             tick: called with the number of (prompt, edit) cells just finished.
 
@@ -154,19 +158,24 @@ class HookedModel:
         """
         if not prompts or not edits:
             raise InputError("expected at least one prompt and one edit")
-        for edit in edits:
-            self._hook(edit.site)
-            self._check_width(edit)
-        lengths = [len(p) for p in prompts]
-        placed = [
-            place(
-                e, [p.position(e.position) for p in prompts], lengths, self.n_layers, self.n_heads
-            )
-            for e in edits
+        branches = [
+            self._branch([edit] if isinstance(edit, Edit) else edit, prompts) for edit in edits
         ]
         tokens = [p.tokens for p in prompts]
         targets = pad_targets(answers)
-        return self._engine.evaluate(tokens, placed, targets, tick)
+        return self._engine.evaluate(tokens, branches, targets, tick)
+
+    def _branch(self, edits: Sequence[Edit], prompts: Sequence[Prompt]) -> Branch:
+        if not edits:
+            raise InputError("an empty sequence of edits; expected at least one edit")
+        lengths = [len(p) for p in prompts]
+        placed = []
+        for edit in edits:
+            self._hook(edit.site)
+            self._check_width(edit)
+            positions = [p.position(edit.position) for p in prompts]
+            placed.append(place(edit, positions, lengths, self.n_layers, self.n_heads))
+        return Branch(tuple(placed), self.n_layers)
 
     def _hook(self, site: str) -> str:
         choose(site, SITES, "site")

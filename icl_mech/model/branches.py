@@ -1,0 +1,144 @@
+"""A branch: one copy of a prompt's tail with some edits in it, and how they get written."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from icl_mech.model.context import Prefill
+from icl_mech.model.edits import HOOKS, SITES, PlacedEdit
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Edits that are applied together; most branches have one.
+
+    Everything before the first edited token, and below the first edited block, is shared.
+    """
+
+    edits: tuple[PlacedEdit, ...]
+    n_layers: int
+
+    @cached_property
+    def positions(self) -> tuple[int, ...]:
+        """For each prompt, the first edited token."""
+        return tuple(map(min, zip(*(e.positions for e in self.edits), strict=True)))
+
+    @cached_property
+    def entry(self) -> int:
+        """The first block that the branch runs through; `n_layers` where it runs through none."""
+        return min(e.entry(self.n_layers) for e in self.edits)
+
+    def overwrites(self, ends: tuple[int, ...]) -> bool:
+        """Whether it replaces all that is read, so that nobody needs what stood there."""
+        above = self.entry == self.n_layers and self.positions == ends
+        return above and any(e.edit.mode == "replace" for e in self.edits)
+
+    def at_entry(self) -> list[PlacedEdit]:
+        """Edits of the residual stream that the branch enters with: written before any block."""
+        return sorted(
+            (
+                e
+                for e in self.edits
+                if e.entry(self.n_layers) == self.entry
+                and e.edit.site in ("resid_pre", "resid_post")
+            ),
+            # What follows block l - 1 comes before what precedes block l.
+            key=lambda e: e.edit.site == "resid_pre",
+        )
+
+    def inside(self) -> list[PlacedEdit]:
+        """All other edits, which TransformerLens hooks write on the way."""
+        direct = self.at_entry()
+        return sorted(
+            (e for e in self.edits if not any(e is d for d in direct)),
+            key=lambda e: (e.edit.layer % self.n_layers, SITES.index(e.edit.site)),
+        )
+
+
+@dataclass(frozen=True)
+class Tails:
+    """The tokens that a batch of branches runs: from the first edited token to the last.
+
+    Attributes:
+        rows: which prompts.
+        first: each prompt's first edited token.
+        positions: of every token; past a prompt's last token that token is repeated, which
+            nothing real sees.
+    """
+
+    rows: Int[Tensor, "prompt"]
+    first: Int[Tensor, "prompt"]
+    positions: Int[Tensor, "prompt token"]
+
+    @staticmethod
+    def of(branches: Sequence[Branch], rows: Tensor, lengths: Int[Tensor, "prompt"]) -> "Tails":
+        """The tails of branches that share their first edited token."""
+        first = torch.tensor(branches[0].positions, device=rows.device)[rows]
+        steps = torch.arange(int((lengths - first).max()), device=rows.device)
+        return Tails(rows, first, torch.minimum(first[:, None] + steps, lengths[:, None] - 1))
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens per branch, padding included."""
+        return self.positions.shape[1]
+
+    @property
+    def batch(self) -> Int[Tensor, "prompt"]:
+        """Indices of the prompts within the batch."""
+        return torch.arange(len(self.first), device=self.first.device)
+
+    def offset(self, placed: PlacedEdit) -> Int[Tensor, "prompt"]:
+        """Where in each tail an edit's token is."""
+        return torch.tensor(placed.positions, device=self.rows.device)[self.rows] - self.first
+
+
+def entering(branch: Branch, start: Prefill, tails: Tails) -> Float[Tensor, "prompt token d_model"]:
+    """The residual stream with which a branch enters its first block."""
+    columns = tails.positions - start.start
+    if branch.entry < len(start.resid_pre):
+        stream = start.resid_pre[branch.entry][tails.batch[:, None], columns]
+    else:  # after the last block, replaced as a whole
+        stream = torch.zeros_like(start.resid_pre[0][tails.batch[:, None], columns])
+    for placed in branch.at_entry():
+        here = tails.batch, tails.offset(placed)
+        stream[here] = placed.written(tails.rows, stream[here])
+    return stream
+
+
+def writing(bridge: Any, branches: Sequence[Branch], tails: Tails) -> AbstractContextManager[Any]:
+    """The TransformerLens hooks that write what the branches edit inside the blocks."""
+    groups: dict[tuple[int, str], list[tuple[int, PlacedEdit]]] = defaultdict(list)
+    for index, branch in enumerate(branches):
+        for placed in branch.inside():
+            layer = placed.edit.layer % branch.n_layers
+            groups[layer, placed.edit.site].append((index, placed))
+    if not groups:  # looking up hook points takes longer than a small block
+        return nullcontext()
+    return bridge.hooks(
+        fwd_hooks=[
+            (HOOKS[site].format(layer), _writer(group, tails))
+            for (layer, site), group in groups.items()
+        ]
+    )
+
+
+def _writer(group: list[tuple[int, PlacedEdit]], tails: Tails) -> Callable[..., Tensor]:
+    """A hook that writes a group of (branch, edit) at one site of one block."""
+
+    def write(activation: Tensor, hook: Any) -> Tensor:
+        activation = activation.clone()
+        by_branch = activation.unflatten(1, (-1, tails.n_tokens))
+        for index, placed in group:
+            head = () if placed.edit.head is None else (placed.edit.head,)
+            here = (tails.batch, index, tails.offset(placed), *head)
+            by_branch[here] = placed.written(tails.rows, by_branch[here])
+        return activation
+
+    return write
