@@ -15,6 +15,7 @@ from icl_mech.errors import InputError, choose
 from icl_mech.model.branches import Branch
 from icl_mech.model.edits import HOOKS, SITES, Edit, Site, place
 from icl_mech.model.engine import Engine, Tick, silent
+from icl_mech.model.head_reader import HeadReader
 from icl_mech.model.readout import Readout
 from icl_mech.prompts import Encoder, Prompt, Template, wants_leading_space
 
@@ -28,6 +29,7 @@ class HookedModel:
         bridge: the `TransformerBridge`, for everything that TransformerLens offers.
         name: what it was loaded as.
         n_layers, n_heads, d_model, d_head: its sizes.
+        heads: what attention heads look at and write (`HeadReader`).
     """
 
     def __init__(self, bridge: Any, name: str, batch_tokens: int | None = None) -> None:
@@ -38,6 +40,7 @@ class HookedModel:
         self.d_model: int = bridge.cfg.d_model
         self.d_head: int = bridge.cfg.d_head
         self._engine = Engine(bridge, batch_tokens)
+        self.heads = HeadReader(self._engine)
 
     def __repr__(self) -> str:
         return (

@@ -1,0 +1,208 @@
+"""What single heads write: into the residual stream, and straight to the logits.
+
+TransformerLens's `direct_logit_attribution` needs the model's weights folded (compatibility mode,
+which changes the bridge for everybody) and does not know norms that stand between attention and
+the residual stream (Gemma). Both are linear once their scale is fixed to what it was in the real
+run (the cached scale), which is all that is needed here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from einops import einsum
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from icl_mech.errors import ModelError
+from icl_mech.model.edits import HOOKS
+from icl_mech.model.engine import Engine, Tokens
+
+#: Of the largest part: by how much the parts of a logit difference may miss their sum.
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}
+TOLERANCE_HALF = 3e-2
+_POST_NORM = "ln1_post"
+
+
+@dataclass(frozen=True)
+class FrozenNorm:
+    """A normalisation whose scale is fixed: a linear map, and a constant.
+
+    Attributes:
+        gain: the learned factor, `[d_model]`.
+        scale: the divisor, one for each vector that was normalised.
+        centred: whether the mean is taken off first (LayerNorm; not RMSNorm).
+        shift: the learned constant that is added, if any.
+    """
+
+    gain: Float[Tensor, "d_model"]
+    scale: Float[Tensor, "*batch 1"]
+    centred: bool
+    shift: Float[Tensor, "d_model"] | None
+
+    @staticmethod
+    def of(norm: Any, scale: Float[Tensor, "*batch 1"]) -> "FrozenNorm":
+        """A bridge's norm, at the scale that its `hook_scale` showed."""
+        gain = 1 + norm.weight if norm.uses_weight_offset else norm.weight
+        shift = None if norm.uses_rms_norm else getattr(norm.original_component, "bias", None)
+        return FrozenNorm(gain.detach(), scale, not norm.uses_rms_norm, shift)
+
+    def apply(self, part: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
+        """What a part of the input becomes (the constant left out)."""
+        centred = part - part.mean(-1, keepdim=True) if self.centred else part
+        return centred * self.gain / self.scale
+
+    def pull(self, out: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
+        """The direction in the input whose dot product gives that of `out` in the output."""
+        weighed = out * self.gain / self.scale
+        return weighed - weighed.mean(-1, keepdim=True) if self.centred else weighed
+
+
+@dataclass(frozen=True)
+class DirectEffects:
+    """A logit difference in parts that add up to it.
+
+    Attributes:
+        heads: of every attention head.
+        mlps: of every MLP.
+        rest: embedding, output biases of attention, biases of norms and unembedding.
+        total: the model's logit difference (before a soft cap, where it has one).
+    """
+
+    heads: Float[Tensor, "prompt layer head"]
+    mlps: Float[Tensor, "prompt layer"]
+    rest: Float[Tensor, "prompt"]
+    total: Float[Tensor, "prompt"]
+
+
+@dataclass(frozen=True)
+class _Attention:
+    """One block's attention output as a map of its heads' outputs."""
+
+    w_o: Float[Tensor, "head d_head d_model"]
+    bias: Float[Tensor, "d_model"]
+    norm: FrozenNorm | None
+
+    def heads(self, z: Float[Tensor, "prompt head d_head"]) -> Float[Tensor, "prompt head d_model"]:
+        """What every head adds to the residual stream."""
+        written = einsum(z, self.w_o, "p h e, h e d -> p h d")
+        if self.norm is None:
+            return written
+        per_head = FrozenNorm(
+            self.norm.gain, self.norm.scale[:, None], self.norm.centred, self.norm.shift
+        )
+        return per_head.apply(written)
+
+    def constant(self) -> Float[Tensor, "d_model"] | Float[Tensor, "prompt d_model"]:
+        """What attention adds besides its heads."""
+        if self.norm is None:
+            return self.bias
+        bias = self.norm.apply(self.bias.expand(len(self.norm.scale), -1))
+        return bias if self.norm.shift is None else bias + self.norm.shift
+
+
+class Components:
+    """Reads the parts of the residual stream at one token of every prompt."""
+
+    def __init__(self, engine: Engine, prompts: Sequence[Tokens], positions: Sequence[int]) -> None:
+        self.bridge, self.trunk = engine.bridge, engine.trunk
+        at = engine.at_tokens([[p] for p in positions])
+        hooks = [HOOKS[site] for site in ("z", "mlp_out", "resid_pre", "resid_post")]
+        self.has_post_norm = f"blocks.0.{_POST_NORM}.hook_scale" in self.bridge.hook_dict
+        if self.has_post_norm:
+            hooks.append(f"blocks.{{}}.{_POST_NORM}.hook_scale")
+        found = engine.observe(prompts, [(hook, at) for hook in hooks])
+        self.z, self.mlp_out, resid_pre, resid_post, *scale = (f[:, :, 0] for f in found)
+        self.embedding, self.final = resid_pre[:, 0], resid_post[:, -1]
+        self.post_scale = scale[0] if scale else None
+
+    def _attention(self, layer: int) -> _Attention:
+        block = self.bridge.blocks[layer]
+        w_o = block.attn.W_O.detach()
+        b_o = getattr(block.attn, "b_O", None)
+        bias = torch.zeros_like(w_o[0, 0]) if b_o is None else b_o.detach()
+        norm = None
+        if self.post_scale is not None:
+            norm = FrozenNorm.of(getattr(block, _POST_NORM), self.post_scale[:, layer])
+        return _Attention(w_o, bias, norm)
+
+    @torch.no_grad()
+    def mean_heads(
+        self,
+    ) -> tuple[Float[Tensor, "layer head d_model"], Float[Tensor, "layer d_model"]]:
+        """What heads add to the residual stream, and what attention adds besides: means."""
+        heads, constants = [], []
+        for layer in range(self.trunk.n_layers):
+            attention = self._attention(layer)
+            heads.append(attention.heads(self.z[:, layer]).mean(dim=0))
+            constants.append(attention.constant().expand(len(self.z), -1).mean(dim=0))
+        return torch.stack(heads), torch.stack(constants)
+
+    @torch.no_grad()
+    def direct(
+        self,
+        answers: Int[Tensor, "prompt"],
+        rivals: Sequence[Sequence[int]],
+    ) -> DirectEffects:
+        """Parts of the logit of each answer minus the mean logit of its rivals.
+
+        Raises:
+            ModelError: where the parts do not add up, as in a model that scales what blocks add.
+        """
+        out, offset = self._unembedding(answers, rivals)
+        norm, constant = self._final_norm(out)
+        towards = norm.pull(out)
+        heads = []
+        rest = einsum(self.embedding, towards, "p d, p d -> p") + constant + offset
+        for layer in range(self.trunk.n_layers):
+            attention = self._attention(layer)
+            written = attention.heads(self.z[:, layer])
+            heads.append(einsum(written, towards, "p h d, p d -> p h"))
+            rest = rest + (attention.constant() * towards).sum(dim=-1)
+        mlps = einsum(self.mlp_out, towards, "p l d, p d -> p l")
+        normed = self.bridge.ln_final(self.final[None])[0]
+        total = einsum(normed, out, "p d, p d -> p") + offset
+        effects = DirectEffects(torch.stack(heads, dim=1), mlps, rest, total)
+        _check(effects)
+        return effects
+
+    def _unembedding(
+        self, answers: Int[Tensor, "prompt"], rivals: Sequence[Sequence[int]]
+    ) -> tuple[Float[Tensor, "prompt d_model"], Float[Tensor, "prompt"]]:
+        """The direction whose dot product is the logit difference, and the biases' part of it."""
+        w_u, b_u = self.bridge.unembed.W_U, self.bridge.unembed.b_U
+        device = w_u.device
+        answers = answers.to(device)
+        out, offset = w_u[:, answers].T.clone(), b_u[answers].clone()
+        for row, tokens in enumerate(rivals):
+            ids = torch.tensor(list(tokens), dtype=torch.long, device=device)
+            out[row] -= w_u[:, ids].mean(dim=1)
+            offset[row] -= b_u[ids].mean()
+        return out, offset
+
+    def _final_norm(
+        self, out: Float[Tensor, "prompt d_model"]
+    ) -> tuple[FrozenNorm, Float[Tensor, "prompt"]]:
+        """The final norm at the scale of this run, and what its constant gives."""
+        seen: list[Tensor] = []
+
+        def keep(scale: Tensor, hook: Any) -> None:
+            seen.append(scale.clone())
+
+        with self.bridge.hooks(fwd_hooks=[("ln_final.hook_scale", keep)]):
+            self.bridge.ln_final(self.final[None])
+        norm = FrozenNorm.of(self.bridge.ln_final, seen[0][0])
+        constant = out.new_zeros(len(out)) if norm.shift is None else out @ norm.shift
+        return norm, constant
+
+
+def _check(effects: DirectEffects) -> None:
+    parts = torch.cat([effects.heads.flatten(1), effects.mlps, effects.rest[:, None]], dim=1)
+    miss = (parts.sum(dim=1) - effects.total).abs()
+    allowed = TOLERANCE.get(parts.dtype, TOLERANCE_HALF) * (1 + parts.abs().amax(dim=1))
+    if not bool((miss <= allowed).all()):
+        raise ModelError(
+            f"heads, MLPs and the rest miss the logit difference by {float(miss.max()):.2g}; "
+            "expected blocks that add what they write to the residual stream, unscaled"
+        )

@@ -1,0 +1,79 @@
+"""How the answer's probability would change with every head's output: one backward pass."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens.tools.analysis.attribution_patching import cache_activation_and_gradient
+
+from icl_mech.errors import InputError
+from icl_mech.model.edits import HOOKS
+from icl_mech.model.engine import Tick, Tokens, silent
+
+
+class _LastLogits:
+    """A bridge that computes logits for the last token only, as a gradient tool needs them.
+
+    Logits of every token, and their gradients, are a hundred megabytes for one prompt of Gemma.
+    """
+
+    def __init__(self, bridge: Any) -> None:
+        self._bridge = bridge
+        self.cfg, self.hook_dict, self.hooks = bridge.cfg, bridge.hook_dict, bridge.hooks
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        return self._bridge(tokens, logits_to_keep=1)
+
+
+def head_gradients(
+    bridge: Any,
+    prompts: Sequence[Tokens],
+    answers: Sequence[int],
+    tick: Tick = silent,
+) -> tuple[Float[Tensor, "prompt layer head d_head"], Float[Tensor, "prompt layer head d_head"]]:
+    """Every head's output at the last token, and the gradient of p(answer) with respect to it.
+
+    Through TransformerLens's `cache_activation_and_gradient`; prompts of one length would run
+    together, but the unembedding of a large vocabulary leaves little to gain.
+
+    Raises:
+        InputError: where weights are quantised: gradients through them mean little or nothing.
+    """
+    refuse_quantised(bridge)
+    n_layers = bridge.cfg.n_layers
+    names = [HOOKS["z"].format(layer) for layer in range(n_layers)]
+    device = next(bridge.original_model.parameters()).device
+    outputs, gradients = [], []
+    for tokens, answer in zip(prompts, answers, strict=True):
+        with torch.inference_mode(False), torch.enable_grad():
+            cache = cache_activation_and_gradient(
+                _LastLogits(bridge),
+                torch.tensor([list(tokens)], device=device),
+                lambda logits, answer=answer: logits[0, -1].softmax(dim=-1)[answer],
+                # The backward pass ends at the first hook named: it has to lie before all heads.
+                names_filter=lambda name: name in ("hook_embed", *names),
+            )
+        outputs.append(torch.stack([cache.activations[name][0, -1] for name in names]))
+        gradients.append(torch.stack([_known(cache.gradients[name])[0, -1] for name in names]))
+        tick(1)
+    return torch.stack(outputs), torch.stack(gradients)
+
+
+def refuse_quantised(bridge: Any) -> None:
+    """Raise InputError where the bridge's weights are quantised."""
+    model = bridge.original_model
+    quantised = getattr(model, "is_quantized", False) or any(
+        not p.is_floating_point() for p in model.parameters()
+    )
+    if quantised:
+        raise InputError(
+            "attribution patching needs gradients, and this model's weights are quantised; "
+            "expected floating-point weights (the exact AIE needs no gradients)"
+        )
+
+
+def _known(gradient: Tensor | None) -> Tensor:
+    assert gradient is not None, "the gradient never reached this head"
+    return gradient

@@ -1,0 +1,95 @@
+"""`HookedModel.heads`: what attention heads look at, what they write, and their gradients."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from icl_mech.model.components import Components, DirectEffects
+from icl_mech.model.engine import Engine, Tick, silent
+from icl_mech.model.gradients import head_gradients, refuse_quantised
+from icl_mech.prompts import Prompt
+
+_PATTERN = "blocks.{}.attn.hook_pattern"
+PerHead = Float[Tensor, "prompt layer head d_head"]
+
+
+class HeadReader:
+    """Reads a model's attention heads."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def attention(self, prompts: Sequence[Prompt]) -> list[Float[Tensor, "layer head token"]]:
+        """What every head attends to from each prompt's last token (`hook_pattern`)."""
+        longest = max(map(len, prompts))
+
+        def last_row(pattern: Tensor, rows: list[int]) -> Tensor:
+            ends = torch.tensor([len(prompts[r]) - 1 for r in rows], device=pattern.device)
+            last = pattern[torch.arange(len(rows)), :, ends]
+            return torch.nn.functional.pad(last, (0, longest - last.shape[-1]))
+
+        (found,) = self._engine.observe([p.tokens for p in prompts], [(_PATTERN, last_row)])
+        return [row[..., : len(p)] for row, p in zip(found, prompts, strict=True)]
+
+    def attention_between(
+        self, prompts: Sequence[Prompt], queries: Int[Tensor, "pair"], keys: Int[Tensor, "pair"]
+    ) -> Float[Tensor, "prompt layer head"]:
+        """Attention from query tokens to key tokens, averaged over the pairs."""
+
+        def mean(pattern: Tensor, rows: list[int]) -> Tensor:
+            return pattern[:, :, queries, keys].mean(dim=-1)
+
+        return self._engine.observe([p.tokens for p in prompts], [(_PATTERN, mean)])[0]
+
+    def mean_outputs(
+        self, prompts: Sequence[Prompt], role: str | int = "final_arrow"
+    ) -> tuple[Float[Tensor, "layer head d_model"], Float[Tensor, "layer d_model"]]:
+        """What every head adds to the residual stream at a role's last token: means over prompts.
+
+        A head's output goes through its rows of W_O and, where a norm stands between attention
+        and the residual stream (Gemma), through that norm at the scale of each prompt's own run.
+
+        Returns:
+            The heads, and what attention adds besides them (its output bias): together they are
+            the mean of `hook_attn_out`.
+        """
+        return self._components(prompts, role).mean_heads()
+
+    def direct_effects(
+        self,
+        prompts: Sequence[Prompt],
+        answers: Sequence[int],
+        rivals: Sequence[Sequence[int]],
+    ) -> DirectEffects:
+        """Direct logit attribution of every head at the last token of each prompt.
+
+        The logit of the answer minus the mean logit of its rivals is a sum of dot products with
+        what heads, MLPs and biases add to the residual stream, once the norms on the way are
+        fixed at the scale that they had in this run (the cached scale).
+
+        Raises:
+            ModelError: where the parts do not add up to the logit difference.
+        """
+        return self._components(prompts, -1).direct(torch.tensor(answers), rivals)
+
+    def gradients(
+        self, prompts: Sequence[Prompt], answers: Sequence[int], tick: Tick = silent
+    ) -> tuple[PerHead, PerHead]:
+        """Every head's output (`hook_z`) at the last token, and d p(answer) / d output.
+
+        One forward and one backward pass per prompt, through TransformerLens.
+
+        Raises:
+            InputError: where the weights are quantised.
+        """
+        return head_gradients(self._engine.bridge, [p.tokens for p in prompts], answers, tick)
+
+    def refuse_quantised(self) -> None:
+        """Raise `InputError` now where `gradients` would."""
+        refuse_quantised(self._engine.bridge)
+
+    def _components(self, prompts: Sequence[Prompt], role: str | int) -> Components:
+        positions = [prompt.position(role) for prompt in prompts]
+        return Components(self._engine, [p.tokens for p in prompts], positions)
