@@ -7,9 +7,16 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from icl_mech.errors import IclMechError, InputError, ModelError
-    from icl_mech.heads import HeadAttribution, head_attribution
+    from icl_mech.heads import (
+        FunctionVectors,
+        HeadAblation,
+        HeadAttribution,
+        function_vectors,
+        head_ablation,
+        head_attribution,
+    )
     from icl_mech.model import Edit, HookedModel, load_model
-    from icl_mech.patch import LayerScan, layer_scan
+    from icl_mech.patch import LayerScan, PositionScan, layer_scan, patch_contrasts, patch_positions
     from icl_mech.results import Result, load_result
     from icl_mech.tasks import Task, list_tasks, load_task
 
@@ -20,27 +27,47 @@ __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "errors": ["IclMechError", "InputError", "ModelError"],
-        "heads": ["HeadAttribution", "head_attribution"],
+        "heads": [
+            "FunctionVectors",
+            "HeadAblation",
+            "HeadAttribution",
+            "function_vectors",
+            "head_ablation",
+            "head_attribution",
+        ],
         "model": ["Edit", "HookedModel", "load_model"],
-        "patch": ["LayerScan", "layer_scan"],
+        "patch": [
+            "LayerScan",
+            "PositionScan",
+            "layer_scan",
+            "patch_contrasts",
+            "patch_positions",
+        ],
         "results": ["Result", "load_result"],
         "tasks": ["Task", "list_tasks", "load_task"],
     },
 )
 __all__ = [
     "Edit",
+    "FunctionVectors",
+    "HeadAblation",
     "HeadAttribution",
     "HookedModel",
     "IclMechError",
     "InputError",
     "LayerScan",
     "ModelError",
+    "PositionScan",
     "Result",
     "Task",
+    "function_vectors",
+    "head_ablation",
     "head_attribution",
     "layer_scan",
     "list_tasks",
     "load_model",
     "load_result",
     "load_task",
+    "patch_contrasts",
+    "patch_positions",
 ]

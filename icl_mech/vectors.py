@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from icl_mech.errors import InputError
 from icl_mech.model import HookedModel
 from icl_mech.prompts import Encoder, Episode
 
@@ -31,6 +32,41 @@ def theta(
     query that is not the one asked later. Nothing is averaged across demonstration sets.
     """
     return residuals.mean(dim=1)
+
+
+def function_vector(
+    heads: Float[Tensor, "layer head d_model"],
+    bias: Float[Tensor, "layer d_model"],
+    chosen: Sequence[tuple[int, int]],
+) -> Float[Tensor, "d_model"]:
+    """Sum of what the chosen (layer, head)s add to the residual stream on average.
+
+    Todd et al. 2023 (arXiv 2310.15213), section 2.3; `heads` and `bias` as
+    `model.heads.mean_outputs` gives them. The output bias of a block with chosen heads counts
+    once, however many of its heads are chosen.
+
+    Raises:
+        InputError: where no head is chosen, one twice, or one that the model lacks.
+    """
+    n_layers, n_heads = heads.shape[:2]
+    check_heads(chosen, n_layers, n_heads)
+    total = torch.stack([heads[layer, head] for layer, head in chosen]).sum(dim=0)
+    return total + torch.stack([bias[layer] for layer in {layer for layer, _ in chosen}]).sum(dim=0)
+
+
+def check_heads(chosen: Sequence[tuple[int, int]], n_layers: int, n_heads: int) -> None:
+    """Raise InputError where no head is chosen, one twice, or one that the model lacks."""
+    if not chosen:
+        raise InputError("no heads; expected at least one (layer, head)")
+    if len(set(chosen)) < len(chosen):
+        twice = next(head for head in chosen if list(chosen).count(head) > 1)
+        raise InputError(f"head {twice[0]}.{twice[1]} is there twice; expected each head once")
+    for layer, head in chosen:
+        if not (0 <= layer < n_layers and 0 <= head < n_heads):
+            raise InputError(
+                f"the model has no head {layer}.{head}: expected layers 0 to {n_layers - 1} and "
+                f"heads 0 to {n_heads - 1}"
+            )
 
 
 def random_like(

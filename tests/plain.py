@@ -31,11 +31,28 @@ def plain_logprobs(
 ) -> Tensor:
     """Log probabilities of the next token, by one unbatched forward with one hook per edit."""
     edits = [] if edit is None else [edit] if isinstance(edit, Edit) else edit
-    hooks = [(hook_name(e, model.n_layers), _writer(prompt, e, row)) for e in edits]
+    hooks = [hook for e in edits for hook in _hooks(model, prompt, e, row)]
     with torch.inference_mode():
         tokens = torch.tensor([prompt.tokens])
         logits = model.bridge.run_with_hooks(tokens, fwd_hooks=hooks)
     return logits[0, -1].float().log_softmax(dim=-1)
+
+
+def _hooks(model: HookedModel, prompt: Prompt, edit: Edit, row: int) -> list[tuple[str, Callable]]:
+    """One hook that writes the edit; between attention and MLP, what attention adds is changed."""
+    write = _writer(prompt, edit, row)
+    if edit.site != "resid_mid":
+        return [(hook_name(edit, model.n_layers), write)]
+    block = f"blocks.{edit.layer % model.n_layers}"
+    seen: dict[str, Tensor] = {}
+
+    def remember(resid_pre: Tensor, hook: object) -> None:
+        seen["resid_pre"] = resid_pre
+
+    def between(attn_out: Tensor, hook: object) -> Tensor:
+        return write(seen["resid_pre"] + attn_out, hook) - seen["resid_pre"]
+
+    return [(f"{block}.hook_resid_pre", remember), (f"{block}.hook_attn_out", between)]
 
 
 def _writer(prompt: Prompt, edit: Edit, row: int) -> Callable[..., Tensor]:

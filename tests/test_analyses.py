@@ -10,7 +10,7 @@ from typing import Any
 import jupytext
 import pytest
 
-from icl_mech.patch import LayerScan
+from icl_mech.patch import LayerScan, PositionScan
 from icl_mech.reference import hendel2023
 from icl_mech.results import load_result
 
@@ -78,3 +78,32 @@ def test_every_curve_is_named_once_in_the_legend(figure2: Path) -> None:
     traces, _ = _plotly(figure2)
     named = [t["name"] for t in traces if t.get("showlegend", True)]
     assert len(named) == len(set(named)) == 5
+
+
+def test_position_scan(tmp_path: Path) -> None:
+    out = tmp_path / "scan.html"
+    command = [sys.executable, "analyses/position_scan.py", "--task", "country_capital"]
+    done = subprocess.run(
+        [*command, "--n-prompts", "2", "--n-shots", "2", "--out", str(out)],
+        cwd=ROOT,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "final arrow leads from layer" in done.stdout
+    for corruption, n_roles in (("labels", 8), ("query", 2)):
+        traces, layout = _plotly(tmp_path / f"scan-{corruption}.html")
+        scan = load_result(tmp_path / f"scan-{corruption}.nc")
+        assert isinstance(scan, PositionScan)
+        assert scan.provenance["corruption"] == corruption
+        assert scan.data.sizes["role"] == n_roles
+        assert (
+            "2 pairs of prompts; 2 shots; seed 0; corrupted: "
+            in layout["title"]["subtitle"]["text"]
+        )
+        assert [t["name"] for t in traces] == ["resid_pre, denoise", "resid_pre, noise"]
+        # What differs is held by the final arrow in the end.
+        for direction in scan.directions:
+            effect = scan.effect("country_capital", "resid_pre", direction)["value"]
+            assert float(effect.sel(role="final_arrow", layer=17)) == pytest.approx(1, abs=0.2)

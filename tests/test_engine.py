@@ -8,6 +8,7 @@ from tiny_models import tiny_bridge
 from icl_mech.errors import InputError, ModelError
 from icl_mech.model import SITES, Edit, HookedModel
 from icl_mech.model.batching import MemoryWarning, runs
+from icl_mech.model.edits import ORDER
 from icl_mech.prompts import Prompt
 
 LENGTHS = (9, 12, 5, 9)
@@ -55,8 +56,25 @@ def test_edits_applied_together(tiny: HookedModel) -> None:
         for _ in range(4):
             chosen = torch.randperm(len(singles), generator=generator)[:size].tolist()
             # Hooks on one forward run in the order of the stream; so do ours.
-            together.append([singles[i] for i in sorted(chosen, key=lambda i: singles[i].position)])
+            together.append(sorted((singles[i] for i in chosen), key=lambda e: ORDER.index(e.site)))
     assert_same(tiny, prompts, [*together, *singles[::5]])
+
+
+def test_between_attention_and_mlp_is_the_residual_stream(tiny: HookedModel) -> None:
+    """Adding there is adding to what attention adds; replacing leaves nothing from below."""
+    if "resid_mid" not in sites_of(tiny):
+        pytest.skip("attention and MLP run in parallel")
+    (prompt,) = random_prompts(tiny, (7,))
+    vector = torch.randn(tiny.d_model, generator=torch.Generator().manual_seed(0))
+    for layer in range(tiny.n_layers):
+        added = [Edit(layer, vector, site, -1, "add") for site in ("resid_mid", "attn_out")]
+        replaced = [
+            [Edit(layer, 3 * vector, "resid_pre", -1), Edit(layer, vector, "resid_mid", -1)],
+            [Edit(layer, vector, "resid_mid", -1)],
+        ]
+        logprob = tiny.evaluate([prompt], [*added, *replaced], [[1]]).logprob[0, :, 0]
+        torch.testing.assert_close(logprob[0], logprob[1], atol=1e-4, rtol=0)
+        torch.testing.assert_close(logprob[2], logprob[3], atol=1e-4, rtol=0)
 
 
 def test_a_branch_after_the_last_block(tiny: HookedModel) -> None:

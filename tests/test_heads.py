@@ -5,10 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_models import tiny_bridge
 
-from icl_mech import load_result
+from icl_mech import Edit, load_result
 from icl_mech.errors import InputError
 from icl_mech.heads import HeadAttribution, head_attribution
+from icl_mech.heads.attribution import mean_heads
+from icl_mech.heads.drawing import draw
 from icl_mech.model import HookedModel
 from icl_mech.prompts import draw_split, generator, shuffle_labels
 from icl_mech.tasks import load_task
@@ -55,12 +58,12 @@ def test_effects_equal_one_forward_per_head(gemma: HookedModel, result: HeadAttr
                         tokens, fwd_hooks=[(f"blocks.{layer}.attn.hook_z", write)]
                     )
                     after = logits[0, -1].softmax(-1)[answer]
-                    ours = result.data["effect"][0, i, layer, head]
+                    ours = result.data["aie"][0, i, layer, head]
                     assert abs(float(ours) - float(after - before)) < 1e-4
 
 
 def test_the_top_heads_are_the_largest_means(result: HeadAttribution) -> None:
-    means = result.data["effect"].sel(task="country_capital").mean("prompt").values
+    means = result.data["aie"].sel(task="country_capital").mean("prompt").values
     layer, head = np.unravel_index(means.argmax(), means.shape)
     first = result.top("country_capital", 1)[0]
     assert first[:2] == (layer, head)
@@ -77,9 +80,9 @@ def test_saved_loaded_and_drawn(result: HeadAttribution, tmp_path: Path) -> None
     assert isinstance(again, HeadAttribution)
     assert again.data.identical(result.data)
     figure = again.plot()
-    (heat,) = figure.data
-    assert np.array(heat.z).shape == (4, 18)
-    assert heat.zmin == -heat.zmax
+    assert [np.array(heat.z).shape for heat in figure.data] == [(4, 18)] * 3
+    scale = figure.layout.coloraxis
+    assert scale.cmin == -scale.cmax
     layer, head, _ = result.top("country_capital", 1)[0]
     assert any(a.text == f"{layer}.{head}" for a in figure.layout.annotations)
     assert len(result.to_frame()) == N_PROMPTS * 72
@@ -93,3 +96,73 @@ def test_a_model_that_cannot_do_the_task(tiny_llama: HookedModel) -> None:
 def test_one_shot_has_no_labels_to_shuffle(tiny_llama: HookedModel) -> None:
     with pytest.raises(InputError, match="n_shots is 1; expected at least 2"):
         head_attribution(tiny_llama, "to_upper", 2, 1, progress=False)
+
+
+def test_every_method_is_on_the_same_prompts(result: HeadAttribution) -> None:
+    assert result.methods == ["aie", "attribution", "direct"]
+    of_task = result.data.sel(task="country_capital")
+    parts = of_task["direct"].sum(("layer", "head")) + of_task["direct_mlp"].sum("layer")
+    miss = abs(parts + of_task["direct_rest"] - of_task["logit_difference"])
+    assert float(miss.max()) < 1e-3
+    assert float(abs(of_task["attention"].sum("role") - 1).max()) < 1e-4
+    frame = result.to_frame()
+    assert {"aie", "attribution", "direct"} <= set(frame.columns)
+
+
+def test_gradients_rank_heads_nearly_as_the_exact_effect(result: HeadAttribution) -> None:
+    assert result.agreement("country_capital").value > 0.7
+    misses = result.misses("country_capital", 3)
+    gaps = (misses["attribution"] - misses["aie"]).abs().tolist()
+    assert gaps == sorted(gaps, reverse=True)
+    means = result.data.sel(task="country_capital").mean("prompt")
+    assert gaps[0] == pytest.approx(float(abs(means["attribution"] - means["aie"]).max()))
+
+
+def test_attribution_patching_is_the_gradient_towards_the_mean(
+    gemma: HookedModel, result: HeadAttribution
+) -> None:
+    """Small steps from a head's own output to its mean change p(answer) at that rate."""
+    task = load_task("country_capital")
+    drawn = draw(gemma, task, N_PROMPTS, N_CLEAN, N_SHOTS, SEED, "{x}->{y}", None)
+    means = mean_heads(gemma, drawn.dev.clean)
+    own = gemma.capture(drawn.test.shuffled, ["final_arrow"], "z")[:, 0]
+    step = 0.02
+    heads = [(9, 3), (12, 2), (15, 1)]
+    edits = [
+        Edit(x, own[:, x, h] + s * (means[x, h] - own[:, x, h]), "z", "final_arrow", head=h)
+        for x, h in heads
+        for s in (-step, step)
+    ]
+    p = gemma.evaluate(drawn.test.shuffled, edits, [[a] for a in drawn.test.answers])
+    p = p.logprob[..., 0].exp().numpy().reshape(N_PROMPTS, len(heads), 2)
+    slopes = (p[..., 1] - p[..., 0]) / (2 * step)
+    for i, (layer, head) in enumerate(heads):
+        ours = result.data["attribution"].sel(layer=layer, head=head).values[0]
+        np.testing.assert_allclose(ours, slopes[:, i], atol=2e-3)
+
+
+def test_induction_heads_are_told_apart_from_the_others(result: HeadAttribution) -> None:
+    """Head 5.1 continues repeated tokens; head 9.3, the first by AIE on this model, does not."""
+    induction = result.data["induction"]
+    assert float(induction.sel(layer=5, head=1)) > 0.5
+    assert float(induction.sel(layer=9, head=3)) < 0.2
+
+
+def test_universal_heads_are_the_largest_mean_over_tasks(result: HeadAttribution) -> None:
+    assert result.universal(3) == [h[:2] for h in result.top("country_capital", 3)]
+    with pytest.raises(InputError, match="unknown task 'capital'.*country_capital"):
+        result.universal(3, ["capital"])
+    with pytest.raises(InputError, match="k is 100; expected 1 to 72"):
+        result.universal(100)
+
+
+def test_methods_can_be_left_out(tiny_llama: HookedModel) -> None:
+    with pytest.raises(InputError, match=r"unknown method 'gradient'.*attribution"):
+        head_attribution(tiny_llama, "to_upper", 2, 2, methods=["gradient"], progress=False)
+
+
+def test_gradients_of_quantised_weights_are_refused() -> None:
+    bridge = tiny_bridge("llama")
+    bridge.original_model.is_quantized = True
+    with pytest.raises(InputError, match="weights are quantised"):
+        head_attribution(HookedModel(bridge, "q"), "to_upper", 2, 2, progress=False)

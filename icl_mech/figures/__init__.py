@@ -1,16 +1,22 @@
 """Results -> plotly figures, and figures -> files. No statistics here: results bring their own."""
 
+from icl_mech.figures.ablation import ablation_figure
 from icl_mech.figures.export import check_target, export
+from icl_mech.figures.function_vectors import function_vector_figure
 from icl_mech.figures.heads import head_figure
 from icl_mech.figures.layer_scan import layer_scan_figure
+from icl_mech.figures.positions import position_figure
 from icl_mech.figures.style import COLOURS, FONT, GRID
 
 __all__ = [
     "COLOURS",
     "FONT",
     "GRID",
+    "ablation_figure",
     "check_target",
     "export",
+    "function_vector_figure",
     "head_figure",
     "layer_scan_figure",
+    "position_figure",
 ]

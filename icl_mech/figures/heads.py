@@ -1,4 +1,4 @@
-"""The figure of a head attribution: a map of layers x heads for every task."""
+"""The figure of a head attribution: maps of layers x heads, a panel per task and method."""
 
 from __future__ import annotations
 
@@ -14,70 +14,117 @@ if TYPE_CHECKING:
     from icl_mech.heads import HeadAttribution
 
 N_NAMED = 5
+NAMES = {
+    "aie": "AIE, exact",
+    "attribution": "attribution patching (gradient)",
+    "direct": "direct logit attribution",
+}
+UNITS = {
+    "aie": "change in<br>probability",
+    "attribution": "change in<br>probability",
+    "direct": "logits",
+}
+_GAP = 62
 
 
 def head_figure(result: HeadAttribution) -> go.Figure:
-    """AIE of every head, one map per task on one colour scale; the largest are named."""
-    tasks = result.tasks
-    layers = result.data["layer"].values.tolist()
-    heads = result.data["head"].values.tolist()
-    height, gap = 30 * len(heads) + 30, 75
-    total = height * len(tasks) + gap * (len(tasks) - 1)
+    """Mean effect of every head; one colour scale per method, the largest heads named."""
+    tasks, methods = result.tasks, result.methods
+    n_heads = result.data.sizes["head"]
+    n_named = min(N_NAMED, n_heads * result.data.sizes["layer"])
+    panels = [(task, method) for task in tasks for method in methods]
+    height = max(110, min(30 * n_heads, 420))
+    total = height * len(panels) + _GAP * (len(panels) - 1)
     figure = make_subplots(
-        rows=len(tasks),
+        rows=len(panels),
         cols=1,
-        subplot_titles=[escape(task) for task in tasks] if len(tasks) > 1 else None,
-        vertical_spacing=gap / total if len(tasks) > 1 else 0,
+        shared_xaxes=False,
+        subplot_titles=[f"{escape(task)}: {NAMES[method]}" for task, method in panels],
+        vertical_spacing=_GAP / total if len(panels) > 1 else 0,
     )
-    largest = float(abs(result.data["effect"].mean("prompt")).max()) or 1.0
-    for row, task in enumerate(tasks, 1):
-        estimates = result.estimates(task)
-        figure.add_trace(
-            go.Heatmap(
-                z=[[estimates[layer][head].value for layer in layers] for head in heads],
-                x=layers,
-                y=heads,
-                zmin=-largest,
-                zmax=largest,
-                colorscale="RdBu_r",
-                xgap=1,
-                ygap=1,
-                showscale=row == 1,
-                colorbar={"title": {"text": "AIE (change in<br>probability)"}, "thickness": 14},
-                customdata=[
-                    [[e.low, e.high, e.n] for e in (estimates[layer][head] for layer in layers)]
-                    for head in heads
-                ],
-                hovertemplate=(
-                    "<b>head %{x}.%{y}</b><br>AIE %{z:+.4f} [%{customdata[0]:+.4f}, "
-                    "%{customdata[1]:+.4f}]<br>n = %{customdata[2]} prompts<extra></extra>"
-                ),
-                name="",
-            ),
-            row=row,
-            col=1,
-        )
-        for layer, head, _ in result.top(task, N_NAMED):
+    for row, (task, method) in enumerate(panels, 1):
+        figure.add_trace(_map(result, task, method), row=row, col=1)
+        figure.data[-1].coloraxis = f"coloraxis{methods.index(method) + 1}"
+        for layer, head, _ in result.top(task, n_named, method):
             figure.add_annotation(
                 x=layer,
                 y=head,
                 text=f"{layer}.{head}",
                 showarrow=False,
-                font={"size": 12, "color": "#222222"},
+                font={"size": 11, "color": "#222222"},
                 bgcolor="rgba(255,255,255,0.7)",
+                borderpad=1,
                 row=row,
                 col=1,
             )
-    figure.update_yaxes(title_text="head", dtick=1 if len(heads) <= 16 else None)
-    figure.update_xaxes(dtick=1 if len(layers) <= 24 else None)
-    figure.update_xaxes(title_text="layer", row=len(tasks), col=1)
+    for index, method in enumerate(methods):
+        figure.update_layout({f"coloraxis{index + 1}": _scale(result, method, index, figure)})
+    figure.update_yaxes(title_text="head", dtick=1 if n_heads <= 16 else None)
+    figure.update_xaxes(dtick=1 if result.data.sizes["layer"] <= 24 else None)
+    figure.update_xaxes(title_text="layer", row=len(panels), col=1)
     p = result.provenance
     what = escape(tasks[0]) if len(tasks) == 1 else f"{len(tasks)} tasks"
     title(
         figure,
         f"Which heads write the task? {what}, {escape(p['model'])}",
-        f"average indirect effect over {result.data.sizes['prompt']} prompts with shuffled labels, "
-        f"{p['n_shots']} shots, seed {p['seed']}; the {N_NAMED} largest are named (layer.head)",
+        f"mean over {result.data.sizes['prompt']} prompts with shuffled labels, "
+        f"{p['n_shots']} shots, seed {p['seed']}; the {n_named} largest are named "
+        "(layer.head)",
     )
-    figure.update_layout(height=total + MARGIN["t"] + MARGIN["b"])
+    # The first panel's own title needs room below the subtitle.
+    top = MARGIN["t"] + 25
+    figure.update_layout(height=total + top + MARGIN["b"], margin={**MARGIN, "t": top})
     return figure
+
+
+def _map(result: HeadAttribution, task: str, method: str) -> go.Heatmap:
+    """One panel: mean effects, with what else is known of each head on hover."""
+    layers = result.data["layer"].values.tolist()
+    heads = result.data["head"].values.tolist()
+    estimates = result.estimates(task, method)
+    looks = result.data["attention"].sel(task=task).mean("prompt")
+    best = looks.argmax("role")
+    roles = looks["role"].values
+
+    def about(layer: int, head: int) -> list:
+        e, r = estimates[layer][head], int(best.sel(layer=layer, head=head))
+        share = float(looks.sel(layer=layer, head=head)[r])
+        induction = float(result.data["induction"].sel(layer=layer, head=head))
+        return [e.low, e.high, e.n, str(roles[r]), share, induction]
+
+    unit = UNITS[method].replace("<br>", " ")
+    return go.Heatmap(
+        z=[[estimates[layer][head].value for layer in layers] for head in heads],
+        x=layers,
+        y=heads,
+        xgap=1,
+        ygap=1,
+        customdata=[[about(layer, head) for layer in layers] for head in heads],
+        hovertemplate=(
+            f"<b>head %{{x}}.%{{y}}</b><br>{unit} %{{z:+.4f}} [%{{customdata[0]:+.4f}}, "
+            "%{customdata[1]:+.4f}], n = %{customdata[2]} prompts<br>"
+            "looks most at: %{customdata[3]} (%{customdata[4]:.0%})<br>"
+            "induction score %{customdata[5]:.2f}<extra></extra>"
+        ),
+        name="",
+    )
+
+
+def _scale(result: HeadAttribution, method: str, index: int, figure: go.Figure) -> dict:
+    """A method's colour scale, symmetric about 0, its bar beside the method's first panel."""
+    largest = float(abs(result.data[method].mean("prompt")).max()) or 1.0
+    low, high = figure.layout[f"yaxis{index + 1 if index else ''}"].domain
+    return {
+        "cmin": -largest,
+        "cmax": largest,
+        "colorscale": "RdBu_r",
+        "colorbar": {
+            "title": {"text": UNITS[method], "font": {"size": 12}},
+            "thickness": 12,
+            "len": high - low,
+            "y": (low + high) / 2,
+            "yanchor": "middle",
+            "nticks": 5,
+            "tickfont": {"size": 11},
+        },
+    }

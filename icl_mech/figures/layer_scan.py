@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from icl_mech.errors import choose
-from icl_mech.figures.style import COLOURS, GRID, MARGIN, title
+from icl_mech.figures.style import COLOURS, GRID, MARGIN, band, title
 
 if TYPE_CHECKING:
     from icl_mech.patch import LayerScan
@@ -73,18 +73,9 @@ def _curves(scan: LayerScan, task: str, score: str) -> list[go.Scatter]:
     layers = scan.data["layer"].values.tolist()
     theta = scan.curve(task, score=score)
     best = scan.best_layer(task, score)
-    traces = [
-        go.Scatter(
-            x=[*layers, *layers[::-1]],
-            y=[*(e.high for e in theta), *(e.low for e in reversed(theta))],
-            mode="lines",
-            fill="toself",
-            fillcolor="rgba(0,114,178,0.15)",
-            line={"width": 0},
-            hoverinfo="skip",
-            name="95 % Wilson interval",
-        )
-    ]
+    interval = band(layers, theta, "theta", "interval")
+    interval.update(name="95 % Wilson interval", showlegend=True)
+    traces = [interval]
     references = {
         "regular": (scan.reference(task, "regular", score), "dash"),
         "baseline": (scan.reference(task, "baseline", score), "dash"),

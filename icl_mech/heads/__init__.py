@@ -5,12 +5,31 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from icl_mech.heads.ablation import head_ablation
+    from icl_mech.heads.ablation_result import HeadAblation
     from icl_mech.heads.attribution import head_attribution
-    from icl_mech.heads.result import HeadAttribution
+    from icl_mech.heads.function_vectors import function_vectors
+    from icl_mech.heads.result import METHODS, HeadAttribution
+    from icl_mech.heads.vector_result import FunctionVectors
 
 # Loaded on first use: `python -m icl_mech.heads --help` does not wait for torch.
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
-    submod_attrs={"attribution": ["head_attribution"], "result": ["HeadAttribution"]},
+    submod_attrs={
+        "ablation": ["head_ablation"],
+        "ablation_result": ["HeadAblation"],
+        "attribution": ["head_attribution"],
+        "function_vectors": ["function_vectors"],
+        "result": ["METHODS", "HeadAttribution"],
+        "vector_result": ["FunctionVectors"],
+    },
 )
-__all__ = ["HeadAttribution", "head_attribution"]
+__all__ = [
+    "METHODS",
+    "FunctionVectors",
+    "HeadAblation",
+    "HeadAttribution",
+    "function_vectors",
+    "head_ablation",
+    "head_attribution",
+]

@@ -1,21 +1,48 @@
 """`python -m icl_mech.heads`: which attention heads carry the task?"""
 
 from dataclasses import dataclass
+from typing import Literal
+
+import tyro
 
 from icl_mech.cli import Flat, ModelOptions, OutputOptions, TaskOptions, deliver, load, run, target
+from icl_mech.errors import InputError
 from icl_mech.prompts import draw_split
+from icl_mech.results import Result
+from icl_mech.tasks import Task
+
+_DEFAULT = {"attribution": 25, "ablation": 50, "function_vectors": 50}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Average indirect effect of every attention head (Todd et al. 2023), as a map of heads."""
+    """Attention heads (Todd et al. 2023).
 
-    n_prompts: int = 25
-    """Prompts with shuffled labels, per task."""
+    By default a map of all heads by three methods: exact average indirect effect, attribution
+    patching, direct logit attribution. --ablation switches the top heads off together;
+    --function-vectors injects their mean output into prompts that do not show the task.
+    """
+
+    ablation: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Few-shot accuracy without the top k heads, and without k random ones."""
+    function_vectors: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Function vectors beside theta and controls, at every layer."""
+    n_prompts: int | None = None
+    """Test prompts per task: 25 for the map, 50 for the others."""
     n_shots: int = 10
     """Demonstrations per prompt."""
-    n_clean: int = 50
-    """Clean prompts over which a head's output is averaged."""
+    n_clean: int | None = None
+    """Other prompts: those over which outputs are averaged (50 for the map), or on which heads
+    are ranked and layers chosen (25)."""
+    off: Literal["other_tasks", "shuffled_labels", "zero"] = "other_tasks"
+    """--ablation: what stands in for a head's output, its mean over prompts of other tasks or over
+    prompts with shuffled labels, or nothing."""
+    n_heads: tuple[int, ...] = (1, 2, 5, 10)
+    """--function-vectors: heads in a vector; of several numbers the best on dev prompts."""
+    scale: tuple[float, ...] = (1.0, 2.0, 4.0)
+    """--function-vectors: factor on vectors that are added; of several the best on dev prompts."""
+    no_gradients: tyro.conf.FlagCreatePairsOff[bool] = False
+    """The map without attribution patching, as quantised models need it."""
     tasks: Flat[TaskOptions]
     models: Flat[ModelOptions]
     output: Flat[OutputOptions]
@@ -27,24 +54,70 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _main(options: Options) -> None:
+    if options.ablation and options.function_vectors:
+        raise InputError("--ablation and --function-vectors at once; expected one of them")
+    kind = (
+        "ablation"
+        if options.ablation
+        else "function_vectors"
+        if options.function_vectors
+        else "attribution"
+    )
+    n_prompts = _DEFAULT[kind] if options.n_prompts is None else options.n_prompts
+    n_other = options.n_clean or (50 if kind == "attribution" else 25)
     tasks = options.tasks.load()
-    for task in tasks:  # what the attribution would refuse, before a model is loaded
-        draw_split(task, options.n_prompts, options.n_clean, options.n_shots, 1, options.tasks.seed)
-    out = target(options.output, "heads", tasks, options.models.model)
-    model = load(options.models)
-    from icl_mech.heads import head_attribution
+    for task in tasks:  # what would be refused, before a model is loaded
+        draw_split(task, n_prompts, n_other, options.n_shots, 1, options.tasks.seed)
+    name = "heads" if kind == "attribution" else kind
+    out = target(options.output, name, tasks, options.models.model)
+    deliver(_result(options, kind, tasks, n_prompts, n_other), out, options.output)
 
-    result = head_attribution(
+
+def _result(options: Options, kind: str, tasks: list[Task], n_prompts: int, n_other: int) -> Result:
+    model = load(options.models)
+    from icl_mech.heads import METHODS, function_vectors, head_ablation, head_attribution
+
+    progress = not options.output.no_progress
+    seed, template = options.tasks.seed, options.tasks.template
+    if kind == "attribution":
+        methods = [m for m in METHODS if not (options.no_gradients and m == "attribution")]
+        return head_attribution(
+            model,
+            tasks,
+            n_prompts,
+            options.n_shots,
+            seed,
+            n_clean=n_other,
+            methods=methods,
+            template=template,
+            progress=progress,
+        )
+    if kind == "ablation":
+        return head_ablation(
+            model,
+            tasks,
+            None,
+            n_prompts,
+            options.n_shots,
+            seed,
+            off=options.off,
+            n_dev=n_other,
+            template=template,
+            progress=progress,
+        )
+    return function_vectors(
         model,
         tasks,
-        n_prompts=options.n_prompts,
-        n_shots=options.n_shots,
-        n_clean=options.n_clean,
-        seed=options.tasks.seed,
-        template=options.tasks.template,
-        progress=not options.output.no_progress,
+        None,
+        n_prompts,
+        options.n_shots,
+        seed,
+        n_heads=options.n_heads,
+        scale=options.scale,
+        n_dev=n_other,
+        template=template,
+        progress=progress,
     )
-    deliver(result, out, options.output)
 
 
 if __name__ == "__main__":

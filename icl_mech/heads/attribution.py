@@ -1,26 +1,21 @@
-"""Average indirect effect of every attention head (Todd et al. 2023, section 2.3)."""
+"""Which attention heads carry the task? Three methods, on the same prompts."""
 
 import sys
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from icl_mech.errors import InputError
-from icl_mech.heads.result import HeadAttribution
-from icl_mech.model import Edit, HookedModel
-from icl_mech.prompts import (
-    DEFAULT_TEMPLATE,
-    Encoder,
-    Episode,
-    Prompt,
-    draw_split,
-    generator,
-    shuffle_labels,
-)
+from icl_mech.errors import InputError, choose
+from icl_mech.heads.drawing import Drawn, Prompts, draw
+from icl_mech.heads.looking import ROLES, attention_by_role, induction_scores
+from icl_mech.heads.result import METHODS, HeadAttribution
+from icl_mech.model import Edit, HookedModel, Readout
+from icl_mech.prompts import DEFAULT_TEMPLATE, Prompt
 from icl_mech.tasks import Task, load_tasks
 
 
@@ -32,17 +27,25 @@ def head_attribution(
     seed: int = 0,
     *,
     n_clean: int = 50,
+    methods: Sequence[str] = METHODS,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
     progress: bool = True,
 ) -> HeadAttribution:
-    """Exact AIE of every head, on prompts whose labels are shuffled.
+    """What every head does for the answer, on prompts whose labels are shuffled.
 
-    Todd et al. 2023 (arXiv 2310.15213, section 2.3): at the last token of a few-shot prompt with
-    shuffled labels, replace one head's output (`hook_z`) by its mean over clean prompts of the
-    task. The head's effect on a prompt is the change in the probability of the answer's first
-    token; AIE is its mean over prompts. The clean prompts ask other queries than the shuffled
-    ones, and neither are among the demonstrations.
+    - `"aie"`: average indirect effect, exact (Todd et al. 2023, arXiv 2310.15213, section 2.3).
+      At the last token of a few-shot prompt with shuffled labels, replace one head's output
+      (`hook_z`) by its mean over clean prompts of the task; the change in the probability of the
+      answer's first token, averaged over prompts.
+    - `"attribution"`: attribution patching, its first-order estimate: (mean - own output) times
+      the gradient of the probability. Same sign, same units, one backward pass.
+    - `"direct"`: direct logit attribution: what the head's own output, as it is on the shuffled
+      prompt, adds to the logit of the answer minus the mean logit of the other labels shown.
+
+    Beside them, what the head attends to from the last token, by role, and its prefix-matching
+    (induction) score on repeated random tokens. The clean prompts ask other queries than the
+    shuffled ones, and neither are among the demonstrations.
 
     Args:
         model: from `load_model`.
@@ -51,20 +54,26 @@ def head_attribution(
         n_shots: demonstrations per prompt.
         seed: of every random draw.
         n_clean: clean prompts over which a head's output is averaged.
+        methods: which of the three.
         template: how a pair is written; holds `{x}` and `{y}`.
         leading_space: write words with a space before them; by default whichever way the
             tokenizer needs fewer tokens.
         progress: show a progress bar.
 
     Raises:
-        InputError: where a task or count cannot work, or the model never answers the clean
-            prompts right: there is nothing to attribute.
+        InputError: where a task or count cannot work, the model never answers the clean prompts
+            right (there is nothing to attribute), or its weights are quantised and gradients
+            were asked for.
         ModelError: where the model returns numbers that are not finite.
     """
-    if n_shots < 2:
-        raise InputError(f"n_shots is {n_shots}; expected at least 2 (labels are shuffled)")
     tasks = load_tasks(task)
-    splits = [draw_split(t, n_prompts, n_clean, n_shots, 1, seed) for t in tasks]
+    for method in methods:
+        choose(method, METHODS, "method")
+    if "attribution" in methods:
+        model.heads.refuse_quantised()
+    drawn = [
+        draw(model, t, n_prompts, n_clean, n_shots, seed, template, leading_space) for t in tasks
+    ]
     heads = model.n_layers * model.n_heads
     with tqdm(
         total=n_prompts * heads * len(tasks),
@@ -74,15 +83,16 @@ def head_attribution(
         leave=False,
     ) as bar:
         parts = []
-        for t, split in zip(tasks, splits, strict=True):
-            bar.set_description(t.name)
-            encoder = model.encoder(template, [pair.y for pair in t.pairs], leading_space)
-            rng = generator(seed, t.name, "shuffled")
-            parts.append(_attribute(model, t, encoder, split.dev, split.test, rng, bar))
+        for d in drawn:
+            bar.set_description(d.task.name)
+            parts.append(_attribute(model, d, methods, bar))
     data = xr.concat(parts, dim=xr.DataArray([t.name for t in tasks], dims="task", name="task"))
+    induction = induction_scores(model, seed)
+    data["induction"] = (("layer", "head"), induction, {"units": "attention"})
     provenance = {
         "method": "head_attribution: AIE (Todd et al. 2023, arXiv 2310.15213)",
         **model.provenance(),
+        "methods": list(methods),
         "n_prompts": n_prompts,
         "n_shots": n_shots,
         "n_clean": n_clean,
@@ -94,50 +104,54 @@ def head_attribution(
     return HeadAttribution(data, provenance)
 
 
-def _attribute(
-    model: HookedModel,
-    task: Task,
-    encoder: Encoder,
-    clean: Sequence[Episode],
-    test: Sequence[Episode],
-    rng: np.random.Generator,
-    bar: tqdm,
-) -> xr.Dataset:
+def _attribute(model: HookedModel, drawn: Drawn, methods: Sequence[str], bar: tqdm) -> xr.Dataset:
     """One task: mean outputs from clean prompts, effects on prompts with shuffled labels."""
-    clean_prompts = [encoder.encode(e.demonstrations, e.query.x) for e in clean]
-    means = mean_heads(model, clean_prompts)
-    right_labels = [encoder.encode(e.demonstrations, e.query.x) for e in test]
-    shuffled = [encoder.encode(shuffle_labels(e.demonstrations, rng), e.query.x) for e in test]
-    answers = [
-        [encoder.answer_tokens(prompt, [e.query.y])[0][0]]
-        for prompt, e in zip(shuffled, test, strict=True)
-    ]
-    before = _probability(model, shuffled, answers)
-    with_labels = _probability(model, right_labels, answers)
-    if not with_labels[1].any():
-        raise InputError(
-            f"task {task.name!r}: the model answers none of {len(test)} few-shot prompts right, so "
-            "there is nothing to attribute; expected a task that it can do in context"
-        )
-    edits = [
-        Edit(layer, means[layer, head], "z", "final_arrow", head=head)
-        for layer in range(model.n_layers)
-        for head in range(model.n_heads)
-    ]
-    readout = model.evaluate(shuffled, edits, answers, bar.update)
-    after = readout.logprob[..., 0].exp().reshape(len(test), model.n_layers, model.n_heads)
-    effect = after.cpu().numpy() - before[0][:, None, None]
+    test = drawn.test
+    targets = [[token] for token in test.answers]
+    right = _plain(model, test.clean, targets)
+    refuse_failure(drawn.task, right)
+    before = _probability(_plain(model, test.shuffled, targets))
+    means = mean_heads(model, drawn.dev.clean)
+    per_head = ("prompt", "layer", "head")
+    found: dict[str, tuple] = {}
+    if "aie" in methods:
+        after = _probability(patch_heads(model, test.shuffled, means, targets, bar))
+        effect = after.reshape(len(before), model.n_layers, model.n_heads)
+        found["aie"] = (per_head, effect - before[:, None, None], {"units": "probability"})
+    if "attribution" in methods:
+        z, gradient = model.heads.gradients(test.shuffled, test.answers)
+        estimate = ((means - z) * gradient).sum(dim=-1)
+        found["attribution"] = (per_head, estimate.cpu().numpy(), {"units": "probability"})
+    if "direct" in methods:
+        found |= _direct(model, test)
+    attention = attention_by_role(model, test.shuffled)
     return xr.Dataset(
         {
-            "effect": (("prompt", "layer", "head"), effect, {"units": "probability"}),
-            "shuffled_probability": ("prompt", before[0], {"units": "probability"}),
-            "clean_probability": ("prompt", with_labels[0], {"units": "probability"}),
-            "clean_right": ("prompt", with_labels[1]),
-            "query": ("prompt", [e.query.x for e in test]),
-            "answer": ("prompt", [e.query.y for e in test]),
+            **found,
+            "attention": ((*per_head, "role"), attention, {"units": "attention"}),
+            "shuffled_probability": ("prompt", before, {"units": "probability"}),
+            "clean_probability": ("prompt", _probability(right), {"units": "probability"}),
+            "clean_right": ("prompt", _is_right(right)),
+            "query": ("prompt", [e.query.x for e in test.episodes]),
+            "answer": ("prompt", [e.query.y for e in test.episodes]),
         },
-        coords={"layer": np.arange(model.n_layers), "head": np.arange(model.n_heads)},
+        coords={
+            "layer": np.arange(model.n_layers),
+            "head": np.arange(model.n_heads),
+            "role": list(ROLES),
+        },
     )
+
+
+def _direct(model: HookedModel, test: Prompts) -> dict[str, tuple]:
+    effects = model.heads.direct_effects(test.shuffled, test.answers, test.rivals)
+    units = {"units": "logits"}
+    return {
+        "direct": (("prompt", "layer", "head"), effects.heads.cpu().numpy(), units),
+        "direct_mlp": (("prompt", "layer"), effects.mlps.cpu().numpy(), units),
+        "direct_rest": ("prompt", effects.rest.cpu().numpy(), units),
+        "logit_difference": ("prompt", effects.total.cpu().numpy(), units),
+    }
 
 
 def mean_heads(model: HookedModel, prompts: Sequence[Prompt]) -> Float[Tensor, "layer head d_head"]:
@@ -145,11 +159,53 @@ def mean_heads(model: HookedModel, prompts: Sequence[Prompt]) -> Float[Tensor, "
     return model.capture(prompts, ["final_arrow"], site="z")[:, 0].mean(dim=0)
 
 
-def _probability(
-    model: HookedModel, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Probability of each prompt's answer, and whether it is the most probable token."""
+def patch_heads(
+    model: HookedModel,
+    prompts: Sequence[Prompt],
+    means: Float[Tensor, "layer head d_head"],
+    targets: Sequence[Sequence[int]],
+    bar: tqdm,
+) -> Readout:
+    """Each head's output at the final arrow replaced by its mean: `[prompt, layer x head]`."""
+    edits = [
+        Edit(layer, means[layer, head], "z", "final_arrow", head=head)
+        for layer in range(model.n_layers)
+        for head in range(model.n_heads)
+    ]
+    return model.evaluate(prompts, edits, targets, bar.update)
+
+
+def average_indirect_effects(
+    model: HookedModel, prompts: Prompts, bar: tqdm
+) -> Float[np.ndarray, "layer head"]:
+    """AIE of every head, means and effects from the same prompts (to choose heads by)."""
+    targets = [[token] for token in prompts.answers]
+    before = _probability(_plain(model, prompts.shuffled, targets))
+    means = mean_heads(model, prompts.clean)
+    after = _probability(patch_heads(model, prompts.shuffled, means, targets, bar))
+    effect = (after - before[:, None]).mean(axis=0)
+    return effect.reshape(model.n_layers, model.n_heads)
+
+
+def refuse_failure(task: Task, clean: Readout) -> None:
+    """Raise InputError where the model answers no clean prompt right."""
+    if not _is_right(clean).any():
+        raise InputError(
+            f"task {task.name!r}: the model answers none of {len(clean.top)} few-shot prompts "
+            "right, so there is nothing to attribute; expected a task that it can do in context"
+        )
+
+
+def _plain(
+    model: HookedModel, prompts: Sequence[Prompt], targets: Sequence[Sequence[int]]
+) -> Readout:
     resid = model.final_residuals([[prompt] for prompt in prompts])[:, 0, -1]
-    readout = model.read(resid, answers)
-    right = readout.rank[:, 0] == 0
-    return readout.logprob[:, 0].exp().cpu().numpy(), right.cpu().numpy()
+    return model.read(resid, targets)
+
+
+def _probability(readout: Readout) -> Float[np.ndarray, "prompt *rest"]:
+    return torch.exp(readout.logprob[..., 0]).cpu().numpy()
+
+
+def _is_right(readout: Readout) -> np.ndarray:
+    return (readout.rank[..., 0] == 0).cpu().numpy()

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from icl_mech.model.context import Prefill
-from icl_mech.model.edits import HOOKS, SITES, PlacedEdit
+from icl_mech.model.edits import HOOKS, ORDER, PlacedEdit
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Branch:
         direct = self.at_entry()
         return sorted(
             (e for e in self.edits if not any(e is d for d in direct)),
-            key=lambda e: (e.edit.layer % self.n_layers, SITES.index(e.edit.site)),
+            key=lambda e: (e.edit.layer % self.n_layers, ORDER.index(e.edit.site)),
         )
 
 
@@ -121,12 +121,13 @@ def writing(bridge: Any, branches: Sequence[Branch], tails: Tails) -> AbstractCo
             groups[layer, placed.edit.site].append((index, placed))
     if not groups:  # looking up hook points takes longer than a small block
         return nullcontext()
-    return bridge.hooks(
-        fwd_hooks=[
-            (HOOKS[site].format(layer), _writer(group, tails))
-            for (layer, site), group in groups.items()
-        ]
-    )
+    hooks: list[tuple[str, Callable[..., Tensor | None]]] = []
+    for (layer, site), group in sorted(groups.items(), key=lambda g: ORDER.index(g[0][1])):
+        if site == "resid_mid":
+            hooks += _between(layer, group, tails)
+        else:
+            hooks.append((HOOKS[site].format(layer), _writer(group, tails)))
+    return bridge.hooks(fwd_hooks=hooks)
 
 
 def _writer(group: list[tuple[int, PlacedEdit]], tails: Tails) -> Callable[..., Tensor]:
@@ -142,3 +143,27 @@ def _writer(group: list[tuple[int, PlacedEdit]], tails: Tails) -> Callable[..., 
         return activation
 
     return write
+
+
+def _between(
+    layer: int, group: list[tuple[int, PlacedEdit]], tails: Tails
+) -> list[tuple[str, Callable[..., Tensor | None]]]:
+    """Hooks that write the residual stream between attention and MLP.
+
+    What a bridge calls `hook_resid_mid` is the input of the norm before the MLP: an edit there
+    never reaches the stream. What attention adds to the stream does, and the rest is known.
+    """
+    entered: list[Tensor] = []
+    write = _writer(group, tails)
+
+    def remember(resid_pre: Tensor, hook: Any) -> None:
+        entered[:] = [resid_pre]
+
+    def edit(attn_out: Tensor, hook: Any) -> Tensor:
+        (resid_pre,) = entered
+        # Only edited tokens change: elsewhere the sum and the difference would round.
+        resid_mid = resid_pre + attn_out
+        edited = write(resid_mid, hook)
+        return torch.where(edited == resid_mid, attn_out, edited - resid_pre)
+
+    return [(HOOKS["resid_pre"].format(layer), remember), (HOOKS["attn_out"].format(layer), edit)]

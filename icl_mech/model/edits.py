@@ -13,6 +13,8 @@ Site = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z
 Mode = Literal["replace", "add"]
 
 SITES: tuple[str, ...] = get_args(Site)
+#: The order in which the stream passes them inside a block.
+ORDER = ("resid_pre", "z", "attn_out", "resid_mid", "mlp_out", "resid_post")
 #: TransformerLens's name of every site's hook, with a `{}` for the block.
 HOOKS = {site: f"blocks.{{}}.hook_{site}" for site in SITES} | {"z": "blocks.{}.attn.hook_z"}
 

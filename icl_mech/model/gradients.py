@@ -1,6 +1,6 @@
 """How the answer's probability would change with every head's output: one backward pass."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -31,9 +31,12 @@ def head_gradients(
     bridge: Any,
     prompts: Sequence[Tokens],
     answers: Sequence[int],
+    rivals: Sequence[Sequence[int]] | None = None,
     tick: Tick = silent,
 ) -> tuple[Float[Tensor, "prompt layer head d_head"], Float[Tensor, "prompt layer head d_head"]]:
-    """Every head's output at the last token, and the gradient of p(answer) with respect to it.
+    """Every head's output at the last token, and a gradient with respect to it.
+
+    The gradient is that of p(answer), or, with rivals, of the answer's logit minus their mean.
 
     Through TransformerLens's `cache_activation_and_gradient`; prompts of one length would run
     together, but the unembedding of a large vocabulary leaves little to gain.
@@ -46,12 +49,13 @@ def head_gradients(
     names = [HOOKS["z"].format(layer) for layer in range(n_layers)]
     device = next(bridge.original_model.parameters()).device
     outputs, gradients = [], []
-    for tokens, answer in zip(prompts, answers, strict=True):
+    for row, tokens in enumerate(prompts):
+        metric = _metric(answers[row], None if rivals is None else rivals[row])
         with torch.inference_mode(False), torch.enable_grad():
             cache = cache_activation_and_gradient(
                 _LastLogits(bridge),
                 torch.tensor([list(tokens)], device=device),
-                lambda logits, answer=answer: logits[0, -1].softmax(dim=-1)[answer],
+                metric,
                 # The backward pass ends at the first hook named: it has to lie before all heads.
                 names_filter=lambda name: name in ("hook_embed", *names),
             )
@@ -59,6 +63,16 @@ def head_gradients(
         gradients.append(torch.stack([_known(cache.gradients[name])[0, -1] for name in names]))
         tick(1)
     return torch.stack(outputs), torch.stack(gradients)
+
+
+def _metric(answer: int, rivals: Sequence[int] | None) -> Callable[[Tensor], Tensor]:
+    def metric(logits: Tensor) -> Tensor:
+        last = logits[0, -1]
+        if rivals is None:
+            return last.softmax(dim=-1)[answer]
+        return last[answer] - last[list(rivals)].mean()
+
+    return metric
 
 
 def refuse_quantised(bridge: Any) -> None:

@@ -75,16 +75,22 @@ class HeadReader:
         return self._components(prompts, -1).direct(torch.tensor(answers), rivals)
 
     def gradients(
-        self, prompts: Sequence[Prompt], answers: Sequence[int], tick: Tick = silent
+        self,
+        prompts: Sequence[Prompt],
+        answers: Sequence[int],
+        rivals: Sequence[Sequence[int]] | None = None,
+        tick: Tick = silent,
     ) -> tuple[PerHead, PerHead]:
-        """Every head's output (`hook_z`) at the last token, and d p(answer) / d output.
+        """Every head's output (`hook_z`) at the last token, and a gradient with respect to it.
 
+        The gradient of p(answer), or, with rivals, of the answer's logit minus their mean logit.
         One forward and one backward pass per prompt, through TransformerLens.
 
         Raises:
             InputError: where the weights are quantised.
         """
-        return head_gradients(self._engine.bridge, [p.tokens for p in prompts], answers, tick)
+        tokens = [p.tokens for p in prompts]
+        return head_gradients(self._engine.bridge, tokens, answers, rivals, tick)
 
     def refuse_quantised(self) -> None:
         """Raise `InputError` now where `gradients` would."""

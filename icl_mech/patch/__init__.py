@@ -1,10 +1,13 @@
-"""Activation patching: at which layer does a task vector work?"""
+"""Activation patching: where does a task vector work, and where does a prompt hold the task?"""
 
 from typing import TYPE_CHECKING
 
 import lazy_loader
 
 if TYPE_CHECKING:
+    from icl_mech.patch.contrasts import CORRUPTIONS, Contrast
+    from icl_mech.patch.position_result import DIRECTIONS, PositionScan
+    from icl_mech.patch.positions import patch_contrasts, patch_positions
     from icl_mech.patch.result import REFERENCES, VECTORS, LayerScan
     from icl_mech.patch.scan import layer_scan
     from icl_mech.patch.scores import SCORES
@@ -13,9 +16,24 @@ if TYPE_CHECKING:
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "contrasts": ["CORRUPTIONS", "Contrast"],
+        "position_result": ["DIRECTIONS", "PositionScan"],
+        "positions": ["patch_contrasts", "patch_positions"],
         "scan": ["layer_scan"],
         "result": ["REFERENCES", "VECTORS", "LayerScan"],
         "scores": ["SCORES"],
     },
 )
-__all__ = ["REFERENCES", "SCORES", "VECTORS", "LayerScan", "layer_scan"]
+__all__ = [
+    "CORRUPTIONS",
+    "DIRECTIONS",
+    "REFERENCES",
+    "SCORES",
+    "VECTORS",
+    "Contrast",
+    "LayerScan",
+    "PositionScan",
+    "layer_scan",
+    "patch_contrasts",
+    "patch_positions",
+]

@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from icl_mech.errors import InputError
 from icl_mech.model import Edit, HookedModel, Readout
 from icl_mech.patch.result import REFERENCES, VECTORS, LayerScan
 from icl_mech.patch.scores import Scored, accepted, count_collisions, score
@@ -24,7 +23,7 @@ from icl_mech.prompts import (
     generator,
     shuffle_labels,
 )
-from icl_mech.tasks import Task, load_task, load_tasks
+from icl_mech.tasks import Task, load_other, load_tasks
 from icl_mech.vectors import dummy_residuals, random_like, theta
 
 Injected = Float[Tensor, "prompt vector layer d_model"]
@@ -98,7 +97,7 @@ def layer_scan(
         leading_space,
     )
     # Draw everything before the first forward pass: a task with too few pairs fails at once.
-    plans = [_plan(model, t, _other(t, other_task), settings) for t in tasks]
+    plans = [_plan(model, t, load_other(t, other_task), settings) for t in tasks]
     injections = (settings.n_prompts * len(VECTORS) + settings.n_dev) * model.n_layers
     readings = settings.n_prompts * (2 + 3 * n_dummies) + settings.n_dev * (1 + n_dummies)
     with tqdm(
@@ -248,15 +247,6 @@ def _stack(scored: Sequence[Scored]) -> Scored:
     return Scored(
         **{name: np.stack([getattr(s, name) for s in scored]) for name in vars(scored[0])}
     )
-
-
-def _other(task: Task, other: Task | str | None) -> Task:
-    if other is None:
-        return load_task("country_capital" if task.category == "linguistic" else "antonyms")
-    chosen = other if isinstance(other, Task) else load_task(other)
-    if chosen.name == task.name:
-        raise InputError(f"other_task is the task itself ({task.name!r}); expected another one")
-    return chosen
 
 
 def _provenance(model: HookedModel, plans: Sequence[_Plan], s: Settings) -> dict:

@@ -9,7 +9,7 @@ from icl_mech.tasks.builtin import SPECS, build
 from icl_mech.tasks.files import SUFFIXES, read_task
 from icl_mech.tasks.task import Pair, Task
 
-__all__ = ["Pair", "Task", "list_tasks", "load_task", "load_tasks"]
+__all__ = ["Pair", "Task", "list_tasks", "load_other", "load_task", "load_tasks"]
 
 _BY_NAME = {spec.name: spec for spec in SPECS}
 _ALIASES = {alias: spec.name for spec in SPECS for alias in spec.aliases}
@@ -66,3 +66,21 @@ def load_tasks(task: Task | str | Sequence[Task | str]) -> list[Task]:
     if not tasks or len(set(names)) != len(names):
         raise InputError(f"tasks {names}; expected at least one, each once")
     return tasks
+
+
+def load_other(task: Task, other: Task | str | None = None) -> Task:
+    """A task to compare `task` with: the one given, or one of another kind.
+
+    Args:
+        task: what is studied.
+        other: by default antonyms, or, for a linguistic task, country_capital.
+
+    Raises:
+        InputError: where it is the task itself.
+    """
+    if other is None:
+        return load_task("country_capital" if task.category == "linguistic" else "antonyms")
+    chosen = other if isinstance(other, Task) else load_task(other)
+    if chosen.name == task.name:
+        raise InputError(f"other_task is the task itself ({task.name!r}); expected another one")
+    return chosen

@@ -1,0 +1,108 @@
+"""The figure of a head ablation: accuracy against the number of heads switched off."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from icl_mech.figures.style import COLOURS, GRID, MARGIN, title
+
+if TYPE_CHECKING:
+    from icl_mech.heads import HeadAblation
+    from icl_mech.stats import Estimate
+
+_HEIGHT, _GAP = 300, 75
+_OFF = {
+    "other_tasks": "mean output over other tasks' prompts",
+    "shuffled_labels": "mean output with shuffled labels",
+    "zero": "output 0",
+}
+
+
+def ablation_figure(result: HeadAblation) -> go.Figure:
+    """One panel per task: the top k heads off against k random heads off."""
+    tasks, counts = result.tasks, result.counts
+    total = _HEIGHT * len(tasks) + _GAP * (len(tasks) - 1)
+    figure = make_subplots(
+        rows=len(tasks),
+        cols=1,
+        subplot_titles=[escape(task) for task in tasks] if len(tasks) > 1 else None,
+        vertical_spacing=_GAP / total if len(tasks) > 1 else 0,
+    )
+    for row, task in enumerate(tasks, 1):
+        random = [result.random(task, k) for k in counts]
+        top = [result.top(task, k) for k in counts]
+        first = row == 1
+        names = [", ".join(result.ranked(task)[:k]) for k in counts]
+        for trace in (
+            _curve(counts, random, "k random heads off (interval over draws)", "random", first),
+            _curve(counts, top, "top k heads by AIE off", "theta", first, names),
+        ):
+            figure.add_trace(trace, row=row, col=1)
+        intact = result.intact(task)
+        figure.add_hline(
+            y=intact.value,
+            line={"color": COLOURS["regular"], "dash": "dash", "width": 1.5},
+            annotation={"text": f"all heads on: {intact.value:.2f}", "yshift": 2},
+            annotation_position="top right",
+            row=row,
+            col=1,
+        )
+    figure.update_yaxes(title_text="accuracy", range=[-0.03, 1.08], gridcolor=GRID)
+    figure.update_xaxes(
+        gridcolor=GRID, type="log", tickvals=counts, ticktext=list(map(str, counts))
+    )
+    figure.update_xaxes(title_text="k, heads switched off (log scale)", row=len(tasks), col=1)
+    p = result.provenance
+    what = escape(tasks[0]) if len(tasks) == 1 else f"{len(tasks)} tasks"
+    title(
+        figure,
+        f"Does the task need these heads? {what}, {escape(p['model'])}",
+        f"switched off: {_OFF[p['off']]}; {result.data.sizes['prompt']} prompts, "
+        f"{p['n_shots']} shots, "
+        f"{p['n_draws']} random draws, seed {p['seed']}; bars: 95 % intervals",
+    )
+    top_margin = MARGIN["t"] + 25
+    figure.update_layout(
+        height=total + top_margin + MARGIN["b"] + 40,
+        margin={**MARGIN, "t": top_margin},
+        legend={"orientation": "h", "yref": "container", "y": 0.01, "yanchor": "bottom"},
+    )
+    return figure
+
+
+def _curve(
+    counts: list[int],
+    estimates: list[Estimate],
+    name: str,
+    colour: str,
+    shown: bool,
+    notes: list[str] | None = None,
+) -> go.Scatter:
+    text = notes or [""] * len(counts)
+    return go.Scatter(
+        x=counts,
+        y=[e.value for e in estimates],
+        error_y={
+            "type": "data",
+            "symmetric": False,
+            "array": [e.high - e.value for e in estimates],
+            "arrayminus": [e.value - e.low for e in estimates],
+            "thickness": 1.2,
+            "width": 4,
+        },
+        mode="lines+markers",
+        name=name,
+        legendgroup=name,
+        showlegend=shown,
+        line={"color": COLOURS[colour], "width": 2},
+        marker={"size": 7},
+        customdata=[[e.low, e.high, t] for e, t in zip(estimates, text, strict=True)],
+        hovertemplate=(
+            "k = %{x}: %{y:.2f} [%{customdata[0]:.2f}, %{customdata[1]:.2f}]<br>%{customdata[2]}"
+            f"<extra>{name}</extra>"
+        ),
+    )

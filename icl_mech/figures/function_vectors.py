@@ -1,0 +1,122 @@
+"""The figure of function vectors: accuracy against layer, beside theta and controls."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from icl_mech.figures.style import COLOURS, GRID, MARGIN, band, title
+
+if TYPE_CHECKING:
+    from icl_mech.heads import FunctionVectors
+
+_HEIGHT, _GAP = 280, 80
+_NAMES = {
+    "function": ("function vector, added", "function", "solid"),
+    "theta": ("θ, replaces", "theta", "solid"),
+    "layer_mean": ("layer mean, added", "prior", "solid"),
+    "random_heads": ("random heads, added", "other_task", "dot"),
+    "random": ("random vector, added", "random", "dot"),
+}
+_SETTINGS = {"zero_shot": "zero-shot prompts", "shuffled": "prompts with shuffled labels"}
+
+
+def function_vector_figure(result: FunctionVectors) -> go.Figure:
+    """One row per task: zero-shot prompts on the left, shuffled labels on the right."""
+    tasks = result.tasks
+    total = _HEIGHT * len(tasks) + _GAP * (len(tasks) - 1)
+    figure = make_subplots(
+        rows=len(tasks),
+        cols=2,
+        shared_yaxes=True,
+        horizontal_spacing=0.04,
+        subplot_titles=[f"{escape(t)}: {name}" for t in tasks for name in _SETTINGS.values()],
+        vertical_spacing=_GAP / total if len(tasks) > 1 else 0,
+    )
+    layers = result.data["layer"].values.tolist()
+    for row, task in enumerate(tasks, 1):
+        for column, setting in enumerate(_SETTINGS, 1):
+            _panel(figure, result, task, setting, layers, row, column)
+    figure.update_yaxes(range=[-0.03, 1.08], gridcolor=GRID)
+    figure.update_yaxes(title_text="accuracy", col=1)
+    figure.update_xaxes(gridcolor=GRID, dtick=2 if len(layers) <= 24 else None)
+    figure.update_xaxes(title_text="layer after which it is injected", row=len(tasks))
+    p = result.provenance
+    what = escape(tasks[0]) if len(tasks) == 1 else f"{len(tasks)} tasks"
+    title(
+        figure,
+        f"Function vector against θ: {what}, {escape(p['model'])}",
+        f"{_vectors(result)}; {result.data.sizes['prompt']} prompts, {p['n_shots']} shots, "
+        f"seed {p['seed']}; bands: 95 % Wilson intervals",
+    )
+    top = MARGIN["t"] + 25
+    figure.update_layout(
+        height=total + top + MARGIN["b"] + 60,
+        margin={**MARGIN, "t": top, "b": MARGIN["b"] + 60},
+        legend={"orientation": "h", "yref": "container", "y": 0.01, "yanchor": "bottom"},
+    )
+    return figure
+
+
+def _panel(
+    figure: go.Figure,
+    result: FunctionVectors,
+    task: str,
+    setting: str,
+    layers: list[int],
+    row: int,
+    column: int,
+) -> None:
+    first = row == 1 and column == 1
+    levels = {
+        "few-shot, right labels": (result.few_shot(task), "regular"),
+        "no vector": (result.plain(task, setting), "baseline"),
+    }
+    for name, (estimate, colour) in levels.items():
+        figure.add_trace(
+            go.Scatter(
+                x=[layers[0], layers[-1]],
+                y=[estimate.value] * 2,
+                mode="lines",
+                line={"color": COLOURS[colour], "dash": "dash", "width": 1.5},
+                name=name,
+                legendgroup=name,
+                showlegend=first,
+                hovertemplate=f"{estimate}<extra>{name}</extra>",
+            ),
+            row=row,
+            col=column,
+        )
+    for vector, (name, colour, dash) in _NAMES.items():
+        curve = result.curve(task, vector, setting)
+        if vector in ("function", "theta"):
+            figure.add_trace(band(layers, curve, colour, name), row=row, col=column)
+        figure.add_trace(
+            go.Scatter(
+                x=layers,
+                y=[e.value for e in curve],
+                mode="lines",
+                name=name,
+                legendgroup=name,
+                showlegend=first,
+                line={"color": COLOURS[colour], "dash": dash, "width": 2},
+                customdata=[[e.low, e.high] for e in curve],
+                hovertemplate=(
+                    "layer %{x}: %{y:.2f} [%{customdata[0]:.2f}, %{customdata[1]:.2f}]"
+                    f"<extra>{name}</extra>"
+                ),
+            ),
+            row=row,
+            col=column,
+        )
+
+
+def _vectors(result: FunctionVectors) -> str:
+    """Which heads and which scale, where one task is shown."""
+    if len(result.tasks) > 1:
+        return "heads and scale chosen on dev prompts"
+    heads = str(result.data["heads"].values[0])
+    return f"heads {heads} times {float(result.data['scale'].values[0]):g}, chosen on dev prompts"

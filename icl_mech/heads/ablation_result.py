@@ -1,0 +1,134 @@
+"""What switching heads off did."""
+
+from html import escape
+
+import pandas as pd
+import plotly.graph_objects as go
+import xarray as xr
+
+from icl_mech.errors import InputError, choose
+from icl_mech.results import Result
+from icl_mech.stats import Estimate, mean, paired_difference, proportion
+
+
+class HeadAblation(Result):
+    """Few-shot accuracy with the top k heads, or k random heads, switched off, per prompt.
+
+    `data` holds `top_right` and `top_logprob` over (`task`, `prompt`, `k`), `random_right` and
+    `random_logprob` over (`task`, `prompt`, `k`, `draw`), `intact_right` and `intact_logprob`
+    over (`task`, `prompt`), and the names of the `ranked` heads.
+    """
+
+    @property
+    def counts(self) -> list[int]:
+        """How many heads were switched off together."""
+        return [int(k) for k in self.data["k"].values]
+
+    def ranked(self, task: str) -> list[str]:
+        """The heads, most important first, as "layer.head"."""
+        return [str(name) for name in self._of(task)["ranked"].values]
+
+    def intact(self, task: str) -> Estimate:
+        """Accuracy with all heads, with its Wilson interval."""
+        return proportion(self._of(task)["intact_right"].values)
+
+    def top(self, task: str, k: int) -> Estimate:
+        """Accuracy without the top k heads, with its Wilson interval."""
+        return proportion(self._at(task, k)["top_right"].values)
+
+    def random(self, task: str, k: int) -> Estimate:
+        """Mean accuracy without k random heads; the interval is over draws (bootstrap)."""
+        by_draw = self._at(task, k)["random_right"].transpose("draw", "prompt").values
+        return mean(by_draw.mean(axis=1))
+
+    def cost(self, task: str, k: int) -> Estimate:
+        """How much more accuracy the top k heads cost than k random ones, paired by prompt."""
+        here = self._at(task, k)
+        random = here["random_right"].transpose("prompt", "draw").values.mean(axis=1)
+        return paired_difference(random, here["top_right"].values.astype(float))
+
+    def summary(self) -> pd.DataFrame:
+        """One row per task and k, with 95 % intervals."""
+        rows = []
+        for task in self.tasks:
+            for k in self.counts:
+                row: dict = {"task": task, "k": k}
+                estimates = {
+                    "intact": self.intact(task),
+                    "top": self.top(task, k),
+                    "random": self.random(task, k),
+                    "cost": self.cost(task, k),
+                }
+                for name, e in estimates.items():
+                    row |= {name: e.value, f"{name}_low": e.low, f"{name}_high": e.high}
+                rows.append(row | {"heads": " ".join(self.ranked(task)[:k])})
+        return pd.DataFrame(rows).set_index(["task", "k"])
+
+    def caveats(self) -> list[str]:
+        """What to keep in mind when reading the numbers, a line each."""
+        notes = []
+        for task in self.tasks:
+            known = [k for k in self.counts if self.cost(task, k).low > 0]
+            if not known:
+                notes.append(
+                    f"{task}: for no k do the top heads cost more than random ones beyond the "
+                    "95 % interval: the ranking is not shown to matter"
+                )
+        return notes
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per (task, prompt, k, draw); draw -1 is the top k heads, k 0 all heads on."""
+        index = ["task", "prompt"]
+        shared = self.data[["query", "answer"]].to_dataframe().reset_index()
+        drawn = self.data[["random_right", "random_logprob"]].to_dataframe().reset_index()
+        top = self.data[["top_right", "top_logprob"]].to_dataframe().reset_index()
+        intact = self.data[["intact_right", "intact_logprob"]].to_dataframe().reset_index()
+        parts = [
+            part.rename(columns={f"{kind}_right": "right", f"{kind}_logprob": "logprob"})
+            for kind, part in (
+                ("random", drawn),
+                ("top", top.assign(draw=-1)),
+                ("intact", intact.assign(k=0, draw=-1)),
+            )
+        ]
+        frame = pd.concat(parts, ignore_index=True).merge(shared, on=index)
+        return frame[["task", "k", "draw", "prompt", "query", "answer", "right", "logprob"]]
+
+    def plot(self) -> go.Figure:
+        """Accuracy against the number of heads switched off."""
+        from icl_mech.figures import ablation_figure
+
+        return ablation_figure(self)
+
+    def table(self) -> pd.DataFrame:
+        """The summary as text, for people."""
+        rows = {}
+        for task in self.tasks:
+            for k in self.counts:
+                rows[f"{task}, k = {k}"] = {
+                    "all heads on": str(self.intact(task)),
+                    "top k off": str(self.top(task, k)),
+                    "k random off": str(self.random(task, k)),
+                    "difference": str(self.cost(task, k)),
+                }
+        return pd.DataFrame.from_dict(rows, orient="index")
+
+    def __repr__(self) -> str:
+        return f"HeadAblation on {self.provenance['model']}\n{self.table().to_string()}"
+
+    def _repr_html_(self) -> str:
+        model = escape(str(self.provenance["model"]))
+        return f"<p>Head ablation on <b>{model}</b></p>{self.table().to_html(escape=True)}"
+
+    def _of(self, task: str) -> xr.Dataset:
+        choose(task, self.tasks, "task")
+        return self.data.sel(task=task)
+
+    def _at(self, task: str, k: int) -> xr.Dataset:
+        if k not in self.counts:
+            nearest = min(self.counts, key=lambda c: abs(c - k))
+            raise InputError(
+                f"k = {k} was not run; expected one of {', '.join(map(str, self.counts))} "
+                f"(nearest: {nearest})"
+            )
+        return self._of(task).sel(k=k)

@@ -1,0 +1,271 @@
+"""What a few heads' mean output does on its own: function vectors beside theta and controls."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from icl_mech.errors import InputError
+from icl_mech.heads.attribution import average_indirect_effects, refuse_failure
+from icl_mech.heads.drawing import Drawn, Prompts, draw
+from icl_mech.heads.result import Head, largest
+from icl_mech.heads.vector_result import PROMPTS, VECTORS, FunctionVectors
+from icl_mech.model import Edit, HookedModel, Readout
+from icl_mech.prompts import DEFAULT_TEMPLATE, Prompt, generator
+from icl_mech.tasks import Task, load_tasks
+from icl_mech.vectors import check_heads, dummy_residuals, function_vector, random_like, theta
+
+N_DUMMIES = 2
+
+
+def function_vectors(
+    model: HookedModel,
+    task: Task | str | Sequence[Task | str],
+    heads: Sequence[Head] | None = None,
+    n_prompts: int = 50,
+    n_shots: int = 10,
+    seed: int = 0,
+    *,
+    n_heads: int | Sequence[int] = (1, 2, 5, 10),
+    scale: float | Sequence[float] = (1.0, 2.0, 4.0),
+    n_dev: int | None = None,
+    template: str = DEFAULT_TEMPLATE,
+    leading_space: bool | None = None,
+    progress: bool = True,
+) -> FunctionVectors:
+    """Add a function vector at the last token of every layer and score the answers.
+
+    Todd et al. 2023 (arXiv 2310.15213, sections 2 and 3): the vector is the sum of the mean
+    outputs of the heads with the largest AIE, *added* to the residual stream after block `l` at
+    the last token of zero-shot prompts, and of few-shot prompts with shuffled labels. On the same
+    prompts:
+
+    - `"theta"`: the task vector of Hendel et al., which *replaces* the residual stream, read from
+      each test prompt's own demonstrations with right labels;
+    - `"layer_mean"`: the mean residual stream of clean prompts at that layer, added;
+    - `"random_heads"`: a function vector from as many random heads, others for each prompt;
+    - `"random"`: a random direction of the function vector's norm.
+
+    Heads are ranked, means taken, the number of heads and the scale chosen (by the best layer's
+    zero-shot accuracy), and then the layer (for each vector by itself, controls too), all on dev
+    prompts; test queries are others. How many heads serve best depends on the model: the paper
+    takes 10 of GPT-J's 448, and late heads, which write answers more than the task, can spoil
+    the sum.
+
+    Args:
+        model: from `load_model`.
+        task: a task, its name, a path to pairs, or several of these.
+        heads: (layer, head)s; by default those with the largest AIE on each task's dev prompts,
+            and all of these if given. Heads from other tasks (`HeadAttribution.universal`) test
+            whether the same heads serve a task that had no part in choosing them.
+        n_prompts: test prompts per task.
+        n_shots: demonstrations per prompt.
+        seed: of every random draw.
+        n_heads: how many heads, where none are given; of several numbers the best on dev.
+        scale: factor on every vector that is added; of several numbers the best on dev.
+        n_dev: dev prompts per task; half of `n_prompts` by default.
+        template: how a pair is written.
+        leading_space: write words with a space before them; by default as the tokenizer likes.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: where a task, a count or a head cannot work, or the model never answers right.
+        ModelError: where the model returns numbers that are not finite.
+    """
+    tasks = load_tasks(task)
+    n_dev = max(1, n_prompts // 2) if n_dev is None else n_dev
+    every = model.n_layers * model.n_heads
+    sizes = [n_heads] if isinstance(n_heads, int) else sorted(set(n_heads))
+    scales = [float(scale)] if isinstance(scale, int | float) else [float(s) for s in scale]
+    if heads is not None:
+        check_heads(heads, model.n_layers, model.n_heads)
+        sizes = [len(heads)]
+    if not sizes or not 0 < sizes[0] <= sizes[-1] <= every:
+        raise InputError(f"n_heads is {n_heads}; expected 1 to {every}, the model's heads")
+    if not scales:
+        raise InputError("no scale; expected at least one number")
+    drawn = [
+        draw(model, t, n_prompts, n_dev, n_shots, seed, template, leading_space, N_DUMMIES)
+        for t in tasks
+    ]
+    injections = (n_prompts + n_dev) * len(PROMPTS) * len(VECTORS) * model.n_layers
+    ranking = n_dev * every if heads is None else 0
+    choosing = n_dev * len(sizes) * len(scales) * model.n_layers
+    with tqdm(
+        total=(injections + ranking + choosing) * len(tasks),
+        disable=not progress,
+        unit=" runs",
+        file=sys.stderr,
+        leave=False,
+    ) as bar:
+        parts = []
+        for d in drawn:
+            bar.set_description(d.task.name)
+            ranked = heads
+            if ranked is None:
+                ranked = largest(average_indirect_effects(model, d.dev, bar), sizes[-1])
+            parts.append(_compare(model, d, ranked, sizes, scales, seed, bar))
+    data = xr.concat(parts, dim=xr.DataArray([t.name for t in tasks], dims="task", name="task"))
+    provenance = {
+        "method": "function_vectors (Todd et al. 2023, arXiv 2310.15213)",
+        **model.provenance(),
+        "heads": "ranked by AIE on dev prompts" if heads is None else [list(h) for h in heads],
+        "n_heads": sizes,
+        "scale": scales,
+        "n_prompts": n_prompts,
+        "n_dev": n_dev,
+        "n_shots": n_shots,
+        "n_dummies": N_DUMMIES,
+        "seed": seed,
+        "template": template,
+        "leading_space": leading_space,
+        "filters": "none: every prompt counts, also those that the model answers wrong",
+    }
+    return FunctionVectors(data, provenance)
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """What a task's vectors are made of, all from its dev prompts.
+
+    Attributes:
+        function: the function vector.
+        layer_mean: the mean residual stream of clean prompts, per layer.
+        heads, bias: mean outputs, as `model.heads.mean_outputs` gives them.
+        chosen: the heads of the function vector.
+        scale: factor on every vector that is added.
+    """
+
+    function: Float[Tensor, "d_model"]
+    layer_mean: Float[Tensor, "layer d_model"]
+    heads: Float[Tensor, "layer head d_model"]
+    bias: Float[Tensor, "layer d_model"]
+    chosen: tuple[Head, ...]
+    scale: float
+
+
+def _sources(
+    model: HookedModel,
+    dev: Prompts,
+    ranked: Sequence[Head],
+    sizes: Sequence[int],
+    scales: Sequence[float],
+    bar: tqdm,
+) -> _Sources:
+    """Build the vectors, with the number of heads and the scale that do best on dev."""
+    heads, bias = model.heads.mean_outputs(dev.clean)
+    layer_mean = model.capture(dev.clean, ["final_arrow"])[:, 0].mean(dim=0)
+    vectors = [function_vector(heads, bias, ranked[:size]) for size in sizes]
+    candidates = [(i, scale) for i in range(len(sizes)) for scale in scales]
+    edits = [
+        Edit(layer, vectors[i], position="final_arrow", mode="add", scale=scale)
+        for i, scale in candidates
+        for layer in range(model.n_layers)
+    ]
+    targets = [[token] for token in dev.answers]
+    right = _right(model.evaluate(dev.zero_shot, edits, targets, bar.update))
+    accuracy = right.mean(axis=0).reshape(len(candidates), model.n_layers).max(axis=1)
+    i, scale = candidates[int(accuracy.argmax())]
+    return _Sources(vectors[i], layer_mean, heads, bias, tuple(ranked[: sizes[i]]), scale)
+
+
+def _compare(
+    model: HookedModel,
+    drawn: Drawn,
+    ranked: Sequence[Head],
+    sizes: Sequence[int],
+    scales: Sequence[float],
+    seed: int,
+    bar: tqdm,
+) -> xr.Dataset:
+    """One task: build the vectors from dev prompts, inject them into dev and test prompts."""
+    test, dev = drawn.test, drawn.dev
+    clean = _plain(model, test.clean, test)
+    refuse_failure(drawn.task, clean)
+    sources = _sources(model, dev, ranked, sizes, scales, bar)
+    rng = generator(seed, drawn.task.name, "random vectors")
+    per_cell = ("prompt", "setting", "vector", "layer")
+    scored = _inject(model, test, sources, rng, bar)
+    on_dev = _inject(model, dev, sources, rng, bar)
+    plain = [_plain(model, prompts, test) for prompts in (test.zero_shot, test.shuffled)]
+    return xr.Dataset(
+        {
+            "right": (per_cell, _right(scored)),
+            "logprob": (per_cell, _logprob(scored), {"units": "nats"}),
+            "dev_right": (("dev_prompt", *per_cell[1:]), _right(on_dev)),
+            "plain_right": (("prompt", "setting"), np.stack([_right(r) for r in plain], axis=1)),
+            "few_shot_right": ("prompt", _right(clean)),
+            "heads": ((), " ".join(f"{layer}.{head}" for layer, head in sources.chosen)),
+            "scale": ((), sources.scale),
+            "query": ("prompt", [e.query.x for e in test.episodes]),
+            "answer": ("prompt", [e.query.y for e in test.episodes]),
+        },
+        coords={
+            "setting": list(PROMPTS),
+            "vector": list(VECTORS),
+            "layer": np.arange(model.n_layers),
+        },
+    )
+
+
+def _inject(
+    model: HookedModel,
+    prompts: Prompts,
+    sources: _Sources,
+    rng: np.random.Generator,
+    bar: tqdm,
+) -> Readout:
+    """Every vector at every layer of zero-shot and shuffled prompts."""
+    n = len(prompts.episodes)
+    own = theta(dummy_residuals(model, prompts.encoder, prompts.episodes))
+    values = {
+        "function": sources.function,
+        "layer_mean": sources.layer_mean,
+        "random_heads": _random_heads(sources, n, rng),
+        "random": random_like(sources.function.expand(n, -1), rng),
+    }
+
+    def edit(vector: str, layer: int) -> Edit:
+        if vector == "theta":
+            return Edit(layer, own[:, layer], position="final_arrow")
+        value = values[vector][layer] if vector == "layer_mean" else values[vector]
+        return Edit(layer, value, position="final_arrow", mode="add", scale=sources.scale)
+
+    edits = [edit(vector, layer) for vector in VECTORS for layer in range(model.n_layers)]
+    targets = [[token] for token in prompts.answers]
+    parts = [
+        model.evaluate(asked, edits, targets, bar.update)
+        for asked in (prompts.zero_shot, prompts.shuffled)
+    ]
+    return Readout.cat(parts, dim=1).reshape(n, len(PROMPTS), len(VECTORS), model.n_layers)
+
+
+def _random_heads(
+    sources: _Sources, n: int, rng: np.random.Generator
+) -> Float[Tensor, "prompt d_model"]:
+    """Function vectors from as many random heads, others for each prompt."""
+    n_layers, n_heads = sources.heads.shape[:2]
+    every = [(layer, head) for layer in range(n_layers) for head in range(n_heads)]
+    drawn = [rng.choice(len(every), len(sources.chosen), replace=False) for _ in range(n)]
+    return torch.stack(
+        [function_vector(sources.heads, sources.bias, [every[i] for i in row]) for row in drawn]
+    )
+
+
+def _plain(model: HookedModel, asked: Sequence[Prompt], prompts: Prompts) -> Readout:
+    resid = model.final_residuals([[prompt] for prompt in asked])[:, 0, -1]
+    return model.read(resid, [[token] for token in prompts.answers])
+
+
+def _right(readout: Readout) -> np.ndarray:
+    return (readout.rank[..., 0] == 0).cpu().numpy()
+
+
+def _logprob(readout: Readout) -> np.ndarray:
+    return readout.logprob[..., 0].cpu().numpy()

@@ -1,0 +1,150 @@
+"""What function vectors did, beside theta and controls."""
+
+from html import escape
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import xarray as xr
+
+from icl_mech.errors import choose
+from icl_mech.results import Result
+from icl_mech.stats import Estimate, paired_difference, proportion, proportions
+
+#: What is injected. All but theta are added; theta replaces.
+VECTORS = ("function", "theta", "layer_mean", "random_heads", "random")
+#: Into which prompts.
+PROMPTS = ("zero_shot", "shuffled")
+
+
+class FunctionVectors(Result):
+    """Accuracy of injected vectors at every layer, per prompt.
+
+    `data` holds, over (`task`, `prompt`, `setting`, `vector`, `layer`), `right` and `logprob`
+    (nats) of the answer's first token; `dev_right` the same on dev prompts; `plain_right` without
+    a vector, `few_shot_right` with the right demonstrations; and the `heads` and the `scale` of
+    the vector, chosen on dev.
+    """
+
+    def curve(
+        self, task: str, vector: str = "function", setting: str = "zero_shot"
+    ) -> list[Estimate]:
+        """Test accuracy after injecting at each layer, with Wilson intervals."""
+        right = self._of(task, "right", vector, setting)
+        return proportions(right.transpose("layer", "prompt").values)
+
+    def best_layer(self, task: str, vector: str = "function", setting: str = "zero_shot") -> int:
+        """The layer with the best dev accuracy; the earliest of equals."""
+        accuracy = self._of(task, "dev_right", vector, setting).mean("dev_prompt")
+        return int(accuracy.argmax("layer"))
+
+    def accuracy(self, task: str, vector: str = "function", setting: str = "zero_shot") -> Estimate:
+        """Test accuracy at the layer chosen on dev."""
+        return proportion(self._at_best(task, vector, setting))
+
+    def plain(self, task: str, setting: str = "zero_shot") -> Estimate:
+        """Test accuracy without a vector."""
+        choose(setting, PROMPTS, "setting")
+        return proportion(self._task(task)["plain_right"].sel(setting=setting).values)
+
+    def few_shot(self, task: str) -> Estimate:
+        """Test accuracy with the right demonstrations."""
+        return proportion(self._task(task)["few_shot_right"].values)
+
+    def difference(
+        self, task: str, first: str, second: str, setting: str = "zero_shot"
+    ) -> Estimate:
+        """Accuracy of one vector minus another's, each at its own layer, paired by prompt."""
+        return paired_difference(
+            self._at_best(task, first, setting), self._at_best(task, second, setting)
+        )
+
+    def summary(self) -> pd.DataFrame:
+        """One row per task, setting and vector, with 95 % intervals."""
+        rows = []
+        for task in self.tasks:
+            few, of_task = self.few_shot(task), self._task(task)
+            for setting in PROMPTS:
+                plain = self.plain(task, setting)
+                for vector in VECTORS:
+                    e = self.accuracy(task, vector, setting)
+                    rows.append(
+                        {
+                            "task": task,
+                            "setting": setting,
+                            "vector": vector,
+                            "accuracy": e.value,
+                            "accuracy_low": e.low,
+                            "accuracy_high": e.high,
+                            "layer": self.best_layer(task, vector, setting),
+                            "no_vector": plain.value,
+                            "few_shot": few.value,
+                            "n_prompts": e.n,
+                            "heads": str(of_task["heads"].item()),
+                            "scale": float(of_task["scale"]),
+                        }
+                    )
+        return pd.DataFrame(rows).set_index(["task", "setting", "vector"])
+
+    def caveats(self) -> list[str]:
+        """What to keep in mind when reading the numbers, a line each."""
+        notes = []
+        for task in self.tasks:
+            gap = self.difference(task, "function", "random_heads")
+            if not gap.low > 0:
+                notes.append(
+                    f"{task}: zero-shot, the chosen heads' vector is not told apart from random "
+                    f"heads' ({gap})"
+                )
+            better = self.difference(task, "theta", "function")
+            if better.low > 0:
+                notes.append(
+                    f"{task}: zero-shot, θ does better than the function vector ({better})"
+                )
+        return notes
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per (task, prompt, setting, vector, layer)."""
+        return self.data[["right", "logprob", "query", "answer"]].to_dataframe().reset_index()
+
+    def plot(self) -> go.Figure:
+        """Accuracy against layer, a row per task, a column per kind of prompt."""
+        from icl_mech.figures import function_vector_figure
+
+        return function_vector_figure(self)
+
+    def table(self) -> pd.DataFrame:
+        """The summary as text, for people."""
+        rows = {}
+        for task in self.tasks:
+            for setting in PROMPTS:
+                row = {"no vector": f"{self.plain(task, setting).value:.2f}"}
+                for vector in VECTORS:
+                    layer = self.best_layer(task, vector, setting)
+                    row[vector] = f"{self.accuracy(task, vector, setting)} @ {layer}"
+                of_task = self._task(task)
+                rows[f"{task}, {setting}"] = row | {
+                    "few-shot": f"{self.few_shot(task).value:.2f}",
+                    "heads": f"{of_task['heads'].item()} x {float(of_task['scale']):g}",
+                }
+        return pd.DataFrame.from_dict(rows, orient="index")
+
+    def __repr__(self) -> str:
+        return f"FunctionVectors on {self.provenance['model']}\n{self.table().to_string()}"
+
+    def _repr_html_(self) -> str:
+        model = escape(str(self.provenance["model"]))
+        return f"<p>Function vectors on <b>{model}</b></p>{self.table().to_html(escape=True)}"
+
+    def _task(self, task: str) -> xr.Dataset:
+        choose(task, self.tasks, "task")
+        return self.data.sel(task=task)
+
+    def _of(self, task: str, name: str, vector: str, setting: str) -> xr.DataArray:
+        choose(vector, VECTORS, "vector")
+        choose(setting, PROMPTS, "setting")
+        return self._task(task)[name].sel(vector=vector, setting=setting)
+
+    def _at_best(self, task: str, vector: str, setting: str) -> np.ndarray:
+        layer = self.best_layer(task, vector, setting)
+        return self._of(task, "right", vector, setting).sel(layer=layer).values
