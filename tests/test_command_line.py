@@ -98,3 +98,54 @@ def test_a_hub_name_without_network_names_the_offline_choice() -> None:
     assert done.returncode == 2
     assert "model 'org/name@main' cannot be loaded" in done.stderr
     assert "Without network use 'gemma-3-270m'" in done.stderr
+
+
+def heads(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "icl_mech.heads", "--no-progress", *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_heads_of_a_task_that_the_model_never_answers_right(tmp_path: Path) -> None:
+    pairs = tmp_path / "noise.csv"
+    letters = "qxzvjkwp"
+    rows = [f"{letters[i % 8]}{i * 7919 % 100},{letters[i * 5 % 7]}{i}~" for i in range(30)]
+    pairs.write_text("\n".join(["input,output", *rows]))
+    out = tmp_path / "heads.html"
+    done = heads(
+        "--task", str(pairs), "--n-prompts", "3", "--n-shots", "2", "--n-clean", "3",
+        "--out", str(out),
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "answers none of 3 few-shot prompts right, so there is nothing to attri" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--ablation", "--function-vectors"], "at once; expected one of them"),
+        (["--n-shots", "0"], "n_shots is 0; expected at least 1"),
+        (["--task", "antonym"], "did you mean 'antonyms'"),
+        (["--ablation", "--off", "mean"], "mean"),
+    ],
+)
+def test_heads_command_refuses(options: list[str], message: str) -> None:
+    done = heads(*options)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.replace("│", " ").split())
+    assert "Traceback" not in done.stderr
+
+
+def test_heads_command_switches_heads_off(tmp_path: Path) -> None:
+    out = tmp_path / "ablation.html"
+    done = heads(
+        "--ablation", "--off", "shuffled_labels", "--n-prompts", "3", "--n-shots", "4",
+        "--n-clean", "3", "--json", "--out", str(out),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert [row["k"] for row in printed["summary"]] == [1, 2, 5, 10, 20]
+    assert printed["provenance"]["off"] == "shuffled_labels"
+    assert out.exists()
+    assert out.with_suffix(".nc").exists()

@@ -1,23 +1,38 @@
-"""Memory: a scan needs little more than the weights."""
+"""Memory: scans need little more than the weights."""
 
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import resource
-from icl_mech import layer_scan, load_model
-model = load_model("gemma-3-270m", device="cpu")
-layer_scan(model, "country_capital", n_prompts=50, progress=False)
+import icl_mech
+model = icl_mech.load_model("gemma-3-270m", device="cpu")
+{call}
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 weights = sum(p.numel() * p.element_size() for p in model.bridge.original_model.parameters())
 print(peak, weights)
 """
 
 
-def test_peak_of_a_scan_with_50_prompts() -> None:
+@pytest.mark.parametrize(
+    ("call", "limit"),
+    [
+        ("icl_mech.layer_scan(model, 'country_capital', 50, progress=False)", 1.5e9),
+        ("icl_mech.head_attribution(model, 'country_capital', 25, 10, progress=False)", 2e9),
+        ("icl_mech.patch_positions(model, 'country_capital', 4, 10, sites=('resid_pre', 'z'), "
+         "head_roles='final_arrow', direction='denoise', progress=False)", 2e9),
+    ],
+    ids=["layer scan, 50 prompts", "head attribution, 25 ten-shot prompts", "position scan"],
+)  # fmt: skip
+def test_peak(call: str, limit: float) -> None:
     """In a process of its own: the peak is the whole process's, libraries included."""
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True
+        [sys.executable, "-c", PROGRAM.format(call=call)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    peak, weights = map(int, done.stdout.split())
-    assert peak < weights + 1.5e9
+    peak, weights = map(int, done.stdout.split()[-2:])
+    assert peak < weights + limit

@@ -20,20 +20,23 @@ class Prompts:
         episodes: what they were made from.
         clean: with right labels.
         shuffled: the same demonstrations, each with another one's label.
-        answers: the first token of the right answer.
-        rivals: the first tokens of the other labels that the demonstrations show.
+        labels: all labels of the task.
     """
 
     encoder: Encoder
+    labels: tuple[str, ...]
     episodes: tuple[Episode, ...]
     clean: tuple[Prompt, ...]
     shuffled: tuple[Prompt, ...]
 
     @staticmethod
-    def of(encoder: Encoder, episodes: Sequence[Episode], rng: np.random.Generator) -> "Prompts":
+    def of(
+        encoder: Encoder, task: Task, episodes: Sequence[Episode], rng: np.random.Generator
+    ) -> "Prompts":
         """Encode episodes, shuffling labels with `rng`."""
         return Prompts(
             encoder,
+            tuple(dict.fromkeys(pair.y for pair in task.pairs)),
             tuple(episodes),
             tuple(encoder.encode(e.demonstrations, e.query.x) for e in episodes),
             tuple(
@@ -50,30 +53,33 @@ class Prompts:
     def answers(self) -> list[int]:
         """The first token of each right answer."""
         return [
-            self._first(prompt, e.query.y)
+            self.encoder.answer_tokens(prompt, [e.query.y])[0][0]
             for prompt, e in zip(self.clean, self.episodes, strict=True)
         ]
 
     @cached_property
-    def rivals(self) -> list[list[int]]:
-        """The first tokens of the labels shown, without the right answer's.
+    def rivals(self) -> list[tuple[int, ...]]:
+        """What each answer is compared with: the first tokens of the other labels shown.
+
+        Where all labels shown are the right answer, as happens in tasks with few labels: of all
+        other labels of the task.
 
         Raises:
-            InputError: where every label shown is the right answer.
+            InputError: where the task has no other label.
         """
         found = []
-        for prompt, e, answer in zip(self.clean, self.episodes, self.answers, strict=True):
-            labels = {self._first(prompt, pair.y) for pair in e.demonstrations} - {answer}
-            if not labels:
+        for prompt, e in zip(self.clean, self.episodes, strict=True):
+            shown = self.encoder.rivals(
+                prompt, e.query.answers, (pair.y for pair in e.demonstrations)
+            )
+            rivals = shown or self.encoder.rivals(prompt, e.query.answers, self.labels)
+            if not rivals:
                 raise InputError(
-                    f"all demonstrations for {e.query.x!r} show its own answer {e.query.y!r}; "
-                    "expected another label to compare it with (use more shots)"
+                    f"all labels begin with the same token as {e.query.y!r}, the answer to "
+                    f"{e.query.x!r}; expected another label to compare it with"
                 )
-            found.append(sorted(labels))
+            found.append(rivals)
         return found
-
-    def _first(self, prompt: Prompt, label: str) -> int:
-        return self.encoder.answer_tokens(prompt, [label])[0][0]
 
 
 @dataclass(frozen=True)
@@ -105,8 +111,8 @@ def draw(
     split = draw_split(task, n_test, n_dev, n_shots, n_dummies, seed)
     encoder = model.encoder(template, [pair.y for pair in task.pairs], leading_space)
     rng = generator(seed, task.name, "shuffled")
-    test = Prompts.of(encoder, split.test, rng)
-    return Drawn(task, Prompts.of(encoder, split.dev, rng), test)
+    test = Prompts.of(encoder, task, split.test, rng)
+    return Drawn(task, Prompts.of(encoder, task, split.dev, rng), test)
 
 
 def check_shots(n_shots: int) -> None:

@@ -52,11 +52,12 @@ def function_vectors(
     - `"random_heads"`: a function vector from as many random heads, others for each prompt;
     - `"random"`: a random direction of the function vector's norm.
 
-    Heads are ranked, means taken, the number of heads and the scale chosen (by the best layer's
-    zero-shot accuracy), and then the layer (for each vector by itself, controls too), all on dev
-    prompts; test queries are others. How many heads serve best depends on the model: the paper
-    takes 10 of GPT-J's 448, and late heads, which write answers more than the task, can spoil
-    the sum.
+    Everything that is chosen is chosen on dev prompts; test queries are others. Heads are ranked
+    by AIE; how many are summed, whether those of the last third of the blocks may be among them,
+    and the scale: by zero-shot accuracy at the best of every other layer; then for each vector by
+    itself, controls too, the layer. (The paper sums 10 of GPT-J's 448 heads. Late heads write the
+    answer more than the task, and as the stream grows with depth, so do they: one can drown the
+    sum.)
 
     Args:
         model: from `load_model`.
@@ -85,8 +86,7 @@ def function_vectors(
     scales = [float(scale)] if isinstance(scale, int | float) else [float(s) for s in scale]
     if heads is not None:
         check_heads(heads, model.n_layers, model.n_heads)
-        sizes = [len(heads)]
-    if not sizes or not 0 < sizes[0] <= sizes[-1] <= every:
+    elif not sizes or not 0 < sizes[0] <= sizes[-1] <= every:
         raise InputError(f"n_heads is {n_heads}; expected 1 to {every}, the model's heads")
     if not scales:
         raise InputError("no scale; expected at least one number")
@@ -96,9 +96,8 @@ def function_vectors(
     ]
     injections = (n_prompts + n_dev) * len(PROMPTS) * len(VECTORS) * model.n_layers
     ranking = n_dev * every if heads is None else 0
-    choosing = n_dev * len(sizes) * len(scales) * model.n_layers
     with tqdm(
-        total=(injections + ranking + choosing) * len(tasks),
+        total=(injections + ranking) * len(tasks),
         disable=not progress,
         unit=" runs",
         file=sys.stderr,
@@ -107,16 +106,18 @@ def function_vectors(
         parts = []
         for d in drawn:
             bar.set_description(d.task.name)
-            ranked = heads
-            if ranked is None:
-                ranked = largest(average_indirect_effects(model, d.dev, bar), sizes[-1])
-            parts.append(_compare(model, d, ranked, sizes, scales, seed, bar))
+            if heads is None:
+                ranked = largest(average_indirect_effects(model, d.dev, bar), every)
+                candidates = _candidates(model, ranked, sizes)
+            else:
+                candidates = [tuple(heads)]
+            parts.append(_compare(model, d, candidates, scales, seed, bar))
     data = xr.concat(parts, dim=xr.DataArray([t.name for t in tasks], dims="task", name="task"))
     provenance = {
         "method": "function_vectors (Todd et al. 2023, arXiv 2310.15213)",
         **model.provenance(),
         "heads": "ranked by AIE on dev prompts" if heads is None else [list(h) for h in heads],
-        "n_heads": sizes,
+        "n_heads": sizes if heads is None else [len(heads)],
         "scale": scales,
         "n_prompts": n_prompts,
         "n_dev": n_dev,
@@ -150,36 +151,45 @@ class _Sources:
     scale: float
 
 
+def _candidates(
+    model: HookedModel, ranked: Sequence[Head], sizes: Sequence[int]
+) -> list[tuple[Head, ...]]:
+    """The top heads of all blocks, and of those before the last third; as many as `sizes` say."""
+    early = [head for head in ranked if head[0] < 2 * model.n_layers / 3]
+    sets = [tuple(pool[:size]) for pool in (ranked, early) for size in sizes if len(pool) >= size]
+    return list(dict.fromkeys(sets))
+
+
 def _sources(
     model: HookedModel,
     dev: Prompts,
-    ranked: Sequence[Head],
-    sizes: Sequence[int],
+    candidates: Sequence[tuple[Head, ...]],
     scales: Sequence[float],
     bar: tqdm,
 ) -> _Sources:
-    """Build the vectors, with the number of heads and the scale that do best on dev."""
+    """Build the vectors, from the heads and with the scale that do best on dev."""
     heads, bias = model.heads.mean_outputs(dev.clean)
     layer_mean = model.capture(dev.clean, ["final_arrow"])[:, 0].mean(dim=0)
-    vectors = [function_vector(heads, bias, ranked[:size]) for size in sizes]
-    candidates = [(i, scale) for i in range(len(sizes)) for scale in scales]
+    vectors = [function_vector(heads, bias, chosen) for chosen in candidates]
+    pairs = [(i, scale) for i in range(len(candidates)) for scale in scales]
+    layers = range(0, model.n_layers, 2)
     edits = [
         Edit(layer, vectors[i], position="final_arrow", mode="add", scale=scale)
-        for i, scale in candidates
-        for layer in range(model.n_layers)
+        for i, scale in pairs
+        for layer in layers
     ]
     targets = [[token] for token in dev.answers]
+    bar.total = (bar.total or 0) + len(edits) * len(targets)
     right = _right(model.evaluate(dev.zero_shot, edits, targets, bar.update))
-    accuracy = right.mean(axis=0).reshape(len(candidates), model.n_layers).max(axis=1)
-    i, scale = candidates[int(accuracy.argmax())]
-    return _Sources(vectors[i], layer_mean, heads, bias, tuple(ranked[: sizes[i]]), scale)
+    accuracy = right.mean(axis=0).reshape(len(pairs), len(layers)).max(axis=1)
+    i, scale = pairs[int(accuracy.argmax())]
+    return _Sources(vectors[i], layer_mean, heads, bias, candidates[i], scale)
 
 
 def _compare(
     model: HookedModel,
     drawn: Drawn,
-    ranked: Sequence[Head],
-    sizes: Sequence[int],
+    candidates: Sequence[tuple[Head, ...]],
     scales: Sequence[float],
     seed: int,
     bar: tqdm,
@@ -188,7 +198,7 @@ def _compare(
     test, dev = drawn.test, drawn.dev
     clean = _plain(model, test.clean, test)
     refuse_failure(drawn.task, clean)
-    sources = _sources(model, dev, ranked, sizes, scales, bar)
+    sources = _sources(model, dev, candidates, scales, bar)
     rng = generator(seed, drawn.task.name, "random vectors")
     per_cell = ("prompt", "setting", "vector", "layer")
     scored = _inject(model, test, sources, rng, bar)

@@ -111,19 +111,14 @@ def encode_contrast(encoder: Encoder, drawn: Drawn) -> Contrast:
         InputError: where no rival is left.
     """
     clean = encoder.encode(drawn.shown, drawn.query.x)
-
-    def first(label: str) -> int:
-        return encoder.answer_tokens(clean, [label])[0][0]
-
-    right = {first(label) for label in drawn.query.answers}
-    query = drawn.query
+    answers, query = drawn.query.answers, drawn.query
     if drawn.substitutes:
-        others = [pair for pair in drawn.substitutes if first(pair.y) not in right]
-        query = others[0] if others else query
-        labels = [pair.y for pair in others[:1]]
+        other = (p for p in drawn.substitutes if encoder.rivals(clean, answers, [p.y]))
+        query = next(other, query)
+        labels = [] if query is drawn.query else [query.y]
     else:
         labels = [pair.y for pair in drawn.corrupted]
-    rivals = tuple(dict.fromkeys(token for token in map(first, labels) if token not in right))
+    rivals = encoder.rivals(clean, answers, labels)
     if not rivals:
         shown = ", ".join(repr(pair.y) for pair in drawn.substitutes or drawn.corrupted)
         raise InputError(
@@ -132,7 +127,8 @@ def encode_contrast(encoder: Encoder, drawn: Drawn) -> Contrast:
             "with more different labels)"
         )
     corrupted = encoder.encode(drawn.corrupted, query.x)
-    return Contrast(clean, corrupted, first(drawn.query.y), rivals)
+    answer = encoder.answer_tokens(clean, [drawn.query.y])[0][0]
+    return Contrast(clean, corrupted, answer, rivals)
 
 
 def default_roles(prompt: Prompt) -> tuple[str, ...]:

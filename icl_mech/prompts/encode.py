@@ -101,6 +101,14 @@ class Encoder:
         """Token ids of every accepted answer as they follow `prompt`."""
         return tuple(self._continuation(prompt, self.template.word(answer)) for answer in answers)
 
+    def rivals(
+        self, prompt: Prompt, answers: Iterable[str], labels: Iterable[str]
+    ) -> tuple[int, ...]:
+        """First tokens of labels, each once, with which no right answer begins."""
+        right = {tokens[0] for tokens in self.answer_tokens(prompt, answers)}
+        first = dict.fromkeys(tokens[0] for tokens in self.answer_tokens(prompt, labels))
+        return tuple(token for token in first if token not in right)
+
     def _continuation(self, prompt: Prompt, text: str) -> tuple[int, ...]:
         before = prompt.tokens[1:]
         whole = self._ids(prompt.text + text)

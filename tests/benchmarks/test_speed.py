@@ -6,61 +6,18 @@ suite checks, and is checked here once more on exactly what is timed.
 """
 
 import statistics
-import time
-from collections.abc import Callable
 from functools import partial
 
 import pandas as pd
 import pytest
 import torch
+from comparing import N_LAYERS, TASK, report, same_length_prompts, seconds
 from transformer_lens.patching import generic_activation_patch, layer_pos_patch_setter
 
-from icl_mech.model import Edit, HookedModel, load_model
+from icl_mech.model import Edit, HookedModel
 from icl_mech.patch import LayerScan, layer_scan
 from icl_mech.prompts import Encoder, Prompt, draw_split
 from icl_mech.tasks import load_task
-
-N_LAYERS = 18
-TASK = "country_capital"
-
-
-@pytest.fixture(scope="module")
-def model() -> HookedModel:
-    return load_model("gemma-3-270m", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def encoder(model: HookedModel) -> Encoder:
-    return model.encoder("{x}->{y}", [p.y for p in load_task(TASK).pairs])
-
-
-def seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
-def report(benchmark, ours: Callable[[], object], plain: Callable[[], object], rounds: int) -> None:
-    """Time both in turn, and note the ratio of medians beside pytest-benchmark's own numbers."""
-    ours()
-    pairs = [(seconds(plain), seconds(ours)) for _ in range(rounds)]
-    plain_time, our_time = (statistics.median(side) for side in zip(*pairs, strict=True))
-    ratios = [p / o for p, o in pairs]
-    benchmark.extra_info.update(plain_s=plain_time, ours_s=our_time, ratio=plain_time / our_time)
-    benchmark.pedantic(ours, rounds=1)
-    print(
-        f"\nplain {plain_time:.2f} s, ours {our_time:.2f} s: {plain_time / our_time:.1f} times "
-        f"faster (pairs {min(ratios):.1f} to {max(ratios):.1f})"
-    )
-
-
-def same_length_prompts(encoder: Encoder, task: str, n: int) -> list[Prompt]:
-    """Five-shot prompts of one length, as TransformerLens's loop needs them."""
-    episodes = draw_split(load_task(task), 400, 1, 5, 2, seed=0).test
-    prompts = [encoder.encode(e.demonstrations, e.query.x) for e in episodes]
-    lengths = [len(p) for p in prompts]
-    length = max(set(lengths), key=lengths.count)
-    return [p for p in prompts if len(p) == length][:n]
 
 
 @pytest.mark.parametrize("task", [TASK, "person_language", "list_last"])
@@ -206,52 +163,3 @@ def matmul_rate() -> float:
     a @ a
     best = min(seconds(lambda: a @ a) for _ in range(10))
     return 2 * 2048**3 / best
-
-
-def test_all_heads_of_eight_ten_shot_prompts(benchmark, model: HookedModel, encoder) -> None:
-    """AIE of 72 heads: one full forward per head over all prompts against the engine.
-
-    The plain way is timed on every ninth head and scaled up.
-    """
-    episodes = draw_split(load_task(TASK), 400, 1, 10, 1, seed=0).test
-    prompts = [encoder.encode(e.demonstrations, e.query.x) for e in episodes]
-    lengths = [len(p) for p in prompts]
-    length = max(set(lengths), key=lengths.count)
-    prompts = [p for p in prompts if len(p) == length][:8]
-    tokens = torch.tensor([p.tokens for p in prompts])
-    answers = [[1000 + i] for i in range(8)]
-    means = model.capture(prompts, ["final_arrow"], site="z")[:, 0].mean(0)
-    heads = [(layer, head) for layer in range(N_LAYERS) for head in range(model.n_heads)]
-    edits = [
-        Edit(layer, means[layer, head], "z", "final_arrow", head=head) for layer, head in heads
-    ]
-    share = 9
-
-    @torch.inference_mode()
-    def plain() -> torch.Tensor:
-        found = []
-        for layer, head in heads[::share]:
-
-            def write(z, hook, value=means[layer, head], head=head):
-                z[:, -1, head] = value
-                return z
-
-            logits = model.bridge.run_with_hooks(
-                tokens, fwd_hooks=[(f"blocks.{layer}.attn.hook_z", write)]
-            )
-            logprobs = logits[:, -1].log_softmax(-1)
-            found.append(logprobs.gather(1, torch.tensor(answers))[:, 0])
-        return torch.stack(found, dim=1)
-
-    def ours() -> torch.Tensor:
-        return model.evaluate(prompts, edits, answers).logprob[..., 0]
-
-    torch.testing.assert_close(ours()[:, ::share], plain(), atol=1e-3, rtol=0)
-    times = [(seconds(plain) * share, seconds(ours)) for _ in range(3)]
-    plain_time, our_time = (statistics.median(side) for side in zip(*times, strict=True))
-    benchmark.extra_info.update(plain_s=plain_time, ours_s=our_time, ratio=plain_time / our_time)
-    benchmark.pedantic(ours, rounds=1)
-    print(
-        f"\n{len(heads)} heads, 8 ten-shot prompts of {length} tokens: plain {plain_time:.0f} s "
-        f"(scaled up), ours {our_time:.2f} s: {plain_time / our_time:.1f} times faster"
-    )
