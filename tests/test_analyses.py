@@ -10,6 +10,7 @@ from typing import Any
 import jupytext
 import pytest
 
+from icl_mech.heads import FunctionVectors, HeadAblation, HeadAttribution
 from icl_mech.patch import LayerScan, PositionScan
 from icl_mech.reference import hendel2023
 from icl_mech.results import load_result
@@ -107,3 +108,30 @@ def test_position_scan(tmp_path: Path) -> None:
         for direction in scan.directions:
             effect = scan.effect("country_capital", "resid_pre", direction)["value"]
             assert float(effect.sel(role="final_arrow", layer=17)) == pytest.approx(1, abs=0.2)
+
+
+def test_todd_heads(tmp_path: Path) -> None:
+    out = tmp_path / "heads.html"
+    command = [sys.executable, "analyses/todd_heads.py", "--task", "country_capital", "to_upper"]
+    done = subprocess.run(
+        [
+            *command, "--held-out", "present_past", "--n-prompts", "3", "--n-shots", "4",
+            "--n-heads", "1", "--out", str(out),
+        ],
+        cwd=ROOT,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "heads by mean AIE: 9.3" in done.stdout
+    for name, kind in (
+        ("map", HeadAttribution),
+        ("ablation", HeadAblation),
+        ("vectors", FunctionVectors),
+    ):
+        result = load_result(tmp_path / f"heads-{name}.nc")
+        assert isinstance(result, kind)
+        traces, _ = _plotly(tmp_path / f"heads-{name}.html")
+        assert traces
+    assert result.tasks == ["present_past"]
