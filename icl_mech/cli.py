@@ -90,7 +90,8 @@ def target(output: OutputOptions, what: str, tasks: list[Task], model: str) -> P
     from icl_mech.figures import check_target
 
     subject = tasks[0].name if len(tasks) == 1 else f"{len(tasks)}_tasks"
-    name = f"{what}-{subject}-{Path(model).name.replace('@', '-')}.html"
+    # A task of a family is named family/task, which would be a folder here.
+    name = f"{what}-{subject}-{Path(model).name}.html".replace("/", "-").replace("@", "-")
     out = output.out or Path("figures") / name
     check_target(out)
     return out

@@ -118,6 +118,8 @@ def test_every_table_is_there() -> None:
     assert TABLES == [
         "antonyms.tsv",
         "countries.tsv",
+        "irregular_verbs.tsv",
+        "lexicon.tsv",
         "locations.tsv",
         "nouns.tsv",
         "people.tsv",

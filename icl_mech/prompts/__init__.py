@@ -1,8 +1,9 @@
 """Pairs -> prompts: text, token ids, and the role of every token. Knows nothing of models."""
 
 from icl_mech.prompts.encode import Encoder, Prompt, sink_token, wants_leading_space
-from icl_mech.prompts.sampling import Episode, Split, draw_split, generator, shuffle_labels
+from icl_mech.prompts.sampling import Episode, Split, draw_split, shuffle_labels
 from icl_mech.prompts.template import DEFAULT_TEMPLATE, Span, Template
+from icl_mech.tasks.seeds import generator
 
 __all__ = [
     "DEFAULT_TEMPLATE",

@@ -3,11 +3,11 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from zlib import crc32
 
 import numpy as np
 
 from icl_mech.errors import InputError
+from icl_mech.tasks.seeds import generator
 from icl_mech.tasks.task import Pair, Task
 
 #: Share of the pairs that may be asked; the others are there for demonstrations.
@@ -45,11 +45,6 @@ class Split:
     prior: str
     n_dev_queries: int
     n_test_queries: int
-
-
-def generator(seed: int, *labels: str) -> np.random.Generator:
-    """A random generator of its own for each purpose, the same in every process."""
-    return np.random.default_rng([seed, *(crc32(label.encode()) for label in labels)])
 
 
 def draw_split(

@@ -6,10 +6,22 @@ from pathlib import Path
 
 from icl_mech.errors import InputError, choose
 from icl_mech.tasks.builtin import SPECS, build
+from icl_mech.tasks.families import list_families, load_family, load_member, member_names
+from icl_mech.tasks.family import Family
 from icl_mech.tasks.files import SUFFIXES, read_task
 from icl_mech.tasks.task import Pair, Task
 
-__all__ = ["Pair", "Task", "list_tasks", "load_other", "load_task", "load_tasks"]
+__all__ = [
+    "Family",
+    "Pair",
+    "Task",
+    "list_families",
+    "list_tasks",
+    "load_family",
+    "load_other",
+    "load_task",
+    "load_tasks",
+]
 
 _BY_NAME = {spec.name: spec for spec in SPECS}
 _ALIASES = {alias: spec.name for spec in SPECS for alias in spec.aliases}
@@ -30,10 +42,11 @@ def list_tasks(category: str | None = None) -> list[str]:
 
 
 def load_task(name: str | Path) -> Task:
-    """A built-in task by name or alias, or a user's pairs from a file.
+    """A built-in task by name or alias, a task of a family, or a user's pairs from a file.
 
     Args:
-        name: one of `list_tasks()`, or a path: a JSON object `{x: y}`, a JSON list of
+        name: one of `list_tasks()`, a task of a family ("countries/currency",
+            "pos:<treebank>/noun"), or a path: a JSON object `{x: y}`, a JSON list of
             `{"input": x, "output": y}`, JSON lines, or a CSV or TSV file with the columns
             `input` and `output`. Several accepted answers: a list in JSON, `|` in a table.
 
@@ -45,10 +58,13 @@ def load_task(name: str | Path) -> Task:
     key = _ALIASES.get(key, key)
     if key in _BY_NAME:
         return build(_BY_NAME[key])
+    member = load_member(text)
+    if member is not None:
+        return member
     if Path(text).suffix in SUFFIXES or os.path.exists(text):
         return read_task(Path(text))
     try:
-        choose(key, _BY_NAME, "task")
+        choose(key, [*_BY_NAME, *member_names()], "task")
     except InputError as error:
         raise InputError(f"{error} (or a path to a {'/'.join(SUFFIXES)} file)") from None
     raise AssertionError("unreachable")

@@ -78,15 +78,16 @@ SPECS = (
 
 
 @cache
-def _table(name: str) -> tuple[dict[str, str], ...]:
+def table(name: str) -> tuple[dict[str, str], ...]:
+    """The rows of a table in `data/`, each a mapping from column to cell."""
     text = files("icl_mech.tasks").joinpath(f"data/{name}.tsv").read_text(encoding="utf-8")
     header, *rows = (line.split("\t") for line in text.splitlines())
     return tuple(dict(zip(header, row, strict=True)) for row in rows)
 
 
-def _column_pairs(table: str, source: str, target: str) -> list[Pair]:
+def _column_pairs(name: str, source: str, target: str) -> list[Pair]:
     """Pairs of two columns. Cells list alternatives, split at `|`: the first is the input."""
-    return [Pair(row[source].split("|")[0], tuple(row[target].split("|"))) for row in _table(table)]
+    return [Pair(row[source].split("|")[0], tuple(row[target].split("|"))) for row in table(name)]
 
 
 @cache

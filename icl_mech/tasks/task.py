@@ -31,7 +31,8 @@ class Task:
 
     Attributes:
         name: as `load_task` knows it.
-        category: `"algorithmic"`, `"translation"`, `"linguistic"`, `"knowledge"` or `"user"`.
+        category: `"algorithmic"`, `"translation"`, `"linguistic"`, `"knowledge"`, `"pos"`,
+            `"bitwise"` or `"user"`.
         description: one line.
         pairs: every input once.
     """
