@@ -66,7 +66,7 @@ class Options:
     """Test prompts per task."""
     n_shots: int = 10
     """Demonstrations per prompt."""
-    n_heads: int = 3
+    n_heads: int = 2
     """Heads in the set that all tasks share."""
     seed: int = 0
     """Of every random draw."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         head_ablation,
         head_attribution,
     )
+    from icl_mech.localize import TaskMap, localize
     from icl_mech.model import Edit, HookedModel, load_model
     from icl_mech.patch import LayerScan, PositionScan, layer_scan, patch_contrasts, patch_positions
     from icl_mech.results import Result, load_result
@@ -35,6 +36,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "head_ablation",
             "head_attribution",
         ],
+        "localize": ["TaskMap", "localize"],
         "model": ["Edit", "HookedModel", "load_model"],
         "patch": [
             "LayerScan",
@@ -60,6 +62,7 @@ __all__ = [
     "PositionScan",
     "Result",
     "Task",
+    "TaskMap",
     "function_vectors",
     "head_ablation",
     "head_attribution",
@@ -68,6 +71,7 @@ __all__ = [
     "load_model",
     "load_result",
     "load_task",
+    "localize",
     "patch_contrasts",
     "patch_positions",
 ]

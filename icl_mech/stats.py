@@ -134,3 +134,13 @@ def rank_correlation(
     drawn = [correlation(rng.integers(n, size=n)) for _ in range(N_RESAMPLES_SLOW)]
     low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Estimate(value, float(low), float(high), n)
+
+
+def resampled_means(
+    values: Float[np.ndarray, "n *cell"], seed: int = 0, n_draws: int = N_RESAMPLES_SLOW
+) -> Float[np.ndarray, "draw *cell"]:
+    """Means over bootstrap resamples of the rows (prompts), a row per resample."""
+    n = len(values)
+    rng = np.random.default_rng(seed)
+    shares = rng.multinomial(n, np.full(n, 1 / n), size=n_draws) / n
+    return (shares @ values.reshape(n, -1)).reshape(n_draws, *values.shape[1:])

@@ -6,7 +6,9 @@ from icl_mech.figures.function_vectors import function_vector_figure
 from icl_mech.figures.heads import head_figure
 from icl_mech.figures.layer_scan import layer_scan_figure
 from icl_mech.figures.positions import position_figure
+from icl_mech.figures.report import task_map_report
 from icl_mech.figures.style import COLOURS, FONT, GRID
+from icl_mech.figures.task_map import task_curves_figure, task_map_figure
 
 __all__ = [
     "COLOURS",
@@ -19,4 +21,7 @@ __all__ = [
     "head_figure",
     "layer_scan_figure",
     "position_figure",
+    "task_curves_figure",
+    "task_map_figure",
+    "task_map_report",
 ]

@@ -20,6 +20,10 @@ COLOURS = {
     "other_task": "#CC79A7",
     "random": "#D55E00",
     "function": "#56B4E9",
+    "encoding": "#882255",
+    "transfer": "#0072B2",
+    "lens": "#117733",
+    "heads": "#999933",
 }
 FONT = {"family": "Helvetica, Arial, DejaVu Sans, sans-serif", "size": 14, "color": "#222222"}
 GRID = "#E8E8E8"

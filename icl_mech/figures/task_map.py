@@ -1,0 +1,194 @@
+"""The figures of a task map: layers named by read-outs, and the curves behind them."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from icl_mech.figures.style import COLOURS, GRID, MARGIN, band, title
+
+if TYPE_CHECKING:
+    from icl_mech.localize import TaskMap
+
+NAMES = {
+    "encoding": "encoding: task decodability",
+    "transfer": "transfer: accuracy with θ injected",
+    "lens": "lens: probability of the answer",
+    "heads": "heads: share of AIE so far",
+}
+_SYMBOLS = {"formation": "circle", "decoding": "diamond-open"}
+_ROW = 26
+
+
+def task_map_figure(maps: list[TaskMap]) -> go.Figure:
+    """The layers that read-outs name: a row per task and read-out, a column per model.
+
+    One model is drawn against its layers; several against relative depth.
+    """
+    many = len(maps) > 1
+    tasks = [t for t in maps[0].tasks if all(t in m.tasks for m in maps)]
+    figure = make_subplots(
+        rows=1,
+        cols=len(maps),
+        shared_yaxes=True,
+        horizontal_spacing=0.03,
+        subplot_titles=[escape(str(m.provenance["model"])) for m in maps] if many else None,
+    )
+    rows = [f"{escape(task)}: {what} by {r}" for task, what, r, _ in _points(maps[0], tasks)]
+    for column, task_map in enumerate(maps, 1):
+        for readout in task_map.readouts:
+            for what in _SYMBOLS:
+                trace = _dots(task_map, tasks, readout, what, many, column == 1)
+                if trace is not None:
+                    figure.add_trace(trace, row=1, col=column)
+        if not many:
+            figure.update_xaxes(range=[-0.6, len(task_map.layers) - 0.4], dtick=1)
+    figure.update_yaxes(
+        categoryorder="array",
+        categoryarray=rows[::-1],
+        gridcolor=GRID,
+        range=[-0.7, len(rows) - 0.3],
+    )
+    figure.update_xaxes(gridcolor=GRID, title_text="relative depth" if many else "layer")
+    if many:
+        figure.update_xaxes(range=[0, 1.03])
+    _title(figure, maps, "Where is the task formed, and where is it decoded?")
+    figure.update_layout(
+        height=_ROW * len(rows) + MARGIN["t"] + MARGIN["b"] + 90,
+        margin={**MARGIN, "l": 290, "t": MARGIN["t"] + 15, "b": MARGIN["b"] + 60},
+        legend={"orientation": "h", "yref": "container", "y": 0.01, "yanchor": "bottom"},
+    )
+    return figure
+
+
+def task_curves_figure(task_map: TaskMap) -> go.Figure:
+    """Every read-out's curve, a panel per task, with the layers that they name shaded between."""
+    tasks = task_map.tasks
+    height, gap = 250, 62
+    total = height * len(tasks) + gap * (len(tasks) - 1)
+    figure = make_subplots(
+        rows=len(tasks),
+        cols=1,
+        subplot_titles=[escape(task) for task in tasks],
+        vertical_spacing=gap / total if len(tasks) > 1 else 0,
+    )
+    for row, task in enumerate(tasks, 1):
+        for readout in task_map.readouts:
+            curve = task_map.curve(task, readout)
+            if readout != "heads":
+                figure.add_trace(band(task_map.layers, curve, readout, readout), row=row, col=1)
+            figure.add_trace(
+                go.Scatter(
+                    x=task_map.layers,
+                    y=[e.value for e in curve],
+                    mode="lines",
+                    name=NAMES[readout],
+                    legendgroup=readout,
+                    showlegend=row == 1,
+                    line={
+                        "color": COLOURS[readout],
+                        "width": 2,
+                        "dash": "dot" if readout == "heads" else "solid",
+                    },
+                    customdata=[[e.low, e.high, e.n] for e in curve],
+                    hovertemplate=(
+                        "layer %{x}: %{y:.2f} [%{customdata[0]:.2f}, %{customdata[1]:.2f}], "
+                        f"n = %{{customdata[2]}}<extra>{NAMES[readout]}</extra>"
+                    ),
+                ),
+                row=row,
+                col=1,
+            )
+        _mark(figure, task_map, task, row)
+    figure.update_yaxes(range=[-0.03, 1.08], gridcolor=GRID, title_text="share")
+    figure.update_xaxes(gridcolor=GRID, dtick=1 if len(task_map.layers) <= 24 else None)
+    figure.update_xaxes(title_text="layer (after block)", row=len(tasks), col=1)
+    _title(figure, [task_map], "The curves behind the map")
+    figure.update_layout(
+        height=total + MARGIN["t"] + MARGIN["b"] + 85,
+        margin={**MARGIN, "t": MARGIN["t"] + 25, "b": MARGIN["b"] + 60},
+        legend={"orientation": "h", "yref": "container", "y": 0.005, "yanchor": "bottom"},
+    )
+    return figure
+
+
+def _mark(figure: go.Figure, task_map: TaskMap, task: str, row: int) -> None:
+    """The stretch in which an injected vector works: formed, and not yet decoded."""
+    start = task_map.formation(task, "transfer").estimate.value
+    end = task_map.decoding(task, "transfer").estimate.value
+    if np.isfinite(start) and np.isfinite(end):
+        figure.add_vrect(
+            x0=start - 0.5,
+            x1=end - 0.5,
+            fillcolor=COLOURS["transfer"],
+            opacity=0.08,
+            line_width=0,
+            row=row,
+            col=1,
+        )
+
+
+def _points(task_map: TaskMap, tasks: list[str]) -> list[tuple]:
+    """(task, formation or decoding, read-out, layer), in the order of the rows."""
+    from icl_mech.localize import DECODING, FORMATION
+
+    found = []
+    for task in tasks:
+        for r in FORMATION:
+            if r in task_map.readouts:
+                found.append((task, "formation", r, task_map.formation(task, r)))
+        found += [(task, "decoding", r, task_map.decoding(task, r)) for r in DECODING]
+    return found
+
+
+def _dots(
+    task_map: TaskMap, tasks: list[str], readout: str, what: str, relative: bool, first: bool
+) -> go.Scatter | None:
+    """The layers by one read-out, with their intervals."""
+    points = [p for p in _points(task_map, tasks) if p[1] == what and p[2] == readout]
+    if not points:
+        return None
+
+    def x(layer: float) -> float:
+        return task_map.depth(layer) if relative else layer
+
+    estimates = [located.estimate for *_, located in points]
+    name = f"{what} by {readout}"
+    return go.Scatter(
+        x=[x(e.value) for e in estimates],
+        y=[f"{escape(task)}: {what} by {readout}" for task, *_ in points],
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "array": [x(e.high) - x(e.value) for e in estimates],
+            "arrayminus": [x(e.value) - x(e.low) for e in estimates],
+            "thickness": 1.5,
+            "width": 4,
+        },
+        mode="markers",
+        marker={"size": 11, "symbol": _SYMBOLS[what], "color": COLOURS[readout]},
+        name=name,
+        legendgroup=name,
+        showlegend=first,
+        customdata=[[str(located), located.found] for *_, located in points],
+        hovertemplate=(
+            "layer %{customdata[0]}<br>there in %{customdata[1]:.0%} of resamples"
+            f"<extra>{name}</extra>"
+        ),
+    )
+
+
+def _title(figure: go.Figure, maps: list[TaskMap], text: str) -> None:
+    p = maps[0].provenance
+    models = ", ".join(escape(str(m.provenance["model"])) for m in maps)
+    title(
+        figure,
+        f"{text} {models}",
+        f"{p['n_prompts']} prompts per task ({p['n_points']} for decodability), {p['n_shots']} "
+        f"shots, seed {p['seed']}; risen: {p['rule']['fraction']:.0%} of the way; bars and bands: "
+        "95 % intervals",
+    )

@@ -1,0 +1,183 @@
+"""Task maps: layers named by read-outs, tables, figures, and the report."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from icl_mech import load_result
+from icl_mech.errors import InputError
+from icl_mech.figures import task_map_figure, task_map_report
+from icl_mech.localize import TaskMap
+
+N, LAYERS = 40, 18
+
+
+def profile(up: int, down: int, seed: int, model: str = "model", layers: int = LAYERS) -> TaskMap:
+    """Two tasks whose vector is formed at `up` and decoded at `down`, one of them a layer later."""
+    rng = np.random.default_rng(seed)
+    layer = np.arange(layers)
+
+    def of(task: int) -> dict[str, np.ndarray]:
+        start, end = up + task, down + task
+        works = (layer >= start) & (layer < end)
+        aie = np.zeros((N, layers, 4))
+        aie[:, start, 2] = rng.normal(0.3, 0.05, N)
+        aie[:, end, 1] = rng.normal(-0.2, 0.05, N)  # a harmful head is no part of the mass
+        return {
+            "encoding": (rng.random((N, layers)) < 0.25 + 0.7 * (layer >= start)).astype(float),
+            "transfer": rng.random((N, layers)) < 0.02 + 0.8 * works,
+            "lens": np.clip(rng.normal(0.01 + 0.6 * (layer >= end), 0.05, (N, layers)), 0, 1),
+            "aie": aie,
+            "regular": rng.random(N) < 0.8,
+            "prior": rng.random(N) < 0.1,
+        }
+
+    both = [of(0), of(1)]
+    dims = {
+        "encoding": ("task", "point", "layer"),
+        "transfer": ("task", "prompt", "layer"),
+        "lens": ("task", "prompt", "layer"),
+        "aie": ("task", "aie_prompt", "layer", "head"),
+        "regular": ("task", "prompt"),
+        "prior": ("task", "prompt"),
+    }
+    data = xr.Dataset(
+        {name: (d, np.stack([t[name] for t in both])) for name, d in dims.items()},
+        coords={"task": ["<b>first", "second"], "layer": layer},
+    )
+    provenance = {
+        "model": model,
+        "rule": {"fraction": 0.5, "min_rise": 0.1},
+        "n_prompts": N,
+        "n_points": N,
+        "n_shots": 5,
+        "seed": 0,
+        "notes": ["a note of <i>a part</i>"],
+    }
+    return TaskMap(data, provenance)
+
+
+@pytest.fixture(scope="module")
+def found() -> TaskMap:
+    return profile(9, 12, 0)
+
+
+@pytest.mark.parametrize(("up", "down"), [(9, 12), (4, 13), (7, 8)])
+def test_every_readout_recovers_the_known_layers(up: int, down: int) -> None:
+    found = profile(up, down, up)
+    for shift, task in enumerate(found.tasks):
+        for readout in ("encoding", "transfer", "heads"):
+            assert abs(found.formation(task, readout).estimate.value - up - shift) <= 1
+        for readout in ("transfer", "lens"):
+            assert abs(found.decoding(task, readout).estimate.value - down - shift) <= 1
+
+
+def test_agreement_counts_layers_between_readouts(found: TaskMap) -> None:
+    agreement = found.agreement("second")
+    assert set(agreement.index) == {
+        ("formation", "encoding", "transfer"),
+        ("formation", "encoding", "heads"),
+        ("formation", "transfer", "heads"),
+        ("decoding", "transfer", "lens"),
+    }
+    assert agreement.loc[("formation", "transfer", "heads"), "layers"] == 0
+    assert (agreement["within_one"] > 0.9).all()
+    shifted = found.data.copy()
+    shifted["lens"] = shifted["lens"].roll(layer=3)
+    shifted["lens"][..., :3] = 0.01
+    late = TaskMap(shifted, found.provenance).agreement("second")
+    assert late.loc[("decoding", "transfer", "lens"), "layers"] == 3
+    assert late.loc[("decoding", "transfer", "lens"), "within_one"] < 0.1
+
+
+def test_the_rule_is_an_argument(found: TaskMap) -> None:
+    slope = found.data.copy()
+    ramp = np.clip((np.arange(LAYERS) - 4) / 8, 0, 1)
+    slope["lens"] = slope["lens"] * 0 + xr.DataArray(ramp, dims="layer")
+    task_map = TaskMap(slope, found.provenance)
+    assert task_map.decoding("second").estimate.value == 8
+    assert task_map.with_rule(0.9).decoding("second").estimate.value == 12
+    assert task_map.rule.fraction == 0.5
+
+
+def test_summary_gives_layers_intervals_and_depth(found: TaskMap) -> None:
+    summary = found.summary()
+    assert list(summary.index) == ["<b>first", "second"]
+    row = summary.loc["second"]
+    assert row["formation_transfer_low"] <= row["formation_transfer"] == 10
+    assert row["formation_transfer_depth"] == pytest.approx(11 / 18)
+    assert 0.6 < row["few_shot"] < 1
+    frame = found.to_frame()
+    assert len(frame) == 2 * 4 * N * LAYERS
+    assert set(frame["readout"]) == {"encoding", "transfer", "lens", "heads"}
+
+
+def test_a_flat_curve_names_no_layer_and_says_so(found: TaskMap) -> None:
+    flat = found.data.copy()
+    flat["encoding"] = flat["encoding"] * 0 + 0.25
+    task_map = TaskMap(flat, found.provenance)
+    assert str(task_map.formation("second", "encoding")) == "none"
+    assert "second: the encoding curve names no formation layer (too flat)" in task_map.caveats()
+    assert np.isnan(task_map.summary().loc["second", "formation_encoding"])
+    assert task_map.plot().data
+
+
+def test_an_uncertain_layer_is_reported() -> None:
+    found = profile(9, 12, 0)
+    few = found.data.isel(prompt=slice(6))
+    rng = np.random.default_rng(0)
+    few["transfer"] = few["transfer"].copy(data=rng.random((2, 6, LAYERS)) < 0.4)
+    notes = TaskMap(few, found.provenance).caveats()
+    assert any("is uncertain" in note for note in notes)
+
+
+def test_without_heads(found: TaskMap) -> None:
+    task_map = TaskMap(found.data.drop_vars("aie"), found.provenance)
+    assert task_map.readouts == ["encoding", "transfer", "lens"]
+    with pytest.raises(InputError, match="unknown read-out of formation 'heads'"):
+        task_map.formation("second", "heads")
+    assert task_map.plot().data
+
+
+def test_saved_and_loaded(found: TaskMap, tmp_path: Path) -> None:
+    again = load_result(found.save(tmp_path / "map.nc"))
+    assert isinstance(again, TaskMap)
+    assert again.data.identical(found.data)
+    assert str(again.formation("second")) == str(found.formation("second"))
+
+
+def test_report_holds_everything_and_opens_offline(found: TaskMap, tmp_path: Path) -> None:
+    text = found.report(tmp_path / "map.html").read_text()
+    assert 'src="http' not in text
+    assert text.count("plotly.js v") <= 1  # the library comes once
+    for part in ("Do the read-outs agree?", "What to keep in mind", "What was run"):
+        assert part in text
+    # Names are text, not markup.
+    assert "a note of &lt;i&gt;a part&lt;/i&gt;" in text
+    assert "<b>first" not in text
+    assert [p.name for p in tmp_path.iterdir()] == ["map.html"]
+
+
+def test_several_models_by_relative_depth(found: TaskMap, tmp_path: Path) -> None:
+    deeper = profile(18, 24, 1, "deeper", layers=36)
+    figure = task_map_figure([found, deeper])
+    (small, large) = (
+        next(t for t in figure.data if t.name == "formation by transfer" and t.xaxis == axis)
+        for axis in ("x", "x2")
+    )
+    assert small.x[0] == pytest.approx(10 / 18)
+    assert large.x[0] == pytest.approx(19 / 36, abs=1 / 36)
+    text = task_map_report([found, deeper], tmp_path / "both.html").read_text()
+    assert "<h2>deeper</h2>" in text
+
+
+def test_maps_that_cannot_be_compared(found: TaskMap, tmp_path: Path) -> None:
+    other = profile(9, 12, 0)
+    renamed = TaskMap(other.data.assign_coords(task=["x", "y"]), other.provenance)
+    with pytest.raises(InputError, match="share no task"):
+        task_map_report([found, renamed], tmp_path / "none.html")
+    with pytest.raises(InputError, match="define risen differently"):
+        task_map_report([found, other.with_rule(0.7)], tmp_path / "none.html")
+    assert list(tmp_path.iterdir()) == []
