@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from icl_mech.decodability import TaskDecodability, task_decodability
     from icl_mech.errors import IclMechError, InputError, ModelError
     from icl_mech.heads import HeadAttribution, head_attribution
     from icl_mech.model import Edit, HookedModel, load_model
@@ -19,6 +20,7 @@ __version__ = version("icl-mech")
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "decodability": ["TaskDecodability", "task_decodability"],
         "errors": ["IclMechError", "InputError", "ModelError"],
         "heads": ["HeadAttribution", "head_attribution"],
         "model": ["Edit", "HookedModel", "load_model"],
@@ -37,10 +39,12 @@ __all__ = [
     "ModelError",
     "Result",
     "Task",
+    "TaskDecodability",
     "head_attribution",
     "layer_scan",
     "list_tasks",
     "load_model",
     "load_result",
     "load_task",
+    "task_decodability",
 ]

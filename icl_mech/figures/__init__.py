@@ -1,5 +1,6 @@
 """Results -> plotly figures, and figures -> files. No statistics here: results bring their own."""
 
+from icl_mech.figures.decodability import decodability_figure
 from icl_mech.figures.export import check_target, export
 from icl_mech.figures.heads import head_figure
 from icl_mech.figures.layer_scan import layer_scan_figure
@@ -10,6 +11,7 @@ __all__ = [
     "FONT",
     "GRID",
     "check_target",
+    "decodability_figure",
     "export",
     "head_figure",
     "layer_scan_figure",
