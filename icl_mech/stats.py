@@ -84,13 +84,22 @@ def cluster_weights(clusters: Int[np.ndarray, "n"], seed: int = 0) -> Int[np.nda
 
 
 def cluster_means(
-    values: Float[np.ndarray, "row n"], clusters: Int[np.ndarray, "n"], seed: int = 0
+    values: Float[np.ndarray, "row n"],
+    clusters: Int[np.ndarray, "n"],
+    seed: int = 0,
+    *,
+    shares: bool,
 ) -> list[Estimate]:
     """Mean of every row with a percentile bootstrap interval over clusters, not over values.
 
-    `n` of an estimate is the number of clusters. No interval (NaN) for a single cluster. A row of
-    shares that is 0 or 1 throughout has nothing to resample: it gets the Wilson interval of as
-    many trials as there are clusters.
+    `n` of an estimate is the number of clusters. No interval (NaN) for a single cluster.
+
+    Args:
+        values: NaN makes a row's mean and interval NaN.
+        clusters: which values belong together.
+        seed: of the bootstrap.
+        shares: the values are shares of 1, not differences. A row that is 0 or 1 throughout has
+            nothing to resample: it gets the Wilson interval of as many trials as clusters.
     """
     n = len(np.unique(clusters))
     weights = cluster_weights(clusters, seed).astype(float)
@@ -101,7 +110,7 @@ def cluster_means(
         value = float(row.mean())
         if n < 2:
             low = high = np.nan
-        elif row.min() == row.max() and value in (0, 1):
+        elif shares and row.min() == row.max() and value in (0, 1):
             trials = proportion(np.full(n, value == 1))
             low, high = trials.low, trials.high
         estimates.append(Estimate(value, float(low), float(high), n))

@@ -119,7 +119,7 @@ class TaskDecodability(Result):
     def above(self, control: str, shots: int | None = None, task: str | None = None) -> Estimate:
         """TD minus that of a control on the same points, at the layers of `held_out`."""
         difference = self.at_held_out(shots) - self.at_held_out(shots, control)
-        return self._means(difference.expand_dims("layer"), task)[0]
+        return self._means(difference.expand_dims("layer"), task, shares=False)[0]
 
     def confusion(self, shots: int | None = None, layer: int | None = None) -> pd.DataFrame:
         """Share of every task's points (rows) that are decoded as each task (columns).
@@ -269,7 +269,11 @@ class TaskDecodability(Result):
         return values.sel(shots=self._shots(shots)) if "shots" in values.dims else values
 
     def _means(
-        self, values: xr.DataArray, task: str | None, points: np.ndarray | None = None
+        self,
+        values: xr.DataArray,
+        task: str | None,
+        points: np.ndarray | None = None,
+        shares: bool = True,
     ) -> list[Estimate]:
         """Means at every layer over points, with intervals over queries."""
         queries = self.data["query_id"]
@@ -279,7 +283,8 @@ class TaskDecodability(Result):
             choose(task, self.tasks, "task")
             values, queries = values.sel(task=[task]), queries.sel(task=[task])
         rows = values.transpose("layer", "task", "point").values.astype(float)
-        return cluster_means(rows.reshape(len(rows), -1), queries.values.ravel())
+        rows = rows.reshape(len(rows), -1)
+        return cluster_means(rows, queries.values.ravel(), shares=shares)
 
     def _halves(self) -> xr.DataArray:
         """Whether a (`task`, `point`) belongs to the first half of the queries."""
