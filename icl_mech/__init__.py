@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
-    from icl_mech.decodability import TaskDecodability, task_decodability
+    from icl_mech.decodability import (
+        MeanPatching,
+        TaskDecodability,
+        mean_patching,
+        task_decodability,
+        td_predicts_accuracy,
+    )
     from icl_mech.errors import IclMechError, InputError, ModelError
     from icl_mech.heads import HeadAttribution, head_attribution
     from icl_mech.model import Edit, HookedModel, load_model
@@ -20,7 +26,13 @@ __version__ = version("icl-mech")
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "decodability": ["TaskDecodability", "task_decodability"],
+        "decodability": [
+            "MeanPatching",
+            "TaskDecodability",
+            "mean_patching",
+            "task_decodability",
+            "td_predicts_accuracy",
+        ],
         "errors": ["IclMechError", "InputError", "ModelError"],
         "heads": ["HeadAttribution", "head_attribution"],
         "model": ["Edit", "HookedModel", "load_model"],
@@ -36,6 +48,7 @@ __all__ = [
     "IclMechError",
     "InputError",
     "LayerScan",
+    "MeanPatching",
     "ModelError",
     "Result",
     "Task",
@@ -46,5 +59,7 @@ __all__ = [
     "load_model",
     "load_result",
     "load_task",
+    "mean_patching",
     "task_decodability",
+    "td_predicts_accuracy",
 ]

@@ -7,6 +7,7 @@ from importlib.metadata import version
 import xarray as xr
 from tqdm.auto import tqdm
 
+from icl_mech.decodability.layers import chosen_layers
 from icl_mech.decodability.pool import Tasks
 from icl_mech.decodability.result import TaskDecodability
 from icl_mech.decodability.run import Run
@@ -19,7 +20,6 @@ from icl_mech.decodability.settings import (
     as_counts,
     plan,
 )
-from icl_mech.errors import InputError
 from icl_mech.model import HookedModel
 from icl_mech.prompts import DEFAULT_TEMPLATE
 
@@ -110,7 +110,7 @@ def task_decodability(
         leading_space,
     )
     drawn = plan(tasks, settings)
-    chosen = _layers(model, layers)
+    chosen = chosen_layers(layers, model.n_layers)
     shuffles = sum(n > 1 for n in settings.n_shots) if controls else 0
     total = drawn.queries.size * (len(settings.n_shots) + shuffles + bool(controls))
     with tqdm(
@@ -132,22 +132,6 @@ def task_decodability(
     data["query_id"] = (("task", "point"), drawn.queries)
     data = data.transpose("shots", "setting", "task", "other", "point", "layer", "voted", ...)
     return TaskDecodability(data, _provenance(run, drawn))
-
-
-def _layers(model: HookedModel, layers: Sequence[int] | None) -> list[int]:
-    """Block numbers, from 0.
-
-    Raises:
-        InputError: where there is none, or one does not exist.
-    """
-    chosen = list(range(model.n_layers) if layers is None else layers)
-    for layer in chosen:
-        if not -model.n_layers <= layer < model.n_layers:
-            raise InputError(f"layer {layer} out of range: expected 0 to {model.n_layers - 1}")
-    found = sorted({layer % model.n_layers for layer in chosen})
-    if not found:
-        raise InputError("no layers; expected at least one")
-    return found
 
 
 def _provenance(run: Run, plan: Plan) -> dict:

@@ -4,6 +4,7 @@ from icl_mech.figures.decodability import decodability_figure
 from icl_mech.figures.export import check_target, export
 from icl_mech.figures.heads import head_figure
 from icl_mech.figures.layer_scan import layer_scan_figure
+from icl_mech.figures.mean_patching import mean_patching_figure
 from icl_mech.figures.style import COLOURS, FONT, GRID
 
 __all__ = [
@@ -15,4 +16,5 @@ __all__ = [
     "export",
     "head_figure",
     "layer_scan_figure",
+    "mean_patching_figure",
 ]

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 
+from icl_mech.figures.names import short
 from icl_mech.figures.style import COLOURS, GRID, MARGIN, title
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def _band(layers: list[int], estimates: list[Estimate], colour: str, group: str)
 
 def _map(figure: go.Figure, table: pd.DataFrame, column: int, what: str, low: float) -> None:
     """A heat map of task by task with its numbers written in."""
-    names = _short([str(name) for name in table.columns])
+    names = short([str(name) for name in table.columns])
     values = table.to_numpy()
     figure.add_trace(
         go.Heatmap(
@@ -162,12 +163,6 @@ def _map(figure: go.Figure, table: pd.DataFrame, column: int, what: str, low: fl
     )
     figure.update_yaxes(autorange="reversed", showgrid=False, row=2, col=column)
     figure.update_xaxes(showgrid=False, row=2, col=column)
-
-
-def _short(names: list[str]) -> list[str]:
-    """Names without the family that they share, escaped."""
-    heads = {name.rpartition("/")[0] for name in names}
-    return [escape(name.rpartition("/")[2] if len(heads) == 1 else name) for name in names]
 
 
 def _style(figure: go.Figure, result: TaskDecodability, shots: int) -> None:
