@@ -6,6 +6,13 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from icl_mech.decodability import (
+        MeanPatching,
+        TaskDecodability,
+        mean_patching,
+        task_decodability,
+        td_predicts_accuracy,
+    )
     from icl_mech.errors import IclMechError, InputError, ModelError
     from icl_mech.heads import (
         FunctionVectors,
@@ -27,6 +34,13 @@ __version__ = version("icl-mech")
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "decodability": [
+            "MeanPatching",
+            "TaskDecodability",
+            "mean_patching",
+            "task_decodability",
+            "td_predicts_accuracy",
+        ],
         "errors": ["IclMechError", "InputError", "ModelError"],
         "heads": [
             "FunctionVectors",
@@ -58,10 +72,12 @@ __all__ = [
     "IclMechError",
     "InputError",
     "LayerScan",
+    "MeanPatching",
     "ModelError",
     "PositionScan",
     "Result",
     "Task",
+    "TaskDecodability",
     "TaskMap",
     "function_vectors",
     "head_ablation",
@@ -72,6 +88,9 @@ __all__ = [
     "load_result",
     "load_task",
     "localize",
+    "mean_patching",
     "patch_contrasts",
     "patch_positions",
+    "task_decodability",
+    "td_predicts_accuracy",
 ]

@@ -1,16 +1,17 @@
 """Intervals. The one home of every statistic that figures and tables show."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy.stats import binomtest, bootstrap, spearmanr
 
 CONFIDENCE = 0.95
-#: Bootstrap draws of statistics that are themselves slow.
-N_RESAMPLES_SLOW = 500
+#: Bootstrap draws; fewer of statistics that are themselves slow.
 N_RESAMPLES = 2000
+N_RESAMPLES_SLOW = 500
 #: Cells of an array that are resampled at once: more would only take memory.
 _CELLS = 2048
 
@@ -144,3 +145,90 @@ def resampled_means(
     rng = np.random.default_rng(seed)
     shares = rng.multinomial(n, np.full(n, 1 / n), size=n_draws) / n
     return (shares @ values.reshape(n, -1)).reshape(n_draws, *values.shape[1:])
+
+
+def cluster_weights(clusters: Int[np.ndarray, "n"], seed: int = 0) -> Int[np.ndarray, "draw n"]:
+    """How often each value counts in every bootstrap draw of whole clusters.
+
+    Values of one cluster (prompts that share a query) are not independent: they are drawn
+    together or not at all.
+    """
+    names, index = np.unique(clusters, return_inverse=True)
+    n = len(names)
+    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=N_RESAMPLES)
+    return counts[:, index]
+
+
+def cluster_means(
+    values: Float[np.ndarray, "row n"],
+    clusters: Int[np.ndarray, "n"],
+    seed: int = 0,
+    *,
+    shares: bool,
+) -> list[Estimate]:
+    """Mean of every row with a percentile bootstrap interval over clusters, not over values.
+
+    `n` of an estimate is the number of clusters. No interval (NaN) for a single cluster.
+
+    Args:
+        values: NaN makes a row's mean and interval NaN.
+        clusters: which values belong together.
+        seed: of the bootstrap.
+        shares: the values are shares of 1, not differences. A row that is 0 or 1 throughout has
+            nothing to resample: it gets the Wilson interval of as many trials as clusters.
+    """
+    n = len(np.unique(clusters))
+    weights = cluster_weights(clusters, seed).astype(float)
+    drawn = values.astype(float) @ weights.T / weights.sum(axis=1)
+    ends = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=1)
+    estimates = []
+    for row, low, high in zip(values, *ends, strict=True):
+        value = float(row.mean())
+        if n < 2:
+            low = high = np.nan
+        elif shares and row.min() == row.max() and value in (0, 1):
+            trials = proportion(np.full(n, value == 1))
+            low, high = trials.low, trials.high
+        estimates.append(Estimate(value, float(low), float(high), n))
+    return estimates
+
+
+def r_squared(
+    x: Float[np.ndarray, "*draw row"],
+    y: Float[np.ndarray, "*draw row"],
+    groups: Sequence[object] | None = None,
+) -> Float[np.ndarray, "*draw"]:
+    """R² of the straight line through the rows: the square of their correlation.
+
+    With `groups` (one label per row), of lines of one slope that each go through their own
+    group's mean: what x explains of the differences within groups. NaN where x or y does not vary.
+    """
+    if groups is not None:
+        _, index = np.unique([str(group) for group in groups], return_inverse=True)
+        member = np.equal.outer(index, index)
+        averaging = member / member.sum(axis=1)
+        x, y = x - x @ averaging, y - y @ averaging
+    x, y = x - x.mean(axis=-1, keepdims=True), y - y.mean(axis=-1, keepdims=True)
+    explained, spread = (x * y).sum(-1) ** 2, (x**2).sum(-1) * (y**2).sum(-1)
+    enough = spread > 1e-18
+    return np.where(enough, explained / np.where(enough, spread, 1), np.nan)
+
+
+def r_squared_estimate(
+    x: Float[np.ndarray, "row"],
+    y: Float[np.ndarray, "row"],
+    drawn_x: Float[np.ndarray, "draw row"],
+    drawn_y: Float[np.ndarray, "draw row"],
+    groups: Sequence[object] | None = None,
+) -> Estimate:
+    """`r_squared` with the percentile interval of its bootstrap draws; `n` counts the rows.
+
+    R² cannot be negative, so an interval that begins near 0 is no evidence of a relation.
+    """
+    drawn = r_squared(drawn_x, drawn_y, groups)
+    drawn = drawn[np.isfinite(drawn)]
+    value = float(r_squared(x, y, groups))
+    if not len(drawn) or np.isnan(value):
+        return Estimate(value, float("nan"), float("nan"), len(x))
+    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Estimate(value, float(low), float(high), len(x))

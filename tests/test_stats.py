@@ -6,7 +6,16 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from icl_mech.stats import Estimate, paired_difference, proportion, proportions
+from icl_mech.stats import (
+    Estimate,
+    cluster_means,
+    cluster_weights,
+    paired_difference,
+    proportion,
+    proportions,
+    r_squared,
+    r_squared_estimate,
+)
 
 Z = NormalDist().inv_cdf(0.975)
 
@@ -138,3 +147,83 @@ def test_bootstrap_repeats_with_its_seed() -> None:
     first, second = np.random.default_rng(2).normal(size=(2, 30))
     assert paired_difference(first, second, seed=5) == paired_difference(first, second, seed=5)
     assert paired_difference(first, second, seed=5) != paired_difference(first, second, seed=6)
+
+
+# --- clusters -------------------------------------------------------------------------------
+
+
+def test_clusters_are_drawn_whole() -> None:
+    weights = cluster_weights(np.array([7, 7, 3, 3, 3, 5]))
+    assert (weights[:, 0] == weights[:, 1]).all()
+    assert (weights[:, 2] == weights[:, 4]).all()
+    assert (weights[:, [0, 2, 5]].sum(axis=1) == 3).all()
+    assert weights.mean(axis=0) == pytest.approx(1, abs=0.05)
+
+
+def test_clustered_values_have_wider_intervals_than_independent_ones() -> None:
+    """Ten copies of each value say no more than one."""
+    values = np.random.default_rng(0).standard_normal(30)
+    copies = values.repeat(10)[None]
+    (alone,) = cluster_means(values[None], np.arange(30), shares=False)
+    (clustered,) = cluster_means(copies, np.arange(30).repeat(10), shares=False)
+    (naive,) = cluster_means(copies, np.arange(300), shares=False)
+    assert (clustered.value, clustered.low, clustered.high) == pytest.approx(
+        (alone.value, alone.low, alone.high)
+    )
+    assert naive.high - naive.low == pytest.approx((alone.high - alone.low) / 10**0.5, rel=0.2)
+    assert (clustered.n, naive.n) == (30, 300)
+    half = 1.96 * values.std() / 30**0.5
+    assert (alone.low, alone.high) == pytest.approx(
+        (values.mean() - half, values.mean() + half), abs=0.06
+    )
+
+
+def test_nothing_to_resample() -> None:
+    ones = np.ones((1, 20))
+    (share,) = cluster_means(ones, np.arange(20), shares=True)
+    assert (share.low, share.high) == pytest.approx(wilson(20, 20))
+    (difference,) = cluster_means(ones, np.arange(20), shares=False)
+    assert (difference.low, difference.high) == (1, 1)
+    (single,) = cluster_means(ones, np.zeros(20, dtype=int), shares=True)
+    assert math.isnan(single.low)
+    (empty,) = cluster_means(ones * np.nan, np.arange(20), shares=True)
+    assert math.isnan(empty.value)
+
+
+# --- R² -------------------------------------------------------------------------------------
+
+
+def test_r_squared_is_that_of_the_fitted_line() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(25)
+    y = 2 * x + rng.standard_normal(25)
+    slope, intercept = np.polyfit(x, y, 1)
+    unexplained = ((y - slope * x - intercept) ** 2).sum() / ((y - y.mean()) ** 2).sum()
+    assert float(r_squared(x, y)) == pytest.approx(1 - unexplained)
+
+
+def test_r_squared_within_groups_is_what_is_left() -> None:
+    """Groups that differ alike in both, and nothing within: all between, nothing within."""
+    groups = np.repeat([0, 1, 2], 4)
+    x = groups + np.tile([0, 0, 0.1, 0.1], 3)
+    y = groups + np.tile([0, 0.1, 0, 0.1], 3)
+    assert float(r_squared(x, y)) > 0.9
+    assert float(r_squared(x, y, groups.tolist())) == pytest.approx(0, abs=1e-12)
+    # With a dummy per group, as regressions do it.
+    y = y + x**2
+    dummies = np.eye(3)[groups]
+    residual = [v - dummies @ np.linalg.lstsq(dummies, v, rcond=None)[0] for v in (x, y)]
+    expected = np.corrcoef(*residual)[0, 1] ** 2
+    assert float(r_squared(x, y, groups.tolist())) == pytest.approx(expected)
+    assert math.isnan(r_squared(np.ones(4), y[:4]))
+
+
+def test_r_squared_of_many_draws_at_once() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((2, 50, 8))
+    groups = ["a", "b"] * 4
+    each = [float(r_squared(a, b, groups)) for a, b in zip(x, y, strict=True)]
+    assert r_squared(x, y, groups) == pytest.approx(each)
+    e = r_squared_estimate(x[0], y[0], x, y, groups)
+    assert e.value == pytest.approx(each[0])
+    assert (e.low, e.high) == pytest.approx(tuple(np.quantile(each, [0.025, 0.975])))

@@ -1,10 +1,12 @@
 """Results -> plotly figures, and figures -> files. No statistics here: results bring their own."""
 
 from icl_mech.figures.ablation import ablation_figure
+from icl_mech.figures.decodability import decodability_figure
 from icl_mech.figures.export import check_target, export
 from icl_mech.figures.function_vectors import function_vector_figure
 from icl_mech.figures.heads import head_figure
 from icl_mech.figures.layer_scan import layer_scan_figure
+from icl_mech.figures.mean_patching import mean_patching_figure
 from icl_mech.figures.positions import position_figure
 from icl_mech.figures.report import task_map_report
 from icl_mech.figures.style import COLOURS, FONT, GRID
@@ -16,10 +18,12 @@ __all__ = [
     "GRID",
     "ablation_figure",
     "check_target",
+    "decodability_figure",
     "export",
     "function_vector_figure",
     "head_figure",
     "layer_scan_figure",
+    "mean_patching_figure",
     "position_figure",
     "task_curves_figure",
     "task_map_figure",

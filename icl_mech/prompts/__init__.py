@@ -1,6 +1,7 @@
 """Pairs -> prompts: text, token ids, and the role of every token. Knows nothing of models."""
 
 from icl_mech.prompts.encode import Encoder, Prompt, sink_token, wants_leading_space
+from icl_mech.prompts.matched import Matched, draw_matched, same_inputs
 from icl_mech.prompts.sampling import Episode, Split, draw_split, shuffle_labels
 from icl_mech.prompts.template import DEFAULT_TEMPLATE, Span, Template
 from icl_mech.tasks.seeds import generator
@@ -9,12 +10,15 @@ __all__ = [
     "DEFAULT_TEMPLATE",
     "Encoder",
     "Episode",
+    "Matched",
     "Prompt",
     "Span",
     "Split",
     "Template",
+    "draw_matched",
     "draw_split",
     "generator",
+    "same_inputs",
     "shuffle_labels",
     "sink_token",
     "wants_leading_space",

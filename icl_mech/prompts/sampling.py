@@ -97,13 +97,14 @@ def _episodes(
         query = queries[i % len(queries)]
         order = [shown[j] for j in rng.permutation(len(shown))]
         # "cold -> hot" would give away the answer to "hot": shown only where nothing else is left.
-        order.sort(key=lambda pair: _mirrors(pair, query))
+        order.sort(key=lambda pair: mirrors(pair, query))
         drawn = order[: n_shots + n_dummies]
         episodes.append(Episode(tuple(drawn[:n_shots]), query, tuple(drawn[n_shots:])))
     return tuple(episodes)
 
 
-def _mirrors(pair: Pair, query: Pair) -> bool:
+def mirrors(pair: Pair, query: Pair) -> bool:
+    """Whether each of two pairs asks for the other's input, as "cold -> hot" and "hot -> cold"."""
     return pair.x in query.answers and query.x in pair.answers
 
 

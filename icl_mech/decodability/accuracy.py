@@ -1,0 +1,106 @@
+"""Does decodability predict accuracy? (Han et al. 2024, section 4.)"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from icl_mech.decodability.result import SCORES, TaskDecodability
+from icl_mech.errors import InputError, choose
+from icl_mech.stats import cluster_weights, r_squared_estimate
+
+#: Which differences the line is to explain: all, or those that are left when the other is held.
+SCOPES = ("overall", "within task", "within shots")
+
+
+def td_and_accuracy(
+    results: TaskDecodability | Sequence[TaskDecodability], score: str = "exact"
+) -> pd.DataFrame:
+    """TD and accuracy of the same prompts: a row per (model, task, number of shots).
+
+    TD is that at the layer chosen on the other half of the queries (`held_out`).
+
+    Raises:
+        InputError: where there is no result, or the score is unknown.
+    """
+    rows = []
+    for result in _listed(results, score):
+        for shots in result.shots:
+            for task in result.tasks:
+                td, right = result.held_out(shots, task), result.accuracy(shots, task, score)
+                names = {"model": result.provenance["model"], "task": task, "shots": shots}
+                rows.append(
+                    names
+                    | {"td": td.value, "td_low": td.low, "td_high": td.high}
+                    | {"accuracy": right.value, "low": right.low, "high": right.high}
+                )
+    return pd.DataFrame(rows).rename(columns={"low": "accuracy_low", "high": "accuracy_high"})
+
+
+def td_predicts_accuracy(
+    results: TaskDecodability | Sequence[TaskDecodability], score: str = "exact", seed: int = 0
+) -> pd.DataFrame:
+    """R² of a straight line from TD to accuracy, over tasks and numbers of shots.
+
+    Han et al. 2024 fit one line through all tasks and shot counts (*overall*). But shots raise TD
+    and accuracy alike, so the same R² within a task (does the prompt with more TD answer better?)
+    and within a number of shots (does the task with more TD?) stand beside it: lines of one slope,
+    each through its own group's mean. Intervals resample queries; the tasks are taken as given, and
+    so are the layers. Few rows and an R² that cannot be negative make them wide: read them first.
+
+    Args:
+        results: one run or several, such as one per family.
+        score: `"exact"` or `"first_token"`.
+        seed: of the bootstrap.
+
+    Returns:
+        One row per scope: `r2`, `r2_low`, `r2_high`, `n_rows` (tasks x shots). NaN where TD or
+        accuracy does not differ within the groups.
+
+    Raises:
+        InputError: where there is no result, or the score is unknown.
+    """
+    listed = _listed(results, score)
+    table = td_and_accuracy(listed, score)
+    x, y = (table[name].to_numpy(dtype=float) for name in ("td", "accuracy"))
+    drawn = [_drawn(result, score, seed + i) for i, result in enumerate(listed)]
+    drawn_x, drawn_y = (np.concatenate(side, axis=1) for side in zip(*drawn, strict=True))
+    of_task = list(zip(table["model"], table["task"], strict=True))
+    groups = (None, of_task, table["shots"].tolist())
+    rows = {}
+    for scope, group in zip(SCOPES, groups, strict=True):
+        e = r_squared_estimate(x, y, drawn_x, drawn_y, group)
+        rows[scope] = {"r2": e.value, "r2_low": e.low, "r2_high": e.high, "n_rows": e.n}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("scope")
+
+
+def _listed(
+    results: TaskDecodability | Sequence[TaskDecodability], score: str
+) -> list[TaskDecodability]:
+    choose(score, SCORES, "score")
+    listed = [results] if isinstance(results, TaskDecodability) else list(results)
+    if not listed:
+        raise InputError("no results; expected at least one of task_decodability")
+    return listed
+
+
+def _drawn(
+    result: TaskDecodability, score: str, seed: int
+) -> tuple[Float[np.ndarray, "draw row"], Float[np.ndarray, "draw row"]]:
+    """TD and accuracy of every (shots, task) in every bootstrap draw of queries."""
+    queries = result.data["query_id"].transpose("task", "point").values
+    weights = cluster_weights(queries.ravel(), seed).reshape(-1, *queries.shape).astype(float)
+    # A task whose own queries were all missed in a draw keeps its plain mean there.
+    weights += 1e-12
+    totals = weights.sum(axis=2)
+
+    def means(values: Float[np.ndarray, "task point"]) -> Float[np.ndarray, "draw task"]:
+        return np.einsum("rtp,tp->rt", weights, values) / totals
+
+    td = [result.at_held_out(n).transpose("task", "point").values for n in result.shots]
+    right = [result.data[score].sel(shots=n).transpose("task", "point") for n in result.shots]
+    return (
+        np.concatenate([means(values.astype(float)) for values in td], axis=1),
+        np.concatenate([means(values.values.astype(float)) for values in right], axis=1),
+    )

@@ -1,0 +1,158 @@
+"""Task decodability (Han et al. 2024): can the task be read from the last prompt token?"""
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import xarray as xr
+from tqdm.auto import tqdm
+
+from icl_mech.decodability.layers import chosen_layers
+from icl_mech.decodability.pool import Tasks
+from icl_mech.decodability.result import TaskDecodability
+from icl_mech.decodability.run import Run
+from icl_mech.decodability.settings import (
+    LeaveOut,
+    Metric,
+    Normalise,
+    Plan,
+    Settings,
+    as_counts,
+    plan,
+)
+from icl_mech.model import HookedModel
+from icl_mech.prompts import DEFAULT_TEMPLATE
+
+
+def task_decodability(
+    model: HookedModel,
+    tasks: Tasks = "verbs",
+    n_points: int = 100,
+    n_shots: int | Sequence[int] = 4,
+    seed: int = 0,
+    *,
+    k: int = 10,
+    layers: Sequence[int] | None = None,
+    role: str | int = "final_arrow",
+    metric: Metric = "cosine",
+    normalise: Normalise = "none",
+    leave_out: LeaveOut = "query",
+    probe: bool = True,
+    controls: bool = True,
+    template: str = DEFAULT_TEMPLATE,
+    leading_space: bool | None = None,
+    keep: bool = False,
+    progress: bool = True,
+) -> TaskDecodability:
+    """Vote of the nearest neighbours for the task of every prompt, at every layer.
+
+    Han et al. 2024 (arXiv 2412.12276, section 4): represent a few-shot prompt by the residual
+    stream at the token just before the answer, after block `l`; pool `n_points` prompts of every
+    task; leave one out, let its `k` nearest neighbours vote for the task. TD is the share of
+    points whose vote is right. The paper states neither distance, normalisation nor ties:
+
+    - *Distance*: cosine by default, as it does not hang on the length of a vector, which grows
+      from block to block and from prompt to prompt.
+    - *Normalisation*: none by default: nothing is done that the paper does not mention. A
+      sensitivity table with the other choices is part of every result.
+    - *Ties*: tasks with equally many votes share the credit, neighbours that are equally far share
+      the last places. That is what random tie-breaking gives on average, so a representation that
+      says nothing scores exactly 1 / (number of tasks).
+    - *Left out*: with the point also every other point with its query (`leave_out="query"`).
+      Within a family every task asks the same queries, and the same words are near one another:
+      the pool holds the query once per *other* task but not for the point's own, and leaving out
+      the point alone (`"point"`, the paper's words) would push TD below chance.
+
+    Beyond the paper: point `i` of every task has the same query and demonstration inputs, where
+    the tasks share inputs; intervals from resampling queries; the layer chosen on other queries
+    than TD is reported on (`held_out`); prompts with shuffled labels; the zero-shot query alone;
+    a cross-validated linear probe; the accuracy of the same prompts. No query is ever shown.
+
+    Args:
+        model: from `load_model`.
+        tasks: a family or its name; or a list of tasks and names. A family's null task is left
+            out: its answers are random, there is nothing to decode.
+        n_points: prompts per task; queries return with other demonstrations where the tasks have
+            too few inputs (the result says how many differ).
+        n_shots: demonstrations per prompt; several numbers are measured on the same queries, and
+            fewer demonstrations are the first of the more.
+        seed: of every random draw.
+        k: how many neighbours vote.
+        layers: which blocks' outputs; all by default.
+        role: whose last token represents the prompt; the paper's is `"final_arrow"`.
+        metric: `"cosine"` or `"euclidean"`.
+        normalise: `"standardise"`: every dimension has mean 0 and standard deviation 1 over the
+            pool; or `"none"`.
+        leave_out: `"query"` or `"point"`, see above.
+        probe: fit the linear probe.
+        controls: run prompts with shuffled labels, and queries alone.
+        template: how a pair is written; holds `{x}` and `{y}`.
+        leading_space: write words with a space before them; by default whichever way the
+            tokenizer needs fewer tokens over all tasks' answers.
+        keep: store the representations too, as `data["representation"]`: n_points x tasks x
+            shots x layers x d_model numbers.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: where a task, name or count cannot work; a single task cannot be decoded.
+        ModelError: where the model returns numbers that are not finite.
+    """
+    settings = Settings(
+        n_points,
+        as_counts(n_shots),
+        seed,
+        k,
+        role,
+        metric,
+        normalise,
+        leave_out,
+        template,
+        leading_space,
+    )
+    drawn = plan(tasks, settings)
+    chosen = chosen_layers(layers, model.n_layers)
+    shuffles = sum(n > 1 for n in settings.n_shots) if controls else 0
+    total = drawn.queries.size * (len(settings.n_shots) + shuffles + bool(controls))
+    with tqdm(
+        total=total, disable=not progress, unit=" prompts", file=sys.stderr, leave=False
+    ) as bar:
+        run = Run(model, drawn, chosen, bar)
+        parts = [run.few_shot(n, probe, controls, keep) for n in settings.n_shots]
+        data = xr.concat(parts, dim=xr.DataArray(list(settings.n_shots), dims="shots"))
+        if controls:
+            data = data.merge(run.input_only())
+    data = data.assign_coords(
+        shots=list(settings.n_shots),
+        task=drawn.pool.names,
+        other=drawn.pool.names,
+        voted=drawn.pool.names,
+        layer=chosen,
+    )
+    data["query"] = (("task", "point"), [[e.query.x for e in r] for r in drawn.points.episodes])
+    data["query_id"] = (("task", "point"), drawn.queries)
+    data = data.transpose("shots", "setting", "task", "other", "point", "layer", "voted", ...)
+    return TaskDecodability(data, _provenance(run, drawn))
+
+
+def _provenance(run: Run, plan: Plan) -> dict:
+    pool = plan.pool
+    model = run.model.provenance()
+    model["versions"]["scikit-learn"] = version("scikit-learn")
+    return {
+        "method": "task_decodability (Han et al. 2024, arXiv 2412.12276)",
+        **model,
+        **{name: value for name, value in vars(plan.settings).items() if name != "n_shots"},
+        "n_shots": list(plan.settings.n_shots),
+        "sink_token": run.model.to_string(run.encoder.sink),
+        "written_with_leading_space": run.encoder.template.leading_space,
+        "tasks": {
+            t.name: {"category": t.category, "n_pairs": len(t), "description": t.description}
+            for t in pool.tasks
+        },
+        "shared_inputs": pool.shared,
+        "share_of_distinct_inputs": pool.distinct,
+        "n_queries": plan.points.n_queries,
+        "accuracy": "exact: every token of an accepted answer is the most probable after those "
+        "before it; first_token: the first is",
+        "filters": "none: every prompt counts, also those that the model answers wrong",
+    }

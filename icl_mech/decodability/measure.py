@@ -1,0 +1,110 @@
+"""Representations -> what is decoded from them, layer by layer."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float, Int
+
+from icl_mech.decodability.neighbours import credit, distances, vote_shares
+from icl_mech.decodability.probe import probe
+from icl_mech.decodability.settings import Plan
+
+Rows = Float[np.ndarray, "row layer d_model"]
+
+#: What the sensitivity table varies, one setting at a time.
+KS = (1, 3, 5, 10, 20)
+SIZES = (25, 50, 100)
+VIEWS = tuple((m, n) for m in ("cosine", "euclidean") for n in ("none", "standardise"))
+
+
+def measure(rows: Rows, plan: Plan, prefix: str = "", pairs: bool = False) -> xr.Dataset:
+    """Votes and credit of every point at every layer; with `pairs`, also between two tasks only.
+
+    Args:
+        rows: task by task, as `plan.labels` says.
+        plan: tasks, points and settings.
+        prefix: of the variables' names.
+        pairs: add `pair_credit`: the vote where only one other task's points are in the pool.
+    """
+    s, n_tasks = plan.settings, len(plan.pool.tasks)
+    found: dict[str, list[np.ndarray]] = {"votes": [], "credit": [], "pair_credit": []}
+    for layer in range(rows.shape[1]):
+        between = distances(rows[:, layer], s.metric, s.normalise)
+        (shares,) = vote_shares(between, plan.labels, plan.groups, [s.k])
+        found["votes"].append(shares.reshape(n_tasks, s.n_points, n_tasks))
+        found["credit"].append(credit(shares, plan.labels).reshape(n_tasks, s.n_points))
+        if pairs:
+            found["pair_credit"].append(_pair_credit(between, plan))
+    dims = {
+        "votes": ("layer", "task", "point", "voted"),
+        "credit": ("layer", "task", "point"),
+        "pair_credit": ("layer", "task", "other", "point"),
+    }
+    return xr.Dataset(
+        {
+            prefix + name: (dims[name], np.stack(layers).astype(np.float32))
+            for name, layers in found.items()
+            if layers
+        }
+    )
+
+
+def _pair_credit(
+    between: Float[np.ndarray, "row row"], plan: Plan
+) -> Float[np.ndarray, "task other point"]:
+    """Credit of every point where the pool holds its task and one other; NaN for its own."""
+    s, names = plan.settings, plan.pool.names
+    found = np.full((len(names), len(names), s.n_points), np.nan)
+    for i in range(len(names)):
+        for j in range(i + 1, len(names)):
+            members = np.flatnonzero(np.isin(plan.labels, (i, j)))
+            labels = (plan.labels[members] == j).astype(int)
+            groups = plan.groups[members]
+            (shares,) = vote_shares(between[np.ix_(members, members)], labels, groups, [s.k])
+            found[i, j], found[j, i] = credit(shares, labels).reshape(2, s.n_points)
+    return found
+
+
+def probed(rows: Rows, plan: Plan) -> xr.DataArray:
+    """Which task the linear probe gives every point (its index in `task`), by layer."""
+    shape = plan.queries.shape
+    layers = [
+        probe(rows[:, layer], plan.labels, plan.queries.ravel()).reshape(shape)
+        for layer in range(rows.shape[1])
+    ]
+    return xr.DataArray(np.stack(layers).astype(np.int16), dims=("layer", "task", "point"))
+
+
+def sensitivity(rows: Rows, plan: Plan) -> xr.DataArray:
+    """Credit under other settings, `[setting, layer, task, point]`; NaN past a smaller number."""
+    names, groups = [], []
+    for name, index, metric, normalise, ks in _settings(plan):
+        labels, shape = plan.labels[index], (len(plan.pool.tasks), -1)
+        found = np.full((len(ks), rows.shape[1], *plan.queries.shape), np.nan, dtype=np.float32)
+        for layer in range(rows.shape[1]):
+            between = distances(rows[index, layer], metric, normalise)
+            for i, shares in enumerate(vote_shares(between, labels, plan.groups[index], ks)):
+                right = credit(shares, labels).reshape(shape)
+                found[i, layer, :, : right.shape[1]] = right
+        names += [name.format(k=k) for k in ks]
+        groups.append(found)
+    return xr.DataArray(
+        np.concatenate(groups),
+        dims=("setting", "layer", "task", "point"),
+        coords={"setting": names},
+    )
+
+
+def _settings(plan: Plan) -> Iterator[tuple[str, Int[np.ndarray, "row"], str, str, list[int]]]:
+    """(name, rows, metric, normalisation, numbers of neighbours), one thing varied at a time."""
+    s = plan.settings
+    everything = np.arange(plan.queries.size)
+    ks = sorted({k for k in (*KS, s.k) if k < s.n_points})
+    yield "k = {k}", everything, s.metric, s.normalise, ks
+    for n in SIZES:
+        index = np.flatnonzero(everything % s.n_points < n)
+        if s.k < n <= s.n_points:
+            yield f"{n} points per task", index, s.metric, s.normalise, [s.k]
+    for metric, normalise in VIEWS:
+        yield f"{metric}, {normalise}", everything, metric, normalise, [s.k]

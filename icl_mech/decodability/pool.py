@@ -1,0 +1,82 @@
+"""Which tasks are told apart."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from icl_mech.errors import InputError
+from icl_mech.prompts import same_inputs
+from icl_mech.tasks import Family, Task, list_families, load_family, load_task
+
+Tasks = Family | Task | str | Sequence["Task | str"]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Tasks whose prompts are pooled.
+
+    Attributes:
+        tasks: two or more, no two with the same pairs.
+        null: the family's task with random answers, where there is one. It is no member of
+            `tasks`: there is nothing to decode in it.
+    """
+
+    tasks: tuple[Task, ...]
+    null: Task | None
+
+    @property
+    def names(self) -> list[str]:
+        """Of the tasks, in order."""
+        return [task.name for task in self.tasks]
+
+    @property
+    def shared(self) -> bool:
+        """Whether all tasks ask the same inputs in the same order."""
+        return same_inputs(self.tasks)
+
+    @property
+    def distinct(self) -> float | None:
+        """Share of the inputs that no two tasks answer alike; `None` where inputs differ."""
+        return Family("pool", self.tasks).distinct if self.shared else None
+
+
+def load_pool(tasks: Tasks) -> Pool:
+    """A family, its name, or a list of tasks and names (of tasks or families).
+
+    Raises:
+        InputError: where a name is unknown, there are fewer than two tasks, one comes twice, or
+            two have the same pairs.
+    """
+    several = [tasks] if isinstance(tasks, Family | Task | str) else list(tasks)
+    found: list[Task] = []
+    nulls: list[Task] = []
+    for item in several:
+        family = _family(item)
+        if family is None:
+            found.append(item if isinstance(item, Task) else load_task(str(item)))
+        else:
+            found += [task for task in family.tasks if task.name != family.null]
+            nulls += [task for task in family.tasks if task.name == family.null]
+    names = [task.name for task in found]
+    if len(found) < 2 or len(set(names)) != len(names):
+        raise InputError(
+            f"tasks {names}; expected two or more, each once (one task alone cannot be told apart "
+            f"from others), or a family: {', '.join(list_families())}"
+        )
+    first: dict[frozenset, str] = {}
+    for task in found:
+        twin = first.setdefault(frozenset(task.pairs), task.name)
+        if twin != task.name:
+            raise InputError(f"tasks {twin!r} and {task.name!r} have the same pairs; expected two")
+    # Of several families, each asks its own inputs: no one null task stands beside all.
+    null = nulls[0] if len(nulls) == 1 and same_inputs([*found, nulls[0]]) else None
+    return Pool(tuple(found), null)
+
+
+def _family(item: Family | Task | str) -> Family | None:
+    """The family that an item names, or `None` for a task."""
+    if isinstance(item, Family | Task):
+        return item if isinstance(item, Family) else None
+    name = item.lower().replace("-", "_")
+    is_treebank = item.startswith("pos:") and Path(item.removeprefix("pos:")).is_file()
+    return load_family(item) if name in list_families() or is_treebank else None

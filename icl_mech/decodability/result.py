@@ -1,0 +1,303 @@
+"""What task decodability found."""
+
+from html import escape
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import xarray as xr
+
+from icl_mech.decodability.notes import notes
+from icl_mech.errors import InputError, choose
+from icl_mech.results import Result
+from icl_mech.stats import Estimate, cluster_means
+
+#: What TD is compared with: prompts with shuffled labels, and the zero-shot query alone.
+CONTROLS = ("shuffled", "input")
+#: How an answer is judged, see `Answered`.
+SCORES = ("exact", "first_token")
+
+
+class TaskDecodability(Result):
+    """Which task the neighbours of every prompt vote for, at every layer.
+
+    `data` holds, over (`shots`, `task`, `point`, `layer`): `credit` (1 where the vote is right, 0
+    where not, a share where tasks tie), the same under shuffled labels (`shuffled_credit`) and for
+    the query alone (`input_credit`, without `shots`), `votes` (also over `voted`: the share of the
+    neighbours that are of each task), `pair_credit` (also over `other`: credit where only that
+    task is in the pool too), `sensitivity` (also over `setting`: credit under it), and
+    `probe_task` (the index of the task that the linear probe says). Per (`shots`, `task`,
+    `point`): `exact` and `first_token` (the answer was right), `logprob` of the answer (nats) and
+    `answer_tokens` (how many the answer has); per (`task`, `point`): `query` and `query_id`.
+
+    Intervals are percentile bootstraps over queries, 95 %: prompts that share a query are not
+    independent. `shots` is always one of `result.shots`; the largest by default.
+    """
+
+    @property
+    def shots(self) -> list[int]:
+        """Numbers of demonstrations, as asked for."""
+        return [int(n) for n in self.data["shots"].values]
+
+    @property
+    def layers(self) -> list[int]:
+        """Block numbers."""
+        return [int(layer) for layer in self.data["layer"].values]
+
+    @property
+    def chance(self) -> float:
+        """What a representation that says nothing scores: 1 / (number of tasks)."""
+        return 1 / len(self.tasks)
+
+    def td(
+        self, shots: int | None = None, task: str | None = None, control: str | None = None
+    ) -> list[Estimate]:
+        """TD at every layer, of all tasks' points or of one task's.
+
+        Args:
+            shots: how many demonstrations.
+            task: count only this task's points; the pool stays whole.
+            control: `"shuffled"` or `"input"` instead of the few-shot prompts. NaN for shuffled
+                labels with one shot, which has none to shuffle.
+
+        Raises:
+            InputError: where a name or number is unknown, or the run had no controls.
+        """
+        return self._means(self._credit(shots, control), task)
+
+    def probe(self, shots: int | None = None, task: str | None = None) -> list[Estimate]:
+        """Accuracy of the linear probe at every layer, on queries that it was not trained on.
+
+        Raises:
+            InputError: where the run had no probe.
+        """
+        if "probe_task" not in self.data:
+            raise InputError("this run had no probe; expected task_decodability(..., probe=True)")
+        said = self.data["probe_task"].sel(shots=self._shots(shots))
+        right = said == xr.DataArray(np.arange(len(self.tasks)), dims="task")
+        return self._means(right.astype(float), task)
+
+    def best_layer(self, shots: int | None = None, task: str | None = None) -> int:
+        """The layer with the largest TD, the earliest of equals.
+
+        As in the paper, chosen on the points that TD is then reported on: too favourable by some.
+        """
+        values = [e.value for e in self.td(shots, task)]
+        return self.layers[int(np.argmax(values))]
+
+    def held_out(
+        self, shots: int | None = None, task: str | None = None, control: str | None = None
+    ) -> Estimate:
+        """TD at a layer chosen on other queries.
+
+        The queries are cut in two halves; each half's points count at the layer that is best on
+        the other half's few-shot prompts, over all tasks. The interval takes the layers as given.
+        """
+        found = self.at_held_out(shots, control)
+        return self._means(found.expand_dims("layer"), task)[0]
+
+    def held_out_layers(self, shots: int | None = None) -> tuple[int, int]:
+        """The layers that `held_out` uses: for the first half of the queries, for the second."""
+        credit, first = self._credit(shots, None), self._halves()
+        a, b = (
+            int(credit.where(chosen).mean(("task", "point")).argmax("layer"))
+            for chosen in (~first, first)
+        )
+        return self.layers[a], self.layers[b]
+
+    def at_held_out(self, shots: int | None = None, control: str | None = None) -> xr.DataArray:
+        """Credit of every (`task`, `point`) at the layer chosen on the other half's queries."""
+        for_first, for_second = self.held_out_layers(shots)
+        credit = self._credit(shots, control)
+        return xr.where(
+            self._halves(),
+            credit.sel(layer=for_first, drop=True),
+            credit.sel(layer=for_second, drop=True),
+        )
+
+    def above(self, control: str, shots: int | None = None, task: str | None = None) -> Estimate:
+        """TD minus that of a control on the same points, at the layers of `held_out`."""
+        difference = self.at_held_out(shots) - self.at_held_out(shots, control)
+        return self._means(difference.expand_dims("layer"), task, shares=False)[0]
+
+    def confusion(self, shots: int | None = None, layer: int | None = None) -> pd.DataFrame:
+        """Share of every task's points (rows) that are decoded as each task (columns).
+
+        Args:
+            shots: how many demonstrations.
+            layer: by default the best one.
+        """
+        at = self.best_layer(shots) if layer is None else self._layer(layer)
+        votes = self.data["votes"].sel(shots=self._shots(shots), layer=at)
+        # Equally many votes share the credit, as in `neighbours.decoded`.
+        wins = votes >= votes.max("voted") - 1e-5
+        shares = (wins / wins.sum("voted")).mean("point").transpose("task", "voted")
+        return pd.DataFrame(shares.values, self.tasks, self.tasks).rename_axis(
+            index="task", columns="decoded as"
+        )
+
+    def pairwise(self, shots: int | None = None, layer: int | None = None) -> pd.DataFrame:
+        """TD between two tasks with nothing else in the pool; chance is 0.5, the diagonal empty.
+
+        Args:
+            shots: how many demonstrations.
+            layer: by default the best one for all tasks together.
+        """
+        at = self.best_layer(shots) if layer is None else self._layer(layer)
+        credit = self.data["pair_credit"].sel(shots=self._shots(shots), layer=at)
+        means = credit.mean("point").transpose("task", "other").values
+        return pd.DataFrame((means + means.T) / 2, self.tasks, self.tasks)
+
+    def sensitivity(self, shots: int | None = None) -> pd.DataFrame:
+        """TD under other numbers of neighbours and points, distances and normalisations.
+
+        One row per setting, one thing varied at a time: the best layer and TD there (chosen and
+        reported on the same points), with its interval.
+        """
+        rows = {}
+        cells = self.data["sensitivity"].sel(shots=self._shots(shots))
+        for setting in cells["setting"].values:
+            credit = cells.sel(setting=setting)
+            there = np.flatnonzero(credit.notnull().all(("task", "layer")).values)
+            estimates = self._means(credit.isel(point=there), None, there)
+            best = int(np.argmax([e.value for e in estimates]))
+            e = estimates[best]
+            row = {"td": e.value, "td_low": e.low, "td_high": e.high}
+            rows[str(setting)] = row | {"best_layer": self.layers[best]}
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("setting")
+
+    def accuracy(
+        self, shots: int | None = None, task: str | None = None, score: str = "exact"
+    ) -> Estimate:
+        """Share of the same few-shot prompts that the model answers right."""
+        choose(score, SCORES, "score")
+        right = self.data[score].sel(shots=self._shots(shots)).astype(float)
+        return self._means(right.expand_dims("layer"), task)[0]
+
+    # --- tables -----------------------------------------------------------------------------
+
+    def summary(self) -> pd.DataFrame:
+        """One row per number of shots and task, `"all"` first: TD with intervals, and controls."""
+        rows = [self._row(n, task) for n in self.shots for task in (None, *self.tasks)]
+        return pd.DataFrame(rows).set_index(["shots", "task"])
+
+    def _row(self, shots: int, task: str | None) -> dict[str, Any]:
+        td, best = self.td(shots, task), self.best_layer(shots)
+        at = self.layers.index(best)
+        estimates = {"td": td[at], "td_held_out": self.held_out(shots, task)}
+        for control in CONTROLS:
+            if f"{control}_credit" in self.data:
+                estimates[control] = self.held_out(shots, task, control)
+        if "probe_task" in self.data:
+            estimates["probe"] = self.probe(shots, task)[at]
+        estimates["accuracy"] = self.accuracy(shots, task)
+        row: dict[str, Any] = {"shots": shots, "task": task or "all", "best_layer": best}
+        for name, e in estimates.items():
+            row |= {name: e.value, f"{name}_low": e.low, f"{name}_high": e.high}
+        return row | {
+            "first_token_accuracy": self.accuracy(shots, task, "first_token").value,
+            "chance": self.chance,
+            "n_points": self.data.sizes["point"],
+            "n_queries": td[at].n,
+        }
+
+    def table(self) -> pd.DataFrame:
+        """The summary as text, for people."""
+        summary = self.summary()
+        columns = {
+            "td_held_out": "TD (layer held out)",
+            "td": "TD (best layer)",
+            "shuffled": "shuffled labels",
+            "input": "query alone",
+            "probe": "linear probe",
+            "accuracy": "accuracy",
+        }
+        text = pd.DataFrame(index=summary.index)
+        for name, title in columns.items():
+            if name in summary:
+                text[title] = [
+                    "–" if np.isnan(v) else f"{v:.2f} [{low:.2f}, {high:.2f}]"
+                    for v, low, high in summary[[name, f"{name}_low", f"{name}_high"]].to_numpy()
+                ]
+        text["layer"] = summary["best_layer"].astype(str)
+        return text
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per (shots, task, point, layer)."""
+        kept = [
+            name
+            for name, array in self.data.items()
+            if set(array.dims) <= {"shots", "task", "point", "layer"}
+        ]
+        frame = self.data[kept].to_dataframe().reset_index()
+        if "probe_task" in frame:
+            frame["probe_task"] = [self.tasks[i] for i in frame["probe_task"]]
+        return frame[[c for c in frame if c not in ("other", "voted")]]
+
+    def caveats(self) -> list[str]:
+        """What to keep in mind when reading the numbers, a line each."""
+        return notes(self)
+
+    def plot(self, shots: int | None = None, layer: int | None = None) -> go.Figure:
+        """TD by layer for every number of shots; confusion and pairwise TD at one layer."""
+        from icl_mech.figures import decodability_figure
+
+        return decodability_figure(self, shots, layer)
+
+    def __repr__(self) -> str:
+        return (
+            f"TaskDecodability on {self.provenance['model']} (chance {self.chance:.2f})\n"
+            f"{self.table().to_string()}"
+        )
+
+    def _repr_html_(self) -> str:
+        model = escape(str(self.provenance["model"]))
+        table = self.table().to_html(escape=True)
+        return f"<p>Task decodability on <b>{model}</b> (chance {self.chance:.2f})</p>{table}"
+
+    # --- values -----------------------------------------------------------------------------
+
+    def _credit(self, shots: int | None, control: str | None) -> xr.DataArray:
+        """Credit over (`task`, `point`, `layer`)."""
+        if control is None:
+            return self.data["credit"].sel(shots=self._shots(shots))
+        name = f"{choose(control, CONTROLS, 'control')}_credit"
+        if name not in self.data:
+            raise InputError("this run had no controls; expected task_decodability(controls=True)")
+        values = self.data[name]
+        return values.sel(shots=self._shots(shots)) if "shots" in values.dims else values
+
+    def _means(
+        self,
+        values: xr.DataArray,
+        task: str | None,
+        points: np.ndarray | None = None,
+        shares: bool = True,
+    ) -> list[Estimate]:
+        """Means at every layer over points, with intervals over queries."""
+        queries = self.data["query_id"]
+        if points is not None:
+            queries = queries.isel(point=points)
+        if task is not None:
+            choose(task, self.tasks, "task")
+            values, queries = values.sel(task=[task]), queries.sel(task=[task])
+        rows = values.transpose("layer", "task", "point").values.astype(float)
+        rows = rows.reshape(len(rows), -1)
+        return cluster_means(rows, queries.values.ravel(), shares=shares)
+
+    def _halves(self) -> xr.DataArray:
+        """Whether a (`task`, `point`) belongs to the first half of the queries."""
+        return self.data["query_id"] % 2 == 0
+
+    def _shots(self, shots: int | None) -> int:
+        if shots is None:
+            return max(self.shots)
+        if shots not in self.shots:
+            raise InputError(f"no run with {shots} shots; expected one of {self.shots}")
+        return shots
+
+    def _layer(self, layer: int) -> int:
+        if layer not in self.layers:
+            raise InputError(f"layer {layer} was not measured; expected one of {self.layers}")
+        return layer

@@ -1,0 +1,102 @@
+"""What decides the numbers, checked before anything runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from jaxtyping import Int
+
+from icl_mech.decodability.pool import Pool, Tasks, load_pool
+from icl_mech.errors import InputError, choose
+from icl_mech.prompts import Matched, Template, draw_matched
+
+Metric = Literal["cosine", "euclidean"]
+Normalise = Literal["none", "standardise"]
+LeaveOut = Literal["query", "point"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that, with the model and the tasks, decides the numbers.
+
+    Raises:
+        InputError: where a name is unknown or a count cannot work.
+    """
+
+    n_points: int
+    n_shots: tuple[int, ...]
+    seed: int
+    k: int
+    role: str | int
+    metric: str
+    normalise: str
+    leave_out: str
+    template: str
+    leading_space: bool | None
+
+    def __post_init__(self) -> None:
+        choose(self.metric, get_args(Metric), "metric")
+        choose(self.normalise, get_args(Normalise), "normalisation")
+        choose(self.leave_out, get_args(LeaveOut), "leave_out")
+        Template(self.template)
+        if not self.n_shots or len(set(self.n_shots)) != len(self.n_shots):
+            raise InputError(f"n_shots {list(self.n_shots)}; expected at least one, each once")
+        if min(self.n_shots) < 1:
+            raise InputError(f"n_shots is {min(self.n_shots)}; expected at least 1")
+        if self.k < 1:
+            raise InputError(f"k is {self.k}; expected at least 1")
+        if self.n_points <= self.k:
+            raise InputError(
+                f"n_points is {self.n_points} for k = {self.k} neighbours; expected at least "
+                f"{self.k + 1}, so that they can all be of a point's own task"
+            )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Tasks with their points drawn.
+
+    Attributes:
+        pool: the tasks.
+        settings: all of them.
+        points: episodes with the largest number of shots; fewer shots show the first of them.
+        queries: `[task, point]`, a number per query text: the clusters of the intervals, and the
+            groups that probes never split.
+    """
+
+    pool: Pool
+    settings: Settings
+    points: Matched
+    queries: Int[np.ndarray, "task point"]
+
+    @property
+    def labels(self) -> Int[np.ndarray, "row"]:
+        """The task of every row of the pool (task by task)."""
+        return np.repeat(np.arange(len(self.queries)), self.settings.n_points)
+
+    @property
+    def groups(self) -> Int[np.ndarray, "row"]:
+        """Rows with the same number are never one another's neighbours; every row is its own."""
+        by_query = self.settings.leave_out == "query"
+        return self.queries.ravel() if by_query else np.arange(self.queries.size)
+
+
+def plan(tasks: Tasks, settings: Settings) -> Plan:
+    """Load the tasks, draw the points, and refuse what cannot be measured.
+
+    Raises:
+        InputError: where a task or count cannot work; nothing was run yet.
+    """
+    pool = load_pool(tasks)
+    (points,) = draw_matched(pool.tasks, [settings.n_points], max(settings.n_shots), settings.seed)
+    texts = [[episode.query.x for episode in row] for row in points.episodes]
+    _, index = np.unique(texts, return_inverse=True)
+    # Every task has at least two queries, so that without one of them (as often as it comes back)
+    # at least n_points - 1 >= k points are left to choose from.
+    return Plan(pool, settings, points, index.reshape(len(pool.tasks), settings.n_points))
+
+
+def as_counts(n_shots: int | Sequence[int]) -> tuple[int, ...]:
+    """One number of shots or several."""
+    return (n_shots,) if isinstance(n_shots, int) else tuple(n_shots)

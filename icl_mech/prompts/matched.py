@@ -1,0 +1,99 @@
+"""Episodes that match across tasks: the same queries and the same inputs shown, other answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+import numpy as np
+
+from icl_mech.errors import InputError
+from icl_mech.prompts.sampling import QUERY_SHARE, Episode, mirrors
+from icl_mech.tasks.seeds import generator
+from icl_mech.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Matched:
+    """As many episodes of every task, none of them with dummies.
+
+    Attributes:
+        episodes: `[task][point]`. Where the tasks share their inputs, point `i` of every task has
+            the same query and the same demonstration inputs in the same order.
+        n_queries: how many queries of a task differ, in the task where that is fewest.
+    """
+
+    episodes: tuple[tuple[Episode, ...], ...]
+    n_queries: int
+
+
+def same_inputs(tasks: Sequence[Task]) -> bool:
+    """Whether all tasks ask the same inputs in the same order, as those of a family do."""
+    inputs = [[pair.x for pair in task.pairs] for task in tasks]
+    return all(row == inputs[0] for row in inputs[1:])
+
+
+def draw_matched(
+    tasks: Sequence[Task], sizes: Sequence[int], n_shots: int, seed: int
+) -> tuple[Matched, ...]:
+    """Draw sets of episodes, as many per task as `sizes` says, that share no query.
+
+    No query of any set is among the demonstrations of any. Where a task has fewer inputs than
+    episodes, queries return with other demonstrations. Tasks that do not share their inputs are
+    drawn each for itself.
+
+    Raises:
+        InputError: where a count is not positive, the seed is negative, or inputs do not suffice.
+    """
+    for count, name in [(n_shots, "n_shots"), *((size, "a number of points") for size in sizes)]:
+        if count < 1:
+            raise InputError(f"{name} is {count}; expected at least 1")
+    if same_inputs(tasks):
+        return _draw(tasks, sizes, n_shots, generator(seed, "matched"))
+    drawn = [_draw([t], sizes, n_shots, generator(seed, "matched", t.name)) for t in tasks]
+    return tuple(
+        Matched(tuple(m.episodes[0] for m in parts), min(m.n_queries for m in parts))
+        for parts in zip(*drawn, strict=True)
+    )
+
+
+def _draw(
+    tasks: Sequence[Task], sizes: Sequence[int], n_shots: int, rng: np.random.Generator
+) -> tuple[Matched, ...]:
+    n_inputs, fewest = len(tasks[0]), 2 * len(sizes)
+    if n_inputs < n_shots + fewest:
+        raise InputError(
+            f"task {tasks[0].name!r} has {n_inputs} inputs, too few: expected at least "
+            f"{n_shots + fewest} ({n_shots} shots + {fewest} queries)"
+        )
+    order = rng.permutation(n_inputs)
+    n_asked = min(sum(sizes), max(fewest, int(QUERY_SHARE * n_inputs)), n_inputs - n_shots)
+    # Two queries for every set, and the others in proportion to what each still wants.
+    spare = n_asked - fewest
+    total = sum(sizes)
+    ends = [0, *(2 * i + round(spare * n / total) for i, n in enumerate(accumulate(sizes), 1))]
+    shown = order[n_asked:]
+    return tuple(
+        _episodes(tasks, order[start:end][:size], shown, size, n_shots, rng)
+        for (start, end), size in zip(pairwise(ends), sizes, strict=True)
+    )
+
+
+def _episodes(
+    tasks: Sequence[Task],
+    queries: np.ndarray,
+    shown: np.ndarray,
+    n: int,
+    n_shots: int,
+    rng: np.random.Generator,
+) -> Matched:
+    rows: list[list[Episode]] = [[] for _ in tasks]
+    for i in range(n):
+        query = int(queries[i % len(queries)])
+        # "cold -> hot" would give away the answer to "hot": shown only where nothing else is left.
+        drawn = sorted(
+            (int(j) for j in rng.permutation(shown)),
+            key=lambda j: any(mirrors(t.pairs[j], t.pairs[query]) for t in tasks),
+        )[:n_shots]
+        for row, task in zip(rows, tasks, strict=True):
+            row.append(Episode(tuple(task.pairs[j] for j in drawn), task.pairs[query], ()))
+    return Matched(tuple(map(tuple, rows)), min(n, len(queries)))
