@@ -31,6 +31,7 @@ def profile(up: int, down: int, seed: int, model: str = "model", layers: int = L
             "lens": np.clip(rng.normal(0.01 + 0.6 * (layer >= end), 0.05, (N, layers)), 0, 1),
             "aie": aie,
             "regular": rng.random(N) < 0.8,
+            "baseline": rng.random(N) < 0.02,
             "prior": rng.random(N) < 0.1,
         }
 
@@ -41,6 +42,7 @@ def profile(up: int, down: int, seed: int, model: str = "model", layers: int = L
         "lens": ("task", "prompt", "layer"),
         "aie": ("task", "aie_prompt", "layer", "head"),
         "regular": ("task", "prompt"),
+        "baseline": ("task", "prompt"),
         "prior": ("task", "prompt"),
     }
     data = xr.Dataset(
@@ -122,6 +124,25 @@ def test_a_flat_curve_names_no_layer_and_says_so(found: TaskMap) -> None:
     assert "second: the encoding curve names no formation layer (too flat)" in task_map.caveats()
     assert np.isnan(task_map.summary().loc["second", "formation_encoding"])
     assert task_map.plot().data
+
+
+def test_no_layer_where_demonstrations_do_not_help(found: TaskMap) -> None:
+    failed = found.data.copy()
+    failed["regular"] = failed["regular"].where(failed["task"] == "second", other=False)
+    task_map = TaskMap(failed, found.provenance)
+    assert str(task_map.formation("<b>first")) == "none"
+    assert task_map.table().loc["<b>first", "decoding (lens)"] == "no in-context learning"
+    assert any(
+        "<b>first: no in-context learning to localise" in note for note in task_map.caveats()
+    )
+    assert task_map.formation("second").estimate.value == 10
+
+
+def test_a_high_label_prior_is_reported(found: TaskMap) -> None:
+    skewed = found.data.copy()
+    skewed["prior"] = skewed["regular"].copy()
+    notes = TaskMap(skewed, found.provenance).caveats()
+    assert sum("the label prior is high" in note for note in notes) == 2
 
 
 def test_an_uncertain_layer_is_reported() -> None:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from icl_mech.decodability.accuracy import td_predicts_accuracy
     from icl_mech.decodability.decode import task_decodability
     from icl_mech.decodability.mean_patching import mean_patching
+    from icl_mech.decodability.measure import knn_credit
     from icl_mech.decodability.patching_result import MeanPatching
     from icl_mech.decodability.result import TaskDecodability
 
@@ -18,6 +19,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "accuracy": ["td_predicts_accuracy"],
         "decode": ["task_decodability"],
         "mean_patching": ["mean_patching"],
+        "measure": ["knn_credit"],
         "patching_result": ["MeanPatching"],
         "result": ["TaskDecodability"],
     },
@@ -25,6 +27,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
 __all__ = [
     "MeanPatching",
     "TaskDecodability",
+    "knn_credit",
     "mean_patching",
     "task_decodability",
     "td_predicts_accuracy",

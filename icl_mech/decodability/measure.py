@@ -50,6 +50,31 @@ def measure(rows: Rows, plan: Plan, prefix: str = "", pairs: bool = False) -> xr
     )
 
 
+def knn_credit(
+    rows: Rows,
+    labels: Int[np.ndarray, "row"],
+    groups: Int[np.ndarray, "row"],
+    k: int = 10,
+    metric: str = "cosine",
+    normalise: str = "none",
+) -> Float[np.ndarray, "row layer"]:
+    """Leave-one-out TD of representations that were captured elsewhere, per row and layer.
+
+    Args:
+        rows: representations.
+        labels: the task of every row: 0, 1, ...
+        groups: rows with the same number are never neighbours (each its own: leave one out).
+        k: how many neighbours vote.
+        metric, normalise: as in `task_decodability`.
+    """
+    layers = []
+    for layer in range(rows.shape[1]):
+        between = distances(rows[:, layer], metric, normalise)
+        (shares,) = vote_shares(between, labels, groups, [k])
+        layers.append(credit(shares, labels))
+    return np.stack(layers, axis=1)
+
+
 def _pair_credit(
     between: Float[np.ndarray, "row row"], plan: Plan
 ) -> Float[np.ndarray, "task other point"]:

@@ -8,8 +8,8 @@ import tyro
 
 from icl_mech.cli import Flat, ModelOptions, OutputOptions, load, run
 from icl_mech.errors import InputError
-from icl_mech.prompts import Template, draw_split
-from icl_mech.tasks import Task, list_families, load_family, load_tasks
+from icl_mech.prompts import Template, draw_matched
+from icl_mech.tasks import expand
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Options:
     """Prompts per task for transfer, lens and heads."""
     n_shots: int = 5
     """Demonstrations per prompt."""
-    n_points: int = 50
+    n_points: int = 100
     """Prompts per task for decodability."""
     fraction: float = 0.5
     """How far from floor to peak a curve has to be to count as risen."""
@@ -49,10 +49,11 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _main(options: Options) -> None:
-    tasks = _tasks(options)
+    names = options.task
+    tasks = expand(names[0] if len(names) == 1 else names)
     Template(options.template)
-    for task in tasks:  # what would be refused, before a model is loaded
-        draw_split(task, options.n_prompts, options.n_prompts, options.n_shots, 2, options.seed)
+    # What would be refused, before a model is loaded.
+    draw_matched(tasks, [options.n_points], options.n_shots + 2, options.seed)
     page = _page(options)
     from icl_mech.figures import task_map_report
     from icl_mech.localize import TaskMap, localize
@@ -90,16 +91,6 @@ def _main(options: Options) -> None:
         for caveat in m.caveats():
             print(f"note: {caveat}")
     print(f"\nreport: {written.resolve()}")
-
-
-def _tasks(options: Options) -> list[Task]:
-    families = [name for name in options.task if name in list_families()]
-    if not families:
-        return load_tasks(options.task)
-    if len(options.task) > 1:
-        raise InputError(f"{', '.join(options.task)}; expected one family, or tasks by name")
-    family = load_family(families[0])
-    return [task for task in family.tasks if task.name != family.null]
 
 
 def _page(options: Options) -> Path:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from icl_mech.errors import InputError
-from icl_mech.stats import Estimate, resampled_means
+from icl_mech.stats import N_RESAMPLES_SLOW, Estimate, resampled_means
 
 Curves = Float[np.ndarray, "*batch layer"]
 Layers = Float[np.ndarray, "*batch"]
@@ -137,3 +137,9 @@ def locate(
         # Layers are whole numbers: no interpolation between them.
         low, high = np.quantile(known, [0.025, 0.975], method="nearest")
     return Located(Estimate(value, float(low), float(high), len(values)), draws)
+
+
+def nowhere(values: Float[np.ndarray, "prompt *rest"]) -> Located:
+    """No layer: there is nothing to locate in these prompts."""
+    nan = float("nan")
+    return Located(Estimate(nan, nan, nan, len(values)), np.full(N_RESAMPLES_SLOW, np.nan))

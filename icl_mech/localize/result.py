@@ -19,10 +19,18 @@ from icl_mech.localize.curves import (
     formed,
     gathered,
     locate,
+    nowhere,
     settled,
 )
 from icl_mech.results import Result
-from icl_mech.stats import CONFIDENCE, Estimate, mean, proportions
+from icl_mech.stats import (
+    CONFIDENCE,
+    Estimate,
+    mean,
+    paired_difference,
+    proportion,
+    proportions,
+)
 
 #: Curves over layers.
 READOUTS = ("encoding", "transfer", "lens", "heads")
@@ -47,6 +55,8 @@ class TaskMap(Result):
     where half of the heads' effect has been added. It is *decoded* where an injected vector has
     stopped working, and where the lens has come half-way to the model's own answer for good.
     "Half-way" is an argument (`Rule`), and all that is needed is kept, so `with_rule` asks again.
+    Where demonstrations do not help the model there is no in-context learning to localise, and no
+    layer is named.
     """
 
     @property
@@ -89,20 +99,31 @@ class TaskMap(Result):
         choose(readout, DECODING, "read-out of decoding")
         return self._located["decoding", choose(task, self.tasks, "task"), readout]
 
+    def learns(self, task: str) -> bool:
+        """Whether the model does the task in context: more right answers with demonstrations than
+        without, beyond the 95 % interval (paired by prompt)."""
+        of_task = self.data.sel(task=choose(task, self.tasks, "task"))
+        return paired_difference(of_task["regular"].values, of_task["baseline"].values).low > 0
+
     @cached_property
     def _located(self) -> dict[tuple[str, str, str], Located]:
         """Every layer that is asked for, bootstrapped once."""
         where = {"encoding": formed, "transfer": formed, "heads": gathered}
         found = {}
         for i, task in enumerate(self.tasks):
+            learns = self.learns(task)
             for r in (r for r in FORMATION if r in self.readouts):
                 curve = _mass if r == "heads" else _same
                 values = self._values(task, r)
-                found["formation", task, r] = locate(values, self.rule, where[r], curve, i)
+                found["formation", task, r] = (
+                    locate(values, self.rule, where[r], curve, i) if learns else nowhere(values)
+                )
             for r, ends in {"transfer": consumed, "lens": settled}.items():
                 # The same resamples of the same prompts as for formation, so they can be compared.
                 values = self._values(task, r)
-                found["decoding", task, r] = locate(values, self.rule, ends, _same, i)
+                found["decoding", task, r] = (
+                    locate(values, self.rule, ends, _same, i) if learns else nowhere(values)
+                )
         return found
 
     def agreement(self, task: str) -> pd.DataFrame:
@@ -146,14 +167,33 @@ class TaskMap(Result):
         for (what, task, readout), located in self._located.items():
             rows[task][f"{what} ({readout})"] = str(located)
         for task, row in rows.items():
+            if not self.learns(task):
+                row = dict.fromkeys(row, "no in-context learning")
+                rows[task] = row
             row["few-shot"] = f"{float(self.data['regular'].sel(task=task).mean()):.2f}"
         return pd.DataFrame.from_dict(rows, orient="index")
 
     def caveats(self) -> list[str]:
         """What to keep in mind when reading the numbers, a line each."""
         notes = list(self.provenance.get("notes", []))
+        for task in self.tasks:
+            regular, prior = (
+                proportion(self.data[name].sel(task=task).values) for name in ("regular", "prior")
+            )
+            if not self.learns(task):
+                notes.append(
+                    f"{task}: no in-context learning to localise (few-shot accuracy {regular}, not "
+                    "above zero-shot)"
+                )
+            elif regular.low < prior.value:
+                notes.append(
+                    f"{task}: the label prior is high ({prior.value:.2f}, few-shot {regular}): "
+                    "always giving the most frequent answer does about as well"
+                )
         for (what, task, readout), located in self._located.items():
             e = located.estimate
+            if not self.learns(task):
+                continue
             if not np.isfinite(e.value):
                 notes.append(f"{task}: the {readout} curve names no {what} layer (too flat)")
             elif e.high - e.low > len(self.layers) / 4:

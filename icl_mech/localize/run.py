@@ -1,20 +1,28 @@
-"""Run the read-outs and put them on one axis."""
+"""Capture once, read four ways: the curves behind a task map."""
 
+import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import torch
 import xarray as xr
+from tqdm.auto import tqdm
 
-from icl_mech.decodability import task_decodability
+from icl_mech.decodability import knn_credit
+from icl_mech.errors import InputError
 from icl_mech.heads import head_attribution
-from icl_mech.lens import logit_lens
 from icl_mech.localize.curves import Rule
+from icl_mech.localize.prompts import Drawn, Pool, draw
 from icl_mech.localize.result import TaskMap
-from icl_mech.model import HookedModel
-from icl_mech.patch import layer_scan
+from icl_mech.model import Edit, HookedModel
 from icl_mech.prompts import DEFAULT_TEMPLATE
-from icl_mech.results import Result
-from icl_mech.tasks import Family, Task, list_families, load_family, load_other, load_tasks
+from icl_mech.tasks import Family, Task
+from icl_mech.vectors import theta
+
+#: Prompts between two steps of the progress bar.
+STEP = 50
 
 
 def localize(
@@ -24,7 +32,7 @@ def localize(
     n_shots: int = 5,
     seed: int = 0,
     *,
-    n_points: int = 50,
+    n_points: int = 100,
     k: int = 10,
     fraction: float = 0.5,
     min_rise: float = 0.1,
@@ -35,10 +43,11 @@ def localize(
 ) -> TaskMap:
     """Where does the model encode the task, and where does it decode it?
 
-    Runs, on the same tasks: task decodability (Han et al. 2024), a layer scan of theta (Hendel et
-    al. 2023), the logit lens, and heads' AIE (Todd et al. 2023); and names a formation and a
-    decoding layer by each, with bootstrap intervals over prompts. See `TaskMap` for the
-    definitions.
+    Few-shot prompts run once; from the same residual streams come task decodability (Han et al.
+    2024), the logit lens, and, with dummy queries after the same demonstrations, theta (Hendel et
+    al. 2023), which is injected into zero-shot prompts at every layer. Heads' AIE (Todd et al.
+    2023) is measured on prompts with shuffled labels. See `TaskMap` for what is named *formed* and
+    *decoded* and by which rule.
 
     Args:
         model: from `load_model`.
@@ -48,53 +57,47 @@ def localize(
         n_prompts: prompts per task for transfer, lens and heads.
         n_shots: demonstrations per prompt.
         seed: of every random draw.
-        n_points: prompts per task for decodability.
+        n_points: prompts per task for decodability; the first `n_prompts` of them are the same.
         k: neighbours that vote.
         fraction, min_rise: when a curve counts as risen, see `Rule`.
         heads: also measure heads' AIE.
         template: how a pair is written.
         leading_space: write words with a space before them; by default as the tokenizer likes.
-        progress: show progress bars.
+        progress: show a progress bar.
 
     Raises:
         InputError: where a task, a count or the rule cannot work.
         ModelError: where the model returns numbers that are not finite.
     """
     rule = Rule(fraction, min_rise)
-    tasks = expand(task)
-    shared: dict[str, Any] = {
-        "seed": seed,
-        "template": template,
-        "leading_space": leading_space,
-        "progress": progress,
-    }
-    pool = tasks if len(tasks) > 1 else [*tasks, load_other(tasks[0])]
-    decoded = task_decodability(
-        model, pool, n_points, n_shots, k=k, controls=False, probe=False, **shared
-    )
-    scan = layer_scan(model, tasks, n_prompts, n_shots, **shared)
-    lens = logit_lens(model, tasks, n_prompts, n_shots, **shared)
-    names = [t.name for t in tasks]
-    arrays = {
-        "encoding": decoded.data["credit"].sel(shots=n_shots, task=names, drop=True),
-        "transfer": scan.data["first_token"].sel(vector="theta", drop=True),
-        "lens": _answer_probability(lens.data, scan.data["layer"]),
-        "regular": scan.data["reference_first_token"].sel(reference="regular", drop=True),
-        "prior": scan.data["prior_right"],
-        "query": scan.data["query"],
-    }
-    notes = [note for part in (decoded, scan, lens) for note in part.caveats()]
-    if len(tasks) == 1:
-        notes.insert(0, f"{names[0]}: decodability only tells it from {pool[1].name}")
-    parts: dict[str, Result] = {"encoding": decoded, "transfer": scan, "lens": lens}
-    if heads:
-        found = head_attribution(
-            model, tasks, n_prompts, max(2, n_shots), methods=("aie",), n_clean=n_prompts, **shared
+    if not k < n_points >= n_prompts:
+        raise InputError(
+            f"n_points is {n_points}; expected more than k = {k} neighbours, and at least "
+            f"n_prompts = {n_prompts}"
         )
-        arrays["aie"] = found.data["aie"].rename(prompt="aie_prompt")
-        notes += found.caveats()
-        parts["heads"] = found
-    data = xr.Dataset({name: _plain(array) for name, array in arrays.items()})
+    if heads and n_shots < 2:
+        raise InputError("heads need at least 2 shots (labels are shuffled); expected heads=False")
+    pool = draw(model, task, n_points, n_prompts, n_shots, seed, template, leading_space)
+    seconds: dict[str, float] = {}
+    per_task = n_points + n_prompts * (1 + model.n_layers)
+    with tqdm(
+        total=per_task * len(pool.tasks),
+        disable=not progress,
+        unit=" runs",
+        file=sys.stderr,
+        leave=False,
+    ) as bar:
+        arrays = _measure(model, pool, n_prompts, k, bar, seconds)
+    notes = pool.notes()
+    if heads:
+        start = time.perf_counter()
+        arrays["aie"], refused = _heads(
+            model, pool, n_prompts, n_shots, seed, template, leading_space, progress
+        )
+        notes += refused
+        seconds["heads"] = time.perf_counter() - start
+    names = [d.task.name for d in pool.tasks]
+    data = xr.Dataset(arrays, coords={"task": names, "layer": np.arange(model.n_layers)})
     provenance = {
         "method": "localize: encoding, transfer, lens and heads on one axis",
         **model.provenance(),
@@ -102,31 +105,141 @@ def localize(
         "n_prompts": n_prompts,
         "n_shots": n_shots,
         "n_points": n_points,
+        "k": k,
         "seed": seed,
         "template": template,
-        "notes": list(dict.fromkeys(notes)),
-        "parts": {name: part.provenance["method"] for name, part in parts.items()},
+        "told_apart": pool.names,
+        "shared_inputs": pool.shared,
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+        "notes": notes,
+        "filters": "none: every prompt counts, also those that the model answers wrong",
     }
     return TaskMap(data, provenance)
 
 
-def expand(task: Family | Task | str | Sequence[Task | str]) -> list[Task]:
-    """The tasks that are meant: those of a family (without its null task), or as named."""
-    if isinstance(task, str) and task in list_families():
-        task = load_family(task)
-    if isinstance(task, Family):
-        return [t for t in task.tasks if t.name != task.null]
-    return load_tasks(task)
+def _measure(
+    model: HookedModel,
+    pool: Pool,
+    n_prompts: int,
+    k: int,
+    bar: tqdm,
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    """Encoding, lens and transfer of every task, from one pass over its few-shot prompts."""
+    stages = dict.fromkeys(("reading", "lens", "transfer", "encoding"), 0.0)
+    rows: list[np.ndarray] = []
+    found: dict[str, list[np.ndarray]] = {}
+    for drawn in (*pool.tasks, *pool.others):
+        bar.set_description(drawn.task.name)
+        start = time.perf_counter()
+        queries, vectors = _read(model, drawn, n_prompts, bar)
+        rows.append(queries.float().cpu().numpy())
+        stages["reading"] += time.perf_counter() - start
+        if drawn in pool.others:
+            continue
+        start = time.perf_counter()
+        parts = _lens(model, drawn, queries[:n_prompts])
+        stages["lens"] += time.perf_counter() - start
+        start = time.perf_counter()
+        parts |= _transfer(model, drawn, vectors, bar)
+        stages["transfer"] += time.perf_counter() - start
+        for name, array in parts.items():
+            found.setdefault(name, []).append(array)
+    start = time.perf_counter()
+    credit = knn_credit(np.concatenate(rows), *pool.labels_and_groups(), k=k)
+    stages["encoding"] = time.perf_counter() - start
+    seconds |= stages
+    by_task = credit.reshape(len(rows), -1, model.n_layers)[: len(pool.tasks)]
+    curves, flat = ("task", "prompt", "layer"), ("task", "prompt")
+    return {
+        "encoding": (("task", "point", "layer"), by_task.astype(np.float32)),
+        **{n: (curves, np.stack(found[n])) for n in ("lens", "transfer")},
+        **{n: (flat, np.stack(found[n])) for n in ("regular", "baseline", "prior")},
+        "query": (flat, [[e.query.x for e in d.episodes[:n_prompts]] for d in pool.tasks]),
+    }
 
 
-def _answer_probability(lens: xr.Dataset, layers: xr.DataArray) -> xr.DataArray:
-    """Probability of the answer at the last token, after every block."""
-    logprob = lens["logprob"].sel(target="answer", role="final_arrow", drop=True)
-    probability: xr.DataArray = xr.ufuncs.exp(logprob.sel(layer=layers))
-    return probability
+def _read(model: HookedModel, drawn: Drawn, n_prompts: int, bar: tqdm) -> tuple:
+    """Residual streams after the queries, `[point, layer, d]`, and theta of the first prompts."""
+    queries, vectors = [], []
+    for start in range(0, len(drawn.episodes), STEP):
+        part = drawn.episodes[start : start + STEP]
+        # Dummy queries only where a theta is needed.
+        for with_dummies in (True, False):
+            some = [e for i, e in enumerate(part, start) if (i < n_prompts) == with_dummies]
+            if not some:
+                continue
+            asked = [(e.query, *e.dummies) if with_dummies else (e.query,) for e in some]
+            resid = model.final_residuals(
+                [
+                    [drawn.encoder.encode(e.demonstrations, q.x) for q in questions]
+                    for e, questions in zip(some, asked, strict=True)
+                ]
+            )
+            queries.append(resid[:, 0])
+            if with_dummies:
+                vectors.append(theta(resid[:, 1:]))
+        bar.update(len(part))
+    return torch.cat(queries), torch.cat(vectors)
 
 
-def _plain(array: xr.DataArray) -> xr.DataArray:
-    """Only what the map keeps: dimensions, and names of tasks and layers."""
-    kept = {"task", "layer", "head"}
-    return array.drop_vars([c for c in array.coords if c not in kept])
+def _lens(model: HookedModel, drawn: Drawn, resid: Any) -> dict[str, np.ndarray]:
+    """Probability of the answer after every block, and whether the model answers right."""
+    n, layers = resid.shape[:2]
+    targets = [row for row in drawn.few_shot_answers(n) for _ in range(layers)]
+    readout = model.read(resid.flatten(0, 1), targets)
+    probability = readout.logprob.exp().nan_to_num(0).amax(dim=-1).reshape(n, layers)
+    return {
+        "lens": probability.float().cpu().numpy(),
+        "regular": (readout.rank == 0).any(dim=-1).reshape(n, layers)[:, -1].cpu().numpy(),
+    }
+
+
+def _transfer(model: HookedModel, drawn: Drawn, vectors: Any, bar: tqdm) -> dict[str, np.ndarray]:
+    """Zero-shot prompts with theta written over the last token after every block, and without."""
+    n, layers = vectors.shape[:2]
+    prompts = [drawn.encoder.encode((), e.query.x) for e in drawn.episodes[:n]]
+    targets = drawn.zero_shot_answers(prompts)
+    edits = [Edit(layer, vectors[:, layer], position="final_arrow") for layer in range(layers)]
+    injected = model.evaluate(prompts, edits, targets, bar.update)
+    plain = model.read(model.final_residuals([[p] for p in prompts])[:, 0, -1], targets)
+    bar.update(n)
+    return {
+        "transfer": (injected.rank == 0).any(dim=-1).cpu().numpy(),
+        "baseline": (plain.rank == 0).any(dim=-1).cpu().numpy(),
+        "prior": np.array([drawn.prior in e.query.answers for e in drawn.episodes[:n]]),
+    }
+
+
+def _heads(
+    model: HookedModel,
+    pool: Pool,
+    n_prompts: int,
+    n_shots: int,
+    seed: int,
+    template: str,
+    leading_space: bool | None,
+    progress: bool,
+) -> tuple[tuple, list[str]]:
+    """AIE of every head; zero, and a note, for a task that the model never answers right."""
+    shape = (n_prompts, model.n_layers, model.n_heads)
+    arrays, notes = [], []
+    for drawn in pool.tasks:
+        try:
+            found = head_attribution(
+                model,
+                drawn.task,
+                n_prompts,
+                n_shots,
+                seed,
+                n_clean=n_prompts,
+                methods=("aie",),
+                template=template,
+                leading_space=leading_space,
+                progress=progress,
+            )
+            arrays.append(found.data["aie"].isel(task=0).values)
+        except InputError as error:
+            arrays.append(np.zeros(shape, dtype=np.float32))
+            notes.append(f"heads: {error}")
+    return (("task", "aie_prompt", "layer", "head"), np.stack(arrays)), notes

@@ -15,6 +15,7 @@ __all__ = [
     "Family",
     "Pair",
     "Task",
+    "expand",
     "list_families",
     "list_tasks",
     "load_family",
@@ -82,6 +83,19 @@ def load_tasks(task: Task | str | Sequence[Task | str]) -> list[Task]:
     if not tasks or len(set(names)) != len(names):
         raise InputError(f"tasks {names}; expected at least one, each once")
     return tasks
+
+
+def expand(task: Family | Task | str | Sequence[Task | str]) -> list[Task]:
+    """The tasks that are meant: those of a family (without its null task), or as named.
+
+    Raises:
+        InputError: where a name is unknown, or a task is named twice.
+    """
+    if isinstance(task, str) and task in list_families():
+        task = load_family(task)
+    if isinstance(task, Family):
+        return [t for t in task.tasks if t.name != task.null]
+    return load_tasks(task)
 
 
 def load_other(task: Task, other: Task | str | None = None) -> Task:
