@@ -7,7 +7,7 @@ import lazy_loader
 if TYPE_CHECKING:
     from icl_mech.heads.ablation import head_ablation
     from icl_mech.heads.ablation_result import HeadAblation
-    from icl_mech.heads.attribution import head_attribution
+    from icl_mech.heads.attribution import head_attribution, indirect_effects
     from icl_mech.heads.function_vectors import function_vectors
     from icl_mech.heads.result import METHODS, HeadAttribution
     from icl_mech.heads.vector_result import FunctionVectors
@@ -18,7 +18,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
     submod_attrs={
         "ablation": ["head_ablation"],
         "ablation_result": ["HeadAblation"],
-        "attribution": ["head_attribution"],
+        "attribution": ["head_attribution", "indirect_effects"],
         "function_vectors": ["function_vectors"],
         "result": ["METHODS", "HeadAttribution"],
         "vector_result": ["FunctionVectors"],
@@ -32,4 +32,5 @@ __all__ = [
     "function_vectors",
     "head_ablation",
     "head_attribution",
+    "indirect_effects",
 ]

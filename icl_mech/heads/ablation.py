@@ -104,7 +104,7 @@ def head_ablation(
             bar.set_description(d.task.name)
             ranked = heads
             if ranked is None:
-                ranked = largest(average_indirect_effects(model, d.dev, bar), counts[-1])
+                ranked = largest(average_indirect_effects(model, d.dev, bar.update), counts[-1])
             output = _output_off(model, d, off, n_shots, seed, template)
             parts.append(_ablate(model, d, ranked, output, counts, n_draws, seed, bar))
     data = xr.concat(parts, dim=xr.DataArray([t.name for t in tasks], dims="task", name="task"))

@@ -1,7 +1,7 @@
 """Which attention heads carry the task? Three methods, on the same prompts."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -115,7 +115,7 @@ def _attribute(model: HookedModel, drawn: Drawn, methods: Sequence[str], bar: tq
     per_head = ("prompt", "layer", "head")
     found: dict[str, tuple] = {}
     if "aie" in methods:
-        after = _probability(patch_heads(model, test.shuffled, means, targets, bar))
+        after = _probability(patch_heads(model, test.shuffled, means, targets, bar.update))
         effect = after.reshape(len(before), model.n_layers, model.n_heads)
         found["aie"] = (per_head, effect - before[:, None, None], {"units": "probability"})
     if "attribution" in methods:
@@ -164,7 +164,7 @@ def patch_heads(
     prompts: Sequence[Prompt],
     means: Float[Tensor, "layer head d_head"],
     targets: Sequence[Sequence[int]],
-    bar: tqdm,
+    tick: Callable[[int], object],
 ) -> Readout:
     """Each head's output at the final arrow replaced by its mean: `[prompt, layer x head]`."""
     edits = [
@@ -172,19 +172,38 @@ def patch_heads(
         for layer in range(model.n_layers)
         for head in range(model.n_heads)
     ]
-    return model.evaluate(prompts, edits, targets, bar.update)
+    return model.evaluate(prompts, edits, targets, tick)
+
+
+def indirect_effects(
+    model: HookedModel,
+    clean: Sequence[Prompt],
+    shuffled: Sequence[Prompt],
+    answers: Sequence[int],
+    tick: Callable[[int], object] = lambda n: None,
+) -> Float[np.ndarray, "prompt layer head"]:
+    """Change in each answer's probability when one head's output becomes its mean: exact.
+
+    Args:
+        model: from `load_model`.
+        clean: few-shot prompts over which heads are averaged.
+        shuffled: prompts with shuffled labels, in which they are replaced.
+        answers: the first token of the right answer to each shuffled prompt.
+        tick: called with the number of (prompt, head) cells just finished.
+    """
+    targets = [[token] for token in answers]
+    before = _probability(_plain(model, shuffled, targets))
+    after = _probability(patch_heads(model, shuffled, mean_heads(model, clean), targets, tick))
+    effect: np.ndarray = after - before[:, None]
+    return effect.reshape(len(before), model.n_layers, model.n_heads)
 
 
 def average_indirect_effects(
-    model: HookedModel, prompts: Prompts, bar: tqdm
+    model: HookedModel, prompts: Prompts, tick: Callable[[int], object]
 ) -> Float[np.ndarray, "layer head"]:
     """AIE of every head, means and effects from the same prompts (to choose heads by)."""
-    targets = [[token] for token in prompts.answers]
-    before = _probability(_plain(model, prompts.shuffled, targets))
-    means = mean_heads(model, prompts.clean)
-    after = _probability(patch_heads(model, prompts.shuffled, means, targets, bar))
-    effect = (after - before[:, None]).mean(axis=0)
-    return effect.reshape(model.n_layers, model.n_heads)
+    effects = indirect_effects(model, prompts.clean, prompts.shuffled, prompts.answers, tick)
+    return effects.mean(axis=0)
 
 
 def refuse_failure(task: Task, clean: Readout) -> None:

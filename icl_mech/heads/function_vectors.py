@@ -107,7 +107,7 @@ def function_vectors(
         for d in drawn:
             bar.set_description(d.task.name)
             if heads is None:
-                ranked = largest(average_indirect_effects(model, d.dev, bar), every)
+                ranked = largest(average_indirect_effects(model, d.dev, bar.update), every)
                 candidates = _candidates(model, ranked, sizes)
             else:
                 candidates = [tuple(heads)]

@@ -12,12 +12,12 @@ from tqdm.auto import tqdm
 
 from icl_mech.decodability import knn_credit
 from icl_mech.errors import InputError
-from icl_mech.heads import head_attribution
+from icl_mech.heads import indirect_effects
 from icl_mech.localize.curves import Rule
 from icl_mech.localize.prompts import Drawn, Pool, draw
 from icl_mech.localize.result import TaskMap
 from icl_mech.model import Edit, HookedModel
-from icl_mech.prompts import DEFAULT_TEMPLATE
+from icl_mech.prompts import DEFAULT_TEMPLATE, generator, shuffle_labels
 from icl_mech.tasks import Family, Task
 from icl_mech.vectors import theta
 
@@ -79,7 +79,7 @@ def localize(
         raise InputError("heads need at least 2 shots (labels are shuffled); expected heads=False")
     pool = draw(model, task, n_points, n_prompts, n_shots, seed, template, leading_space)
     seconds: dict[str, float] = {}
-    per_task = n_points + n_prompts * (1 + model.n_layers)
+    per_task = n_points + n_prompts * (1 + model.n_layers * (1 + model.n_heads * heads))
     with tqdm(
         total=per_task * len(pool.tasks),
         disable=not progress,
@@ -88,14 +88,10 @@ def localize(
         leave=False,
     ) as bar:
         arrays = _measure(model, pool, n_prompts, k, bar, seconds)
-    notes = pool.notes()
-    if heads:
-        start = time.perf_counter()
-        arrays["aie"], refused = _heads(
-            model, pool, n_prompts, n_shots, seed, template, leading_space, progress
-        )
-        notes += refused
-        seconds["heads"] = time.perf_counter() - start
+        if heads:
+            start = time.perf_counter()
+            arrays["aie"] = _heads(model, pool, n_prompts, seed, bar)
+            seconds["heads"] = time.perf_counter() - start
     names = [d.task.name for d in pool.tasks]
     data = xr.Dataset(arrays, coords={"task": names, "layer": np.arange(model.n_layers)})
     provenance = {
@@ -111,7 +107,7 @@ def localize(
         "told_apart": pool.names,
         "shared_inputs": pool.shared,
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
-        "notes": notes,
+        "notes": pool.notes(),
         "filters": "none: every prompt counts, also those that the model answers wrong",
     }
     return TaskMap(data, provenance)
@@ -211,35 +207,20 @@ def _transfer(model: HookedModel, drawn: Drawn, vectors: Any, bar: tqdm) -> dict
     }
 
 
-def _heads(
-    model: HookedModel,
-    pool: Pool,
-    n_prompts: int,
-    n_shots: int,
-    seed: int,
-    template: str,
-    leading_space: bool | None,
-    progress: bool,
-) -> tuple[tuple, list[str]]:
-    """AIE of every head; zero, and a note, for a task that the model never answers right."""
-    shape = (n_prompts, model.n_layers, model.n_heads)
-    arrays, notes = [], []
+def _heads(model: HookedModel, pool: Pool, n_prompts: int, seed: int, bar: tqdm) -> tuple:
+    """Indirect effect of every head on the first prompts, their labels shuffled.
+
+    Means come from the points after them, which ask other queries where there are enough.
+    """
+    arrays = []
     for drawn in pool.tasks:
-        try:
-            found = head_attribution(
-                model,
-                drawn.task,
-                n_prompts,
-                n_shots,
-                seed,
-                n_clean=n_prompts,
-                methods=("aie",),
-                template=template,
-                leading_space=leading_space,
-                progress=progress,
-            )
-            arrays.append(found.data["aie"].isel(task=0).values)
-        except InputError as error:
-            arrays.append(np.zeros(shape, dtype=np.float32))
-            notes.append(f"heads: {error}")
-    return (("task", "aie_prompt", "layer", "head"), np.stack(arrays)), notes
+        bar.set_description(f"{drawn.task.name}: heads")
+        rng = generator(seed, drawn.task.name, "shuffled")
+        first, rest = drawn.episodes[:n_prompts], drawn.episodes[n_prompts:][:n_prompts]
+        shuffled = [
+            drawn.encoder.encode(shuffle_labels(e.demonstrations, rng), e.query.x) for e in first
+        ]
+        clean = [drawn.encoder.encode(e.demonstrations, e.query.x) for e in rest or first]
+        answers = [row[0] for row in drawn.few_shot_answers(n_prompts)]
+        arrays.append(indirect_effects(model, clean, shuffled, answers, bar.update))
+    return ("task", "aie_prompt", "layer", "head"), np.stack(arrays)
