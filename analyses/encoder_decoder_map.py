@@ -110,5 +110,5 @@ agreement = pd.concat(
 )
 print(agreement.round(2).to_string())
 print("\nshare of tasks in which the two are at most one layer apart:")
-close = agreement["layers"].abs() <= 1
+close = (agreement["layers"].abs() <= 1).where(agreement["layers"].notna())
 print(close.groupby(level=["what", "first", "second"], sort=False).mean().round(2).to_string())

@@ -4,7 +4,7 @@ import json
 import os
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -114,6 +114,16 @@ def load_result(path: str | Path) -> Result:
             f"{', '.join(sorted(Result._kinds))} in format {FORMAT}"
         )
     return Result._kinds[kind]._load(data)
+
+
+def repeated(tasks: Sequence[str], n_queries: Sequence[int], n_prompts: int) -> list[str]:
+    """A caveat for every task that is too small for the number of prompts."""
+    return [
+        f"{task}: {n} different queries in {n_prompts} prompts (a small task); prompts that share "
+        "a query are not independent, and intervals are too narrow"
+        for task, n in zip(tasks, n_queries, strict=True)
+        if n < n_prompts
+    ]
 
 
 def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:

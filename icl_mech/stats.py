@@ -40,6 +40,11 @@ class Estimates:
     high: Float[np.ndarray, "*cell"]
     n: int
 
+    def at(self, *cell: int) -> Estimate:
+        """One of them."""
+        value, low, high = (float(a[cell]) for a in (self.value, self.low, self.high))
+        return Estimate(value, low, high, self.n)
+
 
 def proportion(right: Bool[np.ndarray, "n"]) -> Estimate:
     """Share of `True` with its Wilson interval (one trial per prompt).
@@ -232,3 +237,27 @@ def r_squared_estimate(
         return Estimate(value, float("nan"), float("nan"), len(x))
     low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Estimate(value, float(low), float(high), len(x))
+
+
+def means(values: Float[np.ndarray, "n *cell"], seed: int = 0) -> Estimates:
+    """Mean of every cell over the rows (prompts), with percentile bootstrap intervals.
+
+    No interval (NaN) for a single row.
+    """
+    values = values.astype(float)
+    ends = np.full((2, *values.shape[1:]), np.nan)
+    if len(values) > 1:
+        drawn = resampled_means(values, seed, N_RESAMPLES)
+        ends = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
+    return Estimates(values.mean(axis=0), ends[0], ends[1], len(values))
+
+
+def crossed(values: Float[np.ndarray, "n draw"], seed: int = 0) -> Estimate:
+    """Mean over prompts and draws, both resampled: neither is all there could be."""
+    n, n_draws = values.shape
+    rng = np.random.default_rng(seed)
+    rows = rng.multinomial(n, np.full(n, 1 / n), size=N_RESAMPLES) / n
+    columns = rng.multinomial(n_draws, np.full(n_draws, 1 / n_draws), size=N_RESAMPLES) / n_draws
+    drawn = np.einsum("bn,nd,bd->b", rows, values.astype(float), columns)
+    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Estimate(float(values.mean()), float(low), float(high), n)

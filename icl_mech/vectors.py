@@ -49,13 +49,20 @@ def function_vector(
         InputError: where no head is chosen, one twice, or one that the model lacks.
     """
     n_layers, n_heads = heads.shape[:2]
-    check_heads(chosen, n_layers, n_heads)
+    chosen = check_heads(chosen, n_layers, n_heads)
     total = torch.stack([heads[layer, head] for layer, head in chosen]).sum(dim=0)
     return total + torch.stack([bias[layer] for layer in {layer for layer, _ in chosen}]).sum(dim=0)
 
 
-def check_heads(chosen: Sequence[tuple[int, int]], n_layers: int, n_heads: int) -> None:
-    """Raise InputError where no head is chosen, one twice, or one that the model lacks."""
+def check_heads(
+    chosen: Sequence[tuple[int, int]], n_layers: int, n_heads: int
+) -> list[tuple[int, int]]:
+    """The heads as plain numbers.
+
+    Raises:
+        InputError: where no head is chosen, one twice, or one that the model lacks.
+    """
+    chosen = [(int(layer), int(head)) for layer, head in chosen]
     if not chosen:
         raise InputError("no heads; expected at least one (layer, head)")
     if len(set(chosen)) < len(chosen):
@@ -67,6 +74,7 @@ def check_heads(chosen: Sequence[tuple[int, int]], n_layers: int, n_heads: int) 
                 f"the model has no head {layer}.{head}: expected layers 0 to {n_layers - 1} and "
                 f"heads 0 to {n_heads - 1}"
             )
+    return chosen
 
 
 def random_like(

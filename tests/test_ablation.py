@@ -65,6 +65,7 @@ def made(top: np.ndarray, random: np.ndarray, intact: np.ndarray) -> HeadAblatio
         },
         coords={"task": ["t"], "k": [1, 2][:k]},
     )
+    data["n_queries"] = ("task", [n])
     provenance = {"model": "m", "off": "zero", "n_shots": 5, "n_draws": 3, "seed": 0}
     return HeadAblation(data, provenance)
 

@@ -41,6 +41,7 @@ def test_json_is_one_object_on_stdout_and_nothing_else(tmp_path: Path) -> None:
     # Opens offline, and a file's name is text, not markup.
     assert 'src="http' not in html
     assert "<b>shapes" not in html
+    assert r"\u003cb\u003eshapes" not in html  # as plotly writes it
     assert sorted(p.name for p in out.parent.iterdir()) == ["scan.html", "scan.nc"]
 
 

@@ -147,3 +147,58 @@ def test_blocks_that_scale_what_they_add_are_refused() -> None:
     bridge.blocks[1].hook_out.add_hook(lambda out, hook: out * 1.5)
     with pytest.raises(ModelError, match="miss the logit difference"):
         model.heads.direct_effects([prompt], [1], [[2]])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("family", ["llama", "gemma3", "gpt2", "gpt_neox"])
+def test_other_precisions(family: str, dtype: torch.dtype) -> None:
+    """Sums are done in float32 at least; their tolerance is that of the model's own numbers."""
+    model = HookedModel(tiny_bridge(family, dtype), "precise")
+    prompts = random_prompts(model, LENGTHS)
+    effects = model.heads.direct_effects(prompts, [1, 2, 3, 4], [[5], [6], [7, 8], [9]])
+    assert effects.heads.dtype == torch.promote_types(dtype, torch.float32)
+    plain = HookedModel(tiny_bridge(family), "plain")
+    reference = plain.heads.direct_effects(prompts, [1, 2, 3, 4], [[5], [6], [7, 8], [9]])
+    tolerance = 0.3 if dtype == torch.bfloat16 else 1e-4
+    torch.testing.assert_close(
+        effects.heads.float(), reference.heads, atol=tolerance, rtol=tolerance
+    )
+    z, gradient = model.heads.gradients(prompts, [1, 2, 3, 4])
+    assert z.dtype == gradient.dtype == effects.heads.dtype
+    heads, _ = model.heads.mean_outputs(prompts, -1)
+    assert heads.dtype == effects.heads.dtype
+
+
+def test_norms_without_parameters() -> None:
+    model = HookedModel(tiny_bridge("olmo"), "tiny-olmo")
+    prompts = random_prompts(model, LENGTHS)
+    effects = model.heads.direct_effects(prompts, [1, 2, 3, 4], [[5]] * 4)
+    parts = effects.heads.sum((1, 2)) + effects.mlps.sum(1) + effects.rest
+    torch.testing.assert_close(parts, effects.total, atol=1e-4, rtol=1e-4)
+
+
+def test_attention_that_is_scaled_is_refused() -> None:
+    model = HookedModel(tiny_bridge("granite"), "tiny-granite")
+    with pytest.raises(ModelError, match="heads of block 0 miss its attention output"):
+        model.heads.mean_outputs(random_prompts(model, (6,)), -1)
+
+
+def test_a_frozen_model_has_gradients_too() -> None:
+    bridge = tiny_bridge("llama")
+    model = HookedModel(bridge, "frozen")
+    prompts = random_prompts(model, (6,))
+    _, expected = model.heads.gradients(prompts, [1])
+    bridge.original_model.requires_grad_(False)
+    _, gradient = model.heads.gradients(prompts, [1])
+    torch.testing.assert_close(gradient, expected)
+    assert not any(p.requires_grad for p in bridge.original_model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("answers", "rivals"), [([1, 2], [[5]]), ([1], [[5], [6]]), ([1, 2], [[5], []])]
+)
+def test_answers_and_rivals_that_do_not_match(
+    tiny_llama: HookedModel, answers: list, rivals: list
+) -> None:
+    with pytest.raises(InputError, match="expected one of each per prompt"):
+        tiny_llama.heads.direct_effects(random_prompts(tiny_llama, (5, 6)), answers, rivals)

@@ -106,6 +106,7 @@ def test_several_tasks_give_a_heat_map_and_a_menu() -> None:
 def test_names_are_text_and_not_markup(tmp_path: Path) -> None:
     html = export(scan_of("<img src=x>", "b").plot(), tmp_path / "f.html").read_text()
     assert "<img src=x>" not in html
+    assert r"\u003cimg src=x" not in html  # as plotly writes it
     assert "<b>m</b>" not in html
 
 

@@ -156,7 +156,14 @@ def test_universal_heads_are_the_largest_mean_over_tasks(result: HeadAttribution
         result.universal(100)
 
 
-def test_methods_can_be_left_out(tiny_llama: HookedModel) -> None:
+def test_methods_can_be_left_out(gemma: HookedModel, tiny_llama: HookedModel) -> None:
+    only = head_attribution(
+        gemma, "country_capital", 2, 2, n_clean=2, methods=["direct"], progress=False
+    )
+    assert only.methods == ["direct"]
+    assert "direct" in only.summary()
+    with pytest.raises(InputError, match="no methods"):
+        head_attribution(tiny_llama, "to_upper", 2, 2, methods=[], progress=False)
     with pytest.raises(InputError, match=r"unknown method 'gradient'.*attribution"):
         head_attribution(tiny_llama, "to_upper", 2, 2, methods=["gradient"], progress=False)
 

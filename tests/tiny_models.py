@@ -10,7 +10,9 @@ from transformers import (
     Gemma3TextConfig,
     GPT2Config,
     GPTNeoXConfig,
+    GraniteConfig,
     LlamaConfig,
+    OlmoConfig,
     PretrainedConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
@@ -84,6 +86,8 @@ def config(family: str) -> PretrainedConfig:
             eos_token_id=D_VOCAB - 1,
         ),
         "gpt_neox": lambda: GPTNeoXConfig(**_SIZES, rotary_pct=0.25),
+        "olmo": lambda: OlmoConfig(**_SIZES),
+        "granite": lambda: GraniteConfig(**_SIZES, residual_multiplier=0.3),
         "bloom": lambda: BloomConfig(
             vocab_size=D_VOCAB, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.2
         ),

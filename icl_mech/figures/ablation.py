@@ -38,8 +38,8 @@ def ablation_figure(result: HeadAblation) -> go.Figure:
         first = row == 1
         names = [", ".join(result.ranked(task)[:k]) for k in counts]
         for trace in (
-            _curve(counts, random, "k random heads off (interval over draws)", "random", first),
-            _curve(counts, top, "top k heads by AIE off", "theta", first, names),
+            _curve(counts, random, "k random heads off", "random", first),
+            _curve(counts, top, f"top k heads{_ranking(result)} off", "theta", first, names),
         ):
             figure.add_trace(trace, row=row, col=1)
         intact = result.intact(task)
@@ -72,6 +72,11 @@ def ablation_figure(result: HeadAblation) -> go.Figure:
         legend={"orientation": "h", "yref": "container", "y": 0.01, "yanchor": "bottom"},
     )
     return figure
+
+
+def _ranking(result: HeadAblation) -> str:
+    """By what they were ranked; given heads may have any order."""
+    return " by AIE" if isinstance(result.provenance["heads"], str) else ", as given,"
 
 
 def _curve(

@@ -117,6 +117,11 @@ def _panel(
 def _vectors(result: FunctionVectors) -> str:
     """Which heads and which scale, where one task is shown."""
     if len(result.tasks) > 1:
+        if not isinstance(result.provenance["heads"], str):
+            heads = ", ".join(f"{layer}.{head}" for layer, head in result.provenance["heads"])
+            return f"heads {heads} (given), scale chosen on dev prompts"
         return "heads and scale chosen on dev prompts"
     heads = str(result.data["heads"].values[0])
-    return f"heads {heads} times {float(result.data['scale'].values[0]):g}, chosen on dev prompts"
+    scale = f"times {float(result.data['scale'].values[0]):g}"
+    given = not isinstance(result.provenance["heads"], str)
+    return f"heads {heads} {'(given) ' if given else ''}{scale}, chosen on dev prompts"

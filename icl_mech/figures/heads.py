@@ -83,14 +83,15 @@ def _map(result: HeadAttribution, task: str, method: str) -> go.Heatmap:
     heads = result.data["head"].values.tolist()
     estimates = result.estimates(task, method)
     looks = result.data["attention"].sel(task=task).mean("prompt")
-    best = looks.argmax("role")
+    shares = looks.transpose("layer", "head", "role").values
+    inductions = result.data["induction"].transpose("layer", "head").values
     roles = looks["role"].values
 
     def about(layer: int, head: int) -> list:
-        e, r = estimates[layer][head], int(best.sel(layer=layer, head=head))
-        share = float(looks.sel(layer=layer, head=head)[r])
-        induction = float(result.data["induction"].sel(layer=layer, head=head))
-        return [e.low, e.high, e.n, str(roles[r]), share, induction]
+        e, attention = estimates[layer][head], shares[layer, head]
+        looks_at = str(roles[attention.argmax()])
+        induction = float(inductions[layer, head])
+        return [e.low, e.high, e.n, looks_at, float(attention.max()), induction]
 
     unit = UNITS[method].replace("<br>", " ")
     return go.Heatmap(

@@ -64,10 +64,17 @@ def _main(options: Options) -> None:
         else "attribution"
     )
     n_prompts = _DEFAULT[kind] if options.n_prompts is None else options.n_prompts
-    n_other = options.n_clean or (50 if kind == "attribution" else 25)
+    n_other = 50 if kind == "attribution" else 25
+    n_other = n_other if options.n_clean is None else options.n_clean
     tasks = options.tasks.load()
-    for task in tasks:  # what would be refused, before a model is loaded
-        draw_split(task, n_prompts, n_other, options.n_shots, 1, options.tasks.seed)
+    # What would be refused, before a model is loaded.
+    n_dummies = 2 if kind == "function_vectors" else 1
+    for task in tasks:
+        draw_split(task, n_prompts, n_other, options.n_shots, n_dummies, options.tasks.seed)
+    if options.n_shots < 2:
+        raise InputError("n_shots is 1; expected at least 2 (labels are shuffled)")
+    if kind == "function_vectors" and not (options.n_heads and min(options.n_heads) > 0):
+        raise InputError(f"n_heads is {options.n_heads}; expected numbers of at least 1")
     name = "heads" if kind == "attribution" else kind
     out = target(options.output, name, tasks, options.models.model)
     deliver(_result(options, kind, tasks, n_prompts, n_other), out, options.output)

@@ -11,7 +11,12 @@ from tqdm.auto import tqdm
 
 from icl_mech.errors import InputError, choose
 from icl_mech.heads.ablation_result import HeadAblation
-from icl_mech.heads.attribution import average_indirect_effects, mean_heads, refuse_failure
+from icl_mech.heads.attribution import (
+    answers_in_context,
+    as_array,
+    average_indirect_effects,
+    mean_heads,
+)
 from icl_mech.heads.drawing import Drawn, draw
 from icl_mech.heads.result import Head, largest
 from icl_mech.model import Edit, HookedModel
@@ -59,14 +64,16 @@ def head_ablation(
         model: from `load_model`.
         task: a task, its name, a path to pairs, or several of these.
         heads: (layer, head)s, most important first; by default ranked by AIE on dev prompts of
-            each task.
+            each task. Heads that were ranked on this task with this seed elsewhere have seen its
+            test queries.
         n_prompts: test prompts per task.
         n_shots: demonstrations per prompt.
         seed: of every random draw.
         off: what stands in for a head's output.
         counts: how many heads are switched off together, each k in turn; by default 1, 2, 5, 10
             and 20, as far as there are heads.
-        n_draws: random sets of heads for each k.
+        n_draws: random sets of heads for each k, none of the top k among them (as far as there are
+            others).
         n_dev: dev prompts per task.
         template: how a pair is written.
         leading_space: write words with a space before them; by default as the tokenizer likes.
@@ -80,7 +87,7 @@ def head_ablation(
     choose(off, OFF, "way to switch heads off")
     n_heads = model.n_layers * model.n_heads
     if heads is not None:
-        check_heads(heads, model.n_layers, model.n_heads)
+        heads = check_heads(heads, model.n_layers, model.n_heads)
     limit = n_heads if heads is None else len(heads)
     counts = [k for k in COUNTS if k <= limit] if counts is None else sorted(set(counts))
     if not counts or not 0 < counts[0] <= counts[-1] <= limit:
@@ -99,6 +106,7 @@ def head_ablation(
         file=sys.stderr,
         leave=False,
     ) as bar:
+        answers_in_context(model, drawn)
         parts = []
         for d in drawn:
             bar.set_description(d.task.name)
@@ -141,9 +149,9 @@ def _ablate(
     sets: list[list[Head]] = []
     for k in counts:
         sets.append(list(ranked[:k]))
-        sets += [
-            [every[i] for i in rng.choice(len(every), k, replace=False)] for _ in range(n_draws)
-        ]
+        others = [head for head in every if head not in ranked[:k]]
+        pool = others if len(others) >= k else every
+        sets += [[pool[i] for i in rng.choice(len(pool), k, replace=False)] for _ in range(n_draws)]
 
     def switched_off(chosen: Sequence[Head]) -> list[Edit]:
         return [
@@ -156,9 +164,8 @@ def _ablate(
     targets = [[token] for token in drawn.test.answers]
     edits: list[Edit | list[Edit]] = [intact, *map(switched_off, sets)]
     readout = model.evaluate(drawn.test.clean, edits, targets, bar.update)
-    refuse_failure(drawn.task, readout.take(torch.tensor([0]), dim=1))
     right = (readout.rank[..., 0] == 0).cpu().numpy()
-    logprob = readout.logprob[..., 0].cpu().numpy()
+    logprob = as_array(readout.logprob[..., 0])
     shape = (len(targets), len(counts), 1 + n_draws)
     names = [f"{layer}.{head}" for layer, head in ranked[: counts[-1]]]
     logs = {"units": "nats"}
@@ -175,6 +182,7 @@ def _ablate(
             "intact_right": ("prompt", right[:, 0]),
             "intact_logprob": ("prompt", logprob[:, 0], logs),
             "ranked": ("position", names),
+            "n_queries": ((), drawn.n_queries),
             "query": ("prompt", [e.query.x for e in drawn.test.episodes]),
             "answer": ("prompt", [e.query.y for e in drawn.test.episodes]),
         },
@@ -191,9 +199,11 @@ def _output_off(
     if off == "shuffled_labels":
         return mean_heads(model, drawn.dev.shuffled)
     prompts: list[Prompt] = []
+    # By what it asks, not by its name: a family's task may be a built-in one.
+    asked = {(pair.x, pair.y) for pair in drawn.task.pairs}
     for name in list_tasks():
         other = load_task(name)
-        if name == drawn.task.name or len(other) < n_shots + 3:
+        if len(other) < n_shots + 3 or asked & {(pair.x, pair.y) for pair in other.pairs}:
             continue
         space = drawn.test.encoder.template.leading_space
         drawn_other = draw(model, other, PER_TASK, 1, n_shots, seed, template, space)

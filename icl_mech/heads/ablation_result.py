@@ -7,8 +7,8 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from icl_mech.errors import InputError, choose
-from icl_mech.results import Result
-from icl_mech.stats import Estimate, mean, paired_difference, proportion
+from icl_mech.results import Result, repeated
+from icl_mech.stats import Estimate, crossed, proportion
 
 
 class HeadAblation(Result):
@@ -37,15 +37,15 @@ class HeadAblation(Result):
         return proportion(self._at(task, k)["top_right"].values)
 
     def random(self, task: str, k: int) -> Estimate:
-        """Mean accuracy without k random heads; the interval is over draws (bootstrap)."""
-        by_draw = self._at(task, k)["random_right"].transpose("draw", "prompt").values
-        return mean(by_draw.mean(axis=1))
+        """Mean accuracy without k random heads; prompts and draws are both resampled."""
+        return crossed(self._at(task, k)["random_right"].transpose("prompt", "draw").values)
 
     def cost(self, task: str, k: int) -> Estimate:
-        """How much more accuracy the top k heads cost than k random ones, paired by prompt."""
+        """How much more accuracy the top k heads cost than k random ones, paired by prompt;
+        prompts and draws are both resampled."""
         here = self._at(task, k)
-        random = here["random_right"].transpose("prompt", "draw").values.mean(axis=1)
-        return paired_difference(random, here["top_right"].values.astype(float))
+        random = here["random_right"].transpose("prompt", "draw").values.astype(float)
+        return crossed(random - here["top_right"].values[:, None])
 
     def summary(self) -> pd.DataFrame:
         """One row per task and k, with 95 % intervals."""
@@ -66,7 +66,9 @@ class HeadAblation(Result):
 
     def caveats(self) -> list[str]:
         """What to keep in mind when reading the numbers, a line each."""
-        notes = []
+        notes = repeated(
+            self.tasks, self.data["n_queries"].values.tolist(), self.data.sizes["prompt"]
+        )
         for task in self.tasks:
             known = [k for k in self.counts if self.cost(task, k).low > 0]
             if not known:

@@ -69,6 +69,8 @@ def head_attribution(
     tasks = load_tasks(task)
     for method in methods:
         choose(method, METHODS, "method")
+    if not methods:
+        raise InputError(f"no methods; expected at least one of {', '.join(METHODS)}")
     if "attribution" in methods:
         model.heads.refuse_quantised()
     drawn = [
@@ -82,10 +84,11 @@ def head_attribution(
         file=sys.stderr,
         leave=False,
     ) as bar:
+        right = answers_in_context(model, drawn)
         parts = []
-        for d in drawn:
+        for d, clean in zip(drawn, right, strict=True):
             bar.set_description(d.task.name)
-            parts.append(_attribute(model, d, methods, bar))
+            parts.append(_attribute(model, d, clean, methods, bar))
     data = xr.concat(parts, dim=xr.DataArray([t.name for t in tasks], dims="task", name="task"))
     induction = induction_scores(model, seed)
     data["induction"] = (("layer", "head"), induction, {"units": "attention"})
@@ -104,12 +107,12 @@ def head_attribution(
     return HeadAttribution(data, provenance)
 
 
-def _attribute(model: HookedModel, drawn: Drawn, methods: Sequence[str], bar: tqdm) -> xr.Dataset:
+def _attribute(
+    model: HookedModel, drawn: Drawn, right: Readout, methods: Sequence[str], bar: tqdm
+) -> xr.Dataset:
     """One task: mean outputs from clean prompts, effects on prompts with shuffled labels."""
     test = drawn.test
     targets = [[token] for token in test.answers]
-    right = _plain(model, test.clean, targets)
-    refuse_failure(drawn.task, right)
     before = _probability(_plain(model, test.shuffled, targets))
     means = mean_heads(model, drawn.dev.clean)
     per_head = ("prompt", "layer", "head")
@@ -121,7 +124,7 @@ def _attribute(model: HookedModel, drawn: Drawn, methods: Sequence[str], bar: tq
     if "attribution" in methods:
         z, gradient = model.heads.gradients(test.shuffled, test.answers)
         estimate = ((means - z) * gradient).sum(dim=-1)
-        found["attribution"] = (per_head, estimate.cpu().numpy(), {"units": "probability"})
+        found["attribution"] = (per_head, as_array(estimate), {"units": "probability"})
     if "direct" in methods:
         found |= _direct(model, test)
     attention = attention_by_role(model, test.shuffled)
@@ -132,6 +135,7 @@ def _attribute(model: HookedModel, drawn: Drawn, methods: Sequence[str], bar: tq
             "shuffled_probability": ("prompt", before, {"units": "probability"}),
             "clean_probability": ("prompt", _probability(right), {"units": "probability"}),
             "clean_right": ("prompt", _is_right(right)),
+            "n_queries": ((), drawn.n_queries),
             "query": ("prompt", [e.query.x for e in test.episodes]),
             "answer": ("prompt", [e.query.y for e in test.episodes]),
         },
@@ -147,16 +151,17 @@ def _direct(model: HookedModel, test: Prompts) -> dict[str, tuple]:
     effects = model.heads.direct_effects(test.shuffled, test.answers, test.rivals)
     units = {"units": "logits"}
     return {
-        "direct": (("prompt", "layer", "head"), effects.heads.cpu().numpy(), units),
-        "direct_mlp": (("prompt", "layer"), effects.mlps.cpu().numpy(), units),
-        "direct_rest": ("prompt", effects.rest.cpu().numpy(), units),
-        "logit_difference": ("prompt", effects.total.cpu().numpy(), units),
+        "direct": (("prompt", "layer", "head"), as_array(effects.heads), units),
+        "direct_mlp": (("prompt", "layer"), as_array(effects.mlps), units),
+        "direct_rest": ("prompt", as_array(effects.rest), units),
+        "logit_difference": ("prompt", as_array(effects.total), units),
     }
 
 
 def mean_heads(model: HookedModel, prompts: Sequence[Prompt]) -> Float[Tensor, "layer head d_head"]:
-    """Every head's mean output (`hook_z`) at the final arrow."""
-    return model.capture(prompts, ["final_arrow"], site="z")[:, 0].mean(dim=0)
+    """Every head's mean output (`hook_z`) at the final arrow, in float32 at least."""
+    z = model.capture(prompts, ["final_arrow"], site="z")[:, 0]
+    return z.to(torch.promote_types(z.dtype, torch.float32)).mean(dim=0)
 
 
 def patch_heads(
@@ -206,13 +211,30 @@ def average_indirect_effects(
     return effects.mean(axis=0)
 
 
-def refuse_failure(task: Task, clean: Readout) -> None:
-    """Raise InputError where the model answers no clean prompt right."""
-    if not _is_right(clean).any():
-        raise InputError(
-            f"task {task.name!r}: the model answers none of {len(clean.top)} few-shot prompts "
-            "right, so there is nothing to attribute; expected a task that it can do in context"
-        )
+def answers_in_context(model: HookedModel, drawn: Sequence[Drawn]) -> list[Readout]:
+    """What the model says to every task's clean test prompts, before anything longer is run.
+
+    Raises:
+        InputError: where it answers no prompt of a task right.
+    """
+    found = []
+    for d in drawn:
+        readout = _plain(model, d.test.clean, [[token] for token in d.test.answers])
+        if not _is_right(readout).any():
+            raise InputError(
+                f"task {d.task.name!r}: the model answers none of {len(readout.top)} few-shot "
+                "prompts right, so there is nothing to attribute; expected a task that it can do "
+                "in context"
+            )
+        found.append(readout)
+    return found
+
+
+def as_array(values: Tensor) -> np.ndarray:
+    """As numpy, which knows no bfloat16."""
+    wide = torch.promote_types(values.dtype, torch.float32)
+    array: np.ndarray = values.detach().to("cpu", wide).numpy()
+    return array
 
 
 def _plain(
@@ -223,7 +245,7 @@ def _plain(
 
 
 def _probability(readout: Readout) -> Float[np.ndarray, "prompt *rest"]:
-    return torch.exp(readout.logprob[..., 0]).cpu().numpy()
+    return as_array(readout.logprob[..., 0].exp())
 
 
 def _is_right(readout: Readout) -> np.ndarray:

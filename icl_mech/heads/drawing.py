@@ -84,11 +84,16 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A task's prompts, dev apart from test."""
+    """A task's prompts, dev apart from test.
+
+    Attributes:
+        n_queries: how many test queries differ (small tasks repeat queries).
+    """
 
     task: Task
     dev: Prompts
     test: Prompts
+    n_queries: int
 
 
 def draw(
@@ -112,7 +117,7 @@ def draw(
     encoder = model.encoder(template, [pair.y for pair in task.pairs], leading_space)
     rng = generator(seed, task.name, "shuffled")
     test = Prompts.of(encoder, task, split.test, rng)
-    return Drawn(task, Prompts.of(encoder, task, split.dev, rng), test)
+    return Drawn(task, Prompts.of(encoder, task, split.dev, rng), test, split.n_test_queries)
 
 
 def check_shots(n_shots: int) -> None:

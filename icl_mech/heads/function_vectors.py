@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from icl_mech.errors import InputError
-from icl_mech.heads.attribution import average_indirect_effects, refuse_failure
+from icl_mech.heads.attribution import answers_in_context, as_array, average_indirect_effects
 from icl_mech.heads.drawing import Drawn, Prompts, draw
 from icl_mech.heads.result import Head, largest
 from icl_mech.heads.vector_result import PROMPTS, VECTORS, FunctionVectors
@@ -48,7 +48,7 @@ def function_vectors(
 
     - `"theta"`: the task vector of Hendel et al., which *replaces* the residual stream, read from
       each test prompt's own demonstrations with right labels;
-    - `"layer_mean"`: the mean residual stream of clean prompts at that layer, added;
+    - `"layer_mean"`: the mean residual stream of clean prompts at that layer, added once;
     - `"random_heads"`: a function vector from as many random heads, others for each prompt;
     - `"random"`: a random direction of the function vector's norm.
 
@@ -64,12 +64,13 @@ def function_vectors(
         task: a task, its name, a path to pairs, or several of these.
         heads: (layer, head)s; by default those with the largest AIE on each task's dev prompts,
             and all of these if given. Heads from other tasks (`HeadAttribution.universal`) test
-            whether the same heads serve a task that had no part in choosing them.
+            whether the same heads serve a task that had no part in choosing them; heads that were
+            ranked on this task with this seed have seen its test queries.
         n_prompts: test prompts per task.
         n_shots: demonstrations per prompt.
         seed: of every random draw.
         n_heads: how many heads, where none are given; of several numbers the best on dev.
-        scale: factor on every vector that is added; of several numbers the best on dev.
+        scale: factor on vectors from heads, and on the random one; of several the best on dev.
         n_dev: dev prompts per task; half of `n_prompts` by default.
         template: how a pair is written.
         leading_space: write words with a space before them; by default as the tokenizer likes.
@@ -82,10 +83,10 @@ def function_vectors(
     tasks = load_tasks(task)
     n_dev = max(1, n_prompts // 2) if n_dev is None else n_dev
     every = model.n_layers * model.n_heads
-    sizes = [n_heads] if isinstance(n_heads, int) else sorted(set(n_heads))
-    scales = [float(scale)] if isinstance(scale, int | float) else [float(s) for s in scale]
+    sizes = sorted({int(n) for n in np.atleast_1d(n_heads)})
+    scales = [float(s) for s in np.atleast_1d(scale)]
     if heads is not None:
-        check_heads(heads, model.n_layers, model.n_heads)
+        heads = check_heads(heads, model.n_layers, model.n_heads)
     elif not sizes or not 0 < sizes[0] <= sizes[-1] <= every:
         raise InputError(f"n_heads is {n_heads}; expected 1 to {every}, the model's heads")
     if not scales:
@@ -103,15 +104,16 @@ def function_vectors(
         file=sys.stderr,
         leave=False,
     ) as bar:
+        few_shot = answers_in_context(model, drawn)
         parts = []
-        for d in drawn:
+        for d, clean in zip(drawn, few_shot, strict=True):
             bar.set_description(d.task.name)
             if heads is None:
                 ranked = largest(average_indirect_effects(model, d.dev, bar.update), every)
                 candidates = _candidates(model, ranked, sizes)
             else:
                 candidates = [tuple(heads)]
-            parts.append(_compare(model, d, candidates, scales, seed, bar))
+            parts.append(_compare(model, d, clean, candidates, scales, seed, bar))
     data = xr.concat(parts, dim=xr.DataArray([t.name for t in tasks], dims="task", name="task"))
     provenance = {
         "method": "function_vectors (Todd et al. 2023, arXiv 2310.15213)",
@@ -169,7 +171,7 @@ def _sources(
 ) -> _Sources:
     """Build the vectors, from the heads and with the scale that do best on dev."""
     heads, bias = model.heads.mean_outputs(dev.clean)
-    layer_mean = model.capture(dev.clean, ["final_arrow"])[:, 0].mean(dim=0)
+    layer_mean = model.capture(dev.clean, ["final_arrow"])[:, 0].float().mean(dim=0)
     vectors = [function_vector(heads, bias, chosen) for chosen in candidates]
     pairs = [(i, scale) for i in range(len(candidates)) for scale in scales]
     layers = range(0, model.n_layers, 2)
@@ -189,6 +191,7 @@ def _sources(
 def _compare(
     model: HookedModel,
     drawn: Drawn,
+    clean: Readout,
     candidates: Sequence[tuple[Head, ...]],
     scales: Sequence[float],
     seed: int,
@@ -196,8 +199,6 @@ def _compare(
 ) -> xr.Dataset:
     """One task: build the vectors from dev prompts, inject them into dev and test prompts."""
     test, dev = drawn.test, drawn.dev
-    clean = _plain(model, test.clean, test)
-    refuse_failure(drawn.task, clean)
     sources = _sources(model, dev, candidates, scales, bar)
     rng = generator(seed, drawn.task.name, "random vectors")
     per_cell = ("prompt", "setting", "vector", "layer")
@@ -213,6 +214,7 @@ def _compare(
             "few_shot_right": ("prompt", _right(clean)),
             "heads": ((), " ".join(f"{layer}.{head}" for layer, head in sources.chosen)),
             "scale": ((), sources.scale),
+            "n_queries": ((), drawn.n_queries),
             "query": ("prompt", [e.query.x for e in test.episodes]),
             "answer": ("prompt", [e.query.y for e in test.episodes]),
         },
@@ -236,7 +238,6 @@ def _inject(
     own = theta(dummy_residuals(model, prompts.encoder, prompts.episodes))
     values = {
         "function": sources.function,
-        "layer_mean": sources.layer_mean,
         "random_heads": _random_heads(sources, n, rng),
         "random": random_like(sources.function.expand(n, -1), rng),
     }
@@ -244,7 +245,9 @@ def _inject(
     def edit(vector: str, layer: int) -> Edit:
         if vector == "theta":
             return Edit(layer, own[:, layer], position="final_arrow")
-        value = values[vector][layer] if vector == "layer_mean" else values[vector]
+        if vector == "layer_mean":
+            return Edit(layer, sources.layer_mean[layer], position="final_arrow", mode="add")
+        value = values[vector]
         return Edit(layer, value, position="final_arrow", mode="add", scale=sources.scale)
 
     edits = [edit(vector, layer) for vector in VECTORS for layer in range(model.n_layers)]
@@ -259,9 +262,11 @@ def _inject(
 def _random_heads(
     sources: _Sources, n: int, rng: np.random.Generator
 ) -> Float[Tensor, "prompt d_model"]:
-    """Function vectors from as many random heads, others for each prompt."""
+    """Function vectors from as many random heads, new ones for each prompt, not the chosen."""
     n_layers, n_heads = sources.heads.shape[:2]
     every = [(layer, head) for layer in range(n_layers) for head in range(n_heads)]
+    others = [head for head in every if head not in sources.chosen]
+    every = others if len(others) >= len(sources.chosen) else every
     drawn = [rng.choice(len(every), len(sources.chosen), replace=False) for _ in range(n)]
     return torch.stack(
         [function_vector(sources.heads, sources.bias, [every[i] for i in row]) for row in drawn]
@@ -278,4 +283,4 @@ def _right(readout: Readout) -> np.ndarray:
 
 
 def _logprob(readout: Readout) -> np.ndarray:
-    return readout.logprob[..., 0].cpu().numpy()
+    return as_array(readout.logprob[..., 0])

@@ -8,8 +8,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from icl_mech.errors import InputError, choose
-from icl_mech.results import Result
-from icl_mech.stats import Estimate, mean, rank_correlation
+from icl_mech.results import Result, repeated
+from icl_mech.stats import Estimate, mean, means, rank_correlation
 
 #: Exact effect, its first-order estimate, and what is written straight to the logits.
 METHODS = ("aie", "attribution", "direct")
@@ -32,13 +32,14 @@ class HeadAttribution(Result):
 
     def estimates(self, task: str, method: str = "aie") -> list[list[Estimate]]:
         """Mean effect of every head, `[layer][head]`, with bootstrap intervals over prompts."""
-        effect = self._effect(task, method)
-        return [[mean(values) for values in layer.T] for layer in effect.transpose(1, 0, 2)]
+        found = means(self._effect(task, method))
+        layers, heads = found.value.shape
+        return [[found.at(layer, head) for head in range(heads)] for layer in range(layers)]
 
     def top(self, task: str, k: int = 10, method: str = "aie") -> list[tuple[int, int, Estimate]]:
         """The `k` heads with the largest mean effect: (layer, head, effect)."""
         effect = self._effect(task, method)
-        chosen = largest(effect.mean(axis=0), k)
+        chosen = largest(effect.mean(axis=0), min(k, effect[0].size))
         return [(layer, head, mean(effect[:, layer, head])) for layer, head in chosen]
 
     def universal(self, k: int = 10, tasks: Sequence[str] | None = None) -> list[Head]:
@@ -88,8 +89,9 @@ class HeadAttribution(Result):
 
     def caveats(self) -> list[str]:
         """What to keep in mind when reading the numbers, a line each."""
-        notes = []
-        for task in self.tasks:
+        n_prompts = self.data.sizes["prompt"]
+        notes = repeated(self.tasks, self.data["n_queries"].values.tolist(), n_prompts)
+        for task in self.tasks if n_prompts > 1 else []:
             of_task = self.data.sel(task=task)
             gap = mean((of_task["clean_probability"] - of_task["shuffled_probability"]).values)
             if not gap.low > 0:

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from icl_mech.errors import choose
-from icl_mech.results import Result
+from icl_mech.results import Result, repeated
 from icl_mech.stats import Estimate, paired_difference, proportion, proportions
 
 #: What is injected. All but theta are added; theta replaces.
@@ -88,7 +88,9 @@ class FunctionVectors(Result):
 
     def caveats(self) -> list[str]:
         """What to keep in mind when reading the numbers, a line each."""
-        notes = []
+        notes = repeated(
+            self.tasks, self.data["n_queries"].values.tolist(), self.data.sizes["prompt"]
+        )
         for task in self.tasks:
             gap = self.difference(task, "function", "random_heads")
             if not gap.low > 0:

@@ -8,6 +8,7 @@ import tyro
 
 from icl_mech.cli import Flat, ModelOptions, OutputOptions, load, run
 from icl_mech.errors import InputError
+from icl_mech.localize.curves import Rule
 from icl_mech.prompts import Template, draw_matched
 from icl_mech.tasks import expand
 
@@ -52,6 +53,7 @@ def _main(options: Options) -> None:
     names = options.task
     tasks = expand(names[0] if len(names) == 1 else names)
     Template(options.template)
+    Rule(options.fraction)
     # What would be refused, before a model is loaded.
     draw_matched(tasks, [options.n_points], options.n_shots + 2, options.seed)
     page = _page(options)
@@ -73,7 +75,7 @@ def _main(options: Options) -> None:
             template=options.template,
             progress=not options.output.no_progress,
         )
-        stem = page.stem if not maps else f"{page.stem}-{Path(name).name}"
+        stem = page.stem if not maps else f"{page.stem}-{name.strip('/').replace('/', '-')}"
         found.save(page.with_name(f"{stem}.nc"))
         maps.append(found)
     written = task_map_report(maps, page)

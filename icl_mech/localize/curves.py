@@ -69,7 +69,7 @@ def settled(curves: Curves, rule: Rule) -> Layers:
 
 
 def gathered(mass: Curves, rule: Rule) -> Layers:
-    """The layer by which `fraction` of a positive quantity, summed over layers, has been added.
+    """The layer by which `fraction` of a quantity, summed over layers, has been added.
 
     NaN where the sum is less than `min_rise`.
     """
@@ -114,23 +114,21 @@ class Located:
 
 
 def locate(
-    values: Float[np.ndarray, "prompt *rest"],
+    values: Float[np.ndarray, "prompt layer"],
     rule: Rule,
     where: Callable[[Curves, Rule], Layers],
-    curve: Callable[[np.ndarray], Curves] = lambda means: means,
     seed: int = 0,
 ) -> Located:
     """Find a layer, and resample prompts for its interval.
 
     Args:
-        values: per prompt; usually `[prompt, layer]`.
+        values: per prompt.
         rule: when a curve counts as risen.
         where: one of the functions above.
-        curve: makes curves `[*, layer]` of means over prompts `[*, *rest]`.
         seed: of the resampling.
     """
-    value = float(where(curve(values.mean(axis=0)[None]), rule)[0])
-    draws = where(curve(resampled_means(values, seed)), rule)
+    value = float(where(values.mean(axis=0)[None], rule)[0])
+    draws = where(resampled_means(values, seed), rule)
     known = draws[np.isfinite(draws)]
     low, high = (np.nan, np.nan)
     if len(known) and len(values) > 1:
@@ -139,7 +137,7 @@ def locate(
     return Located(Estimate(value, float(low), float(high), len(values)), draws)
 
 
-def nowhere(values: Float[np.ndarray, "prompt *rest"]) -> Located:
+def nowhere(values: Float[np.ndarray, "prompt layer"]) -> Located:
     """No layer: there is nothing to locate in these prompts."""
     nan = float("nan")
     return Located(Estimate(nan, nan, nan, len(values)), np.full(N_RESAMPLES_SLOW, np.nan))

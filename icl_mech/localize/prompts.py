@@ -97,7 +97,6 @@ def draw(
     model: HookedModel,
     task: Tasks,
     n_points: int,
-    n_prompts: int,
     n_shots: int,
     seed: int,
     template: str,

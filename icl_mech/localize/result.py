@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-import xarray as xr
+from jaxtyping import Float
 
 from icl_mech.errors import InputError, choose
 from icl_mech.localize.curves import (
-    Layers,
     Located,
     Rule,
     consumed,
@@ -48,8 +47,10 @@ class TaskMap(Result):
       to a zero-shot prompt: `transfer` over (`task`, `prompt`, `layer`);
     - *lens*: the probability of the answer when the residual stream of the few-shot prompt's last
       token is read after a layer: `lens` over (`task`, `prompt`, `layer`);
-    - *heads*: positive AIE (Todd et al. 2023), summed over a layer's heads: `aie` over (`task`,
-      `aie_prompt`, `layer`, `head`), where it was measured.
+    - *heads*: the effect (Todd et al. 2023) of a layer's helpful heads: `aie` over (`task`,
+      `aie_prompt`, `layer`, `head`), where it was measured. Which heads help is decided on one
+      half of the prompts and counted on the other: on the same prompts, noise of many heads would
+      look like help.
 
     The task is *formed* where encoding and transfer have risen half-way from floor to peak, and
     where half of the heads' effect has been added. It is *decoded* where an injected vector has
@@ -113,16 +114,15 @@ class TaskMap(Result):
         for i, task in enumerate(self.tasks):
             learns = self.learns(task)
             for r in (r for r in FORMATION if r in self.readouts):
-                curve = _mass if r == "heads" else _same
                 values = self._values(task, r)
                 found["formation", task, r] = (
-                    locate(values, self.rule, where[r], curve, i) if learns else nowhere(values)
+                    locate(values, self.rule, where[r], i) if learns else nowhere(values)
                 )
             for r, ends in {"transfer": consumed, "lens": settled}.items():
                 # The same resamples of the same prompts as for formation, so they can be compared.
                 values = self._values(task, r)
                 found["decoding", task, r] = (
-                    locate(values, self.rule, ends, _same, i) if learns else nowhere(values)
+                    locate(values, self.rule, ends, i) if learns else nowhere(values)
                 )
         return found
 
@@ -204,13 +204,11 @@ class TaskMap(Result):
         return notes
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per (task, read-out, prompt, layer); heads are summed where positive."""
+        """One row per (task, read-out, prompt, layer); of heads, what the helpful ones add."""
         parts = []
         for task in self.tasks:
             for readout in self.readouts:
                 values = self._values(task, readout)
-                if readout == "heads":
-                    values = np.clip(values, 0, None).sum(axis=-1)
                 prompt, layer = np.indices(values.shape)
                 columns = {"prompt": prompt.ravel(), "layer": layer.ravel()}
                 part = pd.DataFrame({**columns, "value": values.ravel().astype(float)})
@@ -241,29 +239,34 @@ class TaskMap(Result):
         return f"<p>Task map of <b>{model}</b></p>{self.table().to_html(escape=True)}"
 
     def _values(self, task: str, readout: str) -> np.ndarray:
-        """Per prompt: `[prompt, layer]`, or `[prompt, layer, head]` for heads."""
+        """Per prompt and layer, `[prompt, layer]`."""
         choose(task, self.tasks, "task")
         choose(readout, self.readouts, "read-out")
         if readout == "heads":
-            values: xr.DataArray = self.data["aie"].transpose("task", "aie_prompt", "layer", "head")
-        else:
-            first = "point" if readout == "encoding" else "prompt"
-            values = self.data[readout].transpose("task", first, "layer")
-        return values.sel(task=task).values.astype(float)
+            aie = self.data["aie"].sel(task=task).transpose("aie_prompt", "layer", "head")
+            return helpful(aie.values.astype(float))
+        first = "point" if readout == "encoding" else "prompt"
+        return self.data[readout].sel(task=task).transpose(first, "layer").values.astype(float)
 
 
-def _same(means: np.ndarray) -> np.ndarray:
-    return means
+def helpful(effects: Float[np.ndarray, "prompt layer head"]) -> Float[np.ndarray, "prompt layer"]:
+    """Per prompt, what a layer's helpful heads add together.
 
-
-def _mass(means: np.ndarray) -> Layers:
-    """Mean effects of heads `[*, layer, head]` -> what a layer's helpful heads add together."""
-    return np.clip(means, 0, None).sum(axis=-1)
+    A head counts on every other prompt where its mean over the prompts between is positive. With
+    a single prompt there is nothing to decide on, and all heads count.
+    """
+    if len(effects) < 2:
+        return effects.sum(axis=-1)
+    mass = np.empty(effects.shape[:2])
+    for counted, decided in ((0, 1), (1, 0)):
+        helps = effects[decided::2].mean(axis=0) > 0
+        mass[counted::2] = (effects[counted::2] * helps).sum(axis=-1)
+    return mass
 
 
 def _shares(values: np.ndarray) -> list[Estimate]:
-    """The share of the heads' positive effect that has been added by each layer."""
-    mass = _mass(values.mean(axis=0))
+    """The share of the heads' effect that has been added by each layer."""
+    mass = values.mean(axis=0)
     total = mass.sum()
     shares = np.cumsum(mass) / total if total > 0 else np.full(len(mass), np.nan)
     return [Estimate(float(s), np.nan, np.nan, len(values)) for s in shares]

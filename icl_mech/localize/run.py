@@ -77,7 +77,7 @@ def localize(
         )
     if heads and n_shots < 2:
         raise InputError("heads need at least 2 shots (labels are shuffled); expected heads=False")
-    pool = draw(model, task, n_points, n_prompts, n_shots, seed, template, leading_space)
+    pool = draw(model, task, n_points, n_shots, seed, template, leading_space)
     seconds: dict[str, float] = {}
     per_task = n_points + n_prompts * (1 + model.n_layers * (1 + model.n_heads * heads))
     with tqdm(

@@ -15,13 +15,14 @@ from einops import einsum
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icl_mech.errors import ModelError
+from icl_mech.errors import InputError, ModelError
 from icl_mech.model.edits import HOOKS
 from icl_mech.model.engine import Engine, Tokens
 
-#: Of the largest part: by how much the parts of a logit difference may miss their sum.
-TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}
-TOLERANCE_HALF = 3e-2
+#: Of the largest part: by how much parts may miss their sum. (RMS norms of Transformers compute in
+#: float32 even in a float64 model.)
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
+TOLERANCE_HALF = 5e-2
 _POST_NORM = "ln1_post"
 
 
@@ -30,13 +31,13 @@ class FrozenNorm:
     """A normalisation whose scale is fixed: a linear map, and a constant.
 
     Attributes:
-        gain: the learned factor, `[d_model]`.
+        gain: the learned factor, `[d_model]`; `[1]` where nothing is learned.
         scale: the divisor, one for each vector that was normalised.
         centred: whether the mean is taken off first (LayerNorm; not RMSNorm).
         shift: the learned constant that is added, if any.
     """
 
-    gain: Float[Tensor, "d_model"]
+    gain: Float[Tensor, "#d_model"]
     scale: Float[Tensor, "*batch 1"]
     centred: bool
     shift: Float[Tensor, "d_model"] | None
@@ -44,9 +45,13 @@ class FrozenNorm:
     @staticmethod
     def of(norm: Any, scale: Float[Tensor, "*batch 1"]) -> "FrozenNorm":
         """A bridge's norm, at the scale that its `hook_scale` showed."""
-        gain = 1 + norm.weight if norm.uses_weight_offset else norm.weight
-        shift = None if norm.uses_rms_norm else getattr(norm.original_component, "bias", None)
-        return FrozenNorm(gain.detach(), scale, not norm.uses_rms_norm, shift)
+        weight = getattr(norm.original_component, "weight", None)  # OLMo's norms have none
+        gain = torch.ones_like(scale[..., :1]).flatten()[:1] if weight is None else weight.detach()
+        if weight is not None and norm.uses_weight_offset:
+            gain = 1 + gain
+        bias = None if norm.uses_rms_norm else getattr(norm.original_component, "bias", None)
+        shift = None if bias is None else bias.detach().to(scale)
+        return FrozenNorm(gain.to(scale), scale, not norm.uses_rms_norm, shift)
 
     def apply(self, part: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """What a part of the input becomes (the constant left out)."""
@@ -103,29 +108,57 @@ class _Attention:
 
 
 class Components:
-    """Reads the parts of the residual stream at one token of every prompt."""
+    """Reads the parts of the residual stream at one token of every prompt.
+
+    All sums are done in float32 at least, whatever the model computes in.
+
+    Raises:
+        ModelError: where heads and bias do not add up to the attention output, as in a model that
+            scales what attention adds.
+    """
 
     def __init__(self, engine: Engine, prompts: Sequence[Tokens], positions: Sequence[int]) -> None:
         self.bridge, self.trunk = engine.bridge, engine.trunk
         at = engine.at_tokens([[p] for p in positions])
-        hooks = [HOOKS[site] for site in ("z", "mlp_out", "resid_pre", "resid_post")]
+        sites = ("z", "attn_out", "mlp_out", "resid_pre", "resid_post")
+        hooks = [HOOKS[site] for site in sites]
+        self.wide = torch.promote_types(self.trunk.dtype, torch.float32)
         self.has_post_norm = f"blocks.0.{_POST_NORM}.hook_scale" in self.bridge.hook_dict
         if self.has_post_norm:
             hooks.append(f"blocks.{{}}.{_POST_NORM}.hook_scale")
         found = engine.observe(prompts, [(hook, at) for hook in hooks])
-        self.z, self.mlp_out, resid_pre, resid_post, *scale = (f[:, :, 0] for f in found)
+        self.z, attn_out, self.mlp_out, resid_pre, resid_post, *scale = (
+            f[:, :, 0].to(self.wide) for f in found
+        )
         self.embedding, self.final = resid_pre[:, 0], resid_post[:, -1]
         self.post_scale = scale[0] if scale else None
+        self._check_attention(attn_out)
 
     def _attention(self, layer: int) -> _Attention:
         block = self.bridge.blocks[layer]
-        w_o = block.attn.W_O.detach()
+        w_o = block.attn.W_O.detach().to(self.wide)
         b_o = getattr(block.attn, "b_O", None)
-        bias = torch.zeros_like(w_o[0, 0]) if b_o is None else b_o.detach()
+        bias = torch.zeros_like(w_o[0, 0]) if b_o is None else b_o.detach().to(self.wide)
         norm = None
         if self.post_scale is not None:
             norm = FrozenNorm.of(getattr(block, _POST_NORM), self.post_scale[:, layer])
         return _Attention(w_o, bias, norm)
+
+    @torch.no_grad()
+    def _check_attention(self, attn_out: Float[Tensor, "prompt layer d_model"]) -> None:
+        """Do heads and bias add up to what attention adds to the stream?"""
+        for layer in range(self.trunk.n_layers):
+            attention = self._attention(layer)
+            ours = attention.heads(self.z[:, layer]).sum(dim=1) + attention.constant()
+            miss = (ours - attn_out[:, layer]).abs().amax()
+            if not miss <= self._tolerance() * (1 + attn_out[:, layer].abs().amax()):
+                raise ModelError(
+                    f"the heads of block {layer} miss its attention output by {float(miss):.2g}; "
+                    "expected blocks that add what heads write to the residual stream, unscaled"
+                )
+
+    def _tolerance(self) -> float:
+        return TOLERANCE.get(self.trunk.dtype, TOLERANCE_HALF)
 
     @torch.no_grad()
     def mean_heads(
@@ -148,8 +181,15 @@ class Components:
         """Parts of the logit of each answer minus the mean logit of its rivals.
 
         Raises:
+            InputError: where there are not as many answers, or rivals, as prompts.
             ModelError: where the parts do not add up, as in a model that scales what blocks add.
         """
+        n = len(self.z)
+        if not len(answers) == len(rivals) == n or not all(len(row) for row in rivals):
+            raise InputError(
+                f"{len(answers)} answers and {len(rivals)} sets of rivals for {n} prompts; "
+                "expected one of each per prompt, and at least one rival in every set"
+            )
         out, offset = self._unembedding(answers, rivals)
         norm, constant = self._final_norm(out)
         towards = norm.pull(out)
@@ -161,11 +201,22 @@ class Components:
             heads.append(einsum(written, towards, "p h d, p d -> p h"))
             rest = rest + (attention.constant() * towards).sum(dim=-1)
         mlps = einsum(self.mlp_out, towards, "p l d, p d -> p l")
-        normed = self.bridge.ln_final(self.final[None])[0]
+        normed = self.bridge.ln_final(self.final[None].to(self.trunk.dtype))[0].to(self.wide)
         total = einsum(normed, out, "p d, p d -> p") + offset
         effects = DirectEffects(torch.stack(heads, dim=1), mlps, rest, total)
-        _check(effects)
+        self._check_sum(effects)
         return effects
+
+    def _check_sum(self, effects: DirectEffects) -> None:
+        """Do the parts add up to the logit difference?"""
+        parts = [effects.heads.flatten(1), effects.mlps, effects.rest[:, None]]
+        every = torch.cat(parts, dim=1)
+        miss = (every.sum(dim=1) - effects.total).abs()
+        if not bool((miss <= self._tolerance() * (1 + every.abs().amax(dim=1))).all()):
+            raise ModelError(
+                f"heads, MLPs and the rest miss the logit difference by {float(miss.max()):.2g}; "
+                "expected blocks that add what they write to the residual stream, unscaled"
+            )
 
     def _unembedding(
         self, answers: Int[Tensor, "prompt"], rivals: Sequence[Sequence[int]]
@@ -174,11 +225,11 @@ class Components:
         w_u, b_u = self.bridge.unembed.W_U, self.bridge.unembed.b_U
         device = w_u.device
         answers = answers.to(device)
-        out, offset = w_u[:, answers].T.clone(), b_u[answers].clone()
+        out, offset = w_u[:, answers].T.to(self.wide), b_u[answers].to(self.wide)
         for row, tokens in enumerate(rivals):
             ids = torch.tensor(list(tokens), dtype=torch.long, device=device)
-            out[row] -= w_u[:, ids].mean(dim=1)
-            offset[row] -= b_u[ids].mean()
+            out[row] -= w_u[:, ids].to(self.wide).mean(dim=1)
+            offset[row] -= b_u[ids].to(self.wide).mean()
         return out, offset
 
     def _final_norm(
@@ -191,18 +242,7 @@ class Components:
             seen.append(scale.clone())
 
         with self.bridge.hooks(fwd_hooks=[("ln_final.hook_scale", keep)]):
-            self.bridge.ln_final(self.final[None])
-        norm = FrozenNorm.of(self.bridge.ln_final, seen[0][0])
+            self.bridge.ln_final(self.final[None].to(self.trunk.dtype))
+        norm = FrozenNorm.of(self.bridge.ln_final, seen[0][0].to(self.wide))
         constant = out.new_zeros(len(out)) if norm.shift is None else out @ norm.shift
         return norm, constant
-
-
-def _check(effects: DirectEffects) -> None:
-    parts = torch.cat([effects.heads.flatten(1), effects.mlps, effects.rest[:, None]], dim=1)
-    miss = (parts.sum(dim=1) - effects.total).abs()
-    allowed = TOLERANCE.get(parts.dtype, TOLERANCE_HALF) * (1 + parts.abs().amax(dim=1))
-    if not bool((miss <= allowed).all()):
-        raise ModelError(
-            f"heads, MLPs and the rest miss the logit difference by {float(miss.max()):.2g}; "
-            "expected blocks that add what they write to the residual stream, unscaled"
-        )

@@ -1,6 +1,7 @@
 """How the answer's probability would change with every head's output: one backward pass."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -51,7 +52,7 @@ def head_gradients(
     outputs, gradients = [], []
     for row, tokens in enumerate(prompts):
         metric = _metric(answers[row], None if rivals is None else rivals[row])
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), _with_gradients(bridge):
             cache = cache_activation_and_gradient(
                 _LastLogits(bridge),
                 torch.tensor([list(tokens)], device=device),
@@ -62,12 +63,25 @@ def head_gradients(
         outputs.append(torch.stack([cache.activations[name][0, -1] for name in names]))
         gradients.append(torch.stack([_known(cache.gradients[name])[0, -1] for name in names]))
         tick(1)
-    return torch.stack(outputs), torch.stack(gradients)
+    wide = torch.promote_types(outputs[0].dtype, torch.float32)
+    return torch.stack(outputs).to(wide), torch.stack(gradients).to(wide)
+
+
+@contextmanager
+def _with_gradients(bridge: Any) -> Iterator[None]:
+    """Gradients reach the heads of a frozen model too: its embedding is thawed for the while."""
+    weight = bridge.original_model.get_input_embeddings().weight
+    frozen = not weight.requires_grad
+    weight.requires_grad_(True)
+    try:
+        yield
+    finally:
+        weight.requires_grad_(not frozen)
 
 
 def _metric(answer: int, rivals: Sequence[int] | None) -> Callable[[Tensor], Tensor]:
     def metric(logits: Tensor) -> Tensor:
-        last = logits[0, -1]
+        last = logits[0, -1].to(torch.promote_types(logits.dtype, torch.float32))
         if rivals is None:
             return last.softmax(dim=-1)[answer]
         return last[answer] - last[list(rivals)].mean()

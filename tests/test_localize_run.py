@@ -1,0 +1,136 @@
+"""`localize` on the packaged model: curves against the plain way, layers, and the command."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from plain import plain_logprobs
+
+from icl_mech.decodability import knn_credit
+from icl_mech.errors import InputError
+from icl_mech.localize import TaskMap, localize
+from icl_mech.localize.prompts import draw
+from icl_mech.model import Edit, HookedModel
+
+TASKS = ["countries/capital", "countries/language"]
+N, POINTS, SHOTS = 12, 24, 5
+
+
+@pytest.fixture(scope="module")
+def found(gemma: HookedModel) -> TaskMap:
+    return localize(gemma, TASKS, N, SHOTS, n_points=POINTS, progress=False)
+
+
+def test_curves_equal_the_plain_way(gemma: HookedModel, found: TaskMap) -> None:
+    """Theta of two dummies into the zero-shot prompt; the lens by final norm and unembedding."""
+    pool = draw(gemma, TASKS, POINTS, SHOTS, 0, "{x}->{y}", None)
+    drawn, i = pool.tasks[0], 3
+    e = drawn.episodes[i]
+    few = drawn.encoder.encode(e.demonstrations, e.query.x)
+    answer = drawn.encoder.answer_tokens(few, [e.query.y])[0][0]
+    with torch.no_grad():
+        thetas = torch.zeros(gemma.n_layers, gemma.d_model)
+        for dummy in e.dummies:
+            prompt = drawn.encoder.encode(e.demonstrations, dummy.x)
+            _, cache = gemma.bridge.run_with_cache(torch.tensor([prompt.tokens]))
+            for layer in range(gemma.n_layers):
+                thetas[layer] += cache[f"blocks.{layer}.hook_resid_post"][0, -1] / 2
+        _, cache = gemma.bridge.run_with_cache(torch.tensor([few.tokens]))
+        for layer in (4, 12, 17):
+            resid = cache[f"blocks.{layer}.hook_resid_post"][:, -1:]
+            logits = gemma.bridge.unembed(gemma.bridge.ln_final(resid))[0, 0]
+            expected = float(logits.softmax(-1)[answer])
+            ours = float(found.data["lens"].sel(task=TASKS[0], layer=layer)[i])
+            assert abs(ours - expected) < 1e-4
+    zero = drawn.encoder.encode((), e.query.x)
+    target = drawn.encoder.answer_tokens(zero, [e.query.y])[0][0]
+    for layer in (5, 9, 14):
+        edit = Edit(layer, thetas[layer], "resid_post", "final_arrow")
+        logprobs = plain_logprobs(gemma, zero, edit)
+        ours = bool(found.data["transfer"].sel(task=TASKS[0], layer=layer)[i])
+        assert ours == bool(logprobs.argmax() == target)
+
+
+def test_encoding_is_leave_one_out_decodability(gemma: HookedModel, found: TaskMap) -> None:
+    pool = draw(gemma, TASKS, POINTS, SHOTS, 0, "{x}->{y}", None)
+    prompts = [
+        d.encoder.encode(e.demonstrations, e.query.x) for d in pool.tasks for e in d.episodes
+    ]
+    rows = gemma.capture(prompts, ["final_arrow"])[:, 0].numpy()
+    credit = knn_credit(rows, *pool.labels_and_groups())
+    expected = credit.reshape(2, POINTS, gemma.n_layers)
+    assert abs(found.data["encoding"].values - expected).max() < 0.51  # ties of near neighbours
+    assert np.mean(found.data["encoding"].values == expected) > 0.99
+
+
+def test_layers_of_country_capital(found: TaskMap) -> None:
+    """The vector forms in blocks 7 to 10, and is consumed in 10 to 13; the lens agrees."""
+    formed = found.formation(TASKS[0], "transfer").estimate
+    assert 7 <= formed.value <= 10
+    for readout in ("transfer", "lens"):
+        assert 10 <= found.decoding(TASKS[0], readout).estimate.value <= 13
+    assert found.learns(TASKS[0])
+    assert set(found.provenance["seconds"]) == {"reading", "lens", "transfer", "encoding", "heads"}
+
+
+def test_a_model_that_cannot_do_the_task(tiny_llama: HookedModel) -> None:
+    task_map = localize(tiny_llama, "letters", 3, 2, n_points=12, heads=False, progress=False)
+    assert set(task_map.table()["decoding (lens)"]) == {"no in-context learning"}
+    assert any("no in-context learning to localise" in note for note in task_map.caveats())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n_points": 5}, "n_points is 5; expected more than k = 10 neighbours"),
+        ({"n_points": 12, "n_shots": 1}, "heads need at least 2 shots"),
+        ({"fraction": 2.0}, "fraction is 2.0"),
+    ],
+)
+def test_bad_input(tiny_llama: HookedModel, arguments: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        localize(tiny_llama, "letters", 3, progress=False, **arguments)
+
+
+def test_the_command_writes_a_report(tmp_path: Path) -> None:
+    out = tmp_path / "map.html"
+    command = [sys.executable, "-m", "icl_mech.localize", "--no-progress", "--json"]
+    options = ["--task", "letters", "--n-prompts", "4", "--n-points", "14", "--no-heads"]
+    done = subprocess.run(
+        [*command, *options, "--out", str(out)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert [row["task"] for row in printed["summary"]] == [
+        "letters/next",
+        "letters/previous",
+        "letters/upper",
+    ]
+    assert "What was run" in out.read_text()
+    assert out.with_suffix(".nc").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--task", "country"], "unknown task 'country'"),
+        (["--out", "map.png"], "a report is a page"),
+        (["--n-points", "0"], "is 0; expected at least 1"),
+        (["--fraction", "3", "--task", "letters", "--n-points", "14"], "fraction is 3"),
+    ],
+)
+def test_the_command_refuses(options: list[str], message: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "icl_mech.localize", *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
