@@ -1,21 +1,19 @@
 """The analyses run as scripts and open as notebooks."""
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import jupytext
 import pytest
+from pages import ROOT, plotly
 
 from icl_mech.heads import FunctionVectors, HeadAblation, HeadAttribution
 from icl_mech.patch import LayerScan, PositionScan
 from icl_mech.reference import hendel2023
 from icl_mech.results import load_result
 
-ROOT = Path(__file__).parent.parent
 ANALYSES = sorted((ROOT / "analyses").glob("*.py"))
 TASKS = ["next_letter", "country_capital"]
 
@@ -42,18 +40,8 @@ def figure2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def _plotly(page: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Traces and layout of a figure in a page."""
-    text = page.read_text(encoding="utf-8")
-    start = text.index("[", text.rindex("Plotly.newPlot("))
-    decoder = json.JSONDecoder()
-    traces, end = decoder.raw_decode(text, start)
-    layout, _ = decoder.raw_decode(text, text.index("{", end))
-    return traces, layout
-
-
 def test_figure_holds_the_published_curves(figure2: Path) -> None:
-    traces, layout = _plotly(figure2)
+    traces, layout = plotly(figure2)
     labels = {"LLaMA-7B": "llama-7b", "GPT-J-6B": "gpt-j-6b", "Pythia-6.9B": "pythia-6.9b"}
     for label, key in labels.items():
         drawn = [t for t in traces if t["name"] == f"{label}, published"]
@@ -64,7 +52,7 @@ def test_figure_holds_the_published_curves(figure2: Path) -> None:
 
 
 def test_figure_holds_the_measured_curves(figure2: Path) -> None:
-    traces, layout = _plotly(figure2)
+    traces, layout = plotly(figure2)
     scan = load_result(figure2.with_suffix(".nc"))
     assert isinstance(scan, LayerScan)
     assert scan.tasks == TASKS
@@ -76,7 +64,7 @@ def test_figure_holds_the_measured_curves(figure2: Path) -> None:
 
 
 def test_every_curve_is_named_once_in_the_legend(figure2: Path) -> None:
-    traces, _ = _plotly(figure2)
+    traces, _ = plotly(figure2)
     named = [t["name"] for t in traces if t.get("showlegend", True)]
     assert len(named) == len(set(named)) == 5
 
@@ -94,7 +82,7 @@ def test_position_scan(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "final arrow leads from layer" in done.stdout
     for corruption, n_roles in (("labels", 8), ("query", 2)):
-        traces, layout = _plotly(tmp_path / f"scan-{corruption}.html")
+        traces, layout = plotly(tmp_path / f"scan-{corruption}.html")
         scan = load_result(tmp_path / f"scan-{corruption}.nc")
         assert isinstance(scan, PositionScan)
         assert scan.provenance["corruption"] == corruption
@@ -132,6 +120,6 @@ def test_todd_heads(tmp_path: Path) -> None:
     ):
         result = load_result(tmp_path / f"heads-{name}.nc")
         assert isinstance(result, kind)
-        traces, _ = _plotly(tmp_path / f"heads-{name}.html")
+        traces, _ = plotly(tmp_path / f"heads-{name}.html")
         assert traces
     assert result.tasks == ["present_past"]

@@ -17,7 +17,7 @@ from icl_mech.decodability.neighbours import credit, decoded, distances, vote_sh
 from icl_mech.decodability.pool import load_pool
 from icl_mech.decodability.probe import folds, probe
 from icl_mech.decodability.settings import Plan, Settings, plan
-from icl_mech.errors import InputError
+from icl_mech.errors import InputError, NotFiniteError
 from icl_mech.model import HookedModel
 from icl_mech.tasks import Pair, Task, load_family, load_task
 
@@ -251,6 +251,15 @@ def test_layers_and_roles_that_do_not_exist(tiny_llama: HookedModel) -> None:
         task_decodability(tiny_llama, "verbs", layers=[4], **run)
     with pytest.raises(InputError, match="the prompt has no role 'demo_5_x'"):
         task_decodability(tiny_llama, "verbs", role="demo_5_x", **run)
+
+
+def test_a_model_that_returns_nonsense(
+    tiny_llama: HookedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capture = tiny_llama.capture
+    monkeypatch.setattr(tiny_llama, "capture", lambda *args: capture(*args) * torch.inf)
+    with pytest.raises(NotFiniteError, match="tiny-llama: activations that are not finite"):
+        task_decodability(tiny_llama, "verbs", 6, 2, k=2, progress=False)
 
 
 # --- a whole run ----------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from icl_mech.errors import InputError
-from icl_mech.reference import hendel2023
+from icl_mech.reference import han2024, hendel2023
 from icl_mech.tasks import list_tasks, load_task
 
 #: Means over the 18 tasks as the paper has them: baseline, hypothesis, regular.
@@ -80,3 +80,22 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
         hendel2023().scan("llama7b", "es_en")
     with pytest.raises(InputError, match="did you mean 'previous_letter'"):
         hendel2023().scan("llama-7b", "previous_leter")
+
+
+def test_published_fits_of_decodability() -> None:
+    fits = han2024()
+    assert fits.fit("llama-3.1-8b", "pos") == 0.78
+    assert fits.fit("llama-3.1-70b", "bitwise") == 0.32
+    assert {model: tuple(of.values()) for model, of in fits.r_squared.items()} == {
+        "llama-3.1-8b": (0.78, 0.53),
+        "gemma-2-2b": (0.42, 0.78),
+        "gemma-2-9b": (0.53, 0.45),
+        "gemma-2-27b": (0.82, 0.59),
+        "llama-3.1-70b": (0.84, 0.32),
+    }
+    assert fits.n_rows == 6 * len(fits.n_shots)
+    assert "2412.12276" in fits.source
+    with pytest.raises(InputError, match="unknown published model 'llama-8b'"):
+        fits.fit("llama-8b", "pos")
+    with pytest.raises(InputError, match="unknown published family 'verbs'"):
+        fits.fit("gemma-2-2b", "verbs")

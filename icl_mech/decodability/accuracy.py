@@ -47,7 +47,7 @@ def td_predicts_accuracy(
     and accuracy alike, so the same R² within a task (does the prompt with more TD answer better?)
     and within a number of shots (does the task with more TD?) stand beside it: lines of one slope,
     each through its own group's mean. Intervals resample queries; the tasks are taken as given, and
-    so are the layers. Few rows and an R² that cannot be negative make them wide: read them first.
+    so are the layers. Resampling adds noise to both axes, which lowers R²: intervals sit low.
 
     Args:
         results: one run or several, such as one per family.

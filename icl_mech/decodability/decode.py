@@ -56,8 +56,8 @@ def task_decodability(
     - *Normalisation*: none by default: nothing is done that the paper does not mention. A
       sensitivity table with the other choices is part of every result.
     - *Ties*: tasks with equally many votes share the credit, neighbours that are equally far share
-      the last places. That is what random tie-breaking gives on average, so a representation that
-      says nothing scores exactly 1 / (number of tasks).
+      the last places. That is what random tie-breaking gives on average, so that within a family a
+      representation that says nothing scores exactly 1 / (number of tasks).
     - *Left out*: with the point also every other point with its query (`leave_out="query"`).
       Within a family every task asks the same queries, and the same words are near one another:
       the pool holds the query once per *other* task but not for the point's own, and leaving out

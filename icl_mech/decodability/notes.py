@@ -25,7 +25,7 @@ def _inputs(result: TaskDecodability) -> list[str]:
     elif p["share_of_distinct_inputs"] < 1:
         found.append(
             f"two tasks share an answer on {1 - p['share_of_distinct_inputs']:.0%} of the inputs: "
-            "some demonstrations leave the task open, and TD cannot reach 1"
+            "demonstrations drawn from these can leave the task open"
         )
     n_points, n_queries = result.data.sizes["point"], p["n_queries"]
     if n_queries < n_points:

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from icl_mech.decodability.answers import accepted_tokens, answered
 from icl_mech.decodability.measure import Rows, measure, probed, sensitivity
 from icl_mech.decodability.settings import Plan
+from icl_mech.errors import NotFiniteError
 from icl_mech.model import HookedModel
 from icl_mech.prompts import Encoder, Episode, Prompt, generator, shuffle_labels
 
@@ -87,6 +88,9 @@ class Run:
         """Representations at the chosen layers, and the last token's residual after all blocks.
 
         Prompts that are the same are run once: their representations are equal to the last bit.
+
+        Raises:
+            NotFiniteError: where the model returns NaN or infinity.
         """
         first: dict[tuple[int, ...], Prompt] = {}
         for prompt in prompts:
@@ -98,6 +102,11 @@ class Run:
         for start in range(0, len(unique), STEP):
             part = unique[start : start + STEP]
             resid = self.model.capture(part, roles)
+            if not resid.isfinite().all():
+                raise NotFiniteError(
+                    f"{self.model.name}: activations that are not finite (dtype "
+                    f"{self.model.dtype}); expected numbers. Try dtype='float32'"
+                )
             kept.append(resid[:, 0, self.layers].float().cpu().numpy())
             ends.append(resid[:, -1, -1])
             self.bar.update(len(part))

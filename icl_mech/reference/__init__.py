@@ -9,9 +9,18 @@ from importlib.resources import files
 import numpy as np
 
 from icl_mech.errors import choose
+from icl_mech.reference.han import PublishedFits, han2024
 from icl_mech.stats import Estimate, proportions
 
-__all__ = ["Accuracies", "Conflict", "PublishedScan", "PublishedScans", "hendel2023"]
+__all__ = [
+    "Accuracies",
+    "Conflict",
+    "PublishedFits",
+    "PublishedScan",
+    "PublishedScans",
+    "han2024",
+    "hendel2023",
+]
 
 
 @dataclass(frozen=True)
