@@ -225,15 +225,12 @@ class TaskDecodability(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """One row per (shots, task, point, layer)."""
-        kept = [
-            name
-            for name, array in self.data.items()
-            if set(array.dims) <= {"shots", "task", "point", "layer"}
-        ]
+        dims = {"shots", "task", "point", "layer"}
+        kept = [name for name, array in self.data.items() if set(array.dims) <= dims]
         frame = self.data[kept].to_dataframe().reset_index()
         if "probe_task" in frame:
             frame["probe_task"] = [self.tasks[i] for i in frame["probe_task"]]
-        return frame[[c for c in frame if c not in ("other", "voted")]]
+        return frame
 
     def caveats(self) -> list[str]:
         """What to keep in mind when reading the numbers, a line each."""
