@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         head_ablation,
         head_attribution,
     )
+    from icl_mech.lens import LogitLens, VectorLens, logit_lens, vector_lens
     from icl_mech.model import Edit, HookedModel, load_model
     from icl_mech.patch import LayerScan, PositionScan, layer_scan, patch_contrasts, patch_positions
     from icl_mech.results import Result, load_result
@@ -35,6 +36,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "head_ablation",
             "head_attribution",
         ],
+        "lens": ["LogitLens", "VectorLens", "logit_lens", "vector_lens"],
         "model": ["Edit", "HookedModel", "load_model"],
         "patch": [
             "LayerScan",
@@ -56,10 +58,12 @@ __all__ = [
     "IclMechError",
     "InputError",
     "LayerScan",
+    "LogitLens",
     "ModelError",
     "PositionScan",
     "Result",
     "Task",
+    "VectorLens",
     "function_vectors",
     "head_ablation",
     "head_attribution",
@@ -68,6 +72,8 @@ __all__ = [
     "load_model",
     "load_result",
     "load_task",
+    "logit_lens",
     "patch_contrasts",
     "patch_positions",
+    "vector_lens",
 ]

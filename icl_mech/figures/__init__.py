@@ -5,8 +5,10 @@ from icl_mech.figures.export import check_target, export
 from icl_mech.figures.function_vectors import function_vector_figure
 from icl_mech.figures.heads import head_figure
 from icl_mech.figures.layer_scan import layer_scan_figure
+from icl_mech.figures.lens import lens_figure, prompt_figure
 from icl_mech.figures.positions import position_figure
 from icl_mech.figures.style import COLOURS, FONT, GRID
+from icl_mech.figures.vocabulary import vector_figure
 
 __all__ = [
     "COLOURS",
@@ -18,5 +20,8 @@ __all__ = [
     "function_vector_figure",
     "head_figure",
     "layer_scan_figure",
+    "lens_figure",
     "position_figure",
+    "prompt_figure",
+    "vector_figure",
 ]

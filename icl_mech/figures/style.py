@@ -20,6 +20,8 @@ COLOURS = {
     "other_task": "#CC79A7",
     "random": "#D55E00",
     "function": "#56B4E9",
+    "answer": "#009E73",
+    "query": "#E69F00",
 }
 FONT = {"family": "Helvetica, Arial, DejaVu Sans, sans-serif", "size": 14, "color": "#222222"}
 GRID = "#E8E8E8"

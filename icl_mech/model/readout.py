@@ -52,14 +52,12 @@ class Readout:
 
     def _map(self, change: Callable[..., Tensor], *others: "Readout") -> "Readout":
         """The same change to every array that is there."""
-        return Readout(
-            **{
-                name: None
-                if values is None
-                else change(values, *(getattr(other, name) for other in others))
-                for name, values in vars(self).items()
-            }
-        )
+        changed: dict[str, Any] = {
+            name: change(values, *(getattr(other, name) for other in others))
+            for name, values in vars(self).items()
+            if values is not None
+        }
+        return Readout(**changed)
 
 
 def read(
