@@ -1,5 +1,6 @@
 """The logit lens: the last layer is the model itself, and what is counted is what was read."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from transformer_lens.tools.analysis.logit_lens import logit_readout
 
 from icl_mech import load_result
 from icl_mech.errors import InputError
-from icl_mech.lens import LogitLens, logit_lens
+from icl_mech.lens import LogitLens, VectorLens, logit_lens
 from icl_mech.lens.targets import TARGETS, Columns, check_roles, draw_asked, sharing_task
 from icl_mech.model import HookedModel
 from icl_mech.tasks import Pair, Task, load_task
@@ -413,3 +414,16 @@ def test_the_command_writes_figure_and_data(tmp_path: Path) -> None:
     loaded = load_result(out.with_suffix(".nc"))
     assert isinstance(loaded, LogitLens)
     assert loaded.data.sizes["k"] == 2
+
+
+def test_the_command_reads_vectors(tmp_path: Path) -> None:
+    out = tmp_path / "vectors.html"
+    done = lens(
+        "--vectors", "--only-words", "--n-prompts", "2", "--top-k", "10", "--json",
+        "--out", str(out),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert len(printed["summary"]) == 18
+    assert printed["provenance"]["only_words"] is True
+    assert isinstance(load_result(out.with_suffix(".nc")), VectorLens)

@@ -6,7 +6,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from icl_mech.stats import Estimate, paired_difference, proportion, proportions
+from icl_mech.stats import Estimate, median, paired_difference, proportion, proportions
 
 Z = NormalDist().inv_cdf(0.975)
 
@@ -138,3 +138,21 @@ def test_bootstrap_repeats_with_its_seed() -> None:
     first, second = np.random.default_rng(2).normal(size=(2, 30))
     assert paired_difference(first, second, seed=5) == paired_difference(first, second, seed=5)
     assert paired_difference(first, second, seed=5) != paired_difference(first, second, seed=6)
+
+
+def test_median_has_the_order_statistics_of_the_binomial() -> None:
+    """Published table: of 25 values, the 8th and the 18th."""
+    estimate = median(np.random.default_rng(0).permutation(25).astype(float) + 1)
+    assert (estimate.value, estimate.low, estimate.high, estimate.n) == (13, 8, 18, 25)
+
+
+def test_median_of_few_or_of_none_has_no_interval() -> None:
+    assert math.isnan(median(np.arange(5.0)).low)
+    assert not math.isnan(median(np.arange(6.0)).low)
+    assert math.isnan(median(np.array([])).value)
+
+
+def test_median_of_what_never_happens() -> None:
+    estimate = median(np.array([1.0, 2.0, *[np.inf] * 6]))
+    assert estimate.value == estimate.high == np.inf
+    assert estimate.low == 1

@@ -25,7 +25,9 @@ class Words:
     Attributes:
         answers, inputs: texts of their first tokens, without the space before them.
         naming: words that name the task, in lower case; None where nobody wrote them down.
-        others: for every other task, the words that name it and not this one.
+        others: for every other task, the words that name it, without those that name this one or
+            are its answers or inputs ("English" names a translation, and is an answer to which
+            language someone speaks).
     """
 
     answers: frozenset[str]
@@ -45,14 +47,11 @@ class Words:
             return frozenset(model.to_string(token).strip() for token in ids) - {""}
 
         own = naming.get(task.name)
-        return Words(
-            first([answer for pair in task.pairs for answer in pair.answers]),
-            first([pair.x for pair in task.pairs]),
-            own,
-            tuple(
-                words - (own or frozenset()) for name, words in naming.items() if name != task.name
-            ),
-        )
+        answers = first([answer for pair in task.pairs for answer in pair.answers])
+        inputs = first([pair.x for pair in task.pairs])
+        taken = (own or frozenset()) | {word.casefold() for word in answers | inputs}
+        others = (words - taken for name, words in naming.items() if name != task.name)
+        return Words(answers, inputs, own, tuple(others))
 
     def kinds(self, text: str) -> list[float]:
         """For each of `KINDS`, whether a token counts (for other tasks' names, for how many)."""

@@ -10,7 +10,7 @@ import xarray as xr
 from icl_mech.errors import InputError, choose
 from icl_mech.lens.counting import KINDS
 from icl_mech.results import Result
-from icl_mech.stats import Estimate, mean, paired_difference
+from icl_mech.stats import Estimate, mean
 
 #: Which vectors can be read, and how several are averaged.
 VECTORS = ("theta", "function")
@@ -63,7 +63,7 @@ class VectorLens(Result):
             among: how many top tokens; by default the fewest that were counted.
             vector: `"own"`, or `"random"` for the control.
         """
-        return mean(self._counts(task, layer, kind, among, vector))
+        return _known_mean(self._counts(task, layer, kind, among, vector))
 
     def difference(
         self, task: str, layer: int, control: str = "other_naming", among: int | None = None
@@ -75,9 +75,8 @@ class VectorLens(Result):
         """
         choose(control, ("other_naming", "random"), "control")
         own = self._counts(task, layer, "naming", among, "own")
-        if control == "random":
-            return paired_difference(own, self._counts(task, layer, "naming", among, "random"))
-        return paired_difference(own, self._counts(task, layer, control, among, "own"))
+        kind, vector = ("naming", "random") if control == "random" else (control, "own")
+        return _known_mean(own - self._counts(task, layer, kind, among, vector))
 
     def across_tasks(
         self, layer: int, control: str | None = None, among: int | None = None
@@ -90,8 +89,7 @@ class VectorLens(Result):
             values = [self.count(t, layer, "naming", among).value for t in self.tasks]
         else:
             values = [self.difference(t, layer, control, among).value for t in self.tasks]
-        known = np.array([v for v in values if not np.isnan(v)])
-        return mean(known) if len(known) else Estimate(np.nan, np.nan, np.nan, 0)
+        return _known_mean(np.array(values))
 
     def summary(self, among: int | None = None) -> pd.DataFrame:
         """One row per task and layer: counts with 95 % intervals, controls, and the top tokens."""
@@ -203,3 +201,9 @@ class VectorLens(Result):
     def _of(self, task: str, layer: int) -> xr.Dataset:
         choose(task, self.tasks, "task")
         return self.data.sel(task=task, layer=self._layer(layer))
+
+
+def _known_mean(values: np.ndarray) -> Estimate:
+    """Mean of what is known (not NaN), with its interval; nothing is known of 0 values."""
+    known = values[~np.isnan(values)]
+    return mean(known) if len(known) else Estimate(np.nan, np.nan, np.nan, 0)
