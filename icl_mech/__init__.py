@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         head_ablation,
         head_attribution,
     )
+    from icl_mech.lens import LogitLens, VectorLens, logit_lens, vector_lens
     from icl_mech.localize import TaskMap, localize
     from icl_mech.model import Edit, HookedModel, load_model
     from icl_mech.patch import LayerScan, PositionScan, layer_scan, patch_contrasts, patch_positions
@@ -51,6 +52,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "head_attribution",
         ],
         "localize": ["TaskMap", "localize"],
+        "lens": ["LogitLens", "VectorLens", "logit_lens", "vector_lens"],
         "model": ["Edit", "HookedModel", "load_model"],
         "patch": [
             "LayerScan",
@@ -72,6 +74,7 @@ __all__ = [
     "IclMechError",
     "InputError",
     "LayerScan",
+    "LogitLens",
     "MeanPatching",
     "ModelError",
     "PositionScan",
@@ -79,6 +82,7 @@ __all__ = [
     "Task",
     "TaskDecodability",
     "TaskMap",
+    "VectorLens",
     "function_vectors",
     "head_ablation",
     "head_attribution",
@@ -88,9 +92,11 @@ __all__ = [
     "load_result",
     "load_task",
     "localize",
+    "logit_lens",
     "mean_patching",
     "patch_contrasts",
     "patch_positions",
     "task_decodability",
     "td_predicts_accuracy",
+    "vector_lens",
 ]

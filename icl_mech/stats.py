@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.stats import binomtest, bootstrap, spearmanr
+from scipy.stats import binom, binomtest, bootstrap, spearmanr
 
 CONFIDENCE = 0.95
 #: Bootstrap draws; fewer of statistics that are themselves slow.
@@ -80,6 +80,23 @@ def mean(values: Float[np.ndarray, "n"], seed: int = 0) -> Estimate:
     )
     interval = drawn.confidence_interval
     return Estimate(value, float(interval.low), float(interval.high), len(values))
+
+
+def median(values: Float[np.ndarray, "n"]) -> Estimate:
+    """Median with its distribution-free interval (order statistics, ends from the binomial).
+
+    Values may be infinite, as "never" is among waiting times; then the median or an end of the
+    interval may be. No interval (NaN) for fewer than 6 values: none of 95 % exists.
+
+    >>> print(median(np.array([3.0, 1.0, 2.0, 5.0, 4.0, 6.0, 7.0])))
+    4.00 [1.00, 7.00]
+    """
+    n, ordered = len(values), np.sort(values)
+    value = float(np.median(ordered)) if n else float("nan")
+    k = int(binom.ppf((1 - CONFIDENCE) / 2, n, 0.5)) if n else 0
+    if k < 1:
+        return Estimate(value, float("nan"), float("nan"), n)
+    return Estimate(value, float(ordered[k - 1]), float(ordered[n - k]), n)
 
 
 def paired_difference(

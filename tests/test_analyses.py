@@ -10,6 +10,7 @@ import pytest
 from pages import ROOT, plotly
 
 from icl_mech.heads import FunctionVectors, HeadAblation, HeadAttribution
+from icl_mech.lens import VectorLens
 from icl_mech.patch import LayerScan, PositionScan
 from icl_mech.reference import hendel2023
 from icl_mech.results import load_result
@@ -123,3 +124,26 @@ def test_todd_heads(tmp_path: Path) -> None:
         traces, _ = plotly(tmp_path / f"heads-{name}.html")
         assert traces
     assert result.tasks == ["present_past"]
+
+
+def test_hendel_vocabulary(tmp_path: Path) -> None:
+    out = tmp_path / "vocabulary.html"
+    command = [sys.executable, "analyses/hendel_vocabulary.py", "--task", "country_capital"]
+    done = subprocess.run(
+        [*command, "to_upper", "--n-prompts", "2", "--layer", "10", "11", "--out", str(out)],
+        cwd=ROOT,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "of the top 10 tokens, mean over 2 tasks" in done.stdout
+    lens = load_result(out.with_suffix(".nc"))
+    assert isinstance(lens, VectorLens)
+    assert lens.layers == [10, 11]
+    assert lens.provenance["filters"].startswith("none")
+    for layer in lens.layers:
+        traces, layout = _plotly(tmp_path / f"vocabulary-layer{layer}.html")
+        assert f"after block {layer}" in layout["title"]["text"]
+        shown = [cell.strip("'").strip() for cell in traces[0]["text"][0]]
+        assert shown[0] == lens.top("country_capital", layer)[0].strip()

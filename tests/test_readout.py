@@ -7,14 +7,15 @@ import torch
 from plain import prompt_of, random_prompts
 from tiny_models import tiny_bridge
 
-from icl_mech.model import Edit, HookedModel, readout
+from icl_mech.errors import InputError
+from icl_mech.model import Edit, HookedModel, slices
 
 
 @pytest.mark.parametrize("slice_bytes", [1, 5000, 2**30])
 def test_slices_equal_the_whole(
     tiny: HookedModel, slice_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(readout.SLICE_BYTES, "cpu", slice_bytes)
+    monkeypatch.setitem(slices.SLICE_BYTES, "cpu", slice_bytes)
     prompts = random_prompts(tiny, (6, 9, 12))
     resid = tiny.final_residuals([[p] for p in prompts])[:, 0, -1]
     ours = tiny.read(resid, [[0, 7], [200], [256, 1]])
@@ -27,6 +28,94 @@ def test_slices_equal_the_whole(
             assert ours.rank[i, j] == (logprobs > logprobs[token]).sum()
     assert torch.isnan(ours.logprob[1, 1])
     assert ours.rank[1, 1] == -1
+
+
+@pytest.mark.parametrize("slice_bytes", [1, 5000, 2**30])
+@pytest.mark.parametrize("k", [1, 7, 100])
+def test_best_tokens_equal_those_of_whole_rows(
+    tiny: HookedModel, slice_bytes: int, k: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(slices.SLICE_BYTES, "cpu", slice_bytes)
+    prompts = random_prompts(tiny, (6, 9, 12))
+    resid = tiny.final_residuals([[p] for p in prompts])[:, 0, -1]
+    ours = tiny.read(resid, [[0]] * 3, k)
+    assert ours.best is not None
+    assert ours.best_logprob is not None
+    for i, prompt in enumerate(prompts):
+        with torch.inference_mode():
+            logprobs = tiny.bridge(torch.tensor([prompt.tokens]))[0, -1].log_softmax(-1)
+        expected = logprobs.topk(k)
+        torch.testing.assert_close(ours.best_logprob[i], expected.values, atol=1e-4, rtol=0)
+        # The same tokens in the same order, unless two are as good as equal.
+        torch.testing.assert_close(logprobs[ours.best[i]], expected.values, atol=1e-4, rtol=0)
+        assert len(set(ours.best[i].tolist())) == k
+        assert ours.best[i, 0] == ours.top[i]
+    plain = tiny.read(resid, [[0]] * 3)
+    assert plain.best is None
+    assert plain.best_logprob is None
+    assert torch.equal(plain.logprob, ours.logprob)
+    assert torch.equal(plain.rank, ours.rank)
+
+
+def test_best_tokens_follow_their_rows(tiny_llama: HookedModel) -> None:
+    resid = torch.randn(6, tiny_llama.d_model, generator=torch.Generator().manual_seed(0))
+    ours = tiny_llama.read(resid, [[0]] * 6, 3)
+    grid = ours.reshape(2, 3)
+    assert torch.equal(grid.best[1, 2], ours.best[5])
+    assert torch.equal(grid.take(torch.tensor([2, 0]), dim=1).best[0, 0], ours.best[2])
+    again = type(ours).cat([ours.take(torch.tensor([0, 1])), ours.take(torch.tensor([2, 3, 4, 5]))])
+    assert torch.equal(again.best, ours.best)
+    assert torch.equal(again.best_logprob, ours.best_logprob)
+
+
+@pytest.mark.parametrize("k", [-1, 300])
+def test_best_tokens_that_are_not_there(tiny_llama: HookedModel, k: int) -> None:
+    with pytest.raises(InputError, match=rf"top_k is {k}; expected 0 to 257, the vocabulary"):
+        tiny_llama.read(torch.zeros(1, tiny_llama.d_model), [[0]], k)
+
+
+@pytest.mark.parametrize("slice_bytes", [1, 2**30])
+def test_top_tokens_of_mean_log_probabilities(
+    tiny: HookedModel, slice_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The soft cap of Gemma 2 makes this another thing than the logits of a mean."""
+    monkeypatch.setitem(slices.SLICE_BYTES, "cpu", slice_bytes)
+    vectors = torch.randn(3, 4, tiny.d_model, generator=torch.Generator().manual_seed(0)) * 3
+    d_vocab = tiny.bridge.cfg.d_vocab
+    every = tiny.read(vectors.flatten(0, 1), [list(range(d_vocab))] * 12).logprob
+    means = every.view(3, 4, d_vocab).mean(1)
+    ours = tiny.vocabulary.top_tokens(vectors, 5)
+    torch.testing.assert_close(ours.logprob, means.topk(5).values, atol=1e-4, rtol=0)
+    torch.testing.assert_close(means.gather(1, ours.ids), ours.logprob, atol=1e-4, rtol=0)
+    allowed = torch.zeros(d_vocab, dtype=torch.bool)
+    allowed[100:140] = True
+    few = tiny.vocabulary.top_tokens(vectors, 5, allowed)
+    assert bool(((few.ids >= 100) & (few.ids < 140)).all())
+    # Left out of the list, not of the probabilities.
+    torch.testing.assert_close(few.logprob, means[:, 100:140].topk(5).values, atol=1e-4, rtol=0)
+    with pytest.raises(InputError, match="40 tokens pass the filter; expected at least 41"):
+        tiny.vocabulary.top_tokens(vectors, 41, allowed)
+
+
+def test_words_are_letters_only(tiny_llama: HookedModel) -> None:
+    words = tiny_llama.vocabulary.words()
+    texts = [tiny_llama.to_string(i) for i in words.nonzero()[:, 0].tolist()]
+    assert {"a", "Z"} <= set(texts)
+    assert all(text.isalpha() for text in texts)
+    assert len(words) == len(tiny_llama.vocabulary)
+
+
+def test_residual_stream_is_what_enters_and_leaves_every_block(tiny: HookedModel) -> None:
+    prompts = random_prompts(tiny, (6, 9, 12))
+    ours = tiny.residual_stream(prompts, [2, -1])
+    assert ours.shape == (3, 2, tiny.n_layers + 1, tiny.d_model)
+    for i, prompt in enumerate(prompts):
+        with torch.inference_mode():
+            _, cache = tiny.bridge.run_with_cache(torch.tensor([prompt.tokens]))
+        for j, at in enumerate((2, len(prompt) - 1)):
+            stages = [cache["blocks.0.hook_resid_pre"][0, at]]
+            stages += [cache[f"blocks.{x}.hook_resid_post"][0, at] for x in range(tiny.n_layers)]
+            torch.testing.assert_close(ours[i, j], torch.stack(stages), atol=1e-4, rtol=1e-4)
 
 
 def test_probabilities_of_all_tokens_sum_to_one(tiny: HookedModel) -> None:

@@ -10,6 +10,7 @@ from icl_mech.stats import (
     Estimate,
     cluster_means,
     cluster_weights,
+    median,
     paired_difference,
     proportion,
     proportions,
@@ -227,3 +228,21 @@ def test_r_squared_of_many_draws_at_once() -> None:
     e = r_squared_estimate(x[0], y[0], x, y, groups)
     assert e.value == pytest.approx(each[0])
     assert (e.low, e.high) == pytest.approx(tuple(np.quantile(each, [0.025, 0.975])))
+
+
+def test_median_has_the_order_statistics_of_the_binomial() -> None:
+    """Published table: of 25 values, the 8th and the 18th."""
+    estimate = median(np.random.default_rng(0).permutation(25).astype(float) + 1)
+    assert (estimate.value, estimate.low, estimate.high, estimate.n) == (13, 8, 18, 25)
+
+
+def test_median_of_few_or_of_none_has_no_interval() -> None:
+    assert math.isnan(median(np.arange(5.0)).low)
+    assert not math.isnan(median(np.arange(6.0)).low)
+    assert math.isnan(median(np.array([])).value)
+
+
+def test_median_of_what_never_happens() -> None:
+    estimate = median(np.array([1.0, 2.0, *[np.inf] * 6]))
+    assert estimate.value == estimate.high == np.inf
+    assert estimate.low == 1

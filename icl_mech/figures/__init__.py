@@ -6,11 +6,13 @@ from icl_mech.figures.export import check_target, export
 from icl_mech.figures.function_vectors import function_vector_figure
 from icl_mech.figures.heads import head_figure
 from icl_mech.figures.layer_scan import layer_scan_figure
+from icl_mech.figures.lens import lens_figure, prompt_figure
 from icl_mech.figures.mean_patching import mean_patching_figure
 from icl_mech.figures.positions import position_figure
 from icl_mech.figures.report import task_map_report
 from icl_mech.figures.style import COLOURS, FONT, GRID
 from icl_mech.figures.task_map import task_curves_figure, task_map_figure
+from icl_mech.figures.vocabulary import vector_figure
 
 __all__ = [
     "COLOURS",
@@ -23,9 +25,12 @@ __all__ = [
     "function_vector_figure",
     "head_figure",
     "layer_scan_figure",
+    "lens_figure",
     "mean_patching_figure",
     "position_figure",
+    "prompt_figure",
     "task_curves_figure",
     "task_map_figure",
     "task_map_report",
+    "vector_figure",
 ]

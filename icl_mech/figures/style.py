@@ -24,6 +24,8 @@ COLOURS = {
     "transfer": "#0072B2",
     "lens": "#117733",
     "heads": "#999933",
+    "answer": "#009E73",
+    "query": "#E69F00",
 }
 FONT = {"family": "Helvetica, Arial, DejaVu Sans, sans-serif", "size": 14, "color": "#222222"}
 GRID = "#E8E8E8"

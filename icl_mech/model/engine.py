@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 
 import torch
 from einops import rearrange, repeat
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from icl_mech.model.batching import Budget, runs
 from icl_mech.model.branches import Branch, Tails, entering, writing
 from icl_mech.model.context import Prefill, advance, prefill
-from icl_mech.model.readout import Readout, read
+from icl_mech.model.readout import Readout, read, top_of_means
 from icl_mech.model.rehearsal import rehearse
 from icl_mech.model.trunk import Trunk
 
@@ -113,10 +113,7 @@ class Engine:
                 self._prefill([prompts[r] for r in rows], start=longest, keys_only=False)
             return tuple(torch.stack(layers, dim=1) for layers in kept)
 
-        def join(parts: list[tuple[Tensor, ...]], order: Tensor) -> tuple[Tensor, ...]:
-            return tuple(_join(list(part), order) for part in zip(*parts, strict=True))
-
-        return self._in_batches([len(t) for t in prompts], run, join)
+        return self._in_batches([len(t) for t in prompts], run, _join_each)
 
     def token_activations(
         self, prompts: Sequence[Tokens], positions: Sequence[Sequence[int]], hook: str
@@ -168,15 +165,34 @@ class Engine:
 
     @torch.no_grad()
     def read(
-        self, resid: Float[Tensor, "row d_model"], targets: Int[Tensor, "row target"]
+        self,
+        resid: Float[Tensor, "row d_model"],
+        targets: Int[Tensor, "row target"],
+        n_best: int = 0,
     ) -> Readout:
         """Final norm, unembedding and readout of residual vectors."""
 
         def run(rows: list[int]) -> Readout:
             ours = resid[rows].to(self.trunk.device, self.trunk.dtype)
-            return read(self.bridge, ours, targets[rows].to(self.trunk.device))
+            return read(self.bridge, ours, targets[rows].to(self.trunk.device), n_best)
 
         return self._in_batches([1] * len(resid), run, _join_readouts)
+
+    @torch.no_grad()
+    def top_of_means(
+        self,
+        vectors: Float[Tensor, "group row d_model"],
+        k: int,
+        allowed: Bool[Tensor, "vocab"] | None,
+    ) -> tuple[Tensor, ...]:
+        """Ids and mean log probabilities `[group, k]`, see `readout.top_of_means`."""
+
+        def run(rows: list[int]) -> tuple[Tensor, ...]:
+            ours = vectors[rows].to(self.trunk.device, self.trunk.dtype)
+            passed = None if allowed is None else allowed.to(self.trunk.device)
+            return top_of_means(self.bridge, ours, k, passed)
+
+        return self._in_batches([vectors.shape[1]] * len(vectors), run, _join_each)
 
     # --- how it is done ---------------------------------------------------------------------
 
@@ -256,6 +272,10 @@ class Engine:
 
 def _join(parts: list[Tensor], order: Int[Tensor, "row"]) -> Tensor:
     return torch.cat(parts)[order]
+
+
+def _join_each(parts: list[tuple[Tensor, ...]], order: Int[Tensor, "row"]) -> tuple[Tensor, ...]:
+    return tuple(_join(list(part), order) for part in zip(*parts, strict=True))
 
 
 def _join_readouts(parts: list[Readout], order: Int[Tensor, "row"]) -> Readout:

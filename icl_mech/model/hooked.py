@@ -17,6 +17,7 @@ from icl_mech.model.edits import HOOKS, SITES, Edit, Site, place
 from icl_mech.model.engine import Engine, Tick, silent
 from icl_mech.model.head_reader import HeadReader
 from icl_mech.model.readout import Readout
+from icl_mech.model.vocabulary import Vocabulary
 from icl_mech.prompts import Encoder, Prompt, Template, wants_leading_space
 
 _LIBRARIES = ("icl-mech", "transformer-lens", "transformers", "torch")
@@ -30,6 +31,7 @@ class HookedModel:
         name: what it was loaded as.
         n_layers, n_heads, d_model, d_head: its sizes.
         heads: what attention heads look at and write (`HeadReader`).
+        vocabulary: which tokens a vector points to (`Vocabulary`).
     """
 
     def __init__(self, bridge: Any, name: str, batch_tokens: int | None = None) -> None:
@@ -41,6 +43,7 @@ class HookedModel:
         self.d_head: int = bridge.cfg.d_head
         self._engine = Engine(bridge, batch_tokens)
         self.heads = HeadReader(self._engine)
+        self.vocabulary = Vocabulary(self._engine)
 
     def __repr__(self) -> str:
         return (
@@ -130,11 +133,46 @@ class HookedModel:
         found = self._engine.token_activations([p.tokens for p in prompts], positions, hook)
         return rearrange(found, "prompt layer role ... -> prompt role layer ...")
 
+    def residual_stream(
+        self, prompts: Sequence[Prompt], roles: Sequence[str | int]
+    ) -> Float[Tensor, "prompt role stage d_model"]:
+        """The residual stream at chosen tokens: before the first block, then after every block.
+
+        Args:
+            prompts: what to run.
+            roles: roles (their last token) or token indices.
+
+        Raises:
+            InputError: where a prompt lacks a role.
+        """
+        at = self._engine.at_tokens(
+            [[prompt.position(role) for role in roles] for prompt in prompts]
+        )
+        picks = [(HOOKS["resid_pre"], at), (HOOKS["resid_post"], at)]
+        before, after = self._engine.observe([p.tokens for p in prompts], picks)
+        stages = torch.cat([before[:, :1], after], dim=1)
+        return rearrange(stages, "prompt stage role d -> prompt role stage d")
+
     def read(
-        self, resid: Float[Tensor, "row d_model"], answers: Sequence[Sequence[int]]
+        self,
+        resid: Float[Tensor, "row d_model"],
+        answers: Sequence[Sequence[int]],
+        n_best: int = 0,
     ) -> Readout:
-        """What the model would say if these vectors stood after its last block."""
-        return self._engine.read(resid, pad_targets(answers))
+        """What the model would say if these vectors stood after its last block.
+
+        Args:
+            resid: one residual stream per row.
+            answers: for each row, the token ids whose log probability and rank are read; -1 reads
+                nothing (NaN, and rank -1).
+            n_best: how many of the most probable tokens to keep (`best`, `best_logprob`).
+
+        Raises:
+            InputError: where there are fewer than `n_best` tokens.
+            ModelError: where the model returns numbers that are not finite.
+        """
+        self.vocabulary.check_count(n_best, least=0)
+        return self._engine.read(resid, pad_targets(answers), n_best)
 
     def evaluate(
         self,

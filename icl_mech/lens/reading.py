@@ -1,0 +1,227 @@
+"""The logit lens: what every layer would answer."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from icl_mech.errors import InputError
+from icl_mech.lens.result import LogitLens
+from icl_mech.lens.targets import TARGETS, Asked, Columns, check_roles, draw_asked
+from icl_mech.model import HookedModel, Readout
+from icl_mech.prompts import DEFAULT_TEMPLATE, Prompt
+from icl_mech.tasks import Task, load_tasks
+
+Translator = Callable[[int, Tensor], Tensor]
+#: Residual vectors that are read together.
+ROWS = 512
+
+
+def logit_lens(
+    model: HookedModel,
+    task: Task | str | Sequence[Task | str],
+    n_prompts: int = 25,
+    n_shots: int = 5,
+    seed: int = 0,
+    *,
+    roles: str | Sequence[str] = ("final_arrow",),
+    top_k: int = 5,
+    other_task: Task | str | None = None,
+    translator: Translator | None = None,
+    template: str = DEFAULT_TEMPLATE,
+    leading_space: bool | None = None,
+    progress: bool = True,
+) -> LogitLens:
+    """Read the residual stream of few-shot prompts, after every layer, as if it were the last.
+
+    The logit lens (nostalgebraist 2020): the model's own final norm, unembedding and soft cap,
+    applied to the embedding stream (layer -1) and to the output of every block. After the last
+    block that is what the model says. Looked for, each as the first token of a word as it would
+    follow the prompt, the most probable one where a word has several forms:
+
+    - `"answer"`: the accepted answers to the query;
+    - `"query"`: the query itself, as if it were copied;
+    - `"prior"`: the most frequent answer of the task among the pairs that are not asked;
+    - `"other"`: what another task answers to the same query.
+
+    A rival that begins with the token of a right answer is no rival: it is left out of that
+    prompt (NaN, and rank -1), as is `"other"` where the other task does not know the query.
+
+    TransformerLens's `logit_readout` reads one target per row, or the top tokens, in one pass over
+    whole rows of logits. Here several targets per row and the top tokens come from one pass,
+    slice by slice, through the same modules (`model.read`); the tests compare the two.
+
+    Args:
+        model: from `load_model`.
+        task: a task, its name, a path to pairs, or several of these.
+        n_prompts: prompts per task.
+        n_shots: demonstrations per prompt.
+        seed: of every random draw.
+        roles: at which tokens (the last of each role): `"final_arrow"`, `"query"`,
+            `"demo_0_arrow"`, ...; what is looked for is the same at all of them.
+        top_k: how many of the most probable tokens are kept.
+        other_task: whose answers are rivals; by default the built-in task that shares the most
+            inputs, if at least half (en_es for en_fr, present_past for present_gerund).
+        translator: a tuned lens (Belrose et al. 2023, arXiv 2303.08112): a function of a layer
+            and residual vectors `[row, d_model]` that gives what is read in their place. With
+            the `tuned_lens` package, whose index 0 is the embedding and which has nothing to
+            translate after the last block:
+            `lambda layer, h: h if layer == model.n_layers - 1 else tuned.transform_hidden(h,
+            layer + 1)`.
+        template: how a pair is written; holds `{x}` and `{y}`.
+        leading_space: write words with a space before them; by default whichever way the
+            tokenizer needs fewer tokens.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: where a task, count or role cannot work, or the translator returns another
+            shape.
+        ModelError: where the model returns numbers that are not finite.
+    """
+    tasks = load_tasks(task)
+    model.vocabulary.check_count(top_k)
+    several = check_roles(roles, template, n_shots)
+    asked = []
+    for t in tasks:
+        encoder = model.encoder(template, [pair.y for pair in t.pairs], leading_space)
+        asked.append(draw_asked(t, other_task, encoder, n_prompts, n_shots, seed))
+    with tqdm(
+        total=n_prompts * len(tasks),
+        disable=not progress,
+        unit=" prompts",
+        file=sys.stderr,
+        leave=False,
+    ) as bar:
+        parts = []
+        for a in asked:
+            bar.set_description(a.task.name)
+            parts.append(_look(model, a, several, top_k, translator, bar))
+    data = xr.concat(parts, dim=xr.DataArray([t.name for t in tasks], dims="task", name="task"))
+    settings = {
+        "n_prompts": n_prompts,
+        "n_shots": n_shots,
+        "seed": seed,
+        "roles": list(several),
+        "top_k": top_k,
+        "translator": None if translator is None else _name(translator),
+        "template": template,
+        "leading_space": leading_space,
+    }
+    return LogitLens(data, {**_provenance(model, asked), **settings})
+
+
+def _look(
+    model: HookedModel,
+    asked: Asked,
+    roles: Sequence[str],
+    top_k: int,
+    translator: Translator | None,
+    bar: tqdm,
+) -> xr.Dataset:
+    """One task: every prompt, role and layer."""
+    columns = Columns.of(asked.tokens)
+    stages = model.n_layers + 1
+    step = max(1, ROWS // (stages * len(roles)))
+    parts = []
+    for i in range(0, len(asked.prompts), step):
+        prompts = asked.prompts[i : i + step]
+        targets = np.repeat(columns.ids[i : i + step], stages * len(roles), axis=0)
+        readout = _read(model, prompts, roles, targets.tolist(), top_k, translator)
+        parts.append(readout.reshape(len(prompts), len(roles), stages))
+        bar.update(len(prompts))
+    readout = Readout.cat(parts)
+    assert readout.best is not None
+    assert readout.best_logprob is not None
+    logprob, rank = columns.reduce(readout.logprob.cpu().numpy(), readout.rank.cpu().numpy())
+    cell = ("prompt", "role", "layer")
+    nats = {"units": "nats"}
+    return xr.Dataset(
+        {
+            # Rounding may lift a probability of 1 a little above it.
+            "logprob": ((*cell, "target"), logprob.clip(max=0), nats),
+            "rank": ((*cell, "target"), rank),
+            "top": ((*cell, "k"), readout.best.cpu().numpy()),
+            "top_logprob": ((*cell, "k"), readout.best_logprob.clamp_max(0).cpu().numpy(), nats),
+            "top_text": ((*cell, "k"), texts(model, readout.best)),
+            "query": ("prompt", [e.query.x for e in asked.episodes]),
+            "answer": ("prompt", [e.query.y for e in asked.episodes]),
+            "n_answer_tokens": ("prompt", list(asked.n_answer_tokens)),
+            "prior_answer": ((), asked.prior),
+            "n_queries": ((), asked.n_queries),
+        },
+        coords={
+            "role": list(roles),
+            "layer": np.arange(-1, model.n_layers),
+            "target": list(TARGETS),
+        },
+    )
+
+
+def _read(
+    model: HookedModel,
+    prompts: Sequence[Prompt],
+    roles: Sequence[str],
+    targets: list[list[int]],
+    top_k: int,
+    translator: Translator | None,
+) -> Readout:
+    """Every (prompt, role, layer) as a row, in that order."""
+    stream = model.residual_stream(prompts, roles)
+    if translator is not None:
+        layers = range(-1, model.n_layers)
+        stages = [_translated(translator, x, stream[:, :, x + 1]) for x in layers]
+        stream = torch.stack(stages, dim=2)
+    return model.read(stream.flatten(0, 2), targets, top_k)
+
+
+def _translated(
+    translator: Translator, layer: int, resid: Float[Tensor, "prompt role d_model"]
+) -> Float[Tensor, "prompt role d_model"]:
+    rows = resid.flatten(0, 1)
+    with torch.no_grad():
+        found: Any = translator(layer, rows)
+    if not isinstance(found, Tensor) or found.shape != rows.shape:
+        what = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise InputError(
+            f"the translator returned {what} at layer {layer}; expected a tensor of the shape that "
+            f"it was given, {list(rows.shape)}"
+        )
+    return found.to(rows).view_as(resid)
+
+
+def texts(model: HookedModel, ids: Tensor) -> np.ndarray:
+    """Tokens as text, written as in source code: line breaks are seen, and any file holds them."""
+    every = ids.cpu().numpy()
+    known, index = np.unique(every, return_inverse=True)
+    names = np.array([repr(model.to_string(token))[1:-1] for token in known.tolist()])
+    return names[index].reshape(every.shape)
+
+
+def _name(translator: Translator) -> str:
+    return str(getattr(translator, "__qualname__", type(translator).__qualname__))
+
+
+def _provenance(model: HookedModel, asked: Sequence[Asked]) -> dict[str, Any]:
+    return {
+        "method": "logit_lens (nostalgebraist 2020), final norm applied",
+        **model.provenance(),
+        "sink_token": model.to_string(asked[0].encoder.sink),
+        "tasks": {
+            a.task.name: {
+                "category": a.task.category,
+                "n_pairs": len(a.task),
+                "n_queries": a.n_queries,
+                "other_task": None if a.other is None else a.other.name,
+                "leading_space": a.encoder.template.leading_space,
+            }
+            for a in asked
+        },
+        "filters": "none: every prompt counts, also those that the model answers wrong; no token "
+        "is left out of the top tokens",
+    }

@@ -1,0 +1,95 @@
+"""Logits of many rows, one slice of the vocabulary at a time.
+
+Gemma's vocabulary has 262,144 entries: a row of logits is a megabyte, and reducing it from main
+memory costs more than computing it. Here all rows go through one slice of the vocabulary at a
+time, small enough to stay in the processor's cache, and everything is reduced on the way.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from icl_mech.errors import NotFiniteError
+
+#: Bytes of logits that exist at any one time: what a processor's cache holds, or, on a GPU,
+#: enough to keep it busy.
+SLICE_BYTES = {"cpu": 8 * 2**20}
+SLICE_BYTES_ACCELERATOR = 256 * 2**20
+
+
+class SlicedLogits:
+    """Final norm and unembedding of residual vectors.
+
+    Args:
+        bridge: the TransformerLens bridge whose `ln_final`, `W_U`, `b_U` and logit transform
+            (Gemma-2's soft cap) are used.
+        resid: the residual stream after the last block, or what is read as if it were.
+
+    Attributes:
+        d_vocab: entries of the vocabulary.
+        width: entries of a slice.
+        dtype: of the logits: at least float32.
+    """
+
+    def __init__(self, bridge: Any, resid: Float[Tensor, "row d_model"]) -> None:
+        self.hidden = bridge.ln_final(resid[None])[0]
+        self._w_u, self._b_u = bridge.unembed.W_U, bridge.unembed.b_U
+        self._transform = bridge.adapter.apply_output_logits_transform
+        self.d_vocab: int = self._w_u.shape[1]
+        self.dtype = torch.promote_types(self.hidden.dtype, torch.float32)
+        slice_bytes = SLICE_BYTES.get(self.hidden.device.type, SLICE_BYTES_ACCELERATOR)
+        row_bytes = max(1, len(resid)) * self.hidden.element_size()
+        self.width = max(64, slice_bytes // row_bytes)
+
+    def at(self, tokens: Int[Tensor, "row target"]) -> Float[Tensor, "row target"]:
+        """The logits of a few tokens, other ones for each row."""
+        columns = self._w_u[:, tokens.flatten()].unflatten(1, tokens.shape)  # d_model row target
+        found = torch.einsum("rd,drt->rt", self.hidden, columns) + self._b_u[tokens]
+        return self._transform(found).to(self.dtype)
+
+    def __iter__(self) -> Iterator[tuple[slice, Float[Tensor, "row slice"]]]:
+        """Every slice with its logits, which may be written over."""
+        n_rows, hidden = len(self.hidden), self.hidden
+        # Reused for every slice: fresh memory would cost as much as reducing it.
+        buffer = torch.empty(n_rows * self.width, dtype=hidden.dtype, device=hidden.device)
+        for start in range(0, self.d_vocab, self.width):
+            ids = slice(start, min(start + self.width, self.d_vocab))
+            out = buffer[: n_rows * (ids.stop - start)].view(n_rows, -1)
+            logits = torch.addmm(self._b_u[ids], hidden, self._w_u[:, ids], out=out)
+            yield ids, self._transform(logits).to(self.dtype)
+
+
+class Best:
+    """The k largest of many numbers per row, of which only a slice is seen at a time."""
+
+    def __init__(self, n_rows: int, k: int, like: Tensor) -> None:
+        self.values = torch.full((n_rows, k), -torch.inf, dtype=like.dtype, device=like.device)
+        self.ids = torch.zeros((n_rows, k), dtype=torch.long, device=like.device)
+
+    def see(
+        self, part: Float[Tensor, "row slice"], largest: Float[Tensor, "row"], start: int
+    ) -> None:
+        """Take in a slice that begins at token `start`; `largest` is each row's largest number."""
+        # Few slices hold one of a row's k best so far: only those rows are sorted.
+        rows = (largest > self.values[:, -1]).nonzero()[:, 0]
+        if not len(rows):
+            return
+        k = self.values.shape[1]
+        found = part[rows].topk(min(k, part.shape[1]), dim=1)
+        values = torch.cat([self.values[rows], found.values], dim=1)
+        ids = torch.cat([self.ids[rows], found.indices + start], dim=1)
+        merged = values.topk(k, dim=1)
+        self.values[rows] = merged.values
+        self.ids[rows] = ids.gather(1, merged.indices)
+
+
+def refuse_not_finite(*values: Tensor) -> None:
+    """Raise NotFiniteError where a number that came of logits is NaN or infinite."""
+    if not all(bool(torch.isfinite(v).all()) for v in values):
+        raise NotFiniteError(
+            "the model returns logits that are not finite numbers (NaN or infinity); "
+            "expected finite logits. Try dtype='float32', or check the weights"
+        )

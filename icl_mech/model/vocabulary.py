@@ -1,0 +1,70 @@
+"""`HookedModel.vocabulary`: which tokens a vector points to."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from icl_mech.errors import InputError
+from icl_mech.model.engine import Engine
+
+
+@dataclass(frozen=True)
+class TopTokens:
+    """The most probable tokens, most probable first.
+
+    Attributes:
+        ids: their ids.
+        logprob: their log probabilities (nats) among *all* tokens, those left out too.
+    """
+
+    ids: Int[Tensor, "... k"]
+    logprob: Float[Tensor, "... k"]
+
+
+class Vocabulary:
+    """Reads vectors through a model's own final norm and unembedding."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def __len__(self) -> int:
+        """Columns of the unembedding."""
+        return int(self._engine.bridge.unembed.W_U.shape[1])
+
+    def check_count(self, k: int, least: int = 1) -> None:
+        """Raise InputError where there are no k tokens to name."""
+        if not least <= k <= len(self):
+            raise InputError(f"top_k is {k}; expected {least} to {len(self)}, the vocabulary")
+
+    def top_tokens(
+        self,
+        vectors: Float[Tensor, "group row d_model"],
+        k: int,
+        allowed: Bool[Tensor, "vocab"] | None = None,
+    ) -> TopTokens:
+        """The tokens with the largest log probability, averaged over the rows of each group.
+
+        Args:
+            vectors: read as if they stood after the last block.
+            k: how many tokens.
+            allowed: tokens that may be among them; all by default.
+
+        Raises:
+            InputError: where there are fewer than `k` tokens.
+            ModelError: where the logits are not finite.
+        """
+        self.check_count(k)
+        if allowed is not None and int(allowed.sum()) < k:
+            raise InputError(f"{int(allowed.sum())} tokens pass the filter; expected at least {k}")
+        return TopTokens(*self._engine.top_of_means(vectors, k, allowed))
+
+    def words(self) -> Bool[Tensor, "vocab"]:
+        """Which tokens are letters only, but for a space before them."""
+        tokenizer = self._engine.bridge.tokenizer
+        known = min(len(tokenizer), len(self))
+        texts = tokenizer.batch_decode([[token] for token in range(known)])
+        special = set(tokenizer.all_special_ids)
+        flags = [t.strip().isalpha() and i not in special for i, t in enumerate(texts)]
+        return torch.tensor(flags + [False] * (len(self) - known))

@@ -1,0 +1,77 @@
+"""The logit lens against TransformerLens's own readout, in one run. `make bench` runs it."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from comparing import N_LAYERS, TASK, report
+from transformer_lens.tools.analysis.logit_lens import logit_readout
+
+from icl_mech.lens.targets import Columns, draw_asked
+from icl_mech.model import HookedModel
+from icl_mech.prompts import Encoder
+from icl_mech.tasks import load_task
+
+N_PROMPTS, TOP_K = 25, 5
+
+
+Arrays = list[torch.Tensor]
+
+
+def readouts(model: HookedModel, stream: torch.Tensor, targets: torch.Tensor) -> Arrays:
+    """One call of `logit_readout` per column of targets, and one for the top tokens."""
+    columns = [
+        logit_readout(model.bridge, stream, targets=t.clamp_min(0), return_type="log_probs")
+        for t in targets.T
+    ]
+    top = logit_readout(model.bridge, stream, top_k=TOP_K, return_type="log_probs")
+    logprob = torch.cat([c.values for c in columns], dim=1)
+    rank = torch.cat([c.target_ranks for c in columns], dim=1)
+    return [logprob, rank, top.top_ids, top.values]
+
+
+def whole_rows(model: HookedModel, stream: torch.Tensor, targets: torch.Tensor) -> Arrays:
+    """Whole rows of log probabilities, a prompt's layers at a time, and everything from them."""
+    parts = []
+    for at in range(0, len(stream), N_LAYERS + 1):
+        here = slice(at, at + N_LAYERS + 1)
+        read = logit_readout(model.bridge, stream[here], return_type="log_probs").values
+        logprob = read.gather(1, targets[here].clamp_min(0))
+        rank = torch.stack([(read > column[:, None]).sum(1) for column in logprob.T], dim=1)
+        top = read.topk(TOP_K)
+        parts.append([logprob, rank, top.indices, top.values])
+    return [torch.cat(column) for column in zip(*parts, strict=True)]
+
+
+@pytest.mark.parametrize("plain", [readouts, whole_rows])
+def test_answer_rivals_and_top_tokens_at_every_layer(
+    benchmark, model: HookedModel, encoder: Encoder, plain: Callable[..., Arrays]
+) -> None:
+    """25 prompts x 19 layers: log probability and rank of the targets, and the top 5.
+
+    All start from the same residual streams.
+    """
+    asked = draw_asked(load_task(TASK), None, encoder, N_PROMPTS, 5, 0)
+    targets = torch.tensor(Columns.of(asked.tokens).ids.repeat(N_LAYERS + 1, axis=0))
+    stream = model.residual_stream(asked.prompts, ["final_arrow"]).flatten(0, 2)
+
+    def ours() -> Arrays:
+        found = model.read(stream, targets.tolist(), TOP_K)
+        assert found.best is not None
+        assert found.best_logprob is not None
+        return [found.logprob, found.rank, found.best, found.best_logprob]
+
+    def theirs() -> Arrays:
+        return plain(model, stream, targets)
+
+    known = targets >= 0
+    logprob, rank, top, top_logprob = ours()
+    plain_logprob, plain_rank, plain_top, plain_top_logprob = theirs()
+    torch.testing.assert_close(logprob[known], plain_logprob[known], atol=2e-3, rtol=1e-4)
+    torch.testing.assert_close(top_logprob, plain_top_logprob, atol=2e-3, rtol=1e-4)
+    # Rounding swaps tokens that are nearly as probable as each other.
+    off = (rank[known] - plain_rank[known]).abs()
+    assert bool((off <= 2 + 1e-3 * plain_rank[known]).all())
+    assert float((top == plain_top).float().mean()) > 0.99
+    print(f"\n{len(stream)} rows, {targets.shape[1]} targets each, top {TOP_K}: {plain.__name__}")
+    report(benchmark, ours, theirs, rounds=3)
