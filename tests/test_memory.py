@@ -21,10 +21,10 @@ print(peak, weights)
     [
         ("icl_mech.layer_scan(model, 'country_capital', 50, progress=False)", 1.5e9),
         ("icl_mech.head_attribution(model, 'country_capital', 25, 10, progress=False)", 2e9),
-        ("icl_mech.patch_positions(model, 'country_capital', 4, 10, sites=('resid_pre', 'z'), "
-         "head_roles='final_arrow', direction='denoise', progress=False)", 2e9),
+        ("icl_mech.patch_positions(model, 'country_capital', 25, 10, sites=('resid_pre', 'z'), "
+         "roles=('demo_8_y', 'final_arrow'), direction='denoise', progress=False)", 2e9),
     ],
-    ids=["layer scan, 50 prompts", "head attribution, 25 ten-shot prompts", "position scan"],
+    ids=["layer scan, 50 prompts", "head attribution, 25 ten-shot prompts", "position scan, 25 ten-shot prompts"],
 )  # fmt: skip
 def test_peak(call: str, limit: float) -> None:
     """In a process of its own: the peak is the whole process's, libraries included."""
