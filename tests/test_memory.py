@@ -24,7 +24,7 @@ print(peak, weights)
         ("icl_mech.patch_positions(model, 'country_capital', 25, 10, sites=('resid_pre', 'z'), "
          "roles=('demo_8_y', 'final_arrow'), direction='denoise', progress=False)", 2e9),
     ],
-    ids=["layer scan, 50 prompts", "head attribution, 25 ten-shot prompts", "position scan, 25 ten-shot prompts"],
+    ids=["layer scan, 50 prompts", "head attribution, 25 prompts", "position scan, 25 prompts"],
 )  # fmt: skip
 def test_peak(call: str, limit: float) -> None:
     """In a process of its own: the peak is the whole process's, libraries included."""

@@ -17,7 +17,7 @@ def test_images_exist(image: str) -> None:
 
 def test_names_exist() -> None:
     names = set(re.findall(r"icl_mech\.([a-z_]+)\(", TEXT))
-    assert {"load_model", "layer_scan", "localize"} <= names
+    assert {"load_model", "layer_scan", "task_decodability"} <= names
     assert names <= set(icl_mech.__all__)
 
 
