@@ -1,6 +1,12 @@
 """Models that several tests share, each made once."""
 
+import os
 from functools import cache
+
+# Two workers with two threads each would wait for one another most of the time. Commands that
+# tests run inherit it.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 from tiny_models import FAMILIES, tiny_bridge
