@@ -269,7 +269,9 @@ def means(values: Float[np.ndarray, "n *cell"], seed: int = 0) -> Estimates:
     return Estimates(values.mean(axis=0), ends[0], ends[1], len(values))
 
 
-def crossed(values: Float[np.ndarray, "n draw"], seed: int = 0) -> Estimate:
+def crossed(
+    values: Bool[np.ndarray, "n draw"] | Float[np.ndarray, "n draw"], seed: int = 0
+) -> Estimate:
     """Mean over prompts and draws, both resampled: neither is all there could be."""
     n, n_draws = values.shape
     rng = np.random.default_rng(seed)

@@ -41,9 +41,7 @@ def test_equals_one_forward_with_all_heads_off(gemma: HookedModel, result: HeadA
 
 def test_the_task_needs_its_first_head(gemma: HookedModel) -> None:
     """Beyond the intervals: the top heads by AIE cost more than as many random ones."""
-    found = head_ablation(
-        gemma, TASK, None, 20, 10, counts=(10,), n_draws=5, n_dev=12, progress=False
-    )
+    found = head_ablation(gemma, TASK, None, 20, 10, counts=(10,), n_draws=5, progress=False)
     cost = found.cost(TASK, 10)
     assert cost.low > 0.1
     assert found.top(TASK, 10).high < found.random(TASK, 10).low

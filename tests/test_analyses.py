@@ -143,7 +143,7 @@ def test_hendel_vocabulary(tmp_path: Path) -> None:
     assert lens.layers == [10, 11]
     assert lens.provenance["filters"].startswith("none")
     for layer in lens.layers:
-        traces, layout = _plotly(tmp_path / f"vocabulary-layer{layer}.html")
+        traces, layout = plotly(tmp_path / f"vocabulary-layer{layer}.html")
         assert f"after block {layer}" in layout["title"]["text"]
         shown = [cell.strip("'").strip() for cell in traces[0]["text"][0]]
         assert shown[0] == lens.top("country_capital", layer)[0].strip()

@@ -76,7 +76,7 @@ def test_saved_loaded_and_drawn(result: FunctionVectors, tmp_path: Path) -> None
     figure = again.plot()
     names = {trace.name for trace in figure.data}
     assert {"function vector, added", "θ, replaces", "random vector, added"} <= names
-    assert "heads 9.3 10.2 times" in figure.layout.title.subtitle.text
+    assert "heads 9.3 10.2 (given) times" in figure.layout.title.subtitle.text
 
 
 @pytest.mark.parametrize(
