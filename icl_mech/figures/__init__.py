@@ -1,6 +1,7 @@
 """Results -> plotly figures, and figures -> files. No statistics here: results bring their own."""
 
 from icl_mech.figures.ablation import ablation_figure
+from icl_mech.figures.answers import answer_figure
 from icl_mech.figures.decodability import decodability_figure
 from icl_mech.figures.export import check_target, export
 from icl_mech.figures.function_vectors import function_vector_figure
@@ -19,6 +20,7 @@ __all__ = [
     "FONT",
     "GRID",
     "ablation_figure",
+    "answer_figure",
     "check_target",
     "decodability_figure",
     "export",
