@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from icl_mech.model import Edit, HookedModel, load_model
     from icl_mech.patch import LayerScan, PositionScan, layer_scan, patch_contrasts, patch_positions
     from icl_mech.results import Result, load_result
+    from icl_mech.table import TaskTable, task_table
     from icl_mech.tasks import Task, list_tasks, load_task
 
 __version__ = version("icl-mech")
@@ -64,6 +65,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "patch_positions",
         ],
         "results": ["Result", "load_result"],
+        "table": ["TaskTable", "task_table"],
         "tasks": ["Task", "list_tasks", "load_task"],
     },
 )
@@ -85,6 +87,7 @@ __all__ = [
     "Task",
     "TaskDecodability",
     "TaskMap",
+    "TaskTable",
     "VectorLens",
     "answer_scores",
     "function_vectors",
@@ -101,6 +104,7 @@ __all__ = [
     "patch_contrasts",
     "patch_positions",
     "task_decodability",
+    "task_table",
     "td_predicts_accuracy",
     "vector_lens",
 ]

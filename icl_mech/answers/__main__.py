@@ -44,7 +44,7 @@ def _main(options: Options) -> None:
     n_dev = o.n_dev if o.n_dev is not None else max(1, o.n_prompts // 2)
     for task in tasks:  # what would be refused, before a model is loaded
         draw_split(task, o.n_prompts, n_dev, o.n_shots, 2, o.tasks.seed)
-    out = target(o.output, "answers", tasks, o.models.model)
+    out = target(o.output, "answers", o.tasks, o.models.model)
     model = load(o.models)
     from icl_mech.answers import answer_scores
 

@@ -1,6 +1,5 @@
 """Whole answers by three conditions: zero-shot, zero-shot with theta, few-shot."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,13 +8,13 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from icl_mech.answers.judge import judge_text
 from icl_mech.answers.result import CONDITIONS, AnswerScores
 from icl_mech.errors import InputError
 from icl_mech.model import Edit, Generation, HookedModel, Readout
 from icl_mech.patch import Answers, Scored, accepted, score
+from icl_mech.progress import progress_bar
 from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
     Encoder,
@@ -25,7 +24,7 @@ from icl_mech.prompts import (
     generator,
 )
 from icl_mech.results import over_tasks
-from icl_mech.tasks import Task, load_tasks
+from icl_mech.tasks import Task, Tasks, load_tasks
 from icl_mech.vectors import theta
 
 #: Tokens that a generation may take beyond the longest accepted answer.
@@ -48,7 +47,7 @@ class _Settings:
 
 def answer_scores(
     model: HookedModel,
-    task: Task | str | Sequence[Task | str],
+    task: Tasks,
     n_prompts: int = 50,
     n_shots: int = 5,
     seed: int = 0,
@@ -73,7 +72,7 @@ def answer_scores(
 
     Args:
         model: from `load_model`.
-        task: a task, its name, a path to pairs, or several of these.
+        task: a task, its name, a path to pairs, a family, or several of these.
         n_prompts: test prompts per task.
         n_shots: demonstrations per prompt.
         seed: of every random draw.
@@ -110,9 +109,7 @@ def answer_scores(
         if len(t.labels()) < 2:
             raise InputError(f"task {t.name!r} has one answer only; expected others to compare")
     parts = []
-    with tqdm(
-        total=len(tasks), disable=not progress, unit=" tasks", file=sys.stderr, leave=False
-    ) as bar:
+    with progress_bar(len(tasks), "tasks", progress) as bar:
         for t, split in zip(tasks, splits, strict=True):
             bar.set_description(t.name)
             parts.append(_one_task(model, t, split, s))
