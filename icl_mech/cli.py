@@ -135,22 +135,21 @@ def deliver(
         output: how.
         also: other files that were written, by what they are.
     """
-    others = also or {}
     from icl_mech.figures import export
 
     data = result.save(out.with_suffix(".nc"))
     figure = export(result.plot(), out)
+    files = {"figure": figure, "data": data, **(also or {})}
     if output.json:
         table = result.summary().reset_index().astype(object)
         summary = table.where(table.notna(), None).to_dict(orient="records")
-        files = {n: str(p) for n, p in {"figure": figure, "data": data, **others}.items()}
-        print(json.dumps({"summary": summary, "provenance": result.provenance, **files}))
+        named = {name: str(path) for name, path in files.items()}
+        print(json.dumps({"summary": summary, "provenance": result.provenance, **named}))
         return
     print(result)
     for caveat in result.caveats():
         print(f"note: {caveat}")
     print()
-    files = {"figure": figure, "data": data, **others}
     width = max(map(len, files)) + 1
     for name, path in files.items():
         print(f"{name + ':':<{width}} {path.resolve()}")

@@ -131,6 +131,10 @@ def test_an_interrupted_run_goes_on(
         task_table(tiny_llama, TASKS, folder=tmp_path, **N)
     assert scans.ran == ["to_upper"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["manifest.json", "to_upper.nc"]
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["first"]["model"] == "tiny-llama"
+    assert manifest["settings"]["weights_sha256"] == tiny_llama.weight_hash
+    assert list(manifest["tasks"]) == ["to_upper"]
     scans.interrupted_in = None
     resumed = task_table(tiny_llama, TASKS, folder=tmp_path, **N)
     assert scans.ran == TASKS

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 _ROW = 34
 #: Name, colour, marker, and where in its row (from -0.5 to 0.5).
 _DOTS = {
-    "baseline": ("zero-shot prompt (baseline)", "baseline", "square", 0.22),
+    "baseline": ("zero-shot prompt (baseline)", "baseline", "square", 0.26),
     "hypothesis": ("zero-shot + task vector θ (hypothesis)", "theta", "circle", 0.0),
-    "regular": ("few-shot prompt (regular)", "regular", "diamond", -0.22),
+    "regular": ("few-shot prompt (regular)", "regular", "diamond", -0.26),
 }
 
 

@@ -31,16 +31,25 @@ class RunFolder:
     Args:
         path: the folder; made where it is missing.
         settings: what decides the numbers, the model among it.
+        provenance: what else is worth noting of the first run (not compared with later ones).
 
     Raises:
         InputError: where the folder was made with other settings (named), or cannot be written.
     """
 
-    def __init__(self, path: str | Path, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: str | Path, settings: Mapping[str, Any], provenance: Mapping[str, Any]
+    ) -> None:
         self.path = Path(path)
         found = check_folder(path, settings)
-        self._tasks: dict[str, dict[str, str]] = {} if found is None else found["tasks"]
-        self._settings = dict(settings)
+        new: dict[str, Any] = {
+            "icl_mech_runs": FORMAT,
+            "settings": dict(settings),
+            "first": dict(provenance),
+            "tasks": {},
+        }
+        self._manifest = new if found is None else found
+        self._tasks: dict[str, dict[str, str]] = self._manifest["tasks"]
         self._write()
 
     def finished(self, task: Task) -> Result | None:
@@ -81,8 +90,7 @@ class RunFolder:
         self._write()
 
     def _write(self) -> None:
-        manifest = {"icl_mech_runs": FORMAT, "settings": self._settings, "tasks": self._tasks}
-        text = json.dumps(manifest, indent=1)
+        text = json.dumps(self._manifest, indent=1)
         write_whole(self.path / MANIFEST, lambda to: to.write_text(text, encoding="utf-8"))
 
 

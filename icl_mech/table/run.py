@@ -62,7 +62,7 @@ def task_table(
     )
     runs = None
     if folder is not None:
-        runs = RunFolder(folder, {**settings, **_identity(model)})
+        runs = RunFolder(folder, {**settings, **_identity(model)}, model.provenance())
     finished: dict[str, LayerScan] = {}
     if runs is not None:
         kept = {t.name: runs.finished(t) for t in tasks}
