@@ -155,7 +155,7 @@ def test_hendel_table(tmp_path: Path) -> None:
     out = tmp_path / "table.html"
     command = [sys.executable, "analyses/hendel_table.py", "--task", "country_capital", "to_upper"]
     done = subprocess.run(
-        [*command, "--scored", "present_past", "--n-prompts", "3", "--out", str(out)],
+        [*command, "--scored", "present_past", "--n-prompts", "2", "--out", str(out)],
         cwd=ROOT,
         env=dict(os.environ),
         capture_output=True,
@@ -169,7 +169,7 @@ def test_hendel_table(tmp_path: Path) -> None:
     traces, layout = plotly(out)
     dots = [t for t in traces if "hypothesis" in t["name"]]
     assert dots[0]["x"][:2] == [table.estimate(t, "hypothesis").value for t in table.tasks]
-    assert "3 test prompts per task" in layout["title"]["subtitle"]["text"]
+    assert "2 test prompts per task" in layout["title"]["subtitle"]["text"]
     scores = load_result(tmp_path / "table-scores.nc")
     assert isinstance(scores, AnswerScores)
     assert scores.tasks == ["present_past"]

@@ -131,7 +131,8 @@ def made(accepted: list[list[bool]], cut: list[list[bool]]) -> AnswerScores:
 
     result = answer_scores(_tiny("llama"), "to_upper", len(cut[0]), SHOTS, layer=1, progress=False)
     result.data["accepted"][0] = accepted
-    result.data["first_token"][0] = [[True] * len(of) for of in accepted]
+    for lenient in ("first_token", "begins"):
+        result.data[lenient][0] = [[True] * len(of) for of in accepted]
     result.data["cut"][0] = cut
     return result
 
@@ -150,6 +151,10 @@ def test_what_the_score_changes() -> None:
     assert row["ratio"] == pytest.approx(4 / 6)
     assert any("to_upper, hypothesis: 4 of 8 texts had not ended" in c for c in result.caveats())
     assert not any("to_upper, regular" in c for c in result.caveats())
+    assert any("to_upper: with θ, 0.50 [" in c for c in result.caveats())
+    ended = made([none, most, most], [none] * 3)
+    ended.data["begins"][0] = ended.data["accepted"][0]
+    assert not any("not its end" in c for c in ended.caveats())
 
 
 def test_caveat_on_answers_of_several_tokens(scores: AnswerScores) -> None:

@@ -116,6 +116,12 @@ class AnswerScores(Result):
                         f"{int(of_task['max_new_tokens'])} tokens and were cut: accepted and "
                         "strict count them as wrong, begins does not"
                     )
+            unended = self.difference(task, "hypothesis", "begins", than="accepted")
+            if unended.low > 0:
+                notes.append(
+                    f"{task}: with θ, {unended} of the texts begin with the answer and go on: θ "
+                    "brings the answer and not its end, which few-shot prompts show"
+                )
         return notes + repeated(self.tasks, self.data["n_queries"].values.tolist(), n)
 
     def to_frame(self) -> pd.DataFrame:
