@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from icl_mech import load_result
-from icl_mech.decodability import TaskDecodability, task_decodability
+from icl_mech.decodability import MeanPatching, TaskDecodability, task_decodability
 from icl_mech.decodability.measure import measure
 from icl_mech.decodability.neighbours import credit, decoded, distances, vote_shares
 from icl_mech.decodability.pool import load_pool
@@ -471,9 +471,27 @@ def test_the_command_writes_figure_data_and_json(tmp_path: Path) -> None:
     assert out.is_file()
 
 
+def test_the_command_writes_means_into_prompts(tmp_path: Path) -> None:
+    out = tmp_path / "means.html"
+    done = command(
+        "--mean-patching", "--task", "letters", "--n-points", "2", "--n-shots", "2",
+        "--n-mean", "3", "--layers", "9", "--modes", "add", "--json", "--out", str(out),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert [(row["mode"], row["layer"]) for row in printed["summary"]] == [("add", 9)]
+    result = load_result(printed["data"])
+    assert isinstance(result, MeanPatching)
+    assert result.provenance["n_mean"] == 3
+    assert out.is_file()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--mean-patching", "--n-shots", "1", "4"], "expected one number with --mean-patching"),
+        (["--mean-patching", "--task", "antonyms", "fr_en"], "ask different inputs"),
+        (["--mean-patching", "--modes", "ad"], "ad"),
         (["--task", "verb"], "unknown task 'verb'"),
         (["--task", "antonyms"], "expected two or more, each once"),
         (["--n-points", "8"], "n_points is 8 for k = 10 neighbours"),
