@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from icl_mech.answers import AnswerScores, answer_scores
     from icl_mech.decodability import (
         MeanPatching,
         TaskDecodability,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from icl_mech.model import Edit, HookedModel, load_model
     from icl_mech.patch import LayerScan, PositionScan, layer_scan, patch_contrasts, patch_positions
     from icl_mech.results import Result, load_result
+    from icl_mech.table import TaskTable, task_table
     from icl_mech.tasks import Task, list_tasks, load_task
 
 __version__ = version("icl-mech")
@@ -35,6 +37,7 @@ __version__ = version("icl-mech")
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "answers": ["AnswerScores", "answer_scores"],
         "decodability": [
             "MeanPatching",
             "TaskDecodability",
@@ -62,10 +65,12 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "patch_positions",
         ],
         "results": ["Result", "load_result"],
+        "table": ["TaskTable", "task_table"],
         "tasks": ["Task", "list_tasks", "load_task"],
     },
 )
 __all__ = [
+    "AnswerScores",
     "Edit",
     "FunctionVectors",
     "HeadAblation",
@@ -82,7 +87,9 @@ __all__ = [
     "Task",
     "TaskDecodability",
     "TaskMap",
+    "TaskTable",
     "VectorLens",
+    "answer_scores",
     "function_vectors",
     "head_ablation",
     "head_attribution",
@@ -97,6 +104,7 @@ __all__ = [
     "patch_contrasts",
     "patch_positions",
     "task_decodability",
+    "task_table",
     "td_predicts_accuracy",
     "vector_lens",
 ]

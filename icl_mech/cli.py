@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
@@ -124,22 +124,35 @@ def load(options: ModelOptions) -> HookedModel:
     )
 
 
-def deliver(result: Result, out: Path, output: OutputOptions) -> None:
-    """Save the data, export the figure, and print the summary."""
+def deliver(
+    result: Result, out: Path, output: OutputOptions, also: Mapping[str, Path] | None = None
+) -> None:
+    """Save the data, export the figure, and print the summary.
+
+    Args:
+        result: what to show.
+        out: the figure; the data go beside it.
+        output: how.
+        also: other files that were written, by what they are.
+    """
     from icl_mech.figures import export
 
     data = result.save(out.with_suffix(".nc"))
     figure = export(result.plot(), out)
+    files = {"figure": figure, "data": data, **(also or {})}
     if output.json:
         table = result.summary().reset_index().astype(object)
         summary = table.where(table.notna(), None).to_dict(orient="records")
-        files = {"figure": str(figure), "data": str(data)}
-        print(json.dumps({"summary": summary, "provenance": result.provenance, **files}))
+        named = {name: str(path) for name, path in files.items()}
+        print(json.dumps({"summary": summary, "provenance": result.provenance, **named}))
         return
     print(result)
     for caveat in result.caveats():
         print(f"note: {caveat}")
-    print(f"\nfigure: {figure.resolve()}\ndata:   {data.resolve()}")
+    print()
+    width = max(map(len, files)) + 1
+    for name, path in files.items():
+        print(f"{name + ':':<{width}} {path.resolve()}")
 
 
 def _calm_libraries() -> None:

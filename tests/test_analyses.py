@@ -9,12 +9,14 @@ import jupytext
 import pytest
 from pages import ROOT, plotly
 
+from icl_mech.answers import AnswerScores
 from icl_mech.heads import FunctionVectors, HeadAblation, HeadAttribution
 from icl_mech.lens import VectorLens
 from icl_mech.localize import TaskMap
 from icl_mech.patch import LayerScan, PositionScan
 from icl_mech.reference import hendel2023
 from icl_mech.results import load_result
+from icl_mech.table import TaskTable
 
 ANALYSES = sorted((ROOT / "analyses").glob("*.py"))
 TASKS = ["next_letter", "country_capital"]
@@ -166,3 +168,32 @@ def test_hendel_vocabulary(tmp_path: Path) -> None:
         assert f"after block {layer}" in layout["title"]["text"]
         shown = [cell.strip("'").strip() for cell in traces[0]["text"][0]]
         assert shown[0] == lens.top("country_capital", layer)[0].strip()
+
+
+def test_hendel_table(tmp_path: Path) -> None:
+    out = tmp_path / "table.html"
+    command = [sys.executable, "analyses/hendel_table.py", "--task", "country_capital", "to_upper"]
+    done = subprocess.run(
+        [*command, "--scored", "present_past", "--n-prompts", "2", "--out", str(out)],
+        cwd=ROOT,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    table = load_result(out.with_suffix(".nc"))
+    assert isinstance(table, TaskTable)
+    assert table.tasks == ["country_capital", "to_upper"]
+    assert f"mean over 2 tasks: {table.mean_ratio()}" in done.stdout
+    traces, layout = plotly(out)
+    dots = [t for t in traces if "hypothesis" in t["name"]]
+    assert dots[0]["x"][:2] == [table.estimate(t, "hypothesis").value for t in table.tasks]
+    assert "2 test prompts per task" in layout["title"]["subtitle"]["text"]
+    scores = load_result(tmp_path / "table-scores.nc")
+    assert isinstance(scores, AnswerScores)
+    assert scores.tasks == ["present_past"]
+    assert plotly(tmp_path / "table-scores.html")[0]
+    kept = sorted(p.name for p in (tmp_path / "table-runs").iterdir())
+    assert kept == ["country_capital.nc", "manifest.json", "to_upper.nc"]
+    for suffix in ("html", "csv", "tex", "md"):
+        assert (tmp_path / f"table-table.{suffix}").stat().st_size > 500

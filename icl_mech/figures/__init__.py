@@ -1,6 +1,7 @@
 """Results -> plotly figures, and figures -> files. No statistics here: results bring their own."""
 
 from icl_mech.figures.ablation import ablation_figure
+from icl_mech.figures.answers import answer_figure
 from icl_mech.figures.decodability import decodability_figure
 from icl_mech.figures.export import check_target, export
 from icl_mech.figures.function_vectors import function_vector_figure
@@ -11,7 +12,9 @@ from icl_mech.figures.mean_patching import mean_patching_figure
 from icl_mech.figures.positions import position_figure
 from icl_mech.figures.report import task_map_report
 from icl_mech.figures.style import COLOURS, FONT, GRID
+from icl_mech.figures.table_report import task_table_report
 from icl_mech.figures.task_map import task_curves_figure, task_map_figure
+from icl_mech.figures.task_table import task_table_figure
 from icl_mech.figures.vocabulary import vector_figure
 
 __all__ = [
@@ -19,6 +22,7 @@ __all__ = [
     "FONT",
     "GRID",
     "ablation_figure",
+    "answer_figure",
     "check_target",
     "decodability_figure",
     "export",
@@ -32,5 +36,7 @@ __all__ = [
     "task_curves_figure",
     "task_map_figure",
     "task_map_report",
+    "task_table_figure",
+    "task_table_report",
     "vector_figure",
 ]

@@ -1,5 +1,6 @@
 """The only room that touches TransformerLens, Transformers and KV caches."""
 
+from icl_mech.model.continuation import Generation
 from icl_mech.model.edits import SITES, Edit, Mode, Site
 from icl_mech.model.hooked import HookedModel
 from icl_mech.model.loading import load_model
@@ -9,6 +10,7 @@ from icl_mech.model.vocabulary import TopTokens
 __all__ = [
     "SITES",
     "Edit",
+    "Generation",
     "HookedModel",
     "Mode",
     "Readout",

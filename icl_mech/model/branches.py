@@ -1,4 +1,4 @@
-"""A branch: one copy of a prompt's tail with some edits in it, and how they get written."""
+"""A branch: one copy of a prompt's tail with some edits in it, how they get written, and run."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -8,11 +8,13 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from einops import repeat
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icl_mech.model.context import Prefill
+from icl_mech.model.context import Keeper, Prefill, advance
 from icl_mech.model.edits import HOOKS, ORDER, PlacedEdit
+from icl_mech.model.trunk import Trunk
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,51 @@ def entering(branch: Branch, start: Prefill, tails: Tails) -> Float[Tensor, "pro
         here = tails.batch, tails.offset(placed)
         stream[here] = placed.written(tails.rows, stream[here])
     return stream
+
+
+def run_branches(
+    trunk: Trunk,
+    start: Prefill,
+    branches: Sequence[Branch],
+    tails: Tails,
+    keep: Keeper | None = None,
+) -> Float[Tensor, "prompt branch d_model"]:
+    """Run branches, ordered by entry, and return what stands after the last block at the end.
+
+    Args:
+        trunk: the model's blocks.
+        start: the prompts, run once.
+        branches: in order of the blocks that they enter.
+        tails: their tokens.
+        keep: as in `advance`.
+    """
+    groups: dict[int, list[Tensor]] = defaultdict(list)
+    for branch in branches:
+        groups[branch.entry].append(entering(branch, start, tails))
+    with writing(trunk.bridge, branches, tails):
+        hidden = advance(
+            trunk,
+            start.context.before(tails.first),
+            {layer: torch.stack(group, dim=1) for layer, group in sorted(groups.items())},
+            repeat(tails.positions, "p s -> p b s", b=len(branches)),
+            keep=keep,
+        )
+    ends = start.lengths - 1 - tails.first
+    return take(hidden, ends[:, None].expand(-1, len(branches)))
+
+
+def take(
+    hidden: Float[Tensor, "prompt branch token d"], at: Int[Tensor, "prompt branch"]
+) -> Float[Tensor, "prompt branch d"]:
+    """One token of every branch."""
+    index = at[..., None, None].expand(-1, -1, 1, hidden.shape[-1])
+    return hidden.gather(2, index)[:, :, 0]
+
+
+def reads_top(branches: Sequence[Branch], lengths: Sequence[int]) -> bool:
+    """Whether what stands after the last block is needed: an edit there leaves some of it."""
+    ends = tuple(n - 1 for n in lengths)
+    return any(b.entry == b.n_layers and not b.overwrites(ends) for b in branches)
 
 
 def writing(bridge: Any, branches: Sequence[Branch], tails: Tails) -> AbstractContextManager[Any]:

@@ -20,6 +20,8 @@ from torch import Tensor
 from icl_mech.model.trunk import Trunk
 
 Observer = Callable[[int, Float[Tensor, "prompt branch token d_model"]], None]
+#: Called with (block, keys, values), both `[prompt, kv_head, branch x token, d_head]`.
+Keeper = Callable[[int, Tensor, Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,22 @@ class Context:
             [k[:, :, :width] for k in self.keys],
             [v[:, :, :width] for v in self.values],
             self.positions.masked_fill(~kept, -1)[:, :width],
+        )
+
+    def rows(self, kept: Int[Tensor, "kept"]) -> "Context":
+        """Only these prompts."""
+        return Context(
+            [k[kept] for k in self.keys], [v[kept] for v in self.values], self.positions[kept]
+        )
+
+    def then(
+        self, keys: list[Tensor], values: list[Tensor], positions: Int[Tensor, "prompt token"]
+    ) -> "Context":
+        """With the keys and values of more tokens behind these."""
+        return Context(
+            [torch.cat(pair, dim=2) for pair in zip(self.keys, keys, strict=True)],
+            [torch.cat(pair, dim=2) for pair in zip(self.values, values, strict=True)],
+            torch.cat([self.positions, positions], dim=1),
         )
 
 
@@ -107,6 +125,7 @@ def advance(
     entering: dict[int, Float[Tensor, "prompt branch token d_model"]],
     positions: Int[Tensor, "prompt branches token"],
     observe: Observer | None = None,
+    keep: Keeper | None = None,
 ) -> Float[Tensor, "prompt branches token d_model"]:
     """Run branches through the blocks and return the residual stream after the last one.
 
@@ -117,6 +136,7 @@ def advance(
             block `n_layers` means "after the last block".
         positions: of every token of every branch, in the order in which branches enter.
         observe: called with (block, residual stream after it) for the branches so far.
+        keep: called with (block, keys, values) of the branches' own tokens, the branches so far.
     """
     n_tokens = positions.shape[2]
     masks = {
@@ -136,6 +156,8 @@ def advance(
         mask = masks[trunk.windows[layer]][:, :, :n, : context.positions.shape[1] + n]
         past = _Past(context, stop=False)
         hidden = trunk.block(layer, hidden, flat_positions[:, :n], mask, past)
+        if keep is not None:
+            keep(layer, past.keys, past.values)
         if observe is not None:
             observe(layer, rearrange(hidden, "p (b s) d -> p b s d", s=n_tokens))
     assert hidden is not None

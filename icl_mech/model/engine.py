@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from icl_mech.model.batching import Budget, runs
-from icl_mech.model.branches import Branch, Tails, entering, writing
+from icl_mech.model.branches import Branch, Tails, reads_top, run_branches, take
 from icl_mech.model.context import Prefill, advance, prefill
 from icl_mech.model.readout import Readout, read, top_of_means
 from icl_mech.model.rehearsal import rehearse
@@ -55,11 +55,11 @@ class Engine:
         rehearse(self.trunk, max(len(t) for group in groups for t in group))
 
         def run(rows: list[int]) -> Tensor:
-            start = self._prefill([groups[r][0][: shared[r]] for r in rows], keys_only=True)
+            start = self.prefill([groups[r][0][: shared[r]] for r in rows], keys_only=True)
             suffixes = [[t[shared[r] :] for t in groups[r]] for r in rows]
-            ends = self._tensor([[len(t) - 1 for t in group] for group in suffixes])
+            ends = self.tensor([[len(t) - 1 for t in group] for group in suffixes])
             n_tokens = int(ends.max()) + 1
-            tokens = self._tensor([[_pad(t, n_tokens) for t in group] for group in suffixes])
+            tokens = self.tensor([[_pad(t, n_tokens) for t in group] for group in suffixes])
             # Past its last token a branch repeats it, position included: nothing real sees that.
             steps = torch.arange(n_tokens, device=ends.device)
             positions = start.lengths[:, None, None] + torch.minimum(steps, ends[..., None])
@@ -71,13 +71,13 @@ class Engine:
                 start.context,
                 {0: entering},
                 positions,
-                lambda _, hidden: layers.append(_take(hidden, ends)),
+                lambda _, hidden: layers.append(take(hidden, ends)),
             )
             tick(ends.numel())
             return torch.stack(layers, dim=2)
 
         sizes = [max(n, sum(len(t) - n for t in g)) for n, g in zip(shared, groups, strict=True)]
-        return self._in_batches(sizes, run, _join)
+        return self.in_batches(sizes, run, _join)
 
     @torch.no_grad()
     def observe(
@@ -110,10 +110,10 @@ class Engine:
             with self.bridge.hooks(fwd_hooks=hooks):
                 longest = max(len(prompts[r]) for r in rows)
                 # Nothing of the stream is kept but what the picks take.
-                self._prefill([prompts[r] for r in rows], start=longest, keys_only=False)
+                self.prefill([prompts[r] for r in rows], start=longest, keys_only=False)
             return tuple(torch.stack(layers, dim=1) for layers in kept)
 
-        return self._in_batches([len(t) for t in prompts], run, _join_each)
+        return self.in_batches([len(t) for t in prompts], run, _join_each)
 
     def token_activations(
         self, prompts: Sequence[Tokens], positions: Sequence[Sequence[int]], hook: str
@@ -125,7 +125,7 @@ class Engine:
         """For `observe`: keep these tokens of each prompt (the same number for each)."""
 
         def pick(activation: Tensor, rows: list[int]) -> Tensor:
-            wanted = self._tensor([list(positions[r]) for r in rows])
+            wanted = self.tensor([list(positions[r]) for r in rows])
             return activation[torch.arange(len(rows))[:, None], wanted]
 
         return pick
@@ -144,24 +144,22 @@ class Engine:
         """
         rehearse(self.trunk, max(map(len, prompts)))
         first = min(min(branch.positions) for branch in branches)
-        # What stands after the last block is needed only where an edit there leaves some of it.
-        ends = tuple(len(t) - 1 for t in prompts)
-        reads_top = any(b.entry == self.trunk.n_layers and not b.overwrites(ends) for b in branches)
+        keys_only = not reads_top(branches, [len(t) for t in prompts])
 
         def run(rows: list[int]) -> Readout:
-            start = self._prefill([prompts[r] for r in rows], start=first, keys_only=not reads_top)
+            start = self.prefill([prompts[r] for r in rows], start=first, keys_only=keys_only)
             parts: list[Readout] = []
             order: list[int] = []
-            for chunk in self._chunks(prompts, rows, branches):
+            for chunk in self.chunks(prompts, rows, branches):
                 chosen = [branches[i] for i in chunk]
-                parts.append(self._edited(start, self._tensor(rows), chosen, targets[rows]))
+                parts.append(self._edited(start, self.tensor(rows), chosen, targets[rows]))
                 order += chunk
                 tick(len(rows) * len(chunk))
             readout = Readout.cat(parts, dim=1)
             return readout.take(torch.tensor(order).argsort(), dim=1)
 
         targets = targets.to(self.trunk.device)
-        return self._in_batches([len(t) for t in prompts], run, _join_readouts)
+        return self.in_batches([len(t) for t in prompts], run, _join_readouts)
 
     @torch.no_grad()
     def read(
@@ -176,7 +174,7 @@ class Engine:
             ours = resid[rows].to(self.trunk.device, self.trunk.dtype)
             return read(self.bridge, ours, targets[rows].to(self.trunk.device), n_best)
 
-        return self._in_batches([1] * len(resid), run, _join_readouts)
+        return self.in_batches([1] * len(resid), run, _join_readouts)
 
     @torch.no_grad()
     def top_of_means(
@@ -192,7 +190,7 @@ class Engine:
             passed = None if allowed is None else allowed.to(self.trunk.device)
             return top_of_means(self.bridge, ours, k, passed)
 
-        return self._in_batches([vectors.shape[1]] * len(vectors), run, _join_each)
+        return self.in_batches([vectors.shape[1]] * len(vectors), run, _join_each)
 
     # --- how it is done ---------------------------------------------------------------------
 
@@ -205,19 +203,7 @@ class Engine:
     ) -> Readout:
         """Run branches that begin at the same token, and read each one's last token."""
         tails = Tails.of(branches, rows, start.lengths)
-        groups: dict[int, list[Tensor]] = defaultdict(list)
-        for branch in branches:
-            groups[branch.entry].append(entering(branch, start, tails))
-        positions = repeat(tails.positions, "p s -> p b s", b=len(branches))
-        with writing(self.bridge, branches, tails):
-            hidden = advance(
-                self.trunk,
-                start.context.before(tails.first),
-                {layer: torch.stack(group, dim=1) for layer, group in sorted(groups.items())},
-                positions,
-            )
-        ends = start.lengths - 1 - tails.first
-        last = _take(hidden, ends[:, None].expand(-1, len(branches)))
+        last = run_branches(self.trunk, start, branches, tails)
         readout = read(
             self.bridge,
             last.flatten(0, 1),
@@ -225,26 +211,37 @@ class Engine:
         )
         return readout.reshape(len(rows), len(branches))
 
-    def _chunks(
-        self, prompts: Sequence[Tokens], rows: list[int], branches: Sequence[Branch]
+    def chunks(
+        self,
+        prompts: Sequence[Tokens],
+        rows: list[int],
+        branches: Sequence[Branch],
+        width: int | None = None,
     ) -> Iterator[list[int]]:
-        """Branches that run together: from the same token, in order of the blocks they enter."""
+        """Branches that run together: from the same token, in order of the blocks they enter.
+
+        Args:
+            prompts: all of them.
+            rows: those of this batch.
+            branches: to run on each.
+            width: tokens that a branch takes of the budget; by default those that it runs.
+        """
         groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for i, branch in enumerate(branches):
             groups[tuple(branch.positions[r] for r in rows)].append(i)
         for positions, members in groups.items():
             members.sort(key=lambda i: branches[i].entry)
             suffix = max(len(prompts[r]) - p for r, p in zip(rows, positions, strict=True))
-            step = max(1, self.budget.tokens // (suffix * len(rows)))
+            step = max(1, self.budget.tokens // ((width or suffix) * len(rows)))
             for i in range(0, len(members), step):
                 yield members[i : i + step]
 
-    def _prefill(self, prompts: Sequence[Tokens], *, start: int = 0, keys_only: bool) -> Prefill:
-        lengths = self._tensor([len(t) for t in prompts])
-        tokens = self._tensor([_pad(t, int(lengths.max())) for t in prompts])
+    def prefill(self, prompts: Sequence[Tokens], *, start: int = 0, keys_only: bool) -> Prefill:
+        lengths = self.tensor([len(t) for t in prompts])
+        tokens = self.tensor([_pad(t, int(lengths.max())) for t in prompts])
         return prefill(self.trunk, tokens, lengths, start, keys_only)
 
-    def _in_batches(
+    def in_batches(
         self,
         sizes: list[int],
         run: Callable[[list[int]], T],
@@ -266,7 +263,7 @@ class Engine:
             done += batch.stop
         return join(parts, torch.tensor(order).argsort())
 
-    def _tensor(self, values: Any) -> Tensor:
+    def tensor(self, values: Any) -> Tensor:
         return torch.as_tensor(values, dtype=torch.long, device=self.trunk.device)
 
 
@@ -291,11 +288,3 @@ def _common(sequences: Sequence[Tokens]) -> int:
 def _pad(tokens: Tokens, length: int) -> list[int]:
     """Right-pad by repeating the last token: no family treats it specially, and nobody sees it."""
     return [*tokens, *[tokens[-1]] * (length - len(tokens))]
-
-
-def _take(
-    hidden: Float[Tensor, "prompt branch token d"], at: Int[Tensor, "prompt branch"]
-) -> Float[Tensor, "prompt branch d"]:
-    """One token of every branch."""
-    index = at[..., None, None].expand(-1, -1, 1, hidden.shape[-1])
-    return hidden.gather(2, index)[:, :, 0]

@@ -1,6 +1,5 @@
 """`HookedModel`: what the rest of icl-mech, and its users, see of a language model."""
 
-import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from importlib.metadata import version
@@ -8,15 +7,17 @@ from typing import Any
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from icl_mech.errors import InputError, choose
-from icl_mech.model.branches import Branch
-from icl_mech.model.edits import HOOKS, SITES, Edit, Site, place
+from icl_mech.errors import InputError
+from icl_mech.model.continuation import Continuer, Generation
+from icl_mech.model.edits import HOOKS, Edit, Site
 from icl_mech.model.engine import Engine, Tick, silent
+from icl_mech.model.hashing import hash_weights
 from icl_mech.model.head_reader import HeadReader
-from icl_mech.model.readout import Readout
+from icl_mech.model.placing import Placer
+from icl_mech.model.readout import Readout, pad_targets
 from icl_mech.model.vocabulary import Vocabulary
 from icl_mech.prompts import Encoder, Prompt, Template, wants_leading_space
 
@@ -42,6 +43,8 @@ class HookedModel:
         self.d_model: int = bridge.cfg.d_model
         self.d_head: int = bridge.cfg.d_head
         self._engine = Engine(bridge, batch_tokens)
+        self._placer = Placer(bridge, name)
+        self._continuer = Continuer(self._engine)
         self.heads = HeadReader(self._engine)
         self.vocabulary = Vocabulary(self._engine)
 
@@ -129,7 +132,7 @@ class HookedModel:
             InputError: where a prompt lacks a role, or the model a site.
         """
         positions = [[prompt.position(role) for role in roles] for prompt in prompts]
-        hook = self._hook(site)
+        hook = self._placer.hook(site)
         found = self._engine.token_activations([p.tokens for p in prompts], positions, hook)
         return rearrange(found, "prompt layer role ... -> prompt role layer ...")
 
@@ -215,57 +218,70 @@ class HookedModel:
             InputError: where an edit does not fit the model or the prompts.
             ModelError: where the model returns numbers that are not finite.
         """
-        if not prompts or not edits:
-            raise InputError("expected at least one prompt and one edit")
-        branches = [
-            self._branch([edit] if isinstance(edit, Edit) else edit, prompts) for edit in edits
-        ]
+        branches = self._placer.branches(edits, prompts)
         tokens = [p.tokens for p in prompts]
         targets = pad_targets(answers)
         return self._engine.evaluate(tokens, branches, targets, tick)
 
-    def _branch(self, edits: Sequence[Edit], prompts: Sequence[Prompt]) -> Branch:
-        if not edits:
-            raise InputError("an empty sequence of edits; expected at least one edit")
-        lengths = [len(p) for p in prompts]
-        placed = []
-        for edit in edits:
-            self._hook(edit.site)
-            self._check_width(edit)
-            positions = [p.position(edit.position) for p in prompts]
-            placed.append(place(edit, positions, lengths, self.n_layers, self.n_heads))
-        return Branch(tuple(placed), self.n_layers)
+    # --- going on ---------------------------------------------------------------------------
 
-    def _hook(self, site: str) -> str:
-        choose(site, SITES, "site")
-        hook = HOOKS[site]
-        known = self.bridge.hook_dict
-        if hook.format(0) not in known:
-            there = [s for s in SITES if HOOKS[s].format(0) in known]
-            raise InputError(
-                f"{self.name} has no site {site!r} (attention and MLP run in parallel there). "
-                f"Choose from: {', '.join(there)}"
-            )
-        return hook
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        edits: Sequence[Edit | Sequence[Edit] | None] = (None,),
+        max_new_tokens: int = 16,
+        stop: str = "\n",
+        tick: Tick = silent,
+    ) -> list[list[Generation]]:
+        """Greedy text after each prompt, for each edit by itself; the edit stays in place.
 
-    def _check_width(self, edit: Edit) -> None:
-        width = self.d_head if edit.site == "z" else self.d_model
-        if edit.value.shape[-1] != width:
-            raise InputError(
-                f"a value of {edit.value.shape[-1]} numbers at {edit.site!r}; expected {width}"
-            )
+        What is generated attends to the edited token, as in a full forward with a hook there.
+
+        Args:
+            prompts: what to go on from.
+            edits: as in `evaluate`; None among them is the prompt as it is.
+            max_new_tokens: after these a text that has not ended is cut, and marked so.
+            stop: text that ends the answer, as an end-of-text token does.
+            tick: called with the number of (prompt, edit) cells just finished.
+
+        Raises:
+            InputError: where an edit does not fit, or prompt and new tokens are more than fit.
+            ModelError: where the model returns numbers that are not finite.
+        """
+        branches, tokens = self._placer.branches(edits, prompts), [p.tokens for p in prompts]
+        return self._continuer.generate(tokens, branches, max_new_tokens, stop, tick)
+
+    def sequence_logprob(
+        self,
+        prompts: Sequence[Prompt],
+        continuations: Sequence[Sequence[Sequence[int]]],
+        edits: Sequence[Edit | Sequence[Edit] | None] = (None,),
+        tick: Tick = silent,
+    ) -> Float[Tensor, "prompt edit continuation"]:
+        """Log probability (nats) of whole continuations: the sum over their tokens.
+
+        Args:
+            prompts: what comes before.
+            continuations: for each prompt, token ids of one or more continuations.
+            edits: as in `generate`.
+            tick: called with the number of (prompt, edit) cells just finished.
+
+        Returns:
+            NaN where a prompt has fewer continuations than another.
+
+        Raises:
+            InputError: as in `generate`, and where a continuation is empty.
+            ModelError: where the model returns numbers that are not finite.
+        """
+        branches, tokens = self._placer.branches(edits, prompts), [p.tokens for p in prompts]
+        return self._continuer.sequence_logprob(tokens, continuations, branches, tick)
 
     # --- provenance -------------------------------------------------------------------------
 
     @cached_property
     def weight_hash(self) -> str:
         """sha256 over the names and bytes of all weights: the same model, the same hash."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.bridge.original_model.named_parameters()):
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            flat = tensor.detach().contiguous().cpu().view(-1).view(torch.uint8)
-            digest.update(memoryview(flat.numpy()))
-        return digest.hexdigest()
+        return hash_weights(self.bridge.original_model)
 
     def provenance(self) -> dict[str, Any]:
         """What a result must record about the model that it came from."""
@@ -279,15 +295,3 @@ class HookedModel:
             "batch_halvings": self._engine.budget.halvings,
             "versions": {library: version(library) for library in _LIBRARIES},
         }
-
-
-def pad_targets(answers: Sequence[Sequence[int]]) -> Int[Tensor, "row target"]:
-    """Rows of token ids, filled up with -1.
-
-    Raises:
-        InputError: where a row is empty.
-    """
-    if not all(answers):
-        raise InputError("a prompt without an answer token; expected at least one")
-    width = max(map(len, answers))
-    return torch.tensor([[*row, *[-1] * (width - len(row))] for row in answers])

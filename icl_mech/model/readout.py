@@ -5,7 +5,7 @@ the top tokens, over whole rows of logits, always with their entropy. Here all o
 one pass, slice by slice (see `slices`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from icl_mech.errors import InputError
 from icl_mech.model.slices import Best, SlicedLogits, refuse_not_finite
 
 
@@ -161,3 +162,15 @@ def top_of_means(
     refuse_not_finite(total)
     # A mean of log probabilities is the mean logit minus the mean of the rows' normalisers.
     return kept.ids, kept.values - total.view(n_groups, n_rows).mean(dim=1)[:, None]
+
+
+def pad_targets(answers: Sequence[Sequence[int]]) -> Int[Tensor, "row target"]:
+    """Rows of token ids, filled up with -1.
+
+    Raises:
+        InputError: where a row is empty.
+    """
+    if not all(answers):
+        raise InputError("a prompt without an answer token; expected at least one")
+    width = max(map(len, answers))
+    return torch.tensor([[*row, *[-1] * (width - len(row))] for row in answers])

@@ -57,6 +57,11 @@ class Template:
         # The words bring their own space; a second one would be a token of its own.
         return start.removesuffix(" "), arrow.removesuffix(" "), end
 
+    @property
+    def stop(self) -> str:
+        """What ends an answer: the text after `{y}`, or, where there is none, the separator."""
+        return self._parts()[2].strip() or self.separator
+
     def word(self, text: str) -> str:
         """An input or answer as it is written into the prompt."""
         return f" {text}" if self.leading_space else text

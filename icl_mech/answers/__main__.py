@@ -1,0 +1,68 @@
+"""`python -m icl_mech.answers`: whole answers, and whether conclusions change with the score."""
+
+from dataclasses import dataclass
+
+from icl_mech.cli import Flat, ModelOptions, OutputOptions, TaskOptions, deliver, load, run, target
+from icl_mech.prompts import draw_split
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Score whole answers, also those of several tokens.
+
+    Zero-shot, zero-shot with the task vector at the layer chosen on dev prompts, and few-shot
+    prompts go on greedily until the answer ends; first token, prefix, exact text and the
+    probability of the whole answer are compared. Writes an interactive figure, with the data
+    beside it.
+    """
+
+    n_prompts: int = 50
+    """Test prompts per task."""
+    n_shots: int = 5
+    """Demonstrations per prompt."""
+    n_dev: int | None = None
+    """Prompts on which the layer is chosen; half of --n-prompts by default."""
+    layer: int | None = None
+    """Inject after this block instead of choosing one."""
+    max_new_tokens: int | None = None
+    """A text that has not ended after these is cut; by default 3 more than the longest answer."""
+    n_rivals: int = 7
+    """Other answers of the task with which the right one is compared."""
+    tasks: Flat[TaskOptions]
+    models: Flat[ModelOptions]
+    output: Flat[OutputOptions]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point."""
+    run("icl_mech.answers", Options, _main, argv)
+
+
+def _main(options: Options) -> None:
+    o = options
+    tasks = o.tasks.load()
+    n_dev = o.n_dev if o.n_dev is not None else max(1, o.n_prompts // 2)
+    for task in tasks:  # what would be refused, before a model is loaded
+        draw_split(task, o.n_prompts, n_dev, o.n_shots, 2, o.tasks.seed)
+    out = target(o.output, "answers", o.tasks, o.models.model)
+    model = load(o.models)
+    from icl_mech.answers import answer_scores
+
+    result = answer_scores(
+        model,
+        tasks,
+        n_prompts=o.n_prompts,
+        n_shots=o.n_shots,
+        n_dev=n_dev,
+        seed=o.tasks.seed,
+        layer=o.layer,
+        max_new_tokens=o.max_new_tokens,
+        n_rivals=o.n_rivals,
+        template=o.tasks.template,
+        progress=not o.output.no_progress,
+    )
+    deliver(result, out, o.output)
+
+
+if __name__ == "__main__":
+    main()

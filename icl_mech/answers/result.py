@@ -1,0 +1,156 @@
+"""What whole answers said."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from icl_mech.answers.judge import SCORES, USUAL
+from icl_mech.errors import choose
+from icl_mech.results import Result, repeated
+from icl_mech.stats import Estimate, mean, paired_difference, proportion, ratio_of_means
+
+#: The zero-shot prompt, the same with theta, and the few-shot prompt.
+CONDITIONS = ("baseline", "hypothesis", "regular")
+#: A share of texts cut by the limit, or of answers of several tokens, that is worth a note.
+NOTED = 0.05
+
+
+class AnswerScores(Result):
+    """Every score of every answer, per prompt and condition (`CONDITIONS`).
+
+    `data` holds, over (`task`, `condition`, `prompt`): right or wrong by each of `SCORES`;
+    `logprob` (nats), of the most probable accepted answer as a whole, `rival_logprob` of the most
+    probable other answer, and `first_logprob` of the first token; `text`, what was generated, and
+    `cut`, whether the limit of tokens ended it; over (`task`, `prompt`): `query`, `answer` and its
+    `n_tokens`; over `task`: `layer`, `max_new_tokens`, `n_rivals`, `n_queries`.
+    """
+
+    def accuracy(self, task: str, condition: str, score: str) -> Estimate:
+        """Share of prompts that are right, with its Wilson interval."""
+        return proportion(self._right(task, condition, score))
+
+    def logprob(self, task: str, condition: str) -> Estimate:
+        """Mean log probability (nats) of the whole answer, with a bootstrap interval."""
+        choose(condition, CONDITIONS, "condition")
+        return mean(self.of(task)["logprob"].sel(condition=condition).values)
+
+    def ratio(self, task: str, score: str) -> Estimate:
+        """Hypothesis over regular accuracy, prompts resampled together."""
+        ours, theirs = (self._right(task, m, score) for m in ("hypothesis", "regular"))
+        return ratio_of_means(ours.astype(float), theirs.astype(float)).at()
+
+    def difference(self, task: str, condition: str, score: str, than: str = USUAL) -> Estimate:
+        """Accuracy by one score minus accuracy by another, on the same prompts."""
+        return paired_difference(
+            self._right(task, condition, score), self._right(task, condition, than)
+        )
+
+    def _right(self, task: str, condition: str, score: str) -> np.ndarray:
+        choose(condition, CONDITIONS, "condition")
+        values: np.ndarray = (
+            self.of(task)[choose(score, SCORES, "score")].sel(condition=condition).values
+        )
+        return values
+
+    def summary(self) -> pd.DataFrame:
+        """One row per task and score: accuracies, their ratio, and what the score changes.
+
+        `hypothesis_minus_first_token` and the like are paired by prompt. All with 95 % intervals.
+        """
+        rows = [self._row(task, score) for task in self.tasks for score in SCORES]
+        return pd.DataFrame(rows).set_index(["task", "score"])
+
+    def _row(self, task: str, score: str) -> dict[str, Any]:
+        of_task = self.of(task)
+        row: dict[str, Any] = {"task": task, "score": score}
+        for condition in CONDITIONS:
+            row |= self.accuracy(task, condition, score).columns(condition)
+        row |= self.ratio(task, score).columns("ratio")
+        for condition in CONDITIONS:
+            row |= self.difference(task, condition, score).columns(f"{condition}_minus_{USUAL}")
+        return row | {
+            "layer": int(of_task["layer"]),
+            "n_prompts": self.data.sizes["prompt"],
+            "n_queries": int(of_task["n_queries"]),
+        }
+
+    def logprobs(self) -> pd.DataFrame:
+        """One row per task and condition: mean log probabilities (nats), share of cut texts."""
+        rows = []
+        for task in self.tasks:
+            for condition in CONDITIONS:
+                of = self.of(task).sel(condition=condition)
+                rows.append(
+                    {
+                        "task": task,
+                        "condition": condition,
+                        **self.logprob(task, condition).columns("logprob"),
+                        **mean(of["first_logprob"].values).columns("first_logprob"),
+                        **proportion(of["cut"].values).columns("cut"),
+                    }
+                )
+        return pd.DataFrame(rows).set_index(["task", "condition"])
+
+    def caveats(self) -> list[str]:
+        """What to keep in mind when reading the numbers, a line each."""
+        n = self.data.sizes["prompt"]
+        notes = [
+            f"most_probable: against {int(self.data['n_rivals'].min())} of each task's other "
+            "answers, not all; short answers have an advantage, for no end of the answer is read"
+        ]
+        for task in self.tasks:
+            of_task = self.of(task)
+            several = int((of_task["n_tokens"] > 1).sum())
+            if several > NOTED * n:
+                notes.append(
+                    f"{task}: {several} of {n} answers take more than one token; there, the first "
+                    "token may be right and the answer wrong"
+                )
+            for condition in CONDITIONS:
+                cut = int(of_task["cut"].sel(condition=condition).sum())
+                if cut > NOTED * n:
+                    notes.append(
+                        f"{task}, {condition}: {cut} of {n} texts had not ended after "
+                        f"{int(of_task['max_new_tokens'])} tokens and were cut: accepted and "
+                        "strict count them as wrong, begins does not"
+                    )
+            unended = self.difference(task, "hypothesis", "begins", than="accepted")
+            if unended.low > 0:
+                notes.append(
+                    f"{task}: with θ, {unended} of the texts begin with the answer and go on: θ "
+                    "brings the answer and not its end, which few-shot prompts show"
+                )
+        return notes + repeated(self.tasks, self.data["n_queries"].values.tolist(), n)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per (task, condition, prompt)."""
+        frame = self.data.to_dataframe().reset_index()
+        first = ["task", "condition", "prompt", "query", "answer", "n_tokens", "text", "cut"]
+        values = [*SCORES, "logprob", "rival_logprob", "first_logprob"]
+        return frame[[*first, *values, "layer"]]
+
+    def plot(self) -> go.Figure:
+        """Accuracy by every score, and log probabilities, one row of panels per task."""
+        from icl_mech.figures import answer_figure
+
+        return answer_figure(self)
+
+    def table(self) -> pd.DataFrame:
+        """The summary as text, for people."""
+        rows = {}
+        for task in self.tasks:
+            for score in SCORES:
+                rows[task, score] = {
+                    **{m: str(self.accuracy(task, m, score)) for m in CONDITIONS},
+                    "hypothesis / regular": str(self.ratio(task, score)),
+                    f"hypothesis minus {USUAL}": str(self.difference(task, "hypothesis", score)),
+                    f"regular minus {USUAL}": str(self.difference(task, "regular", score)),
+                }
+        return pd.DataFrame.from_dict(rows, orient="index")
+
+    def headline(self) -> str:
+        """What was measured, on which model, at which layers."""
+        layers = ", ".join(f"{task} {int(self.of(task)['layer'])}" for task in self.tasks)
+        return f"{super().headline()} (θ after block: {layers})"

@@ -1,0 +1,278 @@
+"""Whole answers by three conditions: zero-shot, zero-shot with theta, few-shot."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from icl_mech.answers.judge import judge_text
+from icl_mech.answers.result import CONDITIONS, AnswerScores
+from icl_mech.errors import InputError
+from icl_mech.model import Edit, Generation, HookedModel, Readout
+from icl_mech.patch import Answers, Scored, accepted, score
+from icl_mech.progress import progress_bar
+from icl_mech.prompts import (
+    DEFAULT_TEMPLATE,
+    Encoder,
+    Prompt,
+    Split,
+    draw_split,
+    generator,
+)
+from icl_mech.results import over_tasks
+from icl_mech.tasks import Task, Tasks, load_tasks
+from icl_mech.vectors import theta
+
+#: Tokens that a generation may take beyond the longest accepted answer.
+SPARE_TOKENS = 3
+
+
+@dataclass(frozen=True)
+class _Settings:
+    n_prompts: int
+    n_dev: int
+    n_shots: int
+    n_dummies: int
+    seed: int
+    layer: int | None
+    max_new_tokens: int | None
+    n_rivals: int
+    template: str
+    leading_space: bool | None
+
+
+def answer_scores(
+    model: HookedModel,
+    task: Tasks,
+    n_prompts: int = 50,
+    n_shots: int = 5,
+    seed: int = 0,
+    *,
+    n_dev: int | None = None,
+    n_dummies: int = 2,
+    layer: int | None = None,
+    max_new_tokens: int | None = None,
+    n_rivals: int = 7,
+    template: str = DEFAULT_TEMPLATE,
+    leading_space: bool | None = None,
+    progress: bool = True,
+) -> AnswerScores:
+    """Score whole answers, and ask whether conclusions change with the score.
+
+    The prompts, the task vectors and the layer are those of `layer_scan` with the same settings
+    (Hendel et al. 2023, sections 3 and 4, who keep only answers of one token): *baseline* is the
+    zero-shot prompt, *hypothesis* the same with theta at the layer that is best on dev prompts
+    (by the first token), *regular* the few-shot prompt. Each then goes on greedily, theta staying
+    in place, up to what ends an answer in the template; and the sum of the log probabilities of
+    all tokens of every accepted answer is read, beside that of some of the task's other answers.
+
+    Args:
+        model: from `load_model`.
+        task: a task, its name, a path to pairs, a family, or several of these.
+        n_prompts: test prompts per task.
+        n_shots: demonstrations per prompt.
+        seed: of every random draw.
+        n_dev: dev prompts per task; half of `n_prompts` by default.
+        n_dummies: dummy queries per demonstration set.
+        layer: where theta is injected; by default chosen on dev prompts.
+        max_new_tokens: a text that has not ended after these is cut (and marked so); by default 3
+            more than the task's longest accepted answer.
+        n_rivals: how many of the task's other answers each answer is compared with.
+        template: how a pair is written; holds `{x}` and `{y}`.
+        leading_space: write words with a space before them; by default as the tokenizer likes.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: where a task, template, layer or count cannot work.
+        ModelError: where the model returns numbers that are not finite.
+    """
+    tasks = load_tasks(task)
+    s = _Settings(
+        n_prompts,
+        max(1, n_prompts // 2) if n_dev is None else n_dev,
+        n_shots,
+        n_dummies,
+        seed,
+        layer,
+        max_new_tokens,
+        n_rivals,
+        template,
+        leading_space,
+    )
+    _check(s, model.n_layers)
+    splits = [draw_split(t, n_prompts, s.n_dev, n_shots, n_dummies, seed) for t in tasks]
+    for t in tasks:
+        if len(t.labels()) < 2:
+            raise InputError(f"task {t.name!r} has one answer only; expected others to compare")
+    parts = []
+    with progress_bar(len(tasks), "tasks", progress) as bar:
+        for t, split in zip(tasks, splits, strict=True):
+            bar.set_description(t.name)
+            parts.append(_one_task(model, t, split, s))
+            bar.update()
+    return AnswerScores(over_tasks(parts, [t.name for t in tasks]), _provenance(model, tasks, s))
+
+
+def _check(s: _Settings, n_layers: int) -> None:
+    if s.layer is not None and not 0 <= s.layer < n_layers:
+        raise InputError(f"layer {s.layer} out of range: expected 0 to {n_layers - 1}")
+    if s.n_rivals < 1:
+        raise InputError(f"n_rivals is {s.n_rivals}; expected at least 1")
+    if s.max_new_tokens is not None and s.max_new_tokens < 1:
+        raise InputError(f"max_new_tokens is {s.max_new_tokens}; expected at least 1")
+
+
+def _one_task(model: HookedModel, task: Task, split: Split, s: _Settings) -> xr.Dataset:
+    encoder = model.encoder(s.template, [pair.y for pair in task.pairs], s.leading_space)
+    test, dev = split.test, split.dev
+    few = [
+        [encoder.encode(e.demonstrations, x.x) for x in (e.query, *e.dummies)] for e in test + dev
+    ]
+    resid = model.final_residuals(few)
+    own = theta(resid[:, 1:])
+    zero = [encoder.encode((), e.query.x) for e in test + dev]
+    dev_answers = accepted(encoder, zero[len(test) :], dev)
+    layer = s.layer
+    if layer is None:
+        layer = _choose_layer(model, zero[len(test) :], own[len(test) :], dev_answers)
+    edit = _injection(layer, own[: len(test)])
+    plain, shown = zero[: len(test)], [group[0] for group in few[: len(test)]]
+    answers, few_answers = accepted(encoder, plain, test), accepted(encoder, shown, test)
+    first = [
+        score(model, model.predict(plain, answers.first_tokens), answers),
+        score(model, _one(model.evaluate(plain, [edit], answers.first_tokens)), answers),
+        score(model, model.read(resid[: len(test), 0, -1], few_answers.first_tokens), few_answers),
+    ]
+    longest = max(
+        len(ids) for pair in task.pairs for ids in encoder.answer_tokens(plain[0], pair.answers)
+    )
+    n_new = s.max_new_tokens or longest + SPARE_TOKENS
+    stop = encoder.template.stop
+    without = model.generate(plain, [None, edit], n_new, stop)
+    said = [
+        [of[0] for of in without],
+        [of[1] for of in without],
+        [of[0] for of in model.generate(shown, [None], n_new, stop)],
+    ]
+    texts = answers.texts
+    rivals = _rivals(task, texts, s)
+    whole = [[*texts[p], *rivals[p]] for p in range(len(test))]
+    logprob = np.stack(
+        [
+            *_logprobs(model, encoder, plain, whole, [None, edit]),
+            *_logprobs(model, encoder, shown, whole, [None]),
+        ]
+    )  # condition prompt candidate
+    lengths = [
+        len(encoder.answer_tokens(p, [of[0]])[0]) for p, of in zip(plain, texts, strict=True)
+    ]
+    return _arrays(first, said, texts, logprob).assign(
+        n_tokens=("prompt", lengths),
+        query=("prompt", [e.query.x for e in test]),
+        answer=("prompt", [e.query.y for e in test]),
+        layer=layer,
+        max_new_tokens=n_new,
+        n_rivals=min(map(len, rivals)),
+        n_queries=split.n_test_queries,
+    )
+
+
+def _injection(layer: int, vectors: Float[Tensor, "prompt layer d_model"]) -> Edit:
+    return Edit(layer, vectors[:, layer], site="resid_post", position="final_arrow")
+
+
+def _choose_layer(
+    model: HookedModel,
+    prompts: Sequence[Prompt],
+    vectors: Float[Tensor, "prompt layer d_model"],
+    answers: Answers,
+) -> int:
+    """The layer with the best dev accuracy by the first token; the earliest of equals."""
+    edits = [_injection(layer, vectors) for layer in range(model.n_layers)]
+    readout = model.evaluate(prompts, edits, answers.first_tokens)
+    return int(score(model, readout, answers).first_token.mean(axis=0).argmax())
+
+
+def _one(readout: Readout) -> Readout:
+    """Of the only edit."""
+    return readout.reshape(len(readout.top))
+
+
+def _rivals(task: Task, texts: Sequence[Sequence[str]], s: _Settings) -> list[list[str]]:
+    """For each prompt, some of the answers that the task gives to other inputs."""
+    rng = generator(s.seed, task.name, "rivals")
+    labels = list(task.labels())
+    rivals = []
+    for right in texts:
+        order = [labels[i] for i in rng.permutation(len(labels))]
+        rivals.append([label for label in order if label not in right][: s.n_rivals])
+    return rivals
+
+
+def _logprobs(
+    model: HookedModel,
+    encoder: Encoder,
+    prompts: Sequence[Prompt],
+    candidates: Sequence[Sequence[str]],
+    edits: Sequence[Edit | None],
+) -> Float[np.ndarray, "edit prompt candidate"]:
+    tokens = [encoder.answer_tokens(p, of) for p, of in zip(prompts, candidates, strict=True)]
+    found: np.ndarray = model.sequence_logprob(prompts, tokens, edits).cpu().numpy()
+    return found.transpose(1, 0, 2)
+
+
+def _arrays(
+    first: Sequence[Scored],
+    said: Sequence[Sequence[Generation]],
+    texts: Sequence[Sequence[str]],
+    logprob: Float[np.ndarray, "condition prompt candidate"],
+) -> xr.Dataset:
+    dims, nats = ("condition", "prompt"), {"units": "nats"}
+    judged = [
+        [judge_text(g.text, answers) for g, answers in zip(of, texts, strict=True)] for of in said
+    ]
+    right, rival = _best(logprob, [len(answers) for answers in texts])
+    return xr.Dataset(
+        {
+            "two_way_prefix": (dims, np.stack([f.two_way_prefix for f in first])),
+            "first_token": (dims, np.stack([f.first_token for f in first])),
+            "most_probable": (dims, right > rival),
+            **{
+                name: (dims, np.array([[j[name] for j in of] for of in judged]))
+                for name in judged[0][0]
+            },
+            "logprob": (dims, right, nats),
+            "rival_logprob": (dims, rival, nats),
+            "first_logprob": (dims, np.stack([f.logprob for f in first]), nats),
+            # A file of text ends a string at a zero byte.
+            "text": (dims, [[g.text.replace("\0", "\ufffd") for g in of] for of in said]),
+            "cut": (dims, np.array([[g.cut for g in of] for of in said])),
+        },
+        coords={"condition": list(CONDITIONS)},
+    )
+
+
+def _best(
+    logprob: Float[np.ndarray, "condition prompt candidate"], n_right: Sequence[int]
+) -> tuple[Float[np.ndarray, "condition prompt"], Float[np.ndarray, "condition prompt"]]:
+    """The most probable accepted answer, and the most probable other one."""
+    right: Any = np.arange(logprob.shape[2]) < np.array(n_right)[:, None]
+    padded = np.isnan(logprob)
+    return (
+        np.where(right, logprob, -np.inf).max(axis=2),
+        np.where(right | padded, -np.inf, logprob).max(axis=2),
+    )
+
+
+def _provenance(model: HookedModel, tasks: Sequence[Task], s: _Settings) -> dict[str, Any]:
+    return {
+        "method": "answer_scores: whole answers on the prompts of layer_scan (Hendel et al. 2023)",
+        **model.provenance(),
+        **vars(s),
+        "tasks": {t.name: {"category": t.category, "n_pairs": len(t)} for t in tasks},
+        "filters": "none: every prompt counts, also those whose answer takes several tokens",
+    }

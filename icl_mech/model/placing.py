@@ -1,0 +1,81 @@
+"""Edits as callers write them -> branches of this model, checked."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from icl_mech.errors import InputError, choose
+from icl_mech.model.branches import Branch
+from icl_mech.model.edits import HOOKS, SITES, Edit, place
+from icl_mech.prompts import Prompt
+
+
+class Placer:
+    """Finds an edit's site in a model, and its token in every prompt."""
+
+    def __init__(self, bridge: Any, name: str) -> None:
+        self.bridge = bridge
+        self.name = name
+        self.n_layers: int = bridge.cfg.n_layers
+
+    def branches(
+        self, edits: Sequence[Edit | Sequence[Edit] | None], prompts: Sequence[Prompt]
+    ) -> list[Branch]:
+        """A branch per edit, see `branch`.
+
+        Raises:
+            InputError: where there is no edit or no prompt, or one does not fit the other.
+        """
+        if not prompts or not edits:
+            raise InputError("expected at least one prompt and one edit")
+        return [self.branch(edit, prompts) for edit in edits]
+
+    def branch(self, edit: Edit | Sequence[Edit] | None, prompts: Sequence[Prompt]) -> Branch:
+        """One edit, edits that are applied together, or None: the prompts as they are.
+
+        Raises:
+            InputError: where an edit does not fit the model or the prompts.
+        """
+        if edit is None:
+            edit = self._nothing()
+        edits = [edit] if isinstance(edit, Edit) else edit
+        if not edits:
+            raise InputError("an empty sequence of edits; expected at least one edit")
+        lengths = [len(p) for p in prompts]
+        placed = []
+        for e in edits:
+            self.hook(e.site)
+            self._check_width(e)
+            positions = [p.position(e.position) for p in prompts]
+            placed.append(place(e, positions, lengths, self.n_layers, self.bridge.cfg.n_heads))
+        return Branch(tuple(placed), self.n_layers)
+
+    def hook(self, site: str) -> str:
+        """The name of a site's hook, with a `{}` for the block.
+
+        Raises:
+            InputError: where the model has no such site.
+        """
+        choose(site, SITES, "site")
+        hook = HOOKS[site]
+        known = self.bridge.hook_dict
+        if hook.format(0) not in known:
+            there = [s for s in SITES if HOOKS[s].format(0) in known]
+            raise InputError(
+                f"{self.name} has no site {site!r} (attention and MLP run in parallel there). "
+                f"Choose from: {', '.join(there)}"
+            )
+        return hook
+
+    def _nothing(self) -> Edit:
+        """An edit that changes nothing, and for which no block is run again."""
+        zero = torch.zeros(self.bridge.cfg.d_model)
+        return Edit(self.n_layers - 1, zero, site="resid_post", position=-1, mode="add")
+
+    def _check_width(self, edit: Edit) -> None:
+        width = self.bridge.cfg.d_head if edit.site == "z" else self.bridge.cfg.d_model
+        if edit.value.shape[-1] != width:
+            raise InputError(
+                f"a value of {edit.value.shape[-1]} numbers at {edit.site!r}; expected {width}"
+            )

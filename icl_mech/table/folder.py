@@ -1,0 +1,139 @@
+"""A folder of finished tasks: a long run that was interrupted goes on where it stopped."""
+
+import hashlib
+import json
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from icl_mech.errors import InputError
+from icl_mech.results import Result, load_result, write_whole
+from icl_mech.tasks import Task
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+#: What the manifest says of every finished task.
+_ENTRY = {"file", "sha256", "pairs_sha256"}
+
+
+class DamagedFileWarning(UserWarning):
+    """A finished task's file is gone or not as it was written; the task is run again."""
+
+
+class RunFolder:
+    """One result file per finished task, and a manifest of what they were made with.
+
+    A file counts as finished only if the manifest holds its sha256: whatever an interrupt, a full
+    disk or another program left behind is run again.
+
+    Args:
+        path: the folder; made where it is missing.
+        settings: what decides the numbers, the model among it.
+        provenance: what else is worth noting of the first run (not compared with later ones).
+
+    Raises:
+        InputError: where the folder was made with other settings (named), or cannot be written.
+    """
+
+    def __init__(
+        self, path: str | Path, settings: Mapping[str, Any], provenance: Mapping[str, Any]
+    ) -> None:
+        self.path = Path(path)
+        found = check_folder(path, settings)
+        new: dict[str, Any] = {
+            "icl_mech_runs": FORMAT,
+            "settings": dict(settings),
+            "first": dict(provenance),
+            "tasks": {},
+        }
+        self._manifest = new if found is None else found
+        self._tasks: dict[str, dict[str, str]] = self._manifest["tasks"]
+        self._write()
+
+    def finished(self, task: Task) -> Result | None:
+        """The task's result, if it was finished and its file is as it was written.
+
+        Raises:
+            InputError: where the folder knows a task of this name with other pairs.
+        """
+        known = self._tasks.get(task.name)
+        if known is None:
+            return None
+        if known["pairs_sha256"] != hash_pairs(task):
+            raise InputError(
+                f"{self.path}: holds a task {task.name!r} with other pairs; expected the same, or "
+                "another folder"
+            )
+        file = self.path / known["file"]
+        try:
+            if hashlib.sha256(file.read_bytes()).hexdigest() == known["sha256"]:
+                return load_result(file)
+        except (OSError, InputError):
+            pass
+        warnings.warn(
+            f"{file}: gone, or not as it was written; {task.name} is run again",
+            DamagedFileWarning,
+            stacklevel=2,
+        )
+        return None
+
+    def keep(self, task: Task, result: Result) -> None:
+        """Write a finished task, and then that it is finished."""
+        file = result.save(self.path / _file_name(task.name))
+        self._tasks[task.name] = {
+            "file": file.name,
+            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+            "pairs_sha256": hash_pairs(task),
+        }
+        self._write()
+
+    def _write(self) -> None:
+        text = json.dumps(self._manifest, indent=1)
+        write_whole(self.path / MANIFEST, lambda to: to.write_text(text, encoding="utf-8"))
+
+
+def check_folder(path: str | Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The folder's manifest, if it has one; `settings` may be some of those that it holds.
+
+    Raises:
+        InputError: where it is damaged, or was written with other settings (the first is named).
+    """
+    file = Path(path) / MANIFEST
+    if not file.is_file():
+        return None
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        theirs, tasks = manifest["settings"], manifest["tasks"]
+        readable = manifest["icl_mech_runs"] == FORMAT and isinstance(tasks, dict)
+        if not readable or not all(
+            {"file", "sha256", "pairs_sha256"} <= set(tasks[t]) for t in tasks
+        ):
+            raise ValueError("another format")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{file}: not a manifest of icl-mech ({type(error).__name__}); expected one written "
+            "by this version, or another folder"
+        ) from error
+    for name, ours in json.loads(json.dumps(settings)).items():
+        if theirs.get(name) != ours:
+            raise InputError(
+                f"{path}: was made with {name} {theirs.get(name)!r}, this run has {ours!r}; "
+                "expected the same settings, or another folder"
+            )
+    return dict(manifest)
+
+
+def hash_pairs(task: Task) -> str:
+    """sha256 over a task's inputs and answers."""
+    pairs = [[pair.x, *pair.answers] for pair in task.pairs]
+    return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
+
+
+def _file_name(task: str) -> str:
+    """Plain names stay as they are; any other gets a hash, so that no two are the same file."""
+    plain = re.sub(r"[^a-z0-9_-]", "_", task)
+    if plain != task:
+        plain = f"{plain[:80]}-{hashlib.sha256(task.encode()).hexdigest()[:12]}"
+    return f"{plain}.nc"

@@ -1,0 +1,371 @@
+"""The main table: its numbers, going on after an interrupt, and what it is written as."""
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_figures import scan_of
+
+from icl_mech.errors import InputError
+from icl_mech.model import HookedModel
+from icl_mech.patch import LayerScan, layer_scan
+from icl_mech.reference import hendel2023
+from icl_mech.results import load_result
+from icl_mech.stats import mean, ratio_of_means
+from icl_mech.table import (
+    ACCURACIES,
+    CONTROLS,
+    FORMATS,
+    DamagedFileWarning,
+    TaskTable,
+    task_table,
+    write_table,
+)
+from icl_mech.table import run as table_run
+from icl_mech.tasks import Pair, Task
+
+TASKS = ["to_upper", "country_capital", "next_letter"]
+N = {"n_prompts": 4, "n_shots": 2, "seed": 1, "progress": False}
+
+
+class Counting:
+    """Stands before `layer_scan`: notes which tasks run, and is interrupted in one of them."""
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+        self.interrupted_in: str | None = None
+
+    def __call__(self, model: HookedModel, task: Task, *args: int, **options: object) -> LayerScan:
+        if task.name == self.interrupted_in:
+            raise KeyboardInterrupt
+        self.ran.append(task.name)
+        return layer_scan(model, task, *args, **options)
+
+
+@pytest.fixture
+def scans(monkeypatch: pytest.MonkeyPatch) -> Counting:
+    counting = Counting()
+    monkeypatch.setattr(table_run, "layer_scan", counting)
+    return counting
+
+
+@pytest.fixture
+def table(tiny_llama: HookedModel) -> TaskTable:
+    return task_table(tiny_llama, TASKS, **N)
+
+
+def test_numbers_are_those_of_layer_scans(table: TaskTable, tiny_llama: HookedModel) -> None:
+    together = layer_scan(tiny_llama, TASKS, **N)
+    assert table.tasks == TASKS
+    for name, array in together.data.items():
+        assert np.array_equal(array.values, table.data[name].values), name
+    summary, expected = table.summary(), together.summary()
+    assert summary[expected.columns].equals(expected)
+    assert summary["category"].tolist() == ["algorithmic", "knowledge", "algorithmic"]
+
+
+def drawn(*names: str) -> TaskTable:
+    """A table with drawn numbers: theta right in layers 3 and 4, half of regular right."""
+    scan = scan_of(*names)
+    right = np.arange(scan.data.sizes["prompt"]) < 10
+    scan.data["reference_first_token"].loc[{"reference": "regular"}] = right
+    scan.data["reference_first_token"].loc[{"reference": "baseline"}] = False
+    provenance = {
+        **scan.provenance,
+        "n_prompts": 20,
+        "n_dev": 10,
+        "tasks": {name: {"category": "user"} for name in names},
+    }
+    return TaskTable(scan.data, provenance)
+
+
+def test_ratio_and_means() -> None:
+    table = drawn("first", "second")
+    layer = table.scan.best_layer("first")
+    assert layer == 3
+    ratio = table.ratio("first")
+    assert ratio.value == 2
+    assert 1 < ratio.low < 2 < ratio.high
+    table.data["first_token"].loc[{"task": "second", "layer": 3, "vector": "theta"}] = False
+    assert table.mean("hypothesis").value == 0.5
+    assert table.mean_ratio().value == 1
+    expected = mean(np.array([1.0, 0.0]))
+    assert table.mean("hypothesis") == expected
+    over = ratio_of_means(np.array([1.0, 0.0]), np.array([0.5, 0.5])).at()
+    assert table.mean_ratio() == over
+    assert table.table().loc["mean", "n"] == "2 tasks"
+    with pytest.raises(InputError, match="did you mean 'second'"):
+        table.ratio("secnd")
+
+
+def test_published_numbers_stand_beside(table: TaskTable) -> None:
+    means = table.means()
+    published = means[means["source"] == "published"]
+    assert len(published) == 7
+    for name, row in published.iterrows():
+        three = hendel2023().means[name]
+        assert row[list(ACCURACIES)].tolist() == [three.baseline, three.hypothesis, three.regular]
+        assert row["ratio"] == pytest.approx(three.hypothesis / three.regular)
+        assert row["n_tasks"] == 18
+    assert means.iloc[0]["hypothesis"] == table.mean("hypothesis").value
+    of_tasks = table.published()
+    assert len(of_tasks) == len(TASKS) * 3
+    scan = hendel2023().scan("gpt-j-6b", "country_capital")
+    assert of_tasks.loc[("country_capital", "gpt-j-6b"), "regular"] == scan.regular
+    assert any("means are over 18 tasks; these 3 are not" in c for c in table.caveats())
+
+
+def test_an_interrupted_run_goes_on(
+    tiny_llama: HookedModel, scans: Counting, table: TaskTable, tmp_path: Path
+) -> None:
+    scans.ran.clear()
+    scans.interrupted_in = "country_capital"
+    with pytest.raises(KeyboardInterrupt):
+        task_table(tiny_llama, TASKS, folder=tmp_path, **N)
+    assert scans.ran == ["to_upper"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["manifest.json", "to_upper.nc"]
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["first"]["model"] == "tiny-llama"
+    assert manifest["settings"]["weights_sha256"] == tiny_llama.weight_hash
+    assert list(manifest["tasks"]) == ["to_upper"]
+    scans.interrupted_in = None
+    resumed = task_table(tiny_llama, TASKS, folder=tmp_path, **N)
+    assert scans.ran == TASKS
+    assert resumed.provenance["resumed"] == ["to_upper"]
+    for name, array in table.data.items():
+        assert np.array_equal(array.values, resumed.data[name].values), name
+    again = task_table(tiny_llama, TASKS[::-1], folder=tmp_path, **N)
+    assert scans.ran == TASKS
+    assert again.summary().loc[TASKS].equals(table.summary())
+    more = task_table(tiny_llama, [*TASKS, "to_lower"], folder=tmp_path, **N)
+    assert scans.ran == [*TASKS, "to_lower"]
+    assert more.tasks == [*TASKS, "to_lower"]
+
+
+@pytest.fixture
+def folder(tiny_llama: HookedModel, tmp_path: Path) -> Path:
+    """A folder with two finished tasks."""
+    task_table(tiny_llama, TASKS[:2], folder=tmp_path, **N)
+    return tmp_path
+
+
+def damage(file: Path, how: str) -> None:
+    content = file.read_bytes()
+    if how == "gone":
+        file.unlink()
+    elif how == "truncated":
+        file.write_bytes(content[: len(content) // 2])
+    elif how == "empty":
+        file.write_bytes(b"")
+    elif how == "one bit":
+        middle = len(content) // 2
+        file.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    else:  # a whole, valid file of another task
+        shutil.copy(file.with_name("country_capital.nc"), file)
+
+
+@pytest.mark.parametrize("how", ["gone", "truncated", "empty", "one bit", "another task's"])
+def test_a_damaged_file_is_run_again(
+    tiny_llama: HookedModel, scans: Counting, folder: Path, how: str
+) -> None:
+    scans.ran.clear()
+    damage(folder / "to_upper.nc", how)
+    with pytest.warns(DamagedFileWarning, match="to_upper is run again"):
+        found = task_table(tiny_llama, TASKS[:2], folder=folder, **N)
+    assert scans.ran == ["to_upper"]
+    assert found.tasks == TASKS[:2]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        task_table(tiny_llama, TASKS[:2], folder=folder, **N)
+    assert scans.ran == ["to_upper"]
+
+
+def test_a_file_that_the_manifest_does_not_know_is_run_again(
+    tiny_llama: HookedModel, scans: Counting, folder: Path
+) -> None:
+    """As after an interrupt between the file and the manifest."""
+    scans.ran.clear()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["tasks"]["to_upper"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    task_table(tiny_llama, TASKS[:2], folder=folder, **N)
+    assert scans.ran == ["to_upper"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("n_prompts", 5, "was made with n_prompts 4, this run has 5"),
+        ("n_shots", 3, "was made with n_shots 2, this run has 3"),
+        ("seed", 2, "was made with seed 1, this run has 2"),
+        ("n_dev", 3, "was made with n_dev 2, this run has 3"),
+        ("n_dummies", 1, "was made with n_dummies 2, this run has 1"),
+        ("template", "{x}: {y}", "was made with template '{x}->{y}', this run has '{x}: {y}'"),
+        ("leading_space", True, "was made with leading_space None, this run has True"),
+    ],
+)
+def test_other_settings_are_refused(
+    tiny_llama: HookedModel, folder: Path, setting: str, value: object, message: str
+) -> None:
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    with pytest.raises(InputError, match=message.replace("{", r"\{").replace("}", r"\}")):
+        task_table(tiny_llama, TASKS[:2], folder=folder, **{**N, setting: value})
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_another_model_or_other_pairs_are_refused(tiny_llama: HookedModel, folder: Path) -> None:
+    from conftest import _tiny
+
+    with pytest.raises(InputError, match="was made with weights_sha256"):
+        task_table(_tiny("gpt2"), TASKS[:2], folder=folder, **N)
+    pairs = tuple(Pair(f"w{i}", (f"v{i}",)) for i in range(20))
+    with pytest.raises(InputError, match="holds a task 'to_upper' with other pairs"):
+        task_table(tiny_llama, Task("to_upper", "user", "", pairs), folder=folder, **N)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"icl_mech_runs": 2, "settings": {}}'])
+def test_a_manifest_that_is_none(tiny_llama: HookedModel, tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(InputError, match="not a manifest of icl-mech"):
+        task_table(tiny_llama, TASKS[:1], folder=tmp_path, **N)
+
+
+def test_tasks_of_any_name_get_files_of_their_own(tiny_llama: HookedModel, tmp_path: Path) -> None:
+    pairs = tuple(Pair(f"w{i}", (f"v{i % 5}",)) for i in range(20))
+    names = ["../a/b", "A", "a", "<b>&|%_$", "[x]"]
+    tasks = [Task(name, "user", "", pairs) for name in names]
+    found = task_table(tiny_llama, tasks, folder=tmp_path / "runs", **N)
+    assert len(list((tmp_path / "runs").glob("*.nc"))) == len(names)
+    assert [p.name for p in tmp_path.iterdir()] == ["runs"]
+    assert found.tasks == names
+    assert (
+        task_table(tiny_llama, tasks, folder=tmp_path / "runs", **N).provenance["resumed"] == names
+    )
+
+
+def test_what_cannot_be_run(tiny_llama: HookedModel, scans: Counting) -> None:
+    """Nothing runs before everything is checked."""
+    short = Task("short", "user", "", tuple(Pair(f"w{i}", ("v",)) for i in range(3)))
+    with pytest.raises(InputError, match="'short' has 3 pairs, too few"):
+        task_table(tiny_llama, ["to_upper", short], **N)
+    pairs = tuple(Pair(f"w{i}", (f"v{i}",)) for i in range(20))
+    with pytest.raises(InputError, match="a task is named 'mean'"):
+        task_table(tiny_llama, ["to_upper", Task("mean", "user", "", pairs)], **N)
+    assert scans.ran == []
+
+
+def test_it_comes_back_as_it_was(table: TaskTable, tmp_path: Path) -> None:
+    back = load_result(table.save(tmp_path / "t.nc"))
+    assert isinstance(back, TaskTable)
+    assert back.summary().equals(table.summary())
+    assert repr(back) == repr(table)
+    assert back.to_frame().equals(table.to_frame())
+
+
+# --- what it is written as ----------------------------------------------------------------------
+
+NAMES = ("<b>&|%_$", "[x]", "plain")
+
+
+def test_csv_holds_all_numbers(tmp_path: Path) -> None:
+    table = drawn(*NAMES)
+    text = write_table(table, tmp_path / "t.csv").read_text()
+    rows = {row["task"]: row for row in csv.DictReader(io.StringIO(text))}
+    assert list(rows) == [*NAMES, "mean"]
+    for name in NAMES:
+        for column in (*ACCURACIES, *CONTROLS):
+            assert float(rows[name][column]) == table.estimate(name, column).value
+        assert rows[name]["best_layer"] == "3"
+        assert float(rows[name]["ratio"]) == 2
+    assert float(rows["mean"]["hypothesis"]) == table.mean("hypothesis").value
+    assert rows["mean"]["best_layer"] == ""
+
+
+def test_latex_is_escaped(tmp_path: Path) -> None:
+    text = write_table(drawn(*NAMES), tmp_path / "t.tex").read_text()
+    assert r"<b>\&|\%\_\$ & " in text
+    assert "\n{}[x] & " in text
+    assert text.count(r"\toprule") == text.count(r"\bottomrule") == 2
+    bare = text.replace(r"\_", "").replace(r"\%", "").replace(r"\$", "").replace(r"\&", "")
+    assert not set("%$_") & set(bare)
+    # As many columns in every row as the head declares.
+    for part in text.split(r"\begin{tabular}{")[1:]:
+        n = len(part[: part.index("}")])
+        rows = [line for line in part.splitlines() if line.endswith(r"\\")]
+        assert {row.replace(r"\&", "").count("&") for row in rows} == {n - 1}
+
+
+def test_markdown_is_escaped(tmp_path: Path) -> None:
+    text = write_table(drawn(*NAMES), tmp_path / "t.md").read_text()
+    assert r"| &lt;b&gt;&amp;\|%\_$ | " in text
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    counts = {line.replace(r"\|", "").count("|") for line in rows}
+    assert len(counts) == 2  # the table and the published one
+    assert "| mean | " in text
+
+
+def test_page_is_escaped_and_opens_offline(tmp_path: Path) -> None:
+    text = write_table(drawn(*NAMES), tmp_path / "t.html").read_text()
+    assert "<b>&|" not in text
+    assert "&lt;b&gt;&amp;|%_$" in text
+    assert "<b>m</b>" not in text  # the model's name
+    assert 'src="http' not in text
+    assert text.count("<html") == text.count("</html>") == 1
+    assert "arXiv" in text
+
+
+def test_other_formats(tmp_path: Path) -> None:
+    assert FORMATS == (".html", ".csv", ".tex", ".md")
+    with pytest.raises(InputError, match="unknown kind of table '.xls'"):
+        write_table(drawn("a"), tmp_path / "t.xls")
+
+
+def test_the_figure() -> None:
+    table = drawn("<b>x", "second")
+    figure = table.plot()
+    dots = {t.name: t for t in figure.data}
+    theta = dots["zero-shot + task vector θ (hypothesis)"]
+    assert list(theta.x) == [1, 1, 1]
+    assert theta.customdata[0][:3] == pytest.approx([0.8389, 1.0, 20], abs=1e-4)
+    assert figure.layout.yaxis.ticktext[0] == "&lt;b&gt;x"
+    assert figure.layout.yaxis.ticktext[-1] == "<b>mean over tasks</b>"
+    shaded = [(s.x0, s.x1) for s in figure.layout.shapes if s.type == "rect"]
+    means = hendel2023().means.values()
+    for column, (low, high) in zip(ACCURACIES, shaded, strict=True):
+        values = [getattr(m, column) for m in means]
+        assert (low, high) == (min(values), max(values))
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+def run(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "icl_mech.table", "--no-progress", *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_command_writes_resumes_and_refuses(tmp_path: Path) -> None:
+    out = tmp_path / "table.html"
+    small = ("--task", "to_upper", "--n-shots", "4", "--out", str(out))
+    done = run(*small, "--n-prompts", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert [row["task"] for row in printed["summary"]] == ["to_upper"]
+    assert printed["provenance"]["resumed"] == []
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "table-runs", "table-table.csv", "table-table.html", "table-table.md", "table-table.tex",
+        "table.html", "table.nc",
+    ]  # fmt: skip
+    assert Path(printed["table_csv"]).read_text().startswith("task,category,baseline")
+    refused = run(*small, "--n-prompts", "3")
+    assert refused.returncode == 2
+    assert "was made with n_prompts 2, this run has 3" in refused.stderr
+    assert "loading" not in refused.stderr
+    assert "Traceback" not in refused.stderr
