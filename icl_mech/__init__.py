@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from icl_mech.conflict import ConflictingTasks, conflicting_tasks
     from icl_mech.decodability import (
         MeanPatching,
         TaskDecodability,
@@ -35,6 +36,7 @@ __version__ = version("icl-mech")
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "conflict": ["ConflictingTasks", "conflicting_tasks"],
         "decodability": [
             "MeanPatching",
             "TaskDecodability",
@@ -66,6 +68,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
     },
 )
 __all__ = [
+    "ConflictingTasks",
     "Edit",
     "FunctionVectors",
     "HeadAblation",
@@ -83,6 +86,7 @@ __all__ = [
     "TaskDecodability",
     "TaskMap",
     "VectorLens",
+    "conflicting_tasks",
     "function_vectors",
     "head_ablation",
     "head_attribution",

@@ -1,0 +1,83 @@
+"""`python -m icl_mech.conflict`: the prompt shows one task, the vector is another's."""
+
+from dataclasses import dataclass
+
+from icl_mech.cli import Flat, ModelOptions, OutputOptions, deliver, load, run, target
+from icl_mech.conflict.pairs import as_pairs, parse_pair
+from icl_mech.errors import InputError
+from icl_mech.prompts import Template
+from icl_mech.tasks import expand, list_tasks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Conflicting tasks (Hendel et al. 2023): few-shot prompts of one task with another's vector.
+
+    By default the five pairs of the paper, its numbers beside ours. --pairs takes others, --tasks
+    all ordered pairs of several tasks (those without a conflict are left out, with the reason).
+    """
+
+    pairs: tuple[str, ...] = ()
+    """Pairs, each the prompt's task, a colon, and the injected task: next_letter:to_upper."""
+    tasks: tuple[str, ...] = ()
+    """A family (verbs, english_words, countries, letters), 'all' (the 18 tasks), or two or more
+    tasks: every ordered pair of them."""
+    n_prompts: int = 50
+    """Prompts per pair."""
+    n_shots: int = 4
+    """Demonstrations per prompt and per vector."""
+    n_dev: int | None = None
+    """Prompts per pair on which the layer is chosen; half of --n-prompts by default."""
+    seed: int = 0
+    """Of every random draw."""
+    template: str = "{x}->{y}"
+    """How a pair is written."""
+    models: Flat[ModelOptions]
+    output: Flat[OutputOptions]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point."""
+    run("icl_mech.conflict", Options, _main, argv)
+
+
+def _main(options: Options) -> None:
+    o = options
+    if o.pairs and o.tasks:
+        raise InputError("--pairs and --tasks at once; expected one of them (see --help)")
+    Template(o.template)
+    asked, matrix = _asked(o)
+    from icl_mech.conflict.run import Settings, defined
+
+    # What would be refused, before a model is loaded.
+    n_dev = max(1, o.n_prompts // 2) if o.n_dev is None else o.n_dev
+    defined(asked, matrix, Settings(o.n_prompts, n_dev, o.n_shots, 2, o.seed, o.template, None))
+    tasks = list({task.name: task for pair in asked for task in pair}.values())
+    out = target(o.output, "conflict", tasks, o.models.model)
+    model = load(o.models)
+    from icl_mech.conflict import conflicting_tasks
+
+    result = conflicting_tasks(
+        model,
+        tasks if matrix else asked,
+        o.n_prompts,
+        o.n_shots,
+        o.seed,
+        n_dev=n_dev,
+        template=o.template,
+        progress=not o.output.no_progress,
+    )
+    deliver(result, out, o.output)
+
+
+def _asked(o: Options) -> tuple[list, bool]:
+    if o.pairs:
+        return as_pairs([parse_pair(text) for text in o.pairs])
+    if not o.tasks:
+        return as_pairs(None)
+    names = [n for name in o.tasks for n in (list_tasks() if name == "all" else [name])]
+    return as_pairs(expand(names[0] if len(names) == 1 else names))
+
+
+if __name__ == "__main__":
+    main()
