@@ -15,8 +15,9 @@ from icl_mech.decodability.layers import chosen_layers, evenly_spaced
 from icl_mech.decodability.patching_result import MEAN, RANDOM, RANDOM_TASK, MeanPatching
 from icl_mech.decodability.pool import Pool, Tasks, load_pool
 from icl_mech.errors import InputError
-from icl_mech.model import Edit, HookedModel, Mode, Readout
+from icl_mech.model import Edit, HookedModel, Mode, Readout, as_array
 from icl_mech.prompts import DEFAULT_TEMPLATE, Encoder, Matched, draw_matched, generator
+from icl_mech.results import over_tasks
 from icl_mech.vectors import random_like
 
 N_LAYERS = 6
@@ -99,7 +100,7 @@ def mean_patching(
             vectors = _vectors(means, i, len(pool.tasks), generator(seed, task.name, "random"))
             parts.append(_patched(model, encoder, pool, test, i, vectors, at, modes, bar))
     injected = [t.name for t in everyone] + [MEAN, RANDOM, RANDOM_TASK]
-    data = xr.concat(parts, dim=xr.DataArray(pool.names, dims="task", name="task"))
+    data = over_tasks(parts, pool.names)
     data = data.assign_coords(
         mode=list(modes), layer=at, injected=injected, answered=pool.names
     ).transpose("task", "prompt", "mode", "layer", "injected", "answered")
@@ -175,9 +176,9 @@ def _patched(
     return xr.Dataset(
         {
             "right": (dims, _right(after.reshape(*shape), answers)),
-            "logprob": (dims, after.reshape(*shape).logprob.float().cpu().numpy(), unit),
+            "logprob": (dims, as_array(after.reshape(*shape).logprob), unit),
             "right_before": (("prompt", "answered"), _right(before, answers)),
-            "logprob_before": (("prompt", "answered"), before.logprob.float().cpu().numpy(), unit),
+            "logprob_before": (("prompt", "answered"), as_array(before.logprob), unit),
             "query": ("prompt", [e.query.x for e in episodes]),
         }
     )

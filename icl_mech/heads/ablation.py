@@ -13,14 +13,14 @@ from icl_mech.errors import InputError, choose
 from icl_mech.heads.ablation_result import HeadAblation
 from icl_mech.heads.attribution import (
     answers_in_context,
-    as_array,
     average_indirect_effects,
     mean_heads,
 )
 from icl_mech.heads.drawing import Drawn, draw
 from icl_mech.heads.result import Head, largest
-from icl_mech.model import Edit, HookedModel
+from icl_mech.model import Edit, HookedModel, as_array
 from icl_mech.prompts import DEFAULT_TEMPLATE, Prompt, generator
+from icl_mech.results import over_tasks
 from icl_mech.tasks import Task, list_tasks, load_task, load_tasks
 from icl_mech.vectors import check_heads
 
@@ -115,7 +115,7 @@ def head_ablation(
                 ranked = largest(average_indirect_effects(model, d.dev, bar.update), counts[-1])
             output = _output_off(model, d, off, n_shots, seed, template)
             parts.append(_ablate(model, d, ranked, output, counts, n_draws, seed, bar))
-    data = xr.concat(parts, dim=xr.DataArray([t.name for t in tasks], dims="task", name="task"))
+    data = over_tasks(parts, [t.name for t in tasks])
     provenance = {
         "method": "head_ablation at the last token",
         "off": off,
@@ -161,12 +161,11 @@ def _ablate(
 
     # Adding nothing to one head: the model as it is.
     intact = Edit(0, torch.zeros(model.d_head), "z", "final_arrow", "add", head=0)
-    targets = [[token] for token in drawn.test.answers]
     edits: list[Edit | list[Edit]] = [intact, *map(switched_off, sets)]
-    readout = model.evaluate(drawn.test.clean, edits, targets, bar.update)
-    right = (readout.rank[..., 0] == 0).cpu().numpy()
+    readout = model.evaluate(drawn.test.clean, edits, drawn.test.targets, bar.update)
+    right = readout.right
     logprob = as_array(readout.logprob[..., 0])
-    shape = (len(targets), len(counts), 1 + n_draws)
+    shape = (len(right), len(counts), 1 + n_draws)
     names = [f"{layer}.{head}" for layer, head in ranked[: counts[-1]]]
     logs = {"units": "nats"}
     return xr.Dataset(

@@ -16,6 +16,7 @@ from icl_mech.lens.result import LogitLens
 from icl_mech.lens.targets import TARGETS, Asked, Columns, check_roles, draw_asked
 from icl_mech.model import HookedModel, Readout
 from icl_mech.prompts import DEFAULT_TEMPLATE, Prompt
+from icl_mech.results import over_tasks
 from icl_mech.tasks import Task, load_tasks
 
 Translator = Callable[[int, Tensor], Tensor]
@@ -102,7 +103,7 @@ def logit_lens(
         for a in asked:
             bar.set_description(a.task.name)
             parts.append(_look(model, a, several, top_k, translator, bar))
-    data = xr.concat(parts, dim=xr.DataArray([t.name for t in tasks], dims="task", name="task"))
+    data = over_tasks(parts, [t.name for t in tasks])
     settings = {
         "n_prompts": n_prompts,
         "n_shots": n_shots,

@@ -18,8 +18,9 @@ from icl_mech.lens.counting import KINDS, Words, among, count, kind_of
 from icl_mech.lens.naming import naming_words
 from icl_mech.lens.reading import texts
 from icl_mech.lens.vector_result import AVERAGES, VECTORS, VectorLens
-from icl_mech.model import HookedModel, TopTokens
+from icl_mech.model import HookedModel, TopTokens, as_array
 from icl_mech.prompts import DEFAULT_TEMPLATE, Encoder, Split, draw_split, generator
+from icl_mech.results import over_tasks
 from icl_mech.tasks import Task, load_tasks
 from icl_mech.vectors import check_heads, dummy_residuals, function_vector, random_like, theta
 
@@ -114,7 +115,7 @@ def vector_lens(
             rng = generator(seed, t.name, "random vectors")
             parts.append(_project(model, vectors, random_like(vectors, rng), words, settings))
             bar.update()
-    data = xr.concat(parts, dim=xr.DataArray([t.name for t in tasks], dims="task", name="task"))
+    data = over_tasks(parts, [t.name for t in tasks])
     provenance = {
         "method": "vector_lens (Hendel et al. 2023, arXiv 2310.15916), final norm applied",
         **model.provenance(),
@@ -220,7 +221,7 @@ def _project(
             "average_count": (("layer", "among", "kind"), count(model, words, top.ids)),
             "count": (("prompt", "vector", "layer", "among", "kind"), count(model, words, ids)),
             "prompt_top": (("prompt", "vector", "layer", "k"), ids.cpu().numpy()),
-            "norm": (("prompt", "layer"), vectors.norm(dim=-1).float().cpu().numpy()),
+            "norm": (("prompt", "layer"), as_array(vectors.norm(dim=-1))),
         },
         coords={
             "layer": np.array(s.layers),

@@ -14,6 +14,7 @@ from icl_mech.patch.contrasts import Contrast, draw_pairs, encode_contrast
 from icl_mech.patch.grid import Grid, Roles, grid_of
 from icl_mech.patch.position_result import DIRECTIONS, PositionScan
 from icl_mech.prompts import DEFAULT_TEMPLATE
+from icl_mech.results import over_tasks
 from icl_mech.tasks import Task, load_other, load_tasks
 
 #: Prompts that are patched together; the activations of no others are in memory.
@@ -163,7 +164,7 @@ def _run(
                     [patch_batch(model, batch, grid, bar.update) for batch in batches], "prompt"
                 )
             )
-    data = xr.concat(parts, dim=xr.DataArray(list(contrasts), dims="task", name="task"))
+    data = over_tasks(parts, list(contrasts))
     provenance = {
         "method": "patch_positions: activation patching (Meng et al. 2022, arXiv 2202.05262)",
         **model.provenance(),

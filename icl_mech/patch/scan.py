@@ -21,6 +21,7 @@ from icl_mech.prompts import (
     generator,
     shuffle_labels,
 )
+from icl_mech.results import over_tasks
 from icl_mech.tasks import Task, load_other, load_tasks
 from icl_mech.vectors import dummy_residuals, inject, random_like, theta
 
@@ -105,7 +106,7 @@ def layer_scan(
         leave=False,
     ) as bar:
         parts = [_scan(model, plan, bar) for plan in plans]
-    data = xr.concat(parts, dim=xr.DataArray([t.name for t in tasks], dims="task", name="task"))
+    data = over_tasks(parts, [t.name for t in tasks])
     return LayerScan(data, _provenance(model, plans, settings))
 
 
@@ -161,9 +162,9 @@ def _scan(model: HookedModel, plan: _Plan, bar: tqdm) -> xr.Dataset:
     dev_answers = accepted(encoder, zero[len(test) :], dev)
     few_answers = accepted(encoder, [group[0] for group in few[: len(test)]], test)
 
-    plain = model.final_residuals([[prompt] for prompt in zero[: len(test)]], bar.update)[:, 0, -1]
+    plain = model.predict(zero[: len(test)], answers.first_tokens, bar.update)
     references = {
-        "baseline": score(model, model.read(plain, answers.first_tokens), answers),
+        "baseline": score(model, plain, answers),
         "regular": score(
             model, model.read(resid[: len(test), 0, -1], few_answers.first_tokens), few_answers
         ),
