@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from icl_mech.cli import Flat, ModelOptions, OutputOptions, deliver, load, run, target
 from icl_mech.conflict.pairs import as_pairs, parse_pair
+from icl_mech.conflict.settings import Settings, defined
 from icl_mech.errors import InputError
 from icl_mech.prompts import Template
 from icl_mech.tasks import expand, list_tasks
@@ -26,8 +27,8 @@ class Options:
     """Prompts per pair."""
     n_shots: int = 4
     """Demonstrations per prompt and per vector."""
-    n_dev: int | None = None
-    """Prompts per pair on which the layer is chosen; half of --n-prompts by default."""
+    n_dev: int = 25
+    """Prompts per pair on which the layer is chosen."""
     seed: int = 0
     """Of every random draw."""
     template: str = "{x}->{y}"
@@ -47,11 +48,8 @@ def _main(options: Options) -> None:
         raise InputError("--pairs and --tasks at once; expected one of them (see --help)")
     Template(o.template)
     asked, matrix = _asked(o)
-    from icl_mech.conflict.run import Settings, defined
-
     # What would be refused, before a model is loaded.
-    n_dev = max(1, o.n_prompts // 2) if o.n_dev is None else o.n_dev
-    defined(asked, matrix, Settings(o.n_prompts, n_dev, o.n_shots, 2, o.seed, o.template, None))
+    defined(asked, matrix, Settings(o.n_prompts, o.n_dev, o.n_shots, 2, o.seed, o.template, None))
     tasks = list({task.name: task for pair in asked for task in pair}.values())
     out = target(o.output, "conflict", tasks, o.models.model)
     model = load(o.models)
@@ -63,7 +61,7 @@ def _main(options: Options) -> None:
         o.n_prompts,
         o.n_shots,
         o.seed,
-        n_dev=n_dev,
+        n_dev=o.n_dev,
         template=o.template,
         progress=not o.output.no_progress,
     )

@@ -1,6 +1,6 @@
 """What two tasks can disagree about: the queries that both answer, and differently."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import ceil
 
@@ -102,7 +102,8 @@ def draw_conflict(
     rng = generator(seed, a.name, b.name, "conflict")
     of_a = [pair for pair in a.pairs if pair.x not in agreed]
     of_b = [pair for pair in b.pairs if pair.x not in agreed]
-    n_queries = _n_queries(a, b, len(of_a), len(of_b), len(disputed), n_prompts, n_shots, n_dummies)
+    _check_sizes(a, b, (len(of_a), len(of_b)), len(shared) - len(agreed), len(disputed), counts)
+    n_queries = _n_queries(len(of_a), len(of_b), len(disputed), counts)
 
     asked = [disputed[i] for i in rng.permutation(len(disputed))[:n_queries]]
     rest_b = [pair for pair in of_b if pair.x not in asked]
@@ -126,7 +127,7 @@ def draw_conflict(
         n_shared=len(shared),
         n_agreed=len(agreed),
         n_left_out=len(shared) - len(agreed) - len(disputed),
-        n_queries=min(n_queries, n_prompts),
+        n_queries=n_queries,
         n_dev_queries=n_dev_queries,
     )
 
@@ -153,23 +154,42 @@ def _check_disputed(a: Task, b: Task, n_shared: int, n_agreed: int, n_disputed: 
         )
 
 
-def _n_queries(
-    a: Task, b: Task, n_a: int, n_b: int, n_disputed: int, n_prompts: int, n_shots: int, n_dum: int
-) -> int:
+def _needed(counts: Mapping[str, int]) -> tuple[int, int]:
+    """How many pairs of A and of B a prompt and its vectors take, beside the query."""
+    shots, dummies = counts["n_shots"], counts["n_dummies"]
+    return 2 * shots + dummies, shots + dummies + 1
+
+
+def _check_sizes(
+    a: Task,
+    b: Task,
+    sizes: tuple[int, int],
+    n_different: int,
+    n_disputed: int,
+    counts: Mapping[str, int],
+) -> None:
+    needed, least = _needed(counts), min(MIN_QUERIES, counts["n_prompts"])
+    room = min(size - need for size, need in zip(sizes, needed, strict=True))
+    if min(room, n_disputed) >= least:
+        return
+    alike = n_different - n_disputed
+    begin = f"; {alike} more begin with the same token" if alike else ""
+    shots, dummies = counts["n_shots"], counts["n_dummies"]
+    raise ConflictUndefined(
+        f"{a.name!r} and {b.name!r}: too few pairs; expected at least {least} inputs that both "
+        f"answer differently (there are {n_disputed}{begin}), and beside those asked {needed[0]} "
+        f"pairs of {a.name!r} (2 x {shots} shots + {dummies} dummy queries; it has {sizes[0]} in "
+        f"all) and {needed[1]} of {b.name!r} ({shots} shots + {dummies} dummy queries + 1 dev "
+        f"query; it has {sizes[1]})"
+    )
+
+
+def _n_queries(n_a: int, n_b: int, n_disputed: int, counts: Mapping[str, int]) -> int:
     """How many inputs are asked: as many as leave enough of both tasks to be shown."""
-    need_a, need_b = 2 * n_shots + n_dum, n_shots + n_dum + 1
+    need_a, need_b = _needed(counts)
     hard = min(n_a - need_a, n_b - need_b, n_disputed)
-    least = min(MIN_QUERIES, n_prompts)
-    if hard < least:
-        raise ConflictUndefined(
-            f"{a.name!r} and {b.name!r}: too few pairs; expected at least {least} inputs that both "
-            f"answer differently (there are {n_disputed}), and beside those asked {need_a} pairs "
-            f"of {a.name!r} (2 x {n_shots} shots + {n_dum} dummy queries; it has {n_a} in all) and "
-            f"{need_b} of {b.name!r} ({n_shots} shots + {n_dum} dummy queries + 1 dev query; it "
-            f"has {n_b})"
-        )
-    soft = min(n_a - ceil((1 - ASKED) * n_a), n_b - ceil((1 - ASKED) * n_b))
-    return min(n_prompts, hard, max(soft, least))
+    soft = min(n - ceil((1 - ASKED) * n) for n in (n_a, n_b))
+    return min(counts["n_prompts"], hard, max(soft, MIN_QUERIES))
 
 
 def _others(

@@ -23,7 +23,7 @@ def notes(result: ConflictingTasks) -> list[str]:
 
 
 def _of(result: ConflictingTasks, pair: str) -> list[str]:
-    a, b = result.of(pair)
+    a, b = result.tasks_of(pair)
     about = result.provenance["pairs"][pair]
     found = []
     n = result.data.sizes["prompt"]

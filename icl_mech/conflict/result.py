@@ -1,6 +1,5 @@
 """Whose task was answered: the prompt's, or the injected one."""
 
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -48,7 +47,7 @@ class ConflictingTasks(Result):
         """Pairs of a matrix that have no conflict, and why."""
         return {pair: why["reason"] for pair, why in self.provenance["undefined"].items()}
 
-    def of(self, pair: str) -> tuple[str, str]:
+    def tasks_of(self, pair: str) -> tuple[str, str]:
         """The prompt's task and the injected task of a pair."""
         row = self.data.sel(pair=self._pair(pair))
         return str(row["prompt_task"].item()), str(row["injected_task"].item())
@@ -84,9 +83,19 @@ class ConflictingTasks(Result):
         values = found["injected"].astype(float) - found["prompt"]
         return self._estimate(values, self._queries(pair), shares=False)
 
+    def flipped(self, least: float = 0.5) -> dict[str, bool]:
+        """Whether more answers follow the injected task than the prompt's, by pair.
+
+        Args:
+            least: pairs of which fewer few-shot prompts are answered right are left out: there
+                is nothing to override.
+        """
+        able = (p for p in self.pairs if self.share(p, "prompt", "regular").value >= least)
+        return {pair: self.difference(pair).value > 0 for pair in able}
+
     def published(self, pair: str) -> Conflict | None:
         """What the paper reports of this pair, on LLaMA-13B."""
-        names = self.of(pair)
+        names = self.tasks_of(pair)
         found = (c for c in hendel2023().conflicts if (c.task, c.other_task) == names)
         return next(found, None)
 
@@ -94,7 +103,7 @@ class ConflictingTasks(Result):
         """`difference` by the prompt's task (rows) and the injected task; NaN where undefined."""
         table = pd.DataFrame(np.nan, index=self.tasks, columns=self.tasks)
         for pair in self.pairs:
-            table.loc[self.of(pair)] = self.difference(pair, condition).value
+            table.loc[self.tasks_of(pair)] = self.difference(pair, condition).value
         return table.rename_axis(index="prompt_task", columns="injected_task")
 
     def summary(self) -> pd.DataFrame:
@@ -106,7 +115,7 @@ class ConflictingTasks(Result):
         return table.set_index(["prompt_task", "injected_task"])
 
     def _row(self, pair: str) -> dict[str, Any]:
-        a, b = self.of(pair)
+        a, b = self.tasks_of(pair)
         row: dict[str, Any] = {"prompt_task": a, "injected_task": b, "layer": self.layer(pair)}
         estimates = {
             f"{condition}_follows_{follows}": self.share(pair, follows, condition)
@@ -116,7 +125,7 @@ class ConflictingTasks(Result):
         estimates["injected_minus_prompt"] = self.difference(pair)
         estimates["dev_accuracy"] = self.dev_accuracy(pair)
         for name, e in estimates.items():
-            row |= {name: e.value, f"{name}_low": e.low, f"{name}_high": e.high}
+            row |= e.columns(name)
         for which in ("regular", "injected"):
             known = self.published(pair)
             values = (np.nan, np.nan) if known is None else getattr(known, which)
@@ -142,7 +151,7 @@ class ConflictingTasks(Result):
         rows = {}
         for pair in self.pairs:
             known = self.published(pair)
-            rows[" <- ".join(self.of(pair))] = {
+            rows[" <- ".join(self.tasks_of(pair))] = {
                 "layer": str(self.layer(pair)),
                 "few-shot: own": f"{self.share(pair, 'prompt', 'regular').value:.2f}",
                 "θ: prompt's": str(self.share(pair, "prompt")),
@@ -170,13 +179,6 @@ class ConflictingTasks(Result):
             kind = "matrix" if self.provenance["matrix"] else "bars"
         choose(kind, ("bars", "matrix"), "kind of figure")
         return conflict_matrix_figure(self) if kind == "matrix" else conflict_bars_figure(self)
-
-    def __repr__(self) -> str:
-        return f"ConflictingTasks on {self.provenance['model']}\n{self.table().to_string()}"
-
-    def _repr_html_(self) -> str:
-        model = escape(str(self.provenance["model"]))
-        return f"<p>Conflicting tasks on <b>{model}</b></p>{self.table().to_html(escape=True)}"
 
     def _pair(self, pair: str) -> str:
         if pair in self.undefined:

@@ -1,6 +1,7 @@
 """Results -> plotly figures, and figures -> files. No statistics here: results bring their own."""
 
 from icl_mech.figures.ablation import ablation_figure
+from icl_mech.figures.conflict import conflict_bars_figure, conflict_matrix_figure
 from icl_mech.figures.decodability import decodability_figure
 from icl_mech.figures.export import check_target, export
 from icl_mech.figures.function_vectors import function_vector_figure
@@ -20,6 +21,8 @@ __all__ = [
     "GRID",
     "ablation_figure",
     "check_target",
+    "conflict_bars_figure",
+    "conflict_matrix_figure",
     "decodability_figure",
     "export",
     "function_vector_figure",

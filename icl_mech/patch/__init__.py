@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from icl_mech.patch.positions import patch_contrasts, patch_positions
     from icl_mech.patch.result import REFERENCES, VECTORS, LayerScan
     from icl_mech.patch.scan import layer_scan
-    from icl_mech.patch.scores import SCORES, accepted, score
+    from icl_mech.patch.scores import SCORES
 
 # Loaded on first use: `python -m icl_mech.patch --help` does not wait for torch.
 __getattr__, __dir__, _ = lazy_loader.attach(
@@ -21,7 +21,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "positions": ["patch_contrasts", "patch_positions"],
         "scan": ["layer_scan"],
         "result": ["REFERENCES", "VECTORS", "LayerScan"],
-        "scores": ["SCORES", "accepted", "score"],
+        "scores": ["SCORES"],
     },
 )
 __all__ = [
@@ -33,9 +33,7 @@ __all__ = [
     "Contrast",
     "LayerScan",
     "PositionScan",
-    "accepted",
     "layer_scan",
     "patch_contrasts",
     "patch_positions",
-    "score",
 ]
