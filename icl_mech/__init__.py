@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from icl_mech.patch import LayerScan, PositionScan, layer_scan, patch_contrasts, patch_positions
     from icl_mech.results import Result, load_result
     from icl_mech.tasks import Task, list_tasks, load_task
+    from icl_mech.variability import VectorVariability, vector_variability
 
 __version__ = version("icl-mech")
 
@@ -65,6 +66,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         ],
         "results": ["Result", "load_result"],
         "tasks": ["Task", "list_tasks", "load_task"],
+        "variability": ["VectorVariability", "vector_variability"],
     },
 )
 __all__ = [
@@ -86,6 +88,7 @@ __all__ = [
     "TaskDecodability",
     "TaskMap",
     "VectorLens",
+    "VectorVariability",
     "conflicting_tasks",
     "function_vectors",
     "head_ablation",
@@ -103,4 +106,5 @@ __all__ = [
     "task_decodability",
     "td_predicts_accuracy",
     "vector_lens",
+    "vector_variability",
 ]

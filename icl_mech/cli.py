@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 
@@ -18,6 +18,8 @@ from icl_mech.prompts import Template
 from icl_mech.tasks import Task, list_tasks, load_tasks
 
 if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
     from icl_mech.model import HookedModel
     from icl_mech.results import Result
 
@@ -110,22 +112,42 @@ def load(options: ModelOptions) -> HookedModel:
     )
 
 
-def deliver(result: Result, out: Path, output: OutputOptions) -> None:
-    """Save the data, export the figure, and print the summary."""
+def deliver(
+    result: Result,
+    out: Path,
+    output: OutputOptions,
+    figure: Figure | None = None,
+    more: dict[str, Any] | None = None,
+) -> None:
+    """Save the data, export the figure, and print the summary.
+
+    Args:
+        result: what was measured.
+        out: of the figure; the data go beside it.
+        output: what is printed.
+        figure: by default the result's own.
+        more: for the JSON object.
+    """
     from icl_mech.figures import export
 
     data = result.save(out.with_suffix(".nc"))
-    figure = export(result.plot(), out)
+    written = export(result.plot() if figure is None else figure, out)
     if output.json:
-        table = result.summary().reset_index().astype(object)
-        summary = table.where(table.notna(), None).to_dict(orient="records")
-        files = {"figure": str(figure), "data": str(data)}
-        print(json.dumps({"summary": summary, "provenance": result.provenance, **files}))
+        files = {"figure": str(written), "data": str(data), **(more or {})}
+        summary = {"summary": records(result), "provenance": result.provenance}
+        print(json.dumps(summary | files))
         return
     print(result)
     for caveat in result.caveats():
         print(f"note: {caveat}")
-    print(f"\nfigure: {figure.resolve()}\ndata:   {data.resolve()}")
+    print(f"\nfigure: {written.resolve()}\ndata:   {data.resolve()}")
+
+
+def records(result: Result) -> list[dict[str, Any]]:
+    """The summary's rows as JSON knows them: no number is null."""
+    table = result.summary().reset_index().astype(object)
+    rows: list[dict[str, Any]] = table.where(table.notna(), None).to_dict(orient="records")
+    return rows
 
 
 def _calm_libraries() -> None:

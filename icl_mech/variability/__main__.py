@@ -1,0 +1,114 @@
+"""`python -m icl_mech.variability`: how much does a task's vector vary?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from icl_mech.cli import (
+    Flat,
+    ModelOptions,
+    OutputOptions,
+    deliver,
+    load,
+    records,
+    run,
+    target,
+)
+from icl_mech.tasks import Task, expand, list_tasks
+from icl_mech.variability.settings import Settings, as_counts, draw_all
+
+if TYPE_CHECKING:
+    from icl_mech.variability import VectorVariability
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How far task vectors from different demonstrations are apart (Hendel et al. 2023).
+
+    Cosine distances within and between tasks at every layer, their separation (silhouette), and
+    the accuracy of every vector; several --n-shots show how these move with the demonstrations.
+    """
+
+    tasks: tuple[str, ...] = ("next_letter", "es_en", "present_gerund", "country_capital")
+    """A family (verbs, english_words, countries, letters), 'all' (the 18 tasks), or two or more
+    tasks."""
+    n_vectors: int = 25
+    """Vectors per task, each from another demonstration set."""
+    n_shots: tuple[int, ...] = (5,)
+    """Demonstrations per set; several numbers are measured on the same sets."""
+    n_dev: int = 15
+    """Further vectors per task on which the layer that is quoted is chosen."""
+    projection: Literal["pca", "tsne", "umap"] = "pca"
+    """How vectors are shown in the plane; umap needs umap-learn."""
+    layer: int | None = None
+    """Of the plane and the histograms; by default the best on dev vectors."""
+    also: tuple[str, ...] = ()
+    """More models to compare with on the same tasks, by relative depth."""
+    seed: int = 0
+    """Of every random draw."""
+    template: str = "{x}->{y}"
+    """How a pair is written."""
+    models: Flat[ModelOptions]
+    output: Flat[OutputOptions]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point."""
+    run("icl_mech.variability", Options, _main, argv)
+
+
+def _main(options: Options) -> None:
+    o = options
+    names = [n for name in o.tasks for n in (list_tasks() if name == "all" else [name])]
+    tasks = expand(names[0] if len(names) == 1 else names)
+    # What would be refused, before a model is loaded.
+    draw_all(
+        tasks, Settings(o.n_vectors, as_counts(o.n_shots), o.n_dev, 2, o.seed, o.template, None)
+    )
+    from icl_mech.variability.projection import check_projection
+
+    check_projection(o.projection)
+    out = target(o.output, "variability", tasks, o.models.model)
+    first, *others = [_measure(o, tasks, name) for name in (o.models.model, *o.also)]
+    figure = first.plot(o.layer, method=o.projection)
+    deliver(first, out, o.output, figure, _compared(o, out, first, others) if others else None)
+
+
+def _measure(o: Options, tasks: list[Task], name: str) -> VectorVariability:
+    model = load(replace(o.models, model=name))
+    from icl_mech.variability import vector_variability
+
+    return vector_variability(
+        model,
+        tasks,
+        o.n_vectors,
+        o.n_shots,
+        o.seed,
+        n_dev=o.n_dev,
+        template=o.template,
+        progress=not o.output.no_progress,
+    )
+
+
+def _compared(
+    o: Options, out: Path, first: VectorVariability, others: list[VectorVariability]
+) -> dict[str, Any]:
+    """Write the other models' data and the figure of all; what of it belongs into the JSON."""
+    from icl_mech.figures import export, variability_models_figure
+
+    also = []
+    for i, result in enumerate(others, 1):
+        data = result.save(out.with_name(f"{out.stem}-{i}.nc"))
+        also.append({"summary": records(result), "data": str(data)})
+        if not o.output.json:
+            print(f"{result}\ndata:   {data.resolve()}\n")
+    page = export(variability_models_figure([first, *others]), out.with_stem(f"{out.stem}-models"))
+    if not o.output.json:
+        print(f"models: {page.resolve()}\n")
+    return {"also": also, "models": str(page)}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""What to keep in mind when reading the variability of vectors, a line each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from icl_mech.variability.result import VectorVariability
+
+
+def notes(result: VectorVariability) -> list[str]:
+    """Caveats that this result's own numbers call for."""
+    p, found = result.provenance, []
+    n = result.data.sizes["vector"]
+    for task, about in p["tasks"].items():
+        if about["n_disjoint_sets"] < n:
+            found.append(
+                f"{task}: its pairs make {about['n_disjoint_sets']} disjoint demonstration sets, "
+                f"for {n} vectors (two share {about['overlap']:.0%} of their demonstrations on "
+                "average): distances within it are too small"
+            )
+        if about["n_queries"] < n:
+            found.append(
+                f"{task}: {about['n_queries']} different queries for {n} vectors; intervals of "
+                "accuracy are over queries"
+            )
+    if not p["shared_inputs"]:
+        found.append(
+            "the tasks show different inputs, so their words alone may set their vectors apart "
+            "(a family shares inputs)"
+        )
+    if 1 in result.shots:
+        found.append("with one shot there are no labels to shuffle: that control is θ itself")
+    return [*found, *_shuffled(result)]
+
+
+def _shuffled(result: VectorVariability) -> list[str]:
+    """Whether what the labels say moves theta more than other demonstrations do."""
+    if max(result.shots) == 1:
+        return []
+    layer = result.best_layer()
+    i = result.layers.index(layer)
+    moved, within = result.controls("shuffled").at(i), result.distances(layers=[layer]).at(0)
+    if moved.high < within.low:
+        return [
+            f"shuffling the labels moves θ less than other demonstrations do (block {layer}: "
+            f"{moved.value:.2f} against {within.value:.2f}): what is near or far is more the "
+            "words shown than the mapping"
+        ]
+    return []
