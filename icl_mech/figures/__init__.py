@@ -13,7 +13,8 @@ from icl_mech.figures.positions import position_figure
 from icl_mech.figures.report import task_map_report
 from icl_mech.figures.style import COLOURS, FONT, GRID
 from icl_mech.figures.task_map import task_curves_figure, task_map_figure
-from icl_mech.figures.variability import variability_figure, variability_models_figure
+from icl_mech.figures.variability import variability_figure
+from icl_mech.figures.variability_models import variability_models_figure
 from icl_mech.figures.vocabulary import vector_figure
 
 __all__ = [

@@ -42,6 +42,8 @@ class Options:
     """Further vectors per task on which the layer that is quoted is chosen."""
     projection: Literal["pca", "tsne", "umap"] = "pca"
     """How vectors are shown in the plane; umap needs umap-learn."""
+    form: Literal["raw", "centred"] = "raw"
+    """Which distances the figure shows: of vectors as they are, or minus the mean of all."""
     layer: int | None = None
     """Of the plane and the histograms; by default the best on dev vectors."""
     also: tuple[str, ...] = ()
@@ -72,7 +74,7 @@ def _main(options: Options) -> None:
     check_projection(o.projection)
     out = target(o.output, "variability", tasks, o.models.model)
     first, *others = [_measure(o, tasks, name) for name in (o.models.model, *o.also)]
-    figure = first.plot(o.layer, method=o.projection)
+    figure = first.plot(o.layer, method=o.projection, form=o.form)
     deliver(first, out, o.output, figure, _compared(o, out, first, others) if others else None)
 
 
@@ -104,7 +106,9 @@ def _compared(
         also.append({"summary": records(result), "data": str(data)})
         if not o.output.json:
             print(f"{result}\ndata:   {data.resolve()}\n")
-    page = export(variability_models_figure([first, *others]), out.with_stem(f"{out.stem}-models"))
+    page = export(
+        variability_models_figure([first, *others], o.form), out.with_stem(f"{out.stem}-models")
+    )
     if not o.output.json:
         print(f"models: {page.resolve()}\n")
     return {"also": also, "models": str(page)}

@@ -8,7 +8,7 @@ from icl_mech.errors import InputError
 from icl_mech.variability.result import VectorVariability
 
 
-def compare_variability(results: Sequence[VectorVariability]) -> pd.DataFrame:
+def compare_variability(results: Sequence[VectorVariability], form: str = "raw") -> pd.DataFrame:
     """Distances, separation and accuracy of several models, over their common tasks' means.
 
     One row per model and layer. `depth` is the share of the model's blocks that have run: 1 is
@@ -16,6 +16,7 @@ def compare_variability(results: Sequence[VectorVariability]) -> pd.DataFrame:
 
     Args:
         results: of the same tasks, numbers of vectors and numbers of shots.
+        form: of the distances, `"raw"` or `"centred"`.
 
     Raises:
         InputError: where there is none, or they differ in what they measured.
@@ -23,8 +24,8 @@ def compare_variability(results: Sequence[VectorVariability]) -> pd.DataFrame:
     check_comparable(results)
     rows = []
     for result in results:
-        within, between = result.distances(), result.distances(None, "other")
-        separation, accuracy = result.separation(), result.accuracy()
+        within, between = (result.distances(None, other, form=form) for other in (None, "other"))
+        separation, accuracy = result.separation(form=form), result.accuracy()
         for i, layer in enumerate(result.layers):
             row = {
                 "model": str(result.provenance["model"]),

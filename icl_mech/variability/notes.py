@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from icl_mech.variability.result import VectorVariability
 
+#: Mean distance between tasks below which vectors are told apart by little of their length.
+SMALL = 0.2
+
 
 def notes(result: VectorVariability) -> list[str]:
     """Caveats that this result's own numbers call for."""
@@ -31,7 +34,18 @@ def notes(result: VectorVariability) -> list[str]:
         )
     if 1 in result.shots:
         found.append("with one shot there are no labels to shuffle: that control is θ itself")
-    return [*found, *_shuffled(result)]
+    return [*found, *_small(result), *_shuffled(result)]
+
+
+def _small(result: VectorVariability) -> list[str]:
+    layer = result.best_layer()
+    between = result.distances(None, "other", layers=[layer]).at(0).value
+    if between >= SMALL:
+        return []
+    return [
+        f"after block {layer} all vectors point nearly the same way (mean distance between tasks "
+        f"{between:.3f}): read the centred distances, from which what they share is subtracted"
+    ]
 
 
 def _shuffled(result: VectorVariability) -> list[str]:
@@ -40,11 +54,12 @@ def _shuffled(result: VectorVariability) -> list[str]:
         return []
     layer = result.best_layer()
     i = result.layers.index(layer)
-    moved, within = result.controls("shuffled").at(i), result.distances(layers=[layer]).at(0)
+    moved = result.controls("shuffled", form="centred").at(i)
+    within = result.distances(layers=[layer], form="centred").at(0)
     if moved.high < within.low:
         return [
-            f"shuffling the labels moves θ less than other demonstrations do (block {layer}: "
-            f"{moved.value:.2f} against {within.value:.2f}): what is near or far is more the "
-            "words shown than the mapping"
+            f"shuffling the labels moves θ less than other demonstrations do (block {layer}, "
+            f"centred: {moved.value:.2f} against {within.value:.2f}): what is near or far is more "
+            "the words shown than the mapping"
         ]
     return []

@@ -1,7 +1,6 @@
 """How far a task's vectors are from one another, and from those of other tasks."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,21 +14,26 @@ from icl_mech.results import Result
 from icl_mech.stats import Estimate, Estimates, cluster_means, means, pair_means
 from icl_mech.variability.notes import notes
 from icl_mech.variability.projection import project
+from icl_mech.variability.tables import by_shots, per_vector, summary, text
 
 #: Whose accuracy is measured: theta, and theta from the same demonstrations, labels shuffled.
 KINDS = ("theta", "shuffled")
+#: Vectors as they are (the paper's distances), or minus the mean of all of them.
+FORMS = ("raw", "centred")
 
 
 class VectorVariability(Result):
     """Distances between task vectors at every layer, and how well each vector works.
 
-    `data` holds `distance` over (`shots`, `layer`, `pair`): cosine distances (0 to 2) of any two
-    different vectors, in scipy's condensed order of the vectors (all of the first task, then all
-    of the second, ...); `square` gives them as a table. Over (`task`, `vector`): whether the
+    `data` holds `distance` over (`shots`, `form`, `layer`, `pair`): cosine distances (0 to 2) of
+    any two different vectors, in scipy's condensed order of the vectors (all of the first task,
+    then all of the second, ...); `square` gives them as a table. Over (`task`, `vector`): if the
     zero-shot prompt with the vector is answered right (`right`, by `shots`, `kind` and `layer`)
     and without (`baseline_right`), the distance to theta from shuffled labels
     (`shuffled_distance`) and to a random vector (`random_distance`), and `norm`; `dev_right` over
-    (`task`, `dev_vector`, `layer`). Where `shots` is no argument or None, the most shots count.
+    (`task`, `dev_vector`, `layer`). Where `shots` is None, the most shots count. `form` is raw
+    (vectors as they are) or centred (minus the mean of all tasks' vectors, which says how far
+    apart they are beside what all have in common; two unrelated vectors are then at about 1).
     """
 
     @property
@@ -47,9 +51,12 @@ class VectorVariability(Result):
         """The task of every vector, as an index into `tasks`."""
         return np.repeat(np.arange(len(self.tasks)), self.data.sizes["vector"])
 
-    def square(self, layer: int, shots: int | None = None) -> Float[np.ndarray, "point point"]:
+    def square(
+        self, layer: int, shots: int | None = None, form: str = "raw"
+    ) -> Float[np.ndarray, "point point"]:
         """Distances between any two vectors; NaN, not 0, on the diagonal."""
-        row = self.data["distance"].sel(shots=self._shots(shots), layer=self._layer(layer))
+        at = {"shots": self._shots(shots), "layer": self._layer(layer), "form": _form(form)}
+        row = self.data["distance"].sel(at)
         table = squareform(row.values.astype(float), checks=False)
         np.fill_diagonal(table, np.nan)
         return table
@@ -77,6 +84,7 @@ class VectorVariability(Result):
         other: str | None = None,
         shots: int | None = None,
         layers: Sequence[int] | None = None,
+        form: str = "raw",
     ) -> Estimates:
         """Mean distance at every layer, with 95 % intervals over the vectors (not over pairs).
 
@@ -85,19 +93,23 @@ class VectorVariability(Result):
             other: None: within the task; a task or `"other"`: to that task or all others.
             shots: demonstrations per vector.
             layers: all by default.
+            form: `"raw"` or `"centred"`.
         """
         at = self.layers if layers is None else layers
-        squares = np.stack([self.square(layer, shots) for layer in at])
+        squares = np.stack([self.square(layer, shots, form) for layer in at])
         seed = self.provenance["seed"]
         return pair_means(squares, self.pairs(task, other), self.labels, seed)
 
-    def silhouettes(self, layer: int, shots: int | None = None) -> Float[np.ndarray, "task vector"]:
+    def silhouettes(
+        self, layer: int, shots: int | None = None, form: str = "raw"
+    ) -> Float[np.ndarray, "task vector"]:
         """Silhouette coefficient of every vector (-1 to 1; 1: far from all other tasks).
 
         Rousseeuw (1987), by scikit-learn: (b - a) / max(a, b) of the mean distance a to the
         other vectors of its task and b to those of the nearest other task.
         """
-        table = np.nan_to_num(self.square(layer, shots), nan=0.0)  # its own distance counts nowhere
+        # Its own distance counts nowhere.
+        table = np.nan_to_num(self.square(layer, shots, form), nan=0.0)
         found = silhouette_samples(np.clip(table, 0, None), self.labels, metric="precomputed")
         return found.reshape(len(self.tasks), -1)
 
@@ -106,6 +118,7 @@ class VectorVariability(Result):
         task: str | None = None,
         shots: int | None = None,
         layers: Sequence[int] | None = None,
+        form: str = "raw",
     ) -> Estimates:
         """Mean silhouette at every layer, of one task or of all, with 95 % intervals.
 
@@ -113,7 +126,7 @@ class VectorVariability(Result):
         resampled.
         """
         at = self.layers if layers is None else layers
-        found = np.stack([self.silhouettes(layer, shots) for layer in at], axis=-1)
+        found = np.stack([self.silhouettes(layer, shots, form) for layer in at], axis=-1)
         if task is not None:
             choose(task, self.tasks, "task")
             found = found[[self.tasks.index(task)]]
@@ -149,13 +162,28 @@ class VectorVariability(Result):
         by_layer = right.transpose("layer", ...).values.reshape(len(self.layers), -1)
         return self.layers[int(by_layer.mean(axis=1).argmax())]
 
-    def controls(self, name: str, task: str | None = None, shots: int | None = None) -> Estimates:
-        """Mean distance at every layer of theta to `"shuffled"` (theta from the same
-        demonstrations with shuffled labels) or to a `"random"` vector; intervals over vectors."""
+    def controls(
+        self,
+        name: str,
+        task: str | None = None,
+        shots: int | None = None,
+        form: str = "raw",
+    ) -> Estimates:
+        """Mean distance of theta to a control at every layer, with intervals over vectors.
+
+        Args:
+            name: `"shuffled"` (theta from the same demonstrations with shuffled labels; with one
+                shot there is none: NaN) or `"random"` (a random direction; raw, most shots).
+            task: one of the tasks, or None for the mean over all.
+            shots: demonstrations per vector.
+            form: `"raw"` or `"centred"`.
+        """
         choose(name, ("shuffled", "random"), "control")
         found = self.data[f"{name}_distance"]
         if name == "shuffled":
-            found = found.sel(shots=self._shots(shots))
+            n = self._shots(shots)
+            found = found.sel(shots=n, form=_form(form))
+            found = found if n > 1 else found * np.nan
         if task is not None:
             choose(task, self.tasks, "task")
             found = found.sel(task=[task])
@@ -189,83 +217,30 @@ class VectorVariability(Result):
 
     def summary(self, layer: int | None = None, shots: int | None = None) -> pd.DataFrame:
         """One row per task, then one over all: distances, separation, accuracy, controls."""
-        at = self._at(layer)
-        rows = [self._row(task, at, shots) for task in (*self.tasks, None)]
-        return pd.DataFrame(rows).set_index("task")
-
-    def _row(self, task: str | None, layer: int, shots: int | None) -> dict[str, Any]:
-        i = self.layers.index(layer)
-        row: dict[str, Any] = {"task": "all tasks" if task is None else task, "layer": layer}
-        estimates = {
-            "within": self.distances(task, None, shots, [layer]).at(0),
-            "between": self.distances(task, "other", shots, [layer]).at(0),
-            "silhouette": self.separation(task, shots, [layer]).at(0),
-            "accuracy": self.accuracy(task, "theta", shots)[i],
-            "shuffled_accuracy": self.accuracy(task, "shuffled", shots)[i],
-            "baseline": self.baseline(task),
-            "shuffled_distance": self.controls("shuffled", task, shots).at(i),
-            "random_distance": self.controls("random", task, shots).at(i),
-        }
-        for name, e in estimates.items():
-            row |= e.columns(name)
-        row["shots"] = self._shots(shots)
-        row["n_vectors"] = self.data.sizes["vector"]
-        if task is not None:
-            about = self.provenance["tasks"][task]
-            row |= {k: about[k] for k in ("n_disjoint_sets", "overlap", "n_queries")}
-        return row
+        return summary(self, self._at(layer), self._shots(shots))
 
     def by_shots(self, layer: int | None = None) -> pd.DataFrame:
         """Over all tasks, a row per number of shots: what `summary` says of them."""
-        at = self._at(layer)
-        rows = [self._row(None, at, n) for n in self.shots]
-        return pd.DataFrame(rows).drop(columns="task").set_index("shots")
+        return by_shots(self, self._at(layer))
 
     def to_frame(self) -> pd.DataFrame:
         """One row per (shots, layer, task, vector): mean distances, silhouette, right or wrong."""
-        frames = []
-        for shots in self.shots:
-            for layer in self.layers:
-                table, same = self.square(layer, shots), self.labels[:, None] == self.labels
-                # NaN on the diagonal: a vector's own distance is left out of the mean.
-                frame = pd.DataFrame(
-                    {
-                        "within": np.nanmean(np.where(same, table, np.nan), axis=1),
-                        "between": np.nanmean(np.where(same, np.nan, table), axis=1),
-                        "silhouette": self.silhouettes(layer, shots).ravel(),
-                    }
-                )
-                columns = ["right", "shuffled_distance", "norm"]
-                own = self.data[columns].sel(shots=shots, layer=layer, kind="theta", drop=True)
-                own = own.transpose("task", "vector").to_dataframe().reset_index()
-                frames.append(own.join(frame).assign(shots=shots, layer=layer))
-        first = ["shots", "layer", "task", "vector"]
-        whole = pd.concat(frames, ignore_index=True)
-        return whole[[*first, *(c for c in whole.columns if c not in first)]]
+        return per_vector(self)
 
     def table(self) -> pd.DataFrame:
         """The summary as text, for people."""
-        at = self.best_layer()
-        i, rows = self.layers.index(at), {}
-        for task in (*self.tasks, None):
-            rows["all tasks" if task is None else task] = {
-                "layer": str(at),
-                "within": str(self.distances(task, layers=[at]).at(0)),
-                "between": str(self.distances(task, "other", layers=[at]).at(0)),
-                "silhouette": str(self.separation(task, layers=[at]).at(0)),
-                "accuracy": str(self.accuracy(task)[i]),
-                "shuffled": f"{self.accuracy(task, 'shuffled')[i].value:.2f}",
-                "θ to shuffled": f"{self.controls('shuffled', task).at(i).value:.2f}",
-                "to random": f"{self.controls('random', task).at(i).value:.2f}",
-            }
-        return pd.DataFrame.from_dict(rows, orient="index")
+        return text(self, self.best_layer())
 
     def caveats(self) -> list[str]:
         """What to keep in mind when reading the numbers, a line each."""
         return notes(self)
 
     def plot(
-        self, layer: int | None = None, shots: int | None = None, method: str = "pca"
+        self,
+        layer: int | None = None,
+        shots: int | None = None,
+        method: str = "pca",
+        form: str = "raw",
     ) -> go.Figure:
         """Vectors in the plane, histograms of distances, and how both change with the layer.
 
@@ -274,10 +249,11 @@ class VectorVariability(Result):
                 on dev vectors over all tasks.
             shots: demonstrations per vector; most by default.
             method: `"pca"`, `"tsne"` or `"umap"`.
+            form: of the distances, `"raw"` or `"centred"`.
         """
         from icl_mech.figures import variability_figure
 
-        return variability_figure(self, self._at(layer), self._shots(shots), method)
+        return variability_figure(self, self._at(layer), self._shots(shots), method, _form(form))
 
     def _at(self, layer: int | None) -> int:
         return self.best_layer() if layer is None else self._layer(layer)
@@ -294,3 +270,7 @@ class VectorVariability(Result):
             known = ", ".join(map(str, self.shots))
             raise InputError(f"{shots} shots were not measured; expected one of {known}")
         return shots
+
+
+def _form(form: str) -> str:
+    return choose(form, FORMS, "form")

@@ -24,11 +24,9 @@ from icl_mech.prompts import (
 )
 from icl_mech.tasks import Family, Task
 from icl_mech.variability.drawing import Sets
-from icl_mech.variability.result import KINDS, VectorVariability
+from icl_mech.variability.result import FORMS, KINDS, VectorVariability
 from icl_mech.variability.settings import Settings, as_counts, draw_all
 from icl_mech.vectors import dummy_residuals, inject, random_like, theta
-
-Vectors = Float[Tensor, "vector layer d_model"]
 
 
 def vector_variability(
@@ -48,11 +46,13 @@ def vector_variability(
 
     Hendel et al. 2023 (arXiv 2310.15916), section 5.1 (robustness): theta of one task from
     different demonstrations lies together, apart from that of other tasks. Here, after every
-    block: cosine distances within and between tasks (never of a vector with itself), their
-    silhouettes, and the zero-shot accuracy with every vector injected. Beside them: theta from
-    the same demonstrations with shuffled labels (its distance to theta, and its accuracy), and
-    the distance to a random vector. Demonstration sets are disjoint as far as a task's pairs
-    allow; queries are never shown; the layer that results quote is chosen on dev vectors.
+    block: cosine distances within and between tasks (never of a vector with itself), as they are
+    and after the mean of all vectors is subtracted (*centred*: residual streams share a large
+    direction, beside which raw distances can be tiny), their silhouettes, and the zero-shot
+    accuracy with every vector injected. Beside them: theta from the same demonstrations with
+    shuffled labels (its distance to theta, and its accuracy), and the distance to a random
+    vector. Demonstration sets are disjoint as far as a task's pairs allow; queries are never
+    shown; the layer that results quote is chosen on dev vectors.
 
     Args:
         model: from `load_model`.
@@ -90,24 +90,24 @@ def vector_variability(
         measured = [_measure(model, s, encoder, settings, bar) for s in sets]
     names = [s.task.name for s in sets]
     data = xr.concat([m.data for m in measured], xr.DataArray(names, dims="task", name="task"))
-    data = data.assign(_distances([m.vectors for m in measured], counts))
+    data = data.assign(_distances(measured, counts)).assign_coords(form=list(FORMS))
     return VectorVariability(data, _provenance(model, sets, encoder, settings))
 
 
 @dataclass(frozen=True)
 class _Measured:
-    """One task's arrays, and its vectors by number of shots."""
+    """One task's arrays, and its vectors (theta, then its control) by number of shots."""
 
     data: xr.Dataset
-    vectors: dict[int, Vectors]
+    vectors: dict[int, Float[Tensor, "vector kind layer d_model"]]
 
 
 def _measure(model: HookedModel, sets: Sets, encoder: Encoder, s: Settings, bar: tqdm) -> _Measured:
     bar.set_description(sets.task.name)
     rng = generator(s.seed, sets.task.name, "controls")
     zero, answers = _asked(encoder, sets.test)
-    vectors: dict[int, Vectors] = {}
-    right, to_shuffled = [], []
+    vectors: dict[int, Tensor] = {}
+    right = []
     for n in s.n_shots:
         shown = _first(sets.test, n)
         shuffled = tuple(
@@ -119,20 +119,18 @@ def _measure(model: HookedModel, sets: Sets, encoder: Encoder, s: Settings, bar:
         )
         both = torch.stack([own, control], dim=1)
         right.append(_injected_right(model, encoder, shown, both, bar))
-        to_shuffled.append(_cosine_distance(own, control))
-        vectors[n] = own
+        vectors[n] = both
     dev = _first(sets.dev, max(s.n_shots))
     on_dev = theta(dummy_residuals(model, encoder, dev, bar.update))
     dev_right = _injected_right(model, encoder, dev, on_dev[:, None], bar)[:, 0]
-    most = vectors[max(s.n_shots)]
+    most = vectors[max(s.n_shots)][:, 0]
     to_random = _cosine_distance(most, random_like(most, rng))
     data = xr.Dataset(
         {
             "right": (("shots", "vector", "kind", "layer"), np.stack(right)),
-            "shuffled_distance": (("shots", "vector", "layer"), np.stack(to_shuffled)),
             "norm": (
                 ("shots", "vector", "layer"),
-                np.stack([as_array(v.norm(dim=-1)) for v in vectors.values()]),
+                np.stack([as_array(v[:, 0].norm(dim=-1)) for v in vectors.values()]),
             ),
             "random_distance": (("vector", "layer"), to_random),
             "baseline_right": ("vector", model.predict(zero, answers, bar.update).right),
@@ -173,18 +171,33 @@ def _injected_right(
     return inject(model, zero, vectors, answers, bar.update).right
 
 
-def _cosine_distance(first: Vectors, second: Vectors) -> Float[np.ndarray, "vector layer"]:
+def _cosine_distance(
+    first: Float[Tensor, "*cell d_model"], second: Float[Tensor, "*cell d_model"]
+) -> Float[np.ndarray, "*cell"]:
     """Of every vector to its partner, in double precision."""
     return as_array(1 - torch.cosine_similarity(first.double(), second.double(), dim=-1))
 
 
-def _distances(measured: Sequence[dict[int, Vectors]], counts: Sequence[int]) -> dict:
-    """Cosine distances of any two different vectors: a vector's to itself does not exist here."""
-    found = []
+def _distances(measured: Sequence[_Measured], counts: Sequence[int]) -> dict:
+    """Cosine distances of any two different vectors: a vector's to itself does not exist here.
+
+    Centred: after the mean over all tasks' vectors of that layer and number of shots is
+    subtracted, from vectors and controls alike.
+    """
+    between, to_shuffled = [], []
     for n in counts:
-        points = as_array(torch.cat([vectors[n] for vectors in measured]).double())
-        found.append([pdist(points[:, layer], "cosine") for layer in range(points.shape[1])])
-    return {"distance": (("shots", "layer", "pair"), np.array(found, dtype=np.float32))}
+        raw = torch.stack([m.vectors[n] for m in measured]).double()  # task vector kind layer d
+        both = (raw, raw - raw[:, :, :1].mean(dim=(0, 1), keepdim=True))
+        points = [as_array(form[:, :, 0].flatten(0, 1)) for form in both]
+        between.append(
+            [[pdist(p[:, layer], "cosine") for layer in range(p.shape[1])] for p in points]
+        )
+        to_shuffled.append([_cosine_distance(form[:, :, 0], form[:, :, 1]) for form in both])
+    dims = ("shots", "form", "task", "vector", "layer")
+    return {
+        "distance": (("shots", "form", "layer", "pair"), np.array(between, dtype=np.float32)),
+        "shuffled_distance": (dims, np.array(to_shuffled)),
+    }
 
 
 def _provenance(
@@ -197,6 +210,7 @@ def _provenance(
         **s,
         "n_shots": list(settings.n_shots),
         "metric": "cosine distance, pairs of different vectors only",
+        "centred": "after the mean of all vectors (by shots and layer) is subtracted",
         "score": "first token of an accepted answer",
         "sink_token": model.to_string(encoder.sink),
         "leading_space": encoder.template.leading_space,
