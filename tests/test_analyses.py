@@ -9,11 +9,13 @@ import jupytext
 import pytest
 from pages import ROOT, plotly
 
+from icl_mech.conflict import ConflictingTasks
 from icl_mech.heads import FunctionVectors, HeadAblation, HeadAttribution
 from icl_mech.lens import VectorLens
 from icl_mech.patch import LayerScan, PositionScan
 from icl_mech.reference import hendel2023
 from icl_mech.results import load_result
+from icl_mech.variability import VectorVariability
 
 ANALYSES = sorted((ROOT / "analyses").glob("*.py"))
 TASKS = ["next_letter", "country_capital"]
@@ -147,3 +149,47 @@ def test_hendel_vocabulary(tmp_path: Path) -> None:
         assert f"after block {layer}" in layout["title"]["text"]
         shown = [cell.strip("'").strip() for cell in traces[0]["text"][0]]
         assert shown[0] == lens.top("country_capital", layer)[0].strip()
+
+
+def test_hendel_conflicting(tmp_path: Path) -> None:
+    out = tmp_path / "conflicting.html"
+    command = [sys.executable, "analyses/hendel_conflicting.py", "--n-prompts", "4"]
+    done = subprocess.run(
+        [*command, "--n-dev", "2", "--pairs", "list_last:list_first", "--out", str(out)],
+        cwd=ROOT,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "0.20 / 0.78" in done.stdout  # published
+    assert "pairs with few-shot accuracy of at least 0.5" in done.stdout
+    result = load_result(out.with_suffix(".nc"))
+    assert isinstance(result, ConflictingTasks)
+    assert result.pairs == ["list_last:list_first"]
+    traces, layout = plotly(out)
+    assert "4 prompts per pair" in layout["title"]["subtitle"]["text"]
+    published = [t for t in traces if t["name"].startswith("LLaMA-13B")]
+    assert [t["y"] for t in published] == [[0.95, 0.2], [0.05, 0.78]]
+
+
+def test_hendel_variability(tmp_path: Path) -> None:
+    out = tmp_path / "variability.html"
+    command = [sys.executable, "analyses/hendel_variability.py", "--tasks", "to_upper", "antonyms"]
+    done = subprocess.run(
+        [*command, "--n-vectors", "3", "--n-shots", "1", "3", "--out", str(out)],
+        cwd=ROOT,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "centred_within" in done.stdout
+    result = load_result(out.with_suffix(".nc"))
+    assert isinstance(result, VectorVariability)
+    assert result.shots == [1, 3]
+    for path, form in ((out, "centred"), (tmp_path / "variability-raw.html", "raw")):
+        traces, _ = plotly(path)
+        (within,) = [t for t in traces if t["name"] == "within a task" and t["type"] == "histogram"]
+        at = {"layers": [result.best_layer()], "form": form}
+        assert sum(within["x"]) / 6 == pytest.approx(result.distances(**at).value[0])

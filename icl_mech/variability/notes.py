@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
 #: Mean distance between tasks below which vectors are told apart by little of their length.
 SMALL = 0.2
+#: Share of demonstrations that two sets have in common from which it is worth a line.
+NOTED = 0.05
 
 
 def notes(result: VectorVariability) -> list[str]:
@@ -16,7 +18,7 @@ def notes(result: VectorVariability) -> list[str]:
     p, found = result.provenance, []
     n = result.data.sizes["vector"]
     for task, about in p["tasks"].items():
-        if about["n_disjoint_sets"] < n:
+        if about["overlap"] >= NOTED:
             found.append(
                 f"{task}: its pairs make {about['n_disjoint_sets']} disjoint demonstration sets, "
                 f"for {n} vectors (two share {about['overlap']:.0%} of their demonstrations on "
