@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from itertools import permutations
+from pathlib import Path
 
 from icl_mech.errors import InputError
 from icl_mech.reference import hendel2023
-from icl_mech.tasks import Family, Task, expand, load_task
+from icl_mech.tasks import Family, Task, Tasks, load_task, load_tasks
 
 Pairs = Sequence[tuple[Task | str, Task | str]]
 
@@ -20,7 +21,7 @@ def paper_pairs() -> list[tuple[str, str]]:
 
 
 def as_pairs(
-    given: Pairs | Family | str | Sequence[Task | str] | None,
+    given: Pairs | Tasks | None,
 ) -> tuple[list[tuple[Task, Task]], bool]:
     """Pairs as given, all ordered pairs of several tasks, or (`None`) those of the paper.
 
@@ -32,9 +33,11 @@ def as_pairs(
     """
     if given is None:
         given = paper_pairs()
-    if not isinstance(given, str | Family) and any(isinstance(item, tuple) for item in given):
+    if not isinstance(given, str | Path | Task | Family) and any(
+        isinstance(item, tuple) for item in given
+    ):
         return _explicit(given), False
-    tasks = expand(given)  # type: ignore[arg-type]  # no tuples among them
+    tasks = load_tasks(given)  # type: ignore[arg-type]  # no tuples among them
     if len(tasks) < 2:
         raise InputError(f"one task ({tasks[0].name!r}); expected two or more, or pairs of tasks")
     return list(permutations(tasks, 2)), True

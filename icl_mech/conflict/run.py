@@ -1,6 +1,5 @@
 """Few-shot prompts of one task with the vector of another (Hendel et al. 2023, section 5.1)."""
 
-import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,14 +15,15 @@ from icl_mech.conflict.plan import plan
 from icl_mech.conflict.result import CONDITIONS, ConflictingTasks
 from icl_mech.conflict.settings import Settings, Undefined, defined, pair_name
 from icl_mech.model import Edit, HookedModel
+from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE, Encoder, generator
-from icl_mech.tasks import Family, Task
+from icl_mech.tasks import Tasks
 from icl_mech.vectors import dummy_residuals, inject, random_like, theta
 
 
 def conflicting_tasks(
     model: HookedModel,
-    pairs_or_tasks: Pairs | Family | str | Sequence[Task | str] | None = None,
+    pairs_or_tasks: Pairs | Tasks | None = None,
     n_prompts: int = 50,
     n_shots: int = 4,
     seed: int = 0,
@@ -71,14 +71,7 @@ def conflicting_tasks(
     pairs, undefined = defined(asked, matrix, settings)
     plans = plan(model, pairs, undefined, matrix, settings)
     per_pair = n_dev * (n_dummies + model.n_layers) + n_prompts * (2 * n_dummies + 5)
-    with tqdm(
-        total=per_pair * len(plans),
-        disable=not progress,
-        unit=" runs",
-        file=sys.stderr,
-        smoothing=0.05,
-        leave=False,
-    ) as bar:
+    with progress_bar(per_pair * len(plans), "runs", progress) as bar:
         parts = [_measure(model, drawn, encoder, seed, bar) for drawn, encoder in plans]
     names = [pair_name(drawn.prompt_task, drawn.injected_task) for drawn, _ in plans]
     data = xr.concat(parts, dim=xr.DataArray(names, dims="pair", name="pair"))

@@ -1,6 +1,5 @@
 """Does the task need these heads? Mean-ablate the top ones, and as many random ones."""
 
-import sys
 from collections.abc import Sequence
 
 import torch
@@ -19,9 +18,10 @@ from icl_mech.heads.attribution import (
 from icl_mech.heads.drawing import Drawn, draw
 from icl_mech.heads.result import Head, largest
 from icl_mech.model import Edit, HookedModel, as_array
+from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE, Prompt, generator
 from icl_mech.results import over_tasks
-from icl_mech.tasks import Task, list_tasks, load_task, load_tasks
+from icl_mech.tasks import Tasks, list_tasks, load_task, load_tasks
 from icl_mech.vectors import check_heads
 
 COUNTS = (1, 2, 5, 10, 20)
@@ -33,7 +33,7 @@ PER_TASK = 4
 
 def head_ablation(
     model: HookedModel,
-    task: Task | str | Sequence[Task | str],
+    task: Tasks,
     heads: Sequence[Head] | None = None,
     n_prompts: int = 50,
     n_shots: int = 10,
@@ -62,7 +62,7 @@ def head_ablation(
 
     Args:
         model: from `load_model`.
-        task: a task, its name, a path to pairs, or several of these.
+        task: a task, its name, a path to pairs, a family, or several of these.
         heads: (layer, head)s, most important first; by default ranked by AIE on dev prompts of
             each task. Heads that were ranked on this task with this seed elsewhere have seen its
             test queries.
@@ -99,13 +99,7 @@ def head_ablation(
     ]
     branches = 1 + len(counts) * (1 + n_draws)
     ranking = n_dev * n_heads if heads is None else 0
-    with tqdm(
-        total=(n_prompts * branches + ranking) * len(tasks),
-        disable=not progress,
-        unit=" runs",
-        file=sys.stderr,
-        leave=False,
-    ) as bar:
+    with progress_bar((n_prompts * branches + ranking) * len(tasks), "runs", progress) as bar:
         answers_in_context(model, drawn)
         parts = []
         for d in drawn:

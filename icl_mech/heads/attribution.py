@@ -1,6 +1,5 @@
 """Which attention heads carry the task? Three methods, on the same prompts."""
 
-import sys
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,14 +14,15 @@ from icl_mech.heads.drawing import Drawn, Prompts, draw
 from icl_mech.heads.looking import ROLES, attention_by_role, induction_scores
 from icl_mech.heads.result import METHODS, HeadAttribution
 from icl_mech.model import Edit, HookedModel, Readout, as_array
+from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE, Prompt
 from icl_mech.results import over_tasks
-from icl_mech.tasks import Task, load_tasks
+from icl_mech.tasks import Tasks, load_tasks
 
 
 def head_attribution(
     model: HookedModel,
-    task: Task | str | Sequence[Task | str],
+    task: Tasks,
     n_prompts: int = 25,
     n_shots: int = 10,
     seed: int = 0,
@@ -50,7 +50,7 @@ def head_attribution(
 
     Args:
         model: from `load_model`.
-        task: a task, its name, a path to pairs, or several of these.
+        task: a task, its name, a path to pairs, a family, or several of these.
         n_prompts: prompts with shuffled labels, per task.
         n_shots: demonstrations per prompt.
         seed: of every random draw.
@@ -78,13 +78,7 @@ def head_attribution(
         draw(model, t, n_prompts, n_clean, n_shots, seed, template, leading_space) for t in tasks
     ]
     heads = model.n_layers * model.n_heads
-    with tqdm(
-        total=n_prompts * heads * len(tasks),
-        disable=not progress,
-        unit=" heads",
-        file=sys.stderr,
-        leave=False,
-    ) as bar:
+    with progress_bar(n_prompts * heads * len(tasks), "heads", progress) as bar:
         right = answers_in_context(model, drawn)
         parts = []
         for d, clean in zip(drawn, right, strict=True):

@@ -1,6 +1,5 @@
 """What a few heads' mean output does on its own: function vectors beside theta and controls."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,9 +16,10 @@ from icl_mech.heads.drawing import Drawn, Prompts, draw
 from icl_mech.heads.result import Head, largest
 from icl_mech.heads.vector_result import PROMPTS, VECTORS, FunctionVectors
 from icl_mech.model import Edit, HookedModel, Readout, as_array
+from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE, generator
 from icl_mech.results import over_tasks
-from icl_mech.tasks import Task, load_tasks
+from icl_mech.tasks import Tasks, load_tasks
 from icl_mech.vectors import check_heads, dummy_residuals, function_vector, random_like, theta
 
 N_DUMMIES = 2
@@ -27,7 +27,7 @@ N_DUMMIES = 2
 
 def function_vectors(
     model: HookedModel,
-    task: Task | str | Sequence[Task | str],
+    task: Tasks,
     heads: Sequence[Head] | None = None,
     n_prompts: int = 50,
     n_shots: int = 10,
@@ -62,7 +62,7 @@ def function_vectors(
 
     Args:
         model: from `load_model`.
-        task: a task, its name, a path to pairs, or several of these.
+        task: a task, its name, a path to pairs, a family, or several of these.
         heads: (layer, head)s; by default those with the largest AIE on each task's dev prompts,
             and all of these if given. Heads from other tasks (`HeadAttribution.universal`) test
             whether the same heads serve a task that had no part in choosing them; heads that were
@@ -98,13 +98,7 @@ def function_vectors(
     ]
     injections = (n_prompts + n_dev) * len(PROMPTS) * len(VECTORS) * model.n_layers
     ranking = n_dev * every if heads is None else 0
-    with tqdm(
-        total=(injections + ranking) * len(tasks),
-        disable=not progress,
-        unit=" runs",
-        file=sys.stderr,
-        leave=False,
-    ) as bar:
+    with progress_bar((injections + ranking) * len(tasks), "runs", progress) as bar:
         few_shot = answers_in_context(model, drawn)
         parts = []
         for d, clean in zip(drawn, few_shot, strict=True):

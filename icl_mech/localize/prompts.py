@@ -9,10 +9,9 @@ from jaxtyping import Int
 
 from icl_mech.model import HookedModel
 from icl_mech.prompts import Encoder, Episode, Prompt, draw_matched, same_inputs
-from icl_mech.tasks import Family, Task, expand, load_other
+from icl_mech.tasks import Task, Tasks, load_other, load_tasks
 
 N_DUMMIES = 2
-Tasks = Family | Task | str | Sequence[Task | str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +105,7 @@ def draw(
     Raises:
         InputError: where a name is unknown or a task has too few pairs.
     """
-    tasks = expand(task)
+    tasks = load_tasks(task)
     others = [] if len(tasks) > 1 else [load_other(tasks[0])]
     every = [*tasks, *others]
     # Dummies are drawn as further demonstrations: never asked, and never shown.

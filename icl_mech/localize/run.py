@@ -1,8 +1,6 @@
 """Capture once, read four ways: the curves behind a task map."""
 
-import sys
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,8 +15,9 @@ from icl_mech.localize.curves import Rule
 from icl_mech.localize.prompts import Drawn, Pool, draw
 from icl_mech.localize.result import TaskMap
 from icl_mech.model import Edit, HookedModel, as_array
+from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE, generator, shuffle_labels
-from icl_mech.tasks import Family, Task
+from icl_mech.tasks import Tasks
 from icl_mech.vectors import theta
 
 #: Prompts between two steps of the progress bar.
@@ -27,7 +26,7 @@ STEP = 50
 
 def localize(
     model: HookedModel,
-    task: Family | Task | str | Sequence[Task | str],
+    task: Tasks,
     n_prompts: int = 25,
     n_shots: int = 5,
     seed: int = 0,
@@ -80,13 +79,7 @@ def localize(
     pool = draw(model, task, n_points, n_shots, seed, template, leading_space)
     seconds: dict[str, float] = {}
     per_task = n_points + n_prompts * (1 + model.n_layers * (1 + model.n_heads * heads))
-    with tqdm(
-        total=per_task * len(pool.tasks),
-        disable=not progress,
-        unit=" runs",
-        file=sys.stderr,
-        leave=False,
-    ) as bar:
+    with progress_bar(per_task * len(pool.tasks), "runs", progress) as bar:
         arrays = _measure(model, pool, n_prompts, k, bar, seconds)
         if heads:
             start = time.perf_counter()

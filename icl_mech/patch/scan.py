@@ -1,6 +1,5 @@
 """At which layer does a task vector work? (Hendel et al. 2023, sections 3 and 4.)"""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from tqdm.auto import tqdm
 from icl_mech.model import HookedModel
 from icl_mech.patch.result import REFERENCES, VECTORS, LayerScan
 from icl_mech.patch.scores import Scored, accepted, count_collisions, score
+from icl_mech.progress import progress_bar
 from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
     Encoder,
@@ -22,7 +22,7 @@ from icl_mech.prompts import (
     shuffle_labels,
 )
 from icl_mech.results import over_tasks
-from icl_mech.tasks import Task, load_other, load_tasks
+from icl_mech.tasks import Task, Tasks, load_other, load_tasks
 from icl_mech.vectors import dummy_residuals, inject, random_like, theta
 
 
@@ -41,7 +41,7 @@ class Settings:
 
 def layer_scan(
     model: HookedModel,
-    task: Task | str | Sequence[Task | str],
+    task: Tasks,
     n_prompts: int = 50,
     n_shots: int = 5,
     seed: int = 0,
@@ -65,7 +65,7 @@ def layer_scan(
 
     Args:
         model: from `load_model`.
-        task: a task, its name, a path to pairs, or several of these.
+        task: a task, its name, a path to pairs, a family, or several of these.
         n_prompts: test prompts per task; queries return with other demonstrations where the
             task has too few pairs (the result says how many differ).
         n_shots: demonstrations per prompt.
@@ -97,14 +97,7 @@ def layer_scan(
     plans = [_plan(model, t, load_other(t, other_task), settings) for t in tasks]
     injections = (settings.n_prompts * len(VECTORS) + settings.n_dev) * model.n_layers
     readings = settings.n_prompts * (2 + 3 * n_dummies) + settings.n_dev * (1 + n_dummies)
-    with tqdm(
-        total=(injections + readings) * len(plans),
-        disable=not progress,
-        unit=" runs",
-        file=sys.stderr,
-        smoothing=0.05,
-        leave=False,
-    ) as bar:
+    with progress_bar((injections + readings) * len(plans), "runs", progress) as bar:
         parts = [_scan(model, plan, bar) for plan in plans]
     data = over_tasks(parts, [t.name for t in tasks])
     return LayerScan(data, _provenance(model, plans, settings))

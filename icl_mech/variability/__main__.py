@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,17 +10,22 @@ from icl_mech.cli import (
     Flat,
     ModelOptions,
     OutputOptions,
+    TaskOptions,
     deliver,
     load,
     records,
     run,
     target,
 )
-from icl_mech.tasks import Task, expand, list_tasks
+from icl_mech.tasks import Task
 from icl_mech.variability.settings import Settings, as_counts, draw_all
 
 if TYPE_CHECKING:
     from icl_mech.variability import VectorVariability
+
+
+#: One task per category.
+DEFAULT = ("next_letter", "es_en", "present_gerund", "country_capital")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +36,6 @@ class Options:
     the accuracy of every vector; several --n-shots show how these move with the demonstrations.
     """
 
-    tasks: tuple[str, ...] = ("next_letter", "es_en", "present_gerund", "country_capital")
-    """A family (verbs, english_words, countries, letters), 'all' (the 18 tasks), or two or more
-    tasks."""
     n_vectors: int = 25
     """Vectors per task, each from another demonstration set."""
     n_shots: tuple[int, ...] = (5,)
@@ -48,10 +50,7 @@ class Options:
     """Of the plane and the histograms; by default the best on dev vectors."""
     also: tuple[str, ...] = ()
     """More models to compare with on the same tasks, by relative depth."""
-    seed: int = 0
-    """Of every random draw."""
-    template: str = "{x}->{y}"
-    """How a pair is written."""
+    tasks: Flat[TaskOptions] = field(default_factory=lambda: TaskOptions(task=DEFAULT))
     models: Flat[ModelOptions]
     output: Flat[OutputOptions]
 
@@ -63,16 +62,18 @@ def main(argv: list[str] | None = None) -> None:
 
 def _main(options: Options) -> None:
     o = options
-    names = [n for name in o.tasks for n in (list_tasks() if name == "all" else [name])]
-    tasks = expand(names[0] if len(names) == 1 else names)
+    tasks = o.tasks.load()
     # What would be refused, before a model is loaded.
     draw_all(
-        tasks, Settings(o.n_vectors, as_counts(o.n_shots), o.n_dev, 2, o.seed, o.template, None)
+        tasks,
+        Settings(
+            o.n_vectors, as_counts(o.n_shots), o.n_dev, 2, o.tasks.seed, o.tasks.template, None
+        ),
     )
     from icl_mech.variability.projection import check_projection
 
     check_projection(o.projection)
-    out = target(o.output, "variability", tasks, o.models.model)
+    out = target(o.output, "variability", o.tasks, o.models.model)
     first, *others = [_measure(o, tasks, name) for name in (o.models.model, *o.also)]
     figure = first.plot(o.layer, method=o.projection, form=o.form)
     deliver(first, out, o.output, figure, _compared(o, out, first, others) if others else None)
@@ -87,9 +88,9 @@ def _measure(o: Options, tasks: list[Task], name: str) -> VectorVariability:
         tasks,
         o.n_vectors,
         o.n_shots,
-        o.seed,
+        o.tasks.seed,
         n_dev=o.n_dev,
-        template=o.template,
+        template=o.tasks.template,
         progress=not o.output.no_progress,
     )
 

@@ -1,6 +1,5 @@
 """Vectors of one task from many demonstration sets (Hendel et al. 2023, section 5.1)."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from icl_mech.model import HookedModel, as_array
+from icl_mech.progress import progress_bar
 from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
     Encoder,
@@ -22,7 +22,7 @@ from icl_mech.prompts import (
     same_inputs,
     shuffle_labels,
 )
-from icl_mech.tasks import Family, Task
+from icl_mech.tasks import Tasks
 from icl_mech.variability.drawing import Sets
 from icl_mech.variability.result import FORMS, KINDS, VectorVariability
 from icl_mech.variability.settings import Settings, as_counts, draw_all
@@ -31,7 +31,7 @@ from icl_mech.vectors import dummy_residuals, inject, random_like, theta
 
 def vector_variability(
     model: HookedModel,
-    tasks: Family | str | Sequence[Task | str],
+    tasks: Tasks,
     n_vectors: int = 25,
     n_shots: int | Sequence[int] = 5,
     seed: int = 0,
@@ -79,14 +79,7 @@ def vector_variability(
     encoder = model.encoder(template, words, leading_space)
     per_vector = n_dummies + model.n_layers
     total = len(sets) * (n_vectors * (2 * len(counts) * per_vector + 1) + n_dev * per_vector)
-    with tqdm(
-        total=total,
-        disable=not progress,
-        unit=" runs",
-        file=sys.stderr,
-        smoothing=0.05,
-        leave=False,
-    ) as bar:
+    with progress_bar(total, "runs", progress) as bar:
         measured = [_measure(model, s, encoder, settings, bar) for s in sets]
     names = [s.task.name for s in sets]
     data = xr.concat([m.data for m in measured], xr.DataArray(names, dims="task", name="task"))

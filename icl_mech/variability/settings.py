@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from icl_mech.errors import InputError
 from icl_mech.prompts import Template
-from icl_mech.tasks import Family, Task, expand
+from icl_mech.tasks import Tasks, load_tasks
 from icl_mech.variability.drawing import Sets, draw_sets
 
 
@@ -38,14 +38,14 @@ def as_counts(n_shots: int | Sequence[int]) -> tuple[int, ...]:
     return (n_shots,) if isinstance(n_shots, int) else tuple(sorted(n_shots))
 
 
-def draw_all(tasks: Family | str | Sequence[Task | str], settings: Settings) -> list[Sets]:
+def draw_all(tasks: Tasks, settings: Settings) -> list[Sets]:
     """The demonstration sets of every task, with the largest number of shots.
 
     Raises:
         InputError: where a task is unknown or too small, or there is one task only.
     """
     s = settings
-    several = expand(tasks)
+    several = load_tasks(tasks)
     if len(several) < 2:
         raise InputError(
             f"one task ({several[0].name!r}); expected two or more: distances within a task say "
