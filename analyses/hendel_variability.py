@@ -134,3 +134,27 @@ if len(results) > 1:
     print(f"figure: {export(figure, path).resolve()}")
     if in_notebook:
         figure.show()
+
+# %% [markdown]
+# ## What the numbers show
+#
+# (Defaults: four tasks, 25 vectors each, seed 0; after block 9, the best on dev vectors.)
+#
+# - *Vectors of a task lie together.* At 10 shots the mean distance is .0015 within a task and
+#   .0190 between tasks; centred .09 and 1.30. Between four tasks, centred, unrelated directions
+#   would be at about 1.33: the tasks are about as far apart as they can be.
+# - *Raw distances are tiny on this model*: all vectors point nearly the same way. That says
+#   nothing about tasks, and makes raw means of different models hard to compare.
+# - *More shots, less spread.* From 1 to 10 shots the centred distance within a task falls from .35
+#   to .09 while that between tasks hardly moves (1.22 to 1.30); the silhouette rises from .53 to
+#   .82 (raw), and zero-shot accuracy with θ from .34 to .83.
+# - *Wrong labels move θ further than other demonstrations do*: .21 against .11 at 5 shots, centred.
+#   Yet θ from shuffled labels still gets .58 right (θ: .78): much of what works is not the mapping.
+#
+# ## What not to conclude
+#
+# - *Not that the mapping alone sets these vectors apart.* The four tasks show different words. A
+#   family, such as `--tasks verbs/past verbs/gerund`, shares them.
+# - *Not that `next_letter` varies least.* Of its 25 pairs, 7 are asked and the others make a single
+#   disjoint set of 10 shots, so its 25 sets share more than half of their demonstrations.
+# - *Not much from t-SNE's map*: which vectors are near one another, not how far clusters are.

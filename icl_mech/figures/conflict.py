@@ -35,7 +35,7 @@ _UNDEFINED = "#DDDDDD"
 def conflict_bars_figure(result: ConflictingTasks) -> go.Figure:
     """A panel per pair: whose task is answered without a vector, with B's, and with controls.
 
-    Open diamonds are the published shares (LLaMA-13B), where the paper has the pair.
+    Diamonds are the published shares (LLaMA-13B), where the paper has the pair.
     """
     pairs = result.pairs
     cols = min(_COLS, len(pairs))
@@ -160,6 +160,7 @@ def _published(result: ConflictingTasks, pair: str, follows: str, shown: bool) -
         x=[CONDITIONS["regular"], CONDITIONS["injected"]],
         y=values,
         mode="markers",
+        cliponaxis=False,
         marker={
             "symbol": "diamond",
             "size": 11,
