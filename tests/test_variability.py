@@ -15,6 +15,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_score
 
 from icl_mech import load_result
+from icl_mech.cli import ModelOptions, OutputOptions, records
 from icl_mech.errors import InputError
 from icl_mech.figures import variability_models_figure
 from icl_mech.model import Edit, HookedModel
@@ -23,6 +24,7 @@ from icl_mech.stats import pair_means
 from icl_mech.tasks import list_tasks, load_family, load_task
 from icl_mech.variability import (
     VectorVariability,
+    __main__,
     compare_variability,
     draw_sets,
     vector_variability,
@@ -432,12 +434,20 @@ def test_command(tmp_path: Path) -> None:
     out = tmp_path / "v.html"
     done = command(
         "--tasks", "letters", "--n-vectors", "3", "--n-shots", "2", "--n-dev", "2",
-        "--also", "gemma-3-270m", "--json", "--out", str(out),
+        "--json", "--out", str(out),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
     names = [t.name for t in load_family("letters").tasks]
     assert [row["task"] for row in printed["summary"]] == [*names, "all tasks"]
-    assert printed["also"][0]["summary"][0]["within"] == printed["summary"][0]["within"]
-    assert Path(printed["models"]).exists()
     assert isinstance(load_result(out.with_suffix(".nc")), VectorVariability)
+
+
+def test_what_more_models_add_to_the_command(measured: VectorVariability, tmp_path: Path) -> None:
+    options = __main__.Options(models=ModelOptions(), output=OutputOptions(json=True))
+    more = __main__._compared(options, tmp_path / "v.html", measured, [measured])
+    (also,) = more["also"]
+    assert also["summary"] == json.loads(json.dumps(records(measured)))
+    assert isinstance(load_result(also["data"]), VectorVariability)
+    assert Path(more["models"]).name == "v-models.html"
+    assert Path(more["models"]).exists()
