@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+from base64 import b64decode
 from pathlib import Path
 
 import jupytext
+import numpy as np
 import pytest
 from pages import ROOT, plotly
 
@@ -212,4 +214,6 @@ def test_hendel_variability(tmp_path: Path) -> None:
         within, _ = (t for t in traces if t["type"] == "histogram")
         assert within["name"] == "within a task"
         at = {"layers": [result.best_layer()], "form": form}
-        assert sum(within["x"]) / 6 == pytest.approx(result.distances(**at).value[0])
+        values = np.frombuffer(b64decode(within["x"]["bdata"]), within["x"]["dtype"])
+        assert len(values) == 6  # two tasks, three vectors each
+        assert values.mean() == pytest.approx(result.distances(**at).value[0])
