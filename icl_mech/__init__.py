@@ -7,6 +7,7 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from icl_mech.answers import AnswerScores, answer_scores
+    from icl_mech.conflict import ConflictingTasks, conflicting_tasks
     from icl_mech.decodability import (
         MeanPatching,
         TaskDecodability,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from icl_mech.results import Result, load_result
     from icl_mech.table import TaskTable, task_table
     from icl_mech.tasks import Task, list_tasks, load_task
+    from icl_mech.variability import VectorVariability, vector_variability
 
 __version__ = version("icl-mech")
 
@@ -38,6 +40,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "answers": ["AnswerScores", "answer_scores"],
+        "conflict": ["ConflictingTasks", "conflicting_tasks"],
         "decodability": [
             "MeanPatching",
             "TaskDecodability",
@@ -67,10 +70,12 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "results": ["Result", "load_result"],
         "table": ["TaskTable", "task_table"],
         "tasks": ["Task", "list_tasks", "load_task"],
+        "variability": ["VectorVariability", "vector_variability"],
     },
 )
 __all__ = [
     "AnswerScores",
+    "ConflictingTasks",
     "Edit",
     "FunctionVectors",
     "HeadAblation",
@@ -89,7 +94,9 @@ __all__ = [
     "TaskMap",
     "TaskTable",
     "VectorLens",
+    "VectorVariability",
     "answer_scores",
+    "conflicting_tasks",
     "function_vectors",
     "head_ablation",
     "head_attribution",
@@ -107,4 +114,5 @@ __all__ = [
     "task_table",
     "td_predicts_accuracy",
     "vector_lens",
+    "vector_variability",
 ]

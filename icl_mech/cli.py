@@ -19,6 +19,8 @@ from icl_mech.prompts import Template
 from icl_mech.tasks import Task, list_tasks, load_tasks
 
 if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
     from icl_mech.model import HookedModel
     from icl_mech.results import Result
 
@@ -55,7 +57,7 @@ class OutputOptions:
 class TaskOptions:
     """What is asked, and how."""
 
-    task: tuple[str, ...] = ("country_capital",)
+    task: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--tasks"])] = ("country_capital",)
     """Tasks by name, files of pairs (.json, .jsonl, .csv, .tsv), families of tasks that share
     their inputs (verbs, english_words, countries, letters, pos, bitwise), or 'all'."""
     seed: int = 0
@@ -125,25 +127,30 @@ def load(options: ModelOptions) -> HookedModel:
 
 
 def deliver(
-    result: Result, out: Path, output: OutputOptions, also: Mapping[str, Path] | None = None
+    result: Result,
+    out: Path,
+    output: OutputOptions,
+    figure: Figure | None = None,
+    also: Mapping[str, Path] | None = None,
 ) -> None:
     """Save the data, export the figure, and print the summary.
 
     Args:
-        result: what to show.
-        out: the figure; the data go beside it.
-        output: how.
+        result: what was measured.
+        out: of the figure; the data go beside it.
+        output: what is printed.
+        figure: by default the result's own.
         also: other files that were written, by what they are.
     """
     from icl_mech.figures import export
 
     data = result.save(out.with_suffix(".nc"))
-    figure = export(result.plot(), out)
-    files = {"figure": figure, "data": data, **(also or {})}
+    written = export(result.plot() if figure is None else figure, out)
+    files = {"figure": written, "data": data, **(also or {})}
     if output.json:
+        named = {name: str(path) for name, path in files.items()}
         table = result.summary().reset_index().astype(object)
         summary = table.where(table.notna(), None).to_dict(orient="records")
-        named = {name: str(path) for name, path in files.items()}
         print(json.dumps({"summary": summary, "provenance": result.provenance, **named}))
         return
     print(result)

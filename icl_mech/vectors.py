@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from icl_mech.errors import InputError
-from icl_mech.model import HookedModel
-from icl_mech.prompts import Encoder, Episode
+from icl_mech.model import Edit, HookedModel, Readout
+from icl_mech.prompts import Encoder, Episode, Prompt
 
 
 def dummy_residuals(
@@ -32,6 +32,27 @@ def theta(
     query that is not the one asked later. Nothing is averaged across demonstration sets.
     """
     return residuals.mean(dim=1)
+
+
+def inject(
+    model: HookedModel,
+    prompts: Sequence[Prompt],
+    vectors: Float[Tensor, "prompt vector layer d_model"],
+    answers: Sequence[Sequence[int]],
+    tick: Callable[[int], object] = lambda n: None,
+) -> Readout:
+    """Overwrite the residual at the last token after every block by each vector in turn.
+
+    Hendel et al. 2023, section 3.2. The readout is `[prompt, vector, layer]`.
+    """
+    _, n_vectors, n_layers, _ = vectors.shape
+    edits = [
+        Edit(layer=layer, value=vectors[:, v, layer], site="resid_post", position="final_arrow")
+        for v in range(n_vectors)
+        for layer in range(n_layers)
+    ]
+    readout = model.evaluate(prompts, edits, answers, tick)
+    return readout.reshape(len(prompts), n_vectors, n_layers)
 
 
 def function_vector(

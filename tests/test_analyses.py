@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from base64 import b64decode
 from pathlib import Path
 
 import jupytext
@@ -10,6 +11,7 @@ import pytest
 from pages import ROOT, plotly
 
 from icl_mech.answers import AnswerScores
+from icl_mech.conflict import ConflictingTasks
 from icl_mech.heads import FunctionVectors, HeadAblation, HeadAttribution
 from icl_mech.lens import VectorLens
 from icl_mech.localize import TaskMap
@@ -17,6 +19,7 @@ from icl_mech.patch import LayerScan, PositionScan
 from icl_mech.reference import hendel2023
 from icl_mech.results import load_result
 from icl_mech.table import TaskTable
+from icl_mech.variability import VectorVariability
 
 ANALYSES = sorted((ROOT / "analyses").glob("*.py"))
 TASKS = ["next_letter", "country_capital"]
@@ -197,3 +200,50 @@ def test_hendel_table(tmp_path: Path) -> None:
     assert kept == ["country_capital.nc", "manifest.json", "to_upper.nc"]
     for suffix in ("html", "csv", "tex", "md"):
         assert (tmp_path / f"table-table.{suffix}").stat().st_size > 500
+
+
+def test_hendel_conflicting(tmp_path: Path) -> None:
+    out = tmp_path / "conflicting.html"
+    command = [sys.executable, "analyses/hendel_conflicting.py", "--n-prompts", "4"]
+    done = subprocess.run(
+        [*command, "--n-dev", "2", "--pairs", "list_last:list_first", "--out", str(out)],
+        cwd=ROOT,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "0.20 / 0.78" in done.stdout  # published
+    assert "pairs with few-shot accuracy of at least 0.5" in done.stdout
+    result = load_result(out.with_suffix(".nc"))
+    assert isinstance(result, ConflictingTasks)
+    assert result.pairs == ["list_last:list_first"]
+    traces, layout = plotly(out)
+    assert "4 prompts per pair" in layout["title"]["subtitle"]["text"]
+    published = [t for t in traces if t["name"].startswith("LLaMA-13B")]
+    assert [t["y"] for t in published] == [[0.95, 0.2], [0.05, 0.78]]
+
+
+def test_hendel_variability(tmp_path: Path) -> None:
+    out = tmp_path / "variability.html"
+    command = [sys.executable, "analyses/hendel_variability.py", "--tasks", "to_upper", "antonyms"]
+    done = subprocess.run(
+        [*command, "--n-vectors", "3", "--n-shots", "1", "3", "--out", str(out)],
+        cwd=ROOT,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "centred_within" in done.stdout
+    result = load_result(out.with_suffix(".nc"))
+    assert isinstance(result, VectorVariability)
+    assert result.shots == [1, 3]
+    for path, form in ((out, "centred"), (tmp_path / "variability-raw.html", "raw")):
+        traces, _ = plotly(path)
+        within, _ = (t for t in traces if t["type"] == "histogram")
+        assert within["name"] == "within a task"
+        at = {"layers": [result.best_layer()], "form": form}
+        values = np.frombuffer(b64decode(within["x"]["bdata"]), within["x"]["dtype"])
+        assert len(values) == 6  # two tasks, three vectors each
+        assert values.mean() == pytest.approx(result.distances(**at).value[0])

@@ -2,6 +2,7 @@
 
 from icl_mech.figures.ablation import ablation_figure
 from icl_mech.figures.answers import answer_figure
+from icl_mech.figures.conflict import conflict_bars_figure, conflict_matrix_figure
 from icl_mech.figures.decodability import decodability_figure
 from icl_mech.figures.export import check_target, export
 from icl_mech.figures.function_vectors import function_vector_figure
@@ -15,6 +16,8 @@ from icl_mech.figures.style import COLOURS, FONT, GRID
 from icl_mech.figures.table_report import task_table_report
 from icl_mech.figures.task_map import task_curves_figure, task_map_figure
 from icl_mech.figures.task_table import task_table_figure
+from icl_mech.figures.variability import variability_figure
+from icl_mech.figures.variability_models import variability_models_figure
 from icl_mech.figures.vocabulary import vector_figure
 
 __all__ = [
@@ -24,6 +27,8 @@ __all__ = [
     "ablation_figure",
     "answer_figure",
     "check_target",
+    "conflict_bars_figure",
+    "conflict_matrix_figure",
     "decodability_figure",
     "export",
     "function_vector_figure",
@@ -38,5 +43,7 @@ __all__ = [
     "task_map_report",
     "task_table_figure",
     "task_table_report",
+    "variability_figure",
+    "variability_models_figure",
     "vector_figure",
 ]

@@ -1,16 +1,14 @@
 """At which layer does a task vector work? (Hendel et al. 2023, sections 3 and 4.)"""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float
-from torch import Tensor
 from tqdm.auto import tqdm
 
-from icl_mech.model import Edit, HookedModel, Readout
+from icl_mech.model import HookedModel
 from icl_mech.patch.result import REFERENCES, VECTORS, LayerScan
 from icl_mech.patch.scores import Scored, accepted, count_collisions, score
 from icl_mech.progress import progress_bar
@@ -25,9 +23,7 @@ from icl_mech.prompts import (
 )
 from icl_mech.results import over_tasks
 from icl_mech.tasks import Task, Tasks, load_other, load_tasks
-from icl_mech.vectors import dummy_residuals, random_like, theta
-
-Injected = Float[Tensor, "prompt vector layer d_model"]
+from icl_mech.vectors import dummy_residuals, inject, random_like, theta
 
 
 @dataclass(frozen=True)
@@ -166,14 +162,14 @@ def _scan(model: HookedModel, plan: _Plan, bar: tqdm) -> xr.Dataset:
             model, model.read(resid[: len(test), 0, -1], few_answers.first_tokens), few_answers
         ),
     }
-    injected = _inject(
+    injected = inject(
         model,
         zero[: len(test)],
         torch.stack([vectors[name] for name in VECTORS], dim=1),
         answers.first_tokens,
         bar.update,
     )
-    on_dev = _inject(
+    on_dev = inject(
         model, zero[len(test) :], own[len(test) :, None], dev_answers.first_tokens, bar.update
     )
     prior = [plan.split.prior in e.query.answers for e in test]
@@ -205,24 +201,6 @@ def _scan(model: HookedModel, plan: _Plan, bar: tqdm) -> xr.Dataset:
             "layer": np.arange(model.n_layers),
         },
     )
-
-
-def _inject(
-    model: HookedModel,
-    prompts: Sequence,
-    vectors: Injected,
-    answers: Sequence[Sequence[int]],
-    tick: Callable[[int], object],
-) -> Readout:
-    """Overwrite the residual at the last token after every block by each vector in turn."""
-    _, n_vectors, n_layers, _ = vectors.shape
-    edits = [
-        Edit(layer=layer, value=vectors[:, v, layer], site="resid_post", position="final_arrow")
-        for v in range(n_vectors)
-        for layer in range(n_layers)
-    ]
-    readout = model.evaluate(prompts, edits, answers, tick)
-    return readout.reshape(len(prompts), n_vectors, n_layers)
 
 
 _UNITS = {"logprob": "nats"}

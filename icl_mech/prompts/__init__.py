@@ -2,7 +2,14 @@
 
 from icl_mech.prompts.encode import Encoder, Prompt, sink_token, wants_leading_space
 from icl_mech.prompts.matched import Matched, draw_matched, same_inputs
-from icl_mech.prompts.sampling import Episode, Split, draw_split, shuffle_labels
+from icl_mech.prompts.sampling import (
+    Episode,
+    Split,
+    check_counts,
+    draw_episodes,
+    draw_split,
+    shuffle_labels,
+)
 from icl_mech.prompts.template import DEFAULT_TEMPLATE, Span, Template
 from icl_mech.tasks.seeds import generator
 
@@ -15,6 +22,8 @@ __all__ = [
     "Span",
     "Split",
     "Template",
+    "check_counts",
+    "draw_episodes",
     "draw_matched",
     "draw_split",
     "generator",

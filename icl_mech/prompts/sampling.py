@@ -1,7 +1,7 @@
 """Which pairs are shown, asked, and held out: episodes drawn from a task, dev apart from test."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,11 +58,7 @@ def draw_split(
         InputError: where a count is not positive or the pairs do not suffice.
     """
     counts = {"n_prompts": n_test, "n_dev": n_dev, "n_shots": n_shots, "n_dummies": n_dummies}
-    for name, count in counts.items():
-        if count < 1:
-            raise InputError(f"{name} is {count}; expected at least 1")
-    if seed < 0:
-        raise InputError(f"seed is {seed}; expected 0 or more")
+    check_counts(counts, seed)
     needed = n_shots + n_dummies
     if len(task) < needed + 2:
         raise InputError(
@@ -76,15 +72,28 @@ def draw_split(
     dev, test = order[:n_dev_queries], order[n_dev_queries:asked]
     shown = order[asked:]
     return Split(
-        dev=_episodes(dev, shown, n_dev, n_shots, n_dummies, rng),
-        test=_episodes(test, shown, n_test, n_shots, n_dummies, rng),
+        dev=draw_episodes(dev, shown, n_dev, n_shots, n_dummies, rng),
+        test=draw_episodes(test, shown, n_test, n_shots, n_dummies, rng),
         prior=Counter(pair.y for pair in shown).most_common(1)[0][0],
         n_dev_queries=len(dev),
         n_test_queries=min(len(test), n_test),
     )
 
 
-def _episodes(
+def check_counts(counts: Mapping[str, int], seed: int) -> None:
+    """Refuse counts below 1 and negative seeds.
+
+    Raises:
+        InputError: naming the first.
+    """
+    for name, count in counts.items():
+        if count < 1:
+            raise InputError(f"{name} is {count}; expected at least 1")
+    if seed < 0:
+        raise InputError(f"seed is {seed}; expected 0 or more")
+
+
+def draw_episodes(
     queries: Sequence[Pair],
     shown: Sequence[Pair],
     n: int,
@@ -92,6 +101,7 @@ def _episodes(
     n_dummies: int,
     rng: np.random.Generator,
 ) -> tuple[Episode, ...]:
+    """Ask each query in turn, `n` times in all, after demonstrations drawn from `shown`."""
     episodes = []
     for i in range(n):
         query = queries[i % len(queries)]

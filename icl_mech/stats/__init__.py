@@ -14,6 +14,7 @@ from icl_mech.stats.bootstrap import (
 from icl_mech.stats.clusters import cluster_means, cluster_weights
 from icl_mech.stats.estimate import CONFIDENCE, ENDS, Estimate, Estimates
 from icl_mech.stats.exact import median, proportion, proportions
+from icl_mech.stats.pairs import pair_means
 from icl_mech.stats.regression import r_squared, r_squared_estimate
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "mean",
     "means",
     "median",
+    "pair_means",
     "paired_difference",
     "proportion",
     "proportions",

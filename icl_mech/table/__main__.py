@@ -69,7 +69,7 @@ def _main(options: Options) -> None:
         f"table_{kind}": write_table(table, out.with_name(f"{out.stem}-table.{kind}"))
         for kind in dict.fromkeys(o.formats)
     }
-    deliver(table, out, o.output, {**written, "runs": folder})
+    deliver(table, out, o.output, also={**written, "runs": folder})
 
 
 if __name__ == "__main__":

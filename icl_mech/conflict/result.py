@@ -1,0 +1,199 @@
+"""Whose task was answered: the prompt's, or the injected one."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import xarray as xr
+
+from icl_mech.conflict.notes import notes
+from icl_mech.errors import InputError, choose
+from icl_mech.reference import Conflict, hendel2023
+from icl_mech.results import Result
+from icl_mech.stats import Estimate, cluster_means
+
+#: What happens to the prompt: nothing; theta of the injected task (B); theta of the prompt's own
+#: task (A); a random vector of the norm of B's; and theta of B in the zero-shot prompt.
+CONDITIONS = ("regular", "injected", "own", "random", "zero_shot")
+#: What an answer can follow.
+FOLLOWS = ("prompt", "injected", "neither")
+_COLUMNS = ("top", "follows_prompt", "follows_injected", "prompt_logprob", "injected_logprob")
+
+
+class ConflictingTasks(Result):
+    """Answers to prompts of one task with the vector of another, per pair and prompt.
+
+    `data` holds, over (`pair`, `condition`, `prompt`): `follows_prompt` and `follows_injected`
+    (the top token begins an answer of that task), `prompt_logprob` and `injected_logprob` (nats,
+    of the most probable first token of an answer of that task) and `top` (token id);
+    `chosen_layer`, `prompt_task` and `injected_task` over `pair`; `dev_right` over (`pair`,
+    `dev_prompt`, `layer`). A pair is named `"<prompt's task>:<injected task>"`; `condition` is
+    one of `CONDITIONS`.
+    """
+
+    @property
+    def pairs(self) -> list[str]:
+        """Names of the pairs that were measured."""
+        return [str(name) for name in self.data["pair"].values]
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of all tasks, in order."""
+        return [str(name) for name in self.provenance["tasks"]]
+
+    @property
+    def undefined(self) -> dict[str, str]:
+        """Pairs of a matrix that have no conflict, and why."""
+        return {pair: why["reason"] for pair, why in self.provenance["undefined"].items()}
+
+    def tasks_of(self, pair: str) -> tuple[str, str]:
+        """The prompt's task and the injected task of a pair."""
+        row = self.data.sel(pair=self._pair(pair))
+        return str(row["prompt_task"].item()), str(row["injected_task"].item())
+
+    def layer(self, pair: str) -> int:
+        """Where the vector was injected: the best layer on the injected task's dev prompts."""
+        return int(self.data["chosen_layer"].sel(pair=self._pair(pair)))
+
+    def dev_accuracy(self, pair: str) -> Estimate:
+        """Zero-shot accuracy of the injected task's vectors at that layer, on dev prompts.
+
+        The best of all layers on the same prompts, so a little too high.
+        """
+        right = self.data["dev_right"].sel(pair=self._pair(pair), layer=self.layer(pair)).values
+        return self._estimate(right, self.data["dev_query"].sel(pair=pair).values, shares=True)
+
+    def share(self, pair: str, follows: str = "injected", condition: str = "injected") -> Estimate:
+        """Share of answers that follow a task (or neither), with a 95 % interval over queries.
+
+        Args:
+            pair: one of `pairs`.
+            follows: `"prompt"`, `"injected"` or `"neither"`.
+            condition: one of `CONDITIONS`.
+        """
+        choose(follows, FOLLOWS, "follows")
+        found = self._follows(pair, condition)
+        values = ~(found["prompt"] | found["injected"]) if follows == "neither" else found[follows]
+        return self._estimate(values, self._queries(pair), shares=True)
+
+    def difference(self, pair: str, condition: str = "injected") -> Estimate:
+        """Share that follows the injected task minus share that follows the prompt's (-1 to 1)."""
+        found = self._follows(pair, condition)
+        values = found["injected"].astype(float) - found["prompt"]
+        return self._estimate(values, self._queries(pair), shares=False)
+
+    def flipped(self, least: float = 0.5) -> dict[str, bool]:
+        """Whether more answers follow the injected task than the prompt's, by pair.
+
+        Args:
+            least: pairs of which fewer few-shot prompts are answered right are left out: there
+                is nothing to override.
+        """
+        able = (p for p in self.pairs if self.share(p, "prompt", "regular").value >= least)
+        return {pair: self.difference(pair).value > 0 for pair in able}
+
+    def published(self, pair: str) -> Conflict | None:
+        """What the paper reports of this pair, on LLaMA-13B."""
+        names = self.tasks_of(pair)
+        found = (c for c in hendel2023().conflicts if (c.task, c.other_task) == names)
+        return next(found, None)
+
+    def matrix(self, condition: str = "injected") -> pd.DataFrame:
+        """`difference` by the prompt's task (rows) and the injected task; NaN where undefined."""
+        table = pd.DataFrame(np.nan, index=self.tasks, columns=self.tasks)
+        for pair in self.pairs:
+            table.loc[self.tasks_of(pair)] = self.difference(pair, condition).value
+        return table.rename_axis(index="prompt_task", columns="injected_task")
+
+    def summary(self) -> pd.DataFrame:
+        """One row per pair: shares with 95 % intervals, layer, controls, and what is published."""
+        rows = [self._row(pair) for pair in self.pairs]
+        for why in self.provenance["undefined"].values():
+            rows.append({**why, "undefined": why["reason"]})
+        table = pd.DataFrame(rows).drop(columns="reason", errors="ignore")
+        return table.set_index(["prompt_task", "injected_task"])
+
+    def _row(self, pair: str) -> dict[str, Any]:
+        a, b = self.tasks_of(pair)
+        row: dict[str, Any] = {"prompt_task": a, "injected_task": b, "layer": self.layer(pair)}
+        estimates = {
+            f"{condition}_follows_{follows}": self.share(pair, follows, condition)
+            for condition in CONDITIONS
+            for follows in FOLLOWS
+        }
+        estimates["injected_minus_prompt"] = self.difference(pair)
+        estimates["dev_accuracy"] = self.dev_accuracy(pair)
+        for name, e in estimates.items():
+            row |= e.columns(name)
+        for which in ("regular", "injected"):
+            known = self.published(pair)
+            values = (np.nan, np.nan) if known is None else getattr(known, which)
+            for follows, value in zip(FOLLOWS, values, strict=False):
+                row[f"published_{which}_follows_{follows}"] = value
+        counts = self.provenance["pairs"][pair]
+        sizes = {"n_prompts": self.data.sizes["prompt"], "n_dev": self.data.sizes["dev_prompt"]}
+        return row | sizes | {"n_queries": counts["n_queries"], "undefined": ""}
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per (pair, condition, prompt)."""
+        about = ["prompt_task", "injected_task", "chosen_layer", "query"]
+        answers = ["prompt_answer", "injected_answer"]
+        columns = [*about, *answers, *_COLUMNS]
+        frame = self.data[columns].to_dataframe().reset_index()
+        frame["follows"] = np.select(
+            [frame["follows_prompt"], frame["follows_injected"]], FOLLOWS[:2], FOLLOWS[2]
+        )
+        return frame[["pair", "condition", "prompt", *about, *answers, "follows", *_COLUMNS]]
+
+    def table(self) -> pd.DataFrame:
+        """The summary as text, for people."""
+        rows = {}
+        for pair in self.pairs:
+            known = self.published(pair)
+            rows[" <- ".join(self.tasks_of(pair))] = {
+                "layer": str(self.layer(pair)),
+                "few-shot: own": f"{self.share(pair, 'prompt', 'regular').value:.2f}",
+                "θ: prompt's": str(self.share(pair, "prompt")),
+                "θ: injected": str(self.share(pair, "injected")),
+                "neither": f"{self.share(pair, 'neither').value:.2f}",
+                "injected - prompt's": str(self.difference(pair)),
+                "own θ": f"{self.share(pair, 'prompt', 'own').value:.2f}",
+                "random": f"{self.share(pair, 'prompt', 'random').value:.2f}",
+                "published": "" if known is None else "{:.2f} / {:.2f}".format(*known.injected),
+            }
+        return pd.DataFrame.from_dict(rows, orient="index")
+
+    def caveats(self) -> list[str]:
+        """What to keep in mind when reading the numbers, a line each."""
+        return notes(self)
+
+    def plot(self, kind: str | None = None) -> go.Figure:
+        """Shares as bars with intervals (`"bars"`), or a map of task by task (`"matrix"`).
+
+        By default whichever was asked for: pairs or a matrix.
+        """
+        from icl_mech.figures import conflict_bars_figure, conflict_matrix_figure
+
+        if kind is None:
+            kind = "matrix" if self.provenance["matrix"] else "bars"
+        choose(kind, ("bars", "matrix"), "kind of figure")
+        return conflict_matrix_figure(self) if kind == "matrix" else conflict_bars_figure(self)
+
+    def _pair(self, pair: str) -> str:
+        if pair in self.undefined:
+            raise InputError(f"the pair {pair} was not measured: {self.undefined[pair]}")
+        return choose(pair, self.pairs, "pair")
+
+    def _queries(self, pair: str) -> np.ndarray:
+        return self.data["query"].sel(pair=pair).values
+
+    def _follows(self, pair: str, condition: str) -> dict[str, np.ndarray]:
+        choose(condition, CONDITIONS, "condition")
+        row: xr.Dataset = self.data.sel(pair=self._pair(pair), condition=condition)
+        return {name: row[f"follows_{name}"].values for name in FOLLOWS[:2]}
+
+    def _estimate(self, values: np.ndarray, queries: np.ndarray, *, shares: bool) -> Estimate:
+        clusters = np.unique(queries, return_inverse=True)[1]
+        seed = self.provenance["seed"]
+        return cluster_means(values[None].astype(float), clusters, seed, shares=shares)[0]

@@ -1,0 +1,174 @@
+"""Few-shot prompts of one task with the vector of another (Hendel et al. 2023, section 5.1)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Bool, Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from icl_mech.conflict.drawing import Drawn
+from icl_mech.conflict.following import Tokens, follow
+from icl_mech.conflict.pairs import Pairs, as_pairs
+from icl_mech.conflict.plan import plan
+from icl_mech.conflict.result import CONDITIONS, ConflictingTasks
+from icl_mech.conflict.settings import Settings, Undefined, defined, pair_name
+from icl_mech.model import Edit, HookedModel
+from icl_mech.progress import progress_bar
+from icl_mech.prompts import DEFAULT_TEMPLATE, Encoder, generator
+from icl_mech.tasks import Tasks
+from icl_mech.vectors import dummy_residuals, inject, random_like, theta
+
+
+def conflicting_tasks(
+    model: HookedModel,
+    pairs_or_tasks: Pairs | Tasks | None = None,
+    n_prompts: int = 50,
+    n_shots: int = 4,
+    seed: int = 0,
+    *,
+    n_dev: int = 25,
+    n_dummies: int = 2,
+    template: str = DEFAULT_TEMPLATE,
+    leading_space: bool | None = None,
+    progress: bool = True,
+) -> ConflictingTasks:
+    """Inject the vector of one task into few-shot prompts of another: which one is answered?
+
+    Hendel et al. 2023 (arXiv 2310.15916), section 5.1: the prompt shows task A and asks a query
+    that A and B answer differently; the residual stream at its last token is overwritten, after
+    one block, by theta of B. An answer that begins like A's follows the prompt, one that begins
+    like B's the vector. The block is the one where theta of B, injected into zero-shot prompts of
+    B, gives the best accuracy on dev prompts (other queries, other vectors; the earliest of
+    equals). Beside it, on the same queries: no vector (*regular*), theta of A from other
+    demonstrations (*own*), a random vector of the norm of B's (*random*), and theta of B in the
+    zero-shot prompt (*zero_shot*). No query is ever shown.
+
+    Args:
+        model: from `load_model`.
+        pairs_or_tasks: pairs (A, B) of tasks or their names; or a family or several tasks, which
+            means all ordered pairs, of which those without a conflict are left out with the
+            reason (see `ConflictingTasks.undefined`); or nothing: the five pairs of the paper.
+        n_prompts: prompts per pair; queries return with other demonstrations where there are
+            fewer (intervals are over queries).
+        n_shots: demonstrations per prompt and per vector.
+        seed: of every random draw.
+        n_dev: dev prompts per pair.
+        n_dummies: dummy queries per vector.
+        template: how a pair is written; holds `{x}` and `{y}`.
+        leading_space: write words with a space before them; by default whichever way the
+            tokenizer needs fewer tokens.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: where a task or count cannot work, or a pair that was asked for by name (or
+            every pair) has no conflict: no shared input, the same answers, or too few pairs.
+        ModelError: where the model returns numbers that are not finite.
+    """
+    settings = Settings(n_prompts, n_dev, n_shots, n_dummies, seed, template, leading_space)
+    asked, matrix = as_pairs(pairs_or_tasks)
+    pairs, undefined = defined(asked, matrix, settings)
+    plans = plan(model, pairs, undefined, matrix, settings)
+    per_pair = n_dev * (n_dummies + model.n_layers) + n_prompts * (2 * n_dummies + 5)
+    with progress_bar(per_pair * len(plans), "runs", progress) as bar:
+        parts = [_measure(model, drawn, encoder, seed, bar) for drawn, encoder in plans]
+    names = [pair_name(drawn.prompt_task, drawn.injected_task) for drawn, _ in plans]
+    data = xr.concat(parts, dim=xr.DataArray(names, dims="pair", name="pair"))
+    tasks = list(dict.fromkeys(task.name for pair in asked for task in pair))
+    return ConflictingTasks(data, _provenance(model, plans, undefined, matrix, tasks, settings))
+
+
+def _measure(
+    model: HookedModel, drawn: Drawn, encoder: Encoder, seed: int, bar: tqdm
+) -> xr.Dataset:
+    """One pair: choose the layer, inject, and see whose answer comes."""
+    a, b = drawn.prompt_task.name, drawn.injected_task.name
+    bar.set_description(f"{a} with θ of {b}")
+    dev_right = _on_dev(model, drawn, encoder, bar)
+    layer = int(dev_right.mean(axis=0).argmax())
+    of_b = theta(dummy_residuals(model, encoder, drawn.injected, bar.update))[:, layer]
+    vectors = {
+        "injected": of_b,
+        "own": theta(dummy_residuals(model, encoder, drawn.own, bar.update))[:, layer],
+        "random": random_like(of_b, generator(seed, a, b, "random")),
+    }
+    few = [encoder.encode(e.demonstrations, e.query.x) for e in drawn.prompts]
+    zero = [encoder.encode((), e.query.x) for e in drawn.prompts]
+    tokens, alone = Tokens.of(encoder, few, drawn), Tokens.of(encoder, zero, drawn)
+    edits = [_write(layer, vector) for vector in vectors.values()]
+    edited = follow(model.evaluate(few, edits, tokens.both, bar.update), tokens)
+    unaided = model.evaluate(zero, [_write(layer, of_b)], alone.both, bar.update)
+    read = {
+        "regular": follow(model.predict(few, tokens.both, bar.update), tokens),
+        **{c: {key: v[:, i] for key, v in edited.items()} for i, c in enumerate(vectors)},
+        "zero_shot": follow(unaided.reshape(len(zero)), alone),
+    }
+    stacked = {name: np.stack([read[c][name] for c in CONDITIONS]) for name in read["regular"]}
+    units = {"units": "nats"}
+    return xr.Dataset(
+        {
+            **{
+                name: (("condition", "prompt"), values, units if "logprob" in name else {})
+                for name, values in stacked.items()
+            },
+            "dev_right": (("dev_prompt", "layer"), dev_right),
+            "chosen_layer": ((), layer),
+            "dev_query": ("dev_prompt", [e.query.x for e in drawn.dev]),
+            "query": ("prompt", [e.query.x for e in drawn.prompts]),
+            "prompt_answer": ("prompt", [e.query.y for e in drawn.prompts]),
+            "injected_answer": ("prompt", [e.query.y for e in drawn.injected]),
+            "prompt_task": ((), a),
+            "injected_task": ((), b),
+        },
+        coords={"condition": list(CONDITIONS), "layer": np.arange(model.n_layers)},
+    )
+
+
+def _on_dev(
+    model: HookedModel, drawn: Drawn, encoder: Encoder, bar: tqdm
+) -> Bool[np.ndarray, "dev_prompt layer"]:
+    """Whether zero-shot prompts of B with theta of B are answered right, at every layer."""
+    zero = [encoder.encode((), e.query.x) for e in drawn.dev]
+    queries = [e.query.answers for e in drawn.dev]
+    answers = [encoder.first_tokens(p, q) for p, q in zip(zero, queries, strict=True)]
+    vectors = theta(dummy_residuals(model, encoder, drawn.dev, bar.update))
+    return inject(model, zero, vectors[:, None], answers, bar.update).right[:, 0]
+
+
+def _write(layer: int, vectors: Float[Tensor, "prompt d_model"]) -> Edit:
+    return Edit(layer=layer, value=vectors, site="resid_post", position="final_arrow")
+
+
+def _provenance(
+    model: HookedModel,
+    plans: Sequence[tuple[Drawn, Encoder]],
+    undefined: Undefined,
+    matrix: bool,
+    tasks: Sequence[str],
+    s: Settings,
+) -> dict:
+    return {
+        "method": "conflicting_tasks (Hendel et al. 2023, arXiv 2310.15916, section 5.1)",
+        **model.provenance(),
+        **vars(s),
+        "score": "first token of an accepted answer",
+        "matrix": matrix,
+        "tasks": list(tasks),
+        "pairs": {
+            pair_name(drawn.prompt_task, drawn.injected_task): {
+                "n_queries": drawn.n_queries,
+                "n_dev_queries": drawn.n_dev_queries,
+                "n_shared_inputs": drawn.n_shared,
+                "n_same_answer": drawn.n_agreed,
+                "n_same_first_token": drawn.n_left_out,
+                "leading_space": encoder.template.leading_space,
+            }
+            for drawn, encoder in plans
+        },
+        "undefined": undefined,
+        "filters": (
+            "inputs that both tasks answer alike are neither asked nor shown (n_same_answer); "
+            "those whose answers begin with the same token are not asked (n_same_first_token)"
+        ),
+    }

@@ -1,0 +1,60 @@
+"""A line with its intervals, in a panel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import plotly.graph_objects as go
+
+if TYPE_CHECKING:
+    from icl_mech.stats import Estimate
+
+
+def curve(
+    figure: go.Figure,
+    x: Sequence[int] | Sequence[float],
+    found: Sequence[Estimate],
+    name: str,
+    colour: str,
+    place: tuple[int, int],
+    shown: bool = True,
+    dash: str = "solid",
+) -> None:
+    """A line with its band."""
+    row, col = place
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    figure.add_trace(
+        go.Scatter(
+            x=[*x, *x[::-1]],
+            y=[*(e.high for e in found), *(e.low for e in reversed(found))],
+            mode="lines",
+            fill="toself",
+            fillcolor=f"rgba({red},{green},{blue},0.15)",
+            line={"width": 0},
+            hoverinfo="skip",
+            legendgroup=name,
+            showlegend=False,
+        ),
+        row=row,
+        col=col,
+    )
+    figure.add_trace(
+        go.Scatter(
+            x=list(x),
+            y=[e.value for e in found],
+            mode="lines+markers",
+            line={"color": colour, "width": 2.5, "dash": dash},
+            marker={"size": 5},
+            name=name,
+            legendgroup=name,
+            showlegend=shown,
+            customdata=[[e.low, e.high] for e in found],
+            hovertemplate=(
+                f"{name}, %{{x:.3~f}}: %{{y:.3f}} "
+                "[%{customdata[0]:.3f}, %{customdata[1]:.3f}]<extra></extra>"
+            ),
+        ),
+        row=row,
+        col=col,
+    )

@@ -1,0 +1,114 @@
+"""`python -m icl_mech.variability`: how much does a task's vector vary?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from icl_mech.cli import (
+    Flat,
+    ModelOptions,
+    OutputOptions,
+    TaskOptions,
+    deliver,
+    load,
+    run,
+    target,
+)
+from icl_mech.tasks import Task
+from icl_mech.variability.settings import Settings, as_counts, draw_all
+
+if TYPE_CHECKING:
+    from icl_mech.variability import VectorVariability
+
+
+#: One task per category.
+DEFAULT = ("next_letter", "es_en", "present_gerund", "country_capital")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How far task vectors from different demonstrations are apart (Hendel et al. 2023).
+
+    Cosine distances within and between tasks at every layer, their separation (silhouette), and
+    the accuracy of every vector; several --n-shots show how these move with the demonstrations.
+    """
+
+    n_vectors: int = 25
+    """Vectors per task, each from another demonstration set."""
+    n_shots: tuple[int, ...] = (5,)
+    """Demonstrations per set; several numbers are measured on the same sets."""
+    n_dev: int = 15
+    """Further vectors per task on which the layer that is quoted is chosen."""
+    projection: Literal["pca", "tsne", "umap"] = "pca"
+    """How vectors are shown in the plane; umap needs umap-learn."""
+    form: Literal["raw", "centred"] = "raw"
+    """Which distances the figure shows: of vectors as they are, or minus the mean of all."""
+    layer: int | None = None
+    """Of the plane and the histograms; by default the best on dev vectors."""
+    also: tuple[str, ...] = ()
+    """More models to compare with on the same tasks, by relative depth."""
+    tasks: Flat[TaskOptions] = field(default_factory=lambda: TaskOptions(task=DEFAULT))
+    models: Flat[ModelOptions]
+    output: Flat[OutputOptions]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point."""
+    run("icl_mech.variability", Options, _main, argv)
+
+
+def _main(options: Options) -> None:
+    o = options
+    tasks = o.tasks.load()
+    # What would be refused, before a model is loaded.
+    draw_all(
+        tasks,
+        Settings(
+            o.n_vectors, as_counts(o.n_shots), o.n_dev, 2, o.tasks.seed, o.tasks.template, None
+        ),
+    )
+    from icl_mech.variability.projection import check_projection
+
+    check_projection(o.projection)
+    out = target(o.output, "variability", o.tasks, o.models.model)
+    first, *others = [_measure(o, tasks, name) for name in (o.models.model, *o.also)]
+    figure = first.plot(o.layer, method=o.projection, form=o.form)
+    also = _compared(o, out, first, others) if others else None
+    deliver(first, out, o.output, figure, also)
+
+
+def _measure(o: Options, tasks: list[Task], name: str) -> VectorVariability:
+    model = load(replace(o.models, model=name))
+    from icl_mech.variability import vector_variability
+
+    return vector_variability(
+        model,
+        tasks,
+        o.n_vectors,
+        o.n_shots,
+        o.tasks.seed,
+        n_dev=o.n_dev,
+        template=o.tasks.template,
+        progress=not o.output.no_progress,
+    )
+
+
+def _compared(
+    o: Options, out: Path, first: VectorVariability, others: list[VectorVariability]
+) -> dict[str, Path]:
+    """Write the other models' data, and the figure of all models."""
+    from icl_mech.figures import export, variability_models_figure
+
+    files: dict[str, Path] = {}
+    for i, result in enumerate(others, 1):
+        if not o.output.json:
+            print(f"{result}\n")
+        files[f"data_{i}"] = result.save(out.with_name(f"{out.stem}-{i}.nc"))
+    figure = variability_models_figure([first, *others], o.form)
+    return {**files, "models": export(figure, out.with_stem(f"{out.stem}-models"))}
+
+
+if __name__ == "__main__":
+    main()

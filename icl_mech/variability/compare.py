@@ -1,0 +1,65 @@
+"""Several models' vectors on one axis: relative depth."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from icl_mech.errors import InputError
+from icl_mech.variability.result import VectorVariability
+
+
+def compare_variability(results: Sequence[VectorVariability], form: str = "raw") -> pd.DataFrame:
+    """Distances, separation and accuracy of several models, over their common tasks' means.
+
+    One row per model and layer. `depth` is the share of the model's blocks that have run: 1 is
+    after the last block.
+
+    Args:
+        results: of the same tasks, numbers of vectors and numbers of shots.
+        form: of the distances, `"raw"` or `"centred"`.
+
+    Raises:
+        InputError: where there is none, or they differ in what they measured.
+    """
+    check_comparable(results)
+    rows = []
+    for result in results:
+        within, between = (result.distances(None, other, form=form) for other in (None, "other"))
+        separation, accuracy = result.separation(form=form), result.accuracy()
+        for i, layer in enumerate(result.layers):
+            row = {
+                "model": str(result.provenance["model"]),
+                "layer": layer,
+                "depth": (i + 1) / len(result.layers),
+            }
+            for name, e in (
+                ("within", within.at(i)),
+                ("between", between.at(i)),
+                ("silhouette", separation.at(i)),
+                ("accuracy", accuracy[i]),
+            ):
+                row |= e.columns(name)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def check_comparable(results: Sequence[VectorVariability]) -> None:
+    """Refuse results whose numbers do not stand side by side.
+
+    Raises:
+        InputError: naming what differs.
+    """
+    if not results:
+        raise InputError("no results; expected at least one")
+    for result in results[1:]:
+        for what, of in (
+            ("tasks", lambda r: r.tasks),
+            ("numbers of shots", lambda r: r.shots),
+            ("number of vectors", lambda r: r.data.sizes["vector"]),
+        ):
+            ours, first = of(result), of(results[0])
+            if ours != first:
+                raise InputError(
+                    f"{what} {ours} of {result.provenance['model']} differ from {first} of "
+                    f"{results[0].provenance['model']}; expected the same for every model"
+                )

@@ -1,0 +1,110 @@
+"""Many demonstration sets of one task, as disjoint as its pairs allow."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from icl_mech.errors import InputError
+from icl_mech.prompts import Episode, check_counts, generator
+from icl_mech.tasks import Pair, Task
+
+#: Share of the pairs that may be asked; the more are left, the less demonstration sets overlap.
+ASKED = 0.3
+#: How many rounds through the pairs may bring no new set.
+N_TRIES = 50
+
+
+@dataclass(frozen=True)
+class Sets:
+    """The demonstration sets of one task; each makes one vector, which is asked one query.
+
+    Attributes:
+        task: whose they are.
+        test: no two have the same demonstrations; queries are never shown.
+        dev: others, with other queries, on which a layer is chosen.
+        n_disjoint: how many sets (with their dummies) the pairs that are shown make without
+            using one twice; further sets use every pair again, in another order.
+        overlap: share of a set's demonstrations that another set has too, mean over pairs of sets.
+        n_queries, n_dev_queries: how many queries differ.
+    """
+
+    task: Task
+    test: tuple[Episode, ...]
+    dev: tuple[Episode, ...]
+    n_disjoint: int
+    overlap: float
+    n_queries: int
+    n_dev_queries: int
+
+
+def draw_sets(
+    task: Task, n_vectors: int, n_dev: int, n_shots: int, n_dummies: int, seed: int
+) -> Sets:
+    """Cut a task's pairs into queries and pairs to show, and these into demonstration sets.
+
+    Every round goes through all pairs that are shown and cuts them into disjoint sets; a new
+    round begins only when they are used up.
+
+    Raises:
+        InputError: where a count is too small, the seed is negative, or the pairs do not suffice.
+    """
+    counts = {"n_vectors": n_vectors, "n_dev": n_dev, "n_shots": n_shots, "n_dummies": n_dummies}
+    check_counts(counts, seed)
+    if n_vectors < 2:
+        raise InputError("n_vectors is 1; expected at least 2: distances are between vectors")
+    size = n_shots + n_dummies
+    if len(task) < size + 2:
+        raise InputError(
+            f"task {task.name!r} has {len(task)} pairs, too few: expected at least {size + 2} "
+            f"({n_shots} shots + {n_dummies} dummy queries + 1 dev query + 1 test query)"
+        )
+    rng = generator(seed, task.name, "variability")
+    order = [task.pairs[i] for i in rng.permutation(len(task))]
+    n_asked = min(n_vectors + n_dev, max(2, int(ASKED * len(task))), len(task) - size)
+    n_dev_queries = min(n_dev, max(1, round(n_asked * n_dev / (n_dev + n_vectors))), n_asked - 1)
+    dev, test, shown = order[:n_dev_queries], order[n_dev_queries:n_asked], order[n_asked:]
+    blocks = _blocks(task, shown, n_shots, size, rng)
+    found = tuple(_episode(next(blocks), test, i, n_shots) for i in range(n_vectors))
+    return Sets(
+        task,
+        found,
+        tuple(_episode(next(blocks), dev, i, n_shots) for i in range(n_dev)),
+        len(shown) // size,
+        _overlap(found),
+        min(len(test), n_vectors),
+        n_dev_queries,
+    )
+
+
+def _blocks(
+    task: Task, shown: Sequence[Pair], n_shots: int, size: int, rng: np.random.Generator
+) -> Iterator[list[Pair]]:
+    """Pairs for one set after the other, none with demonstrations that were there before."""
+    seen: set[frozenset[str]] = set()
+    fruitless = 0
+    while fruitless < N_TRIES:
+        order = [shown[i] for i in rng.permutation(len(shown))]
+        fruitless += 1
+        for start in range(0, len(order) - size + 1, size):
+            block = order[start : start + size]
+            key = frozenset(pair.x for pair in block[:n_shots])
+            if key not in seen:
+                seen.add(key)
+                fruitless = 0
+                yield block
+    raise InputError(
+        f"task {task.name!r}: its {len(shown)} pairs to show make too few different sets of "
+        f"{n_shots} (found {len(seen)}); expected one for every vector (fewer vectors, another "
+        "number of shots, or a larger task)"
+    )
+
+
+def _episode(block: Sequence[Pair], queries: Sequence[Pair], i: int, n_shots: int) -> Episode:
+    return Episode(tuple(block[:n_shots]), queries[i % len(queries)], tuple(block[n_shots:]))
+
+
+def _overlap(episodes: Sequence[Episode]) -> float:
+    sets = [{pair.x for pair in e.demonstrations} for e in episodes]
+    return float(np.mean([len(a & b) / len(a) for a, b in combinations(sets, 2)]))

@@ -1,0 +1,67 @@
+"""What to keep in mind when reading the variability of vectors, a line each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from icl_mech.variability.result import VectorVariability
+
+#: Mean distance between tasks below which vectors are told apart by little of their length.
+SMALL = 0.2
+#: Share of demonstrations that two sets have in common from which it is worth a line.
+NOTED = 0.05
+
+
+def notes(result: VectorVariability) -> list[str]:
+    """Caveats that this result's own numbers call for."""
+    p, found = result.provenance, []
+    n = result.data.sizes["vector"]
+    for task, about in p["tasks"].items():
+        if about["overlap"] >= NOTED:
+            found.append(
+                f"{task}: its pairs make {about['n_disjoint_sets']} disjoint demonstration sets, "
+                f"for {n} vectors (two share {about['overlap']:.0%} of their demonstrations on "
+                "average): distances within it are too small"
+            )
+        if about["n_queries"] < n:
+            found.append(
+                f"{task}: {about['n_queries']} different queries for {n} vectors; intervals of "
+                "accuracy are over queries"
+            )
+    if not p["shared_inputs"]:
+        found.append(
+            "the tasks show different inputs, so their words alone may set their vectors apart "
+            "(a family shares inputs)"
+        )
+    if 1 in result.shots:
+        found.append("with one shot there are no labels to shuffle: that control is θ itself")
+    return [*found, *_small(result), *_shuffled(result)]
+
+
+def _small(result: VectorVariability) -> list[str]:
+    layer = result.best_layer()
+    between = result.distances(None, "other", layers=[layer]).at(0).value
+    if between >= SMALL:
+        return []
+    return [
+        f"after block {layer} all vectors point nearly the same way (mean distance between tasks "
+        f"{between:.3f}): read the centred distances, from which what they share is subtracted"
+    ]
+
+
+def _shuffled(result: VectorVariability) -> list[str]:
+    """Whether what the labels say moves theta more than other demonstrations do."""
+    if max(result.shots) == 1:
+        return []
+    layer = result.best_layer()
+    i = result.layers.index(layer)
+    moved = result.controls("shuffled", form="centred").at(i)
+    within = result.distances(layers=[layer], form="centred").at(0)
+    if moved.high < within.low:
+        return [
+            f"shuffling the labels moves θ less than other demonstrations do (block {layer}, "
+            f"centred: {moved.value:.2f} against {within.value:.2f}): what is near or far is more "
+            "the words shown than the mapping"
+        ]
+    return []

@@ -1,0 +1,276 @@
+"""How far a task's vectors are from one another, and from those of other tasks."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from jaxtyping import Bool, Float, Int
+from scipy.spatial.distance import squareform
+from sklearn.metrics import silhouette_samples
+
+from icl_mech.errors import InputError, choose
+from icl_mech.results import Result
+from icl_mech.stats import Estimate, Estimates, cluster_means, means, pair_means
+from icl_mech.variability.notes import notes
+from icl_mech.variability.projection import project
+from icl_mech.variability.tables import by_shots, per_vector, summary, text
+
+#: Whose accuracy is measured: theta, and theta from the same demonstrations, labels shuffled.
+KINDS = ("theta", "shuffled")
+#: Vectors as they are (the paper's distances), or minus the mean of all of them.
+FORMS = ("raw", "centred")
+
+
+class VectorVariability(Result):
+    """Distances between task vectors at every layer, and how well each vector works.
+
+    `data` holds `distance` over (`shots`, `form`, `layer`, `pair`): cosine distances (0 to 2) of
+    any two different vectors, in scipy's condensed order of the vectors (all of the first task,
+    then all of the second, ...); `square` gives them as a table. Over (`task`, `vector`): if the
+    zero-shot prompt with the vector is answered right (`right`, by `shots`, `kind` and `layer`)
+    and without (`baseline_right`), the distance to theta from shuffled labels
+    (`shuffled_distance`) and to a random vector (`random_distance`), and `norm`; `dev_right` over
+    (`task`, `dev_vector`, `layer`). Where `shots` is None, the most shots count. `form` is raw
+    (vectors as they are) or centred (minus the mean of all tasks' vectors, which says how far
+    apart they are beside what all have in common; two unrelated vectors are then at about 1).
+    """
+
+    @property
+    def layers(self) -> list[int]:
+        """Blocks after which the vectors were read."""
+        return [int(layer) for layer in self.data["layer"].values]
+
+    @property
+    def shots(self) -> list[int]:
+        """Numbers of demonstrations."""
+        return [int(n) for n in self.data["shots"].values]
+
+    @property
+    def labels(self) -> Int[np.ndarray, "point"]:
+        """The task of every vector, as an index into `tasks`."""
+        return np.repeat(np.arange(len(self.tasks)), self.data.sizes["vector"])
+
+    def square(
+        self, layer: int, shots: int | None = None, form: str = "raw"
+    ) -> Float[np.ndarray, "point point"]:
+        """Distances between any two vectors; NaN, not 0, on the diagonal."""
+        at = {"shots": self._shots(shots), "layer": self._layer(layer), "form": _form(form)}
+        row = self.data["distance"].sel(at)
+        table = squareform(row.values.astype(float), checks=False)
+        np.fill_diagonal(table, np.nan)
+        return table
+
+    def pairs(self, task: str | None = None, other: str | None = None) -> Bool[np.ndarray, "n n"]:
+        """Which pairs of vectors are within a task, or between two; never a vector with itself.
+
+        Args:
+            task: one of the tasks, or None for all.
+            other: None for pairs within the task; a task, or `"other"` for all others, for pairs
+                between.
+        """
+        names = np.array(self.tasks)[self.labels]
+        for name in {task, other} - {None, "other"}:
+            choose(str(name), self.tasks, "task")
+        first = np.ones(len(names), bool) if task is None else names == task
+        second = np.ones(len(names), bool) if other in (None, "other") else names == other
+        same = names[:, None] == names
+        counted = first[:, None] & second & (same if other is None else ~same)
+        return np.triu(counted | counted.T, k=1)
+
+    def distances(
+        self,
+        task: str | None = None,
+        other: str | None = None,
+        shots: int | None = None,
+        layers: Sequence[int] | None = None,
+        form: str = "raw",
+    ) -> Estimates:
+        """Mean distance at every layer, with 95 % intervals over the vectors (not over pairs).
+
+        Args:
+            task: one of the tasks, or None for the mean over all.
+            other: None: within the task; a task or `"other"`: to that task or all others.
+            shots: demonstrations per vector.
+            layers: all by default.
+            form: `"raw"` or `"centred"`.
+        """
+        at = self.layers if layers is None else layers
+        squares = np.stack([self.square(layer, shots, form) for layer in at])
+        seed = self.provenance["seed"]
+        return pair_means(squares, self.pairs(task, other), self.labels, seed)
+
+    def silhouettes(
+        self, layer: int, shots: int | None = None, form: str = "raw"
+    ) -> Float[np.ndarray, "task vector"]:
+        """Silhouette coefficient of every vector (-1 to 1; 1: far from all other tasks).
+
+        Rousseeuw (1987), by scikit-learn: (b - a) / max(a, b) of the mean distance a to the
+        other vectors of its task and b to those of the nearest other task.
+        """
+        # Its own distance counts nowhere.
+        table = np.nan_to_num(self.square(layer, shots, form), nan=0.0)
+        found = silhouette_samples(np.clip(table, 0, None), self.labels, metric="precomputed")
+        return found.reshape(len(self.tasks), -1)
+
+    def separation(
+        self,
+        task: str | None = None,
+        shots: int | None = None,
+        layers: Sequence[int] | None = None,
+        form: str = "raw",
+    ) -> Estimates:
+        """Mean silhouette at every layer, of one task or of all, with 95 % intervals.
+
+        Over vectors, each with its coefficient against all others: what the others are is not
+        resampled.
+        """
+        at = self.layers if layers is None else layers
+        found = np.stack([self.silhouettes(layer, shots, form) for layer in at], axis=-1)
+        if task is not None:
+            choose(task, self.tasks, "task")
+            found = found[[self.tasks.index(task)]]
+        return means(found.reshape(-1, len(at)), self.provenance["seed"])
+
+    def accuracy(
+        self, task: str | None = None, kind: str = "theta", shots: int | None = None
+    ) -> list[Estimate]:
+        """Zero-shot accuracy with a vector injected, by layer, with intervals over queries."""
+        choose(kind, KINDS, "kind")
+        right = self.data["right"].sel(shots=self._shots(shots), kind=kind)
+        return self._shares(right.transpose("layer", "task", "vector").values, task)
+
+    def baseline(self, task: str | None = None) -> Estimate:
+        """Zero-shot accuracy without a vector."""
+        return self._shares(self.data["baseline_right"].values[None], task)[0]
+
+    def _shares(self, right: Bool[np.ndarray, "row task vector"], task: str | None) -> list:
+        queries = np.array(
+            [[f"{t}\n{q}" for q in self.data["query"].sel(task=t).values] for t in self.tasks]
+        )
+        if task is not None:
+            choose(task, self.tasks, "task")
+            at = [self.tasks.index(task)]
+            right, queries = right[:, at], queries[at]
+        clusters = np.unique(queries, return_inverse=True)[1].ravel()
+        flat = right.reshape(len(right), -1).astype(float)
+        return cluster_means(flat, clusters, self.provenance["seed"], shares=True)
+
+    def best_layer(self, task: str | None = None) -> int:
+        """The layer with the best dev accuracy, of a task or over all; the earliest of equals."""
+        right = self.data["dev_right"] if task is None else self.of(task)["dev_right"]
+        by_layer = right.transpose("layer", ...).values.reshape(len(self.layers), -1)
+        return self.layers[int(by_layer.mean(axis=1).argmax())]
+
+    def controls(
+        self,
+        name: str,
+        task: str | None = None,
+        shots: int | None = None,
+        form: str = "raw",
+    ) -> Estimates:
+        """Mean distance of theta to a control at every layer, with intervals over vectors.
+
+        Args:
+            name: `"shuffled"` (theta from the same demonstrations with shuffled labels; with one
+                shot there is none: NaN) or `"random"` (a random direction; raw, most shots).
+            task: one of the tasks, or None for the mean over all.
+            shots: demonstrations per vector.
+            form: `"raw"` or `"centred"`.
+        """
+        choose(name, ("shuffled", "random"), "control")
+        found = self.data[f"{name}_distance"]
+        if name == "shuffled":
+            n = self._shots(shots)
+            found = found.sel(shots=n, form=_form(form))
+            found = found if n > 1 else found * np.nan
+        if task is not None:
+            choose(task, self.tasks, "task")
+            found = found.sel(task=[task])
+        values = found.transpose("task", "vector", "layer").values
+        return means(values.reshape(-1, len(self.layers)), self.provenance["seed"])
+
+    def projection(
+        self,
+        method: str = "pca",
+        layer: int | None = None,
+        shots: int | None = None,
+        seed: int | None = None,
+    ) -> pd.DataFrame:
+        """Vectors in the plane: one row each, with what the axes are in `.attrs["axes"]`.
+
+        Args:
+            method: `"pca"`, `"tsne"` or `"umap"` (see `icl_mech.variability.projection`).
+            layer: by default the best over all tasks.
+            shots: demonstrations per vector.
+            seed: of t-SNE and UMAP; by default the result's own.
+        """
+        table = np.nan_to_num(self.square(self._at(layer), shots), nan=0.0)
+        points, axes = project(table, method, self.provenance["seed"] if seed is None else seed)
+        names = np.array(self.tasks)[self.labels]
+        number = np.tile(np.arange(self.data.sizes["vector"]), len(self.tasks))
+        frame = pd.DataFrame(
+            {"task": names, "vector": number, "x": points[:, 0], "y": points[:, 1]}
+        )
+        frame.attrs["axes"] = axes
+        return frame
+
+    def summary(self, layer: int | None = None, shots: int | None = None) -> pd.DataFrame:
+        """One row per task, then one over all: distances, separation, accuracy, controls."""
+        return summary(self, self._at(layer), self._shots(shots))
+
+    def by_shots(self, layer: int | None = None) -> pd.DataFrame:
+        """Over all tasks, a row per number of shots: what `summary` says of them."""
+        return by_shots(self, self._at(layer))
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per (shots, layer, task, vector): mean distances, silhouette, right or wrong."""
+        return per_vector(self)
+
+    def table(self) -> pd.DataFrame:
+        """The summary as text, for people."""
+        return text(self, self.best_layer())
+
+    def caveats(self) -> list[str]:
+        """What to keep in mind when reading the numbers, a line each."""
+        return notes(self)
+
+    def plot(
+        self,
+        layer: int | None = None,
+        shots: int | None = None,
+        method: str = "pca",
+        form: str = "raw",
+    ) -> go.Figure:
+        """Vectors in the plane, histograms of distances, and how both change with the layer.
+
+        Args:
+            layer: of the plane, the histograms and the comparison of shots; by default the best
+                on dev vectors over all tasks.
+            shots: demonstrations per vector; most by default.
+            method: `"pca"`, `"tsne"` or `"umap"`.
+            form: of the distances, `"raw"` or `"centred"`.
+        """
+        from icl_mech.figures import variability_figure
+
+        return variability_figure(self, self._at(layer), self._shots(shots), method, _form(form))
+
+    def _at(self, layer: int | None) -> int:
+        return self.best_layer() if layer is None else self._layer(layer)
+
+    def _layer(self, layer: int) -> int:
+        if layer not in self.layers:
+            raise InputError(f"layer {layer} out of range: expected 0 to {self.layers[-1]}")
+        return layer
+
+    def _shots(self, shots: int | None) -> int:
+        if shots is None:
+            return max(self.shots)
+        if shots not in self.shots:
+            known = ", ".join(map(str, self.shots))
+            raise InputError(f"{shots} shots were not measured; expected one of {known}")
+        return shots
+
+
+def _form(form: str) -> str:
+    return choose(form, FORMS, "form")

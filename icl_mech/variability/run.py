@@ -1,0 +1,224 @@
+"""Vectors of one task from many demonstration sets (Hendel et al. 2023, section 5.1)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Bool, Float
+from scipy.spatial.distance import pdist
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from icl_mech.model import HookedModel, as_array
+from icl_mech.progress import progress_bar
+from icl_mech.prompts import (
+    DEFAULT_TEMPLATE,
+    Encoder,
+    Episode,
+    Prompt,
+    generator,
+    same_inputs,
+    shuffle_labels,
+)
+from icl_mech.tasks import Tasks
+from icl_mech.variability.drawing import Sets
+from icl_mech.variability.result import FORMS, KINDS, VectorVariability
+from icl_mech.variability.settings import Settings, as_counts, draw_all
+from icl_mech.vectors import dummy_residuals, inject, random_like, theta
+
+
+def vector_variability(
+    model: HookedModel,
+    tasks: Tasks,
+    n_vectors: int = 25,
+    n_shots: int | Sequence[int] = 5,
+    seed: int = 0,
+    *,
+    n_dev: int = 15,
+    n_dummies: int = 2,
+    template: str = DEFAULT_TEMPLATE,
+    leading_space: bool | None = None,
+    progress: bool = True,
+) -> VectorVariability:
+    """Many task vectors of every task, and how far they are from one another.
+
+    Hendel et al. 2023 (arXiv 2310.15916), section 5.1 (robustness): theta of one task from
+    different demonstrations lies together, apart from that of other tasks. Here, after every
+    block: cosine distances within and between tasks (never of a vector with itself), as they are
+    and after the mean of all vectors is subtracted (*centred*: residual streams share a large
+    direction, beside which raw distances can be tiny), their silhouettes, and the zero-shot
+    accuracy with every vector injected. Beside them: theta from the same demonstrations with
+    shuffled labels (its distance to theta, and its accuracy), and the distance to a random
+    vector. Demonstration sets are disjoint as far as a task's pairs allow; queries are never
+    shown; the layer that results quote is chosen on dev vectors.
+
+    Args:
+        model: from `load_model`.
+        tasks: a family or its name, or two or more tasks.
+        n_vectors: per task, each from another demonstration set.
+        n_shots: demonstrations per set; several numbers show the first of the same sets.
+        seed: of every random draw.
+        n_dev: further vectors per task on which a layer is chosen (most shots).
+        n_dummies: dummy queries per set.
+        template: how a pair is written; holds `{x}` and `{y}`.
+        leading_space: write words with a space before them; by default whichever way the
+            tokenizer needs fewer tokens.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: where a task or count cannot work, or there is one task only.
+        ModelError: where the model returns numbers that are not finite.
+    """
+    counts = as_counts(n_shots)
+    settings = Settings(n_vectors, counts, n_dev, n_dummies, seed, template, leading_space)
+    sets = draw_all(tasks, settings)
+    # One encoder for all: only what the pairs are may tell prompts apart.
+    words = [pair.y for s in sets for pair in s.task.pairs]
+    encoder = model.encoder(template, words, leading_space)
+    per_vector = n_dummies + model.n_layers
+    total = len(sets) * (n_vectors * (2 * len(counts) * per_vector + 1) + n_dev * per_vector)
+    with progress_bar(total, "runs", progress) as bar:
+        measured = [_measure(model, s, encoder, settings, bar) for s in sets]
+    names = [s.task.name for s in sets]
+    data = xr.concat([m.data for m in measured], xr.DataArray(names, dims="task", name="task"))
+    data = data.assign(_distances(measured, counts)).assign_coords(form=list(FORMS))
+    return VectorVariability(data, _provenance(model, sets, encoder, settings))
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """One task's arrays, and its vectors (theta, then its control) by number of shots."""
+
+    data: xr.Dataset
+    vectors: dict[int, Float[Tensor, "vector kind layer d_model"]]
+
+
+def _measure(model: HookedModel, sets: Sets, encoder: Encoder, s: Settings, bar: tqdm) -> _Measured:
+    bar.set_description(sets.task.name)
+    rng = generator(s.seed, sets.task.name, "controls")
+    zero, answers = _asked(encoder, sets.test)
+    vectors: dict[int, Tensor] = {}
+    right = []
+    for n in s.n_shots:
+        shown = _first(sets.test, n)
+        shuffled = tuple(
+            Episode(shuffle_labels(e.demonstrations, rng), e.query, e.dummies) for e in shown
+        )
+        own, control = (
+            theta(dummy_residuals(model, encoder, episodes, bar.update))
+            for episodes in (shown, shuffled)
+        )
+        both = torch.stack([own, control], dim=1)
+        right.append(_injected_right(model, encoder, shown, both, bar))
+        vectors[n] = both
+    dev = _first(sets.dev, max(s.n_shots))
+    on_dev = theta(dummy_residuals(model, encoder, dev, bar.update))
+    dev_right = _injected_right(model, encoder, dev, on_dev[:, None], bar)[:, 0]
+    most = vectors[max(s.n_shots)][:, 0]
+    to_random = _cosine_distance(most, random_like(most, rng))
+    data = xr.Dataset(
+        {
+            "right": (("shots", "vector", "kind", "layer"), np.stack(right)),
+            "norm": (
+                ("shots", "vector", "layer"),
+                np.stack([as_array(v[:, 0].norm(dim=-1)) for v in vectors.values()]),
+            ),
+            "random_distance": (("vector", "layer"), to_random),
+            "baseline_right": ("vector", model.predict(zero, answers, bar.update).right),
+            "dev_right": (("dev_vector", "layer"), dev_right),
+            "query": ("vector", [e.query.x for e in sets.test]),
+            "dev_query": ("dev_vector", [e.query.x for e in sets.dev]),
+        },
+        coords={
+            "shots": list(s.n_shots),
+            "kind": list(KINDS),
+            "layer": np.arange(model.n_layers),
+        },
+    )
+    return _Measured(data, vectors)
+
+
+def _first(episodes: Sequence[Episode], n_shots: int) -> tuple[Episode, ...]:
+    return tuple(Episode(e.demonstrations[:n_shots], e.query, e.dummies) for e in episodes)
+
+
+def _asked(
+    encoder: Encoder, episodes: Sequence[Episode]
+) -> tuple[list[Prompt], list[tuple[int, ...]]]:
+    """Zero-shot prompts, and the first tokens of their answers."""
+    zero = [encoder.encode((), e.query.x) for e in episodes]
+    queries = [e.query.answers for e in episodes]
+    return zero, [encoder.first_tokens(*pq) for pq in zip(zero, queries, strict=True)]
+
+
+def _injected_right(
+    model: HookedModel,
+    encoder: Encoder,
+    episodes: Sequence[Episode],
+    vectors: Float[Tensor, "vector kind layer d_model"],
+    bar: tqdm,
+) -> Bool[np.ndarray, "vector kind layer"]:
+    zero, answers = _asked(encoder, episodes)
+    return inject(model, zero, vectors, answers, bar.update).right
+
+
+def _cosine_distance(
+    first: Float[Tensor, "*cell d_model"], second: Float[Tensor, "*cell d_model"]
+) -> Float[np.ndarray, "*cell"]:
+    """Of every vector to its partner, in double precision."""
+    return as_array(1 - torch.cosine_similarity(first.double(), second.double(), dim=-1))
+
+
+def _distances(measured: Sequence[_Measured], counts: Sequence[int]) -> dict:
+    """Cosine distances of any two different vectors: a vector's to itself does not exist here.
+
+    Centred: after the mean over all tasks' vectors of that layer and number of shots is
+    subtracted, from vectors and controls alike.
+    """
+    between, to_shuffled = [], []
+    for n in counts:
+        raw = torch.stack([m.vectors[n] for m in measured]).double()  # task vector kind layer d
+        both = (raw, raw - raw[:, :, :1].mean(dim=(0, 1), keepdim=True))
+        points = [as_array(form[:, :, 0].flatten(0, 1)) for form in both]
+        between.append(
+            [[pdist(p[:, layer], "cosine") for layer in range(p.shape[1])] for p in points]
+        )
+        to_shuffled.append([_cosine_distance(form[:, :, 0], form[:, :, 1]) for form in both])
+    dims = ("shots", "form", "task", "vector", "layer")
+    return {
+        "distance": (("shots", "form", "layer", "pair"), np.array(between, dtype=np.float32)),
+        "shuffled_distance": (dims, np.array(to_shuffled)),
+    }
+
+
+def _provenance(
+    model: HookedModel, sets: Sequence[Sets], encoder: Encoder, settings: Settings
+) -> dict:
+    s = vars(settings)
+    return {
+        "method": "vector_variability (Hendel et al. 2023, arXiv 2310.15916, section 5.1)",
+        **model.provenance(),
+        **s,
+        "n_shots": list(settings.n_shots),
+        "metric": "cosine distance, pairs of different vectors only",
+        "centred": "after the mean of all vectors (by shots and layer) is subtracted",
+        "score": "first token of an accepted answer",
+        "sink_token": model.to_string(encoder.sink),
+        "leading_space": encoder.template.leading_space,
+        "d_model": model.d_model,
+        "shared_inputs": same_inputs([each.task for each in sets]),
+        "tasks": {
+            each.task.name: {
+                "category": each.task.category,
+                "n_pairs": len(each.task),
+                "n_disjoint_sets": each.n_disjoint,
+                "overlap": each.overlap,
+                "n_queries": each.n_queries,
+                "n_dev_queries": each.n_dev_queries,
+            }
+            for each in sets
+        },
+        "filters": "none: every vector and every prompt counts",
+    }
