@@ -2,7 +2,7 @@
 
 from icl_mech.prompts.encode import Encoder, Prompt, sink_token, wants_leading_space
 from icl_mech.prompts.matched import Matched, draw_matched, same_inputs
-from icl_mech.prompts.sampling import Episode, Split, draw_split, shuffle_labels
+from icl_mech.prompts.sampling import Episode, Split, draw_context_split, draw_split, shuffle_labels
 from icl_mech.prompts.template import DEFAULT_TEMPLATE, Span, Template
 from icl_mech.tasks.seeds import generator
 
@@ -15,6 +15,7 @@ __all__ = [
     "Span",
     "Split",
     "Template",
+    "draw_context_split",
     "draw_matched",
     "draw_split",
     "generator",

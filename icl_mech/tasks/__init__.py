@@ -6,18 +6,26 @@ from pathlib import Path
 
 from icl_mech.errors import InputError, choose
 from icl_mech.tasks.builtin import SPECS, build
+from icl_mech.tasks.context import ContextTask, Prediction
+from icl_mech.tasks.episode import Episode
+from icl_mech.tasks.failures import list_failures, load_failure
 from icl_mech.tasks.families import list_families, load_family, load_member, member_names
 from icl_mech.tasks.family import Family
 from icl_mech.tasks.files import SUFFIXES, read_task
 from icl_mech.tasks.task import Pair, Task
 
 __all__ = [
+    "ContextTask",
+    "Episode",
     "Family",
     "Pair",
+    "Prediction",
     "Task",
     "expand",
+    "list_failures",
     "list_families",
     "list_tasks",
+    "load_failure",
     "load_family",
     "load_other",
     "load_task",
