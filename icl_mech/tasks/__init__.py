@@ -106,7 +106,7 @@ def expand(task: Family | Task | str | Sequence[Task | str]) -> list[Task]:
     return load_tasks(task)
 
 
-def load_other(task: Task, other: Task | str | None = None) -> Task:
+def load_other(task: Task | ContextTask, other: Task | str | None = None) -> Task:
     """A task to compare `task` with: the one given, or one of another kind.
 
     Args:
