@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -55,17 +56,22 @@ class TaskOptions:
     """What is asked, and how."""
 
     task: tuple[str, ...] = ("country_capital",)
-    """Tasks by name, files of pairs (.json, .jsonl, .csv, .tsv), or 'all'."""
+    """Tasks by name, files of pairs (.json, .jsonl, .csv, .tsv), families of tasks that share
+    their inputs (verbs, english_words, countries, letters, pos, bitwise), or 'all'."""
     seed: int = 0
     """Of every random draw."""
     template: str = "{x}->{y}"
     """How a pair is written."""
 
+    @property
+    def names(self) -> list[str]:
+        """The names, with 'all' spelled out."""
+        return [n for name in self.task for n in (list_tasks() if name == "all" else [name])]
+
     def load(self) -> list[Task]:
         """The tasks named."""
-        names = [n for name in self.task for n in (list_tasks() if name == "all" else [name])]
         Template(self.template)
-        return load_tasks(names)
+        return load_tasks(self.names)
 
 
 Flat = Annotated[T, tyro.conf.OmitArgPrefixes]
@@ -73,9 +79,9 @@ Flat = Annotated[T, tyro.conf.OmitArgPrefixes]
 
 def run(program: str, options: type[T], main: Callable[[T], None], argv: list[str] | None) -> None:
     """Parse options and run; a user's mistake gives one line on stderr and exit code 2."""
-    chosen = tyro.cli(options, prog=f"python -m {program}", args=argv)
-    _calm_libraries()
     try:
+        chosen = tyro.cli(options, prog=f"python -m {program}", args=argv)
+        _calm_libraries()
         main(chosen)
     except IclMechError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -83,14 +89,22 @@ def run(program: str, options: type[T], main: Callable[[T], None], argv: list[st
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
 
 
-def target(output: OutputOptions, what: str, tasks: list[Task], model: str) -> Path:
-    """Where the figure goes; refused now if it could not be written later."""
+def target(output: OutputOptions, what: str, tasks: TaskOptions, model: str) -> Path:
+    """Where the figure goes; refused now if it could not be written later.
+
+    It is named after the one task, family or file, or after how many there are.
+    """
     from icl_mech.figures import check_target
 
-    subject = tasks[0].name if len(tasks) == 1 else f"{len(tasks)}_tasks"
-    # A task of a family is named family/task, which would be a folder here.
+    first, *more = tasks.names
+    # A file by its stem; a task of a family is named family/task, which would be a folder here.
+    one = Path(first).stem if Path(first).suffix else first
+    subject = f"{1 + len(more)}_tasks" if more else one
     name = f"{what}-{subject}-{Path(model).name}.html".replace("/", "-").replace("@", "-")
     out = output.out or Path("figures") / name
     check_target(out)

@@ -5,6 +5,7 @@ import os
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 import icl_mech
-from icl_mech.errors import InputError
+from icl_mech.errors import InputError, choose
 
 FORMAT = 1
 
@@ -58,6 +59,25 @@ class Result(ABC):
     def caveats(self) -> list[str]:
         """What to keep in mind when reading the numbers, a line each."""
         return []
+
+    def headline(self) -> str:
+        """What was measured, on which model: the line over the table."""
+        return f"{type(self).__name__} on {self.provenance['model']}"
+
+    def __repr__(self) -> str:
+        return f"{self.headline()}\n{self.table().to_string(max_colwidth=None)}"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(self.headline())}</p>{self.table().to_html(escape=True)}"
+
+    def of(self, task: str) -> xr.Dataset:
+        """One task's arrays.
+
+        Raises:
+            InputError: where there is no such task, with the nearest.
+        """
+        choose(task, self.tasks, "task")
+        return self.data.sel(task=task)
 
     def save(self, path: str | Path) -> Path:
         """Write arrays and provenance to one netCDF file, whole or not at all.
@@ -114,6 +134,11 @@ def load_result(path: str | Path) -> Result:
             f"{', '.join(sorted(Result._kinds))} in format {FORMAT}"
         )
     return Result._kinds[kind]._load(data)
+
+
+def over_tasks(parts: Sequence[xr.Dataset], names: Sequence[str]) -> xr.Dataset:
+    """The arrays of several tasks along a first axis, `task`."""
+    return xr.concat(parts, dim=xr.DataArray(list(names), dims="task", name="task"))
 
 
 def repeated(tasks: Sequence[str], n_queries: Sequence[int], n_prompts: int) -> list[str]:

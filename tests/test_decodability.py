@@ -447,7 +447,7 @@ def command(*options: str) -> subprocess.CompletedProcess[str]:
 def test_the_command_writes_figure_data_and_json(tmp_path: Path) -> None:
     out = tmp_path / "new folder" / "td.html"
     done = command(
-        "--tasks", "letters", "--n-points", "6", "--n-shots", "1", "2", "--k", "3", "--no-probe",
+        "--task", "letters", "--n-points", "6", "--n-shots", "1", "2", "--k", "3", "--no-probe",
         "--json", "--out", str(out),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -464,8 +464,8 @@ def test_the_command_writes_figure_data_and_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--tasks", "verb"], "unknown task 'verb'"),
-        (["--tasks", "antonyms"], "expected two or more, each once"),
+        (["--task", "verb"], "unknown task 'verb'"),
+        (["--task", "antonyms"], "expected two or more, each once"),
         (["--n-points", "8"], "n_points is 8 for k = 10 neighbours"),
         (["--n-shots", "0"], "n_shots is 0; expected at least 1"),
         (["--metric", "cosin"], "cosin"),

@@ -88,8 +88,10 @@ def test_the_last_layer_is_the_packaged_model(gemma: HookedModel, result: LogitL
         here = last.isel(prompt=i)
         for t, ids in enumerate(asked.tokens[i]):
             if ids:
-                expected = max(said[token] for token in ids)
-                assert float(here["logprob"][t]) == pytest.approx(float(expected), rel=1e-4)
+                expected = float(max(said[token] for token in ids))
+                # A log probability near 0 is what is left of two logits that are far from it.
+                close = pytest.approx(expected, rel=1e-4, abs=1e-4)
+                assert float(here["logprob"][t]) == close
                 assert int(here["rank"][t]) == int((said > expected).sum())
         assert here["top"].values.tolist() == said.topk(3).indices.tolist()
         assert here["top_text"].values[0] == gemma.to_string(int(here["top"][0]))

@@ -5,11 +5,13 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
+from scipy.stats import bootstrap
 
 from icl_mech.stats import (
     Estimate,
     cluster_means,
     cluster_weights,
+    mean,
     median,
     paired_difference,
     proportion,
@@ -79,6 +81,26 @@ def test_proportions_takes_rows() -> None:
 def test_estimate_reads_as_text() -> None:
     assert str(proportion(outcomes(3, 4))) == "0.75 [0.30, 0.95]"
     assert str(Estimate(-0.5, -1.0, 0.25, 4)) == "-0.50 [-1.00, 0.25]"
+
+
+def test_estimate_as_columns_of_a_table() -> None:
+    estimate = Estimate(0.5, 0.25, 0.75, 4)
+    assert estimate.columns("r2") == {"r2": 0.5, "r2_low": 0.25, "r2_high": 0.75}
+
+
+# --- means -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_bootstrap_of_a_mean_is_scipys(seed: int) -> None:
+    """Other resamples, the same distribution: ends within the error of 2,000 draws."""
+    values = np.random.default_rng(seed).gamma(1.0, size=30)
+    theirs = bootstrap((values,), np.mean, method="percentile", n_resamples=20_000, rng=seed)
+    ours = mean(values, seed)
+    ends = (theirs.confidence_interval.low, theirs.confidence_interval.high)
+    assert (ours.low, ours.high) == pytest.approx(ends, abs=0.2 * values.std() / 30**0.5)
+    assert ours.value == pytest.approx(values.mean())
+    assert not math.isclose(*ends)
 
 
 # --- paired differences ---------------------------------------------------------------------

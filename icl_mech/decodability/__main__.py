@@ -1,22 +1,28 @@
-"""`python -m icl_mech.decodability`: where can the task be read?"""
+"""`python -m icl_mech.decodability`: where can the task be read, and what does writing it do?"""
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import tyro
 
-from icl_mech.cli import Flat, ModelOptions, OutputOptions, deliver, load, run, target
+from icl_mech.cli import Flat, ModelOptions, OutputOptions, TaskOptions, deliver, load, run, target
+from icl_mech.decodability.patch_plan import MODES, Mode, plan_patching
 from icl_mech.decodability.settings import LeaveOut, Metric, Normalise, Settings, plan
+from icl_mech.errors import InputError
+from icl_mech.results import Result
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Task decodability (Han et al. 2024): do a prompt's nearest neighbours know its task?"""
+    """Task decodability (Han et al. 2024): do a prompt's nearest neighbours know its task?
 
-    tasks: tuple[str, ...] = ("verbs",)
-    """A family (verbs, english_words, countries, letters, pos, bitwise), or two or more tasks."""
-    n_points: int = 100
-    """Prompts per task."""
+    --mean-patching asks instead what every task's mean activation does when it is written into
+    every task's prompts.
+    """
+
+    mean_patching: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Write means into prompts instead of reading tasks from them."""
+    n_points: int | None = None
+    """Prompts per task: 100, or 20 with --mean-patching."""
     n_shots: tuple[int, ...] = (4,)
     """Demonstrations per prompt; several numbers are measured on the same queries."""
     k: int = 10
@@ -31,10 +37,13 @@ class Options:
     """No linear probe."""
     no_controls: tyro.conf.FlagCreatePairsOff[bool] = False
     """No prompts with shuffled labels, no queries alone."""
-    seed: int = 0
-    """Of every random draw."""
-    template: str = "{x}->{y}"
-    """How a pair is written."""
+    n_mean: int = 50
+    """--mean-patching: prompts per task over which its mean is taken."""
+    layers: tuple[int, ...] | None = None
+    """--mean-patching: blocks after which is written; by default six, evenly spaced."""
+    modes: tuple[Mode, ...] = MODES
+    """--mean-patching: write over the residual stream, add to it, or both."""
+    tasks: Flat[TaskOptions] = field(default_factory=lambda: TaskOptions(task=("verbs",)))
     models: Flat[ModelOptions]
     output: Flat[OutputOptions]
 
@@ -45,45 +54,81 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _main(options: Options) -> None:
-    o = options
-    tasks: str | tuple[str, ...] = o.tasks[0] if len(o.tasks) == 1 else o.tasks
+    what = "mean_patching" if options.mean_patching else "decodability"
+    measure = _mean_patching if options.mean_patching else _decodability
+    # What the run would refuse is refused before a model is loaded.
+    _check(options)
+    out = target(options.output, what, options.tasks, options.models.model)
+    deliver(measure(options), out, options.output)
+
+
+def _check(o: Options) -> None:
+    if o.mean_patching:
+        n_points, n_shots = _n_points(o), _one_shot_count(o)
+        plan_patching(o.tasks.names, n_points, o.n_mean, n_shots, o.tasks.seed, o.modes)
+        return
     settings = Settings(
-        o.n_points,
+        _n_points(o),
         o.n_shots,
-        o.seed,
+        o.tasks.seed,
         o.k,
         "final_arrow",
         o.metric,
         o.normalise,
         o.leave_out,
-        o.template,
+        o.tasks.template,
         None,
     )
-    planned = plan(tasks, settings)  # what the run would refuse, before a model is loaded
-    output = o.output
-    if output.out is None and len(o.tasks) == 1:  # named after the family
-        name = f"decodability-{Path(o.tasks[0]).stem}-{Path(o.models.model).name}.html"
-        output = replace(output, out=Path("figures") / name.replace("@", "-"))
-    out = target(output, "decodability", list(planned.pool.tasks), o.models.model)
+    plan(o.tasks.names, settings)
+
+
+def _n_points(o: Options) -> int:
+    return (20 if o.mean_patching else 100) if o.n_points is None else o.n_points
+
+
+def _one_shot_count(o: Options) -> int:
+    if len(o.n_shots) != 1:
+        raise InputError(f"n_shots {list(o.n_shots)}; expected one number with --mean-patching")
+    return o.n_shots[0]
+
+
+def _decodability(o: Options) -> Result:
     model = load(o.models)
     from icl_mech.decodability import task_decodability
 
-    result = task_decodability(
+    return task_decodability(
         model,
-        tasks,
-        o.n_points,
+        o.tasks.names,
+        _n_points(o),
         o.n_shots,
-        o.seed,
+        o.tasks.seed,
         k=o.k,
         metric=o.metric,
         normalise=o.normalise,
         leave_out=o.leave_out,
         probe=not o.no_probe,
         controls=not o.no_controls,
-        template=o.template,
+        template=o.tasks.template,
         progress=not o.output.no_progress,
     )
-    deliver(result, out, output)
+
+
+def _mean_patching(o: Options) -> Result:
+    model = load(o.models)
+    from icl_mech.decodability import mean_patching
+
+    return mean_patching(
+        model,
+        o.tasks.names,
+        _n_points(o),
+        _one_shot_count(o),
+        o.tasks.seed,
+        n_mean=o.n_mean,
+        layers=o.layers,
+        modes=o.modes,
+        template=o.tasks.template,
+        progress=not o.output.no_progress,
+    )
 
 
 if __name__ == "__main__":

@@ -30,12 +30,8 @@ def td_and_accuracy(
             for task in result.tasks:
                 td, right = result.held_out(shots, task), result.accuracy(shots, task, score)
                 names = {"model": result.provenance["model"], "task": task, "shots": shots}
-                rows.append(
-                    names
-                    | {"td": td.value, "td_low": td.low, "td_high": td.high}
-                    | {"accuracy": right.value, "low": right.low, "high": right.high}
-                )
-    return pd.DataFrame(rows).rename(columns={"low": "accuracy_low", "high": "accuracy_high"})
+                rows.append(names | td.columns("td") | right.columns("accuracy"))
+    return pd.DataFrame(rows)
 
 
 def td_predicts_accuracy(
@@ -71,7 +67,7 @@ def td_predicts_accuracy(
     rows = {}
     for scope, group in zip(SCOPES, groups, strict=True):
         e = r_squared_estimate(x, y, drawn_x, drawn_y, group)
-        rows[scope] = {"r2": e.value, "r2_low": e.low, "r2_high": e.high, "n_rows": e.n}
+        rows[scope] = e.columns("r2") | {"n_rows": e.n}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("scope")
 
 

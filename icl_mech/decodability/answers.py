@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from icl_mech.model import HookedModel
+from icl_mech.model import HookedModel, as_array
 from icl_mech.prompts import Encoder, Prompt
 from icl_mech.tasks import Pair
 
@@ -67,7 +67,7 @@ def answered(
         right = _continued(model, [(prompts[i], answer) for i, answer in cells], length)
         for (i, _), whole in zip(cells, right, strict=True):
             exact[i] |= whole
-    logprob = np.nanmax(readout.logprob.float().cpu().numpy(), axis=-1)
+    logprob = np.nanmax(as_array(readout.logprob), axis=-1)
     return Answered(first, exact, logprob)
 
 

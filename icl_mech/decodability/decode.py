@@ -1,14 +1,11 @@
 """Task decodability (Han et al. 2024): can the task be read from the last prompt token?"""
 
-import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
 import xarray as xr
-from tqdm.auto import tqdm
 
 from icl_mech.decodability.layers import chosen_layers
-from icl_mech.decodability.pool import Tasks
 from icl_mech.decodability.result import TaskDecodability
 from icl_mech.decodability.run import Run
 from icl_mech.decodability.settings import (
@@ -21,7 +18,9 @@ from icl_mech.decodability.settings import (
     plan,
 )
 from icl_mech.model import HookedModel
+from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE
+from icl_mech.tasks import Tasks
 
 
 def task_decodability(
@@ -113,9 +112,7 @@ def task_decodability(
     chosen = chosen_layers(layers, model.n_layers)
     shuffles = sum(n > 1 for n in settings.n_shots) if controls else 0
     total = drawn.queries.size * (len(settings.n_shots) + shuffles + bool(controls))
-    with tqdm(
-        total=total, disable=not progress, unit=" prompts", file=sys.stderr, leave=False
-    ) as bar:
+    with progress_bar(total, "prompts", progress) as bar:
         run = Run(model, drawn, chosen, bar)
         parts = [run.few_shot(n, probe, controls, keep) for n in settings.n_shots]
         data = xr.concat(parts, dim=xr.DataArray(list(settings.n_shots), dims="shots"))

@@ -1,6 +1,5 @@
 """Mean-activation patching (Han et al. 2024, section 5): write one task's mean into another's."""
 
-import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,15 +11,17 @@ from tqdm.auto import tqdm
 
 from icl_mech.decodability.answers import accepted_tokens
 from icl_mech.decodability.layers import chosen_layers, evenly_spaced
+from icl_mech.decodability.patch_plan import MODES, Mode, plan_patching
 from icl_mech.decodability.patching_result import MEAN, RANDOM, RANDOM_TASK, MeanPatching
-from icl_mech.decodability.pool import Pool, Tasks, load_pool
-from icl_mech.errors import InputError
-from icl_mech.model import Edit, HookedModel, Mode, Readout
-from icl_mech.prompts import DEFAULT_TEMPLATE, Encoder, Matched, draw_matched, generator
+from icl_mech.decodability.pool import Pool
+from icl_mech.model import Edit, HookedModel, Readout, as_array
+from icl_mech.progress import progress_bar
+from icl_mech.prompts import DEFAULT_TEMPLATE, Encoder, Matched, generator
+from icl_mech.results import over_tasks
+from icl_mech.tasks import Tasks
 from icl_mech.vectors import random_like
 
 N_LAYERS = 6
-MODES: tuple[Mode, ...] = ("replace", "add")
 
 
 def mean_patching(
@@ -69,37 +70,23 @@ def mean_patching(
         InputError: where a task or count cannot work, or the tasks ask different inputs.
         ModelError: where the model returns numbers that are not finite.
     """
-    pool = load_pool(tasks)
-    if not pool.shared:
-        raise InputError(
-            f"tasks {pool.names} ask different inputs; expected a family, where the injected "
-            "task has an answer to the same query"
-        )
-    if not modes or len(set(modes)) != len(modes) or not set(modes) <= set(MODES):
-        raise InputError(f"modes {list(modes)}; expected 'replace', 'add', or both")
-    everyone = [*pool.tasks, *([pool.null] if pool.null else [])]
-    dev, test = draw_matched(everyone, [n_mean, n_prompts], n_shots, seed)
+    plan = plan_patching(tasks, n_prompts, n_mean, n_shots, seed, modes)
+    pool, dev, test = plan.pool, plan.dev, plan.test
     if layers is None:
         layers = evenly_spaced(model.n_layers, N_LAYERS)
     at = chosen_layers(layers, model.n_layers)
     words = [pair.y for task in pool.tasks for pair in task.pairs]
     encoder = model.encoder(template, words, leading_space)
     means = _means(model, encoder, dev)
-    n_injected = len(everyone) + 3
-    with tqdm(
-        total=len(pool.tasks) * n_prompts * len(at) * len(modes) * n_injected,
-        disable=not progress,
-        unit=" runs",
-        file=sys.stderr,
-        leave=False,
-    ) as bar:
+    injected = [task.name for task in plan.means] + [MEAN, RANDOM, RANDOM_TASK]
+    runs = len(pool.tasks) * n_prompts * len(at) * len(modes) * len(injected)
+    with progress_bar(runs, "runs", progress) as bar:
         parts = []
         for i, task in enumerate(pool.tasks):
             bar.set_description(task.name)
             vectors = _vectors(means, i, len(pool.tasks), generator(seed, task.name, "random"))
             parts.append(_patched(model, encoder, pool, test, i, vectors, at, modes, bar))
-    injected = [t.name for t in everyone] + [MEAN, RANDOM, RANDOM_TASK]
-    data = xr.concat(parts, dim=xr.DataArray(pool.names, dims="task", name="task"))
+    data = over_tasks(parts, pool.names)
     data = data.assign_coords(
         mode=list(modes), layer=at, injected=injected, answered=pool.names
     ).transpose("task", "prompt", "mode", "layer", "injected", "answered")
@@ -175,9 +162,9 @@ def _patched(
     return xr.Dataset(
         {
             "right": (dims, _right(after.reshape(*shape), answers)),
-            "logprob": (dims, after.reshape(*shape).logprob.float().cpu().numpy(), unit),
+            "logprob": (dims, as_array(after.reshape(*shape).logprob), unit),
             "right_before": (("prompt", "answered"), _right(before, answers)),
-            "logprob_before": (("prompt", "answered"), before.logprob.float().cpu().numpy(), unit),
+            "logprob_before": (("prompt", "answered"), as_array(before.logprob), unit),
             "query": ("prompt", [e.query.x for e in episodes]),
         }
     )

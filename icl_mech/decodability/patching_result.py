@@ -1,7 +1,5 @@
 """What mean-activation patching found."""
 
-from html import escape
-
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -130,7 +128,7 @@ class MeanPatching(Result):
                 estimates = {k: self.change(v, layer, mode) for k, v in self._kinds_of().items()}
                 estimates["followed"] = self.followed(layer, mode)
                 for name, e in estimates.items():
-                    row |= {name: e.value, f"{name}_low": e.low, f"{name}_high": e.high}
+                    row |= e.columns(name)
                 rows.append(row | {"n_queries": before.n})
         return pd.DataFrame(rows).set_index(["mode", "layer"])
 
@@ -187,17 +185,8 @@ class MeanPatching(Result):
 
         return mean_patching_figure(self, mode, measure, answer)
 
-    def __repr__(self) -> str:
-        model = self.provenance["model"]
-        return (
-            f"MeanPatching on {model}: changes in accuracy ({', '.join(self.tasks)})\n"
-            f"{self.table().to_string()}"
-        )
-
-    def _repr_html_(self) -> str:
-        model = escape(str(self.provenance["model"]))
-        table = self.table().to_html(escape=True)
-        return f"<p>Mean-activation patching on <b>{model}</b>: changes in accuracy</p>{table}"
+    def headline(self) -> str:
+        return f"{super().headline()}: changes in accuracy ({', '.join(self.tasks)})"
 
     # --- values -----------------------------------------------------------------------------
 

@@ -1,14 +1,10 @@
 """Which tasks are told apart."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from icl_mech.errors import InputError
 from icl_mech.prompts import same_inputs
-from icl_mech.tasks import Family, Task, list_families, load_family, load_task
-
-Tasks = Family | Task | str | Sequence["Task | str"]
+from icl_mech.tasks import Family, Task, Tasks, flat, list_families, load_parts
 
 
 @dataclass(frozen=True)
@@ -47,16 +43,10 @@ def load_pool(tasks: Tasks) -> Pool:
         InputError: where a name is unknown, there are fewer than two tasks, one comes twice, or
             two have the same pairs.
     """
-    several = [tasks] if isinstance(tasks, Family | Task | str) else list(tasks)
-    found: list[Task] = []
-    nulls: list[Task] = []
-    for item in several:
-        family = _family(item)
-        if family is None:
-            found.append(item if isinstance(item, Task) else load_task(str(item)))
-        else:
-            found += [task for task in family.tasks if task.name != family.null]
-            nulls += [task for task in family.tasks if task.name == family.null]
+    parts = load_parts(tasks)
+    found = flat(parts)
+    families = [part for part in parts if isinstance(part, Family)]
+    nulls = [task for family in families for task in family.tasks if task.name == family.null]
     names = [task.name for task in found]
     if len(found) < 2 or len(set(names)) != len(names):
         raise InputError(
@@ -71,12 +61,3 @@ def load_pool(tasks: Tasks) -> Pool:
     # Of several families, each asks its own inputs: no one null task stands beside all.
     null = nulls[0] if len(nulls) == 1 and same_inputs([*found, nulls[0]]) else None
     return Pool(tuple(found), null)
-
-
-def _family(item: Family | Task | str) -> Family | None:
-    """The family that an item names, or `None` for a task."""
-    if isinstance(item, Family | Task):
-        return item if isinstance(item, Family) else None
-    name = item.lower().replace("-", "_")
-    is_treebank = item.startswith("pos:") and Path(item.removeprefix("pos:")).is_file()
-    return load_family(item) if name in list_families() or is_treebank else None

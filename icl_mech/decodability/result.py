@@ -1,6 +1,5 @@
 """What task decodability found."""
 
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -163,7 +162,7 @@ class TaskDecodability(Result):
             estimates = self._means(credit.isel(point=there), None, there)
             best = int(np.argmax([e.value for e in estimates]))
             e = estimates[best]
-            row = {"td": e.value, "td_low": e.low, "td_high": e.high}
+            row = e.columns("td")
             rows[str(setting)] = row | {"best_layer": self.layers[best]}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("setting")
 
@@ -194,7 +193,7 @@ class TaskDecodability(Result):
         estimates["accuracy"] = self.accuracy(shots, task)
         row: dict[str, Any] = {"shots": shots, "task": task or "all", "best_layer": best}
         for name, e in estimates.items():
-            row |= {name: e.value, f"{name}_low": e.low, f"{name}_high": e.high}
+            row |= e.columns(name)
         return row | {
             "first_token_accuracy": self.accuracy(shots, task, "first_token").value,
             "chance": self.chance,
@@ -242,16 +241,8 @@ class TaskDecodability(Result):
 
         return decodability_figure(self, shots, layer)
 
-    def __repr__(self) -> str:
-        return (
-            f"TaskDecodability on {self.provenance['model']} (chance {self.chance:.2f})\n"
-            f"{self.table().to_string()}"
-        )
-
-    def _repr_html_(self) -> str:
-        model = escape(str(self.provenance["model"]))
-        table = self.table().to_html(escape=True)
-        return f"<p>Task decodability on <b>{model}</b> (chance {self.chance:.2f})</p>{table}"
+    def headline(self) -> str:
+        return f"{super().headline()} (chance {self.chance:.2f})"
 
     # --- values -----------------------------------------------------------------------------
 

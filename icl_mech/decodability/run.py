@@ -13,7 +13,7 @@ from icl_mech.decodability.answers import accepted_tokens, answered
 from icl_mech.decodability.measure import Rows, measure, probed, sensitivity
 from icl_mech.decodability.settings import Plan
 from icl_mech.errors import NotFiniteError
-from icl_mech.model import HookedModel
+from icl_mech.model import HookedModel, as_array
 from icl_mech.prompts import Encoder, Episode, Prompt, generator, shuffle_labels
 
 #: Prompts between two steps of the progress bar.
@@ -107,7 +107,7 @@ class Run:
                     f"{self.model.name}: activations that are not finite (dtype "
                     f"{self.model.dtype}); expected numbers. Try dtype='float32'"
                 )
-            kept.append(resid[:, 0, self.layers].float().cpu().numpy())
+            kept.append(as_array(resid[:, 0, self.layers]))
             ends.append(resid[:, -1, -1])
             self.bar.update(len(part))
         self.bar.update(len(prompts) - len(unique))

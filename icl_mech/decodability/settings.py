@@ -7,9 +7,10 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Int
 
-from icl_mech.decodability.pool import Pool, Tasks, load_pool
+from icl_mech.decodability.pool import Pool, load_pool
 from icl_mech.errors import InputError, choose
 from icl_mech.prompts import Matched, Template, draw_matched
+from icl_mech.tasks import Tasks
 
 Metric = Literal["cosine", "euclidean"]
 Normalise = Literal["none", "standardise"]

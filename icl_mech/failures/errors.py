@@ -56,8 +56,7 @@ class Classifier:
         encoder, episodes = plan.encoder, plan.split.test
 
         def first(labels: Iterable[str], prompt: Prompt = zero[0]) -> frozenset[int]:
-            tokens = encoder.answer_tokens(prompt, dict.fromkeys(labels))
-            return frozenset(ids[0] for ids in tokens)
+            return frozenset(encoder.first_tokens(prompt, dict.fromkeys(labels)))
 
         frequent = first([plan.split.prior])
         directions: dict[tuple[str, ...], frozenset[int]] = {}
@@ -76,14 +75,12 @@ class Classifier:
                     directions[words] = first(words)
                 kinds[name] = directions[words]
             own.append(kinds)
-        other = plan.other_encoder.answer_tokens(
-            plan.other_encoder.encode((), plan.other.pairs[0].x),
-            dict.fromkeys(pair.y for pair in plan.other.pairs),
-        )
+        elsewhere = plan.other_encoder.encode((), plan.other.pairs[0].x)
+        other = dict.fromkeys(pair.y for pair in plan.other.pairs)
         common = {
             "task_answer": first(plan.answers),
             "task_input": first(plan.inputs),
-            "other_task": frozenset(ids[0] for ids in other),
+            "other_task": frozenset(plan.other_encoder.first_tokens(elsewhere, other)),
         }
         return Classifier(plan.accepted(zero, episodes), own, common, episodes, model)
 

@@ -92,8 +92,7 @@ class Plan:
     ) -> list[tuple[int, ...]]:
         """The first tokens of the right answers, as they follow the prompts."""
         pairs = zip(prompts, episodes, strict=True)
-        tokens = (self.encoder.answer_tokens(p, e.query.answers) for p, e in pairs)
-        return [tuple(dict.fromkeys(ids[0] for ids in answers)) for answers in tokens]
+        return [self.encoder.first_tokens(p, e.query.answers) for p, e in pairs]
 
 
 def load_any(names: AnyTask | str | Sequence[AnyTask | str] | None) -> list[AnyTask]:

@@ -1,6 +1,5 @@
 """What can one task vector not do, which errors does it make, and do several vectors repair it?"""
 
-import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,7 +7,7 @@ import torch
 import xarray as xr
 from jaxtyping import Bool, Float
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from icl_mech.errors import InputError
 from icl_mech.failures.errors import RIGHT, Classifier
@@ -24,8 +23,10 @@ from icl_mech.failures.plan import (
 )
 from icl_mech.failures.repair import BLANK, REPAIRS, States, check_repairs, placeholder
 from icl_mech.failures.result import CONTROLS, THETA, TaskVectorFailures
-from icl_mech.model import Edit, HookedModel, Readout
+from icl_mech.model import Edit, HookedModel, Readout, as_array
+from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE, Episode, Prompt
+from icl_mech.results import over_tasks
 from icl_mech.vectors import dummy_residuals, random_like, theta
 
 #: Layers at which a repair is tried, from a third of the depth on.
@@ -104,17 +105,9 @@ def task_vector_failures(
     n_dev = settings.n_dev
     per_task = n_dev * (model.n_layers + len(layers) * len(settings.repairs))
     per_task += n_prompts * (4 + 3 * len(settings.repairs))
-    with tqdm(
-        total=per_task * len(plans),
-        disable=not progress,
-        unit=" runs",
-        file=sys.stderr,
-        smoothing=0.05,
-        leave=False,
-    ) as bar:
+    with progress_bar(per_task * len(plans), "runs", progress) as bar:
         parts = [_Run(model, p, layers, settings.repairs, bar).measure() for p in plans]
-    names = [task.name for task in several]
-    data = xr.concat(parts, dim=xr.DataArray(names, dims="task", name="task"))
+    data = over_tasks(parts, [task.name for task in several])
     return TaskVectorFailures(data, _provenance(model, plans, settings, layers))
 
 
@@ -221,8 +214,7 @@ class _Run:
         return found | self._repaired(best, own, shuffled)
 
     def _plain(self, prompts: Sequence[Prompt]) -> Readout:
-        resid = self.model.final_residuals([[prompt] for prompt in prompts])[:, 0, -1]
-        return self.model.read(resid, self.plan.accepted(prompts, self.test))
+        return self.model.predict(prompts, self.plan.accepted(prompts, self.test))
 
     def _repaired(
         self, best: dict[str, int], own: Vectors, shuffled: Vectors
@@ -300,7 +292,7 @@ def _best(
 
 def _logprob(readout: Readout) -> np.ndarray:
     """Of the most probable accepted first token."""
-    return np.nanmax(readout.logprob.cpu().float().numpy(), axis=-1)
+    return np.nanmax(as_array(readout.logprob), axis=-1)
 
 
 def _column(readout: Readout, i: int) -> Readout:

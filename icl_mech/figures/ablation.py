@@ -6,9 +6,10 @@ from html import escape
 from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from icl_mech.figures.style import COLOURS, GRID, MARGIN, title
+from icl_mech.figures.names import subject
+from icl_mech.figures.panels import frame, rows_of_panels
+from icl_mech.figures.style import COLOURS, GRID, title
 
 if TYPE_CHECKING:
     from icl_mech.heads import HeadAblation
@@ -25,13 +26,8 @@ _OFF = {
 def ablation_figure(result: HeadAblation) -> go.Figure:
     """One panel per task: the top k heads off against k random heads off."""
     tasks, counts = result.tasks, result.counts
-    total = _HEIGHT * len(tasks) + _GAP * (len(tasks) - 1)
-    figure = make_subplots(
-        rows=len(tasks),
-        cols=1,
-        subplot_titles=[escape(task) for task in tasks] if len(tasks) > 1 else None,
-        vertical_spacing=_GAP / total if len(tasks) > 1 else 0,
-    )
+    titles = [escape(task) for task in tasks] if len(tasks) > 1 else None
+    figure = rows_of_panels([_HEIGHT] * len(tasks), _GAP, titles)
     for row, task in enumerate(tasks, 1):
         random = [result.random(task, k) for k in counts]
         top = [result.top(task, k) for k in counts]
@@ -57,20 +53,14 @@ def ablation_figure(result: HeadAblation) -> go.Figure:
     )
     figure.update_xaxes(title_text="k, heads switched off (log scale)", row=len(tasks), col=1)
     p = result.provenance
-    what = escape(tasks[0]) if len(tasks) == 1 else f"{len(tasks)} tasks"
     title(
         figure,
-        f"Does the task need these heads? {what}, {escape(p['model'])}",
+        f"Does the task need these heads? {subject(tasks)}, {escape(p['model'])}",
         f"switched off: {_OFF[p['off']]}; {result.data.sizes['prompt']} prompts, "
         f"{p['n_shots']} shots, "
         f"{p['n_draws']} random draws, seed {p['seed']}; bars: 95 % intervals",
     )
-    top_margin = MARGIN["t"] + 25
-    figure.update_layout(
-        height=total + top_margin + MARGIN["b"] + 40,
-        margin={**MARGIN, "t": top_margin},
-        legend={"orientation": "h", "yref": "container", "y": 0.01, "yanchor": "bottom"},
-    )
+    frame(figure, below=40, legend=True)
     return figure
 
 

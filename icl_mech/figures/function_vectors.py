@@ -6,9 +6,10 @@ from html import escape
 from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from icl_mech.figures.style import COLOURS, GRID, MARGIN, band, title
+from icl_mech.figures.names import subject
+from icl_mech.figures.panels import frame, rows_of_panels
+from icl_mech.figures.style import COLOURS, GRID, band, title
 
 if TYPE_CHECKING:
     from icl_mech.heads import FunctionVectors
@@ -27,14 +28,9 @@ _SETTINGS = {"zero_shot": "zero-shot prompts", "shuffled": "prompts with shuffle
 def function_vector_figure(result: FunctionVectors) -> go.Figure:
     """One row per task: zero-shot prompts on the left, shuffled labels on the right."""
     tasks = result.tasks
-    total = _HEIGHT * len(tasks) + _GAP * (len(tasks) - 1)
-    figure = make_subplots(
-        rows=len(tasks),
-        cols=2,
-        shared_yaxes=True,
-        horizontal_spacing=0.04,
-        subplot_titles=[f"{escape(t)}: {name}" for t in tasks for name in _SETTINGS.values()],
-        vertical_spacing=_GAP / total if len(tasks) > 1 else 0,
+    titles = [f"{escape(t)}: {name}" for t in tasks for name in _SETTINGS.values()]
+    figure = rows_of_panels(
+        [_HEIGHT] * len(tasks), _GAP, titles, 2, shared_yaxes=True, horizontal_spacing=0.04
     )
     layers = result.data["layer"].values.tolist()
     for row, task in enumerate(tasks, 1):
@@ -45,19 +41,13 @@ def function_vector_figure(result: FunctionVectors) -> go.Figure:
     figure.update_xaxes(gridcolor=GRID, dtick=2 if len(layers) <= 24 else None)
     figure.update_xaxes(title_text="layer after which it is injected", row=len(tasks))
     p = result.provenance
-    what = escape(tasks[0]) if len(tasks) == 1 else f"{len(tasks)} tasks"
     title(
         figure,
-        f"Function vector against θ: {what}, {escape(p['model'])}",
+        f"Function vector against θ: {subject(tasks)}, {escape(p['model'])}",
         f"{_vectors(result)}; {result.data.sizes['prompt']} prompts, {p['n_shots']} shots, "
         f"seed {p['seed']}; bands: 95 % Wilson intervals",
     )
-    top = MARGIN["t"] + 25
-    figure.update_layout(
-        height=total + top + MARGIN["b"] + 60,
-        margin={**MARGIN, "t": top, "b": MARGIN["b"] + 60},
-        legend={"orientation": "h", "yref": "container", "y": 0.01, "yanchor": "bottom"},
-    )
+    frame(figure, below=60, legend=True)
     return figure
 
 

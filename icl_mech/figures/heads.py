@@ -6,9 +6,10 @@ from html import escape
 from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from icl_mech.figures.style import MARGIN, title
+from icl_mech.figures.names import subject
+from icl_mech.figures.panels import frame, rows_of_panels
+from icl_mech.figures.style import title
 
 if TYPE_CHECKING:
     from icl_mech.heads import HeadAttribution
@@ -34,14 +35,8 @@ def head_figure(result: HeadAttribution) -> go.Figure:
     n_named = min(N_NAMED, n_heads * result.data.sizes["layer"])
     panels = [(task, method) for task in tasks for method in methods]
     height = max(110, min(30 * n_heads, 420))
-    total = height * len(panels) + _GAP * (len(panels) - 1)
-    figure = make_subplots(
-        rows=len(panels),
-        cols=1,
-        shared_xaxes=False,
-        subplot_titles=[f"{escape(task)}: {NAMES[method]}" for task, method in panels],
-        vertical_spacing=_GAP / total if len(panels) > 1 else 0,
-    )
+    titles = [f"{escape(task)}: {NAMES[method]}" for task, method in panels]
+    figure = rows_of_panels([height] * len(panels), _GAP, titles)
     for row, (task, method) in enumerate(panels, 1):
         figure.add_trace(_map(result, task, method), row=row, col=1)
         figure.data[-1].coloraxis = f"coloraxis{methods.index(method) + 1}"
@@ -63,17 +58,14 @@ def head_figure(result: HeadAttribution) -> go.Figure:
     figure.update_xaxes(dtick=1 if result.data.sizes["layer"] <= 24 else None)
     figure.update_xaxes(title_text="layer", row=len(panels), col=1)
     p = result.provenance
-    what = escape(tasks[0]) if len(tasks) == 1 else f"{len(tasks)} tasks"
     title(
         figure,
-        f"Which heads write the task? {what}, {escape(p['model'])}",
+        f"Which heads write the task? {subject(tasks)}, {escape(p['model'])}",
         f"mean over {result.data.sizes['prompt']} prompts with shuffled labels, "
         f"{p['n_shots']} shots, seed {p['seed']}; the {n_named} largest are named "
         "(layer.head)",
     )
-    # The first panel's own title needs room below the subtitle.
-    top = MARGIN["t"] + 25
-    figure.update_layout(height=total + top + MARGIN["b"], margin={**MARGIN, "t": top})
+    frame(figure)
     return figure
 
 

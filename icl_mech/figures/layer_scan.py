@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from icl_mech.errors import choose
+from icl_mech.figures.names import subject
 from icl_mech.figures.style import COLOURS, GRID, MARGIN, band, title
 
 if TYPE_CHECKING:
@@ -188,7 +189,6 @@ def _task_menu(scan: LayerScan, first: int, per_task: list[int], top: float) -> 
 def _style(figure: go.Figure, scan: LayerScan, score: str, row: int) -> None:
     p = scan.provenance
     many = len(scan.tasks) > 1
-    what = f"{len(scan.tasks)} tasks" if many else escape(scan.tasks[0])
     subtitle = (
         f"{scan.data.sizes['prompt']} test prompts per task, {p['n_shots']} shots, "
         f"seed {p['seed']}; layer chosen on {scan.data.sizes['dev_prompt']} dev prompts; "
@@ -196,7 +196,7 @@ def _style(figure: go.Figure, scan: LayerScan, score: str, row: int) -> None:
     )
     title(
         figure,
-        f"At which layer does the task vector work? {what}, {escape(p['model'])}",
+        f"At which layer does the task vector work? {subject(scan.tasks)}, {escape(p['model'])}",
         subtitle,
     )
     figure.update_layout(

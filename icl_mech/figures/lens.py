@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
+from icl_mech.figures.names import subject
+from icl_mech.figures.panels import frame, rows_of_panels
 from icl_mech.figures.style import COLOURS, GRID, MARGIN, band, title
 
 if TYPE_CHECKING:
@@ -30,14 +31,8 @@ _ROW = 26
 def lens_figure(result: LogitLens, role: str) -> go.Figure:
     """One row per task: mean probability on the left, mean rank on the right."""
     tasks, layers = result.tasks, result.layers
-    total = _HEIGHT * len(tasks) + _GAP * (len(tasks) - 1)
-    figure = make_subplots(
-        rows=len(tasks),
-        cols=2,
-        horizontal_spacing=0.09,
-        subplot_titles=[f"{escape(t)}: {name}" for t in tasks for name in _VALUES.values()],
-        vertical_spacing=_GAP / total if len(tasks) > 1 else 0,
-    )
+    titles = [f"{escape(t)}: {name}" for t in tasks for name in _VALUES.values()]
+    figure = rows_of_panels([_HEIGHT] * len(tasks), _GAP, titles, 2, horizontal_spacing=0.09)
     for row, task in enumerate(tasks, 1):
         for column, value in enumerate(_VALUES, 1):
             for target in _NAMES:
@@ -69,21 +64,15 @@ def lens_figure(result: LogitLens, role: str) -> go.Figure:
         title_text="layer l (read after block l; -1: the embedding)", row=len(tasks)
     )
     p = result.provenance
-    what = escape(tasks[0]) if len(tasks) == 1 else f"{len(tasks)} tasks"
     lens = "" if p["translator"] is None else f"; translator {escape(p['translator'])}"
     title(
         figure,
-        f"What would each layer answer? {what}, {escape(p['model'])}",
+        f"What would each layer answer? {subject(tasks)}, {escape(p['model'])}",
         f"logit lens at {escape(role)}; {result.data.sizes['prompt']} prompts, {p['n_shots']} "
         f"shots, seed {p['seed']}{lens}; bands: 95 % bootstrap intervals; dotted line: median "
         "layer after which the answer is first on top",
     )
-    top = MARGIN["t"] + 25
-    figure.update_layout(
-        height=total + top + MARGIN["b"] + 50,
-        margin={**MARGIN, "t": top, "b": MARGIN["b"] + 50},
-        legend={"orientation": "h", "yref": "container", "y": 0.01, "yanchor": "bottom"},
-    )
+    frame(figure, below=50, legend=True)
     return figure
 
 

@@ -6,11 +6,11 @@ from html import escape
 from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from icl_mech.errors import choose
 from icl_mech.figures.names import short
-from icl_mech.figures.style import MARGIN, title
+from icl_mech.figures.panels import frame, rows_of_panels
+from icl_mech.figures.style import title
 
 if TYPE_CHECKING:
     from icl_mech.decodability import MeanPatching
@@ -40,15 +40,13 @@ def mean_patching_figure(
     layers = result.layers
     n_rows = -(-len(layers) // COLUMNS)
     height, gap = 34 * len(result.tasks), 75
-    below = 110  # names of what is injected, slanted, under the last row
-    total = n_rows * height + (n_rows - 1) * gap
-    figure = make_subplots(
-        rows=n_rows,
-        cols=COLUMNS,
+    figure = rows_of_panels(
+        [height] * n_rows,
+        gap,
+        [f"after block {layer}" for layer in layers],
+        COLUMNS,
         shared_xaxes=True,
         shared_yaxes=True,
-        subplot_titles=[f"after block {layer}" for layer in layers],
-        vertical_spacing=gap / total if n_rows > 1 else 0,
         horizontal_spacing=0.04,
     )
     tables = [result.matrix(layer, mode, measure, answer) for layer in layers]
@@ -88,10 +86,9 @@ def mean_patching_figure(
         f"{'added' if mode == 'add' else 'written over the residual stream'}; "
         f"{result.data.sizes['prompt']} prompts per task, {p['n_shots']} shots, seed {p['seed']}",
     )
-    top = MARGIN["t"] + 25
+    # Names of what is injected, slanted, stand under the last row.
+    frame(figure, below=40, l=110)
     figure.update_layout(
-        height=total + top + below,
-        margin={**MARGIN, "t": top, "b": below, "l": 110},
         coloraxis={
             "cmin": -largest,
             "cmax": largest,

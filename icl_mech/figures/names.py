@@ -6,6 +6,11 @@ from collections.abc import Sequence
 from html import escape
 
 
+def subject(names: Sequence[str]) -> str:
+    """The one task, escaped, or how many there are."""
+    return escape(names[0]) if len(names) == 1 else f"{len(names)} tasks"
+
+
 def short(names: Sequence[str], tasks: Sequence[str] | None = None) -> list[str]:
     """Names without the family that all tasks share ("verbs/past" -> "past"), escaped.
 

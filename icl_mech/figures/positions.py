@@ -7,9 +7,10 @@ from html import escape
 from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from icl_mech.figures.style import MARGIN, title
+from icl_mech.figures.names import subject
+from icl_mech.figures.panels import frame, rows_of_panels
+from icl_mech.figures.style import title
 from icl_mech.patch.position_result import role_name
 
 if TYPE_CHECKING:
@@ -53,15 +54,9 @@ def position_figure(scan: PositionScan) -> go.Figure:
     rows = [row for task in scan.tasks for row in _rows(scan, task)]
     columns = len(scan.directions)
     heights = [ROW * len(row.labels) for row in rows]
-    total = sum(heights) + GAP * (len(rows) - 1)
-    figure = make_subplots(
-        rows=len(rows),
-        cols=columns,
-        row_heights=heights,
-        shared_yaxes=True,
-        vertical_spacing=GAP / total if len(rows) > 1 else 0,
-        horizontal_spacing=0.03,
-        subplot_titles=[f"{row.name}, {d}" for row in rows for d in scan.directions],
+    titles = [f"{row.name}, {d}" for row in rows for d in scan.directions]
+    figure = rows_of_panels(
+        heights, GAP, titles, columns, shared_yaxes=True, horizontal_spacing=0.03
     )
     largest = max(
         float(abs(effect["value"]).max()) for row in rows for effect in row.effects.values()
@@ -79,11 +74,9 @@ def position_figure(scan: PositionScan) -> go.Figure:
     figure.update_xaxes(showgrid=False, zeroline=False, dtick=_step(n_layers * columns))
     figure.update_xaxes(title_text="layer", row=len(rows))
     _style(figure, scan, limit)
-    # Short figures still have room for the colour bar and its title; the title of a tall one
-    # stays at its top, clear of the maps.
-    top = MARGIN["t"] + 25  # the subtitle has two lines
-    height = max(total, 240) + top + MARGIN["b"]
-    figure.update_layout(height=height, margin_t=top)
+    # Short figures still have room for the colour bar and its title.
+    figure.update_layout(height=max(figure.layout.height, 240))
+    frame(figure)
     return figure
 
 
@@ -141,7 +134,6 @@ def _step(n: int) -> int:
 
 def _style(figure: go.Figure, scan: PositionScan, limit: float) -> None:
     p = scan.provenance
-    what = escape(scan.tasks[0]) if len(scan.tasks) == 1 else f"{len(scan.tasks)} tasks"
     shares = " or ".join(DIRECTIONS[d][1] for d in scan.directions)
     n = scan.data.sizes["prompt"]
     facts = [f"{n} pair{'s' * (n > 1)} of prompts" + " per task" * (len(scan.tasks) > 1)]
@@ -152,7 +144,7 @@ def _style(figure: go.Figure, scan: PositionScan, limit: float) -> None:
         how.append("a word of several tokens is patched at its last")
     title(
         figure,
-        f"Which activations make the difference? {what}, {escape(p['model'])}",
+        f"Which activations make the difference? {subject(scan.tasks)}, {escape(p['model'])}",
         f"{'; '.join(facts)}<br>{'; '.join(how)}",
     )
     figure.update_layout(

@@ -9,6 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from icl_mech.figures.panels import LEGEND_BELOW, frame, rows_of_panels
 from icl_mech.figures.style import COLOURS, GRID, MARGIN, band, title
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def task_map_figure(maps: list[TaskMap]) -> go.Figure:
     figure.update_layout(
         height=_ROW * len(rows) + MARGIN["t"] + MARGIN["b"] + 90,
         margin={**MARGIN, "l": 290, "t": MARGIN["t"] + 15, "b": MARGIN["b"] + 60},
-        legend={"orientation": "h", "yref": "container", "y": 0.01, "yanchor": "bottom"},
+        legend=LEGEND_BELOW,
     )
     return figure
 
@@ -69,13 +70,7 @@ def task_curves_figure(task_map: TaskMap) -> go.Figure:
     """Every read-out's curve, a panel per task, with the layers that they name shaded between."""
     tasks = task_map.tasks
     height, gap = 250, 62
-    total = height * len(tasks) + gap * (len(tasks) - 1)
-    figure = make_subplots(
-        rows=len(tasks),
-        cols=1,
-        subplot_titles=[escape(task) for task in tasks],
-        vertical_spacing=gap / total if len(tasks) > 1 else 0,
-    )
+    figure = rows_of_panels([height] * len(tasks), gap, [escape(task) for task in tasks])
     for row, task in enumerate(tasks, 1):
         for readout in task_map.readouts:
             curve = task_map.curve(task, readout)
@@ -108,11 +103,7 @@ def task_curves_figure(task_map: TaskMap) -> go.Figure:
     figure.update_xaxes(gridcolor=GRID, dtick=1 if len(task_map.layers) <= 24 else None)
     figure.update_xaxes(title_text="layer (after block)", row=len(tasks), col=1)
     _title(figure, [task_map], "The curves behind the map")
-    figure.update_layout(
-        height=total + MARGIN["t"] + MARGIN["b"] + 85,
-        margin={**MARGIN, "t": MARGIN["t"] + 25, "b": MARGIN["b"] + 60},
-        legend={"orientation": "h", "yref": "container", "y": 0.005, "yanchor": "bottom"},
-    )
+    frame(figure, below=60, legend=True)
     return figure
 
 

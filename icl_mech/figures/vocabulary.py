@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import plotly.graph_objects as go
 
 from icl_mech.figures.lens import quoted, shortened
+from icl_mech.figures.panels import LEGEND_BELOW
 from icl_mech.figures.style import MARGIN, title
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def vector_figure(result: VectorLens, task: str | None, layer: int | None) -> go
     figure.update_layout(
         height=_ROW * len(labels) + top + MARGIN["b"],
         margin={**MARGIN, "t": top, "l": max(MARGIN["l"], 25 + 8 * longest)},
-        legend={"orientation": "h", "yref": "container", "y": 0.01, "yanchor": "bottom"},
+        legend=LEGEND_BELOW,
         plot_bgcolor="white",
     )
     return figure

@@ -76,7 +76,7 @@ def _main(options: Options) -> None:
     if kind == "function_vectors" and not (options.n_heads and min(options.n_heads) > 0):
         raise InputError(f"n_heads is {options.n_heads}; expected numbers of at least 1")
     name = "heads" if kind == "attribution" else kind
-    out = target(options.output, name, tasks, options.models.model)
+    out = target(options.output, name, options.tasks, options.models.model)
     deliver(_result(options, kind, tasks, n_prompts, n_other), out, options.output)
 
 

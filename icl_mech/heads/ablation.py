@@ -1,6 +1,5 @@
 """Does the task need these heads? Mean-ablate the top ones, and as many random ones."""
 
-import sys
 from collections.abc import Sequence
 
 import torch
@@ -13,15 +12,16 @@ from icl_mech.errors import InputError, choose
 from icl_mech.heads.ablation_result import HeadAblation
 from icl_mech.heads.attribution import (
     answers_in_context,
-    as_array,
     average_indirect_effects,
     mean_heads,
 )
 from icl_mech.heads.drawing import Drawn, draw
 from icl_mech.heads.result import Head, largest
-from icl_mech.model import Edit, HookedModel
+from icl_mech.model import Edit, HookedModel, as_array
+from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE, Prompt, generator
-from icl_mech.tasks import Task, list_tasks, load_task, load_tasks
+from icl_mech.results import over_tasks
+from icl_mech.tasks import Tasks, list_tasks, load_task, load_tasks
 from icl_mech.vectors import check_heads
 
 COUNTS = (1, 2, 5, 10, 20)
@@ -33,7 +33,7 @@ PER_TASK = 4
 
 def head_ablation(
     model: HookedModel,
-    task: Task | str | Sequence[Task | str],
+    task: Tasks,
     heads: Sequence[Head] | None = None,
     n_prompts: int = 50,
     n_shots: int = 10,
@@ -62,7 +62,7 @@ def head_ablation(
 
     Args:
         model: from `load_model`.
-        task: a task, its name, a path to pairs, or several of these.
+        task: a task, its name, a path to pairs, a family, or several of these.
         heads: (layer, head)s, most important first; by default ranked by AIE on dev prompts of
             each task. Heads that were ranked on this task with this seed elsewhere have seen its
             test queries.
@@ -99,13 +99,7 @@ def head_ablation(
     ]
     branches = 1 + len(counts) * (1 + n_draws)
     ranking = n_dev * n_heads if heads is None else 0
-    with tqdm(
-        total=(n_prompts * branches + ranking) * len(tasks),
-        disable=not progress,
-        unit=" runs",
-        file=sys.stderr,
-        leave=False,
-    ) as bar:
+    with progress_bar((n_prompts * branches + ranking) * len(tasks), "runs", progress) as bar:
         answers_in_context(model, drawn)
         parts = []
         for d in drawn:
@@ -115,7 +109,7 @@ def head_ablation(
                 ranked = largest(average_indirect_effects(model, d.dev, bar.update), counts[-1])
             output = _output_off(model, d, off, n_shots, seed, template)
             parts.append(_ablate(model, d, ranked, output, counts, n_draws, seed, bar))
-    data = xr.concat(parts, dim=xr.DataArray([t.name for t in tasks], dims="task", name="task"))
+    data = over_tasks(parts, [t.name for t in tasks])
     provenance = {
         "method": "head_ablation at the last token",
         "off": off,
@@ -161,12 +155,11 @@ def _ablate(
 
     # Adding nothing to one head: the model as it is.
     intact = Edit(0, torch.zeros(model.d_head), "z", "final_arrow", "add", head=0)
-    targets = [[token] for token in drawn.test.answers]
     edits: list[Edit | list[Edit]] = [intact, *map(switched_off, sets)]
-    readout = model.evaluate(drawn.test.clean, edits, targets, bar.update)
-    right = (readout.rank[..., 0] == 0).cpu().numpy()
+    readout = model.evaluate(drawn.test.clean, edits, drawn.test.targets, bar.update)
+    right = readout.right
     logprob = as_array(readout.logprob[..., 0])
-    shape = (len(targets), len(counts), 1 + n_draws)
+    shape = (len(right), len(counts), 1 + n_draws)
     names = [f"{layer}.{head}" for layer, head in ranked[: counts[-1]]]
     logs = {"units": "nats"}
     return xr.Dataset(

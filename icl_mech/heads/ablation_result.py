@@ -1,12 +1,10 @@
 """What switching heads off did."""
 
-from html import escape
-
 import pandas as pd
 import plotly.graph_objects as go
 import xarray as xr
 
-from icl_mech.errors import InputError, choose
+from icl_mech.errors import InputError
 from icl_mech.results import Result, repeated
 from icl_mech.stats import Estimate, crossed, proportion
 
@@ -26,11 +24,11 @@ class HeadAblation(Result):
 
     def ranked(self, task: str) -> list[str]:
         """The heads, most important first, as "layer.head"."""
-        return [str(name) for name in self._of(task)["ranked"].values]
+        return [str(name) for name in self.of(task)["ranked"].values]
 
     def intact(self, task: str) -> Estimate:
         """Accuracy with all heads, with its Wilson interval."""
-        return proportion(self._of(task)["intact_right"].values)
+        return proportion(self.of(task)["intact_right"].values)
 
     def top(self, task: str, k: int) -> Estimate:
         """Accuracy without the top k heads, with its Wilson interval."""
@@ -60,7 +58,7 @@ class HeadAblation(Result):
                     "cost": self.cost(task, k),
                 }
                 for name, e in estimates.items():
-                    row |= {name: e.value, f"{name}_low": e.low, f"{name}_high": e.high}
+                    row |= e.columns(name)
                 rows.append(row | {"heads": " ".join(self.ranked(task)[:k])})
         return pd.DataFrame(rows).set_index(["task", "k"])
 
@@ -115,17 +113,6 @@ class HeadAblation(Result):
                 }
         return pd.DataFrame.from_dict(rows, orient="index")
 
-    def __repr__(self) -> str:
-        return f"HeadAblation on {self.provenance['model']}\n{self.table().to_string()}"
-
-    def _repr_html_(self) -> str:
-        model = escape(str(self.provenance["model"]))
-        return f"<p>Head ablation on <b>{model}</b></p>{self.table().to_html(escape=True)}"
-
-    def _of(self, task: str) -> xr.Dataset:
-        choose(task, self.tasks, "task")
-        return self.data.sel(task=task)
-
     def _at(self, task: str, k: int) -> xr.Dataset:
         if k not in self.counts:
             nearest = min(self.counts, key=lambda c: abs(c - k))
@@ -133,4 +120,4 @@ class HeadAblation(Result):
                 f"k = {k} was not run; expected one of {', '.join(map(str, self.counts))} "
                 f"(nearest: {nearest})"
             )
-        return self._of(task).sel(k=k)
+        return self.of(task).sel(k=k)

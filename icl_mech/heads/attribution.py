@@ -1,6 +1,5 @@
 """Which attention heads carry the task? Three methods, on the same prompts."""
 
-import sys
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -14,14 +13,16 @@ from icl_mech.errors import InputError, choose
 from icl_mech.heads.drawing import Drawn, Prompts, draw
 from icl_mech.heads.looking import ROLES, attention_by_role, induction_scores
 from icl_mech.heads.result import METHODS, HeadAttribution
-from icl_mech.model import Edit, HookedModel, Readout
+from icl_mech.model import Edit, HookedModel, Readout, as_array
+from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE, Prompt
-from icl_mech.tasks import Task, load_tasks
+from icl_mech.results import over_tasks
+from icl_mech.tasks import Tasks, load_tasks
 
 
 def head_attribution(
     model: HookedModel,
-    task: Task | str | Sequence[Task | str],
+    task: Tasks,
     n_prompts: int = 25,
     n_shots: int = 10,
     seed: int = 0,
@@ -49,7 +50,7 @@ def head_attribution(
 
     Args:
         model: from `load_model`.
-        task: a task, its name, a path to pairs, or several of these.
+        task: a task, its name, a path to pairs, a family, or several of these.
         n_prompts: prompts with shuffled labels, per task.
         n_shots: demonstrations per prompt.
         seed: of every random draw.
@@ -77,19 +78,13 @@ def head_attribution(
         draw(model, t, n_prompts, n_clean, n_shots, seed, template, leading_space) for t in tasks
     ]
     heads = model.n_layers * model.n_heads
-    with tqdm(
-        total=n_prompts * heads * len(tasks),
-        disable=not progress,
-        unit=" heads",
-        file=sys.stderr,
-        leave=False,
-    ) as bar:
+    with progress_bar(n_prompts * heads * len(tasks), "heads", progress) as bar:
         right = answers_in_context(model, drawn)
         parts = []
         for d, clean in zip(drawn, right, strict=True):
             bar.set_description(d.task.name)
             parts.append(_attribute(model, d, clean, methods, bar))
-    data = xr.concat(parts, dim=xr.DataArray([t.name for t in tasks], dims="task", name="task"))
+    data = over_tasks(parts, [t.name for t in tasks])
     induction = induction_scores(model, seed)
     data["induction"] = (("layer", "head"), induction, {"units": "attention"})
     provenance = {
@@ -112,8 +107,8 @@ def _attribute(
 ) -> xr.Dataset:
     """One task: mean outputs from clean prompts, effects on prompts with shuffled labels."""
     test = drawn.test
-    targets = [[token] for token in test.answers]
-    before = _probability(_plain(model, test.shuffled, targets))
+    targets = test.targets
+    before = _probability(model.predict(test.shuffled, targets))
     means = mean_heads(model, drawn.dev.clean)
     per_head = ("prompt", "layer", "head")
     found: dict[str, tuple] = {}
@@ -134,7 +129,7 @@ def _attribute(
             "attention": ((*per_head, "role"), attention, {"units": "attention"}),
             "shuffled_probability": ("prompt", before, {"units": "probability"}),
             "clean_probability": ("prompt", _probability(right), {"units": "probability"}),
-            "clean_right": ("prompt", _is_right(right)),
+            "clean_right": ("prompt", right.right),
             "n_queries": ((), drawn.n_queries),
             "query": ("prompt", [e.query.x for e in test.episodes]),
             "answer": ("prompt", [e.query.y for e in test.episodes]),
@@ -197,7 +192,7 @@ def indirect_effects(
         tick: called with the number of (prompt, head) cells just finished.
     """
     targets = [[token] for token in answers]
-    before = _probability(_plain(model, shuffled, targets))
+    before = _probability(model.predict(shuffled, targets))
     after = _probability(patch_heads(model, shuffled, mean_heads(model, clean), targets, tick))
     effect: np.ndarray = after - before[:, None]
     return effect.reshape(len(before), model.n_layers, model.n_heads)
@@ -219,8 +214,8 @@ def answers_in_context(model: HookedModel, drawn: Sequence[Drawn]) -> list[Reado
     """
     found = []
     for d in drawn:
-        readout = _plain(model, d.test.clean, [[token] for token in d.test.answers])
-        if not _is_right(readout).any():
+        readout = model.predict(d.test.clean, d.test.targets)
+        if not readout.right.any():
             raise InputError(
                 f"task {d.task.name!r}: the model answers none of {len(readout.top)} few-shot "
                 "prompts right, so there is nothing to attribute; expected a task that it can do "
@@ -230,23 +225,5 @@ def answers_in_context(model: HookedModel, drawn: Sequence[Drawn]) -> list[Reado
     return found
 
 
-def as_array(values: Tensor) -> np.ndarray:
-    """As numpy, which knows no bfloat16."""
-    wide = torch.promote_types(values.dtype, torch.float32)
-    array: np.ndarray = values.detach().to("cpu", wide).numpy()
-    return array
-
-
-def _plain(
-    model: HookedModel, prompts: Sequence[Prompt], targets: Sequence[Sequence[int]]
-) -> Readout:
-    resid = model.final_residuals([[prompt] for prompt in prompts])[:, 0, -1]
-    return model.read(resid, targets)
-
-
 def _probability(readout: Readout) -> Float[np.ndarray, "prompt *rest"]:
     return as_array(readout.logprob[..., 0].exp())
-
-
-def _is_right(readout: Readout) -> np.ndarray:
-    return (readout.rank[..., 0] == 0).cpu().numpy()

@@ -57,6 +57,11 @@ class Prompts:
             for prompt, e in zip(self.clean, self.episodes, strict=True)
         ]
 
+    @property
+    def targets(self) -> list[list[int]]:
+        """The same as what `model.evaluate` and `model.predict` read."""
+        return [[token] for token in self.answers]
+
     @cached_property
     def rivals(self) -> list[tuple[int, ...]]:
         """What each answer is compared with: the first tokens of the other labels shown.

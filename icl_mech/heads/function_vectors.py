@@ -1,6 +1,5 @@
 """What a few heads' mean output does on its own: function vectors beside theta and controls."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,13 +11,15 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from icl_mech.errors import InputError
-from icl_mech.heads.attribution import answers_in_context, as_array, average_indirect_effects
+from icl_mech.heads.attribution import answers_in_context, average_indirect_effects
 from icl_mech.heads.drawing import Drawn, Prompts, draw
 from icl_mech.heads.result import Head, largest
 from icl_mech.heads.vector_result import PROMPTS, VECTORS, FunctionVectors
-from icl_mech.model import Edit, HookedModel, Readout
-from icl_mech.prompts import DEFAULT_TEMPLATE, Prompt, generator
-from icl_mech.tasks import Task, load_tasks
+from icl_mech.model import Edit, HookedModel, Readout, as_array
+from icl_mech.progress import progress_bar
+from icl_mech.prompts import DEFAULT_TEMPLATE, generator
+from icl_mech.results import over_tasks
+from icl_mech.tasks import Tasks, load_tasks
 from icl_mech.vectors import check_heads, dummy_residuals, function_vector, random_like, theta
 
 N_DUMMIES = 2
@@ -26,7 +27,7 @@ N_DUMMIES = 2
 
 def function_vectors(
     model: HookedModel,
-    task: Task | str | Sequence[Task | str],
+    task: Tasks,
     heads: Sequence[Head] | None = None,
     n_prompts: int = 50,
     n_shots: int = 10,
@@ -61,7 +62,7 @@ def function_vectors(
 
     Args:
         model: from `load_model`.
-        task: a task, its name, a path to pairs, or several of these.
+        task: a task, its name, a path to pairs, a family, or several of these.
         heads: (layer, head)s; by default those with the largest AIE on each task's dev prompts,
             and all of these if given. Heads from other tasks (`HeadAttribution.universal`) test
             whether the same heads serve a task that had no part in choosing them; heads that were
@@ -97,13 +98,7 @@ def function_vectors(
     ]
     injections = (n_prompts + n_dev) * len(PROMPTS) * len(VECTORS) * model.n_layers
     ranking = n_dev * every if heads is None else 0
-    with tqdm(
-        total=(injections + ranking) * len(tasks),
-        disable=not progress,
-        unit=" runs",
-        file=sys.stderr,
-        leave=False,
-    ) as bar:
+    with progress_bar((injections + ranking) * len(tasks), "runs", progress) as bar:
         few_shot = answers_in_context(model, drawn)
         parts = []
         for d, clean in zip(drawn, few_shot, strict=True):
@@ -114,7 +109,7 @@ def function_vectors(
             else:
                 candidates = [tuple(heads)]
             parts.append(_compare(model, d, clean, candidates, scales, seed, bar))
-    data = xr.concat(parts, dim=xr.DataArray([t.name for t in tasks], dims="task", name="task"))
+    data = over_tasks(parts, [t.name for t in tasks])
     provenance = {
         "method": "function_vectors (Todd et al. 2023, arXiv 2310.15213)",
         **model.provenance(),
@@ -180,9 +175,9 @@ def _sources(
         for i, scale in pairs
         for layer in layers
     ]
-    targets = [[token] for token in dev.answers]
+    targets = dev.targets
     bar.total = (bar.total or 0) + len(edits) * len(targets)
-    right = _right(model.evaluate(dev.zero_shot, edits, targets, bar.update))
+    right = model.evaluate(dev.zero_shot, edits, targets, bar.update).right
     accuracy = right.mean(axis=0).reshape(len(pairs), len(layers)).max(axis=1)
     i, scale = pairs[int(accuracy.argmax())]
     return _Sources(vectors[i], layer_mean, heads, bias, candidates[i], scale)
@@ -204,14 +199,14 @@ def _compare(
     per_cell = ("prompt", "setting", "vector", "layer")
     scored = _inject(model, test, sources, rng, bar)
     on_dev = _inject(model, dev, sources, rng, bar)
-    plain = [_plain(model, prompts, test) for prompts in (test.zero_shot, test.shuffled)]
+    plain = [model.predict(p, test.targets) for p in (test.zero_shot, test.shuffled)]
     return xr.Dataset(
         {
-            "right": (per_cell, _right(scored)),
-            "logprob": (per_cell, _logprob(scored), {"units": "nats"}),
-            "dev_right": (("dev_prompt", *per_cell[1:]), _right(on_dev)),
-            "plain_right": (("prompt", "setting"), np.stack([_right(r) for r in plain], axis=1)),
-            "few_shot_right": ("prompt", _right(clean)),
+            "right": (per_cell, scored.right),
+            "logprob": (per_cell, as_array(scored.logprob[..., 0]), {"units": "nats"}),
+            "dev_right": (("dev_prompt", *per_cell[1:]), on_dev.right),
+            "plain_right": (("prompt", "setting"), np.stack([r.right for r in plain], axis=1)),
+            "few_shot_right": ("prompt", clean.right),
             "heads": ((), " ".join(f"{layer}.{head}" for layer, head in sources.chosen)),
             "scale": ((), sources.scale),
             "n_queries": ((), drawn.n_queries),
@@ -251,7 +246,7 @@ def _inject(
         return Edit(layer, value, position="final_arrow", mode="add", scale=sources.scale)
 
     edits = [edit(vector, layer) for vector in VECTORS for layer in range(model.n_layers)]
-    targets = [[token] for token in prompts.answers]
+    targets = prompts.targets
     parts = [
         model.evaluate(asked, edits, targets, bar.update)
         for asked in (prompts.zero_shot, prompts.shuffled)
@@ -271,16 +266,3 @@ def _random_heads(
     return torch.stack(
         [function_vector(sources.heads, sources.bias, [every[i] for i in row]) for row in drawn]
     )
-
-
-def _plain(model: HookedModel, asked: Sequence[Prompt], prompts: Prompts) -> Readout:
-    resid = model.final_residuals([[prompt] for prompt in asked])[:, 0, -1]
-    return model.read(resid, [[token] for token in prompts.answers])
-
-
-def _right(readout: Readout) -> np.ndarray:
-    return (readout.rank[..., 0] == 0).cpu().numpy()
-
-
-def _logprob(readout: Readout) -> np.ndarray:
-    return as_array(readout.logprob[..., 0])

@@ -1,7 +1,6 @@
 """What a head attribution found."""
 
 from collections.abc import Sequence
-from html import escape
 
 import numpy as np
 import pandas as pd
@@ -74,11 +73,7 @@ class HeadAttribution(Result):
             for rank, (layer, head, effect) in enumerate(self.top(task, k, method), 1):
                 here = of_task.sel(layer=layer, head=head)
                 row = {"task": task, "rank": rank, "layer": layer, "head": head}
-                row |= {
-                    method: effect.value,
-                    f"{method}_low": effect.low,
-                    f"{method}_high": effect.high,
-                }
+                row |= effect.columns(method)
                 row |= {m: float(here[m].mean()) for m in self.methods if m != method}
                 looked = here["attention"].mean("prompt")
                 row["looks_at"] = str(looked["role"].values[int(looked.values.argmax())])
@@ -135,19 +130,10 @@ class HeadAttribution(Result):
                 rows[task]["attribution patching, rank correlation"] = str(self.agreement(task))
         return pd.DataFrame.from_dict(rows, orient="index")
 
-    def __repr__(self) -> str:
-        text = self.table().to_string(max_colwidth=None)
-        return f"HeadAttribution on {self.provenance['model']}\n{text}"
-
-    def _repr_html_(self) -> str:
-        model = escape(str(self.provenance["model"]))
-        return f"<p>Head attribution on <b>{model}</b></p>{self.table().to_html(escape=True)}"
-
     def _effect(self, task: str, method: str) -> np.ndarray:
         """`[prompt, layer, head]`."""
-        choose(task, self.tasks, "task")
         choose(method, self.methods, "method")
-        return self.data[method].sel(task=task).transpose("prompt", "layer", "head").values
+        return self.of(task)[method].transpose("prompt", "layer", "head").values
 
 
 def largest(scores: np.ndarray, k: int) -> list[Head]:

@@ -1,7 +1,5 @@
 """What function vectors did, beside theta and controls."""
 
-from html import escape
-
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -45,11 +43,11 @@ class FunctionVectors(Result):
     def plain(self, task: str, setting: str = "zero_shot") -> Estimate:
         """Test accuracy without a vector."""
         choose(setting, PROMPTS, "setting")
-        return proportion(self._task(task)["plain_right"].sel(setting=setting).values)
+        return proportion(self.of(task)["plain_right"].sel(setting=setting).values)
 
     def few_shot(self, task: str) -> Estimate:
         """Test accuracy with the right demonstrations."""
-        return proportion(self._task(task)["few_shot_right"].values)
+        return proportion(self.of(task)["few_shot_right"].values)
 
     def difference(
         self, task: str, first: str, second: str, setting: str = "zero_shot"
@@ -63,7 +61,7 @@ class FunctionVectors(Result):
         """One row per task, setting and vector, with 95 % intervals."""
         rows = []
         for task in self.tasks:
-            few, of_task = self.few_shot(task), self._task(task)
+            few, of_task = self.few_shot(task), self.of(task)
             for setting in PROMPTS:
                 plain = self.plain(task, setting)
                 for vector in VECTORS:
@@ -73,9 +71,7 @@ class FunctionVectors(Result):
                             "task": task,
                             "setting": setting,
                             "vector": vector,
-                            "accuracy": e.value,
-                            "accuracy_low": e.low,
-                            "accuracy_high": e.high,
+                            **e.columns("accuracy"),
                             "layer": self.best_layer(task, vector, setting),
                             "no_vector": plain.value,
                             "few_shot": few.value,
@@ -124,28 +120,17 @@ class FunctionVectors(Result):
                 for vector in VECTORS:
                     layer = self.best_layer(task, vector, setting)
                     row[vector] = f"{self.accuracy(task, vector, setting)} @ {layer}"
-                of_task = self._task(task)
+                of_task = self.of(task)
                 rows[f"{task}, {setting}"] = row | {
                     "few-shot": f"{self.few_shot(task).value:.2f}",
                     "heads": f"{of_task['heads'].item()} x {float(of_task['scale']):g}",
                 }
         return pd.DataFrame.from_dict(rows, orient="index")
 
-    def __repr__(self) -> str:
-        return f"FunctionVectors on {self.provenance['model']}\n{self.table().to_string()}"
-
-    def _repr_html_(self) -> str:
-        model = escape(str(self.provenance["model"]))
-        return f"<p>Function vectors on <b>{model}</b></p>{self.table().to_html(escape=True)}"
-
-    def _task(self, task: str) -> xr.Dataset:
-        choose(task, self.tasks, "task")
-        return self.data.sel(task=task)
-
     def _of(self, task: str, name: str, vector: str, setting: str) -> xr.DataArray:
         choose(vector, VECTORS, "vector")
         choose(setting, PROMPTS, "setting")
-        return self._task(task)[name].sel(vector=vector, setting=setting)
+        return self.of(task)[name].sel(vector=vector, setting=setting)
 
     def _at_best(self, task: str, vector: str, setting: str) -> np.ndarray:
         layer = self.best_layer(task, vector, setting)

@@ -1,6 +1,5 @@
 """The logit lens: what every layer would answer."""
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,8 +14,10 @@ from icl_mech.errors import InputError
 from icl_mech.lens.result import LogitLens
 from icl_mech.lens.targets import TARGETS, Asked, Columns, check_roles, draw_asked
 from icl_mech.model import HookedModel, Readout
+from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE, Prompt
-from icl_mech.tasks import Task, load_tasks
+from icl_mech.results import over_tasks
+from icl_mech.tasks import Task, Tasks, load_tasks
 
 Translator = Callable[[int, Tensor], Tensor]
 #: Residual vectors that are read together.
@@ -25,7 +26,7 @@ ROWS = 512
 
 def logit_lens(
     model: HookedModel,
-    task: Task | str | Sequence[Task | str],
+    task: Tasks,
     n_prompts: int = 25,
     n_shots: int = 5,
     seed: int = 0,
@@ -59,7 +60,7 @@ def logit_lens(
 
     Args:
         model: from `load_model`.
-        task: a task, its name, a path to pairs, or several of these.
+        task: a task, its name, a path to pairs, a family, or several of these.
         n_prompts: prompts per task.
         n_shots: demonstrations per prompt.
         seed: of every random draw.
@@ -91,18 +92,12 @@ def logit_lens(
     for t in tasks:
         encoder = model.encoder(template, [pair.y for pair in t.pairs], leading_space)
         asked.append(draw_asked(t, other_task, encoder, n_prompts, n_shots, seed))
-    with tqdm(
-        total=n_prompts * len(tasks),
-        disable=not progress,
-        unit=" prompts",
-        file=sys.stderr,
-        leave=False,
-    ) as bar:
+    with progress_bar(n_prompts * len(tasks), "prompts", progress) as bar:
         parts = []
         for a in asked:
             bar.set_description(a.task.name)
             parts.append(_look(model, a, several, top_k, translator, bar))
-    data = xr.concat(parts, dim=xr.DataArray([t.name for t in tasks], dims="task", name="task"))
+    data = over_tasks(parts, [t.name for t in tasks])
     settings = {
         "n_prompts": n_prompts,
         "n_shots": n_shots,

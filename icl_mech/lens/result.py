@@ -1,7 +1,5 @@
 """What a logit lens saw."""
 
-from html import escape
-
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -142,7 +140,7 @@ class LogitLens(Result):
                     row[f"{target}_peak_layer"] = self.layers[peak] if known else None
                     row[f"{target}_n"] = curve[peak].n
                 for name, e in estimates.items():
-                    row |= {name: e.value, f"{name}_low": e.low, f"{name}_high": e.high}
+                    row |= e.columns(name)
                 rows.append(row | {"n_prompts": self.data.sizes["prompt"]})
         frame = pd.DataFrame(rows).set_index(["task", "role"])
         layers = [f"{target}_peak_layer" for target in TARGETS]
@@ -233,13 +231,6 @@ class LogitLens(Result):
         best = int(np.argmax([e.value for e in curve]))
         return f"{curve[best]} after {self.layers[best]}"
 
-    def __repr__(self) -> str:
-        return f"LogitLens on {self.provenance['model']}\n{self.table().to_string()}"
-
-    def _repr_html_(self) -> str:
-        model = escape(str(self.provenance["model"]))
-        return f"<p>Logit lens on <b>{model}</b></p>{self.table().to_html(escape=True)}"
-
     def _other(self, task: str) -> str | None:
         return self.provenance["tasks"][task]["other_task"]
 
@@ -249,8 +240,7 @@ class LogitLens(Result):
         return choose(role, self.roles, "role")
 
     def _where(self, task: str, role: str | None) -> xr.Dataset:
-        choose(task, self.tasks, "task")
-        return self.data.sel(task=task, role=self._role(role))
+        return self.of(task).sel(role=self._role(role))
 
     def _at(self, task: str, target: str, role: str | None) -> xr.Dataset:
         choose(target, TARGETS, "target")

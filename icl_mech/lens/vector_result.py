@@ -1,7 +1,5 @@
 """What task vectors say when they are read through the unembedding."""
 
-from html import escape
-
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -104,7 +102,7 @@ class VectorLens(Result):
                 estimates["naming_minus_other"] = self.difference(task, layer, "other_naming", n)
                 estimates["naming_minus_random"] = self.difference(task, layer, "random", n)
                 for name, e in estimates.items():
-                    row |= {name: e.value, f"{name}_low": e.low, f"{name}_high": e.high}
+                    row |= e.columns(name)
                 average = self._of(task, layer)["average_count"].sel(among=n)
                 row |= {f"average_{k}": float(average.sel(kind=k)) for k in KINDS}
                 row["top"] = " | ".join(self.top(task, layer))
@@ -167,14 +165,6 @@ class VectorLens(Result):
                 }
         return pd.DataFrame.from_dict(rows, orient="index")
 
-    def __repr__(self) -> str:
-        text = self.table().to_string(max_colwidth=None)
-        return f"VectorLens on {self.provenance['model']}\n{text}"
-
-    def _repr_html_(self) -> str:
-        model = escape(str(self.provenance["model"]))
-        return f"<p>Vector lens on <b>{model}</b></p>{self.table().to_html(escape=True)}"
-
     def _counts(
         self, task: str, layer: int, kind: str, among: int | None, vector: str
     ) -> np.ndarray:
@@ -199,8 +189,7 @@ class VectorLens(Result):
         return layer
 
     def _of(self, task: str, layer: int) -> xr.Dataset:
-        choose(task, self.tasks, "task")
-        return self.data.sel(task=task, layer=self._layer(layer))
+        return self.of(task).sel(layer=self._layer(layer))
 
 
 def _known_mean(values: np.ndarray) -> Estimate:

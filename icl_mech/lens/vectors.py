@@ -1,6 +1,5 @@
 """Task vectors read through the unembedding: do their top tokens name the task?"""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,6 @@ import torch
 import xarray as xr
 from jaxtyping import Bool, Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from icl_mech.errors import InputError, choose
 from icl_mech.heads import head_attribution
@@ -18,9 +16,11 @@ from icl_mech.lens.counting import KINDS, Words, among, count, kind_of
 from icl_mech.lens.naming import naming_words
 from icl_mech.lens.reading import texts
 from icl_mech.lens.vector_result import AVERAGES, VECTORS, VectorLens
-from icl_mech.model import HookedModel, TopTokens
+from icl_mech.model import HookedModel, TopTokens, as_array
+from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE, Encoder, Split, draw_split, generator
-from icl_mech.tasks import Task, load_tasks
+from icl_mech.results import over_tasks
+from icl_mech.tasks import Task, Tasks, load_tasks
 from icl_mech.vectors import check_heads, dummy_residuals, function_vector, random_like, theta
 
 N_DUMMIES = 2
@@ -31,7 +31,7 @@ Head = tuple[int, int]
 
 def vector_lens(
     model: HookedModel,
-    task: Task | str | Sequence[Task | str],
+    task: Tasks,
     vector: str = "theta",
     n_prompts: int = 25,
     n_shots: int = 5,
@@ -59,7 +59,7 @@ def vector_lens(
 
     Args:
         model: from `load_model`.
-        task: a task, its name, a path to pairs, or several of these.
+        task: a task, its name, a path to pairs, a family, or several of these.
         vector: `"theta"` (Hendel et al., one per demonstration set, at every layer) or
             `"function"` (Todd et al. 2023, the sum of what chosen heads write, here one per
             prompt; it belongs to no layer, and its layer is given as -1).
@@ -99,9 +99,7 @@ def vector_lens(
     names = naming_words(naming)
     parts: list[xr.Dataset] = []
     used: dict[str, list[Head]] = {}
-    with tqdm(
-        total=len(tasks), disable=not progress, unit=" tasks", file=sys.stderr, leave=False
-    ) as bar:
+    with progress_bar(len(tasks), "tasks", progress) as bar:
         for t, split in zip(tasks, splits, strict=True):
             bar.set_description(t.name)
             encoder = model.encoder(template, [pair.y for pair in t.pairs], leading_space)
@@ -114,7 +112,7 @@ def vector_lens(
             rng = generator(seed, t.name, "random vectors")
             parts.append(_project(model, vectors, random_like(vectors, rng), words, settings))
             bar.update()
-    data = xr.concat(parts, dim=xr.DataArray([t.name for t in tasks], dims="task", name="task"))
+    data = over_tasks(parts, [t.name for t in tasks])
     provenance = {
         "method": "vector_lens (Hendel et al. 2023, arXiv 2310.15916), final norm applied",
         **model.provenance(),
@@ -220,7 +218,7 @@ def _project(
             "average_count": (("layer", "among", "kind"), count(model, words, top.ids)),
             "count": (("prompt", "vector", "layer", "among", "kind"), count(model, words, ids)),
             "prompt_top": (("prompt", "vector", "layer", "k"), ids.cpu().numpy()),
-            "norm": (("prompt", "layer"), vectors.norm(dim=-1).float().cpu().numpy()),
+            "norm": (("prompt", "layer"), as_array(vectors.norm(dim=-1))),
         },
         coords={
             "layer": np.array(s.layers),

@@ -1,16 +1,15 @@
 """`python -m icl_mech.localize`: where is the task encoded, and where is it decoded?"""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
 
-from icl_mech.cli import Flat, ModelOptions, OutputOptions, load, run
+from icl_mech.cli import Flat, ModelOptions, OutputOptions, TaskOptions, load, run
 from icl_mech.errors import InputError
 from icl_mech.localize.curves import Rule
-from icl_mech.prompts import Template, draw_matched
-from icl_mech.tasks import expand
+from icl_mech.prompts import draw_matched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,9 +20,6 @@ class Options:
     with bootstrap intervals over prompts.
     """
 
-    task: tuple[str, ...] = ("countries",)
-    """A family of tasks that share their inputs (verbs, english_words, countries, letters), or
-    tasks by name or file."""
     also: tuple[str, ...] = ()
     """More models to compare with on the same tasks, by relative depth."""
     n_prompts: int = 25
@@ -36,10 +32,7 @@ class Options:
     """How far from floor to peak a curve has to be to count as risen."""
     no_heads: tyro.conf.FlagCreatePairsOff[bool] = False
     """Leave out the heads' average indirect effect."""
-    seed: int = 0
-    """Of every random draw."""
-    template: str = "{x}->{y}"
-    """How a pair is written."""
+    tasks: Flat[TaskOptions] = field(default_factory=lambda: TaskOptions(task=("countries",)))
     models: Flat[ModelOptions]
     output: Flat[OutputOptions]
 
@@ -50,12 +43,10 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _main(options: Options) -> None:
-    names = options.task
-    tasks = expand(names[0] if len(names) == 1 else names)
-    Template(options.template)
+    tasks = options.tasks.load()
     Rule(options.fraction)
     # What would be refused, before a model is loaded.
-    draw_matched(tasks, [options.n_points], options.n_shots + 2, options.seed)
+    draw_matched(tasks, [options.n_points], options.n_shots + 2, options.tasks.seed)
     page = _page(options)
     from icl_mech.figures import task_map_report
     from icl_mech.localize import TaskMap, localize
@@ -68,11 +59,11 @@ def _main(options: Options) -> None:
             tasks,
             options.n_prompts,
             options.n_shots,
-            options.seed,
+            options.tasks.seed,
             n_points=options.n_points,
             fraction=options.fraction,
             heads=not options.no_heads,
-            template=options.template,
+            template=options.tasks.template,
             progress=not options.output.no_progress,
         )
         stem = page.stem if not maps else f"{page.stem}-{name.strip('/').replace('/', '-')}"
@@ -99,7 +90,7 @@ def _page(options: Options) -> Path:
     """Where the report goes; refused now if it could not be written later."""
     from icl_mech.figures import check_target
 
-    name = "-".join(Path(t).stem for t in options.task[:2]).replace("/", "-")
+    name = "-".join(Path(t).stem for t in options.tasks.task[:2]).replace("/", "-")
     page = options.output.out or Path("figures") / f"task_map-{name}.html"
     if page.suffix != ".html":
         raise InputError(f"{page}: a report is a page; expected a name that ends in .html")

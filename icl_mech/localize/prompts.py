@@ -9,10 +9,9 @@ from jaxtyping import Int
 
 from icl_mech.model import HookedModel
 from icl_mech.prompts import Encoder, Episode, Prompt, draw_matched, same_inputs
-from icl_mech.tasks import Family, Task, expand, load_other
+from icl_mech.tasks import Task, Tasks, load_other, load_tasks
 
 N_DUMMIES = 2
-Tasks = Family | Task | str | Sequence[Task | str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,20 +27,19 @@ class Drawn:
     episodes: tuple[Episode, ...]
     prior: str
 
-    def few_shot_answers(self, n: int) -> list[list[int]]:
+    def few_shot_answers(self, n: int) -> list[tuple[int, ...]]:
         """First tokens of the right answers to the first `n` few-shot prompts."""
         return [
-            self._answers(self.encoder.encode(e.demonstrations, e.query.x), e)
+            self.encoder.first_tokens(
+                self.encoder.encode(e.demonstrations, e.query.x), e.query.answers
+            )
             for e in self.episodes[:n]
         ]
 
-    def zero_shot_answers(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+    def zero_shot_answers(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
         """First tokens of the right answers to zero-shot prompts of the first episodes."""
-        return [self._answers(p, e) for p, e in zip(prompts, self.episodes, strict=False)]
-
-    def _answers(self, prompt: Prompt, episode: Episode) -> list[int]:
-        tokens = self.encoder.answer_tokens(prompt, episode.query.answers)
-        return list(dict.fromkeys(ids[0] for ids in tokens))
+        pairs = zip(prompts, self.episodes, strict=False)
+        return [self.encoder.first_tokens(p, e.query.answers) for p, e in pairs]
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def draw(
     Raises:
         InputError: where a name is unknown or a task has too few pairs.
     """
-    tasks = expand(task)
+    tasks = load_tasks(task)
     others = [] if len(tasks) > 1 else [load_other(tasks[0])]
     every = [*tasks, *others]
     # Dummies are drawn as further demonstrations: never asked, and never shown.

@@ -1,7 +1,6 @@
 """Where the task is encoded and where it is decoded: one task map per model."""
 
 from functools import cached_property
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from icl_mech.localize.curves import (
 )
 from icl_mech.results import Result
 from icl_mech.stats import (
-    CONFIDENCE,
+    ENDS,
     Estimate,
     mean,
     paired_difference,
@@ -152,7 +151,7 @@ class TaskMap(Result):
             for (what, of, readout), located in self._located.items():
                 if of == task:
                     name, e = f"{what}_{readout}", located.estimate
-                    row |= {name: e.value, f"{name}_low": e.low, f"{name}_high": e.high}
+                    row |= e.columns(name)
                     row[f"{name}_depth"] = self.depth(e.value)
             of_task = self.data.sel(task=task)
             row["peak_transfer"] = float(of_task["transfer"].mean("prompt").max())
@@ -231,13 +230,6 @@ class TaskMap(Result):
 
         return task_map_report([self], path)
 
-    def __repr__(self) -> str:
-        return f"TaskMap on {self.provenance['model']}\n{self.table().to_string()}"
-
-    def _repr_html_(self) -> str:
-        model = escape(str(self.provenance["model"]))
-        return f"<p>Task map of <b>{model}</b></p>{self.table().to_html(escape=True)}"
-
     def _values(self, task: str, readout: str) -> np.ndarray:
         """Per prompt and layer, `[prompt, layer]`."""
         choose(task, self.tasks, "task")
@@ -278,8 +270,7 @@ def _gap(one: Located, two: Located) -> dict[str, float]:
     gaps = (two.draws - one.draws)[both]
     if not len(gaps):
         return dict.fromkeys(("layers", "low", "high", "within_one"), np.nan)
-    tails = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(gaps, [tails, 1 - tails], method="nearest")
+    low, high = np.quantile(gaps, ENDS, method="nearest")
     return {
         "layers": two.estimate.value - one.estimate.value,
         "low": float(low),

@@ -1,8 +1,6 @@
 """Capture once, read four ways: the curves behind a task map."""
 
-import sys
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +14,10 @@ from icl_mech.heads import indirect_effects
 from icl_mech.localize.curves import Rule
 from icl_mech.localize.prompts import Drawn, Pool, draw
 from icl_mech.localize.result import TaskMap
-from icl_mech.model import Edit, HookedModel
+from icl_mech.model import Edit, HookedModel, as_array
+from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE, generator, shuffle_labels
-from icl_mech.tasks import Family, Task
+from icl_mech.tasks import Tasks
 from icl_mech.vectors import theta
 
 #: Prompts between two steps of the progress bar.
@@ -27,7 +26,7 @@ STEP = 50
 
 def localize(
     model: HookedModel,
-    task: Family | Task | str | Sequence[Task | str],
+    task: Tasks,
     n_prompts: int = 25,
     n_shots: int = 5,
     seed: int = 0,
@@ -80,13 +79,7 @@ def localize(
     pool = draw(model, task, n_points, n_shots, seed, template, leading_space)
     seconds: dict[str, float] = {}
     per_task = n_points + n_prompts * (1 + model.n_layers * (1 + model.n_heads * heads))
-    with tqdm(
-        total=per_task * len(pool.tasks),
-        disable=not progress,
-        unit=" runs",
-        file=sys.stderr,
-        leave=False,
-    ) as bar:
+    with progress_bar(per_task * len(pool.tasks), "runs", progress) as bar:
         arrays = _measure(model, pool, n_prompts, k, bar, seconds)
         if heads:
             start = time.perf_counter()
@@ -129,7 +122,7 @@ def _measure(
         bar.set_description(drawn.task.name)
         start = time.perf_counter()
         queries, vectors = _read(model, drawn, n_prompts, bar)
-        rows.append(queries.float().cpu().numpy())
+        rows.append(as_array(queries))
         stages["reading"] += time.perf_counter() - start
         if drawn in pool.others:
             continue
@@ -186,8 +179,8 @@ def _lens(model: HookedModel, drawn: Drawn, resid: Any) -> dict[str, np.ndarray]
     readout = model.read(resid.flatten(0, 1), targets)
     probability = readout.logprob.exp().nan_to_num(0).amax(dim=-1).reshape(n, layers)
     return {
-        "lens": probability.float().cpu().numpy(),
-        "regular": (readout.rank == 0).any(dim=-1).reshape(n, layers)[:, -1].cpu().numpy(),
+        "lens": as_array(probability),
+        "regular": readout.right.reshape(n, layers)[:, -1],
     }
 
 
@@ -198,11 +191,11 @@ def _transfer(model: HookedModel, drawn: Drawn, vectors: Any, bar: tqdm) -> dict
     targets = drawn.zero_shot_answers(prompts)
     edits = [Edit(layer, vectors[:, layer], position="final_arrow") for layer in range(layers)]
     injected = model.evaluate(prompts, edits, targets, bar.update)
-    plain = model.read(model.final_residuals([[p] for p in prompts])[:, 0, -1], targets)
+    plain = model.predict(prompts, targets)
     bar.update(n)
     return {
-        "transfer": (injected.rank == 0).any(dim=-1).cpu().numpy(),
-        "baseline": (plain.rank == 0).any(dim=-1).cpu().numpy(),
+        "transfer": injected.right,
+        "baseline": plain.right,
         "prior": np.array([drawn.prior in e.query.answers for e in drawn.episodes[:n]]),
     }
 

@@ -3,7 +3,17 @@
 from icl_mech.model.edits import SITES, Edit, Mode, Site
 from icl_mech.model.hooked import HookedModel
 from icl_mech.model.loading import load_model
-from icl_mech.model.readout import Readout
+from icl_mech.model.readout import Readout, as_array
 from icl_mech.model.vocabulary import TopTokens
 
-__all__ = ["SITES", "Edit", "HookedModel", "Mode", "Readout", "Site", "TopTokens", "load_model"]
+__all__ = [
+    "SITES",
+    "Edit",
+    "HookedModel",
+    "Mode",
+    "Readout",
+    "Site",
+    "TopTokens",
+    "as_array",
+    "load_model",
+]

@@ -174,6 +174,24 @@ class HookedModel:
         self.vocabulary.check_count(n_best, least=0)
         return self._engine.read(resid, pad_targets(answers), n_best)
 
+    def predict(
+        self,
+        prompts: Sequence[Prompt],
+        answers: Sequence[Sequence[int]],
+        tick: Tick = silent,
+    ) -> Readout:
+        """Next-token readout at each prompt's last token, nothing edited.
+
+        Args:
+            prompts: what to run.
+            answers: for each prompt, the token ids whose log probability and rank are read.
+            tick: called with the number of prompts just finished.
+
+        Raises:
+            ModelError: where the model returns numbers that are not finite.
+        """
+        return self.read(self.final_residuals([[p] for p in prompts], tick)[:, 0, -1], answers)
+
     def evaluate(
         self,
         prompts: Sequence[Prompt],

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
@@ -35,6 +36,12 @@ class Readout:
     best: Int[Tensor, "... k"] | None = None
     best_logprob: Float[Tensor, "... k"] | None = None
 
+    @property
+    def right(self) -> Bool[np.ndarray, "..."]:
+        """Whether one of the targets is the most probable token."""
+        right: np.ndarray = (self.rank == 0).any(dim=-1).cpu().numpy()
+        return right
+
     def reshape(self, *shape: int) -> "Readout":
         """The same readout with its batch axis split into `shape`."""
         batch = self.top.ndim
@@ -58,6 +65,13 @@ class Readout:
             if values is not None
         }
         return Readout(**changed)
+
+
+def as_array(values: Tensor) -> np.ndarray:
+    """As numpy, which knows no bfloat16."""
+    wide = torch.promote_types(values.dtype, torch.float32)
+    array: np.ndarray = values.detach().to("cpu", wide).numpy()
+    return array
 
 
 def read(

@@ -80,7 +80,7 @@ def _layer_scan(options: Options, tasks: list[Task], n_prompts: int) -> None:
     n_dev = options.n_dev if options.n_dev is not None else max(1, n_prompts // 2)
     for task in tasks:  # what the scan would refuse, before a model is loaded
         draw_split(task, n_prompts, n_dev, options.n_shots, 2, options.tasks.seed)
-    out = target(options.output, "layer_scan", tasks, options.models.model)
+    out = target(options.output, "layer_scan", options.tasks, options.models.model)
     model = load(options.models)
     from icl_mech.patch import layer_scan
 
@@ -101,7 +101,7 @@ def _position_scan(options: Options, tasks: list[Task], n_prompts: int, scan: st
     o = options
     for task in tasks:  # what the scan would refuse, before a model is loaded
         draw_pairs(task, load_other(task), n_prompts, o.n_shots, o.tasks.seed, o.corruption)
-    out = target(o.output, scan, tasks, o.models.model)
+    out = target(o.output, scan, o.tasks, o.models.model)
     from icl_mech.model import SITES as KNOWN
     from icl_mech.patch.grid import each
 

@@ -69,8 +69,7 @@ def _variables(prefix: str, dims: tuple[str, ...], of: Callable[[str], Any]) -> 
 def _unpatched(
     model: HookedModel, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]]
 ) -> Values:
-    resid = model.final_residuals([[prompt] for prompt in prompts])[:, 0, -1]
-    return _values(model.read(resid, answers))
+    return _values(model.predict(prompts, answers))
 
 
 def _patched(

@@ -1,7 +1,6 @@
 """What an activation-patching scan over positions found."""
 
 import re
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -119,7 +118,7 @@ class PositionScan(Result):
         else:
             role, layer, head, effect = found
             row |= {"role": role, "layer": layer, "head": pd.NA if head is None else head}
-            row |= {"effect": effect.value, "effect_low": effect.low, "effect_high": effect.high}
+            row |= effect.columns("effect")
         of_task = self.data.sel(task=task)
         return row | {
             "n_prompts": self.data.sizes["prompt"],
@@ -198,14 +197,6 @@ class PositionScan(Result):
                 "n": str(self.data.sizes["prompt"]),
             }
         return pd.DataFrame.from_dict(rows, orient="index")
-
-    def __repr__(self) -> str:
-        text = self.table().to_string(max_colwidth=None)
-        return f"PositionScan on {self.provenance['model']}\n{text}"
-
-    def _repr_html_(self) -> str:
-        model = escape(str(self.provenance["model"]))
-        return f"<p>Position scan on <b>{model}</b></p>{self.table().to_html(escape=True)}"
 
 
 def role_name(role: str) -> str:

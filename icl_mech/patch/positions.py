@@ -1,11 +1,9 @@
 """Where does what differs between two prompts sit, token by token and layer by layer?"""
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import xarray as xr
-from tqdm.auto import tqdm
 
 from icl_mech.errors import InputError
 from icl_mech.model import HookedModel
@@ -13,8 +11,10 @@ from icl_mech.patch.cells import patch_batch
 from icl_mech.patch.contrasts import Contrast, draw_pairs, encode_contrast
 from icl_mech.patch.grid import Grid, Roles, grid_of
 from icl_mech.patch.position_result import DIRECTIONS, PositionScan
+from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE
-from icl_mech.tasks import Task, load_other, load_tasks
+from icl_mech.results import over_tasks
+from icl_mech.tasks import Task, Tasks, load_other, load_tasks
 
 #: Prompts that are patched together; the activations of no others are in memory.
 BATCH = 8
@@ -22,7 +22,7 @@ BATCH = 8
 
 def patch_positions(
     model: HookedModel,
-    task: Task | str | Sequence[Task | str],
+    task: Tasks,
     n_prompts: int = 16,
     n_shots: int = 5,
     seed: int = 0,
@@ -51,7 +51,7 @@ def patch_positions(
 
     Args:
         model: from `load_model`.
-        task: a task, its name, a path to pairs, or several of these.
+        task: a task, its name, a path to pairs, a family, or several of these.
         n_prompts: pairs of prompts per task.
         n_shots: demonstrations per prompt.
         seed: of every random draw.
@@ -147,14 +147,7 @@ def _run(
 ) -> PositionScan:
     parts = []
     n_prompts = sum(map(len, contrasts.values()))
-    with tqdm(
-        total=n_prompts * grid.cells(model),
-        disable=not progress,
-        unit=" runs",
-        file=sys.stderr,
-        smoothing=0.05,
-        leave=False,
-    ) as bar:
+    with progress_bar(n_prompts * grid.cells(model), "runs", progress) as bar:
         for name, of_task in contrasts.items():
             bar.set_description(name)
             batches = [of_task[i : i + BATCH] for i in range(0, len(of_task), BATCH)]
@@ -163,7 +156,7 @@ def _run(
                     [patch_batch(model, batch, grid, bar.update) for batch in batches], "prompt"
                 )
             )
-    data = xr.concat(parts, dim=xr.DataArray(list(contrasts), dims="task", name="task"))
+    data = over_tasks(parts, list(contrasts))
     provenance = {
         "method": "patch_positions: activation patching (Meng et al. 2022, arXiv 2202.05262)",
         **model.provenance(),

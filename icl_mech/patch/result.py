@@ -1,6 +1,5 @@
 """What a layer scan found."""
 
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -87,11 +86,7 @@ class LayerScan(Result):
             "random": self.hypothesis(task, "random", score),
         }
         for name, estimate in estimates.items():
-            row |= {
-                name: estimate.value,
-                f"{name}_low": estimate.low,
-                f"{name}_high": estimate.high,
-            }
+            row |= estimate.columns(name)
         of_task = self.data.sel(task=task)
         return row | {
             "best_layer": layer,
@@ -176,13 +171,6 @@ class LayerScan(Result):
                 "n": str(self.data.sizes["prompt"]),
             }
         return pd.DataFrame.from_dict(rows, orient="index")
-
-    def __repr__(self) -> str:
-        return f"LayerScan on {self.provenance['model']}\n{self.table().to_string()}"
-
-    def _repr_html_(self) -> str:
-        model = escape(str(self.provenance["model"]))
-        return f"<p>Layer scan on <b>{model}</b></p>{self.table().to_html(escape=True)}"
 
 
 def _score(score: str) -> str:

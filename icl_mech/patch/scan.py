@@ -1,6 +1,5 @@
 """At which layer does a task vector work? (Hendel et al. 2023, sections 3 and 4.)"""
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from tqdm.auto import tqdm
 from icl_mech.model import Edit, HookedModel, Readout
 from icl_mech.patch.result import REFERENCES, VECTORS, LayerScan
 from icl_mech.patch.scores import Scored, accepted, count_collisions, score
+from icl_mech.progress import progress_bar
 from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
     Encoder,
@@ -23,7 +23,8 @@ from icl_mech.prompts import (
     generator,
     shuffle_labels,
 )
-from icl_mech.tasks import Task, load_other, load_tasks
+from icl_mech.results import over_tasks
+from icl_mech.tasks import Task, Tasks, load_other, load_tasks
 from icl_mech.vectors import dummy_residuals, random_like, theta
 
 Injected = Float[Tensor, "prompt vector layer d_model"]
@@ -44,7 +45,7 @@ class Settings:
 
 def layer_scan(
     model: HookedModel,
-    task: Task | str | Sequence[Task | str],
+    task: Tasks,
     n_prompts: int = 50,
     n_shots: int = 5,
     seed: int = 0,
@@ -68,7 +69,7 @@ def layer_scan(
 
     Args:
         model: from `load_model`.
-        task: a task, its name, a path to pairs, or several of these.
+        task: a task, its name, a path to pairs, a family, or several of these.
         n_prompts: test prompts per task; queries return with other demonstrations where the
             task has too few pairs (the result says how many differ).
         n_shots: demonstrations per prompt.
@@ -100,16 +101,9 @@ def layer_scan(
     plans = [_plan(model, t, load_other(t, other_task), settings) for t in tasks]
     injections = (settings.n_prompts * len(VECTORS) + settings.n_dev) * model.n_layers
     readings = settings.n_prompts * (2 + 3 * n_dummies) + settings.n_dev * (1 + n_dummies)
-    with tqdm(
-        total=(injections + readings) * len(plans),
-        disable=not progress,
-        unit=" runs",
-        file=sys.stderr,
-        smoothing=0.05,
-        leave=False,
-    ) as bar:
+    with progress_bar((injections + readings) * len(plans), "runs", progress) as bar:
         parts = [_scan(model, plan, bar) for plan in plans]
-    data = xr.concat(parts, dim=xr.DataArray([t.name for t in tasks], dims="task", name="task"))
+    data = over_tasks(parts, [t.name for t in tasks])
     return LayerScan(data, _provenance(model, plans, settings))
 
 
@@ -165,9 +159,9 @@ def _scan(model: HookedModel, plan: _Plan, bar: tqdm) -> xr.Dataset:
     dev_answers = accepted(encoder, zero[len(test) :], dev)
     few_answers = accepted(encoder, [group[0] for group in few[: len(test)]], test)
 
-    plain = model.final_residuals([[prompt] for prompt in zero[: len(test)]], bar.update)[:, 0, -1]
+    plain = model.predict(zero[: len(test)], answers.first_tokens, bar.update)
     references = {
-        "baseline": score(model, model.read(plain, answers.first_tokens), answers),
+        "baseline": score(model, plain, answers),
         "regular": score(
             model, model.read(resid[: len(test), 0, -1], few_answers.first_tokens), few_answers
         ),

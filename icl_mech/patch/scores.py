@@ -33,12 +33,8 @@ class Answers:
 def accepted(encoder: Encoder, prompts: Sequence[Prompt], episodes: Sequence[Episode]) -> Answers:
     """The answers to the episodes' queries as they would follow `prompts`."""
     texts = tuple(e.query.answers for e in episodes)
-    tokens = [
-        encoder.answer_tokens(prompt, answers)
-        for prompt, answers in zip(prompts, texts, strict=True)
-    ]
-    first_tokens = tuple(tuple(dict.fromkeys(i[0] for i in ids)) for ids in tokens)
-    return Answers(texts, first_tokens)
+    pairs = zip(prompts, texts, strict=True)
+    return Answers(texts, tuple(encoder.first_tokens(p, answers) for p, answers in pairs))
 
 
 def count_collisions(encoder: Encoder, task: Task, prompt: Prompt, answers: Answers) -> int:

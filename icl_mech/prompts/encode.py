@@ -101,13 +101,16 @@ class Encoder:
         """Token ids of every accepted answer as they follow `prompt`."""
         return tuple(self._continuation(prompt, self.template.word(answer)) for answer in answers)
 
+    def first_tokens(self, prompt: Prompt, answers: Iterable[str]) -> tuple[int, ...]:
+        """The ids with which the accepted answers begin as they follow `prompt`, each once."""
+        return tuple(dict.fromkeys(ids[0] for ids in self.answer_tokens(prompt, answers)))
+
     def rivals(
         self, prompt: Prompt, answers: Iterable[str], labels: Iterable[str]
     ) -> tuple[int, ...]:
         """First tokens of labels, each once, with which no right answer begins."""
-        right = {tokens[0] for tokens in self.answer_tokens(prompt, answers)}
-        first = dict.fromkeys(tokens[0] for tokens in self.answer_tokens(prompt, labels))
-        return tuple(token for token in first if token not in right)
+        right = self.first_tokens(prompt, answers)
+        return tuple(t for t in self.first_tokens(prompt, labels) if t not in right)
 
     def _continuation(self, prompt: Prompt, text: str) -> tuple[int, ...]:
         before = prompt.tokens[1:]

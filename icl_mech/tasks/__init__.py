@@ -21,16 +21,21 @@ __all__ = [
     "Pair",
     "Prediction",
     "Task",
-    "expand",
+    "Tasks",
+    "flat",
     "list_failures",
     "list_families",
     "list_tasks",
     "load_failure",
     "load_family",
     "load_other",
+    "load_parts",
     "load_task",
     "load_tasks",
 ]
+
+#: What questions take: one task or several, as themselves, by name, by file, or by family.
+Tasks = Family | Task | str | Path | Sequence[Family | Task | str | Path]
 
 _BY_NAME = {spec.name: spec for spec in SPECS}
 _ALIASES = {alias: spec.name for spec in SPECS for alias in spec.aliases}
@@ -79,31 +84,39 @@ def load_task(name: str | Path) -> Task:
     raise AssertionError("unreachable")
 
 
-def load_tasks(task: Task | str | Sequence[Task | str]) -> list[Task]:
-    """One task or several, each a `Task`, a name or a path.
+def load_tasks(task: Tasks) -> list[Task]:
+    """One task or several: each a `Task`, a name, a path, or a family, for all tasks of it but
+    its null task.
 
     Raises:
-        InputError: where there is none, or one is named twice.
+        InputError: where there is none, a name is unknown, or a task is named twice.
     """
-    several = [task] if isinstance(task, Task | str) else list(task)
-    tasks = [t if isinstance(t, Task) else load_task(t) for t in several]
+    tasks = flat(load_parts(task))
     names = [t.name for t in tasks]
     if not tasks or len(set(names)) != len(names):
         raise InputError(f"tasks {names}; expected at least one, each once")
     return tasks
 
 
-def expand(task: Family | Task | str | Sequence[Task | str]) -> list[Task]:
-    """The tasks that are meant: those of a family (without its null task), or as named.
+def load_parts(task: Tasks) -> list[Task | Family]:
+    """The tasks and families that are named, families whole.
 
     Raises:
-        InputError: where a name is unknown, or a task is named twice.
+        InputError: where a name is unknown.
     """
-    if isinstance(task, str) and task in list_families():
-        task = load_family(task)
-    if isinstance(task, Family):
-        return [t for t in task.tasks if t.name != task.null]
-    return load_tasks(task)
+    several = [task] if isinstance(task, Family | Task | str | Path) else list(task)
+    return [t if isinstance(t, Family | Task) else _task_or_family(str(t)) for t in several]
+
+
+def flat(parts: Sequence[Task | Family]) -> list[Task]:
+    """The tasks, and those of the families but their null tasks."""
+    return [t for p in parts for t in (p.proper if isinstance(p, Family) else (p,))]
+
+
+def _task_or_family(name: str) -> Task | Family:
+    is_treebank = name.startswith("pos:") and Path(name.removeprefix("pos:")).is_file()
+    known = name.lower().replace("-", "_") in list_families()
+    return load_family(name) if known or is_treebank else load_task(name)
 
 
 def load_other(task: Task | ContextTask, other: Task | str | None = None) -> Task:

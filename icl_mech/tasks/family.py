@@ -55,6 +55,11 @@ class Family:
         return tuple(pair.x for pair in self.tasks[0].pairs)
 
     @property
+    def proper(self) -> tuple[Task, ...]:
+        """All tasks but the null task."""
+        return tuple(task for task in self.tasks if task.name != self.null)
+
+    @property
     def distinct(self) -> float:
         """Share of the inputs for which no two tasks accept the same answer, the null task aside.
 
@@ -93,7 +98,7 @@ class Family:
 
     def _distinguishes(self) -> list[bool]:
         """For every input, whether no two tasks accept the same answer."""
-        asked = [task.pairs for task in self.tasks if task.name != self.null]
+        asked = [task.pairs for task in self.proper]
         return [
             all(set(a.answers).isdisjoint(b.answers) for a, b in combinations(row, 2))
             for row in zip(*asked, strict=True)

@@ -1,0 +1,25 @@
+"""The progress bar that all long questions show."""
+
+import sys
+
+from tqdm.auto import tqdm
+
+
+def progress_bar(total: int, unit: str, shown: bool) -> tqdm:
+    """A bar on stderr, gone when it is done.
+
+    Args:
+        total: how many steps there are.
+        unit: what a step is, in the plural.
+        shown: the caller's `progress`.
+    """
+    # Steps differ in cost (short prompts, long prompts): an estimate over all of them so far
+    # misleads less than one over the last few.
+    return tqdm(
+        total=total,
+        unit=f" {unit}",
+        disable=not shown,
+        file=sys.stderr,
+        smoothing=0.05,
+        leave=False,
+    )

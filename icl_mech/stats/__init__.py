@@ -1,0 +1,40 @@
+"""Intervals. The one home of every statistic that figures and tables show."""
+
+from icl_mech.stats.bootstrap import (
+    N_RESAMPLES,
+    N_RESAMPLES_SLOW,
+    crossed,
+    mean,
+    means,
+    paired_difference,
+    rank_correlation,
+    ratio_of_means,
+    resampled_means,
+)
+from icl_mech.stats.clusters import cluster_means, cluster_weights
+from icl_mech.stats.estimate import CONFIDENCE, ENDS, Estimate, Estimates
+from icl_mech.stats.exact import median, proportion, proportions
+from icl_mech.stats.regression import r_squared, r_squared_estimate
+
+__all__ = [
+    "CONFIDENCE",
+    "ENDS",
+    "N_RESAMPLES",
+    "N_RESAMPLES_SLOW",
+    "Estimate",
+    "Estimates",
+    "cluster_means",
+    "cluster_weights",
+    "crossed",
+    "mean",
+    "means",
+    "median",
+    "paired_difference",
+    "proportion",
+    "proportions",
+    "r_squared",
+    "r_squared_estimate",
+    "rank_correlation",
+    "ratio_of_means",
+    "resampled_means",
+]

@@ -1,0 +1,48 @@
+"""A number with its interval: what every statistic returns."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+CONFIDENCE = 0.95
+#: The quantiles at which a 95 % interval ends.
+ENDS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def columns(self, name: str) -> dict[str, float]:
+        """As columns of a table: the number under `name`, its ends under `name_low`, `name_high`.
+
+        >>> Estimate(0.75, 0.3, 0.95, 4).columns("accuracy")
+        {'accuracy': 0.75, 'accuracy_low': 0.3, 'accuracy_high': 0.95}
+        """
+        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
+
+    def __str__(self) -> str:
+        if self.low != self.low:  # NaN: a single prompt has no interval
+            return f"{self.value:.2f} (no interval)"
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """An array of numbers, each with its 95 % interval."""
+
+    value: Float[np.ndarray, "*cell"]
+    low: Float[np.ndarray, "*cell"]
+    high: Float[np.ndarray, "*cell"]
+    n: int
+
+    def at(self, *cell: int) -> Estimate:
+        """One of them."""
+        value, low, high = (float(a[cell]) for a in (self.value, self.low, self.high))
+        return Estimate(value, low, high, self.n)

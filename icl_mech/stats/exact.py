@@ -1,0 +1,40 @@
+"""Intervals that need no resampling: of a proportion, and of a median."""
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.stats import binom, binomtest
+
+from icl_mech.stats.estimate import CONFIDENCE, Estimate
+
+
+def proportion(right: Bool[np.ndarray, "n"]) -> Estimate:
+    """Share of `True` with its Wilson interval (one trial per prompt).
+
+    >>> print(proportion(np.array([True, True, True, False])))
+    0.75 [0.30, 0.95]
+    """
+    n, k = len(right), int(right.sum())
+    interval = binomtest(k, n).proportion_ci(CONFIDENCE, method="wilson")
+    return Estimate(k / n, float(interval.low), float(interval.high), n)
+
+
+def proportions(right: Bool[np.ndarray, "row n"]) -> list[Estimate]:
+    """`proportion` of every row."""
+    return [proportion(row) for row in right]
+
+
+def median(values: Float[np.ndarray, "n"]) -> Estimate:
+    """Median with its distribution-free interval (order statistics, ends from the binomial).
+
+    Values may be infinite, as "never" is among waiting times; then the median or an end of the
+    interval may be. No interval (NaN) for fewer than 6 values: none of 95 % exists.
+
+    >>> print(median(np.array([3.0, 1.0, 2.0, 5.0, 4.0, 6.0, 7.0])))
+    4.00 [1.00, 7.00]
+    """
+    n, ordered = len(values), np.sort(values)
+    value = float(np.median(ordered)) if n else float("nan")
+    k = int(binom.ppf((1 - CONFIDENCE) / 2, n, 0.5)) if n else 0
+    if k < 1:
+        return Estimate(value, float("nan"), float("nan"), n)
+    return Estimate(value, float(ordered[k - 1]), float(ordered[n - k]), n)
