@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         td_predicts_accuracy,
     )
     from icl_mech.errors import IclMechError, InputError, ModelError
+    from icl_mech.failures import TaskVectorFailures, task_vector_failures
     from icl_mech.heads import (
         FunctionVectors,
         HeadAblation,
@@ -43,6 +44,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "td_predicts_accuracy",
         ],
         "errors": ["IclMechError", "InputError", "ModelError"],
+        "failures": ["TaskVectorFailures", "task_vector_failures"],
         "heads": [
             "FunctionVectors",
             "HeadAblation",
@@ -82,6 +84,7 @@ __all__ = [
     "Task",
     "TaskDecodability",
     "TaskMap",
+    "TaskVectorFailures",
     "VectorLens",
     "function_vectors",
     "head_ablation",
@@ -97,6 +100,7 @@ __all__ = [
     "patch_contrasts",
     "patch_positions",
     "task_decodability",
+    "task_vector_failures",
     "td_predicts_accuracy",
     "vector_lens",
 ]

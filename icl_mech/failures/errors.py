@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from icl_mech.failures.plan import Plan
+from icl_mech.failures.result import OTHER, RIGHT
 from icl_mech.model import HookedModel
 from icl_mech.prompts import Episode, Prompt
 from icl_mech.tasks import Pair
@@ -24,10 +25,10 @@ KINDS = {
     "task_input": "another input of the task",
     "other_task": "an answer of another task",
     "not_a_word": "a line break, punctuation or a symbol",
-    "other": "anything else",
+    OTHER: "anything else",
 }
-#: Of a right answer.
-RIGHT = ""
+#: An answer is a label prior where at least this share of all demonstrations has it.
+MIN_SHARE = 0.1
 #: Texts shorter than this begin too many words to tell anything.
 MIN_PREFIX = 2
 
@@ -58,7 +59,9 @@ class Classifier:
         def first(labels: Iterable[str], prompt: Prompt = zero[0]) -> frozenset[int]:
             return frozenset(encoder.first_tokens(prompt, dict.fromkeys(labels)))
 
-        frequent = first([plan.split.prior])
+        shown_on_dev = [pair.y for e in plan.split.dev for pair in e.demonstrations]
+        is_frequent = shown_on_dev.count(plan.split.prior) >= MIN_SHARE * len(shown_on_dev)
+        frequent = first([plan.split.prior] if is_frequent else [])
         directions: dict[tuple[str, ...], frozenset[int]] = {}
         own = []
         for episode in episodes:
@@ -103,7 +106,7 @@ class Classifier:
         named = (
             kind for kind in KINDS if fits.get(kind, False) or token in candidates.get(kind, ())
         )
-        return next(named, "other")
+        return next(named, OTHER)
 
     def kinds(self, top: np.ndarray) -> np.ndarray:
         """The kind of every token of a `[prompt, condition]` array."""

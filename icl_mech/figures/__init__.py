@@ -3,6 +3,7 @@
 from icl_mech.figures.ablation import ablation_figure
 from icl_mech.figures.decodability import decodability_figure
 from icl_mech.figures.export import check_target, export
+from icl_mech.figures.failures import failure_figure
 from icl_mech.figures.function_vectors import function_vector_figure
 from icl_mech.figures.heads import head_figure
 from icl_mech.figures.layer_scan import layer_scan_figure
@@ -22,6 +23,7 @@ __all__ = [
     "check_target",
     "decodability_figure",
     "export",
+    "failure_figure",
     "function_vector_figure",
     "head_figure",
     "layer_scan_figure",

@@ -40,9 +40,9 @@ INVERSE = Prediction(
     "inverse: it serves one direction, and copies the input or answers the wrong way in the other.",
 )
 LABELS = Prediction(
-    "about half",
-    "Which class has which label is said in this prompt only. The vector may carry both labels; "
-    "which belongs to the query's class it would have to bind as well.",
+    "label prior",
+    "Which of two words stands for which class is said in this prompt only: a table of two rows. "
+    "The vector may carry both words, and a guess between them is right half of the time.",
 )
 FIXED = Prediction(
     "works",
