@@ -366,7 +366,9 @@ def test_what_was_observed() -> None:
     assert in_part.observed("<b>t") == "in part"
     assert any("predicted: label prior; observed: in part" in line for line in in_part.caveats())
     none = made(outcomes(few=3, theta=2), guess=0.25)
-    assert np.isnan(none.explained("<b>t").low)
+    assert np.isnan(none.explained("<b>t").value)
+    assert none.table().loc["<b>t", "explained"] == "undefined"
+    assert [t.x for t in none.plot().data if t.name == "θ, one vector"] == [(None,)]
     assert any("nothing for a vector to explain" in line for line in none.caveats())
 
 

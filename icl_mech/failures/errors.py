@@ -1,7 +1,7 @@
 """Which error? The first token of a wrong answer, matched with named candidates."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,7 @@ KINDS = {
     "task_input": "another input of the task",
     "other_task": "an answer of another task",
     "not_a_word": "a line break, punctuation or a symbol",
+    "unlisted_word": "written as the right answer is (letters, case, space), but in no list",
     OTHER: "anything else",
 }
 #: An answer is a label prior where at least this share of all demonstrations has it.
@@ -42,7 +43,7 @@ class Classifier:
         own: per prompt and kind, first tokens that only this prompt makes an error of that kind.
         common: the same for kinds that are the task's.
         episodes: the prompts' episodes.
-        texts: of tokens seen.
+        word: writes a word as the prompt does, with a space before it or without.
     """
 
     right: Sequence[Sequence[int]]
@@ -50,6 +51,7 @@ class Classifier:
     common: dict[str, frozenset[int]]
     episodes: Sequence[Episode]
     model: HookedModel
+    word: Callable[[str], str]
 
     @staticmethod
     def of(model: HookedModel, plan: Plan, zero: Sequence[Prompt]) -> "Classifier":
@@ -85,7 +87,8 @@ class Classifier:
             "task_input": first(plan.inputs),
             "other_task": frozenset(plan.other_encoder.first_tokens(elsewhere, other)),
         }
-        return Classifier(plan.accepted(zero, episodes), own, common, episodes, model)
+        right = plan.accepted(zero, episodes)
+        return Classifier(right, own, common, episodes, model, encoder.template.word)
 
     def is_right(self, prompt: int, token: int) -> bool:
         """Whether the right answer may begin with this token."""
@@ -95,12 +98,13 @@ class Classifier:
         """One of `KINDS`, or `RIGHT`."""
         if self.is_right(prompt, token):
             return RIGHT
-        text = self.model.to_string(token).strip()
-        query = self.episodes[prompt].query
+        written = self.model.to_string(token)
+        text, query = written.strip(), self.episodes[prompt].query
         fits = {
             "copied_input": begins(text, [query.x]),
             "near_miss": begins(text, query.answers),
             "not_a_word": not any(c.isalnum() for c in text),
+            "unlisted_word": form(written) == form(self.word(query.y)),
         }
         candidates = {**self.common, **self.own[prompt]}
         named = (
@@ -132,3 +136,13 @@ def begins(said: str, words: Sequence[str]) -> bool:
         return said in words
     folded = [word.casefold() for word in words]
     return any(w.startswith(text) or (len(w) >= MIN_PREFIX and text.startswith(w)) for w in folded)
+
+
+def form(written: str) -> tuple[bool, bool, bool, bool]:
+    """How a word is written: after a space, in letters, with a capital, with more than one letter.
+
+    >>> form(" Geneva") == form(" Bern"), form(" Geneva") == form("Bern")
+    (True, False)
+    """
+    text = written.strip()
+    return written != text, text.isalpha(), text[:1].isupper(), len(text) > 1

@@ -77,8 +77,8 @@ class TaskVectorFailures(Result):
         """How much of the in-context accuracy a vector or repair explains.
 
         (its accuracy - floor) / (few-shot accuracy - floor), of means, prompts resampled (see
-        `floor`). 0 is what needs no vector, 1 the whole prompt; nothing is clipped. No interval
-        (NaN) where the prompt itself is not clearly above the floor.
+        `floor`). 0 is what needs no vector, 1 the whole prompt; nothing is clipped. NaN where the
+        prompt itself is not clearly above the floor: there is nothing to explain.
         """
         floor = self.floor(task)
         return _ratio(self._right(task, condition) - floor, self._right(task, "few_shot") - floor)
@@ -86,8 +86,8 @@ class TaskVectorFailures(Result):
     def recovered(self, task: str, repair: str) -> Estimate:
         """Of the accuracy that theta loses, the share that a repair brings back.
 
-        (repair - theta) / (few-shot - theta), of means, prompts resampled; no interval (NaN) where
-        theta does not clearly lose any.
+        (repair - theta) / (few-shot - theta), of means, prompts resampled; NaN where theta is not
+        clearly worse than the prompt.
         """
         theta = self._right(task, THETA).astype(float)
         return _ratio(self._right(task, repair) - theta, self._right(task, "few_shot") - theta)
@@ -179,7 +179,7 @@ class TaskVectorFailures(Result):
             "vector": str(self.accuracy(task)),
             "shuffled": f"{self.accuracy(task, 'shuffled').value:.2f}",
             "layer": str(self.layer(task)),
-            "explained": str(self.explained(task)),
+            "explained": _text_of(self.explained(task)),
             "its errors": ", ".join(first),
         }
         for repair in self.repairs:
@@ -204,4 +204,12 @@ class TaskVectorFailures(Result):
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> Estimate:
-    return ratio_of_means(numerator.astype(float), denominator.astype(float)).at()
+    """Of means over prompts; NaN where the mean denominator is not clearly above 0."""
+    numerator, denominator = numerator.astype(float), denominator.astype(float)
+    if not mean(denominator).low > 0:
+        return Estimate(np.nan, np.nan, np.nan, len(denominator))
+    return ratio_of_means(numerator[:, None], denominator).at(0)
+
+
+def _text_of(estimate: Estimate) -> str:
+    return "undefined" if np.isnan(estimate.value) else str(estimate)

@@ -30,6 +30,7 @@ _KINDS = {
     "task_input": ("another input of the task", "#0072B2"),
     "other_task": ("another task's answer", "#332288"),
     "not_a_word": ("not a word", "#555555"),
+    "unlisted_word": ("a word in no list, written like answers", "#DDCC77"),
     "other": ("none of these", "#DDDDDD"),
 }
 _REPAIRS = {
@@ -72,8 +73,8 @@ def _ordered(result: TaskVectorFailures) -> list[str]:
     """Most explained first; where the prompt itself does not work, last."""
 
     def key(task: str) -> float:
-        missing = result.observed(task) == "not in context"
-        return -np.inf if missing else result.explained(task).value
+        share = _explained(result, task, "theta")
+        return -np.inf if share is None else share.value
 
     return sorted(result.tasks, key=key, reverse=True)
 
@@ -129,8 +130,9 @@ def _marks(
 
 
 def _explained(result: TaskVectorFailures, task: str, condition: str) -> Estimate | None:
-    """None where the prompt is not clearly above its floor: the share would mean nothing."""
-    return None if result.observed(task) == "not in context" else result.explained(task, condition)
+    """None where it is not defined: the prompt is not clearly above its floor."""
+    share = result.explained(task, condition)
+    return None if np.isnan(share.value) else share
 
 
 def _hover(result: TaskVectorFailures, task: str, condition: str, e: Estimate | None) -> str:
@@ -146,7 +148,7 @@ def _note_missing(
     figure: go.Figure, result: TaskVectorFailures, tasks: list[str], names: list[str]
 ) -> None:
     for task, name in zip(tasks, names, strict=True):
-        if result.observed(task) != "not in context":
+        if _explained(result, task, "theta") is not None:
             continue
         few, floor = result.accuracy(task, "few_shot").value, result.floor(task).mean()
         figure.add_annotation(
