@@ -34,10 +34,10 @@ _KINDS = {
     "other": ("none of these", "#DDDDDD"),
 }
 _REPAIRS = {
-    "layers": ("attention's output in all layers up to l", "diamond-open", "#E69F00"),
+    "layers": ("attention, layers 0 to l", "diamond-open", "#E69F00"),
     "arrows": ("states at every arrow", "triangle-up-open", "#56B4E9"),
     "labels": ("states at every label", "square-open", "#CC79A7"),
-    "demonstrations": ("states at all tokens of the demonstrations", "star", "#D55E00"),
+    "demonstrations": ("states at all tokens shown", "star", "#D55E00"),
 }
 
 
@@ -51,8 +51,8 @@ def failure_figure(result: TaskVectorFailures) -> go.Figure:
         titles,
         cols=3,
         shared_yaxes=True,
-        column_widths=[0.44, 0.28, 0.28],
-        horizontal_spacing=0.025,
+        column_widths=[0.42, 0.29, 0.29],
+        horizontal_spacing=0.045,
     )
     names = [_label(result, task) for task in tasks]
     figure.add_trace(_bars(result, tasks, names), row=1, col=1)
@@ -121,7 +121,12 @@ def _marks(
         x=[None if e is None else _clip(e.value) for e in shown],
         mode="markers",
         name=name,
-        marker={"symbol": symbol, "size": 12, "color": colour, "line": {"width": 2}},
+        marker={
+            "symbol": symbol,
+            "size": 12,
+            "color": colour,
+            "line": {"width": 1.5, "color": colour},
+        },
         legend="legend",
         cliponaxis=False,
         customdata=[_hover(result, task, repair, e) for task, e in zip(tasks, shown, strict=True)],
@@ -208,8 +213,9 @@ def _style(figure: go.Figure, result: TaskVectorFailures, names: list[str]) -> N
     figure.update_xaxes(title_text="share of prompts", row=1, col=3)
     figure.update_yaxes(categoryorder="array", categoryarray=names[::-1], automargin=True)
     frame(figure, below=150, l=170)
-    line = {"orientation": "h", "yref": "container", "yanchor": "bottom", "font": {"size": 12}}
+    below = {"yref": "container", "y": 0.01, "yanchor": "bottom", "font": {"size": 12}}
+    below |= {"xanchor": "left", "traceorder": "normal"}
     figure.update_layout(
-        legend={**line, "y": 0.01, "x": -0.1, "xanchor": "left", "entrywidth": 300},
-        legend2={**line, "y": 0.01, "x": 0.44, "xanchor": "left", "entrywidth": 200},
+        legend={**below, "x": -0.1},
+        legend2={**below, "orientation": "h", "x": 0.22, "entrywidth": 215},
     )
