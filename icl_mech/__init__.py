@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from icl_mech.model import Edit, HookedModel, load_model
     from icl_mech.patch import LayerScan, PositionScan, layer_scan, patch_contrasts, patch_positions
     from icl_mech.results import Result, load_result
-    from icl_mech.tasks import Task, list_tasks, load_task
+    from icl_mech.tasks import Task, list_failures, list_tasks, load_failure, load_task, lookup_task
 
 __version__ = version("icl-mech")
 
@@ -64,7 +64,14 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "patch_positions",
         ],
         "results": ["Result", "load_result"],
-        "tasks": ["Task", "list_tasks", "load_task"],
+        "tasks": [
+            "Task",
+            "list_failures",
+            "list_tasks",
+            "load_failure",
+            "load_task",
+            "lookup_task",
+        ],
     },
 )
 __all__ = [
@@ -90,12 +97,15 @@ __all__ = [
     "head_ablation",
     "head_attribution",
     "layer_scan",
+    "list_failures",
     "list_tasks",
+    "load_failure",
     "load_model",
     "load_result",
     "load_task",
     "localize",
     "logit_lens",
+    "lookup_task",
     "mean_patching",
     "patch_contrasts",
     "patch_positions",

@@ -18,7 +18,15 @@ from icl_mech.failures.plan import Settings, load_any, plan
 from icl_mech.failures.repair import States, placeholder
 from icl_mech.model import HookedModel
 from icl_mech.prompts import Split, draw_context_split
-from icl_mech.tasks import ContextTask, Episode, Pair, list_failures, load_failure, load_task
+from icl_mech.tasks import (
+    ContextTask,
+    Episode,
+    Pair,
+    list_failures,
+    load_failure,
+    load_task,
+    lookup_task,
+)
 
 SETTINGS = Settings(4, 3, 3, 2, 0, "{x}->{y}", None, tuple(REPAIRS))
 
@@ -75,6 +83,20 @@ def test_a_lookup_is_answered_by_its_own_prompt_only(name: str) -> None:
         assert len(set(table.values())) == len(table) == 4
         answers.add(episode.query.y)
     assert len(answers) > 10
+
+
+def test_a_lookup_as_hard_as_one_likes() -> None:
+    task = lookup_task("easy", n_pairs=2, repeats=3, keys=tuple("abcdefgh"), values=("up", "down"))
+    assert task.n_shots == 6
+    for episode in draw_context_split(task, 5, 2, 1, 0).test:
+        assert sorted(p.y for p in episode.demonstrations) == ["down"] * 3 + ["up"] * 3
+        # Each round shows every pair once.
+        assert len({p.x for p in episode.demonstrations[:2]}) == 2
+    for options in ({"n_pairs": 1}, {"repeats": 0}, {"at": 1}, {"values": ("a", "b", "c")}):
+        with pytest.raises(InputError, match="expected"):
+            lookup_task(**options)
+    with pytest.raises(InputError, match="each once"):
+        lookup_task(values=("a", "a", "b", "c", "d"))
 
 
 def test_copies_ask_the_first_or_the_last_demonstration() -> None:

@@ -28,14 +28,14 @@ def lookup(values: Sequence[str], n_pairs: int, repeats: int, at: int | None) ->
     ) -> Episode:
         keys = [asked, *others[: n_pairs - 1]]
         dummies = others[n_pairs - 1 :][:n_dummies]
-        drawn = rng.choice(len(values), n_pairs + len(dummies), replace=False)
-        words = [values[i] for i in drawn]
-        pairs = [Pair(x, (y,)) for x, y in zip(keys, words, strict=False)]
+        words = [values[i] for i in rng.choice(len(values), n_pairs, replace=False)]
+        pairs = _paired(keys, words)
         rounds = [[pairs[i] for i in rng.permutation(n_pairs)] for _ in range(repeats)]
         if at is not None:
             _move(rounds[at], pairs[0], at)
         shown = tuple(pair for each in rounds for pair in each)
-        return Episode(shown, pairs[0], _paired(dummies, words[n_pairs:]))
+        # No answer to a dummy is right: its pair is only there for its input.
+        return Episode(shown, pairs[0], _paired(dummies, [words[0]] * len(dummies)))
 
     return compose
 

@@ -7,12 +7,12 @@ single demonstration, which is of rank one and cannot hold a bijection (Dong et 
 arXiv 2506.09048).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from itertools import chain
 from string import ascii_lowercase, ascii_uppercase
 
-from icl_mech.errors import choose
+from icl_mech.errors import InputError, choose
 from icl_mech.tasks import composing
 from icl_mech.tasks.builtin import table
 from icl_mech.tasks.context import ContextTask, Prediction
@@ -88,24 +88,56 @@ def _values() -> tuple[str, ...]:
     return tuple(noun for noun in nouns if noun not in keys)
 
 
-def _lookup(
-    name: str,
+def lookup_task(
+    name: str = "lookup",
+    *,
+    n_pairs: int = N_PAIRS,
     repeats: int = REPEATS,
     at: int | None = None,
-    values: tuple[str, ...] | None = None,
+    keys: Sequence[str] | None = None,
+    values: Sequence[str] | None = None,
     what: str = "the queried word is among the demonstrations: its answer there",
 ) -> ContextTask:
-    keys, values = _keys(), values or _values()
+    """A lookup as hard as one likes: fewer pairs and more repeats are easier.
+
+    Args:
+        name: its own.
+        n_pairs: different pairs per prompt, drawn anew for each; guessing is right in 1 of them.
+        repeats: how often each is shown, in another order each time.
+        at: the place of the demonstration that is asked again: 0 the first, -1 the last; any if
+            None.
+        keys: what may be asked; English words by default.
+        values: what keys are paired with; nouns that are no keys by default.
+        what: the description's beginning.
+
+    Raises:
+        InputError: where a count is too small, `at` is another place, or there are fewer values
+            than pairs.
+    """
+    keys = _keys() if keys is None else tuple(keys)
+    values = _values() if values is None else tuple(values)
+    if n_pairs < 2 or repeats < 1:
+        raise InputError(
+            f"n_pairs is {n_pairs} and repeats {repeats}; expected at least 2 pairs, each at least "
+            "once"
+        )
+    if at not in (None, 0, -1):
+        raise InputError(f"at is {at}; expected 0 (the first), -1 (the last) or None (any)")
+    if len(set(values)) < max(n_pairs, len(values)):
+        raise InputError(
+            f"{len(set(values))} different values for {n_pairs} pairs; expected at least as many, "
+            "each once"
+        )
     return ContextTask(
         name,
-        f"{what} ({N_PAIRS} new pairs per prompt, each shown {repeats}x)",
+        f"{what} ({n_pairs} new pairs per prompt, each shown {repeats}x)",
         TABLE,
         keys,
         values,
         keys,
-        N_PAIRS * repeats,
-        N_PAIRS - 1,
-        composing.lookup(values, N_PAIRS, repeats, at),
+        n_pairs * repeats,
+        n_pairs - 1,
+        composing.lookup(values, n_pairs, repeats, at),
     )
 
 
@@ -196,15 +228,15 @@ def _counted(text: str) -> str:
 
 
 _BUILD: dict[str, Callable[[str], ContextTask]] = {
-    "lookup": _lookup,
-    "lookup_once": partial(_lookup, repeats=1),
+    "lookup": lookup_task,
+    "lookup_once": partial(lookup_task, repeats=1),
     "lookup_letter": partial(
-        _lookup,
+        lookup_task,
         values=tuple(ascii_uppercase),
         what="the queried word is among the demonstrations: its letter there",
     ),
-    "copy_first": partial(_lookup, at=0, what="always the first demonstration is asked again"),
-    "copy_last": partial(_lookup, at=-1, what="always the last demonstration is asked again"),
+    "copy_first": partial(lookup_task, at=0, what="always the first demonstration is asked again"),
+    "copy_last": partial(lookup_task, at=-1, what="always the last demonstration is asked again"),
     "constant": _constant,
     "case_both_ways": partial(_both_ways, what="lower <-> upper case", pairs=_letters),
     "en_fr_both_ways": partial(
