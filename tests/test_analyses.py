@@ -12,6 +12,7 @@ from pages import ROOT, plotly
 from icl_mech.failures import TaskVectorFailures
 from icl_mech.heads import FunctionVectors, HeadAblation, HeadAttribution
 from icl_mech.lens import VectorLens
+from icl_mech.localize import TaskMap
 from icl_mech.patch import LayerScan, PositionScan
 from icl_mech.reference import hendel2023
 from icl_mech.results import load_result
@@ -125,6 +126,24 @@ def test_todd_heads(tmp_path: Path) -> None:
         traces, _ = plotly(tmp_path / f"heads-{name}.html")
         assert traces
     assert result.tasks == ["present_past"]
+
+
+def test_encoder_decoder_map(tmp_path: Path) -> None:
+    out = tmp_path / "map.html"
+    command = [sys.executable, "analyses/encoder_decoder_map.py", "--family", "letters"]
+    done = subprocess.run(
+        [*command, "--n-prompts", "4", "--n-points", "12", "--out", str(out)],
+        cwd=ROOT,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found = load_result(tmp_path / "map-letters.nc")
+    assert isinstance(found, TaskMap)
+    assert found.provenance["shared_inputs"]
+    assert "letters/upper" in (tmp_path / "map-letters.html").read_text(encoding="utf-8")
+    assert "share of tasks in which the two are at most one layer apart" in done.stdout
 
 
 def test_hendel_vocabulary(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from icl_mech import load_result
-from icl_mech.decodability import TaskDecodability, task_decodability
+from icl_mech.decodability import MeanPatching, TaskDecodability, task_decodability
 from icl_mech.decodability.measure import measure
 from icl_mech.decodability.neighbours import credit, decoded, distances, vote_shares
 from icl_mech.decodability.pool import load_pool
@@ -301,6 +301,15 @@ def test_left_out_alone_the_same_query_pushes_td_below_chance(tiny_llama: Hooked
     )
     assert [e.value for e in run.td(control="input")] == [0] * 4
     assert any("only the point itself is left out" in c for c in run.caveats())
+    usual = task_decodability(
+        tiny_llama, "verbs", 12, 2, k=3, probe=False, controls=False, progress=False
+    )
+    for one, other in ((run, "query"), (usual, "point")):
+        asked = "query" if one is usual else "point"
+        table = one.sensitivity()
+        assert table.loc[f"left out: the {asked}", "td"] == one.td()[one.best_layer()].value
+        there = usual if other == "query" else run
+        assert table.loc[f"left out: the {other}", "td"] == there.td()[there.best_layer()].value
     with pytest.raises(InputError, match="this run had no probe"):
         run.probe()
 
@@ -320,6 +329,7 @@ def test_tables_hang_together(tiny_run: TaskDecodability) -> None:
         table = tiny_run.sensitivity(shots)
         assert table.loc["k = 3", "td"] == pytest.approx(best.value)
         assert table.loc["cosine, none", "td"] == pytest.approx(best.value)
+        assert table.loc["left out: the query", "td"] == pytest.approx(best.value)
     summary = tiny_run.summary()
     assert list(summary.index.names) == ["shots", "task"]
     assert len(summary) == 2 * 5
@@ -461,9 +471,27 @@ def test_the_command_writes_figure_data_and_json(tmp_path: Path) -> None:
     assert out.is_file()
 
 
+def test_the_command_writes_means_into_prompts(tmp_path: Path) -> None:
+    out = tmp_path / "means.html"
+    done = command(
+        "--mean-patching", "--task", "letters", "--n-points", "2", "--n-shots", "2",
+        "--n-mean", "3", "--layers", "9", "--modes", "add", "--json", "--out", str(out),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert [(row["mode"], row["layer"]) for row in printed["summary"]] == [("add", 9)]
+    result = load_result(printed["data"])
+    assert isinstance(result, MeanPatching)
+    assert result.provenance["n_mean"] == 3
+    assert out.is_file()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--mean-patching", "--n-shots", "1", "4"], "expected one number with --mean-patching"),
+        (["--mean-patching", "--task", "antonyms", "fr_en"], "ask different inputs"),
+        (["--mean-patching", "--modes", "ad"], "ad"),
         (["--task", "verb"], "unknown task 'verb'"),
         (["--task", "antonyms"], "expected two or more, each once"),
         (["--n-points", "8"], "n_points is 8 for k = 10 neighbours"),

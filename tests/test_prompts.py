@@ -380,8 +380,11 @@ def test_no_answers_have_no_tokens() -> None:
 
 def test_answer_without_tokens_is_an_error() -> None:
     made = encoder("gpt2", leading_space=False)
-    with pytest.raises(InputError, match="answer '' gives no tokens"):
-        made.answer_tokens(made.encode((), "dog"), [""])
+    prompt = made.encode((), "dog")
+    with pytest.raises(InputError, match="'' gives no tokens; expected a word"):
+        made.answer_tokens(prompt, [""])
+    with pytest.raises(InputError, match="'' gives no tokens; expected a word"):
+        made.rivals(prompt, ["chat"], ["cat", ""])
 
 
 # --- sink and leading space -----------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Representations -> what is decoded from them, layer by layer."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
@@ -103,33 +104,55 @@ def probed(rows: Rows, plan: Plan) -> xr.DataArray:
 
 def sensitivity(rows: Rows, plan: Plan) -> xr.DataArray:
     """Credit under other settings, `[setting, layer, task, point]`; NaN past a smaller number."""
-    names, groups = [], []
-    for name, index, metric, normalise, ks in _settings(plan):
-        labels, shape = plan.labels[index], (len(plan.pool.tasks), -1)
-        found = np.full((len(ks), rows.shape[1], *plan.queries.shape), np.nan, dtype=np.float32)
+    names, found = [], []
+    for v in _variations(plan):
+        labels, shape = plan.labels[v.index], (len(plan.pool.tasks), -1)
+        cells = np.full((len(v.ks), rows.shape[1], *plan.queries.shape), np.nan, dtype=np.float32)
         for layer in range(rows.shape[1]):
-            between = distances(rows[index, layer], metric, normalise)
-            for i, shares in enumerate(vote_shares(between, labels, plan.groups[index], ks)):
+            between = distances(rows[v.index, layer], v.metric, v.normalise)
+            for i, shares in enumerate(vote_shares(between, labels, v.groups[v.index], v.ks)):
                 right = credit(shares, labels).reshape(shape)
-                found[i, layer, :, : right.shape[1]] = right
-        names += [name.format(k=k) for k in ks]
-        groups.append(found)
+                cells[i, layer, :, : right.shape[1]] = right
+        names += [v.name.format(k=k) for k in v.ks]
+        found.append(cells)
     return xr.DataArray(
-        np.concatenate(groups),
+        np.concatenate(found),
         dims=("setting", "layer", "task", "point"),
         coords={"setting": names},
     )
 
 
-def _settings(plan: Plan) -> Iterator[tuple[str, Int[np.ndarray, "row"], str, str, list[int]]]:
-    """(name, rows, metric, normalisation, numbers of neighbours), one thing varied at a time."""
+@dataclass(frozen=True)
+class _Variation:
+    """One thing done otherwise.
+
+    Attributes:
+        name: with a place for `k`.
+        index: which rows are in the pool.
+        groups: of all rows.
+        ks: numbers of neighbours, a setting each.
+    """
+
+    name: str
+    index: Int[np.ndarray, "row"]
+    groups: Int[np.ndarray, "every"]
+    metric: str
+    normalise: str
+    ks: list[int]
+
+
+def _variations(plan: Plan) -> Iterator[_Variation]:
     s = plan.settings
     everything = np.arange(plan.queries.size)
+    usual = _Variation("", everything, plan.groups, s.metric, s.normalise, [s.k])
     ks = sorted({k for k in (*KS, s.k) if k < s.n_points})
-    yield "k = {k}", everything, s.metric, s.normalise, ks
+    yield replace(usual, name="k = {k}", ks=ks)
     for n in SIZES:
-        index = np.flatnonzero(everything % s.n_points < n)
         if s.k < n <= s.n_points:
-            yield f"{n} points per task", index, s.metric, s.normalise, [s.k]
+            index = np.flatnonzero(everything % s.n_points < n)
+            yield replace(usual, name=f"{n} points per task", index=index)
     for metric, normalise in VIEWS:
-        yield f"{metric}, {normalise}", everything, metric, normalise, [s.k]
+        name = f"{metric}, {normalise}"
+        yield replace(usual, name=name, metric=metric, normalise=normalise)
+    yield replace(usual, name="left out: the query", groups=plan.queries.ravel())
+    yield replace(usual, name="left out: the point", groups=everything)

@@ -92,7 +92,6 @@ def task_map_report(maps: list[TaskMap], path: str | Path) -> Path:
 
 def _part(task_map: TaskMap) -> dict[str, Any]:
     agreement = {task: task_map.agreement(task) for task in task_map.tasks}
-    import pandas as pd
 
     return {
         "model": task_map.provenance["model"],

@@ -120,7 +120,9 @@ class Encoder:
         # The answer would merge with the arrow; on its own it is what the model can produce.
         alone = self._ids(text.strip() if self._adds_space else text)
         if not alone:
-            raise InputError(f"answer {text!r} gives no tokens; expected at least one")
+            raise InputError(
+                f"{text!r} gives no tokens; expected a word that this tokenizer can write"
+            )
         return tuple(alone)
 
 

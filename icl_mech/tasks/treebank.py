@@ -59,8 +59,14 @@ def pos_family_from_conllu(path: str | Path, seed: int = 0) -> Family:
         raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
     except PermissionError:
         raise InputError(f"{path}: no permission to read the file") from None
-    found = [_sentence(path, block) for block in _blocks(text)]
+    blocks = list(_blocks(text))
+    found = [_sentence(path, block) for block in blocks]
     sentences = askable(sentence for sentence in found if sentence is not None)
+    if blocks and not any(_is_tagged(line) for block in blocks for _, line in block):
+        raise InputError(
+            f"{path}: no word has a tag; expected universal part-of-speech tags (UPOS) in the "
+            "fourth column"
+        )
     if not sentences:
         raise InputError(
             f"{path}: none of {len(found)} sentences has {N_WORDS[0]} to {N_WORDS[-1]} words and "
@@ -80,6 +86,11 @@ def _blocks(text: str) -> Iterator[_Block]:
         elif block:
             yield block
             block = []
+
+
+def _is_tagged(line: str) -> bool:
+    columns = line.split("\t")
+    return not line.startswith("#") and len(columns) > 3 and columns[3] != "_"
 
 
 def _sentence(path: Path, block: _Block) -> Sentence | None:
