@@ -70,8 +70,8 @@ check_target(options.out)
 # %% [markdown]
 # ## The measurement
 #
-# About twenty minutes on two CPU cores, most of it for the repairs: their edits re-run the whole
-# prompt.
+# Most of the time goes to the repairs: their edits re-run the whole prompt. With `--repairs
+# demonstrations` it is a third.
 
 # %%
 model = icl_mech.load_model()
