@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         td_predicts_accuracy,
     )
     from icl_mech.errors import IclMechError, InputError, ModelError
+    from icl_mech.failures import TaskVectorFailures, task_vector_failures
     from icl_mech.heads import (
         FunctionVectors,
         HeadAblation,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from icl_mech.patch import LayerScan, PositionScan, layer_scan, patch_contrasts, patch_positions
     from icl_mech.results import Result, load_result
     from icl_mech.table import TaskTable, task_table
-    from icl_mech.tasks import Task, list_tasks, load_task
+    from icl_mech.tasks import Task, list_failures, list_tasks, load_failure, load_task, lookup_task
     from icl_mech.variability import VectorVariability, vector_variability
 
 __version__ = version("icl-mech")
@@ -49,6 +50,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "td_predicts_accuracy",
         ],
         "errors": ["IclMechError", "InputError", "ModelError"],
+        "failures": ["TaskVectorFailures", "task_vector_failures"],
         "heads": [
             "FunctionVectors",
             "HeadAblation",
@@ -69,8 +71,15 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         ],
         "results": ["Result", "load_result"],
         "table": ["TaskTable", "task_table"],
-        "tasks": ["Task", "list_tasks", "load_task"],
         "variability": ["VectorVariability", "vector_variability"],
+        "tasks": [
+            "Task",
+            "list_failures",
+            "list_tasks",
+            "load_failure",
+            "load_task",
+            "lookup_task",
+        ],
     },
 )
 __all__ = [
@@ -93,6 +102,7 @@ __all__ = [
     "TaskDecodability",
     "TaskMap",
     "TaskTable",
+    "TaskVectorFailures",
     "VectorLens",
     "VectorVariability",
     "answer_scores",
@@ -101,17 +111,21 @@ __all__ = [
     "head_ablation",
     "head_attribution",
     "layer_scan",
+    "list_failures",
     "list_tasks",
+    "load_failure",
     "load_model",
     "load_result",
     "load_task",
     "localize",
     "logit_lens",
+    "lookup_task",
     "mean_patching",
     "patch_contrasts",
     "patch_positions",
     "task_decodability",
     "task_table",
+    "task_vector_failures",
     "td_predicts_accuracy",
     "vector_lens",
     "vector_variability",

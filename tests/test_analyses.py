@@ -12,6 +12,7 @@ from pages import ROOT, plotly
 
 from icl_mech.answers import AnswerScores
 from icl_mech.conflict import ConflictingTasks
+from icl_mech.failures import TaskVectorFailures
 from icl_mech.heads import FunctionVectors, HeadAblation, HeadAttribution
 from icl_mech.lens import VectorLens
 from icl_mech.localize import TaskMap
@@ -247,3 +248,28 @@ def test_hendel_variability(tmp_path: Path) -> None:
         values = np.frombuffer(b64decode(within["x"]["bdata"]), within["x"]["dtype"])
         assert len(values) == 6  # two tasks, three vectors each
         assert values.mean() == pytest.approx(result.distances(**at).value[0])
+
+
+def test_where_task_vectors_fail(tmp_path: Path) -> None:
+    out = tmp_path / "fail.html"
+    command = [sys.executable, "analyses/where_task_vectors_fail.py", "--task", "lookup"]
+    done = subprocess.run(
+        [*command, "constant", "--n-prompts", "4", "--repairs", "arrows", "--out", str(out)],
+        cwd=ROOT,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    result = load_result(out.with_suffix(".nc"))
+    assert isinstance(result, TaskVectorFailures)
+    assert (result.tasks, result.repairs) == (["lookup", "constant"], ["arrows"])
+    assert "lookup, arrows: " in done.stdout
+    traces, layout = plotly(out)
+    assert "What can one task vector not do?" in layout["title"]["text"]
+    (bar,) = [t for t in traces if t["name"] == "θ, one vector"]
+    assert all(x is None or 0 <= x <= 1 for x in bar["x"])
+    # Two panels of answers: the shares of all kinds sum to 1.
+    for axis in ("x2", "x3"):
+        parts = [t["x"] for t in traces if t.get("xaxis") == axis]
+        assert [sum(shares) for shares in zip(*parts, strict=True)] == pytest.approx([1, 1])

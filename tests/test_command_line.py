@@ -150,3 +150,41 @@ def test_heads_command_switches_heads_off(tmp_path: Path) -> None:
     assert printed["provenance"]["off"] == "shuffled_labels"
     assert out.exists()
     assert out.with_suffix(".nc").exists()
+
+
+def failures(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "icl_mech.failures", "--no-progress", *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--task", "lokup"], "or a failure task: lookup, lookup_once"),
+        (["--task", "failures", "lookup"], "each once"),
+        (["--repairs", "arrow"], "unknown repair 'arrow'; did you mean 'arrows'"),
+        (["--n-dev", "0"], "n_dev is 0; expected at least 1"),
+        (["--out", "failures.gif"], "unknown kind of figure '.gif'"),
+    ],
+)
+def test_failures_command_refuses(options: list[str], message: str) -> None:
+    done = failures(*options)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.replace("│", " ").split())
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_failures_command(tmp_path: Path) -> None:
+    out = tmp_path / "failures.html"
+    done = failures(
+        "--task", "lookup_once", "country_capital", "--n-prompts", "3", "--n-dev", "2",
+        "--no-repairs", "--json", "--out", str(out),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert [row["task"] for row in printed["summary"]] == ["lookup_once", "country_capital"]
+    assert printed["summary"][0]["label_prior"] == 0.25
+    assert printed["provenance"]["repairs"] == []
+    assert out.exists()
+    assert out.with_suffix(".nc").exists()

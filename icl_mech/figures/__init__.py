@@ -5,6 +5,7 @@ from icl_mech.figures.answers import answer_figure
 from icl_mech.figures.conflict import conflict_bars_figure, conflict_matrix_figure
 from icl_mech.figures.decodability import decodability_figure
 from icl_mech.figures.export import check_target, export
+from icl_mech.figures.failures import failure_figure
 from icl_mech.figures.function_vectors import function_vector_figure
 from icl_mech.figures.heads import head_figure
 from icl_mech.figures.layer_scan import layer_scan_figure
@@ -31,6 +32,7 @@ __all__ = [
     "conflict_matrix_figure",
     "decodability_figure",
     "export",
+    "failure_figure",
     "function_vector_figure",
     "head_figure",
     "layer_scan_figure",

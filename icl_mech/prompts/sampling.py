@@ -7,27 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from icl_mech.errors import InputError
+from icl_mech.tasks.context import ContextTask
+from icl_mech.tasks.episode import Episode
 from icl_mech.tasks.seeds import generator
 from icl_mech.tasks.task import Pair, Task
 
 #: Share of the pairs that may be asked; the others are there for demonstrations.
 QUERY_SHARE = 0.6
-
-
-@dataclass(frozen=True)
-class Episode:
-    """One demonstration set with the query it is asked about.
-
-    Attributes:
-        demonstrations: what the prompt shows.
-        query: what it asks, with the right answers.
-        dummies: inputs that stand in for the query when theta is read (Hendel et al., section
-            3.2): neither the query nor among the demonstrations.
-    """
-
-    demonstrations: tuple[Pair, ...]
-    query: Pair
-    dummies: tuple[Pair, ...]
 
 
 @dataclass(frozen=True)
@@ -67,8 +53,7 @@ def draw_split(
         )
     rng = generator(seed, task.name, "split")
     order = [task.pairs[i] for i in rng.permutation(len(task))]
-    asked = min(n_dev + n_test, max(2, int(QUERY_SHARE * len(task))), len(task) - needed)
-    n_dev_queries = min(n_dev, max(1, round(asked * n_dev / (n_dev + n_test))), asked - 1)
+    n_dev_queries, asked = _cut(len(task), needed, n_dev, n_test)
     dev, test = order[:n_dev_queries], order[n_dev_queries:asked]
     shown = order[asked:]
     return Split(
@@ -78,6 +63,45 @@ def draw_split(
         n_dev_queries=len(dev),
         n_test_queries=min(len(test), n_test),
     )
+
+
+def draw_context_split(
+    task: ContextTask, n_test: int, n_dev: int, n_dummies: int, seed: int
+) -> Split:
+    """The same for a task that makes whole episodes: what is asked on dev, on test, and shown.
+
+    `prior` is the most frequent answer among the demonstrations of the dev prompts.
+
+    Raises:
+        InputError: where a count is not positive or the items do not suffice.
+    """
+    check_counts({"n_prompts": n_test, "n_dev": n_dev, "n_dummies": n_dummies}, seed)
+    needed = task.needs + n_dummies
+    if len(task) < needed + 2:
+        raise InputError(
+            f"task {task.name!r} has {len(task)} items, too few: expected at least {needed + 2} "
+            f"({task.needs} to show + {n_dummies} dummy queries + 1 dev query + 1 test query)"
+        )
+    rng = generator(seed, task.name, "split")
+    order = [task.items[i] for i in rng.permutation(len(task))]
+    n_dev_queries, asked = _cut(len(task), needed, n_dev, n_test)
+    shown = order[asked:]
+
+    def episodes(queries: Sequence[str], n: int) -> tuple[Episode, ...]:
+        return tuple(
+            task.episode(
+                queries[i % len(queries)],
+                [shown[j] for j in rng.permutation(len(shown))],
+                n_dummies,
+                rng,
+            )
+            for i in range(n)
+        )
+
+    dev, test = order[:n_dev_queries], order[n_dev_queries:asked]
+    on_dev, on_test = episodes(dev, n_dev), episodes(test, n_test)
+    answers = Counter(pair.y for e in on_dev for pair in e.demonstrations)
+    return Split(on_dev, on_test, answers.most_common(1)[0][0], len(dev), min(len(test), n_test))
 
 
 def check_counts(counts: Mapping[str, int], seed: int) -> None:
@@ -91,6 +115,12 @@ def check_counts(counts: Mapping[str, int], seed: int) -> None:
             raise InputError(f"{name} is {count}; expected at least 1")
     if seed < 0:
         raise InputError(f"seed is {seed}; expected 0 or more")
+
+
+def _cut(n: int, needed: int, n_dev: int, n_test: int) -> tuple[int, int]:
+    """Of `n` shuffled pairs, where those asked on dev end, and where those asked at all end."""
+    asked = min(n_dev + n_test, max(2, int(QUERY_SHARE * n)), n - needed)
+    return min(n_dev, max(1, round(asked * n_dev / (n_dev + n_test))), asked - 1), asked
 
 
 def draw_episodes(

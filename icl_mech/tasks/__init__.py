@@ -6,24 +6,33 @@ from pathlib import Path
 
 from icl_mech.errors import InputError, choose
 from icl_mech.tasks.builtin import SPECS, build
+from icl_mech.tasks.context import ContextTask, Prediction
+from icl_mech.tasks.episode import Episode
+from icl_mech.tasks.failures import list_failures, load_failure, lookup_task
 from icl_mech.tasks.families import list_families, load_family, load_member, member_names
 from icl_mech.tasks.family import Family
 from icl_mech.tasks.files import SUFFIXES, read_task
 from icl_mech.tasks.task import Pair, Task
 
 __all__ = [
+    "ContextTask",
+    "Episode",
     "Family",
     "Pair",
+    "Prediction",
     "Task",
     "Tasks",
     "flat",
+    "list_failures",
     "list_families",
     "list_tasks",
+    "load_failure",
     "load_family",
     "load_other",
     "load_parts",
     "load_task",
     "load_tasks",
+    "lookup_task",
 ]
 
 #: What questions take: one task or several, as themselves, by name, by file, or by family.
@@ -111,7 +120,7 @@ def _task_or_family(name: str) -> Task | Family:
     return load_family(name) if known or is_treebank else load_task(name)
 
 
-def load_other(task: Task, other: Task | str | None = None) -> Task:
+def load_other(task: Task | ContextTask, other: Task | str | None = None) -> Task:
     """A task to compare `task` with: the one given, or one of another kind.
 
     Args:

@@ -31,7 +31,7 @@ def to_lower() -> list[Pair]:
     return [Pair(b, (a,)) for a, b in zip(ascii_lowercase, ascii_uppercase, strict=True)]
 
 
-def _lists() -> list[list[str]]:
+def letter_lists() -> list[list[str]]:
     """Distinct lists of two to four different letters."""
     rng = random.Random(LIST_SEED)
     lists: dict[str, list[str]] = {}
@@ -43,9 +43,9 @@ def _lists() -> list[list[str]]:
 
 def list_first() -> list[Pair]:
     """a,b,c -> a."""
-    return [Pair(",".join(letters), (letters[0],)) for letters in _lists()]
+    return [Pair(",".join(letters), (letters[0],)) for letters in letter_lists()]
 
 
 def list_last() -> list[Pair]:
     """a,b,c -> c."""
-    return [Pair(",".join(letters), (letters[-1],)) for letters in _lists()]
+    return [Pair(",".join(letters), (letters[-1],)) for letters in letter_lists()]

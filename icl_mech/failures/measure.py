@@ -1,0 +1,194 @@
+"""One task: layers chosen on dev, every condition measured on test, the errors named."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Bool, Float
+from torch import Tensor
+from tqdm import tqdm
+
+from icl_mech.failures.errors import Classifier
+from icl_mech.failures.plan import Plan, guess_right, prior_right
+from icl_mech.failures.repair import REPAIRS, States, placeholder
+from icl_mech.failures.result import CONTROLS, RIGHT, THETA
+from icl_mech.model import Edit, HookedModel, Readout, as_array
+from icl_mech.prompts import Episode, Prompt
+from icl_mech.vectors import dummy_residuals, random_like, theta
+
+#: Right or wrong, and the log probability of the answer, by dev prompt and layer.
+OnDev = tuple[Bool[np.ndarray, "prompt layer"], Float[np.ndarray, "prompt layer"]]
+Vectors = Float[Tensor, "prompt layer d_model"]
+
+
+class Measurement:
+    """One task on one model."""
+
+    def __init__(
+        self,
+        model: HookedModel,
+        plan: Plan,
+        layers: Sequence[int],
+        repairs: Sequence[str],
+        bar: tqdm,
+    ) -> None:
+        self.model, self.plan, self.repairs, self.bar = model, plan, repairs, bar
+        every = list(range(model.n_layers))
+        self.layers = {THETA: every, **{repair: list(layers) for repair in repairs}}
+        self.test, self.dev = plan.split.test, plan.split.dev
+        self.zero = plan.zero_shot(self.test)
+
+    def measure(self) -> xr.Dataset:
+        """All conditions on the test prompts."""
+        self.bar.set_description(self.plan.task.name)
+        on_dev = self._on_dev()
+        best = {m: layers[_best(*on_dev[m])] for m, layers in self.layers.items()}
+        named = Classifier.of(self.model, self.plan, self.zero)
+        readouts = self._on_test(best)
+        top = np.stack([r.top.cpu().numpy() for r in readouts.values()], axis=1)
+        return self._dataset(readouts, top, named.kinds(top), on_dev, best)
+
+    def _states(self, episodes: Sequence[Episode], own: Vectors | None = None) -> States:
+        return States.of(self.model, self.plan.encoder, episodes, self.repairs, own)
+
+    def _asked(self, repair: str, episodes: Sequence[Episode]) -> list[Prompt]:
+        """The prompts into which a repair is written."""
+        if not REPAIRS[repair]:
+            return self.plan.zero_shot(episodes)
+        return [placeholder(self.plan.encoder, e) for e in episodes]
+
+    def _on_dev(self) -> dict[str, OnDev]:
+        """Right or wrong, and log probability, `[prompt, layer]`, of theta and every repair."""
+        states = self._states(self.dev)
+        found = {}
+        for method, layers in self.layers.items():
+            asked = (
+                self.plan.zero_shot(self.dev) if method == THETA else self._asked(method, self.dev)
+            )
+            edits = [
+                [Edit(layer, states.theta[:, layer], position="final_arrow")]
+                if method == THETA
+                else states.edits(method, layer)
+                for layer in layers
+            ]
+            accepted = self.plan.accepted(asked, self.dev)
+            readout = self.model.evaluate(asked, edits, accepted, self.bar.update)
+            right = [np.isin(t, a) for t, a in zip(readout.top.tolist(), accepted, strict=True)]
+            found[method] = np.array(right), _logprob(readout)
+        return found
+
+    def _on_test(self, best: dict[str, int]) -> dict[str, Readout]:
+        """A readout `[prompt]` of every condition."""
+        model, plan = self.model, self.plan
+        few = plan.few_shot(self.test)
+        resid = model.final_residuals(few)
+        own = theta(resid[:, 1:])
+        accepted = plan.accepted(self.zero, self.test)
+        at = best[THETA]
+        shuffled = theta(dummy_residuals(model, plan.encoder, plan.shuffled))
+        other = theta(dummy_residuals(model, plan.other_encoder, plan.other_episodes))
+        vectors = {
+            THETA: own[:, at],
+            "shuffled": shuffled[:, at],
+            "other_task": other[:, at],
+            "random": random_like(own[:, at], plan.rng),
+        }
+        edits = [Edit(at, value, position="final_arrow") for value in vectors.values()]
+        injected = model.evaluate(self.zero, edits, accepted, self.bar.update)
+        found = {
+            "few_shot": model.read(
+                resid[:, 0, -1], plan.accepted([group[0] for group in few], self.test)
+            ),
+            "zero_shot": self._plain(self.zero),
+            **{name: _column(injected, i) for i, name in enumerate(vectors)},
+        }
+        if any(REPAIRS[repair] for repair in self.repairs):
+            found["placeholder"] = self._plain([placeholder(plan.encoder, e) for e in self.test])
+        return found | self._repaired(best, own, shuffled)
+
+    def _plain(self, prompts: Sequence[Prompt]) -> Readout:
+        return self.model.predict(prompts, self.plan.accepted(prompts, self.test))
+
+    def _repaired(
+        self, best: dict[str, int], own: Vectors, shuffled: Vectors
+    ) -> dict[str, Readout]:
+        """Every repair at its layer, and its controls."""
+        if not self.repairs:
+            return {}
+        states = self._states(self.test, own)
+        sources = {
+            "": states,
+            CONTROLS[0]: states.rolled(),
+            CONTROLS[1]: self._states(self.plan.shuffled, shuffled),
+        }
+        found = {}
+        for repair in self.repairs:
+            asked = self._asked(repair, self.test)
+            edits = [source.edits(repair, best[repair]) for source in sources.values()]
+            accepted = self.plan.accepted(asked, self.test)
+            readout = self.model.evaluate(asked, edits, accepted, self.bar.update)
+            for i, control in enumerate(sources):
+                found[repair + control] = _column(readout, i)
+        return found
+
+    def _dataset(
+        self,
+        readouts: dict[str, Readout],
+        top: np.ndarray,
+        kinds: np.ndarray,
+        on_dev: dict[str, OnDev],
+        best: dict[str, int],
+    ) -> xr.Dataset:
+        n_layers, methods = self.model.n_layers, list(self.layers)
+        # NaN where a repair was not tried.
+        dev = np.full((2, len(methods), len(self.dev), n_layers), np.nan)
+        for m, method in enumerate(methods):
+            dev[:, m, :, self.layers[method]] = np.stack(on_dev[method]).transpose(2, 0, 1)
+        logprob = [_logprob(r) for r in readouts.values()]
+        text = {int(t): self.model.to_string(int(t)) for t in np.unique(top)}
+        split, task = self.plan.split, self.plan.task
+        return xr.Dataset(
+            {
+                "top": (("prompt", "condition"), top),
+                "said": (("prompt", "condition"), np.vectorize(text.__getitem__)(top)),
+                "right": (("prompt", "condition"), kinds == RIGHT),
+                "error": (("prompt", "condition"), kinds),
+                "logprob": (("prompt", "condition"), np.stack(logprob, 1), {"units": "nats"}),
+                "dev_right": (("injected", "dev_prompt", "layer"), dev[0]),
+                "dev_logprob": (("injected", "dev_prompt", "layer"), dev[1], {"units": "nats"}),
+                "best_layer": ("injected", [best[m] for m in methods]),
+                "prior_right": ("prompt", prior_right(split)),
+                "guess_right": ("prompt", guess_right(split)),
+                "query": ("prompt", [e.query.x for e in self.test]),
+                "answer": ("prompt", [e.query.y for e in self.test]),
+                "category": ((), task.category),
+                "predicted": ((), self.plan.prediction.outcome),
+                "prior_answer": ((), split.prior),
+                "n_shown": ((), len(self.test[0].demonstrations)),
+                "n_queries": ((), split.n_test_queries),
+            },
+            coords={
+                "condition": list(readouts),
+                "injected": methods,
+                "layer": np.arange(n_layers),
+            },
+        )
+
+
+def _best(
+    right: Bool[np.ndarray, "prompt layer"], logprob: Float[np.ndarray, "prompt layer"]
+) -> int:
+    """The place of the best layer: by accuracy, and of equals by the answer's log probability."""
+    accuracy = right.mean(axis=0)
+    return int(np.argmax(np.where(accuracy == accuracy.max(), logprob.mean(axis=0), -np.inf)))
+
+
+def _logprob(readout: Readout) -> np.ndarray:
+    """Of the most probable accepted first token."""
+    return np.nanmax(as_array(readout.logprob), axis=-1)
+
+
+def _column(readout: Readout, i: int) -> Readout:
+    """One edit of a `[prompt, edit]` readout."""
+    return readout.take(torch.tensor([i]), dim=1).reshape(len(readout.top))

@@ -1,0 +1,188 @@
+"""What is asked: tasks with their episodes drawn, before a model runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from icl_mech.errors import InputError
+from icl_mech.model import HookedModel
+from icl_mech.prompts import (
+    Encoder,
+    Episode,
+    Prompt,
+    Split,
+    Template,
+    draw_context_split,
+    draw_split,
+    generator,
+    shuffle_labels,
+)
+from icl_mech.tasks import (
+    ContextTask,
+    Prediction,
+    Task,
+    list_failures,
+    load_failure,
+    load_other,
+    load_task,
+)
+
+AnyTask = Task | ContextTask
+
+ORDINARY = Prediction("works", "A fixed mapping, which the weights may know: the vector names it.")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that, with the model and the tasks, decides the numbers."""
+
+    n_prompts: int
+    n_dev: int
+    n_shots: int
+    n_dummies: int
+    seed: int
+    template: str
+    leading_space: bool | None
+    repairs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A task with its episodes drawn.
+
+    Attributes:
+        task: what is asked.
+        prediction: what one vector should reach.
+        answers, inputs: all that may occur in the task.
+        other: the task whose theta is a control.
+        encoder: of the task's prompts.
+        split: its episodes, dev apart from test.
+        shuffled: the test episodes with shuffled labels.
+        other_episodes, other_encoder: of the other task.
+        rng: for the random vectors.
+    """
+
+    task: AnyTask
+    prediction: Prediction
+    answers: tuple[str, ...]
+    inputs: tuple[str, ...]
+    other: Task
+    encoder: Encoder
+    split: Split
+    shuffled: tuple[Episode, ...]
+    other_episodes: tuple[Episode, ...]
+    other_encoder: Encoder
+    rng: np.random.Generator
+
+    def few_shot(self, episodes: Sequence[Episode]) -> list[list[Prompt]]:
+        """Each episode's prompt with its query, then with each dummy."""
+        return [
+            [self.encoder.encode(e.demonstrations, x.x) for x in (e.query, *e.dummies)]
+            for e in episodes
+        ]
+
+    def zero_shot(self, episodes: Sequence[Episode]) -> list[Prompt]:
+        """The queries alone."""
+        return [self.encoder.encode((), e.query.x) for e in episodes]
+
+    def accepted(
+        self, prompts: Sequence[Prompt], episodes: Sequence[Episode]
+    ) -> list[tuple[int, ...]]:
+        """The first tokens of the right answers, as they follow the prompts."""
+        pairs = zip(prompts, episodes, strict=True)
+        return [self.encoder.first_tokens(p, e.query.answers) for p, e in pairs]
+
+
+def load_any(names: AnyTask | str | Sequence[AnyTask | str] | None) -> list[AnyTask]:
+    """Failure tasks and ordinary ones, each an object, a name or a path; all failure tasks if None.
+
+    Raises:
+        InputError: where a name is unknown, there is none, or one is named twice.
+    """
+    if names is None:
+        names = list_failures()
+    several = [names] if isinstance(names, Task | ContextTask | str) else list(names)
+    tasks = [_load(name) if isinstance(name, str) else name for name in several]
+    found = [task.name for task in tasks]
+    if not found or len(set(found)) < len(found):
+        raise InputError(f"tasks {found}; expected at least one, each once")
+    return tasks
+
+
+def _load(name: str) -> AnyTask:
+    key = name.lower().replace("-", "_")
+    if key in list_failures():
+        return load_failure(key)
+    try:
+        return load_task(name)
+    except InputError as error:
+        raise InputError(f"{error}; or a failure task: {', '.join(list_failures())}") from None
+
+
+def draw(task: AnyTask, s: Settings) -> Split:
+    """A task's episodes; `n_shots` counts for ordinary tasks, others have their own.
+
+    Raises:
+        InputError: where a count is not positive, or the task has too few pairs or items.
+    """
+    if isinstance(task, ContextTask):
+        return draw_context_split(task, s.n_prompts, s.n_dev, s.n_dummies, s.seed)
+    return draw_split(task, s.n_prompts, s.n_dev, s.n_shots, s.n_dummies, s.seed)
+
+
+def plan(model: HookedModel, task: AnyTask, s: Settings) -> Plan:
+    """Draw everything that one task needs."""
+    if isinstance(task, ContextTask):
+        answers, inputs, prediction = task.answers, task.inputs, task.prediction
+    else:
+        answers = tuple(dict.fromkeys(a for pair in task.pairs for a in pair.answers))
+        inputs, prediction = tuple(pair.x for pair in task.pairs), ORDINARY
+    split = draw(task, s)
+    other = load_other(task)
+    rng = generator(s.seed, task.name, "failure controls")
+    return Plan(
+        task=task,
+        prediction=prediction,
+        answers=answers,
+        inputs=inputs,
+        other=other,
+        encoder=model.encoder(s.template, answers, s.leading_space),
+        split=split,
+        shuffled=tuple(
+            Episode(shuffle_labels(e.demonstrations, rng), e.query, e.dummies) for e in split.test
+        ),
+        other_episodes=draw(other, s).test,
+        other_encoder=model.encoder(s.template, [p.y for p in other.pairs], s.leading_space),
+        rng=rng,
+    )
+
+
+def prior_right(split: Split) -> Bool[np.ndarray, "prompt"]:
+    """Whether the most frequent answer of all prompts is right."""
+    return np.array([split.prior in e.query.answers for e in split.test])
+
+
+def guess_right(split: Split) -> Float[np.ndarray, "prompt"]:
+    """The chance of being right by guessing among the prompt's own most frequent answers."""
+    return np.array([_guess(e) for e in split.test])
+
+
+def _guess(episode: Episode) -> float:
+    shown = [pair.y for pair in episode.demonstrations]
+    counts = {answer: shown.count(answer) for answer in shown}
+    most = [answer for answer, n in counts.items() if n == max(counts.values())]
+    return sum(answer in episode.query.answers for answer in most) / len(most)
+
+
+def check(tasks: Sequence[AnyTask], s: Settings) -> None:
+    """Refuse, before a model is loaded, what could not be measured.
+
+    Raises:
+        InputError: saying which task, template or count.
+    """
+    Template(s.template)
+    for task in tasks:
+        draw(task, s)
+        draw(load_other(task), s)

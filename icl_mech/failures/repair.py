@@ -1,0 +1,122 @@
+"""Several vectors instead of one: what is read from a few-shot prompt, and where it is written."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from icl_mech.errors import InputError, choose
+from icl_mech.model import Edit, HookedModel
+from icl_mech.prompts import Encoder, Episode, Prompt
+from icl_mech.tasks import Pair
+from icl_mech.vectors import theta
+
+#: What is written, joint at layer l. `layers`: what attention adds at the last token, in every
+#: block up to l. `arrows`: theta, and the state at every demonstration's arrow. `labels`: theta,
+#: and the state at every demonstration's answer. `demonstrations`: theta, and the states at
+#: every demonstration's input, arrow and answer.
+REPAIRS = {
+    "layers": (),
+    "arrows": ("arrow",),
+    "labels": ("y",),
+    "demonstrations": ("x", "arrow", "y"),
+}
+#: Stands for every input and answer of a placeholder prompt.
+BLANK = "..."
+
+Tick = Callable[[int], object]
+
+
+def check_repairs(repairs: Sequence[str]) -> tuple[str, ...]:
+    """The repairs asked for.
+
+    Raises:
+        InputError: where one is unknown or named twice.
+    """
+    for name in repairs:
+        choose(name, REPAIRS, "repair")
+    if len(set(repairs)) < len(repairs):
+        raise InputError(f"repairs {list(repairs)}; expected each once")
+    return tuple(repairs)
+
+
+def placeholder(encoder: Encoder, episode: Episode) -> Prompt:
+    """The query after as many demonstrations as the episode has, all of them blank."""
+    blanks = [Pair(BLANK, (BLANK,))] * len(episode.demonstrations)
+    return encoder.encode(blanks, episode.query.x)
+
+
+@dataclass(frozen=True)
+class States:
+    """What is read from few-shot prompts with a dummy query, at every layer.
+
+    Attributes:
+        theta: the residual stream at the final arrow (mean over dummies).
+        attention: what attention adds there (mean over dummies).
+        shown: the residual stream at `roles`, the demonstrations' own tokens. No dummy matters:
+            these tokens come before the query.
+        roles: `"demo_0_x"`, `"demo_0_arrow"`, ...
+    """
+
+    theta: Float[Tensor, "episode layer d_model"]
+    attention: Float[Tensor, "episode layer d_model"] | None
+    shown: Float[Tensor, "episode role layer d_model"] | None
+    roles: tuple[str, ...]
+
+    @staticmethod
+    def of(
+        model: HookedModel,
+        encoder: Encoder,
+        episodes: Sequence[Episode],
+        repairs: Sequence[str],
+        own: Float[Tensor, "episode layer d_model"] | None = None,
+    ) -> "States":
+        """Read what `repairs` need; `own` is theta, where it is known already."""
+        groups = [[encoder.encode(e.demonstrations, d.x) for d in e.dummies] for e in episodes]
+        if own is None:
+            own = theta(model.final_residuals(groups))
+        attention = shown = None
+        parts = sorted({part for name in repairs for part in REPAIRS[name]})
+        n = len(episodes[0].demonstrations)
+        roles = tuple(f"demo_{i}_{part}" for i in range(n) for part in parts)
+        if "layers" in repairs:
+            flat = [prompt for group in groups for prompt in group]
+            found = model.capture(flat, ["final_arrow"], "attn_out")[:, 0]
+            attention = found.reshape(len(groups), -1, *found.shape[1:]).mean(dim=1)
+        if roles:
+            shown = model.capture([group[0] for group in groups], roles)
+        return States(own, attention, shown, roles)
+
+    def rolled(self) -> "States":
+        """Every episode with the states of the next one: another prompt's demonstrations."""
+
+        def roll(values: Tensor | None) -> Tensor | None:
+            return None if values is None else torch.roll(values, -1, dims=0)
+
+        return States(
+            torch.roll(self.theta, -1, dims=0), roll(self.attention), roll(self.shown), self.roles
+        )
+
+    def edits(self, repair: str, layer: int) -> list[Edit]:
+        """The joint edits of one repair after block `layer`.
+
+        Raises:
+            InputError: where the repair does not exist.
+        """
+        choose(repair, REPAIRS, "repair")
+        if repair == "layers":
+            assert self.attention is not None
+            return [
+                Edit(k, self.attention[:, k], site="attn_out", position="final_arrow")
+                for k in range(layer + 1)
+            ]
+        assert self.shown is not None
+        parts = REPAIRS[repair]
+        written = [
+            Edit(layer, self.shown[:, i, layer], position=role)
+            for i, role in enumerate(self.roles)
+            if role.rsplit("_", 1)[1] in parts
+        ]
+        return [*written, Edit(layer, self.theta[:, layer], position="final_arrow")]

@@ -1,0 +1,215 @@
+"""What one task vector could not do."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from jaxtyping import Float
+
+from icl_mech.errors import choose
+from icl_mech.failures.notes import notes
+from icl_mech.results import Result
+from icl_mech.stats import Estimate, mean, paired_difference, proportion, ratio_of_means
+
+#: The method that every repair is compared with.
+THETA = "theta"
+#: What is added to a repair's name: the same states of another prompt of the task, and of the
+#: prompt with shuffled labels.
+CONTROLS = ("_other_prompt", "_shuffled")
+#: An error that fits no name, and no error.
+OTHER, RIGHT = "other", ""
+
+
+class TaskVectorFailures(Result):
+    """Accuracy and errors of prompt, vector, controls and repairs, per prompt.
+
+    `data` holds over (`task`, `prompt`, `condition`): `right`, `error` (a name of `KINDS`, empty
+    where right), `top` (token id), `said` (its text) and `logprob` of the answer (nats); over
+    (`task`, `prompt`): `prior_right` (is the task's most frequent answer right?), `guess_right`
+    (the chance of being right by guessing among the prompt's own most frequent answers); over
+    (`task`, `injected`, `dev_prompt`, `layer`): `dev_right` and `dev_logprob`, NaN where a repair
+    was not tried; and the layers chosen, `best_layer`. `condition` is few_shot, zero_shot, theta,
+    shuffled, other_task, random, placeholder, and every repair with its controls.
+    """
+
+    @property
+    def conditions(self) -> list[str]:
+        """What was measured."""
+        return [str(name) for name in self.data["condition"].values]
+
+    @property
+    def repairs(self) -> list[str]:
+        """Several vectors instead of one: which."""
+        return [str(name) for name in self.data["injected"].values if name != THETA]
+
+    def layer(self, task: str, method: str = THETA) -> int:
+        """The layer chosen on dev for theta or a repair."""
+        choose(method, [THETA, *self.repairs], "method")
+        return int(self.of(task)["best_layer"].sel(injected=method))
+
+    def accuracy(self, task: str, condition: str = THETA) -> Estimate:
+        """Test accuracy with its Wilson interval."""
+        return proportion(self._right(task, condition))
+
+    def prior(self, task: str) -> Estimate:
+        """Accuracy of an answer without the query: the label prior.
+
+        The better one of the most frequent answer of the dev prompts, always, and a guess among
+        the most frequent answers of the prompt itself.
+        """
+        always, guess = (self.of(task)[f"{name}_right"].values for name in ("prior", "guess"))
+        return proportion(always) if always.mean() >= guess.mean() else mean(guess)
+
+    def floor(self, task: str) -> Float[np.ndarray, "prompt"]:
+        """What no vector is needed for, per prompt: the zero-shot prompt or the label prior,
+        whichever is right more often."""
+        here = self.of(task)
+        levels = [
+            self._right(task, "zero_shot").astype(float),
+            here["prior_right"].values.astype(float),
+            here["guess_right"].values,
+        ]
+        return max(levels, key=np.mean)
+
+    def explained(self, task: str, condition: str = THETA) -> Estimate:
+        """How much of the in-context accuracy a vector or repair explains.
+
+        (its accuracy - floor) / (few-shot accuracy - floor), of means, prompts resampled (see
+        `floor`). 0 is what needs no vector, 1 the whole prompt; nothing is clipped. NaN where the
+        prompt itself is not clearly above the floor: there is nothing to explain.
+        """
+        floor = self.floor(task)
+        return _ratio(self._right(task, condition) - floor, self._right(task, "few_shot") - floor)
+
+    def recovered(self, task: str, repair: str) -> Estimate:
+        """Of the accuracy that theta loses, the share that a repair brings back.
+
+        (repair - theta) / (few-shot - theta), of means, prompts resampled; NaN where theta is not
+        clearly worse than the prompt.
+        """
+        theta = self._right(task, THETA).astype(float)
+        return _ratio(self._right(task, repair) - theta, self._right(task, "few_shot") - theta)
+
+    def above_prior(self, task: str, condition: str = THETA) -> Estimate:
+        """Accuracy minus the floor, paired by prompt, with a bootstrap interval."""
+        return paired_difference(self._right(task, condition).astype(float), self.floor(task))
+
+    def observed(self, task: str) -> str:
+        """What was found, in the words of the predictions.
+
+        "not in context": the prompt is not clearly above the floor. "label prior": the vector is
+        not. "works": the vector is not clearly worse than the prompt. "in part": else.
+        """
+        few, theta = (self._right(task, name).astype(float) for name in ("few_shot", THETA))
+        if not self.above_prior(task, "few_shot").low > 0:
+            return "not in context"
+        if not self.above_prior(task).low > 0:
+            return "label prior"
+        return "in part" if paired_difference(few, theta).low > 0 else "works"
+
+    def errors(self, task: str, condition: str = THETA) -> dict[str, int]:
+        """How many prompts got which wrong answer, the most frequent kind first."""
+        choose(condition, self.conditions, "condition")
+        counts = Counter(self.of(task)["error"].sel(condition=condition).values.tolist())
+        return {kind: n for kind, n in counts.most_common() if kind != RIGHT}
+
+    def named(self, task: str, condition: str = THETA) -> float:
+        """The share of the wrong answers that have a name; NaN where none is wrong."""
+        errors = self.errors(task, condition)
+        total = sum(errors.values())
+        return 1 - errors.get(OTHER, 0) / total if total else float("nan")
+
+    def _right(self, task: str, condition: str) -> np.ndarray:
+        choose(condition, self.conditions, "condition")
+        return self.of(task)["right"].sel(condition=condition).values
+
+    def summary(self) -> pd.DataFrame:
+        """One row per task: accuracies, shares explained and recovered, with 95 % intervals."""
+        return pd.DataFrame([self._row(task) for task in self.tasks]).set_index("task")
+
+    def _row(self, task: str) -> dict[str, Any]:
+        here = self.of(task)
+        row: dict[str, Any] = {
+            "task": task,
+            "category": str(here["category"].item()),
+            "predicted": str(here["predicted"].item()),
+            "observed": self.observed(task),
+        }
+        for condition in self.conditions:
+            row |= self.accuracy(task, condition).columns(condition)
+        row |= self.prior(task).columns("label_prior")
+        row |= self.explained(task).columns("explained")
+        for repair in self.repairs:
+            row |= self.explained(task, repair).columns(f"{repair}_explained")
+            row |= self.recovered(task, repair).columns(f"{repair}_recovered")
+            row[f"{repair}_layer"] = self.layer(task, repair)
+        most = next(iter(self.errors(task)), "")
+        return row | {
+            "layer": self.layer(task),
+            "most_frequent_error": most,
+            "named_errors": self.named(task),
+            "n_prompts": self.data.sizes["prompt"],
+            "n_queries": int(here["n_queries"]),
+            "n_dev": self.data.sizes["dev_prompt"],
+            "n_shown": int(here["n_shown"]),
+        }
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per (task, prompt, condition): what was said, right or which error."""
+        columns = ["query", "answer", "said", "right", "error", "logprob", "top"]
+        frame = self.data[columns].to_dataframe().reset_index()
+        return frame[["task", "condition", "prompt", *columns]]
+
+    def table(self) -> pd.DataFrame:
+        """The summary as text, for people."""
+        return pd.DataFrame.from_dict({t: self._text(t) for t in self.tasks}, orient="index")
+
+    def _text(self, task: str) -> dict[str, str]:
+        errors = self.errors(task)
+        total = sum(errors.values())
+        first = [f"{kind} {n / total:.0%}" for kind, n in list(errors.items())[:2]]
+        row = {
+            "predicted": str(self.of(task)["predicted"].item()),
+            "observed": self.observed(task),
+            "few-shot": f"{self.accuracy(task, 'few_shot').value:.2f}",
+            "zero-shot": f"{self.accuracy(task, 'zero_shot').value:.2f}",
+            "label prior": f"{self.prior(task).value:.2f}",
+            "vector": str(self.accuracy(task)),
+            "shuffled": f"{self.accuracy(task, 'shuffled').value:.2f}",
+            "layer": str(self.layer(task)),
+            "explained": _text_of(self.explained(task)),
+            "its errors": ", ".join(first),
+        }
+        for repair in self.repairs:
+            row[f"{repair} @ layer"] = (
+                f"{self.accuracy(task, repair).value:.2f} @ {self.layer(task, repair)}"
+            )
+        return row
+
+    def caveats(self) -> list[str]:
+        """What to keep in mind when reading the numbers, a line each."""
+        return notes(self)
+
+    def headline(self) -> str:
+        """What was measured, on which model."""
+        return f"What one task vector cannot do, {self.provenance['model']}"
+
+    def plot(self) -> go.Figure:
+        """Share of in-context accuracy that the vector explains, and the errors that it makes."""
+        from icl_mech.figures import failure_figure
+
+        return failure_figure(self)
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> Estimate:
+    """Of means over prompts; NaN where the mean denominator is not clearly above 0."""
+    numerator, denominator = numerator.astype(float), denominator.astype(float)
+    if not mean(denominator).low > 0:
+        return Estimate(np.nan, np.nan, np.nan, len(denominator))
+    return ratio_of_means(numerator[:, None], denominator).at(0)
+
+
+def _text_of(estimate: Estimate) -> str:
+    return "undefined" if np.isnan(estimate.value) else str(estimate)

@@ -1,0 +1,135 @@
+"""What can one task vector not do, which errors does it make, and do several vectors repair it?"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from icl_mech.errors import InputError
+from icl_mech.failures.measure import Measurement
+from icl_mech.failures.plan import AnyTask, Plan, Settings, check, load_any, plan
+from icl_mech.failures.repair import BLANK, REPAIRS, check_repairs
+from icl_mech.failures.result import TaskVectorFailures
+from icl_mech.model import HookedModel
+from icl_mech.progress import progress_bar
+from icl_mech.prompts import DEFAULT_TEMPLATE
+from icl_mech.results import over_tasks
+
+#: Layers at which a repair is tried, from a third of the depth on.
+N_REPAIR_LAYERS = 6
+
+
+def task_vector_failures(
+    model: HookedModel,
+    tasks: AnyTask | str | Sequence[AnyTask | str] | None = None,
+    n_prompts: int = 50,
+    n_shots: int = 5,
+    seed: int = 0,
+    *,
+    n_dev: int | None = None,
+    n_dummies: int = 2,
+    repairs: Sequence[str] = tuple(REPAIRS),
+    repair_layers: Sequence[int] | None = None,
+    template: str = DEFAULT_TEMPLATE,
+    leading_space: bool | None = None,
+    progress: bool = True,
+) -> TaskVectorFailures:
+    """Accuracy of prompt, vector and repairs on tasks that one vector may not be able to do.
+
+    theta is read and injected as in Hendel et al. 2023 (section 3): at the last token of a
+    few-shot prompt that asks a dummy, mean over `n_dummies`; over the same place of the
+    zero-shot prompt, at the layer that is best on dev prompts (of equals the one where the right
+    answer is most probable: where none is ever right, errors are still named at the layer that
+    comes closest). Controls on the same test prompts: theta from shuffled labels, of another task,
+    and random vectors of the same norm.
+
+    *Repairs* write several vectors of the same few-shot prompt at once (Dong et al. 2025, arXiv
+    2506.09048, propose several; which, is our choice, see `REPAIRS`). Where demonstrations have
+    states to write, the query stands after blank demonstrations in the same template, whose tokens
+    are overwritten. The layer of a repair, too, is chosen on dev, among `repair_layers`. Each has
+    two controls: the same states of another prompt of the task, and of the prompt with shuffled
+    labels.
+
+    Every wrong answer is named by its first token (`KINDS`), for every condition and prompt.
+
+    Args:
+        model: from `load_model`.
+        tasks: failure tasks and ordinary ones, as objects, names or paths; by default all failure
+            tasks.
+        n_prompts: test prompts per task.
+        n_shots: demonstrations per prompt of ordinary tasks; failure tasks have their own number.
+        seed: of every random draw.
+        n_dev: dev prompts per task; half of `n_prompts` by default.
+        n_dummies: dummy queries per demonstration set.
+        repairs: some of `REPAIRS`; none is much faster.
+        repair_layers: blocks after which repairs are tried; by default six, evenly spaced, from a
+            third of the depth on. Near the embedding a token's state is little more than the
+            token: to write it is to show the demonstrations again.
+        template: how a pair is written; holds `{x}` and `{y}`.
+        leading_space: write words with a space before them; by default whichever way the
+            tokenizer needs fewer tokens.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: where a task, template, repair, layer or count cannot work.
+        ModelError: where the model returns numbers that are not finite.
+    """
+    several = load_any(tasks)
+    settings = Settings(
+        n_prompts,
+        max(1, n_prompts // 2) if n_dev is None else n_dev,
+        n_shots,
+        n_dummies,
+        seed,
+        template,
+        leading_space,
+        check_repairs(repairs),
+    )
+    layers = _layers(model, repair_layers)
+    check(several, settings)
+    plans = [plan(model, task, settings) for task in several]
+    n_dev = settings.n_dev
+    per_task = n_dev * (model.n_layers + len(layers) * len(settings.repairs))
+    per_task += n_prompts * (4 + 3 * len(settings.repairs))
+    with progress_bar(per_task * len(plans), "runs", progress) as bar:
+        parts = [Measurement(model, p, layers, settings.repairs, bar).measure() for p in plans]
+    data = over_tasks(parts, [task.name for task in several])
+    return TaskVectorFailures(data, _provenance(model, plans, settings, layers))
+
+
+def _layers(model: HookedModel, layers: Sequence[int] | None) -> list[int]:
+    n = model.n_layers
+    if layers is None:
+        return sorted({int(i) for i in np.linspace(n // 3, n - 1, N_REPAIR_LAYERS).round()})
+    for layer in layers:
+        if not 0 <= layer < n:
+            raise InputError(f"layer {layer} out of range: expected 0 to {n - 1}")
+    if not layers or len(set(layers)) < len(layers):
+        raise InputError(f"repair_layers {list(layers)}; expected at least one, each once")
+    return sorted(layers)
+
+
+def _provenance(
+    model: HookedModel, plans: Sequence[Plan], s: Settings, layers: Sequence[int]
+) -> dict:
+    return {
+        "method": "task_vector_failures (theta: Hendel et al. 2023, arXiv 2310.15916)",
+        **model.provenance(),
+        **{**vars(s), "repairs": list(s.repairs)},
+        "repair_layers": list(layers),
+        "blank": BLANK,
+        "sink_token": model.to_string(plans[0].encoder.sink),
+        "tasks": {
+            p.task.name: {
+                "category": p.task.category,
+                "description": p.task.description,
+                "predicted": p.prediction.outcome,
+                "prediction": p.prediction.text,
+                "other_task": p.other.name,
+                "n_test_queries": p.split.n_test_queries,
+                "n_dev_queries": p.split.n_dev_queries,
+                "leading_space": p.encoder.template.leading_space,
+            }
+            for p in plans
+        },
+        "filters": "none: every prompt counts, also those that the model answers wrong",
+    }

@@ -1,0 +1,80 @@
+"""Tasks whose right answer depends on what the prompt itself shows."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from icl_mech.errors import InputError
+from icl_mech.tasks.episode import Episode
+
+#: What theory expects of one vector: as good as the prompt; right in one of two directions; no
+#: better than answering without the query.
+Outcome = Literal["works", "about half", "label prior"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What one task vector should reach on a task, and why.
+
+    Attributes:
+        outcome: in two words.
+        text: the argument, a sentence or two.
+    """
+
+    outcome: Outcome
+    text: str
+
+
+#: Makes an episode: the item that is asked, items that may be shown (in random order, as many as
+#: the task `needs`), the number of dummies, and a random generator for everything else.
+Compose = Callable[[str, Sequence[str], int, np.random.Generator], Episode]
+
+
+@dataclass(frozen=True)
+class ContextTask:
+    """A task that makes whole episodes, where a `Task` has pairs that hold in every prompt.
+
+    Attributes:
+        name: as `load_failure` knows it.
+        description: one line.
+        prediction: what one vector should reach.
+        items: what may be asked or shown, each once. Which are asked, and on dev or test, is
+            decided when episodes are drawn; an item that is asked is never shown to another.
+        answers: every answer that may occur, to tell an answer of the right kind from others.
+        inputs: every input that may occur.
+        n_shots: demonstrations per prompt.
+        needs: how many items beside the asked one `compose` uses, without dummies.
+        compose: makes an episode.
+        category: of all built-in ones, `"failure"`.
+    """
+
+    name: str
+    description: str
+    prediction: Prediction
+    items: tuple[str, ...]
+    answers: tuple[str, ...]
+    inputs: tuple[str, ...]
+    n_shots: int
+    needs: int
+    compose: Compose
+    category: str = "failure"
+
+    def __post_init__(self) -> None:
+        if self.n_shots < 1:
+            raise InputError(f"task {self.name!r}: n_shots is {self.n_shots}; expected at least 1")
+        if len(set(self.items)) < len(self.items):
+            raise InputError(f"task {self.name!r}: an item appears twice; expected each once")
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __repr__(self) -> str:
+        return f"ContextTask({self.name!r}, {self.n_shots} shots: {self.description})"
+
+    def episode(
+        self, asked: str, others: Sequence[str], n_dummies: int, rng: np.random.Generator
+    ) -> Episode:
+        """An episode that asks about one item; the others are there to be shown, in this order."""
+        return self.compose(asked, others, n_dummies, rng)
