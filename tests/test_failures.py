@@ -17,7 +17,7 @@ from icl_mech.failures.errors import Classifier, begins, most_frequent
 from icl_mech.failures.plan import Settings, load_any, plan
 from icl_mech.failures.repair import States, placeholder
 from icl_mech.model import HookedModel
-from icl_mech.prompts import Split, draw_context_split
+from icl_mech.prompts import Split, draw_context_split, zero_shot
 from icl_mech.tasks import (
     ContextTask,
     Episode,
@@ -28,7 +28,7 @@ from icl_mech.tasks import (
     lookup_task,
 )
 
-SETTINGS = Settings(4, 3, 3, 2, 0, "{x}->{y}", None, tuple(REPAIRS))
+SETTINGS = Settings(4, 3, 3, repairs=tuple(REPAIRS))
 
 
 def split_of(name: str, seed: int = 0, n_test: int = 40, n_dev: int = 20) -> Split:
@@ -198,7 +198,11 @@ def test_repairs_equal_the_plain_way(tiny: HookedModel) -> None:
     episodes = p.split.test[:2]
     states = States.of(tiny, p.encoder, episodes, tuple(REPAIRS))
     for repair, parts in REPAIRS.items():
-        asked = [placeholder(p.encoder, e) for e in episodes] if parts else p.zero_shot(episodes)
+        asked = (
+            [placeholder(p.encoder, e) for e in episodes]
+            if parts
+            else zero_shot(p.encoder, episodes)
+        )
         assert_same(tiny, asked, [states.edits(repair, layer) for layer in (0, 2)])
 
 
@@ -244,7 +248,7 @@ def classifier(tiny_llama: HookedModel) -> Classifier:
     wrong = (("wrong_direction", tuple("ABCDEF")),)
     episode = Episode(shown, Pair("D", ("d",)), (Pair("z", ("Z",)),), wrong)
     split = Split((episode,), (episode,), "A", 1, 1)
-    return Classifier.of(tiny_llama, replace(p, split=split), p.zero_shot([episode]))
+    return Classifier.of(tiny_llama, replace(p, split=split), zero_shot(p.encoder, [episode]))
 
 
 @pytest.mark.parametrize(

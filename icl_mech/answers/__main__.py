@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from icl_mech.cli import Flat, ModelOptions, OutputOptions, TaskOptions, deliver, load, run, target
-from icl_mech.prompts import draw_split
+from icl_mech.prompts import draw_split, half
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
 def _main(options: Options) -> None:
     o = options
     tasks = o.tasks.load()
-    n_dev = o.n_dev if o.n_dev is not None else max(1, o.n_prompts // 2)
+    n_dev = half(o.n_prompts, o.n_dev)
     for task in tasks:  # what would be refused, before a model is loaded
         draw_split(task, o.n_prompts, n_dev, o.n_shots, 2, o.tasks.seed)
     out = target(o.output, "answers", o.tasks, o.models.model)

@@ -19,9 +19,12 @@ from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
     Encoder,
     Prompt,
+    Protocol,
     Split,
-    draw_split,
+    few_shot,
     generator,
+    half,
+    zero_shot,
 )
 from icl_mech.results import over_tasks
 from icl_mech.tasks import Task, Tasks, load_tasks
@@ -31,18 +34,11 @@ from icl_mech.vectors import theta
 SPARE_TOKENS = 3
 
 
-@dataclass(frozen=True)
-class _Settings:
-    n_prompts: int
-    n_dev: int
-    n_shots: int
-    n_dummies: int
-    seed: int
+@dataclass(frozen=True, kw_only=True)
+class _Settings(Protocol):
     layer: int | None
     max_new_tokens: int | None
     n_rivals: int
-    template: str
-    leading_space: bool | None
 
 
 def answer_scores(
@@ -93,18 +89,18 @@ def answer_scores(
     tasks = load_tasks(task)
     s = _Settings(
         n_prompts,
-        max(1, n_prompts // 2) if n_dev is None else n_dev,
+        half(n_prompts, n_dev),
         n_shots,
         n_dummies,
         seed,
-        layer,
-        max_new_tokens,
-        n_rivals,
         template,
         leading_space,
+        layer=layer,
+        max_new_tokens=max_new_tokens,
+        n_rivals=n_rivals,
     )
     _check(s, model.n_layers)
-    splits = [draw_split(t, n_prompts, s.n_dev, n_shots, n_dummies, seed) for t in tasks]
+    splits = [s.split(t) for t in tasks]
     for t in tasks:
         if len(t.labels()) < 2:
             raise InputError(f"task {t.name!r} has one answer only; expected others to compare")
@@ -129,12 +125,10 @@ def _check(s: _Settings, n_layers: int) -> None:
 def _one_task(model: HookedModel, task: Task, split: Split, s: _Settings) -> xr.Dataset:
     encoder = model.encoder(s.template, [pair.y for pair in task.pairs], s.leading_space)
     test, dev = split.test, split.dev
-    few = [
-        [encoder.encode(e.demonstrations, x.x) for x in (e.query, *e.dummies)] for e in test + dev
-    ]
+    few = few_shot(encoder, test + dev)
     resid = model.final_residuals(few)
     own = theta(resid[:, 1:])
-    zero = [encoder.encode((), e.query.x) for e in test + dev]
+    zero = zero_shot(encoder, test + dev)
     dev_answers = accepted(encoder, zero[len(test) :], dev)
     layer = s.layer
     if layer is None:

@@ -45,7 +45,7 @@ def _main(options: Options) -> None:
     defined(
         asked,
         matrix,
-        Settings(o.n_prompts, o.n_dev, o.n_shots, 2, o.tasks.seed, o.tasks.template, None),
+        Settings(o.n_prompts, o.n_dev, o.n_shots, seed=o.tasks.seed, template=o.tasks.template),
     )
     tasks = list({task.name: task for pair in asked for task in pair}.values())
     named = replace(o.tasks, task=tuple(task.name for task in tasks))

@@ -16,7 +16,7 @@ from icl_mech.conflict.result import CONDITIONS, ConflictingTasks
 from icl_mech.conflict.settings import Settings, Undefined, defined, pair_name
 from icl_mech.model import Edit, HookedModel
 from icl_mech.progress import progress_bar
-from icl_mech.prompts import DEFAULT_TEMPLATE, Encoder, generator
+from icl_mech.prompts import DEFAULT_TEMPLATE, Encoder, generator, zero_shot
 from icl_mech.tasks import Tasks
 from icl_mech.vectors import dummy_residuals, inject, random_like, theta
 
@@ -94,7 +94,7 @@ def _measure(
         "random": random_like(of_b, generator(seed, a, b, "random")),
     }
     few = [encoder.encode(e.demonstrations, e.query.x) for e in drawn.prompts]
-    zero = [encoder.encode((), e.query.x) for e in drawn.prompts]
+    zero = zero_shot(encoder, drawn.prompts)
     tokens, alone = Tokens.of(encoder, few, drawn), Tokens.of(encoder, zero, drawn)
     edits = [_write(layer, vector) for vector in vectors.values()]
     edited = follow(model.evaluate(few, edits, tokens.both, bar.update), tokens)
@@ -129,7 +129,7 @@ def _on_dev(
     model: HookedModel, drawn: Drawn, encoder: Encoder, bar: tqdm
 ) -> Bool[np.ndarray, "dev_prompt layer"]:
     """Whether zero-shot prompts of B with theta of B are answered right, at every layer."""
-    zero = [encoder.encode((), e.query.x) for e in drawn.dev]
+    zero = zero_shot(encoder, drawn.dev)
     queries = [e.query.answers for e in drawn.dev]
     answers = [encoder.first_tokens(p, q) for p, q in zip(zero, queries, strict=True)]
     vectors = theta(dummy_residuals(model, encoder, drawn.dev, bar.update))

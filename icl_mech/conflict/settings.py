@@ -11,6 +11,7 @@ from icl_mech.conflict.drawing import (
     draw_conflict,
 )
 from icl_mech.errors import InputError
+from icl_mech.prompts import Protocol
 from icl_mech.tasks import Task
 
 #: Pairs without a conflict: their tasks, and the reason.
@@ -18,16 +19,8 @@ Undefined = dict[str, dict[str, str]]
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Protocol):
     """Everything that, with the model and the tasks, decides the numbers."""
-
-    n_prompts: int
-    n_dev: int
-    n_shots: int
-    n_dummies: int
-    seed: int
-    template: str
-    leading_space: bool | None
 
     def draw(self, a: Task, b: Task, differ: Differ = answers_differ) -> Drawn:
         """The episodes of a pair; see `draw_conflict`."""

@@ -14,7 +14,7 @@ from icl_mech.decodability.measure import Rows, measure, probed, sensitivity
 from icl_mech.decodability.settings import Plan
 from icl_mech.errors import NotFiniteError
 from icl_mech.model import HookedModel, as_array
-from icl_mech.prompts import Encoder, Episode, Prompt, generator, shuffle_labels
+from icl_mech.prompts import Encoder, Episode, Prompt, generator, shuffle_labels, zero_shot
 
 #: Prompts between two steps of the progress bar.
 STEP = 100
@@ -81,7 +81,7 @@ class Run:
         """The query alone: how far its words give the task away."""
         self.bar.set_description("queries alone")
         episodes = [e for row in self.plan.points.episodes for e in row]
-        prompts = [self.encoder.encode((), e.query.x) for e in episodes]
+        prompts = zero_shot(self.encoder, episodes)
         return measure(self.read(prompts)[0], self.plan, "input_")[["input_credit"]]
 
     def read(self, prompts: Sequence[Prompt]) -> tuple[Rows, Float[Tensor, "row d_model"]]:

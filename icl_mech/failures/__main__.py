@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import tyro
 
 from icl_mech.cli import Flat, ModelOptions, OutputOptions, TaskOptions, deliver, load, run, target
+from icl_mech.prompts import half
 from icl_mech.tasks import list_failures
 
 #: Stands for all failure tasks where tasks are named.
@@ -47,13 +48,17 @@ def _main(options: Options) -> None:
     o = options
     names = [n for name in o.tasks.names for n in (list_failures() if name == ALL else [name])]
     tasks = load_any(names)
-    n_dev = max(1, o.n_prompts // 2) if o.n_dev is None else o.n_dev
     repairs = () if o.no_repairs else check_repairs(o.repairs)
     # What would be refused, before a model is loaded.
-    check(
-        tasks,
-        Settings(o.n_prompts, n_dev, o.n_shots, 2, o.tasks.seed, o.tasks.template, None, repairs),
+    settings = Settings(
+        o.n_prompts,
+        half(o.n_prompts, o.n_dev),
+        o.n_shots,
+        seed=o.tasks.seed,
+        template=o.tasks.template,
+        repairs=repairs,
     )
+    check(tasks, settings)
     out = target(o.output, "failures", o.tasks, o.models.model)
     model = load(o.models)
     from icl_mech.failures import task_vector_failures
@@ -64,7 +69,7 @@ def _main(options: Options) -> None:
         o.n_prompts,
         o.n_shots,
         o.tasks.seed,
-        n_dev=n_dev,
+        n_dev=o.n_dev,
         repairs=repairs,
         template=o.tasks.template,
         progress=not o.output.no_progress,

@@ -14,7 +14,7 @@ from icl_mech.failures.plan import Plan, guess_right, prior_right
 from icl_mech.failures.repair import REPAIRS, States, placeholder
 from icl_mech.failures.result import CONTROLS, RIGHT, THETA
 from icl_mech.model import Edit, HookedModel, Readout, as_array
-from icl_mech.prompts import Episode, Prompt
+from icl_mech.prompts import Episode, Prompt, few_shot, zero_shot
 from icl_mech.vectors import dummy_residuals, random_like, theta
 
 #: Right or wrong, and the log probability of the answer, by dev prompt and layer.
@@ -37,7 +37,7 @@ class Measurement:
         every = list(range(model.n_layers))
         self.layers = {THETA: every, **{repair: list(layers) for repair in repairs}}
         self.test, self.dev = plan.split.test, plan.split.dev
-        self.zero = plan.zero_shot(self.test)
+        self.zero = zero_shot(plan.encoder, self.test)
 
     def measure(self) -> xr.Dataset:
         """All conditions on the test prompts."""
@@ -54,8 +54,8 @@ class Measurement:
 
     def _asked(self, repair: str, episodes: Sequence[Episode]) -> list[Prompt]:
         """The prompts into which a repair is written."""
-        if not REPAIRS[repair]:
-            return self.plan.zero_shot(episodes)
+        if not REPAIRS.get(repair):  # θ alone, or vectors at the last token only
+            return zero_shot(self.plan.encoder, episodes)
         return [placeholder(self.plan.encoder, e) for e in episodes]
 
     def _on_dev(self) -> dict[str, OnDev]:
@@ -64,7 +64,9 @@ class Measurement:
         found = {}
         for method, layers in self.layers.items():
             asked = (
-                self.plan.zero_shot(self.dev) if method == THETA else self._asked(method, self.dev)
+                zero_shot(self.plan.encoder, self.dev)
+                if method == THETA
+                else self._asked(method, self.dev)
             )
             edits = [
                 [Edit(layer, states.theta[:, layer], position="final_arrow")]
@@ -81,7 +83,7 @@ class Measurement:
     def _on_test(self, best: dict[str, int]) -> dict[str, Readout]:
         """A readout `[prompt]` of every condition."""
         model, plan = self.model, self.plan
-        few = plan.few_shot(self.test)
+        few = few_shot(plan.encoder, self.test)
         resid = model.final_residuals(few)
         own = theta(resid[:, 1:])
         accepted = plan.accepted(self.zero, self.test)

@@ -12,12 +12,12 @@ from icl_mech.prompts import (
     Encoder,
     Episode,
     Prompt,
+    Protocol,
     Split,
     Template,
     draw_context_split,
-    draw_split,
     generator,
-    shuffle_labels,
+    shuffled,
 )
 from icl_mech.tasks import (
     ContextTask,
@@ -34,17 +34,10 @@ AnyTask = Task | ContextTask
 ORDINARY = Prediction("works", "A fixed mapping, which the weights may know: the vector names it.")
 
 
-@dataclass(frozen=True)
-class Settings:
+@dataclass(frozen=True, kw_only=True)
+class Settings(Protocol):
     """Everything that, with the model and the tasks, decides the numbers."""
 
-    n_prompts: int
-    n_dev: int
-    n_shots: int
-    n_dummies: int
-    seed: int
-    template: str
-    leading_space: bool | None
     repairs: tuple[str, ...]
 
 
@@ -75,17 +68,6 @@ class Plan:
     other_episodes: tuple[Episode, ...]
     other_encoder: Encoder
     rng: np.random.Generator
-
-    def few_shot(self, episodes: Sequence[Episode]) -> list[list[Prompt]]:
-        """Each episode's prompt with its query, then with each dummy."""
-        return [
-            [self.encoder.encode(e.demonstrations, x.x) for x in (e.query, *e.dummies)]
-            for e in episodes
-        ]
-
-    def zero_shot(self, episodes: Sequence[Episode]) -> list[Prompt]:
-        """The queries alone."""
-        return [self.encoder.encode((), e.query.x) for e in episodes]
 
     def accepted(
         self, prompts: Sequence[Prompt], episodes: Sequence[Episode]
@@ -129,7 +111,7 @@ def draw(task: AnyTask, s: Settings) -> Split:
     """
     if isinstance(task, ContextTask):
         return draw_context_split(task, s.n_prompts, s.n_dev, s.n_dummies, s.seed)
-    return draw_split(task, s.n_prompts, s.n_dev, s.n_shots, s.n_dummies, s.seed)
+    return s.split(task)
 
 
 def plan(model: HookedModel, task: AnyTask, s: Settings) -> Plan:
@@ -150,9 +132,7 @@ def plan(model: HookedModel, task: AnyTask, s: Settings) -> Plan:
         other=other,
         encoder=model.encoder(s.template, answers, s.leading_space),
         split=split,
-        shuffled=tuple(
-            Episode(shuffle_labels(e.demonstrations, rng), e.query, e.dummies) for e in split.test
-        ),
+        shuffled=shuffled(split.test, rng),
         other_episodes=draw(other, s).test,
         other_encoder=model.encoder(s.template, [p.y for p in other.pairs], s.leading_space),
         rng=rng,

@@ -11,7 +11,7 @@ from icl_mech.failures.repair import BLANK, REPAIRS, check_repairs
 from icl_mech.failures.result import TaskVectorFailures
 from icl_mech.model import HookedModel
 from icl_mech.progress import progress_bar
-from icl_mech.prompts import DEFAULT_TEMPLATE
+from icl_mech.prompts import DEFAULT_TEMPLATE, half
 from icl_mech.results import over_tasks
 
 #: Layers at which a repair is tried, from a third of the depth on.
@@ -76,13 +76,13 @@ def task_vector_failures(
     several = load_any(tasks)
     settings = Settings(
         n_prompts,
-        max(1, n_prompts // 2) if n_dev is None else n_dev,
+        half(n_prompts, n_dev),
         n_shots,
         n_dummies,
         seed,
         template,
         leading_space,
-        check_repairs(repairs),
+        repairs=check_repairs(repairs),
     )
     layers = _layers(model, repair_layers)
     check(several, settings)

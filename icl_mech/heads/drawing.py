@@ -8,7 +8,15 @@ import numpy as np
 
 from icl_mech.errors import InputError
 from icl_mech.model import HookedModel
-from icl_mech.prompts import Encoder, Episode, Prompt, draw_split, generator, shuffle_labels
+from icl_mech.prompts import (
+    Encoder,
+    Episode,
+    Prompt,
+    draw_split,
+    generator,
+    shuffle_labels,
+    zero_shot,
+)
 from icl_mech.tasks import Task
 
 
@@ -47,7 +55,7 @@ class Prompts:
     @cached_property
     def zero_shot(self) -> tuple[Prompt, ...]:
         """The queries alone."""
-        return tuple(self.encoder.encode((), e.query.x) for e in self.episodes)
+        return tuple(zero_shot(self.encoder, self.episodes))
 
     @cached_property
     def answers(self) -> list[int]:

@@ -16,7 +16,7 @@ from icl_mech.localize.prompts import Drawn, Pool, draw
 from icl_mech.localize.result import TaskMap
 from icl_mech.model import Edit, HookedModel, as_array
 from icl_mech.progress import progress_bar
-from icl_mech.prompts import DEFAULT_TEMPLATE, generator, shuffle_labels
+from icl_mech.prompts import DEFAULT_TEMPLATE, generator, shuffle_labels, zero_shot
 from icl_mech.tasks import Tasks
 from icl_mech.vectors import theta
 
@@ -187,7 +187,7 @@ def _lens(model: HookedModel, drawn: Drawn, resid: Any) -> dict[str, np.ndarray]
 def _transfer(model: HookedModel, drawn: Drawn, vectors: Any, bar: tqdm) -> dict[str, np.ndarray]:
     """Zero-shot prompts with theta written over the last token after every block, and without."""
     n, layers = vectors.shape[:2]
-    prompts = [drawn.encoder.encode((), e.query.x) for e in drawn.episodes[:n]]
+    prompts = zero_shot(drawn.encoder, drawn.episodes[:n])
     targets = drawn.zero_shot_answers(prompts)
     edits = [Edit(layer, vectors[:, layer], position="final_arrow") for layer in range(layers)]
     injected = model.evaluate(prompts, edits, targets, bar.update)

@@ -8,7 +8,7 @@ import tyro
 from icl_mech.cli import Flat, ModelOptions, OutputOptions, TaskOptions, deliver, load, run, target
 from icl_mech.errors import InputError
 from icl_mech.patch.contrasts import Corruption, draw_pairs
-from icl_mech.prompts import draw_split
+from icl_mech.prompts import draw_split, half
 from icl_mech.tasks import Task, load_other
 
 #: Scans by option, and how many prompts each takes by default.
@@ -77,7 +77,7 @@ def _main(options: Options) -> None:
 
 
 def _layer_scan(options: Options, tasks: list[Task], n_prompts: int) -> None:
-    n_dev = options.n_dev if options.n_dev is not None else max(1, n_prompts // 2)
+    n_dev = half(n_prompts, options.n_dev)
     for task in tasks:  # what the scan would refuse, before a model is loaded
         draw_split(task, n_prompts, n_dev, options.n_shots, 2, options.tasks.seed)
     out = target(options.output, "layer_scan", options.tasks, options.models.model)

@@ -16,27 +16,17 @@ from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
     Encoder,
     Episode,
+    Protocol,
     Split,
-    draw_split,
+    few_shot,
     generator,
-    shuffle_labels,
+    half,
+    shuffled,
+    zero_shot,
 )
 from icl_mech.results import over_tasks
 from icl_mech.tasks import Task, Tasks, load_other, load_tasks
 from icl_mech.vectors import dummy_residuals, inject, random_like, theta
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Everything that, with the model and the task, decides the numbers."""
-
-    n_prompts: int
-    n_dev: int
-    n_shots: int
-    n_dummies: int
-    seed: int
-    template: str
-    leading_space: bool | None
 
 
 def layer_scan(
@@ -84,14 +74,8 @@ def layer_scan(
         ModelError: where the model returns numbers that are not finite.
     """
     tasks = load_tasks(task)
-    settings = Settings(
-        n_prompts,
-        max(1, n_prompts // 2) if n_dev is None else n_dev,
-        n_shots,
-        n_dummies,
-        seed,
-        template,
-        leading_space,
+    settings = Protocol(
+        n_prompts, half(n_prompts, n_dev), n_shots, n_dummies, seed, template, leading_space
     )
     # Draw everything before the first forward pass: a task with too few pairs fails at once.
     plans = [_plan(model, t, load_other(t, other_task), settings) for t in tasks]
@@ -117,28 +101,29 @@ class _Plan:
     rng: np.random.Generator
 
 
-def _plan(model: HookedModel, task: Task, other: Task, s: Settings) -> _Plan:
+def _plan(model: HookedModel, task: Task, other: Task, s: Protocol) -> _Plan:
     def encoder(t: Task) -> Encoder:
         return model.encoder(s.template, [pair.y for pair in t.pairs], s.leading_space)
 
-    def draw(t: Task) -> Split:
-        return draw_split(t, s.n_prompts, s.n_dev, s.n_shots, s.n_dummies, s.seed)
-
-    split = draw(task)
+    split = s.split(task)
     rng = generator(s.seed, task.name, "controls")
-    shuffled = tuple(
-        Episode(shuffle_labels(e.demonstrations, rng), e.query, e.dummies) for e in split.test
+    return _Plan(
+        task,
+        other,
+        encoder(task),
+        split,
+        shuffled(split.test, rng),
+        s.split(other).test,
+        encoder(other),
+        rng,
     )
-    return _Plan(task, other, encoder(task), split, shuffled, draw(other).test, encoder(other), rng)
 
 
 def _scan(model: HookedModel, plan: _Plan, bar: tqdm) -> xr.Dataset:
     """One task: read vectors, inject them, score."""
     encoder, test, dev = plan.encoder, plan.split.test, plan.split.dev
     bar.set_description(f"{plan.task.name}: reading vectors")
-    few = [
-        [encoder.encode(e.demonstrations, x.x) for x in (e.query, *e.dummies)] for e in test + dev
-    ]
+    few = few_shot(encoder, test + dev)
     resid = model.final_residuals(few, bar.update)
     own = theta(resid[:, 1:])
     vectors = {
@@ -150,7 +135,7 @@ def _scan(model: HookedModel, plan: _Plan, bar: tqdm) -> xr.Dataset:
         "random": random_like(own[: len(test)], plan.rng),
     }
     bar.set_description(f"{plan.task.name}: injecting")
-    zero = [encoder.encode((), e.query.x) for e in test + dev]
+    zero = zero_shot(encoder, test + dev)
     answers = accepted(encoder, zero[: len(test)], test)
     dev_answers = accepted(encoder, zero[len(test) :], dev)
     few_answers = accepted(encoder, [group[0] for group in few[: len(test)]], test)
@@ -221,7 +206,7 @@ def _stack(scored: Sequence[Scored]) -> Scored:
     )
 
 
-def _provenance(model: HookedModel, plans: Sequence[_Plan], s: Settings) -> dict:
+def _provenance(model: HookedModel, plans: Sequence[_Plan], s: Protocol) -> dict:
     return {
         "method": "layer_scan (Hendel et al. 2023, arXiv 2310.15916)",
         **model.provenance(),

@@ -2,6 +2,7 @@
 
 from icl_mech.prompts.encode import Encoder, Prompt, sink_token, wants_leading_space
 from icl_mech.prompts.matched import Matched, draw_matched, same_inputs
+from icl_mech.prompts.protocol import Protocol, few_shot, half, shuffled, zero_shot
 from icl_mech.prompts.sampling import (
     Episode,
     Split,
@@ -20,6 +21,7 @@ __all__ = [
     "Episode",
     "Matched",
     "Prompt",
+    "Protocol",
     "Span",
     "Split",
     "Template",
@@ -28,9 +30,13 @@ __all__ = [
     "draw_episodes",
     "draw_matched",
     "draw_split",
+    "few_shot",
     "generator",
+    "half",
     "same_inputs",
     "shuffle_labels",
+    "shuffled",
     "sink_token",
     "wants_leading_space",
+    "zero_shot",
 ]

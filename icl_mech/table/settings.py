@@ -5,7 +5,7 @@ from importlib.metadata import version
 from typing import Any
 
 from icl_mech.errors import InputError
-from icl_mech.prompts import DEFAULT_TEMPLATE, Template, draw_split
+from icl_mech.prompts import DEFAULT_TEMPLATE, Protocol, Template, half
 from icl_mech.tasks import Task, load_other
 
 
@@ -25,19 +25,12 @@ def run_settings(
         InputError: where a template or count cannot work with one of the tasks.
     """
     Template(template)
-    n_dev = max(1, n_prompts // 2) if n_dev is None else n_dev
+    protocol = Protocol(
+        n_prompts, half(n_prompts, n_dev), n_shots, n_dummies, seed, template, leading_space
+    )
     for task in tasks:
-        for drawn in (task, load_other(task)):
-            draw_split(drawn, n_prompts, n_dev, n_shots, n_dummies, seed)
+        protocol.split(task)
+        protocol.split(load_other(task))
     if any(task.name == "mean" for task in tasks):
         raise InputError("a task is named 'mean', as the last row is; expected another name")
-    return {
-        "icl_mech": version("icl-mech"),
-        "n_prompts": n_prompts,
-        "n_dev": n_dev,
-        "n_shots": n_shots,
-        "n_dummies": n_dummies,
-        "seed": seed,
-        "template": template,
-        "leading_space": leading_space,
-    }
+    return {"icl_mech": version("icl-mech"), **vars(protocol)}

@@ -20,7 +20,8 @@ from icl_mech.prompts import (
     Prompt,
     generator,
     same_inputs,
-    shuffle_labels,
+    shuffled,
+    zero_shot,
 )
 from icl_mech.tasks import Tasks
 from icl_mech.variability.drawing import Sets
@@ -103,12 +104,9 @@ def _measure(model: HookedModel, sets: Sets, encoder: Encoder, s: Settings, bar:
     right = []
     for n in s.n_shots:
         shown = _first(sets.test, n)
-        shuffled = tuple(
-            Episode(shuffle_labels(e.demonstrations, rng), e.query, e.dummies) for e in shown
-        )
         own, control = (
             theta(dummy_residuals(model, encoder, episodes, bar.update))
-            for episodes in (shown, shuffled)
+            for episodes in (shown, shuffled(shown, rng))
         )
         both = torch.stack([own, control], dim=1)
         right.append(_injected_right(model, encoder, shown, both, bar))
@@ -148,7 +146,7 @@ def _asked(
     encoder: Encoder, episodes: Sequence[Episode]
 ) -> tuple[list[Prompt], list[tuple[int, ...]]]:
     """Zero-shot prompts, and the first tokens of their answers."""
-    zero = [encoder.encode((), e.query.x) for e in episodes]
+    zero = zero_shot(encoder, episodes)
     queries = [e.query.answers for e in episodes]
     return zero, [encoder.first_tokens(*pq) for pq in zip(zero, queries, strict=True)]
 

@@ -1,0 +1,68 @@
+"""How prompts are drawn and written, for every question that works with task vectors."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from icl_mech.prompts.encode import Encoder, Prompt
+from icl_mech.prompts.sampling import Split, draw_split, shuffle_labels
+from icl_mech.prompts.template import DEFAULT_TEMPLATE
+from icl_mech.tasks.episode import Episode
+from icl_mech.tasks.task import Task
+
+N_DUMMIES = 2
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """All that, with the model and the tasks, decides which prompts there are.
+
+    Attributes:
+        n_prompts: test prompts per task.
+        n_dev: prompts on which the layer is chosen.
+        n_shots: demonstrations per prompt.
+        n_dummies: dummy queries per demonstration set.
+        seed: of every random draw.
+        template: how a pair is written; holds `{x}` and `{y}`.
+        leading_space: write words with a space before them; None: as the tokenizer likes.
+    """
+
+    n_prompts: int
+    n_dev: int
+    n_shots: int
+    n_dummies: int = N_DUMMIES
+    seed: int = 0
+    template: str = DEFAULT_TEMPLATE
+    leading_space: bool | None = None
+
+    def split(self, task: Task) -> Split:
+        """The task's episodes, dev apart from test.
+
+        Raises:
+            InputError: where a count is not positive or the task has too few pairs.
+        """
+        return draw_split(task, self.n_prompts, self.n_dev, self.n_shots, self.n_dummies, self.seed)
+
+
+def half(n_prompts: int, n_dev: int | None) -> int:
+    """The number of dev prompts: by default half as many as test prompts."""
+    return max(1, n_prompts // 2) if n_dev is None else n_dev
+
+
+def few_shot(encoder: Encoder, episodes: Sequence[Episode]) -> list[list[Prompt]]:
+    """Each episode's prompt with its query, then with each of its dummies."""
+    return [
+        [encoder.encode(e.demonstrations, asked.x) for asked in (e.query, *e.dummies)]
+        for e in episodes
+    ]
+
+
+def zero_shot(encoder: Encoder, episodes: Sequence[Episode]) -> list[Prompt]:
+    """The queries alone."""
+    return [encoder.encode((), e.query.x) for e in episodes]
+
+
+def shuffled(episodes: Sequence[Episode], rng: np.random.Generator) -> tuple[Episode, ...]:
+    """The same episodes, each demonstration with another one's label."""
+    return tuple(replace(e, demonstrations=shuffle_labels(e.demonstrations, rng)) for e in episodes)
