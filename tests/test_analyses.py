@@ -1,13 +1,11 @@
 """The analyses run as scripts and open as notebooks."""
 
-import os
-import subprocess
-import sys
 from base64 import b64decode
 from pathlib import Path
 
 import jupytext
 import pytest
+from commands import run_analysis
 from pages import ROOT, plotly
 
 from icl_mech.answers import AnswerScores
@@ -39,12 +37,8 @@ def test_opens_as_a_notebook(path: Path) -> None:
 def figure2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the script writes, run once."""
     out = tmp_path_factory.mktemp("figures") / "figure2.html"
-    command = [sys.executable, "analyses/hendel_figure2.py", "--n-prompts", "4", "--out", str(out)]
-    done = subprocess.run(
-        [*command, "--task", *TASKS], cwd=ROOT, env=dict(os.environ), capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert str(out) in done.stdout
+    said = run_analysis("hendel_figure2", f"--n-prompts 4 --task {' '.join(TASKS)}", out)
+    assert str(out) in said
     return out
 
 
@@ -79,16 +73,8 @@ def test_every_curve_is_named_once_in_the_legend(figure2: Path) -> None:
 
 def test_position_scan(tmp_path: Path) -> None:
     out = tmp_path / "scan.html"
-    command = [sys.executable, "analyses/position_scan.py", "--task", "country_capital"]
-    done = subprocess.run(
-        [*command, "--n-prompts", "2", "--n-shots", "2", "--out", str(out)],
-        cwd=ROOT,
-        env=dict(os.environ),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "final arrow leads from layer" in done.stdout
+    said = run_analysis("position_scan", "--task country_capital --n-prompts 2 --n-shots 2", out)
+    assert "final arrow leads from layer" in said
     for corruption, n_roles in (("labels", 8), ("query", 2)):
         traces, layout = plotly(tmp_path / f"scan-{corruption}.html")
         scan = load_result(tmp_path / f"scan-{corruption}.nc")
@@ -108,19 +94,13 @@ def test_position_scan(tmp_path: Path) -> None:
 
 def test_todd_heads(tmp_path: Path) -> None:
     out = tmp_path / "heads.html"
-    command = [sys.executable, "analyses/todd_heads.py", "--task", "country_capital", "to_upper"]
-    done = subprocess.run(
-        [
-            *command, "--held-out", "present_past", "--n-prompts", "3", "--n-shots", "4",
-            "--n-heads", "1", "--out", str(out),
-        ],
-        cwd=ROOT,
-        env=dict(os.environ),
-        capture_output=True,
-        text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "heads by mean AIE: 9.3" in done.stdout
+    said = run_analysis(
+        "todd_heads",
+        "--task country_capital to_upper --held-out present_past --n-prompts 3 --n-shots 4 "
+        "--n-heads 1",
+        out,
+    )
+    assert "heads by mean AIE: 9.3" in said
     for name, kind in (
         ("map", HeadAttribution),
         ("ablation", HeadAblation),
@@ -135,34 +115,20 @@ def test_todd_heads(tmp_path: Path) -> None:
 
 def test_encoder_decoder_map(tmp_path: Path) -> None:
     out = tmp_path / "map.html"
-    command = [sys.executable, "analyses/encoder_decoder_map.py", "--family", "letters"]
-    done = subprocess.run(
-        [*command, "--n-prompts", "4", "--n-points", "12", "--out", str(out)],
-        cwd=ROOT,
-        env=dict(os.environ),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    said = run_analysis("encoder_decoder_map", "--family letters --n-prompts 4 --n-points 12", out)
     found = load_result(tmp_path / "map-letters.nc")
     assert isinstance(found, TaskMap)
     assert found.provenance["shared_inputs"]
     assert "letters/upper" in (tmp_path / "map-letters.html").read_text(encoding="utf-8")
-    assert "share of tasks in which the two are at most one layer apart" in done.stdout
+    assert "share of tasks in which the two are at most one layer apart" in said
 
 
 def test_hendel_vocabulary(tmp_path: Path) -> None:
     out = tmp_path / "vocabulary.html"
-    command = [sys.executable, "analyses/hendel_vocabulary.py", "--task", "country_capital"]
-    done = subprocess.run(
-        [*command, "to_upper", "--n-prompts", "2", "--layer", "10", "11", "--out", str(out)],
-        cwd=ROOT,
-        env=dict(os.environ),
-        capture_output=True,
-        text=True,
+    said = run_analysis(
+        "hendel_vocabulary", "--task country_capital to_upper --n-prompts 2 --layer 10 11", out
     )
-    assert done.returncode == 0, done.stderr
-    assert "of the top 10 tokens, mean over 2 tasks" in done.stdout
+    assert "of the top 10 tokens, mean over 2 tasks" in said
     lens = load_result(out.with_suffix(".nc"))
     assert isinstance(lens, VectorLens)
     assert lens.layers == [10, 11]
@@ -176,19 +142,13 @@ def test_hendel_vocabulary(tmp_path: Path) -> None:
 
 def test_hendel_table(tmp_path: Path) -> None:
     out = tmp_path / "table.html"
-    command = [sys.executable, "analyses/hendel_table.py", "--task", "country_capital", "to_upper"]
-    done = subprocess.run(
-        [*command, "--scored", "present_past", "--n-prompts", "2", "--out", str(out)],
-        cwd=ROOT,
-        env=dict(os.environ),
-        capture_output=True,
-        text=True,
+    said = run_analysis(
+        "hendel_table", "--task country_capital to_upper --scored present_past --n-prompts 2", out
     )
-    assert done.returncode == 0, done.stderr
     table = load_result(out.with_suffix(".nc"))
     assert isinstance(table, TaskTable)
     assert table.tasks == ["country_capital", "to_upper"]
-    assert f"mean over 2 tasks: {table.mean_ratio()}" in done.stdout
+    assert f"mean over 2 tasks: {table.mean_ratio()}" in said
     traces, layout = plotly(out)
     dots = [t for t in traces if "hypothesis" in t["name"]]
     assert dots[0]["x"][:2] == [table.estimate(t, "hypothesis").value for t in table.tasks]
@@ -205,17 +165,11 @@ def test_hendel_table(tmp_path: Path) -> None:
 
 def test_hendel_conflicting(tmp_path: Path) -> None:
     out = tmp_path / "conflicting.html"
-    command = [sys.executable, "analyses/hendel_conflicting.py", "--n-prompts", "4"]
-    done = subprocess.run(
-        [*command, "--n-dev", "2", "--pairs", "list_last:list_first", "--out", str(out)],
-        cwd=ROOT,
-        env=dict(os.environ),
-        capture_output=True,
-        text=True,
+    said = run_analysis(
+        "hendel_conflicting", "--n-prompts 4 --n-dev 2 --pairs list_last:list_first", out
     )
-    assert done.returncode == 0, done.stderr
-    assert "0.20 / 0.78" in done.stdout  # published
-    assert "pairs with few-shot accuracy of at least 0.5" in done.stdout
+    assert "0.20 / 0.78" in said  # published
+    assert "pairs with few-shot accuracy of at least 0.5" in said
     result = load_result(out.with_suffix(".nc"))
     assert isinstance(result, ConflictingTasks)
     assert result.pairs == ["list_last:list_first"]
@@ -227,16 +181,10 @@ def test_hendel_conflicting(tmp_path: Path) -> None:
 
 def test_hendel_variability(tmp_path: Path) -> None:
     out = tmp_path / "variability.html"
-    command = [sys.executable, "analyses/hendel_variability.py", "--tasks", "to_upper", "antonyms"]
-    done = subprocess.run(
-        [*command, "--n-vectors", "3", "--n-shots", "1", "3", "--out", str(out)],
-        cwd=ROOT,
-        env=dict(os.environ),
-        capture_output=True,
-        text=True,
+    said = run_analysis(
+        "hendel_variability", "--tasks to_upper antonyms --n-vectors 3 --n-shots 1 3", out
     )
-    assert done.returncode == 0, done.stderr
-    assert "centred_within" in done.stdout
+    assert "centred_within" in said
     result = load_result(out.with_suffix(".nc"))
     assert isinstance(result, VectorVariability)
     assert result.shots == [1, 3]
@@ -252,19 +200,13 @@ def test_hendel_variability(tmp_path: Path) -> None:
 
 def test_where_task_vectors_fail(tmp_path: Path) -> None:
     out = tmp_path / "fail.html"
-    command = [sys.executable, "analyses/where_task_vectors_fail.py", "--task", "lookup"]
-    done = subprocess.run(
-        [*command, "constant", "--n-prompts", "4", "--repairs", "arrows", "--out", str(out)],
-        cwd=ROOT,
-        env=dict(os.environ),
-        capture_output=True,
-        text=True,
+    said = run_analysis(
+        "where_task_vectors_fail", "--task lookup constant --n-prompts 4 --repairs arrows", out
     )
-    assert done.returncode == 0, done.stderr
     result = load_result(out.with_suffix(".nc"))
     assert isinstance(result, TaskVectorFailures)
     assert (result.tasks, result.repairs) == (["lookup", "constant"], ["arrows"])
-    assert "lookup, arrows: " in done.stdout
+    assert "lookup, arrows: " in said
     traces, layout = plotly(out)
     assert "What can one task vector not do?" in layout["title"]["text"]
     (bar,) = [t for t in traces if t["name"] == "θ, one vector"]

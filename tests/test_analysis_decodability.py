@@ -1,12 +1,10 @@
 """The analysis of decodability and accuracy, run small."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from pages import ROOT, plotly
+from commands import run_analysis
+from pages import plotly
 
 from icl_mech.decodability import TaskDecodability, td_predicts_accuracy
 from icl_mech.reference import han2024
@@ -17,17 +15,9 @@ from icl_mech.results import load_result
 def decodability(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """What the script writes and prints, run once."""
     out = tmp_path_factory.mktemp("figures") / "td.html"
-    options = ["--families", "verbs", "countries", "--n-points", "8", "--n-shots", "1", "2"]
-    command = [sys.executable, "analyses/han_td_predicts_icl.py", *options, "--k", "3"]
-    done = subprocess.run(
-        [*command, "--out", str(out)],
-        cwd=ROOT,
-        env=dict(os.environ),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return out, done.stdout
+    options = "--families verbs countries --n-points 8 --n-shots 1 2 --k 3"
+    said = run_analysis("han_td_predicts_icl", options, out)
+    return out, said
 
 
 def test_a_point_per_task_and_number_of_shots(decodability: tuple[Path, str]) -> None:

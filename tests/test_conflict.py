@@ -1,13 +1,12 @@
 """Conflicting tasks: what is drawn, equality with full forwards, and the paper's finding."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
+from commands import assert_refused, run_room
 from plain import plain_logprobs
 
 from icl_mech import load_result
@@ -353,15 +352,6 @@ def test_the_packaged_model_follows_the_injected_task(gemma: HookedModel) -> Non
         assert 8 <= result.layer(pair) <= 11
 
 
-def command(*options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "icl_mech.conflict", "--no-progress", *options],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -375,18 +365,15 @@ def command(*options: str) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_a_mistake_gives_one_line_and_exit_code_2(options: list[str], message: str) -> None:
-    done = command(*options)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    done = run_room("conflict", *options)
+    assert_refused(done, message)
     assert "loading" not in done.stderr
-    assert done.stdout == ""
 
 
 def test_command(tmp_path: Path) -> None:
     out = tmp_path / "conflict.html"
-    done = command(
-        "--pairs", "list_last:list_first", "--n-prompts", "4", "--n-dev", "2", "--json",
+    done = run_room(
+        "conflict", "--pairs", "list_last:list_first", "--n-prompts", "4", "--n-dev", "2", "--json",
         "--out", str(out),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

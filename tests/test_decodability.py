@@ -1,14 +1,13 @@
 """Task decodability: the vote as defined, against a plain loop and against known answers."""
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from commands import assert_quick_help, assert_refused, run_room
 
 from icl_mech import load_result
 from icl_mech.decodability import MeanPatching, TaskDecodability, task_decodability
@@ -445,20 +444,11 @@ def test_exact_match_is_what_greedy_decoding_says(
 # --- the command line -----------------------------------------------------------------------
 
 
-def command(*options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "icl_mech.decodability", "--no-progress", *options],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def test_the_command_writes_figure_data_and_json(tmp_path: Path) -> None:
     out = tmp_path / "new folder" / "td.html"
-    done = command(
-        "--task", "letters", "--n-points", "6", "--n-shots", "1", "2", "--k", "3", "--no-probe",
-        "--json", "--out", str(out),
+    done = run_room(
+        "decodability", "--task", "letters", "--n-points", "6", "--n-shots", "1", "2", "--k", "3",
+        "--no-probe", "--json", "--out", str(out),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
@@ -473,8 +463,8 @@ def test_the_command_writes_figure_data_and_json(tmp_path: Path) -> None:
 
 def test_the_command_writes_means_into_prompts(tmp_path: Path) -> None:
     out = tmp_path / "means.html"
-    done = command(
-        "--mean-patching", "--task", "letters", "--n-points", "2", "--n-shots", "2",
+    done = run_room(
+        "decodability", "--mean-patching", "--task", "letters", "--n-points", "2", "--n-shots", "2",
         "--n-mean", "3", "--layers", "9", "--modes", "add", "--json", "--out", str(out),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -502,21 +492,10 @@ def test_the_command_writes_means_into_prompts(tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_gives_one_line_and_exit_code_2(options: list[str], message: str) -> None:
-    done = command(*options)
-    assert done.returncode == 2
-    assert message in " ".join(done.stderr.replace("│", " ").split())
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
+    done = run_room("decodability", *options)
+    assert_refused(done, message)
 
 
 def test_help_does_not_wait_for_torch() -> None:
-    program = (
-        "import sys; from icl_mech.decodability.__main__ import main\n"
-        "try: main(['--help'])\n"
-        "except SystemExit as e: print(e.code, 'torch' in sys.modules, 'sklearn' in sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.endswith("0 False False\n")
+    assert_quick_help("decodability", "torch", "sklearn")
     assert load_task("verbs/past").name == "verbs/past"

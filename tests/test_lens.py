@@ -1,14 +1,13 @@
 """The logit lens: the last layer is the model itself, and what is counted is what was read."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+from commands import assert_quick_help, assert_refused, run_room
 from transformer_lens.tools.analysis.logit_lens import logit_readout
 
 from icl_mech import load_result
@@ -372,11 +371,6 @@ def test_one_role_shows_the_top_tokens_and_several_show_one_each(result: LogitLe
 # --- the command --------------------------------------------------------------------------------
 
 
-def lens(*options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "icl_mech.lens", "--no-progress", *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -389,28 +383,18 @@ def lens(*options: str) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_the_command_refuses_before_it_loads_a_model(options: list[str], message: str) -> None:
-    done = lens(*options)
-    assert done.returncode == 2
-    assert message in done.stderr
+    done = run_room("lens", *options)
+    assert_refused(done, message)
     assert "loading" not in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 def test_help_does_not_wait_for_torch() -> None:
-    program = (
-        "import sys; from icl_mech.lens.__main__ import main\n"
-        "try: main(['--help'])\n"
-        "except SystemExit as e: print(e.code, 'torch' in sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.endswith("0 False\n")
+    assert_quick_help("lens", "torch")
 
 
 def test_the_command_writes_figure_and_data(tmp_path: Path) -> None:
     out = tmp_path / "lens.html"
-    done = lens("--n-prompts", "2", "--n-shots", "2", "--top-k", "2", "--out", str(out))
+    done = run_room("lens", "--n-prompts", "2", "--n-shots", "2", "--top-k", "2", "--out", str(out))
     assert done.returncode == 0, done.stderr
     assert "LogitLens on gemma-3-270m" in done.stdout
     loaded = load_result(out.with_suffix(".nc"))
@@ -420,8 +404,8 @@ def test_the_command_writes_figure_and_data(tmp_path: Path) -> None:
 
 def test_the_command_reads_vectors(tmp_path: Path) -> None:
     out = tmp_path / "vectors.html"
-    done = lens(
-        "--vectors", "--only-words", "--n-prompts", "2", "--top-k", "10", "--json",
+    done = run_room(
+        "lens", "--vectors", "--only-words", "--n-prompts", "2", "--top-k", "10", "--json",
         "--out", str(out),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

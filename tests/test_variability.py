@@ -2,14 +2,13 @@
 
 import importlib.util
 import json
-import subprocess
-import sys
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from commands import assert_quick_help, assert_refused, run_room
 from plain import plain_logprobs
 from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_score
@@ -391,15 +390,6 @@ def test_the_packaged_model(gemma: HookedModel) -> None:
     assert abs(result.controls("random").value[layer] - 1) < 0.1
 
 
-def command(*options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "icl_mech.variability", "--no-progress", *options],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -410,30 +400,20 @@ def command(*options: str) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_a_mistake_gives_one_line_and_exit_code_2(options: list[str], message: str) -> None:
-    done = command(*options)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    done = run_room("variability", *options)
+    assert_refused(done, message)
     assert "loading" not in done.stderr
 
 
 @pytest.mark.parametrize("room", ["conflict", "variability"])
 def test_help_does_not_wait_for_torch(room: str) -> None:
-    program = (
-        f"import sys; from icl_mech.{room}.__main__ import main\n"
-        "try: main(['--help'])\n"
-        "except SystemExit as e: print(e.code, 'torch' in sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.endswith("0 False\n")
+    assert_quick_help(room, "torch")
 
 
 def test_command(tmp_path: Path) -> None:
     out = tmp_path / "v.html"
-    done = command(
-        "--tasks", "letters", "--n-vectors", "3", "--n-shots", "2", "--n-dev", "2",
+    done = run_room(
+        "variability", "--tasks", "letters", "--n-vectors", "3", "--n-shots", "2", "--n-dev", "2",
         "--json", "--out", str(out),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
