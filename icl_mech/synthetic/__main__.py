@@ -31,6 +31,8 @@ class Options:
     """Sequences per update, instead of the preset's."""
     learning_rate: float | None = None
     """Of Adam, instead of the preset's."""
+    no_curriculum: tyro.conf.FlagCreatePairsOff[bool] = False
+    """small: train on the mixture from the first update on, as the paper does."""
     seed: int = 0
     """Of weights and data."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -57,6 +59,8 @@ def _main(options: Options) -> None:
     for name in ("n_steps", "batch_size", "learning_rate"):
         if getattr(options, name) is not None:
             changes[name] = getattr(options, name)
+    if options.no_curriculum:
+        changes["curriculum_steps"] = 0
     if options.variant is not None:
         changes["mixture"] = variant(options.variant)
     settings = preset(options.preset, **changes)

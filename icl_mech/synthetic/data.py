@@ -190,6 +190,7 @@ def draw_batch(
     seed: int,
     step: int = 0,
     basis: Int[Tensor, "seq"] | None = None,
+    weight_mean: float = 0.0,
 ) -> Batch:
     """Fresh sequences. The same (seed, step) gives the same ones, whatever was drawn before.
 
@@ -198,14 +199,18 @@ def draw_batch(
         n: sequences.
         seed, step: of the draw. It is made on the CPU, so that every device trains on the same.
         basis: of every sequence, `[n]`; by default drawn with equal chances.
+        weight_mean: m, from 0 (the paper) to 1: weights are N(m, 1 - m^2) on the basis, so that
+            with m = 1 all sequences of a basis share one W and the basis is all there is to infer.
 
     Raises:
-        InputError: where `n`, `seed`, `step` or a basis is out of range.
+        InputError: where `n`, `seed`, `step`, a basis or `weight_mean` is out of range.
     """
     if n < 1 or seed < 0 or step < 0:
         raise InputError(
             f"n {n}, seed {seed}, step {step}; expected n above 0, the others not below"
         )
+    if not 0 <= weight_mean <= 1:
+        raise InputError(f"weight_mean is {weight_mean}; expected 0 to 1")
     (state,) = np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)
     generator = torch.Generator().manual_seed(int(state))
     drawn = torch.randint(mixture.n_bases, (n,), generator=generator)
@@ -213,7 +218,8 @@ def draw_batch(
         if basis.shape != (n,) or not 0 <= int(basis.min()) <= int(basis.max()) < mixture.n_bases:
             raise InputError(f"basis: expected {n} numbers from 0 to {mixture.n_bases - 1}")
         drawn = basis.long()
-    weights = torch.randn(n, mixture.dim, generator=generator) * mixture.masks[drawn]
+    free = torch.randn(n, mixture.dim, generator=generator)
+    weights = (weight_mean + (1 - weight_mean**2) ** 0.5 * free) * mixture.masks[drawn]
     xs = torch.randn(n, mixture.n_examples + 1, mixture.dim, generator=generator)
     noise = torch.randn(n, mixture.n_examples + 1, generator=generator)
     ys = torch.einsum("sed,sd->se", xs, weights) + mixture.noise_variance**0.5 * noise

@@ -25,6 +25,9 @@ class Settings:
         learning_rate, betas: of Adam.
         warmup_steps: over which the learning rate rises from 0.
         schedule: `"constant"`, or `"cosine"`: down to 0 at the last step.
+        curriculum_steps: 0 for none. With a curriculum the mean of the weights on a basis falls
+            from 1 to 0 over so many updates (`weight_mean` of `draw_batch`): bases can be told
+            apart before anything has to be regressed on them, which shortens the plateau.
         seed: of weights and data.
         precision: `"float32"`, or `"bfloat16"`: the forward pass under autocast.
 
@@ -40,11 +43,12 @@ class Settings:
     betas: tuple[float, float] = (0.9, 0.999)
     warmup_steps: int = 0
     schedule: Literal["constant", "cosine"] = "constant"
+    curriculum_steps: int = 0
     seed: int = 0
     precision: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
-        least = {"n_steps": 1, "batch_size": 1, "warmup_steps": 0, "seed": 0}
+        least = {"n_steps": 1, "batch_size": 1, "warmup_steps": 0, "curriculum_steps": 0, "seed": 0}
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise InputError(f"{name} is {getattr(self, name)}; expected at least {value}")
@@ -61,6 +65,10 @@ class Settings:
         if self.schedule == "cosine":
             rate *= (1 + math.cos(math.pi * step / self.n_steps)) / 2
         return rate
+
+    def weight_mean(self, step: int) -> float:
+        """Of the data of an update: 0 once the curriculum is over."""
+        return max(0.0, 1 - step / self.curriculum_steps) if self.curriculum_steps else 0.0
 
 
 def to_json(settings: Settings) -> dict[str, Any]:
@@ -113,11 +121,12 @@ PRESETS = {
     "small": Settings(
         mixture=make_mixture(8, 2, 4, n_examples=8, noise_variance=0.05),
         model=ModelConfig(4, 4, 64, init_std=0.1),
-        n_steps=20_000,
+        n_steps=24_000,
         batch_size=64,
         learning_rate=1e-3,
         warmup_steps=200,
         schedule="cosine",
+        curriculum_steps=2500,
     ),
     "tiny": Settings(
         mixture=make_mixture(4, 2, 2, n_examples=3, noise_variance=0.05),

@@ -121,7 +121,9 @@ class _Run:
     def update(self) -> None:
         """One batch, one step of Adam."""
         s = self.settings
-        batch = draw_batch(s.mixture, s.batch_size, s.seed, self.step)
+        batch = draw_batch(
+            s.mixture, s.batch_size, s.seed, self.step, weight_mean=s.weight_mean(self.step)
+        )
         with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bfloat16"):
             read_out = self.forward(self.model.tokens(batch.xs, batch.ys))[:, ::2]
         errors = (read_out.float() - batch.ys.to(self.device)).square().mean(1)
