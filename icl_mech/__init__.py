@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from icl_mech.model import Edit, HookedModel, load_model
     from icl_mech.patch import LayerScan, PositionScan, layer_scan, patch_contrasts, patch_positions
     from icl_mech.results import Result, load_result
+    from icl_mech.synthetic import Emergence, measure_emergence
     from icl_mech.tasks import Task, list_tasks, load_task
 
 __version__ = version("icl-mech")
@@ -62,11 +63,13 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "patch_positions",
         ],
         "results": ["Result", "load_result"],
+        "synthetic": ["Emergence", "measure_emergence"],
         "tasks": ["Task", "list_tasks", "load_task"],
     },
 )
 __all__ = [
     "Edit",
+    "Emergence",
     "FunctionVectors",
     "HeadAblation",
     "HeadAttribution",
@@ -94,6 +97,7 @@ __all__ = [
     "localize",
     "logit_lens",
     "mean_patching",
+    "measure_emergence",
     "patch_contrasts",
     "patch_positions",
     "task_decodability",

@@ -59,6 +59,8 @@ def test_a_batch_depends_on_seed_and_step_alone() -> None:
         assert torch.equal(getattr(first, name), getattr(again, name))
     for other in (draw_batch(mixture, 8, seed=1, step=8), draw_batch(mixture, 8, seed=2, step=7)):
         assert not torch.isclose(first.xs, other.xs).any()
+    held_out = draw_batch(mixture, 8, seed=1, step=7, held_out=True)
+    assert not torch.isclose(first.xs, held_out.xs).any()
     # Nothing is shared between sequences either.
     assert len(first.weights.unique(dim=0)) == 8
 
@@ -96,6 +98,21 @@ def test_balanced_draws_and_chosen_bases() -> None:
 def test_bases_that_do_not_fit_are_refused(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make_mixture(**options)
+
+
+def test_weights_with_a_mean() -> None:
+    """Variance about the mean is 1 - m^2: the variance of y stays that of the paper."""
+    mixture = variant("orthogonal4")
+    batch = draw_batch(mixture, 4000, seed=3, weight_mean=0.6)
+    on = batch.weights[mixture.masks[batch.basis] == 1]
+    assert on.mean().item() == pytest.approx(0.6, abs=5 * 0.8 / on.numel() ** 0.5)
+    assert on.var().item() == pytest.approx(0.64, rel=5 * (2 / on.numel()) ** 0.5)
+    noise = batch.ys - (batch.xs * batch.weights[:, None]).sum(-1)
+    assert abs(noise.var() / mixture.noise_variance - 1) < 5 * (2 / noise.numel()) ** 0.5
+    fixed = draw_batch(mixture, 10, seed=3, weight_mean=1.0)
+    assert torch.equal(fixed.weights, mixture.masks[fixed.basis])
+    with pytest.raises(InputError, match="weight_mean is 1.5"):
+        draw_batch(mixture, 10, seed=3, weight_mean=1.5)
 
 
 def test_draws_that_make_no_sense_are_refused() -> None:

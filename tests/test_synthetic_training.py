@@ -247,6 +247,9 @@ def test_settings_survive_json() -> None:
         assert from_json(json.loads(json.dumps(to_json(settings)))) == settings
     paper = preset("paper")
     assert (paper.n_steps, paper.batch_size, paper.betas) == (80_000, 128, (0.9, 0.9999))
+    assert paper.curriculum_steps == paper.weight_mean(0) == 0
+    curriculum = preset("tiny", curriculum_steps=10)
+    assert [curriculum.weight_mean(step) for step in (0, 5, 10, 39)] == [1, 0.5, 0, 0]
     assert paper.rate(0) == paper.rate(79_999) == 1e-4
     with pytest.raises(InputError, match="unknown preset"):
         preset("large")

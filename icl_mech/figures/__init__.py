@@ -2,6 +2,7 @@
 
 from icl_mech.figures.ablation import ablation_figure
 from icl_mech.figures.decodability import decodability_figure
+from icl_mech.figures.emergence import emergence_figure
 from icl_mech.figures.export import check_target, export
 from icl_mech.figures.function_vectors import function_vector_figure
 from icl_mech.figures.heads import head_figure
@@ -21,6 +22,7 @@ __all__ = [
     "ablation_figure",
     "check_target",
     "decodability_figure",
+    "emergence_figure",
     "export",
     "function_vector_figure",
     "head_figure",

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
         make_mixture,
         variant,
     )
+    from icl_mech.synthetic.emergence import Emergence
+    from icl_mech.synthetic.measure import measure_emergence
     from icl_mech.synthetic.model import ModelConfig, RegressionTransformer
     from icl_mech.synthetic.reference import REFERENCES, basis_posterior, predict
     from icl_mech.synthetic.settings import PRESETS, Settings, preset
@@ -34,6 +36,8 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "make_mixture",
             "variant",
         ],
+        "emergence": ["Emergence"],
+        "measure": ["measure_emergence"],
         "model": ["ModelConfig", "RegressionTransformer"],
         "reference": ["REFERENCES", "basis_posterior", "predict"],
         "settings": ["PRESETS", "Settings", "preset"],
@@ -46,6 +50,7 @@ __all__ = [
     "VARIANTS",
     "Batch",
     "Checkpoint",
+    "Emergence",
     "Mixture",
     "ModelConfig",
     "RegressionTransformer",
@@ -57,6 +62,7 @@ __all__ = [
     "list_checkpoints",
     "load_checkpoint",
     "make_mixture",
+    "measure_emergence",
     "predict",
     "preset",
     "train",

@@ -191,6 +191,7 @@ def draw_batch(
     step: int = 0,
     basis: Int[Tensor, "seq"] | None = None,
     weight_mean: float = 0.0,
+    held_out: bool = False,
 ) -> Batch:
     """Fresh sequences. The same (seed, step) gives the same ones, whatever was drawn before.
 
@@ -201,6 +202,7 @@ def draw_batch(
         basis: of every sequence, `[n]`; by default drawn with equal chances.
         weight_mean: m, from 0 (the paper) to 1: weights are N(m, 1 - m^2) on the basis, so that
             with m = 1 all sequences of a basis share one W and the basis is all there is to infer.
+        held_out: draw from another stream: nothing of what training with this seed draws.
 
     Raises:
         InputError: where `n`, `seed`, `step`, a basis or `weight_mean` is out of range.
@@ -211,7 +213,7 @@ def draw_batch(
         )
     if not 0 <= weight_mean <= 1:
         raise InputError(f"weight_mean is {weight_mean}; expected 0 to 1")
-    (state,) = np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)
+    (state,) = np.random.SeedSequence((seed, step, int(held_out))).generate_state(1, np.uint64)
     generator = torch.Generator().manual_seed(int(state))
     drawn = torch.randint(mixture.n_bases, (n,), generator=generator)
     if basis is not None:
@@ -227,6 +229,7 @@ def draw_batch(
 
 
 def draw_balanced(mixture: Mixture, n_per_basis: int, seed: int, step: int = 0) -> Batch:
-    """`n_per_basis` sequences of every basis, basis by basis."""
+    """`n_per_basis` held-out sequences of every basis, basis by basis."""
     basis = torch.arange(mixture.n_bases).repeat_interleave(max(n_per_basis, 0))
-    return draw_batch(mixture, len(basis), seed, step, basis if len(basis) else None)
+    chosen = basis if len(basis) else None
+    return draw_batch(mixture, len(basis), seed, step, chosen, held_out=True)
