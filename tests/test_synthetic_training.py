@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import icl_mech.synthetic.checkpoints as checkpoints
 from icl_mech.errors import InputError, ModelError, NotFiniteError
-from icl_mech.synthetic import list_checkpoints, load_checkpoint, preset, train
+from icl_mech.synthetic import ModelConfig, list_checkpoints, load_checkpoint, preset, train
 from icl_mech.synthetic.__main__ import main
 from icl_mech.synthetic.checkpoints import LAST, checkpoint_steps, make_model
 from icl_mech.synthetic.data import draw_batch, make_mixture
@@ -219,6 +219,20 @@ def test_mistakes_give_one_line_and_exit_code_2(
     assert out == ""
 
 
+def test_training_and_measuring_in_one_command(tmp_path: Path) -> None:
+    folder = tmp_path / "<b>"
+    done = run("--folder", str(folder), "--device", "cpu", "--measure", "--n-per-basis", "12",
+               "--json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert printed["summary"][-1]["step"] == 40
+    assert printed["provenance"]["settings"]["n_steps"] == 40
+    html = (folder / "emergence.html").read_text()
+    assert 'src="http' not in html
+    assert "the run in <b>" not in html
+    assert (folder / "emergence.nc").exists()
+
+
 def test_help_does_not_wait_for_torch() -> None:
     program = (
         "import sys; from icl_mech.synthetic.__main__ import main\n"
@@ -271,10 +285,17 @@ def test_checkpoint_steps() -> None:
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_compiled_training_is_near_plain_training(tmp_path: Path) -> None:
-    """As a command: the tests' own checks of shapes cannot be compiled."""
-    plain = train(replace(TINY, n_steps=3), tmp_path / "plain", device="cpu", progress=False)
+    """In a process of its own: the tests' checks of shapes cannot be compiled."""
+    one_layer = ModelConfig(1, 1, 8, init_std=0.1)
+    plain = train(
+        replace(TINY, n_steps=3, model=one_layer), tmp_path / "plain", device="cpu", progress=False
+    )
+    program = (
+        "import sys; from icl_mech.synthetic import ModelConfig, preset, train\n"
+        "settings = preset('tiny', n_steps=3, model=ModelConfig(1, 1, 8, init_std=0.1))\n"
+        "train(settings, sys.argv[1], device='cpu', compile=True, progress=False)"
+    )
     folder = tmp_path / "compiled"
-    done = run("--n-steps", "3", "--compile", "--device", "cpu", "--folder", str(folder))
-    assert done.returncode == 0, done.stderr
+    subprocess.run([sys.executable, "-c", program, str(folder)], check=True)
     loss = load_checkpoint(folder / LAST).extra["loss"]
     torch.testing.assert_close(loss, plain.loss, rtol=1e-4, atol=1e-5)

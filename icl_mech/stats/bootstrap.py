@@ -86,7 +86,8 @@ def ratio_of_means(
                 part = slice(i, i + _CELLS)
                 ratios = shares @ cells[:, part] / below[:, None]
                 flat[:, part] = np.quantile(ratios, ENDS, axis=0)
-    return Estimates(value, ends[0], ends[1], n)
+    low, high = map(np.asarray, ends)
+    return Estimates(value, low, high, n)
 
 
 def rank_correlation(

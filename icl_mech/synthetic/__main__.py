@@ -4,11 +4,14 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from icl_mech.cli import run
+from icl_mech.cli import Flat, OutputOptions, deliver, run
+
+if TYPE_CHECKING:
+    from icl_mech.synthetic import Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +44,11 @@ class Options:
     """cuda, mps or cpu; by default the first that is there."""
     compile: tyro.conf.FlagCreatePairsOff[bool] = False
     """Compile the model first (torch.compile)."""
-    json: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Print the summary as one JSON object on stdout, and nothing else there."""
-    no_progress: tyro.conf.FlagCreatePairsOff[bool] = False
-    """No progress bar."""
+    measure: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Measure every checkpoint after training; the figure is emergence.html in the folder."""
+    n_per_basis: int = 100
+    """--measure: held-out sequences per basis."""
+    output: Flat[OutputOptions]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -53,7 +57,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _main(options: Options) -> None:
-    from icl_mech.synthetic import list_checkpoints, preset, train, variant
+    from icl_mech.figures import check_target
+    from icl_mech.synthetic import measure_emergence, preset, train, variant
 
     changes: dict[str, Any] = {"seed": options.seed, "precision": options.precision}
     for name in ("n_steps", "batch_size", "learning_rate"):
@@ -65,27 +70,45 @@ def _main(options: Options) -> None:
         changes["mixture"] = variant(options.variant)
     settings = preset(options.preset, **changes)
     folder = options.folder or Path("figures") / f"synthetic-{options.preset}-seed{options.seed}"
+    out = options.output.out or folder / "emergence.html"
+    if options.measure:
+        check_target(out)
     print(f"training {options.preset} in {folder}", file=sys.stderr, flush=True)
     trained = train(
         settings,
         folder,
         device=options.device,
         compile=options.compile,
-        progress=not options.no_progress,
+        progress=not options.output.no_progress,
     )
+    if options.measure:
+        emergence = measure_emergence(
+            folder,
+            n_per_basis=options.n_per_basis,
+            device=str(trained.model.device),
+            progress=not options.output.no_progress,
+        )
+        deliver(emergence, out, options.output)
+    else:
+        _report(trained, options.output.json)
+
+
+def _report(trained: "Training", as_json: bool) -> None:
+    from icl_mech.synthetic import list_checkpoints
+
     recent = trained.basis_loss[-100:].nanmean(0).tolist()
-    if options.json:
+    if as_json:
         found = {
-            "n_steps": settings.n_steps,
+            "n_steps": trained.settings.n_steps,
             "loss_by_basis": recent,
-            "folder": str(folder),
-            "n_checkpoints": len(list_checkpoints(folder)),
+            "folder": str(trained.folder),
+            "n_checkpoints": len(list_checkpoints(trained.folder)),
         }
         print(json.dumps(found))
         return
     losses = "  ".join(f"{value:.3f}" for value in recent)
     print(f"loss by basis, mean of the last updates (at most 100): {losses}")
-    print(f"checkpoints: {folder.resolve()}")
+    print(f"checkpoints: {trained.folder.resolve()}")
 
 
 if __name__ == "__main__":
