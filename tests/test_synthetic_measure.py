@@ -10,6 +10,7 @@ import icl_mech
 from icl_mech.decodability import knn_credit
 from icl_mech.errors import InputError
 from icl_mech.synthetic import (
+    REFERENCES,
     Emergence,
     draw_balanced,
     list_checkpoints,
@@ -60,6 +61,8 @@ def test_errors_and_distances_are_the_plain_ones(folder: Path, emergence: Emerge
                     (predicted[row] - theirs) ** 2,
                     rtol=1e-4, atol=1e-8,
                 )  # fmt: skip
+        gaps = {n: (predicted - predict(n, batch, mixture)).square().mean() for n in REFERENCES}
+        assert emergence.nearest_reference(step) == min(gaps, key=lambda name: gaps[name])
         mse = (predicted - ys).square().mean(0)
         np.testing.assert_allclose(emergence.error(step).value, mse, rtol=1e-4)
     ratio = mse[-1] / (predict("ridge", batch, mixture) - ys).square().mean(0)[-1]
@@ -181,6 +184,8 @@ def test_mistakes_are_refused(folder: Path, emergence: Emergence, tmp_path: Path
         emergence.td(29 + 1)
     with pytest.raises(InputError, match="did you mean 'ridge'"):
         emergence.reference_error("rigde")
+    with pytest.raises(InputError, match="did you mean 'lasso'"):
+        emergence.against("laso")
     # Checkpoints of two runs in one folder.
     for file in list_checkpoints(folder):
         (tmp_path / file.name).write_bytes(file.read_bytes())

@@ -140,6 +140,9 @@ def test_a_run_of_other_settings_is_refused_and_the_difference_named(tmp_path: P
     assert "learning_rate is 0.003, not 0.1" in said
     assert "seed is 0, not 3" in said
     assert "n_steps" not in said
+    (tmp_path / LAST).unlink()  # also where only weights are left
+    with pytest.raises(InputError, match="seed is 0, not 3"):
+        train(other, tmp_path, device="cpu", progress=False)
 
 
 def test_a_checkpoint_of_another_format_is_refused(

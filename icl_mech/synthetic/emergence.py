@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+import xarray as xr
 
 from icl_mech.errors import InputError, choose
 from icl_mech.results import Result
@@ -65,13 +66,16 @@ class Emergence(Result):
 
     def reference_error(self, reference: str) -> Estimates:
         """That of a reference algorithm, on the same sequences."""
+        return means(self._flat(self._of(reference)))
+
+    def _of(self, reference: str) -> xr.DataArray:
         names = [str(name) for name in self.data["reference"].values]
         choose(reference, names, "reference")
-        return means(self._flat(self.data["reference_squared_error"].sel(reference=reference)))
+        return self.data["reference_squared_error"].sel(reference=reference)
 
     def against(self, reference: str, step: int | None = None) -> Estimate:
         """Mean squared error after the last example, over that of a reference."""
-        theirs = self.data["reference_squared_error"].sel(reference=reference).isel(n_seen=-1)
+        theirs = self._of(reference).isel(n_seen=-1)
         ours = self.data["squared_error"].sel(step=self._step(step)).isel(n_seen=-1)
         return ratio_of_means(self._flat(ours), self._flat(theirs)).at()
 
@@ -113,7 +117,7 @@ class Emergence(Result):
         return means(self._flat(self.data["basis_probe"].sel(step=self._step(step)).astype(float)))
 
     @staticmethod
-    def _flat(array: Any) -> np.ndarray:
+    def _flat(array: xr.DataArray) -> np.ndarray:
         """Sequences of all bases along a first axis."""
         rest = [dim for dim in array.dims if dim not in ("basis", "sequence")]
         found = array.transpose("basis", "sequence", *rest).values.astype(float)

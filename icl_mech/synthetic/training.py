@@ -82,8 +82,7 @@ def train(
     """
     folder = Path(folder)
     run = _Run(settings, folder, pick_device(device), compile)
-    if (folder / LAST).exists():
-        run.resume()
+    run.begin()
     keep = set(checkpoint_steps(settings.n_steps, n_log, n_regular))
     if run.step == 0:
         run.keep()
@@ -176,13 +175,17 @@ class _Run:
         save_checkpoint(self.folder / LAST, last)
         self.good = self.step
 
-    def resume(self) -> None:
-        """Take up weights, optimiser and losses where the folder's run stopped.
+    def begin(self) -> None:
+        """Take up weights, optimiser and losses where the folder's run stopped, if it has one.
 
         Raises:
             InputError: where the folder's run has other settings.
         """
+        for path in sorted(self.folder.glob("step_*.safetensors"))[:1]:
+            check_same(path, load_checkpoint(path).settings, self.settings)
         path = self.folder / LAST
+        if not path.exists():
+            return
         last = load_checkpoint(path)
         check_same(path, last.settings, self.settings)
         self.model.load_state_dict(last.weights)
