@@ -12,6 +12,7 @@ from sklearn.linear_model import Lasso, LinearRegression, Ridge
 from icl_mech.errors import InputError
 from icl_mech.synthetic import reference
 from icl_mech.synthetic.data import Batch, draw_batch, make_mixture
+from icl_mech.synthetic.settings import preset
 
 MIXTURE = make_mixture(6, 2, 3, n_examples=8, noise_variance=0.05)
 BATCH = draw_batch(MIXTURE, 12, seed=5)
@@ -172,6 +173,21 @@ def test_nothing_beats_the_mixture_on_fresh_data(overlapping: bool) -> None:
     standard_error = gain.std(0) / len(batch) ** 0.5
     assert (gain.mean(0) >= -5 * standard_error).all()
     assert gain[:, 2].mean() > 5 * standard_error[2]
+
+
+def test_knowing_the_basis_pays_in_the_presets_that_learn() -> None:
+    """After the last example, ridge regression is far off; the posterior is sure of the basis."""
+    for name, times in (("small", 5), ("paper", 3)):
+        mixture = preset(name).mixture
+        batch = draw_batch(mixture, 1000, seed=0, held_out=True)
+        ys = batch.ys.double()
+        errors = [
+            (reference.predict(which, batch, mixture) - ys)[:, -1].square().mean()
+            for which in ("ridge", "bayes_mixture")
+        ]
+        assert errors[0] > times * errors[1]
+        sure = reference.basis_posterior(batch, mixture)[:, -1].argmax(-1) == batch.basis
+        assert sure.double().mean() > 0.95
 
 
 def test_mistakes_are_refused() -> None:
