@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from icl_mech.model import Edit, HookedModel, load_model
     from icl_mech.patch import LayerScan, PositionScan, layer_scan, patch_contrasts, patch_positions
     from icl_mech.results import Result, load_result
+    from icl_mech.synthetic import Emergence, measure_emergence
     from icl_mech.table import TaskTable, task_table
     from icl_mech.tasks import Task, list_failures, list_tasks, load_failure, load_task, lookup_task
     from icl_mech.variability import VectorVariability, vector_variability
@@ -80,12 +81,14 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "load_task",
             "lookup_task",
         ],
+        "synthetic": ["Emergence", "measure_emergence"],
     },
 )
 __all__ = [
     "AnswerScores",
     "ConflictingTasks",
     "Edit",
+    "Emergence",
     "FunctionVectors",
     "HeadAblation",
     "HeadAttribution",
@@ -121,6 +124,7 @@ __all__ = [
     "logit_lens",
     "lookup_task",
     "mean_patching",
+    "measure_emergence",
     "patch_contrasts",
     "patch_positions",
     "task_decodability",

@@ -32,3 +32,8 @@ def choose(value: str, options: Iterable[str], what: str) -> str:
     near = get_close_matches(value, known, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     raise InputError(f"unknown {what} {value!r}{hint} Choose from: {', '.join(known)}")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message."""
+    return next(iter(str(error).splitlines()), "")

@@ -4,6 +4,7 @@ from icl_mech.figures.ablation import ablation_figure
 from icl_mech.figures.answers import answer_figure
 from icl_mech.figures.conflict import conflict_bars_figure, conflict_matrix_figure
 from icl_mech.figures.decodability import decodability_figure
+from icl_mech.figures.emergence import emergence_figure
 from icl_mech.figures.export import check_target, export
 from icl_mech.figures.failures import failure_figure
 from icl_mech.figures.function_vectors import function_vector_figure
@@ -31,6 +32,7 @@ __all__ = [
     "conflict_bars_figure",
     "conflict_matrix_figure",
     "decodability_figure",
+    "emergence_figure",
     "export",
     "failure_figure",
     "function_vector_figure",

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from icl_mech.errors import ModelError
+from icl_mech.errors import ModelError, first_line
 from icl_mech.model.cache import cached_folder, sha256
 
 PACKAGED_MODEL = "gemma-3-270m"
@@ -98,11 +98,6 @@ def convert(path: Path, folder: Path) -> None:
             delattr(owner, mark)
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message."""
-    return next(iter(str(error).splitlines()), "")
 
 
 class quiet_transformers:

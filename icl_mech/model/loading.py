@@ -8,10 +8,10 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from icl_mech.errors import InputError, ModelError, choose
+from icl_mech.devices import pick_device
+from icl_mech.errors import InputError, ModelError, choose, first_line
 from icl_mech.model.gguf import (
     PACKAGED_MODEL,
-    first_line,
     gguf_folder,
     packaged_folder,
     quiet_transformers,
@@ -50,7 +50,7 @@ def load_model(
     chosen_dtype = (
         dtype if isinstance(dtype, torch.dtype) else DTYPES[choose(dtype, DTYPES, "dtype")]
     )
-    chosen_device = _device(device)
+    chosen_device = pick_device(device)
     name, revision = str(source), None
     with quiet_transformers():
         if name == PACKAGED_MODEL:
@@ -111,18 +111,3 @@ def _existing(path: Path) -> Path:
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected a .gguf file")
     return path
-
-
-def _device(device: str | torch.device | None) -> torch.device:
-    if device is None:
-        found = torch.accelerator.current_accelerator(check_available=True)
-        return found if found is not None and found.type in ("cuda", "mps") else torch.device("cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(1, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(
-            f"device {str(device)!r} is not usable here ({first_line(error)}); expected one of "
-            "cuda, mps, cpu"
-        ) from None
-    return chosen

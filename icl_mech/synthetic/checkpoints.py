@@ -1,0 +1,174 @@
+"""Checkpoints on disk: safetensors, written whole, refused where they belong to another run.
+
+A folder holds `step_<n>.safetensors` (weights after n updates) and `last.safetensors`, which has
+what training needs to go on as well: the optimiser's state and the losses so far.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+import icl_mech
+from icl_mech.errors import InputError, ModelError
+from icl_mech.results import write_whole
+from icl_mech.synthetic.model import RegressionTransformer
+from icl_mech.synthetic.settings import Settings, differences, from_json, to_json
+
+FORMAT = 1
+LAST = "last.safetensors"
+_NAME = re.compile(r"step_(\d+)\.safetensors")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One file's content.
+
+    Attributes:
+        step: updates done.
+        settings: of the run.
+        weights: by parameter name.
+        extra: the other tensors (in the last checkpoint: optimiser and losses).
+    """
+
+    step: int
+    settings: Settings
+    weights: dict[str, Tensor]
+    extra: dict[str, Tensor]
+
+    def model(self, device: str | torch.device = "cpu") -> RegressionTransformer:
+        """The model with these weights, to be looked at."""
+        model = make_model(self.settings)
+        model.load_state_dict(self.weights)
+        return model.to(device).eval().requires_grad_(False)
+
+
+def make_model(settings: Settings) -> RegressionTransformer:
+    """The model that a run begins with."""
+    mixture = settings.mixture
+    return RegressionTransformer(settings.model, mixture.dim, mixture.n_examples, settings.seed)
+
+
+def checkpoint_steps(n_steps: int, n_log: int = 20, n_regular: int = 20) -> list[int]:
+    """When to keep weights: evenly on a logarithmic scale (early changes) and on a linear one.
+
+    Args:
+        n_steps: of the run; 0 and `n_steps` are always kept.
+        n_log, n_regular: about how many of each kind.
+    """
+    if n_log < 0 or n_regular < 0:
+        raise InputError(f"n_log {n_log}, n_regular {n_regular}; expected at least 0")
+    log = np.geomspace(1, n_steps, n_log)
+    regular = np.linspace(0, n_steps, n_regular + 1)
+    return sorted({0, n_steps, *np.concatenate([log, regular]).round().astype(int).tolist()})
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> Path:
+    """Write one file, whole or not at all.
+
+    Raises:
+        InputError: where it cannot be written (no permission, full disk).
+    """
+    header = {
+        "format": FORMAT,
+        "version": icl_mech.__version__,
+        "step": checkpoint.step,
+        "settings": to_json(checkpoint.settings),
+    }
+    tensors = {f"weights/{name}": t for name, t in checkpoint.weights.items()}
+    tensors |= {f"extra/{name}": t for name, t in checkpoint.extra.items()}
+    kept = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    data = save(kept, metadata={"icl_mech": json.dumps(header)})
+    return write_whole(path, lambda temporary: temporary.write_bytes(data))
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read one file.
+
+    Raises:
+        InputError: where there is none, or it was not written by this version's training.
+        ModelError: where it is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected a checkpoint (.safetensors)")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get("icl_mech")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"{path}: damaged ({error}); expected a checkpoint. Delete it to go on without it"
+        ) from error
+    step, settings = _header(path, header)
+    parts: dict[str, dict[str, Tensor]] = {"weights": {}, "extra": {}}
+    for name, tensor in tensors.items():
+        part, _, key = name.partition("/")
+        parts[part][key] = tensor
+    expected = make_model(settings).state_dict()
+    got = parts["weights"]
+    if {n: t.shape for n, t in got.items()} != {n: t.shape for n, t in expected.items()}:
+        raise ModelError(f"{path}: damaged (its weights are not those of its settings)")
+    return Checkpoint(step, settings, got, parts["extra"])
+
+
+def _header(path: Path, text: str | None) -> tuple[int, Settings]:
+    if text is None:
+        raise InputError(f"{path}: not a checkpoint of icl_mech.synthetic")
+    header = json.loads(text)
+    if header.get("format") != FORMAT:
+        raise InputError(
+            f"{path}: a checkpoint in format {header.get('format')}, written by icl-mech "
+            f"{header.get('version')}; this version reads format {FORMAT}"
+        )
+    return int(header["step"]), from_json(header["settings"])
+
+
+def list_checkpoints(folder: str | Path) -> list[Path]:
+    """The checkpoints of a run, by step.
+
+    Raises:
+        InputError: where there are none.
+    """
+    numbered = {
+        int(found[1]): path
+        for path in Path(folder).glob("step_*.safetensors")
+        if (found := _NAME.fullmatch(path.name))
+    }
+    if not numbered:
+        raise InputError(
+            f"{folder}: no checkpoints (step_*.safetensors); expected the folder of a training run"
+        )
+    return [numbered[step] for step in sorted(numbered)]
+
+
+def step_path(folder: Path, step: int) -> Path:
+    """Where the weights after `step` updates are kept."""
+    return folder / f"step_{step:07d}.safetensors"
+
+
+def check_same(path: Path, stored: Settings, wanted: Settings) -> None:
+    """Refuse to go on with a run of other settings.
+
+    Raises:
+        InputError: naming every difference.
+    """
+    found = list(differences(to_json(wanted), to_json(stored)))
+    if found:
+        raise InputError(
+            f"{path} belongs to another run: {'; '.join(found)}. Expected a run with the same "
+            "settings; choose another folder to start anew"
+        )
+
+
+def split(extra: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose name starts with `prefix/`, without it."""
+    start = f"{prefix}/"
+    return {name.removeprefix(start): t for name, t in extra.items() if name.startswith(start)}

@@ -1,0 +1,235 @@
+"""Mixtures of sparse linear regressions: the task is which coordinates matter.
+
+Han, Song, Gore and Agrawal (2024), arXiv 2412.12276, section 3: every sequence draws one of K bases
+(sets of coordinates) and a weight vector that is 0 outside it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from icl_mech.errors import InputError, choose
+
+Layout = Literal["disjoint", "overlapping"]
+LAYOUTS = ("disjoint", "overlapping")
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What sequences are drawn from; checked when it is made.
+
+    y = W.x + noise, with x ~ N(0, I) in `dim` dimensions and W ~ N(0, I) on the coordinates of one
+    basis, 0 elsewhere; each sequence has a basis, a W and xs of its own.
+
+    Attributes:
+        dim: D, the number of coordinates of x.
+        bases: the coordinates of each basis, 0-based.
+        noise_variance: of the noise on every y.
+        n_examples: demonstrations (x, y) in a sequence. One x more follows as the query, so that
+            every y token is read by something.
+
+    Raises:
+        InputError: where a basis does not fit `dim`, or a number makes no sense.
+    """
+
+    dim: int
+    bases: tuple[tuple[int, ...], ...]
+    noise_variance: float = 0.01
+    n_examples: int = 20
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "n_examples"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; expected at least 1")
+        # Without noise no posterior has a density.
+        if not 0 < self.noise_variance < float("inf"):
+            raise InputError(f"noise_variance is {self.noise_variance}; expected above 0")
+        if not self.bases:
+            raise InputError("no bases; expected at least one")
+        for basis in self.bases:
+            if not basis or len(set(basis)) < len(basis):
+                raise InputError(f"basis {list(basis)}; expected coordinates, each once")
+            outside = [c for c in basis if not 0 <= c < self.dim]
+            if outside:
+                raise InputError(
+                    f"basis {list(basis)} has coordinate {outside[0]}; expected 0 to "
+                    f"{self.dim - 1} (dim is {self.dim})"
+                )
+        sets = [frozenset(basis) for basis in self.bases]
+        if len(set(sets)) < len(sets):
+            raise InputError("two bases have the same coordinates; expected each basis once")
+
+    @property
+    def n_bases(self) -> int:
+        """K."""
+        return len(self.bases)
+
+    @property
+    def masks(self) -> Float[Tensor, "basis dim"]:
+        """1 on the coordinates of each basis, 0 elsewhere."""
+        masks = torch.zeros(self.n_bases, self.dim)
+        for mask, basis in zip(masks, self.bases, strict=True):
+            mask[list(basis)] = 1
+        return masks
+
+
+def make_mixture(
+    dim: int = 16,
+    rank: int = 4,
+    n_bases: int = 4,
+    *,
+    layout: Layout = "disjoint",
+    n_groups: int = 2,
+    bases: Sequence[Sequence[int]] | None = None,
+    noise_variance: float = 0.01,
+    n_examples: int = 20,
+) -> Mixture:
+    """A mixture from its sizes; the defaults are the paper's.
+
+    Args:
+        dim: D.
+        rank: r, coordinates per basis.
+        n_bases: K.
+        layout: `"disjoint"` bases share nothing (coordinates 0 to r-1, r to 2r-1, ...).
+            `"overlapping"` bases come in `n_groups` groups, each with D / n_groups coordinates of
+            its own; the members of a group are windows of r of these, each a coordinate further
+            than the last (and round), so that neighbours share r-1. The paper does not say how
+            its bases overlap.
+        n_groups: of overlapping bases.
+        bases: their coordinates, instead of `rank`, `n_bases` and `layout`.
+        noise_variance, n_examples: as in `Mixture`.
+
+    Raises:
+        InputError: where the bases do not fit into `dim` coordinates.
+    """
+    if bases is not None:
+        chosen = tuple(tuple(int(c) for c in basis) for basis in bases)
+        return Mixture(dim, chosen, noise_variance, n_examples)
+    choose(layout, LAYOUTS, "layout")
+    counts = {"dim": dim, "rank": rank, "n_bases": n_bases, "n_groups": n_groups}
+    for name, count in counts.items():
+        if count < 1:
+            raise InputError(f"{name} is {count}; expected at least 1")
+    make = _disjoint if layout == "disjoint" else _overlapping
+    return Mixture(dim, make(dim, rank, n_bases, n_groups), noise_variance, n_examples)
+
+
+def _disjoint(dim: int, rank: int, n_bases: int, _: int) -> tuple[tuple[int, ...], ...]:
+    if rank * n_bases > dim:
+        raise InputError(
+            f"{n_bases} disjoint bases of rank {rank} need {rank * n_bases} coordinates; expected "
+            f"at most dim ({dim})"
+        )
+    return tuple(tuple(range(k * rank, (k + 1) * rank)) for k in range(n_bases))
+
+
+def _overlapping(dim: int, rank: int, n_bases: int, n_groups: int) -> tuple[tuple[int, ...], ...]:
+    if n_bases % n_groups:
+        raise InputError(
+            f"{n_bases} bases in {n_groups} groups; expected a number that the groups divide"
+        )
+    width, members = dim // n_groups, n_bases // n_groups
+    if rank > width or members > (1 if rank == width else width):
+        raise InputError(
+            f"{members} bases of rank {rank} in a group of {width} coordinates (dim {dim} over "
+            f"{n_groups} groups); expected at most {width} different windows, and a rank below "
+            f"{width}"
+        )
+    return tuple(
+        tuple(sorted(g * width + (m + c) % width for c in range(rank)))
+        for g in range(n_groups)
+        for m in range(members)
+    )
+
+
+#: The mixtures of the paper, by name.
+VARIANTS = {
+    "orthogonal4": make_mixture(16, 4, 4),
+    "orthogonal6": make_mixture(24, 4, 6),
+    "overlapping8": make_mixture(16, 4, 8, layout="overlapping"),
+}
+
+
+def variant(name: str) -> Mixture:
+    """One of the paper's mixtures: orthogonal4, orthogonal6 or overlapping8.
+
+    Raises:
+        InputError: naming the nearest.
+    """
+    return VARIANTS[choose(name, VARIANTS, "variant")]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sequences. The last of the n_examples + 1 pairs is the query and its answer.
+
+    Attributes:
+        xs: inputs.
+        ys: noisy outputs.
+        weights: W of every sequence.
+        basis: which basis W lies on, 0-based.
+    """
+
+    xs: Float[Tensor, "seq pair dim"]
+    ys: Float[Tensor, "seq pair"]
+    weights: Float[Tensor, "seq dim"]
+    basis: Int[Tensor, "seq"]
+
+    def __len__(self) -> int:
+        return len(self.ys)
+
+
+def draw_batch(
+    mixture: Mixture,
+    n: int,
+    seed: int,
+    step: int = 0,
+    basis: Int[Tensor, "seq"] | None = None,
+    weight_mean: float = 0.0,
+    held_out: bool = False,
+) -> Batch:
+    """Fresh sequences. The same (seed, step) gives the same ones, whatever was drawn before.
+
+    Args:
+        mixture: what to draw from.
+        n: sequences.
+        seed, step: of the draw. It is made on the CPU, so that every device trains on the same.
+        basis: of every sequence, `[n]`; by default drawn with equal chances.
+        weight_mean: m, from 0 (the paper) to 1: weights are N(m, 1 - m^2) on the basis, so that
+            with m = 1 all sequences of a basis share one W and the basis is all there is to infer.
+        held_out: draw from another stream: nothing of what training with this seed draws.
+
+    Raises:
+        InputError: where `n`, `seed`, `step`, a basis or `weight_mean` is out of range.
+    """
+    if n < 1 or seed < 0 or step < 0:
+        raise InputError(
+            f"n {n}, seed {seed}, step {step}; expected n above 0, the others not below"
+        )
+    if not 0 <= weight_mean <= 1:
+        raise InputError(f"weight_mean is {weight_mean}; expected 0 to 1")
+    (state,) = np.random.SeedSequence((seed, step, int(held_out))).generate_state(1, np.uint64)
+    generator = torch.Generator().manual_seed(int(state))
+    drawn = torch.randint(mixture.n_bases, (n,), generator=generator)
+    if basis is not None:
+        if basis.shape != (n,) or not 0 <= int(basis.min()) <= int(basis.max()) < mixture.n_bases:
+            raise InputError(f"basis: expected {n} numbers from 0 to {mixture.n_bases - 1}")
+        drawn = basis.long()
+    free = torch.randn(n, mixture.dim, generator=generator)
+    weights = (weight_mean + (1 - weight_mean**2) ** 0.5 * free) * mixture.masks[drawn]
+    xs = torch.randn(n, mixture.n_examples + 1, mixture.dim, generator=generator)
+    noise = torch.randn(n, mixture.n_examples + 1, generator=generator)
+    ys = torch.einsum("sed,sd->se", xs, weights) + mixture.noise_variance**0.5 * noise
+    return Batch(xs, ys, weights, drawn)
+
+
+def draw_balanced(mixture: Mixture, n_per_basis: int, seed: int, step: int = 0) -> Batch:
+    """`n_per_basis` held-out sequences of every basis, basis by basis."""
+    basis = torch.arange(mixture.n_bases).repeat_interleave(max(n_per_basis, 0))
+    chosen = basis if len(basis) else None
+    return draw_batch(mixture, len(basis), seed, step, chosen, held_out=True)

@@ -1,0 +1,198 @@
+"""How task encoding and decoding form over the course of training."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import xarray as xr
+
+from icl_mech.errors import InputError, choose
+from icl_mech.results import Result
+from icl_mech.stats import Estimate, Estimates, mean, means, ratio_of_means
+
+
+class Emergence(Result):
+    """What every checkpoint of a run does, per held-out sequence.
+
+    `data` holds, over `step` (checkpoints), `basis` and `sequence`: `squared_error` by `n_seen`
+    (examples before the prediction); `distance`, squared, of the predictions to those of every
+    `reference`; `credit`, task decodability by `layer` (1 right, 0 wrong, a share for ties), and
+    `dev_credit` of the sequences on which the layer is chosen; `perturbed`, the squared error of
+    the query's prediction after each layer's residual was changed to a `target` basis;
+    `basis_probe` (right or wrong) and `weight_probe` (squared error of the W read), by layer. And
+    without `step`: `reference_squared_error`, `weight_length`.
+    """
+
+    @property
+    def steps(self) -> list[int]:
+        """Updates done at each checkpoint."""
+        return [int(step) for step in self.data["step"].values]
+
+    def _step(self, step: int | None) -> int:
+        if step is None:
+            return self.steps[-1]
+        if step not in self.steps:
+            near = min(self.steps, key=lambda known: abs(known - step))
+            raise InputError(f"no checkpoint after {step} steps; the nearest is after {near}")
+        return step
+
+    def best_layer(self, step: int | None = None) -> int:
+        """The layer with the best decodability on dev sequences; the earliest of equals."""
+        credit = self.data["dev_credit"].sel(step=self._step(step)).mean(["basis", "sequence"])
+        return int(credit.argmax("layer"))
+
+    def td(self, step: int | None = None, layer: int | None = None) -> Estimate:
+        """Task decodability on test sequences, at the layer chosen on dev by default.
+
+        The interval is over sequences; that these are also one another's neighbours is left out.
+        """
+        step = self._step(step)
+        layer = self.best_layer(step) if layer is None else layer
+        return mean(self._flat(self.data["credit"].sel(step=step).isel(layer=layer)))
+
+    def error(self, step: int | None = None) -> Estimates:
+        """Mean squared error by number of examples seen."""
+        return means(self._flat(self.data["squared_error"].sel(step=self._step(step))))
+
+    def basis_errors(self) -> Estimates:
+        """Mean squared error after the last example, by checkpoint and basis."""
+        last = self.data["squared_error"].isel(n_seen=-1)
+        return means(last.transpose("sequence", "step", "basis").values)
+
+    def td_by_layer(self) -> Estimates:
+        """Task decodability on test sequences, by checkpoint and layer."""
+        return means(self._flat(self.data["credit"]))
+
+    def reference_error(self, reference: str) -> Estimates:
+        """That of a reference algorithm, on the same sequences."""
+        return means(self._flat(self._of(reference)))
+
+    def _of(self, reference: str) -> xr.DataArray:
+        names = [str(name) for name in self.data["reference"].values]
+        choose(reference, names, "reference")
+        return self.data["reference_squared_error"].sel(reference=reference)
+
+    def against(self, reference: str, step: int | None = None) -> Estimate:
+        """Mean squared error after the last example, over that of a reference."""
+        theirs = self._of(reference).isel(n_seen=-1)
+        ours = self.data["squared_error"].sel(step=self._step(step)).isel(n_seen=-1)
+        return ratio_of_means(self._flat(ours), self._flat(theirs)).at()
+
+    def nearest_reference(self, step: int | None = None) -> str:
+        """The reference whose predictions are nearest, over all numbers of examples."""
+        here = self.data["distance"].sel(step=self._step(step))
+        return str(here.mean(["basis", "sequence", "n_seen"]).idxmin("reference").item())
+
+    def perturbation(self, step: int | None = None, layer: int | None = None) -> Estimates:
+        """Source x target: the error after the perturbation, over that before; 1 is neutral.
+
+        Args:
+            step: the last checkpoint by default.
+            layer: by default the one with the best decodability on dev.
+        """
+        step = self._step(step)
+        layer = self.best_layer(step) if layer is None else layer
+        here = self.data.sel(step=step)
+        clean = here["squared_error"].isel(n_seen=-1)
+        after = here["perturbed"].isel(layer=layer)
+        rows = [
+            ratio_of_means(after.sel(basis=k).values, clean.sel(basis=k).values)
+            for k in self.data["basis"].values
+        ]
+        value, low, high = (
+            np.stack([getattr(r, end) for r in rows]) for end in ("value", "low", "high")
+        )
+        return Estimates(value, low, high, self.data.sizes["sequence"])
+
+    def weight_r2(self, step: int | None = None) -> Estimates:
+        """Share of W's squared length that a linear probe reads, by layer: cross-validated R²."""
+        wrong = self.data["weight_probe"].sel(step=self._step(step))
+        length = self._flat(self.data["weight_length"])
+        lost = ratio_of_means(self._flat(wrong), length)
+        return Estimates(1 - lost.value, 1 - lost.high, 1 - lost.low, lost.n)
+
+    def basis_accuracy(self, step: int | None = None) -> Estimates:
+        """How often a linear probe names the basis, by layer, cross-validated."""
+        return means(self._flat(self.data["basis_probe"].sel(step=self._step(step)).astype(float)))
+
+    @staticmethod
+    def _flat(array: xr.DataArray) -> np.ndarray:
+        """Sequences of all bases along a first axis."""
+        rest = [dim for dim in array.dims if dim not in ("basis", "sequence")]
+        found = array.transpose("basis", "sequence", *rest).values.astype(float)
+        return found.reshape(-1, *found.shape[2:])
+
+    def summary(self) -> pd.DataFrame:
+        """One row per checkpoint: errors, decodability, perturbation, probes."""
+        return pd.DataFrame([self._row(step) for step in self.steps]).set_index("step")
+
+    def _row(self, step: int) -> dict[str, Any]:
+        layer = self.best_layer(step)
+        matrix = self.perturbation(step, layer).value
+        own = np.eye(len(matrix), dtype=bool)
+        row: dict[str, Any] = {"step": step, "layer": layer}
+        row |= self.error(step).at(-1).columns("mse")
+        for reference in ("bayes_mixture", "ridge"):
+            row |= self.against(reference, step).columns(f"over_{reference}")
+        row |= self.td(step).columns("td")
+        row |= {
+            "perturbed_own": float(matrix[own].max()),
+            "perturbed_other": float(matrix[~own].min()) if (~own).any() else float("nan"),
+            "basis_probe": float(self.basis_accuracy(step).value[layer]),
+            "weight_r2": float(self.weight_r2(step).value.max()),
+            "nearest_reference": self.nearest_reference(step),
+        }
+        errors = self.data["squared_error"].sel(step=step).isel(n_seen=-1).mean("sequence")
+        return row | {f"mse_basis_{k}": float(v) for k, v in enumerate(errors.values)}
+
+    def caveats(self) -> list[str]:
+        """What to keep in mind when reading the numbers, a line each."""
+        notes = [
+            "one run: seeds differ in which basis is learned first, and when",
+            "intervals are over held-out sequences, not over training runs",
+        ]
+        if self.provenance["at"] == "query":
+            notes.append("the query's x is lost where its residual is replaced")
+        if self.provenance["settings"]["curriculum_steps"]:
+            n = self.provenance["settings"]["curriculum_steps"]
+            notes.append(
+                f"trained with a curriculum: weights had a mean during the first {n} updates, "
+                "which helps bases to be told apart; the paper has none"
+            )
+        if self.td().high < self.basis_accuracy().value.max():
+            notes.append(
+                "a linear probe names the basis more often than the nearest neighbours do: "
+                "the basis is there, but other things make most of the distance"
+            )
+        return notes
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per (step, basis, sequence, layer): what is decoded there."""
+        names = ["credit", "dev_credit", "basis_probe", "weight_probe"]
+        return self.data[names].to_dataframe().reset_index()
+
+    def table(self) -> pd.DataFrame:
+        """The summary as text, for people."""
+        rows = {}
+        for step in self.steps:
+            row = self._row(step)
+            rows[step] = {
+                "MSE": str(self.error(step).at(-1)),
+                "over Bayes": f"{row['over_bayes_mixture']:.2f}",
+                "over ridge": f"{row['over_ridge']:.2f}",
+                "TD": str(self.td(step)),
+                "layer": str(row["layer"]),
+                "own basis": f"{row['perturbed_own']:.2f}",
+                "other basis": f"{row['perturbed_other']:.2f}",
+                "basis probe": f"{row['basis_probe']:.2f}",
+                "R² of W": f"{row['weight_r2']:.2f}",
+                "nearest": row["nearest_reference"],
+            }
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("step")
+
+    def plot(self) -> go.Figure:
+        """Error and decodability over training."""
+        from icl_mech.figures import emergence_figure
+
+        return emergence_figure(self)

@@ -1,0 +1,188 @@
+"""What a run's checkpoints have learned: errors, task encoding, and the algorithm they follow."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+import icl_mech
+from icl_mech.decodability import knn_credit
+from icl_mech.errors import InputError, choose
+from icl_mech.progress import progress_bar
+from icl_mech.synthetic.checkpoints import Checkpoint, list_checkpoints, load_checkpoint
+from icl_mech.synthetic.data import Batch, draw_balanced
+from icl_mech.synthetic.emergence import Emergence
+from icl_mech.synthetic.perturb import (
+    HOWS,
+    TOKENS,
+    How,
+    Tokens,
+    basis_means,
+    perturbed,
+    positions,
+    residuals,
+)
+from icl_mech.synthetic.probes import basis_probe, weight_probe
+from icl_mech.synthetic.reference import REFERENCES, predict
+from icl_mech.synthetic.settings import Settings, differences, to_json
+
+#: Fewer sequences of a basis than this leave folds of the probes without one.
+LEAST = 10
+
+
+def measure_emergence(
+    folder: str | Path,
+    *,
+    n_per_basis: int = 100,
+    k: int = 10,
+    token: Tokens = "last_y",
+    at: Tokens = "last_y",
+    how: How = "replace",
+    seed: int = 0,
+    device: str = "cpu",
+    progress: bool = True,
+) -> Emergence:
+    """Measure every checkpoint of a run on held-out sequences.
+
+    Task decodability is that of Han et al. (2024), section 3, in the residual stream (by default at
+    the y token of the last demonstration); layers are chosen on other sequences (dev), which the
+    mean activations come from too.
+
+    Args:
+        folder: of the run.
+        n_per_basis: sequences per basis, for dev and test each.
+        k: neighbours that vote (the paper: 10).
+        token: where decodability and probes read, `"last_y"` (the paper) or `"query"`.
+        at, how: what the perturbation does, as in `perturbed`.
+        seed: of the sequences.
+        device: where the model runs.
+        progress: show a bar.
+
+    Raises:
+        InputError: where there is no run, its checkpoints are of several runs, or an argument
+            does not fit.
+    """
+    choose(token, ("last_y", "query"), "token")
+    choose(at, TOKENS, "at")
+    choose(how, HOWS, "how")
+    if n_per_basis < max(LEAST, k + 1) or k < 1:
+        raise InputError(
+            f"n_per_basis {n_per_basis}, k {k}; expected k of at least 1 and n_per_basis of at "
+            f"least {LEAST} and above k"
+        )
+    files = list_checkpoints(folder)
+    settings = load_checkpoint(files[-1]).settings
+    measurer = _Measurer(settings, n_per_basis, k, token, at, how, seed, device)
+    parts, steps = [], []
+    with progress_bar(len(files), "checkpoints", progress) as bar:
+        for file in files:
+            checkpoint = load_checkpoint(file)
+            found = list(differences(to_json(settings), to_json(checkpoint.settings)))
+            if found:
+                raise InputError(f"{file} belongs to another run than the last: {found[0]}")
+            parts.append(measurer.one(checkpoint))
+            steps.append(checkpoint.step)
+            bar.update()
+    measured = xr.concat(parts, dim=xr.DataArray(steps, dims="step", name="step"))
+    data = xr.merge([measured, measurer.of_references()])
+    return Emergence(data, _provenance(files[-1], measurer))
+
+
+def _provenance(last: Path, measurer: "_Measurer") -> dict[str, Any]:
+    m = measurer
+    return {
+        "model": f"the run in {last.parent.name}",
+        "settings": to_json(m.settings),
+        "weights_sha256": hashlib.sha256(last.read_bytes()).hexdigest(),
+        "n_per_basis": m.n,
+        "k": m.k,
+        "at": m.at,
+        "how": m.how,
+        "seed": m.seed,
+        "token": m.token,
+        "versions": {"icl-mech": icl_mech.__version__, "torch": torch.__version__},
+    }
+
+
+@dataclass
+class _Measurer:
+    """Sequences and reference predictions, shared by all checkpoints."""
+
+    settings: Settings
+    n: int
+    k: int
+    token: Tokens
+    at: Tokens
+    how: How
+    seed: int
+    device: str
+
+    def __post_init__(self) -> None:
+        mixture = self.settings.mixture
+        self.test = draw_balanced(mixture, self.n, self.seed, 0)
+        self.dev = draw_balanced(mixture, self.n, self.seed, 1)
+        self.references = {name: predict(name, self.test, mixture) for name in REFERENCES}
+        self.shape = (mixture.n_bases, self.n)
+
+    def of_references(self) -> xr.Dataset:
+        """The references' errors, and how long each W is."""
+        ys = self.test.ys.double()
+        errors = np.stack([self._by_basis((p - ys) ** 2) for p in self.references.values()])
+        length = self._by_basis(self.test.weights.square().sum(1))
+        dims = ("basis", "sequence")
+        return xr.Dataset(
+            {
+                "reference_squared_error": (("reference", *dims, "n_seen"), errors),
+                "weight_length": (dims, length, {"long_name": "squared length of W"}),
+            },
+            coords={"reference": list(self.references)},
+        )
+
+    def one(self, checkpoint: Checkpoint) -> xr.Dataset:
+        """Everything about one checkpoint."""
+        model = checkpoint.model(self.device)
+        tokens = model.tokens(self.test.xs, self.test.ys)
+        out, resid = residuals(model, tokens)
+        dev_resid = residuals(model, model.tokens(self.dev.xs, self.dev.ys))[1]
+        (place,) = positions(model, self.token)
+        rows = resid[:, :, place].cpu().numpy()
+        predicted, ys = out[:, ::2].cpu().double(), self.test.ys.double()
+        means = basis_means(dev_resid, self.dev.basis.to(resid.device), self.shape[0])
+        basis = self.test.basis.to(resid.device)
+        after = perturbed(model, tokens, basis, means, self.at, self.how).cpu().double()
+        wrong = (after - ys[:, -1]).square().permute(2, 0, 1)
+        near = [self._by_basis((predicted - p) ** 2) for p in self.references.values()]
+        dims, layers = ("basis", "sequence"), ("basis", "sequence", "layer")
+        return xr.Dataset(
+            {
+                "squared_error": ((*dims, "n_seen"), self._by_basis((predicted - ys) ** 2)),
+                "distance": (("reference", *dims, "n_seen"), np.stack(near)),
+                "credit": (layers, self._td(rows, self.test)),
+                "dev_credit": (layers, self._td(dev_resid[:, :, place].cpu().numpy(), self.dev)),
+                "perturbed": ((*layers, "target"), self._by_basis(wrong)),
+                "basis_probe": (
+                    ("layer", *dims),
+                    [basis_probe(r, basis.cpu().numpy()).reshape(self.shape) for r in rows],
+                ),
+                "weight_probe": (
+                    ("layer", *dims),
+                    [self._by_basis(weight_probe(r, self.test.weights.numpy())) for r in rows],
+                    {"long_name": "squared error of the W that a linear probe reads"},
+                ),
+            }
+        )
+
+    def _td(self, rows: np.ndarray, batch: Batch) -> np.ndarray:
+        basis = batch.basis.numpy()
+        return self._by_basis(
+            knn_credit(rows.transpose(1, 0, 2), basis, np.arange(len(basis)), self.k)
+        )
+
+    def _by_basis(self, values: torch.Tensor | np.ndarray) -> np.ndarray:
+        """A first axis of sequences, as basis and sequence."""
+        array = np.asarray(values)
+        return array.reshape(*self.shape, *array.shape[1:])

@@ -1,0 +1,201 @@
+"""Reference algorithms: what a transformer that sees the examples so far might compute.
+
+Each predicts every y of a sequence from the pairs before it and gives `[seq, pair]`; column n has
+seen n examples. All in double precision. Han et al. (2024), arXiv 2412.12276, section 3, compare
+with ridge regression, LASSO, least squares with the basis known, and the Bayes mixture.
+"""
+
+import math
+import warnings
+
+import torch
+from jaxtyping import Float
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import Lasso
+from torch import Tensor
+
+from icl_mech.errors import InputError, choose
+from icl_mech.synthetic.data import Batch, Mixture
+
+Predictions = Float[Tensor, "seq pair"]
+
+
+def predictive(
+    xs: Float[Tensor, "seq pair dim"],
+    ys: Float[Tensor, "seq pair"],
+    noise_variance: float,
+    mask: Float[Tensor, "*seq dim"] | None = None,
+) -> tuple[Float[Tensor, "seq pair"], Float[Tensor, "seq pair"]]:
+    """Mean and variance of each y given the pairs before it, for a prior W ~ N(0, I).
+
+    The mean is ridge regression with penalty `noise_variance`.
+
+    Args:
+        xs, ys: pairs in order.
+        noise_variance: of y given W.
+        mask: 1 where W may differ from 0; by default everywhere. One for all, or one per sequence.
+    """
+    xs, ys = xs.double(), ys.double()
+    if mask is not None:
+        xs = xs * mask.double().unsqueeze(-2)
+    gram, moment = _so_far(xs, ys)
+    precision = gram + noise_variance * torch.eye(xs.shape[-1], dtype=torch.float64)
+    factor = torch.linalg.cholesky(precision)
+    # What is asked of W: its mean, and its spread in the direction of the next x.
+    solved = torch.cholesky_solve(torch.stack([moment, xs], dim=-1), factor)
+    mean, spread = torch.einsum("spd,spdi->ips", xs, solved).mT
+    return mean, noise_variance * (1 + spread)
+
+
+def _so_far(
+    xs: Float[Tensor, "seq pair dim"], ys: Float[Tensor, "seq pair"]
+) -> tuple[Float[Tensor, "seq pair dim dim"], Float[Tensor, "seq pair dim"]]:
+    """X^T X and X^T y over the pairs before each."""
+    gram = (xs[..., None] * xs[..., None, :]).cumsum(1).roll(1, 1)
+    moment = (xs * ys[..., None]).cumsum(1).roll(1, 1)
+    gram[:, 0], moment[:, 0] = 0, 0
+    return gram, moment
+
+
+def ridge(batch: Batch, mixture: Mixture, penalty: float | None = None) -> Predictions:
+    """Ridge regression on all D coordinates.
+
+    Args:
+        batch: sequences.
+        mixture: gives the default penalty.
+        penalty: of the squared norm; by default the noise variance, which is Bayes optimal where
+            all weights are N(0, 1): it does not know that W is sparse.
+    """
+    chosen = mixture.noise_variance if penalty is None else penalty
+    if not chosen > 0:
+        raise InputError(f"penalty is {chosen}; expected above 0")
+    return predictive(batch.xs, batch.ys, chosen)[0]
+
+
+def known_basis_ridge(batch: Batch, mixture: Mixture) -> Predictions:
+    """Ridge regression on the true basis' r coordinates: optimal for who knows the basis."""
+    mask = mixture.masks[batch.basis]
+    return predictive(batch.xs, batch.ys, mixture.noise_variance, mask)[0]
+
+
+def least_squares(batch: Batch, mixture: Mixture) -> Predictions:
+    """Least squares on all D coordinates; of smallest norm where several fit as well."""
+    return _least_squares(batch, torch.ones(len(batch), mixture.dim))
+
+
+def known_basis_least_squares(batch: Batch, mixture: Mixture) -> Predictions:
+    """Least squares on the true basis' r coordinates; of smallest norm where several fit."""
+    return _least_squares(batch, mixture.masks[batch.basis])
+
+
+def _least_squares(batch: Batch, mask: Float[Tensor, "seq dim"]) -> Predictions:
+    xs, ys = batch.xs.double() * mask.double()[:, None], batch.ys.double()
+    predictions = torch.zeros_like(ys)
+    for n in range(1, ys.shape[1]):
+        weights = torch.linalg.pinv(xs[:, :n]) @ ys[:, :n, None]
+        predictions[:, n] = (xs[:, n, None] @ weights)[:, 0, 0]
+    return predictions
+
+
+def gradient_descent(
+    batch: Batch, mixture: Mixture, n_steps: int = 1, learning_rate: float | None = None
+) -> Predictions:
+    """Steps of gradient descent from W = 0 on half the mean squared error of the examples.
+
+    Args:
+        batch: sequences.
+        mixture: not used; all references are called alike.
+        n_steps: how many.
+        learning_rate: by default 1 over the largest eigenvalue of X^T X / n, for each sequence
+            and number of examples: no larger step is safe for every W.
+    """
+    if n_steps < 0 or (learning_rate is not None and not learning_rate > 0):
+        raise InputError(
+            f"n_steps {n_steps}, learning_rate {learning_rate}; expected n_steps of at least 0 "
+            "and a learning rate above 0"
+        )
+    xs, ys = batch.xs.double(), batch.ys.double()
+    seen = torch.arange(ys.shape[1], dtype=torch.float64).clamp_min(1)
+    gram, moment = _so_far(xs, ys)
+    gram, moment = gram / seen[:, None, None], moment / seen[:, None]
+    if learning_rate is None:
+        rate = 1 / torch.linalg.eigvalsh(gram)[..., -1].clamp_min(1e-12)
+    else:
+        rate = torch.full_like(ys, learning_rate)
+    weights = torch.zeros_like(moment)
+    for _ in range(n_steps):
+        weights = weights + rate[..., None] * (moment - (gram @ weights[..., None])[..., 0])
+    return torch.einsum("spd,spd->sp", xs, weights)
+
+
+def lasso(batch: Batch, mixture: Mixture, alpha: float | None = None) -> Predictions:
+    """LASSO by scikit-learn, without intercept. Slow: one fit per sequence and example.
+
+    Args:
+        batch: sequences.
+        mixture: gives the default penalty.
+        alpha: penalty of scikit-learn's `Lasso`; by default sigma sqrt(2 log D / n) after n
+            examples, the universal threshold (at least sigma / sqrt n).
+    """
+    if alpha is not None and not alpha > 0:
+        raise InputError(f"alpha is {alpha}; expected above 0")
+    xs, ys = batch.xs.double().numpy(), batch.ys.double().numpy()
+    universal = math.sqrt(mixture.noise_variance * max(1.0, 2 * math.log(mixture.dim)))
+    predictions = torch.zeros(ys.shape, dtype=torch.float64)
+    with warnings.catch_warnings():  # a few steps short of the optimum is near enough
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for n in range(1, ys.shape[1]):
+            chosen = universal / math.sqrt(n) if alpha is None else alpha
+            model = Lasso(alpha=chosen, fit_intercept=False, max_iter=5000)
+            for s in range(len(ys)):
+                fitted = model.fit(xs[s, :n], ys[s, :n])
+                predictions[s, n] = float(fitted.predict(xs[s, n : n + 1])[0])
+    return predictions
+
+
+def basis_posterior(batch: Batch, mixture: Mixture) -> Float[Tensor, "seq pair basis"]:
+    """Probability of each basis given the pairs before, all bases being equally likely at first.
+
+    In closed form: the marginal likelihood of a basis is the product of its predictive densities.
+    """
+    return _posterior(batch, mixture)[0]
+
+
+def bayes_mixture(batch: Batch, mixture: Mixture) -> Predictions:
+    """The posterior mean of y: each basis' own, weighted by the basis posterior. The optimum."""
+    posterior, means = _posterior(batch, mixture)
+    return (posterior * means).sum(-1)
+
+
+def _posterior(
+    batch: Batch, mixture: Mixture
+) -> tuple[Float[Tensor, "seq pair basis"], Float[Tensor, "seq pair basis"]]:
+    means, evidence = [], []
+    for mask in mixture.masks:
+        mean, variance = predictive(batch.xs, batch.ys, mixture.noise_variance, mask)
+        density = -0.5 * ((batch.ys.double() - mean) ** 2 / variance + variance.log())
+        before = density.cumsum(1).roll(1, 1)
+        before[:, 0] = 0
+        means.append(mean)
+        evidence.append(before)
+    return torch.stack(evidence, dim=-1).softmax(-1), torch.stack(means, dim=-1)
+
+
+#: Every reference by name, as `function(batch, mixture)`.
+REFERENCES = {
+    "ridge": ridge,
+    "lasso": lasso,
+    "known_basis_least_squares": known_basis_least_squares,
+    "known_basis_ridge": known_basis_ridge,
+    "gradient_descent": gradient_descent,
+    "bayes_mixture": bayes_mixture,
+}
+
+
+def predict(name: str, batch: Batch, mixture: Mixture) -> Predictions:
+    """The predictions of a reference algorithm with its default settings.
+
+    Raises:
+        InputError: where there is no such reference, with the nearest.
+    """
+    return REFERENCES[choose(name, REFERENCES, "reference")](batch, mixture)

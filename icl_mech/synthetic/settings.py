@@ -1,0 +1,154 @@
+"""What a training run is: data, model, optimiser. Presets, and how two runs differ."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from icl_mech.errors import InputError, choose
+from icl_mech.synthetic.data import Mixture, make_mixture, variant
+from icl_mech.synthetic.model import ModelConfig
+
+SCHEDULES = ("constant", "cosine")
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that decides what a run computes.
+
+    Attributes:
+        mixture: what sequences are drawn from.
+        model: sizes.
+        n_steps: updates.
+        batch_size: fresh sequences per update.
+        learning_rate, betas: of Adam.
+        warmup_steps: over which the learning rate rises from 0.
+        schedule: `"constant"`, or `"cosine"`: down to 0 at the last step.
+        curriculum_steps: 0 for none. With a curriculum the mean of the weights on a basis falls
+            from 1 to 0 over so many updates (`weight_mean` of `draw_batch`): bases can be told
+            apart before anything has to be regressed on them, which shortens the plateau.
+        seed: of weights and data.
+        precision: `"float32"`, or `"bfloat16"`: the forward pass under autocast.
+
+    Raises:
+        InputError: where a number makes no sense.
+    """
+
+    mixture: Mixture
+    model: ModelConfig
+    n_steps: int
+    batch_size: int
+    learning_rate: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    warmup_steps: int = 0
+    schedule: Literal["constant", "cosine"] = "constant"
+    curriculum_steps: int = 0
+    seed: int = 0
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+    def __post_init__(self) -> None:
+        least = {"n_steps": 1, "batch_size": 1, "warmup_steps": 0, "curriculum_steps": 0, "seed": 0}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise InputError(f"{name} is {getattr(self, name)}; expected at least {value}")
+        if not 0 < self.learning_rate < math.inf:
+            raise InputError(f"learning_rate is {self.learning_rate}; expected above 0")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError(f"betas are {self.betas}; expected two numbers from 0 to below 1")
+        choose(self.schedule, SCHEDULES, "schedule")
+        choose(self.precision, PRECISIONS, "precision")
+
+    def rate(self, step: int) -> float:
+        """The learning rate of an update; the first is step 0."""
+        rate = self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup_steps))
+        if self.schedule == "cosine":
+            rate *= (1 + math.cos(math.pi * step / self.n_steps)) / 2
+        return rate
+
+    def weight_mean(self, step: int) -> float:
+        """Of the data of an update: 0 once the curriculum is over."""
+        return max(0.0, 1 - step / self.curriculum_steps) if self.curriculum_steps else 0.0
+
+
+def to_json(settings: Settings) -> dict[str, Any]:
+    """As plain dictionaries, lists, texts and numbers."""
+    return _plain(asdict(settings))
+
+
+def from_json(stored: dict[str, Any]) -> Settings:
+    """What `to_json` gave.
+
+    Raises:
+        KeyError, TypeError: where fields are missing or unknown.
+    """
+    mixture = dict(stored["mixture"])
+    mixture["bases"] = tuple(tuple(basis) for basis in mixture["bases"])
+    parts = {
+        "mixture": Mixture(**mixture),
+        "model": ModelConfig(**stored["model"]),
+        "betas": tuple(stored["betas"]),
+    }
+    return Settings(**{**stored, **parts})
+
+
+def differences(wanted: dict[str, Any], stored: dict[str, Any], path: str = "") -> Iterator[str]:
+    """What differs between two settings, both from `to_json`: a line each."""
+    for name in dict.fromkeys([*wanted, *stored]):
+        ours, theirs = wanted.get(name), stored.get(name)
+        if isinstance(ours, dict) and isinstance(theirs, dict):
+            yield from differences(ours, theirs, f"{path}{name}.")
+        elif ours != theirs:
+            yield f"{path}{name} is {theirs}, not {ours}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+#: Runs by name. `paper` is that of Han et al.; `tiny` takes seconds, and learns nothing. `small` is
+#: for two CPU cores: few coordinates and examples, so that knowing the basis pays (after the last
+#: example the error of ridge regression is more than 5 times that of the Bayes mixture), and noise
+#: five times the paper's, so that a short run comes near the optimum.
+PRESETS = {
+    "paper": Settings(
+        mixture=variant("orthogonal4"),
+        model=ModelConfig(12, 8, 256),
+        n_steps=80_000,
+        batch_size=128,
+        learning_rate=1e-4,
+        betas=(0.9, 0.9999),
+    ),
+    "small": Settings(
+        mixture=make_mixture(8, 2, 4, n_examples=8, noise_variance=0.05),
+        model=ModelConfig(6, 4, 64, init_std=0.1),
+        n_steps=24_000,
+        batch_size=64,
+        learning_rate=1e-3,
+        warmup_steps=200,
+        schedule="cosine",
+        curriculum_steps=8000,
+    ),
+    "tiny": Settings(
+        mixture=make_mixture(4, 2, 2, n_examples=3, noise_variance=0.05),
+        model=ModelConfig(2, 2, 16, init_std=0.1),
+        n_steps=40,
+        batch_size=16,
+        learning_rate=3e-3,
+    ),
+}
+
+
+def preset(name: str, **changes: Any) -> Settings:
+    """A preset, with some of its settings changed.
+
+    Args:
+        name: paper, small or tiny.
+        changes: fields of `Settings` to replace.
+
+    Raises:
+        InputError: where there is no such preset, with the nearest, or a change makes no sense.
+    """
+    return replace(PRESETS[choose(name, PRESETS, "preset")], **changes)

@@ -1,0 +1,203 @@
+"""What is measured at checkpoints, against the plain way and on cases with known answers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import icl_mech
+from icl_mech.decodability import knn_credit
+from icl_mech.errors import InputError
+from icl_mech.synthetic import (
+    REFERENCES,
+    Emergence,
+    draw_balanced,
+    list_checkpoints,
+    load_checkpoint,
+    make_mixture,
+    measure_emergence,
+    predict,
+    preset,
+    train,
+)
+from icl_mech.synthetic.checkpoints import make_model
+from icl_mech.synthetic.perturb import basis_means, perturbed, positions, residuals
+from icl_mech.synthetic.probes import basis_probe, weight_probe
+
+N = 12
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run <b>")
+    settings = preset("tiny", curriculum_steps=5)
+    train(settings, folder, device="cpu", n_log=0, n_regular=2, progress=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def emergence(folder: Path) -> Emergence:
+    return measure_emergence(folder, n_per_basis=N, k=3, progress=False)
+
+
+def test_errors_and_distances_are_the_plain_ones(folder: Path, emergence: Emergence) -> None:
+    assert emergence.steps == [0, 20, 40]
+    mixture = preset("tiny").mixture
+    batch = draw_balanced(mixture, N, 0, 0)
+    ys = batch.ys.double()
+    for step, file in zip(emergence.steps, list_checkpoints(folder), strict=True):
+        predicted = load_checkpoint(file).model().predict(batch.xs, batch.ys).double()
+        found = emergence.data.sel(step=step)
+        for b, s in ((0, 0), (1, 5), (1, N - 1)):
+            row = b * N + s
+            np.testing.assert_allclose(
+                found["squared_error"].values[b, s], (predicted[row] - ys[row]) ** 2, rtol=1e-4
+            )
+            for name in ("ridge", "bayes_mixture"):
+                theirs = predict(name, batch, mixture)[row]
+                np.testing.assert_allclose(
+                    found["distance"].sel(reference=name).values[b, s],
+                    (predicted[row] - theirs) ** 2,
+                    rtol=1e-4, atol=1e-8,
+                )  # fmt: skip
+        gaps = {n: (predicted - predict(n, batch, mixture)).square().mean() for n in REFERENCES}
+        assert emergence.nearest_reference(step) == min(gaps, key=lambda name: gaps[name])
+        mse = (predicted - ys).square().mean(0)
+        np.testing.assert_allclose(emergence.error(step).value, mse, rtol=1e-4)
+    ratio = mse[-1] / (predict("ridge", batch, mixture) - ys).square().mean(0)[-1]
+    assert emergence.against("ridge").value == pytest.approx(ratio.item(), rel=1e-4)
+
+
+def test_decodability_is_that_of_the_last_y_token(folder: Path, emergence: Emergence) -> None:
+    model = load_checkpoint(list_checkpoints(folder)[-1]).model()
+    for step, name in ((0, "credit"), (1, "dev_credit")):
+        batch = draw_balanced(preset("tiny").mixture, N, 0, step)
+        _, cache = model.run_with_cache(model.tokens(batch.xs, batch.ys))
+        rows = [cache[f"blocks.{layer}.hook_resid_post"][:, 5].numpy() for layer in range(2)]
+        expected = knn_credit(np.stack(rows, 1), batch.basis.numpy(), np.arange(2 * N), 3)
+        found = emergence.data[name].isel(step=-1).values.reshape(2 * N, 2)
+        np.testing.assert_allclose(found, expected)
+    layer = emergence.best_layer()
+    assert layer == expected.mean(0).argmax()
+    assert emergence.td().value == pytest.approx(emergence.td_by_layer().value[-1, layer])
+
+
+def test_perturbations_are_two_hooks_by_hand() -> None:
+    mixture = make_mixture(4, 2, 2, n_examples=3)
+    model = make_model(preset("tiny")).eval().requires_grad_(False)
+    batch = draw_balanced(mixture, 4, 0)
+    tokens = model.tokens(batch.xs, batch.ys)
+    out, resid = residuals(model, tokens)
+    means = basis_means(resid, batch.basis, 2)
+    torch.testing.assert_close(means[1, 0, 5], resid[1, :4, 5].mean(0))
+    for at, where in (("last_y", [5]), ("all_y", [1, 3, 5]), ("query", [6])):
+        assert positions(model, at) == where
+        found = perturbed(model, tokens, batch.basis, means, at)
+        assert found.shape == (2, 2, 8)
+        for layer, target in ((0, 0), (0, 1), (1, 1)):
+            stream = resid[layer].clone()
+            stream[:, where] = means[layer, target][where]
+            for block in model.blocks[layer + 1 :]:
+                stream = block(stream)
+            by_hand = model.read_out(model.ln_final(stream))[:, -1, 0]
+            torch.testing.assert_close(found[layer, target], by_hand)
+    # After the last block nothing reads the last y token; before it, something does.
+    found = perturbed(model, tokens, batch.basis, means, "last_y")
+    torch.testing.assert_close(found[1], out[:, -1].expand(2, -1))
+    assert not torch.isclose(found[0, 0], out[:, -1]).any()
+    # Shifting a basis to itself is no change; replacing erases the token's own content.
+    shifted = perturbed(model, tokens, batch.basis, means, "query", "shift")
+    own = shifted[:, batch.basis, torch.arange(8)]
+    torch.testing.assert_close(own, out[:, -1].expand(2, -1))
+    assert not torch.isclose(shifted[:, 0, 4:], out[4:, -1]).any()
+
+
+def test_perturbation_is_relative_to_the_clean_error(emergence: Emergence) -> None:
+    data = emergence.data.isel(step=-1)
+    clean = data["squared_error"].isel(n_seen=-1).mean("sequence").values
+    for layer in range(2):
+        after = data["perturbed"].isel(layer=layer).mean("sequence").values
+        found = emergence.perturbation(layer=layer).value
+        np.testing.assert_allclose(found, after / clean[:, None], rtol=1e-6)
+    np.testing.assert_allclose(found, 1, rtol=1e-5)  # last y, after the last block
+
+
+def test_probes_read_what_is_there_and_nothing_else() -> None:
+    batch = draw_balanced(make_mixture(4, 2, 2), 100, 0)
+    weights, basis = batch.weights.numpy(), batch.basis.numpy()
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((200, 10)).astype(np.float32)
+    mixed = weights @ rng.standard_normal((4, 10)).astype(np.float32) + 0.01 * noise
+    length = (weights**2).sum()
+    assert weight_probe(mixed, weights).sum() / length < 0.01
+    assert weight_probe(noise, weights).sum() / length > 0.9
+    assert basis_probe(noise + 20 * basis[:, None], basis).all()
+    # Five standard errors about chance.
+    assert abs(basis_probe(noise, basis).mean() - 0.5) < 5 * 0.5 / 200**0.5
+
+
+def test_a_representation_of_the_basis_is_decoded(folder: Path) -> None:
+    """A model made to carry the basis: the last y token's read-in is replaced by it."""
+    model = load_checkpoint(list_checkpoints(folder)[-1]).model()
+    batch = draw_balanced(preset("tiny").mixture, N, 0)
+
+    def carry(resid, hook):
+        resid[:, 5] += 100 * torch.eye(16)[batch.basis]
+        return resid
+
+    model.hook_embed.add_hook(carry)
+    rows = residuals(model, model.tokens(batch.xs, batch.ys))[1][:, :, 5].numpy()
+    credit = knn_credit(rows.transpose(1, 0, 2), batch.basis.numpy(), np.arange(2 * N), 3)
+    assert (credit == 1).all()
+
+
+def test_it_is_saved_shown_and_drawn(emergence: Emergence, tmp_path: Path) -> None:
+    again = icl_mech.load_result(emergence.save(tmp_path / "run.nc"))
+    assert isinstance(again, Emergence)
+    assert again.data.identical(emergence.data)
+    assert again.provenance == emergence.provenance
+    summary = emergence.summary()
+    assert list(summary.index) == [0, 20, 40]
+    assert summary["mse_basis_1"].iloc[-1] == pytest.approx(emergence.basis_errors().value[-1, 1])
+    assert list(emergence.table().index) == [0, 20, 40]
+    assert len(emergence.to_frame()) == 3 * 2 * N * 2
+    assert any("curriculum" in note for note in emergence.caveats())
+    figure = emergence.plot()
+    assert [trace.name for trace in figure.data] == ["basis 0", "basis 1", "layer 0", "layer 1"]
+    assert list(figure.data[0].x) == [1, 21, 41]
+    np.testing.assert_allclose(figure.data[2].y, emergence.td_by_layer().value[:, 0])
+    assert "<b>" not in figure.layout.title.text
+
+
+def test_mistakes_are_refused(folder: Path, emergence: Emergence, tmp_path: Path) -> None:
+    for options, message in (
+        ({"n_per_basis": 9, "k": 3}, "n_per_basis 9, k 3; expected"),
+        ({"n_per_basis": 20, "k": 20}, "above k"),
+        ({"k": 0}, "expected k of at least 1"),
+    ):
+        with pytest.raises(InputError, match=message):
+            measure_emergence(folder, progress=False, **options)
+    with pytest.raises(InputError, match="no checkpoints"):
+        measure_emergence(tmp_path, progress=False)
+    with pytest.raises(InputError, match="no checkpoint after 30 steps; the nearest is after 20"):
+        emergence.td(29 + 1)
+    with pytest.raises(InputError, match="did you mean 'ridge'"):
+        emergence.reference_error("rigde")
+    with pytest.raises(InputError, match="did you mean 'lasso'"):
+        emergence.against("laso")
+    # Checkpoints of two runs in one folder.
+    for file in list_checkpoints(folder):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    train(
+        preset("tiny", seed=1, curriculum_steps=5),
+        tmp_path / "b",
+        device="cpu",
+        n_log=0,
+        n_regular=0,
+        progress=False,
+    )
+    stranger = list_checkpoints(tmp_path / "b")[0]
+    (tmp_path / stranger.name).write_bytes(stranger.read_bytes())
+    with pytest.raises(InputError, match="belongs to another run than the last: .*seed is 1"):
+        measure_emergence(tmp_path, n_per_basis=N, k=3, progress=False)
