@@ -4,6 +4,7 @@ from base64 import b64decode
 from pathlib import Path
 
 import jupytext
+import numpy as np
 import pytest
 from commands import run_analysis
 from pages import ROOT, plotly
