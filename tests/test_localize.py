@@ -208,6 +208,21 @@ def test_several_models_by_relative_depth(found: TaskMap, tmp_path: Path) -> Non
     assert "<h2>deeper</h2>" in text
 
 
+def test_many_tasks_share_rows(found: TaskMap) -> None:
+    """As many layers as in a row each, at the task's own height."""
+    names = [f"<b>{i}" for i in range(8)]
+    data = xr.concat([found.data.isel(task=[i % 2]) for i in range(8)], dim="task")
+    many = TaskMap(data.assign_coords(task=names), found.provenance)
+    figure = task_map_figure([many])
+    assert list(figure.layout.yaxis.ticktext) == [f"&lt;b&gt;{i}" for i in range(8)]
+    heights = [trace.y for trace in figure.data]
+    assert len(set(heights)) == len(figure.data) == 5
+    assert all([round(y) for y in of] == list(range(8)) for of in heights)
+    by_name = {trace.name: trace for trace in task_map_figure([found]).data}
+    for trace in figure.data:
+        assert list(trace.x[:2]) == pytest.approx(list(by_name[trace.name].x), nan_ok=True)
+
+
 def test_maps_that_cannot_be_compared(found: TaskMap, tmp_path: Path) -> None:
     other = profile(9, 12, 0)
     renamed = TaskMap(other.data.assign_coords(task=["x", "y"]), other.provenance)

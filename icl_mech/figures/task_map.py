@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -22,13 +23,15 @@ NAMES = {
     "heads": "heads: share of AIE so far",
 }
 _SYMBOLS = {"formation": "circle", "decoding": "diamond-open"}
-_ROW = 26
+#: Pixels of a row; with more tasks than these, all read-outs of a task share one.
+_ROW, _SHARED_ROW, _MOST = 26, 46, 6
 
 
 def task_map_figure(maps: list[TaskMap]) -> go.Figure:
     """The layers that read-outs name: a row per task and read-out, a column per model.
 
-    One model is drawn against its layers; several against relative depth.
+    Of many tasks, all read-outs share a row. One model is drawn against its layers; several
+    against relative depth.
     """
     many = len(maps) > 1
     tasks = [t for t in maps[0].tasks if all(t in m.tasks for m in maps)]
@@ -39,28 +42,34 @@ def task_map_figure(maps: list[TaskMap]) -> go.Figure:
         horizontal_spacing=0.03,
         subplot_titles=[escape(str(m.provenance["model"])) for m in maps] if many else None,
     )
-    rows = [f"{escape(task)}: {what} by {r}" for task, what, r, _ in _points(maps[0], tasks)]
+    rows = _Rows.of(maps[0], tasks)
     for column, task_map in enumerate(maps, 1):
         for readout in task_map.readouts:
             for what in _SYMBOLS:
-                trace = _dots(task_map, tasks, readout, what, many, column == 1)
+                trace = _dots(task_map, rows, readout, what, many, column == 1)
                 if trace is not None:
                     figure.add_trace(trace, row=1, col=column)
         if not many:
             figure.update_xaxes(range=[-0.6, len(task_map.layers) - 0.4], dtick=1)
     figure.update_yaxes(
-        categoryorder="array",
-        categoryarray=rows[::-1],
+        tickvals=list(rows.labels),
+        ticktext=list(rows.labels.values()),
         gridcolor=GRID,
-        range=[-0.7, len(rows) - 0.3],
+        zeroline=False,
+        range=[rows.n - 0.3, -0.7],
     )
     figure.update_xaxes(gridcolor=GRID, title_text="relative depth" if many else "layer")
     if many:
         figure.update_xaxes(range=[0, 1.03])
     _title(figure, maps, "Where is the task formed, and where is it decoded?")
     figure.update_layout(
-        height=_ROW * len(rows) + MARGIN["t"] + MARGIN["b"] + 90,
-        margin={**MARGIN, "l": 290, "t": MARGIN["t"] + 15, "b": MARGIN["b"] + 60},
+        height=rows.height + MARGIN["t"] + MARGIN["b"] + 90,
+        margin={
+            **MARGIN,
+            "l": 170 if rows.shared else 290,
+            "t": MARGIN["t"] + 15,
+            "b": MARGIN["b"] + 60,
+        },
         legend=LEGEND_BELOW,
     )
     return figure
@@ -123,35 +132,73 @@ def _mark(figure: go.Figure, task_map: TaskMap, task: str, row: int) -> None:
         )
 
 
-def _points(task_map: TaskMap, tasks: list[str]) -> list[tuple]:
-    """(task, formation or decoding, read-out, layer), in the order of the rows."""
-    from icl_mech.localize import DECODING, FORMATION
+@dataclass(frozen=True)
+class _Rows:
+    """Where tasks and their read-outs stand, from the top.
 
-    found = []
-    for task in tasks:
-        for r in FORMATION:
-            if r in task_map.readouts:
-                found.append((task, "formation", r, task_map.formation(task, r)))
-        found += [(task, "decoding", r, task_map.decoding(task, r)) for r in DECODING]
-    return found
+    Attributes:
+        tasks: in order.
+        lanes: (formation or decoding, read-out), in order.
+        shared: one row per task, its lanes close together.
+    """
+
+    tasks: list[str]
+    lanes: list[tuple[str, str]]
+    shared: bool
+
+    @staticmethod
+    def of(task_map: TaskMap, tasks: list[str]) -> _Rows:
+        from icl_mech.localize import DECODING, FORMATION
+
+        formation = [("formation", r) for r in FORMATION if r in task_map.readouts]
+        lanes = formation + [("decoding", r) for r in DECODING]
+        return _Rows(tasks, lanes, len(tasks) > _MOST)
+
+    @property
+    def n(self) -> int:
+        return len(self.tasks) * (1 if self.shared else len(self.lanes))
+
+    @property
+    def height(self) -> int:
+        return self.n * (_SHARED_ROW if self.shared else _ROW)
+
+    @property
+    def labels(self) -> dict[float, str]:
+        """What stands where on the axis; escaped."""
+        if self.shared:
+            return {float(i): escape(task) for i, task in enumerate(self.tasks)}
+        return {
+            self.at(task, lane): f"{escape(task)}: {lane[0]} by {lane[1]}"
+            for task in self.tasks
+            for lane in self.lanes
+        }
+
+    def at(self, task: str, lane: tuple[str, str]) -> float:
+        """The height of one read-out of a task."""
+        i, j = self.tasks.index(task), self.lanes.index(lane)
+        if not self.shared:
+            return float(i * len(self.lanes) + j)
+        return i + 0.8 * ((j + 0.5) / len(self.lanes) - 0.5)
 
 
 def _dots(
-    task_map: TaskMap, tasks: list[str], readout: str, what: str, relative: bool, first: bool
+    task_map: TaskMap, rows: _Rows, readout: str, what: str, relative: bool, first: bool
 ) -> go.Scatter | None:
     """The layers by one read-out, with their intervals."""
-    points = [p for p in _points(task_map, tasks) if p[1] == what and p[2] == readout]
-    if not points:
+    lane = (what, readout)
+    if lane not in rows.lanes:
         return None
+    named = task_map.formation if what == "formation" else task_map.decoding
+    points = [named(task, readout) for task in rows.tasks]
 
     def x(layer: float) -> float:
         return task_map.depth(layer) if relative else layer
 
-    estimates = [located.estimate for *_, located in points]
+    estimates = [located.estimate for located in points]
     name = f"{what} by {readout}"
     return go.Scatter(
         x=[x(e.value) for e in estimates],
-        y=[f"{escape(task)}: {what} by {readout}" for task, *_ in points],
+        y=[rows.at(task, lane) for task in rows.tasks],
         error_x={
             "type": "data",
             "symmetric": False,
@@ -161,13 +208,21 @@ def _dots(
             "width": 4,
         },
         mode="markers",
-        marker={"size": 11, "symbol": _SYMBOLS[what], "color": COLOURS[readout]},
+        marker={
+            "size": 9 if rows.shared else 11,
+            "symbol": _SYMBOLS[what],
+            "color": COLOURS[readout],
+        },
         name=name,
         legendgroup=name,
         showlegend=first,
-        customdata=[[str(located), located.found] for *_, located in points],
+        customdata=[
+            [str(located), located.found, escape(task)]
+            for task, located in zip(rows.tasks, points, strict=True)
+        ],
         hovertemplate=(
-            "layer %{customdata[0]}<br>there in %{customdata[1]:.0%} of resamples"
+            "<b>%{customdata[2]}</b><br>layer %{customdata[0]}<br>"
+            "there in %{customdata[1]:.0%} of resamples"
             f"<extra>{name}</extra>"
         ),
     )
