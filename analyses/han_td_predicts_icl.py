@@ -48,6 +48,7 @@ import icl_mech
 from icl_mech.decodability import TaskDecodability, td_predicts_accuracy
 from icl_mech.decodability.accuracy import td_and_accuracy
 from icl_mech.figures import FONT, GRID, check_target, export
+from icl_mech.figures.whiskers import whiskers
 from icl_mech.reference import han2024
 
 # %% [markdown]
@@ -201,13 +202,8 @@ def _points(points: pd.DataFrame, name: str, colour: str, named: bool) -> go.Sca
     """All tasks with one number of shots, with their intervals."""
 
     def bars(side: str) -> dict[str, object]:
-        return {
-            "array": (points[f"{side}_high"] - points[side]).tolist(),
-            "arrayminus": (points[side] - points[f"{side}_low"]).tolist(),
-            "width": 0,
-            "thickness": 1,
-            "color": colour,
-        }
+        ends = (points[f"{side}{end}"] for end in ("", "_low", "_high"))
+        return whiskers(*ends, width=0, thickness=1, color=colour)
 
     return go.Scatter(
         x=points["td"].tolist(),

@@ -30,7 +30,12 @@ if TYPE_CHECKING:
     from icl_mech.model import Edit, HookedModel, load_model
     from icl_mech.patch import LayerScan, PositionScan, layer_scan, patch_contrasts, patch_positions
     from icl_mech.results import Result, load_result
-    from icl_mech.synthetic import Emergence, measure_emergence
+    from icl_mech.synthetic import (
+        Emergence,
+        EmergenceOverSeeds,
+        emergence_over_seeds,
+        measure_emergence,
+    )
     from icl_mech.table import TaskTable, task_table
     from icl_mech.tasks import Task, list_failures, list_tasks, load_failure, load_task, lookup_task
     from icl_mech.variability import VectorVariability, vector_variability
@@ -81,7 +86,12 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "load_task",
             "lookup_task",
         ],
-        "synthetic": ["Emergence", "measure_emergence"],
+        "synthetic": [
+            "Emergence",
+            "EmergenceOverSeeds",
+            "emergence_over_seeds",
+            "measure_emergence",
+        ],
     },
 )
 __all__ = [
@@ -89,6 +99,7 @@ __all__ = [
     "ConflictingTasks",
     "Edit",
     "Emergence",
+    "EmergenceOverSeeds",
     "FunctionVectors",
     "HeadAblation",
     "HeadAttribution",
@@ -110,6 +121,7 @@ __all__ = [
     "VectorVariability",
     "answer_scores",
     "conflicting_tasks",
+    "emergence_over_seeds",
     "function_vectors",
     "head_ablation",
     "head_attribution",

@@ -40,19 +40,22 @@ def inject(
     vectors: Float[Tensor, "prompt vector layer d_model"],
     answers: Sequence[Sequence[int]],
     tick: Callable[[int], object] = lambda n: None,
+    layers: Sequence[int] | None = None,
 ) -> Readout:
     """Overwrite the residual at the last token after every block by each vector in turn.
 
-    Hendel et al. 2023, section 3.2. The readout is `[prompt, vector, layer]`.
+    Hendel et al. 2023, section 3.2. The readout is `[prompt, vector, layer]`, with only the blocks
+    `layers` of those for which there are vectors; all by default.
     """
-    _, n_vectors, n_layers, _ = vectors.shape
+    n_vectors = vectors.shape[1]
+    layers = range(vectors.shape[2]) if layers is None else layers
     edits = [
         Edit(layer=layer, value=vectors[:, v, layer], site="resid_post", position="final_arrow")
         for v in range(n_vectors)
-        for layer in range(n_layers)
+        for layer in layers
     ]
     readout = model.evaluate(prompts, edits, answers, tick)
-    return readout.reshape(len(prompts), n_vectors, n_layers)
+    return readout.reshape(len(prompts), n_vectors, len(layers))
 
 
 def function_vector(

@@ -48,6 +48,7 @@ def scan_of(*tasks: str) -> LayerScan:
         **drawn("", "task", "prompt", "vector", "layer"),
         **drawn("reference_", "task", "reference", "prompt"),
         **drawn("dev_", "task", "dev_prompt", "layer"),
+        "measured": (("task", "vector", "layer"), np.ones((len(tasks), 4, N_LAYERS), bool)),
         "prior_right": (("task", "prompt"), np.zeros((len(tasks), N_PROMPTS), bool)),
         "query": (("task", "prompt"), np.full((len(tasks), N_PROMPTS), "x")),
         "answer": (("task", "prompt"), np.full((len(tasks), N_PROMPTS), "y")),

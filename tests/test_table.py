@@ -10,12 +10,13 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from test_figures import scan_of
 
 from icl_mech.errors import InputError
 from icl_mech.model import HookedModel
-from icl_mech.patch import LayerScan, layer_scan
+from icl_mech.patch import SCORES, LayerScan, layer_scan
 from icl_mech.reference import hendel2023
 from icl_mech.results import load_result
 from icl_mech.stats import mean, ratio_of_means
@@ -64,11 +65,38 @@ def table(tiny_llama: HookedModel) -> TaskTable:
 def test_numbers_are_those_of_layer_scans(table: TaskTable, tiny_llama: HookedModel) -> None:
     together = layer_scan(tiny_llama, TASKS, **N)
     assert table.tasks == TASKS
-    for name, array in together.data.items():
-        assert np.array_equal(array.values, table.data[name].values), name
+    measured = table.data["measured"]
+    assert measured.sel(vector="theta").all()
+    for name, array in together.data.drop_vars("measured").items():
+        ours, theirs = table.data[name], array
+        if "vector" in array.dims:
+            # Controls stand only where theta is best on dev, by either score.
+            ours, theirs = (a.transpose(*array.dims).where(measured) for a in (ours, theirs))
+        if ours.dtype.kind == "f":
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+        else:
+            np.testing.assert_array_equal(ours, theirs)
     summary, expected = table.summary(), together.summary()
-    assert summary[expected.columns].equals(expected)
+    pd.testing.assert_frame_equal(summary[expected.columns], expected)
     assert summary["category"].tolist() == ["algorithmic", "knowledge", "algorithmic"]
+
+
+def test_controls_only_where_theta_is_best(table: TaskTable, tiny_llama: HookedModel) -> None:
+    scan = table.scan
+    for task in TASKS:
+        best = {scan.best_layer(task, score) for score in SCORES}
+        assert scan.layers(task) == list(range(tiny_llama.n_layers))
+        for control in ("shuffled", "other_task", "random"):
+            assert scan.layers(task, control) == sorted(best)
+            assert len(scan.curve(task, control)) == len(best)
+    rows = scan.to_frame()
+    assert len(rows.query("vector == 'theta'")) == len(TASKS) * 4 * tiny_llama.n_layers
+    alone = rows.query("vector == 'random' and task == @TASKS[0]")
+    assert set(alone["layer"]) == set(scan.layers(TASKS[0], "random"))
+    marks = {t.name: t for t in scan.plot().data if t.visible}
+    assert list(marks["random vector, same norm"].x) == scan.layers(TASKS[0], "random")
+    everywhere = task_table(tiny_llama, TASKS[:1], control_layers="all", **N)
+    assert bool(everywhere.data["measured"].all())
 
 
 def drawn(*names: str) -> TaskTable:
@@ -140,7 +168,7 @@ def test_an_interrupted_run_goes_on(
     assert scans.ran == TASKS
     assert resumed.provenance["resumed"] == ["to_upper"]
     for name, array in table.data.items():
-        assert np.array_equal(array.values, resumed.data[name].values), name
+        np.testing.assert_array_equal(array, resumed.data[name], err_msg=name)
     again = task_table(tiny_llama, TASKS[::-1], folder=tmp_path, **N)
     assert scans.ran == TASKS
     assert again.summary().loc[TASKS].equals(table.summary())

@@ -28,7 +28,7 @@ from icl_mech.variability import (
     draw_sets,
     vector_variability,
 )
-from icl_mech.variability.projection import project
+from icl_mech.projection import project
 from icl_mech.vectors import dummy_residuals, theta
 
 TASKS = ("to_upper", "list_first", "antonyms")

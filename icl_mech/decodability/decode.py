@@ -14,12 +14,11 @@ from icl_mech.decodability.settings import (
     Normalise,
     Plan,
     Settings,
-    as_counts,
     plan,
 )
 from icl_mech.model import HookedModel
 from icl_mech.progress import progress_bar
-from icl_mech.prompts import DEFAULT_TEMPLATE
+from icl_mech.prompts import DEFAULT_TEMPLATE, shot_counts
 from icl_mech.tasks import Tasks
 
 
@@ -98,7 +97,7 @@ def task_decodability(
     """
     settings = Settings(
         n_points,
-        as_counts(n_shots),
+        shot_counts(n_shots),
         seed,
         k,
         role,

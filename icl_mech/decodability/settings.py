@@ -1,6 +1,5 @@
 """What decides the numbers, checked before anything runs."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -9,7 +8,7 @@ from jaxtyping import Int
 
 from icl_mech.decodability.pool import Pool, load_pool
 from icl_mech.errors import InputError, choose
-from icl_mech.prompts import Matched, Template, draw_matched
+from icl_mech.prompts import Matched, Template, draw_matched, shot_counts
 from icl_mech.tasks import Tasks
 
 Metric = Literal["cosine", "euclidean"]
@@ -41,10 +40,7 @@ class Settings:
         choose(self.normalise, get_args(Normalise), "normalisation")
         choose(self.leave_out, get_args(LeaveOut), "leave_out")
         Template(self.template)
-        if not self.n_shots or len(set(self.n_shots)) != len(self.n_shots):
-            raise InputError(f"n_shots {list(self.n_shots)}; expected at least one, each once")
-        if min(self.n_shots) < 1:
-            raise InputError(f"n_shots is {min(self.n_shots)}; expected at least 1")
+        shot_counts(self.n_shots)
         if self.k < 1:
             raise InputError(f"k is {self.k}; expected at least 1")
         if self.n_points <= self.k:
@@ -96,8 +92,3 @@ def plan(tasks: Tasks, settings: Settings) -> Plan:
     # Every task has at least two queries, so that without one of them (as often as it comes back)
     # at least n_points - 1 >= k points are left to choose from.
     return Plan(pool, settings, points, index.reshape(len(pool.tasks), settings.n_points))
-
-
-def as_counts(n_shots: int | Sequence[int]) -> tuple[int, ...]:
-    """One number of shots or several."""
-    return (n_shots,) if isinstance(n_shots, int) else tuple(n_shots)

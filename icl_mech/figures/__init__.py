@@ -5,6 +5,9 @@ from icl_mech.figures.answers import answer_figure
 from icl_mech.figures.conflict import conflict_bars_figure, conflict_matrix_figure
 from icl_mech.figures.decodability import decodability_figure
 from icl_mech.figures.emergence import emergence_figure
+from icl_mech.figures.emergence_algorithms import algorithm_figure
+from icl_mech.figures.emergence_matrices import basis_heads_figure, perturbation_figure
+from icl_mech.figures.emergence_points import points_figure
 from icl_mech.figures.export import check_target, export
 from icl_mech.figures.failures import failure_figure
 from icl_mech.figures.function_vectors import function_vector_figure
@@ -14,6 +17,7 @@ from icl_mech.figures.lens import lens_figure, prompt_figure
 from icl_mech.figures.mean_patching import mean_patching_figure
 from icl_mech.figures.positions import position_figure
 from icl_mech.figures.report import task_map_report
+from icl_mech.figures.seeds import seeds_figure
 from icl_mech.figures.style import COLOURS, FONT, GRID
 from icl_mech.figures.table_report import task_table_report
 from icl_mech.figures.task_map import task_curves_figure, task_map_figure
@@ -27,7 +31,9 @@ __all__ = [
     "FONT",
     "GRID",
     "ablation_figure",
+    "algorithm_figure",
     "answer_figure",
+    "basis_heads_figure",
     "check_target",
     "conflict_bars_figure",
     "conflict_matrix_figure",
@@ -40,8 +46,11 @@ __all__ = [
     "layer_scan_figure",
     "lens_figure",
     "mean_patching_figure",
+    "perturbation_figure",
+    "points_figure",
     "position_figure",
     "prompt_figure",
+    "seeds_figure",
     "task_curves_figure",
     "task_map_figure",
     "task_map_report",

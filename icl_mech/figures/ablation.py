@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from icl_mech.figures.names import subject
 from icl_mech.figures.panels import frame, rows_of_panels
 from icl_mech.figures.style import COLOURS, GRID, title
+from icl_mech.figures.whiskers import interval_whiskers
 
 if TYPE_CHECKING:
     from icl_mech.heads import HeadAblation
@@ -81,14 +82,7 @@ def _curve(
     return go.Scatter(
         x=counts,
         y=[e.value for e in estimates],
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "array": [e.high - e.value for e in estimates],
-            "arrayminus": [e.value - e.low for e in estimates],
-            "thickness": 1.2,
-            "width": 4,
-        },
+        error_y=interval_whiskers(estimates),
         mode="lines+markers",
         name=name,
         legendgroup=name,

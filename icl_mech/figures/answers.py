@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from icl_mech.figures.names import subject
 from icl_mech.figures.panels import frame, rows_of_panels
 from icl_mech.figures.style import COLOURS, GRID, title
+from icl_mech.figures.whiskers import interval_whiskers
 
 if TYPE_CHECKING:
     from icl_mech.answers import AnswerScores
@@ -77,15 +78,7 @@ def _bars(x: list[str], estimates: list[Estimate], name: str, colour: str, unit:
     return go.Bar(
         x=x,
         y=[e.value for e in estimates],
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "array": [e.high - e.value for e in estimates],
-            "arrayminus": [e.value - e.low for e in estimates],
-            "thickness": 1.2,
-            "width": 4,
-            "color": "#222222",
-        },
+        error_y=interval_whiskers(estimates, color="#222222"),
         name=name,
         legendgroup=name,
         marker={"color": COLOURS[colour]},

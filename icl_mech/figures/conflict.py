@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 
 from icl_mech.figures.panels import frame, rows_of_panels
 from icl_mech.figures.style import COLOURS, GRID, title
+from icl_mech.figures.whiskers import interval_whiskers
 
 if TYPE_CHECKING:
     from icl_mech.conflict import ConflictingTasks
@@ -127,14 +128,7 @@ def _bars(result: ConflictingTasks, pair: str, follows: str, shown: bool) -> go.
     return go.Bar(
         x=list(CONDITIONS.values()),
         y=[e.value for e in found],
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "array": [max(0.0, e.high - e.value) for e in found],
-            "arrayminus": [max(0.0, e.value - e.low) for e in found],
-            "thickness": 1.2,
-            "width": 3,
-        },
+        error_y=interval_whiskers(found),
         marker_color=colour,
         name=f"follows {name}",
         offsetgroup=follows,

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from icl_mech.synthetic import Emergence
 
 _HEIGHT, _GAP = 300, 90
-_BASES = ("theta", "shuffled", "lens", "other_task", "function", "random", "encoding", "heads")
+BASES = ("theta", "shuffled", "lens", "other_task", "function", "random", "encoding", "heads")
 _TICKS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
 _REFERENCES = {"bayes_mixture": "Bayes mixture", "ridge": "ridge, all coordinates"}
-_TOKENS = {"last_y": "the y token of the last demonstration", "query": "the query"}
+TOKENS = {"last_y": "the y token of the last demonstration", "query": "the query"}
 
 
 def emergence_figure(result: Emergence) -> go.Figure:
@@ -32,15 +32,15 @@ def emergence_figure(result: Emergence) -> go.Figure:
         _GAP,
         [
             "Mean squared error of the query's prediction",
-            f"Task decodability (TD) at {_TOKENS[p['token']]}",
+            f"Task decodability (TD) at {TOKENS[p['token']]}",
         ],
     )
     # A logarithmic axis has no 0: checkpoints stand at 1 + their updates.
     x = [1 + step for step in result.steps]
     errors = result.basis_errors()
     for k in range(data.sizes["basis"]):
-        colour = COLOURS[_BASES[k % len(_BASES)]]
-        figure.add_trace(_line(x, errors, k, f"basis {k}", colour), row=1, col=1)
+        colour = COLOURS[BASES[k % len(BASES)]]
+        figure.add_trace(line(x, errors, k, f"basis {k}", colour), row=1, col=1)
     for name, label in _REFERENCES.items():
         level = result.reference_error(name).at(-1).value
         figure.add_hline(
@@ -64,7 +64,7 @@ def emergence_figure(result: Emergence) -> go.Figure:
     decoded = result.td_by_layer()
     shades = sample_colorscale("Viridis", [(i + 0.5) / n_layers for i in range(n_layers)])
     for layer, shade in enumerate(shades):
-        figure.add_trace(_line(x, decoded, layer, f"layer {layer}", shade), row=2, col=1)
+        figure.add_trace(line(x, decoded, layer, f"layer {layer}", shade), row=2, col=1)
     chance = 1 / data.sizes["basis"]
     figure.add_hline(
         y=chance,
@@ -90,7 +90,7 @@ def emergence_figure(result: Emergence) -> go.Figure:
     return figure
 
 
-def _line(x: list[int], estimates: Estimates, column: int, name: str, colour: str) -> go.Scatter:
+def line(x: list[int], estimates: Estimates, column: int, name: str, colour: str) -> go.Scatter:
     value, low, high = (end[:, column] for end in (estimates.value, estimates.low, estimates.high))
     return go.Scatter(
         x=x,

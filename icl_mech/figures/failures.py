@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from icl_mech.figures.panels import frame, rows_of_panels
 from icl_mech.figures.style import COLOURS, GRID, title
+from icl_mech.figures.whiskers import whiskers
 
 if TYPE_CHECKING:
     from icl_mech.failures import TaskVectorFailures
@@ -84,6 +85,14 @@ def _label(result: TaskVectorFailures, task: str) -> str:
     return f"{escape(task)}<br><span style='font-size:11px;color:#777'>{escape(predicted)}</span>"
 
 
+def _ends(shown: list[Estimate | None]) -> list[list[float]]:
+    """Values and ends, cut to the axis; without an estimate no bar."""
+    return [
+        [0.0 if e is None else _clip(getattr(e, end)) for e in shown]
+        for end in ("value", "low", "high")
+    ]
+
+
 def _clip(value: float) -> float:
     return float(np.clip(value, 0, 1))
 
@@ -97,15 +106,7 @@ def _bars(result: TaskVectorFailures, tasks: list[str], names: list[str]) -> go.
         name="θ, one vector",
         marker={"color": COLOURS["theta"], "opacity": 0.75},
         legend="legend",
-        error_x={
-            "type": "data",
-            "symmetric": False,
-            "array": [0 if e is None else _clip(e.high) - _clip(e.value) for e in shown],
-            "arrayminus": [0 if e is None else _clip(e.value) - _clip(e.low) for e in shown],
-            "thickness": 1.3,
-            "width": 4,
-            "color": "#222222",
-        },
+        error_x=whiskers(*_ends(shown), color="#222222"),
         customdata=[_hover(result, task, "theta", e) for task, e in zip(tasks, shown, strict=True)],
         hovertemplate="%{customdata}<extra>θ</extra>",
     )

@@ -89,7 +89,9 @@ def _curves(scan: LayerScan, task: str, score: str) -> list[go.Scatter]:
         constant = [estimate] * len(layers)
         traces.append(_line(name, layers, constant, width=2.0, dash=dash, label=label))
     for name in ("shuffled", "other_task", "random"):
-        traces.append(_line(name, layers, scan.curve(task, name, score), width=1.2))
+        where = scan.layers(task, name)
+        curve = scan.curve(task, name, score)
+        traces.append(_line(name, where, curve, width=1.2, markers=where != layers))
     traces.append(_line("theta", layers, theta, width=3.5, markers=True))
     traces.append(
         go.Scatter(

@@ -12,6 +12,7 @@ from plotly.subplots import make_subplots
 
 from icl_mech.figures.panels import LEGEND_BELOW, frame, rows_of_panels
 from icl_mech.figures.style import COLOURS, GRID, MARGIN, band, title
+from icl_mech.figures.whiskers import whiskers
 
 if TYPE_CHECKING:
     from icl_mech.localize import TaskMap
@@ -195,18 +196,12 @@ def _dots(
         return task_map.depth(layer) if relative else layer
 
     estimates = [located.estimate for located in points]
+    ends = [[x(getattr(e, end)) for e in estimates] for end in ("value", "low", "high")]
     name = f"{what} by {readout}"
     return go.Scatter(
-        x=[x(e.value) for e in estimates],
+        x=ends[0],
         y=[rows.at(task, lane) for task in rows.tasks],
-        error_x={
-            "type": "data",
-            "symmetric": False,
-            "array": [x(e.high) - x(e.value) for e in estimates],
-            "arrayminus": [x(e.value) - x(e.low) for e in estimates],
-            "thickness": 1.5,
-            "width": 4,
-        },
+        error_x=whiskers(*ends),
         mode="markers",
         marker={
             "size": 9 if rows.shared else 11,

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from icl_mech.figures.names import subject
 from icl_mech.figures.panels import frame, rows_of_panels
 from icl_mech.figures.style import COLOURS, GRID, title
+from icl_mech.figures.whiskers import interval_whiskers
 
 if TYPE_CHECKING:
     from icl_mech.stats import Estimate
@@ -107,16 +108,7 @@ def _dots(
             "size": 9,
             "line": {"width": 0 if bars else 2, "color": COLOURS[colour]},
         },
-        error_x={
-            "type": "data",
-            "symmetric": False,
-            "array": [e.high - e.value for e in estimates],
-            "arrayminus": [e.value - e.low for e in estimates],
-            "thickness": 1.3,
-            "width": 3,
-            "color": COLOURS[colour],
-            "visible": bars,
-        },
+        error_x=interval_whiskers(estimates, color=COLOURS[colour], visible=bars),
         customdata=[[e.low, e.high, e.n, escape(n)] for e, n in zip(estimates, names, strict=True)],
         hovertemplate=(
             f"<b>%{{customdata[3]}}</b>, {name}<br>%{{x:.2f}} [%{{customdata[0]:.2f}}, "

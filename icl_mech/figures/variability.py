@@ -13,6 +13,7 @@ from icl_mech.figures.curves import curve
 from icl_mech.figures.names import short
 from icl_mech.figures.panels import frame, rows_of_panels
 from icl_mech.figures.style import COLOURS, GRID, title
+from icl_mech.figures.whiskers import whiskers
 
 if TYPE_CHECKING:
     from icl_mech.stats import Estimate, Estimates
@@ -179,19 +180,11 @@ def _by_shots(figure: go.Figure, result: VectorVariability, layer: int, form: st
     }
     for col, names in panels.items():
         for column, (name, colour) in names.items():
-            ends = [rows[f"{column}_high"] - rows[column], rows[column] - rows[f"{column}_low"]]
             figure.add_trace(
                 go.Scatter(
                     x=list(rows.index),
                     y=rows[column],
-                    error_y={
-                        "type": "data",
-                        "symmetric": False,
-                        "array": ends[0],
-                        "arrayminus": ends[1],
-                        "thickness": 1.2,
-                        "width": 4,
-                    },
+                    error_y=whiskers(*(rows[f"{column}{end}"] for end in ("", "_low", "_high"))),
                     mode="lines+markers",
                     line={"color": colour, "width": 2},
                     marker={"size": 8},

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from icl_mech.patch.position_result import DIRECTIONS, PositionScan
     from icl_mech.patch.positions import patch_contrasts, patch_positions
     from icl_mech.patch.result import REFERENCES, VECTORS, LayerScan
-    from icl_mech.patch.scan import layer_scan
+    from icl_mech.patch.scan import ControlLayers, layer_scan
     from icl_mech.patch.scores import SCORES, Answers, Scored, accepted, score
 
 # Loaded on first use: `python -m icl_mech.patch --help` does not wait for torch.
@@ -19,7 +19,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "contrasts": ["CORRUPTIONS", "Contrast"],
         "position_result": ["DIRECTIONS", "PositionScan"],
         "positions": ["patch_contrasts", "patch_positions"],
-        "scan": ["layer_scan"],
+        "scan": ["ControlLayers", "layer_scan"],
         "result": ["REFERENCES", "VECTORS", "LayerScan"],
         "scores": ["SCORES", "Answers", "Scored", "accepted", "score"],
     },
@@ -32,6 +32,7 @@ __all__ = [
     "VECTORS",
     "Answers",
     "Contrast",
+    "ControlLayers",
     "LayerScan",
     "PositionScan",
     "Scored",

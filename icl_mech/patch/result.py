@@ -24,15 +24,21 @@ class LayerScan(Result):
     `data` holds, over (`task`, `prompt`, `vector`, `layer`): `first_token` and `two_way_prefix`
     (right or wrong), `logprob` (nats) and `rank` of the answer, `top` (token id); the same with
     the prefix `reference_` for the baseline and the regular prompt, and with `dev_` for theta on
-    the dev prompts. `vector` is theta, shuffled, other_task or random.
+    the dev prompts. `vector` is theta, shuffled, other_task or random; `measured` says at which
+    layers each was injected.
     """
 
     def curve(self, task: str, vector: str = "theta", score: str = "first_token") -> list[Estimate]:
-        """Test accuracy after injecting at each layer, with Wilson intervals."""
-        choose(task, self.tasks, "task")
-        choose(vector, VECTORS, "vector")
-        right = self.data[_score(score)].sel(task=task, vector=vector)
+        """Test accuracy at each of `layers(task, vector)`, with Wilson intervals."""
+        layers = self.layers(task, vector)
+        right = self.data[_score(score)].sel(task=task, vector=vector, layer=layers)
         return proportions(right.transpose("layer", "prompt").values)
+
+    def layers(self, task: str, vector: str = "theta") -> list[int]:
+        """After which blocks a vector was injected: all, unless `control_layers="chosen"`."""
+        choose(vector, VECTORS, "vector")
+        measured = self.of(task)["measured"].sel(vector=vector)
+        return [int(layer) for layer in measured["layer"].values[measured.values]]
 
     def reference(self, task: str, name: str, score: str = "first_token") -> Estimate:
         """Test accuracy of the `"baseline"` or the `"regular"` prompt."""
@@ -51,7 +57,8 @@ class LayerScan(Result):
 
     def hypothesis(self, task: str, vector: str = "theta", score: str = "first_token") -> Estimate:
         """Test accuracy at the layer chosen on dev."""
-        return self.curve(task, vector, score)[self.best_layer(task, score)]
+        at = self.layers(task, vector).index(self.best_layer(task, score))
+        return self.curve(task, vector, score)[at]
 
     def hypothesis_minus_regular(self, task: str, score: str = "first_token") -> Estimate:
         """Hypothesis minus regular accuracy, paired by prompt, with a bootstrap interval."""
@@ -139,7 +146,8 @@ class LayerScan(Result):
         """One row per (task, prompt, vector, layer), test prompts; references have no layer."""
         shared = self.data[["query", "answer"]]
         columns = ["top", *SCORES, "logprob", "rank"]
-        injected = xr.merge([self.data[columns], shared]).to_dataframe().reset_index()
+        injected = xr.merge([self.data[[*columns, "measured"]], shared]).to_dataframe()
+        injected = injected.reset_index().query("measured")
         references = self.data[[f"reference_{c}" for c in columns]]
         references = references.rename({f"reference_{c}": c for c in columns})
         plain = xr.merge([references, shared]).to_dataframe().reset_index()

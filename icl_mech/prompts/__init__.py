@@ -2,7 +2,7 @@
 
 from icl_mech.prompts.encode import Encoder, Prompt, sink_token, wants_leading_space
 from icl_mech.prompts.matched import Matched, draw_matched, same_inputs
-from icl_mech.prompts.protocol import Protocol, few_shot, half, shuffled, zero_shot
+from icl_mech.prompts.protocol import Protocol, few_shot, half, shot_counts, shuffled, zero_shot
 from icl_mech.prompts.sampling import (
     Episode,
     Split,
@@ -34,6 +34,7 @@ __all__ = [
     "generator",
     "half",
     "same_inputs",
+    "shot_counts",
     "shuffle_labels",
     "shuffled",
     "sink_token",

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from icl_mech.errors import InputError
 from icl_mech.prompts.encode import Encoder, Prompt
 from icl_mech.prompts.sampling import Split, draw_split, shuffle_labels
 from icl_mech.prompts.template import DEFAULT_TEMPLATE
@@ -48,6 +49,20 @@ class Protocol:
 def half(n_prompts: int, n_dev: int | None) -> int:
     """The number of dev prompts: by default half as many as test prompts."""
     return max(1, n_prompts // 2) if n_dev is None else n_dev
+
+
+def shot_counts(n_shots: int | Sequence[int]) -> tuple[int, ...]:
+    """One number of shots or several, in order.
+
+    Raises:
+        InputError: where there is none, one comes twice, or is not positive.
+    """
+    counts = (n_shots,) if isinstance(n_shots, int) else tuple(sorted(n_shots))
+    if not counts or len(set(counts)) < len(counts):
+        raise InputError(f"n_shots {list(counts)}; expected at least one, each once")
+    if counts[0] < 1:
+        raise InputError(f"n_shots is {counts[0]}; expected at least 1")
+    return counts
 
 
 def few_shot(encoder: Encoder, episodes: Sequence[Episode]) -> list[list[Prompt]]:

@@ -13,7 +13,7 @@ from icl_mech.stats.bootstrap import (
 )
 from icl_mech.stats.clusters import cluster_means, cluster_weights
 from icl_mech.stats.estimate import CONFIDENCE, ENDS, Estimate, Estimates
-from icl_mech.stats.exact import median, proportion, proportions
+from icl_mech.stats.exact import few_mean, median, proportion, proportions
 from icl_mech.stats.pairs import pair_means
 from icl_mech.stats.regression import r_squared, r_squared_estimate
 
@@ -27,6 +27,7 @@ __all__ = [
     "cluster_means",
     "cluster_weights",
     "crossed",
+    "few_mean",
     "mean",
     "means",
     "median",

@@ -1,8 +1,8 @@
-"""Intervals that need no resampling: of a proportion, and of a median."""
+"""Intervals that need no resampling: of a proportion, a median, and a mean of a few values."""
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.stats import binom, binomtest
+from scipy.stats import binom, binomtest, t
 
 from icl_mech.stats.estimate import CONFIDENCE, Estimate
 
@@ -38,3 +38,19 @@ def median(values: Float[np.ndarray, "n"]) -> Estimate:
     if k < 1:
         return Estimate(value, float("nan"), float("nan"), n)
     return Estimate(value, float(ordered[k - 1]), float(ordered[n - k]), n)
+
+
+def few_mean(values: Float[np.ndarray, "n"]) -> Estimate:
+    """Mean of a few independent values (training seeds) with Student's t interval.
+
+    No interval (NaN) for a single value.
+
+    >>> print(few_mean(np.array([1.0, 2.0, 3.0])))
+    2.00 [-0.48, 4.48]
+    """
+    n = len(values)
+    value = float(np.mean(values)) if n else float("nan")
+    if n < 2:
+        return Estimate(value, float("nan"), float("nan"), n)
+    half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1) * np.std(values, ddof=1) / n**0.5)
+    return Estimate(value, value - half, value + half, n)

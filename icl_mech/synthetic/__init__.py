@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from icl_mech.synthetic.measure import measure_emergence
     from icl_mech.synthetic.model import ModelConfig, RegressionTransformer
     from icl_mech.synthetic.reference import REFERENCES, basis_posterior, predict
+    from icl_mech.synthetic.seeds import EmergenceOverSeeds, emergence_over_seeds
     from icl_mech.synthetic.settings import PRESETS, Settings, preset
+    from icl_mech.synthetic.timing import onset, onsets
     from icl_mech.synthetic.training import Training, train
 
 # Loaded on first use: `python -m icl_mech.synthetic --help` does not wait for torch.
@@ -40,7 +42,9 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "measure": ["measure_emergence"],
         "model": ["ModelConfig", "RegressionTransformer"],
         "reference": ["REFERENCES", "basis_posterior", "predict"],
+        "seeds": ["EmergenceOverSeeds", "emergence_over_seeds"],
         "settings": ["PRESETS", "Settings", "preset"],
+        "timing": ["onset", "onsets"],
         "training": ["Training", "train"],
     },
 )
@@ -51,6 +55,7 @@ __all__ = [
     "Batch",
     "Checkpoint",
     "Emergence",
+    "EmergenceOverSeeds",
     "Mixture",
     "ModelConfig",
     "RegressionTransformer",
@@ -59,10 +64,13 @@ __all__ = [
     "basis_posterior",
     "draw_balanced",
     "draw_batch",
+    "emergence_over_seeds",
     "list_checkpoints",
     "load_checkpoint",
     "make_mixture",
     "measure_emergence",
+    "onset",
+    "onsets",
     "predict",
     "preset",
     "train",

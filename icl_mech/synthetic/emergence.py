@@ -17,11 +17,12 @@ class Emergence(Result):
 
     `data` holds, over `step` (checkpoints), `basis` and `sequence`: `squared_error` by `n_seen`
     (examples before the prediction); `distance`, squared, of the predictions to those of every
-    `reference`; `credit`, task decodability by `layer` (1 right, 0 wrong, a share for ties), and
-    `dev_credit` of the sequences on which the layer is chosen; `perturbed`, the squared error of
-    the query's prediction after each layer's residual was changed to a `target` basis;
-    `basis_probe` (right or wrong) and `weight_probe` (squared error of the W read), by layer. And
-    without `step`: `reference_squared_error`, `weight_length`.
+    `reference`, mean over `n_seen`; `credit`, task decodability by `layer` (1 right, 0 wrong, a
+    share for ties), and `dev_credit` of the sequences on which the layer is chosen; `perturbed`,
+    the squared error of the query's prediction after each layer's residual was changed to a
+    `target` basis; `head_off`, the same with one `head` replaced by its mean; `basis_probe` (right
+    or wrong) and `weight_probe` (squared error of the W read), by layer; `points`, the sequences
+    in the plane (`axis`), by layer. And without `step`: `reference_squared_error`, `weight_length`.
     """
 
     @property
@@ -68,9 +69,13 @@ class Emergence(Result):
         """That of a reference algorithm, on the same sequences."""
         return means(self._flat(self._of(reference)))
 
+    @property
+    def references(self) -> list[str]:
+        """The reference algorithms."""
+        return [str(name) for name in self.data["reference"].values]
+
     def _of(self, reference: str) -> xr.DataArray:
-        names = [str(name) for name in self.data["reference"].values]
-        choose(reference, names, "reference")
+        choose(reference, self.references, "reference")
         return self.data["reference_squared_error"].sel(reference=reference)
 
     def against(self, reference: str, step: int | None = None) -> Estimate:
@@ -81,8 +86,17 @@ class Emergence(Result):
 
     def nearest_reference(self, step: int | None = None) -> str:
         """The reference whose predictions are nearest, over all numbers of examples."""
-        here = self.data["distance"].sel(step=self._step(step))
-        return str(here.mean(["basis", "sequence", "n_seen"]).idxmin("reference").item())
+        nearest = self.distances().value[self.steps.index(self._step(step))].argmin()
+        return self.references[int(nearest)]
+
+    def distances(self) -> Estimates:
+        """Mean squared distance to each reference's predictions, by checkpoint and reference."""
+        return means(self._flat(self.data["distance"].transpose("step", "reference", ...)))
+
+    def head_effects(self, step: int | None = None) -> Estimates:
+        """By basis, layer and head: the error with the head off, over that with it on."""
+        here = self.data.sel(step=self._step(step))
+        return self._over_clean(here, here["head_off"])
 
     def perturbation(self, step: int | None = None, layer: int | None = None) -> Estimates:
         """Source x target: the error after the perturbation, over that before; 1 is neutral.
@@ -94,11 +108,14 @@ class Emergence(Result):
         step = self._step(step)
         layer = self.best_layer(step) if layer is None else layer
         here = self.data.sel(step=step)
+        return self._over_clean(here, here["perturbed"].isel(layer=layer))
+
+    def _over_clean(self, here: xr.Dataset, after: xr.DataArray) -> Estimates:
+        """Errors after a change over those before it, each basis by itself."""
         clean = here["squared_error"].isel(n_seen=-1)
-        after = here["perturbed"].isel(layer=layer)
         rows = [
-            ratio_of_means(after.sel(basis=k).values, clean.sel(basis=k).values)
-            for k in self.data["basis"].values
+            ratio_of_means(after.isel(basis=k).values, clean.isel(basis=k).values)
+            for k in range(self.data.sizes["basis"])
         ]
         value, low, high = (
             np.stack([getattr(r, end) for r in rows]) for end in ("value", "low", "high")
@@ -125,9 +142,11 @@ class Emergence(Result):
 
     def summary(self) -> pd.DataFrame:
         """One row per checkpoint: errors, decodability, perturbation, probes."""
-        return pd.DataFrame([self._row(step) for step in self.steps]).set_index("step")
+        return pd.DataFrame([self.at(step) for step in self.steps]).set_index("step")
 
-    def _row(self, step: int) -> dict[str, Any]:
+    def at(self, step: int | None = None) -> dict[str, Any]:
+        """The numbers of one checkpoint, a row of the summary; of the last one by default."""
+        step = self._step(step)
         layer = self.best_layer(step)
         matrix = self.perturbation(step, layer).value
         own = np.eye(len(matrix), dtype=bool)
@@ -176,7 +195,7 @@ class Emergence(Result):
         """The summary as text, for people."""
         rows = {}
         for step in self.steps:
-            row = self._row(step)
+            row = self.at(step)
             rows[step] = {
                 "MSE": str(self.error(step).at(-1)),
                 "over Bayes": f"{row['over_bayes_mixture']:.2f}",
@@ -196,3 +215,35 @@ class Emergence(Result):
         from icl_mech.figures import emergence_figure
 
         return emergence_figure(self)
+
+    def plot_points(self, layer: int | None = None) -> go.Figure:
+        """The sequences in the plane, with a slider over checkpoints.
+
+        Args:
+            layer: by default the one with the best decodability at the end, on dev.
+        """
+        from icl_mech.figures import points_figure
+
+        return points_figure(self, self.best_layer() if layer is None else layer)
+
+    def plot_perturbation(self, layer: int | None = None) -> go.Figure:
+        """Source x target before and after training, and over the layers.
+
+        Args:
+            layer: of the matrices; by default the one with the best decodability at the end.
+        """
+        from icl_mech.figures import perturbation_figure
+
+        return perturbation_figure(self, self.best_layer() if layer is None else layer)
+
+    def plot_algorithms(self) -> go.Figure:
+        """Distance to every reference algorithm over training; how much of W each layer holds."""
+        from icl_mech.figures import algorithm_figure
+
+        return algorithm_figure(self)
+
+    def plot_heads(self) -> go.Figure:
+        """What each basis loses with each head off, at the end of training."""
+        from icl_mech.figures import basis_heads_figure
+
+        return basis_heads_figure(self)

@@ -13,6 +13,8 @@ import icl_mech
 from icl_mech.decodability import knn_credit
 from icl_mech.errors import InputError, choose
 from icl_mech.progress import progress_bar
+from icl_mech.projection import check_projection
+from icl_mech.synthetic.ablation import head_means, heads_off
 from icl_mech.synthetic.checkpoints import Checkpoint, list_checkpoints, load_checkpoint
 from icl_mech.synthetic.data import Batch, draw_balanced
 from icl_mech.synthetic.emergence import Emergence
@@ -26,6 +28,7 @@ from icl_mech.synthetic.perturb import (
     positions,
     residuals,
 )
+from icl_mech.synthetic.plane import plane, turned
 from icl_mech.synthetic.probes import basis_probe, weight_probe
 from icl_mech.synthetic.reference import REFERENCES, predict
 from icl_mech.synthetic.settings import Settings, differences, to_json
@@ -42,6 +45,7 @@ def measure_emergence(
     token: Tokens = "last_y",
     at: Tokens = "last_y",
     how: How = "replace",
+    projection: str = "pca",
     seed: int = 0,
     device: str = "cpu",
     progress: bool = True,
@@ -58,6 +62,7 @@ def measure_emergence(
         k: neighbours that vote (the paper: 10).
         token: where decodability and probes read, `"last_y"` (the paper) or `"query"`.
         at, how: what the perturbation does, as in `perturbed`.
+        projection: of `points`: `"pca"`, `"tsne"` or `"umap"` (the paper), see `plane`.
         seed: of the sequences.
         device: where the model runs.
         progress: show a bar.
@@ -69,6 +74,7 @@ def measure_emergence(
     choose(token, ("last_y", "query"), "token")
     choose(at, TOKENS, "at")
     choose(how, HOWS, "how")
+    check_projection(projection)
     if n_per_basis < max(LEAST, k + 1) or k < 1:
         raise InputError(
             f"n_per_basis {n_per_basis}, k {k}; expected k of at least 1 and n_per_basis of at "
@@ -76,7 +82,7 @@ def measure_emergence(
         )
     files = list_checkpoints(folder)
     settings = load_checkpoint(files[-1]).settings
-    measurer = _Measurer(settings, n_per_basis, k, token, at, how, seed, device)
+    measurer = _Measurer(settings, n_per_basis, k, token, at, how, seed, device, projection)
     parts, steps = [], []
     with progress_bar(len(files), "checkpoints", progress) as bar:
         for file in files:
@@ -88,8 +94,13 @@ def measure_emergence(
             steps.append(checkpoint.step)
             bar.update()
     measured = xr.concat(parts, dim=xr.DataArray(steps, dims="step", name="step"))
-    data = xr.merge([measured, measurer.of_references()])
+    data = xr.merge([measured, measurer.of_references()]).map(_single)
     return Emergence(data, _provenance(files[-1], measurer))
+
+
+def _single(array: xr.DataArray) -> xr.DataArray:
+    """Half the size, and seven digits."""
+    return array.astype(np.float32) if array.dtype == np.float64 else array
 
 
 def _provenance(last: Path, measurer: "_Measurer") -> dict[str, Any]:
@@ -102,6 +113,7 @@ def _provenance(last: Path, measurer: "_Measurer") -> dict[str, Any]:
         "k": m.k,
         "at": m.at,
         "how": m.how,
+        "projection": m.projection,
         "seed": m.seed,
         "token": m.token,
         "versions": {"icl-mech": icl_mech.__version__, "torch": torch.__version__},
@@ -120,6 +132,8 @@ class _Measurer:
     how: How
     seed: int
     device: str
+    projection: str
+    last_points: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         mixture = self.settings.mixture
@@ -147,7 +161,8 @@ class _Measurer:
         model = checkpoint.model(self.device)
         tokens = model.tokens(self.test.xs, self.test.ys)
         out, resid = residuals(model, tokens)
-        dev_resid = residuals(model, model.tokens(self.dev.xs, self.dev.ys))[1]
+        dev_tokens = model.tokens(self.dev.xs, self.dev.ys)
+        dev_resid = residuals(model, dev_tokens)[1]
         (place,) = positions(model, self.token)
         rows = resid[:, :, place].cpu().numpy()
         predicted, ys = out[:, ::2].cpu().double(), self.test.ys.double()
@@ -155,15 +170,19 @@ class _Measurer:
         basis = self.test.basis.to(resid.device)
         after = perturbed(model, tokens, basis, means, self.at, self.how).cpu().double()
         wrong = (after - ys[:, -1]).square().permute(2, 0, 1)
-        near = [self._by_basis((predicted - p) ** 2) for p in self.references.values()]
+        near = [self._by_basis((predicted - p) ** 2).mean(-1) for p in self.references.values()]
+        off = heads_off(model, tokens, head_means(model, dev_tokens)).cpu().double()
+        headless = (off - ys[:, -1]).square().permute(2, 0, 1)
         dims, layers = ("basis", "sequence"), ("basis", "sequence", "layer")
         return xr.Dataset(
             {
                 "squared_error": ((*dims, "n_seen"), self._by_basis((predicted - ys) ** 2)),
-                "distance": (("reference", *dims, "n_seen"), np.stack(near)),
+                "distance": (("reference", *dims), np.stack(near)),
                 "credit": (layers, self._td(rows, self.test)),
                 "dev_credit": (layers, self._td(dev_resid[:, :, place].cpu().numpy(), self.dev)),
                 "perturbed": ((*layers, "target"), self._by_basis(wrong)),
+                "head_off": ((*layers, "head"), self._by_basis(headless)),
+                "points": ((*layers, "axis"), self._by_basis(self._points(rows))),
                 "basis_probe": (
                     ("layer", *dims),
                     [basis_probe(r, basis.cpu().numpy()).reshape(self.shape) for r in rows],
@@ -175,6 +194,14 @@ class _Measurer:
                 ),
             }
         )
+
+    def _points(self, rows: np.ndarray) -> np.ndarray:
+        """In the plane, turned so that checkpoints that follow one another look alike."""
+        drawn = np.stack([plane(of_layer, self.projection, self.seed) for of_layer in rows], 1)
+        if self.last_points is not None:
+            drawn = turned(drawn, self.last_points)
+        self.last_points = drawn
+        return drawn
 
     def _td(self, rows: np.ndarray, batch: Batch) -> np.ndarray:
         basis = batch.basis.numpy()

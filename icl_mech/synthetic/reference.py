@@ -7,6 +7,8 @@ with ridge regression, LASSO, least squares with the basis known, and the Bayes 
 
 import math
 import warnings
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -105,7 +107,7 @@ def gradient_descent(
     Args:
         batch: sequences.
         mixture: not used; all references are called alike.
-        n_steps: how many.
+        n_steps: how many; without end it becomes least squares.
         learning_rate: by default 1 over the largest eigenvalue of X^T X / n, for each sequence
             and number of examples: no larger step is safe for every W.
     """
@@ -181,13 +183,15 @@ def _posterior(
     return torch.stack(evidence, dim=-1).softmax(-1), torch.stack(means, dim=-1)
 
 
+#: How many steps of gradient descent are compared with.
+GD_STEPS = (1, 2, 4, 8, 16, 32)
 #: Every reference by name, as `function(batch, mixture)`.
-REFERENCES = {
+REFERENCES: dict[str, Callable[[Batch, Mixture], Predictions]] = {
     "ridge": ridge,
     "lasso": lasso,
     "known_basis_least_squares": known_basis_least_squares,
     "known_basis_ridge": known_basis_ridge,
-    "gradient_descent": gradient_descent,
+    **{f"gradient_descent_{n}": partial(gradient_descent, n_steps=n) for n in GD_STEPS},
     "bayes_mixture": bayes_mixture,
 }
 

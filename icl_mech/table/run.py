@@ -7,7 +7,7 @@ from typing import Any
 import xarray as xr
 
 from icl_mech.model import HookedModel
-from icl_mech.patch import LayerScan, layer_scan
+from icl_mech.patch import ControlLayers, LayerScan, layer_scan
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE
 from icl_mech.table.folder import RunFolder
@@ -27,6 +27,7 @@ def task_table(
     n_dummies: int = 2,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
+    control_layers: ControlLayers = "chosen",
     folder: str | Path | None = None,
     progress: bool = True,
 ) -> TaskTable:
@@ -47,6 +48,7 @@ def task_table(
         n_dummies: dummy queries per demonstration set.
         template: how a pair is written; holds `{x}` and `{y}`.
         leading_space: write words with a space before them; by default as the tokenizer likes.
+        control_layers: as in `layer_scan`; the table shows controls at the chosen layer only.
         folder: every finished task is kept there, and not run again by the next call with the
             same model and settings, whatever interrupted this one; more tasks may be added.
         progress: show progress bars.
@@ -58,7 +60,7 @@ def task_table(
     """
     tasks = load_tasks(list_tasks() if task is None else task)
     settings = run_settings(
-        tasks, n_prompts, n_shots, seed, n_dev, n_dummies, template, leading_space
+        tasks, n_prompts, n_shots, seed, n_dev, n_dummies, template, leading_space, control_layers
     )
     runs = None
     if folder is not None:
@@ -83,6 +85,7 @@ def task_table(
                 n_dummies=n_dummies,
                 template=template,
                 leading_space=leading_space,
+                control_layers=control_layers,
                 progress=progress,
             )
             if runs is not None:

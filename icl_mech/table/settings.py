@@ -18,6 +18,7 @@ def run_settings(
     n_dummies: int = 2,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
+    control_layers: str = "chosen",
 ) -> dict[str, Any]:
     """Everything but the model and the tasks that decides the numbers, checked for all tasks.
 
@@ -33,4 +34,4 @@ def run_settings(
         protocol.split(load_other(task))
     if any(task.name == "mean" for task in tasks):
         raise InputError("a task is named 'mean', as the last row is; expected another name")
-    return {"icl_mech": version("icl-mech"), **vars(protocol)}
+    return {"icl_mech": version("icl-mech"), **vars(protocol), "control_layers": control_layers}

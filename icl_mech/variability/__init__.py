@@ -7,7 +7,6 @@ import lazy_loader
 if TYPE_CHECKING:
     from icl_mech.variability.compare import compare_variability
     from icl_mech.variability.drawing import draw_sets
-    from icl_mech.variability.projection import PROJECTIONS
     from icl_mech.variability.result import VectorVariability
     from icl_mech.variability.run import vector_variability
 
@@ -17,13 +16,11 @@ __getattr__, __dir__, _ = lazy_loader.attach(
     submod_attrs={
         "compare": ["compare_variability"],
         "drawing": ["draw_sets"],
-        "projection": ["PROJECTIONS"],
         "result": ["VectorVariability"],
         "run": ["vector_variability"],
     },
 )
 __all__ = [
-    "PROJECTIONS",
     "VectorVariability",
     "compare_variability",
     "draw_sets",

@@ -16,8 +16,9 @@ from icl_mech.cli import (
     run,
     target,
 )
+from icl_mech.prompts import shot_counts
 from icl_mech.tasks import Task
-from icl_mech.variability.settings import Settings, as_counts, draw_all
+from icl_mech.variability.settings import Settings, draw_all
 
 if TYPE_CHECKING:
     from icl_mech.variability import VectorVariability
@@ -66,10 +67,10 @@ def _main(options: Options) -> None:
     draw_all(
         tasks,
         Settings(
-            o.n_vectors, as_counts(o.n_shots), o.n_dev, 2, o.tasks.seed, o.tasks.template, None
+            o.n_vectors, shot_counts(o.n_shots), o.n_dev, 2, o.tasks.seed, o.tasks.template, None
         ),
     )
-    from icl_mech.variability.projection import check_projection
+    from icl_mech.projection import check_projection
 
     check_projection(o.projection)
     out = target(o.output, "variability", o.tasks, o.models.model)

@@ -10,10 +10,10 @@ from scipy.spatial.distance import squareform
 from sklearn.metrics import silhouette_samples
 
 from icl_mech.errors import InputError, choose
+from icl_mech.projection import project
 from icl_mech.results import Result
 from icl_mech.stats import Estimate, Estimates, cluster_means, means, pair_means
 from icl_mech.variability.notes import notes
-from icl_mech.variability.projection import project
 from icl_mech.variability.tables import by_shots, per_vector, summary, text
 
 #: Whose accuracy is measured: theta, and theta from the same demonstrations, labels shuffled.
@@ -200,7 +200,7 @@ class VectorVariability(Result):
         """Vectors in the plane: one row each, with what the axes are in `.attrs["axes"]`.
 
         Args:
-            method: `"pca"`, `"tsne"` or `"umap"` (see `icl_mech.variability.projection`).
+            method: `"pca"`, `"tsne"` or `"umap"` (see `icl_mech.projection`).
             layer: by default the best over all tasks.
             shots: demonstrations per vector.
             seed: of t-SNE and UMAP; by default the result's own.

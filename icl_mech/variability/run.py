@@ -20,13 +20,14 @@ from icl_mech.prompts import (
     Prompt,
     generator,
     same_inputs,
+    shot_counts,
     shuffled,
     zero_shot,
 )
 from icl_mech.tasks import Tasks
 from icl_mech.variability.drawing import Sets
 from icl_mech.variability.result import FORMS, KINDS, VectorVariability
-from icl_mech.variability.settings import Settings, as_counts, draw_all
+from icl_mech.variability.settings import Settings, draw_all
 from icl_mech.vectors import dummy_residuals, inject, random_like, theta
 
 
@@ -72,7 +73,7 @@ def vector_variability(
         InputError: where a task or count cannot work, or there is one task only.
         ModelError: where the model returns numbers that are not finite.
     """
-    counts = as_counts(n_shots)
+    counts = shot_counts(n_shots)
     settings = Settings(n_vectors, counts, n_dev, n_dummies, seed, template, leading_space)
     sets = draw_all(tasks, settings)
     # One encoder for all: only what the pairs are may tell prompts apart.

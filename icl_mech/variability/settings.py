@@ -1,10 +1,9 @@
 """What decides the numbers, checked before a model is loaded."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from icl_mech.errors import InputError
-from icl_mech.prompts import Template
+from icl_mech.prompts import Template, shot_counts
 from icl_mech.tasks import Tasks, load_tasks
 from icl_mech.variability.drawing import Sets, draw_sets
 
@@ -27,15 +26,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         Template(self.template)
-        if not self.n_shots or len(set(self.n_shots)) != len(self.n_shots):
-            raise InputError(f"n_shots {list(self.n_shots)}; expected at least one, each once")
-        if min(self.n_shots) < 1:
-            raise InputError(f"n_shots is {min(self.n_shots)}; expected at least 1")
-
-
-def as_counts(n_shots: int | Sequence[int]) -> tuple[int, ...]:
-    """One number of shots or several, in order."""
-    return (n_shots,) if isinstance(n_shots, int) else tuple(sorted(n_shots))
+        shot_counts(self.n_shots)
 
 
 def draw_all(tasks: Tasks, settings: Settings) -> list[Sets]:

@@ -1,0 +1,125 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Emergence: do task encoding and decoding form together?
+#
+# Han, Song, Gore and Agrawal (2024), *Emergence and Effectiveness of Task Vectors in In-Context
+# Learning: An Encoder-Decoder Perspective*, arXiv 2412.12276, section 3: a small transformer is
+# trained on a mixture of sparse linear regressions. Which coordinates matter (the basis) is the
+# task; it is never named, and has to be inferred from the examples. Here every checkpoint of
+# several runs is measured on held-out sequences: can the basis be decoded from the residual stream
+# (encoding), does the prediction use it (performance), and which of the two comes first?
+#
+# The measurements of the preset `small` come with the repository. `--train` makes them again.
+
+# %%
+import builtins
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+import icl_mech
+from icl_mech.figures import check_target, export
+from icl_mech.results import load_result
+from icl_mech.synthetic import measure_emergence, preset, train
+
+# %% [markdown]
+# ## Settings
+#
+# As a script this takes arguments (`python analyses/han_emergence.py --help`); in a notebook,
+# change the defaults.
+
+# %%
+HERE = Path("." if Path.cwd().name == "analyses" else "analyses")
+FIGURES = HERE.parent / "figures" if HERE.name else Path("../figures")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Task encoding and performance over training, for several seeds."""
+
+    preset: str = "small"
+    """Whose runs: small, paper or tiny."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Of weights and data."""
+    data: Path = HERE / "data"
+    """Where measurements are kept, as <preset>-seed<seed>.nc."""
+    train: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Train and measure, instead of reading what is kept."""
+    checkpoints: Path = FIGURES
+    """--train: for the runs' folders; a killed run goes on where it stopped."""
+    device: str | None = None
+    """--train: cuda, mps or cpu; by default the first that is there."""
+    n_per_basis: int = 100
+    """--train: held-out sequences per basis."""
+    out: Path = FIGURES / "han_emergence.html"
+    """The figure over all seeds; those of the first get a suffix (-training, -points,
+    -perturbation, -heads)."""
+
+
+in_notebook = hasattr(builtins, "__IPYTHON__")
+options = Options() if in_notebook else tyro.cli(Options)
+check_target(options.out)
+
+# %% [markdown]
+# ## The runs
+
+
+# %%
+def measured(seed: int) -> Path:
+    """Where the measurements of a seed are kept, made now if asked for."""
+    path = options.data / f"{options.preset}-seed{seed}.nc"
+    if options.train:
+        folder = options.checkpoints / f"synthetic-{options.preset}-seed{seed}"
+        train(preset(options.preset, seed=seed), folder, device=options.device)
+        measure_emergence(folder, n_per_basis=options.n_per_basis).save(path)
+    return path
+
+
+runs = [load_result(measured(seed)) for seed in options.seeds]
+result = icl_mech.emergence_over_seeds(runs)
+print(result)
+for caveat in result.caveats():
+    print(f"note: {caveat}")
+
+# %% [markdown]
+# ## What comes first
+#
+# The onset of a curve is where half of its whole change is behind it, for good. *Encoding* is task
+# decodability by nearest neighbours, at the layer where it is best at the end.
+
+# %%
+print(result.onsets().round(0).to_string())
+for fraction in (0.25, 0.5, 0.75):
+    print(f"at {fraction:.0%} of the change, encoding leads by {result.lead(fraction)} updates")
+print(f"by a linear probe instead of neighbours: {result.lead(encoding='probe')} updates")
+
+# %% [markdown]
+# ## Figures
+
+# %%
+first = runs[0]
+figures = {
+    "": result.plot(),
+    "-training": first.plot(),
+    "-points": first.plot_points(),
+    "-perturbation": first.plot_perturbation(),
+    "-heads": first.plot_heads(),
+}
+for suffix, figure in figures.items():
+    path = options.out.with_stem(f"{options.out.stem}{suffix}")
+    print(f"figure: {export(figure, path).resolve()}")
+    if in_notebook:
+        figure.show()

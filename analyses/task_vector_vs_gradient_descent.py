@@ -1,0 +1,114 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Task vector or gradient descent?
+#
+# Two stories about in-context learning: the context is summed up in a vector that names the task,
+# or the forward pass runs a learning algorithm on the examples, such as gradient descent on a
+# linear model. In a mixture of sparse linear regressions (Han et al. 2024, arXiv 2412.12276) both
+# can be measured on one model: which basis (the task) and which weights W the residual stream
+# holds, layer by layer, and which algorithm the predictions follow. Knowing the basis pays:
+# gradient descent, which does not know it, ends at least squares on all coordinates.
+#
+# The measurements of the preset `small` come with the repository; `python
+# analyses/han_emergence.py --train` makes them again.
+
+# %%
+import builtins
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import tyro
+
+from icl_mech.errors import InputError
+from icl_mech.figures import check_target, export
+from icl_mech.results import load_result
+from icl_mech.synthetic import Emergence
+
+# %% [markdown]
+# ## Settings
+#
+# As a script this takes arguments (`python analyses/task_vector_vs_gradient_descent.py --help`);
+# in a notebook, change the defaults.
+
+# %%
+HERE = Path("." if Path.cwd().name == "analyses" else "analyses")
+FIGURES = HERE.parent / "figures" if HERE.name else Path("../figures")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Which algorithm do a trained model's predictions follow, and what can be read where?"""
+
+    run: Path = HERE / "data" / "small-seed0.nc"
+    """Measurements of a training run: what `icl_mech.measure_emergence(...).save` wrote."""
+    out: Path = FIGURES / "task_vector_vs_gradient_descent.html"
+    """The figure."""
+
+
+in_notebook = hasattr(builtins, "__IPYTHON__")
+options = Options() if in_notebook else tyro.cli(Options)
+check_target(options.out)
+run = load_result(options.run)
+if not isinstance(run, Emergence):
+    raise InputError(f"{options.run}: a {type(run).__name__}; expected an Emergence")
+
+# %% [markdown]
+# ## Which algorithm
+#
+# Mean squared distance of the model's predictions to those of every algorithm, over all numbers of
+# examples, on held-out sequences. Beside it, how well each algorithm itself predicts after the last
+# example; the model's own error stands in the first row.
+
+# %%
+distances = run.distances()
+rows = {"the model itself": {"distance": "0", "error after the last example": run.error().at(-1)}}
+for i, name in enumerate(run.references):
+    rows[name.replace("_", " ")] = {
+        "distance": distances.at(-1, i),
+        "error after the last example": run.reference_error(name).at(-1),
+    }
+print(pd.DataFrame.from_dict(rows, orient="index").astype(str).to_string())
+print(f"nearest: {run.nearest_reference()}")
+
+# %% [markdown]
+# ## What can be read where
+#
+# At the y token of the last demonstration, after every block: the basis by nearest neighbours (TD)
+# and by a linear probe, and R² of W by a linear probe, all cross-validated or leaving the point
+# out.
+
+# %%
+td, basis, weights = run.td_by_layer(), run.basis_accuracy(), run.weight_r2()
+layers = range(run.data.sizes["layer"])
+print(
+    pd.DataFrame(
+        {
+            "TD": [str(td.at(-1, layer)) for layer in layers],
+            "basis, linear probe": [str(basis.at(layer)) for layer in layers],
+            "R² of W": [str(weights.at(layer)) for layer in layers],
+        },
+        index=pd.Index(layers, name="block"),
+    ).to_string()
+)
+
+# %% [markdown]
+# ## The figure
+
+# %%
+figure = run.plot_algorithms()
+print(f"figure: {export(figure, options.out).resolve()}")
+if in_notebook:
+    figure.show()

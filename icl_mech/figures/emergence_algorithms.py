@@ -1,0 +1,100 @@
+"""Which algorithm do the predictions follow, and how much of W can be read where?"""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+import plotly.graph_objects as go
+from plotly.colors import sample_colorscale
+
+from icl_mech.figures.emergence import TOKENS, line
+from icl_mech.figures.panels import frame, rows_of_panels
+from icl_mech.figures.style import COLOURS, GRID, title
+
+if TYPE_CHECKING:
+    from icl_mech.synthetic import Emergence
+
+_HEIGHT, _GAP = 320, 95
+_NAMES = {
+    "ridge": ("ridge, all coordinates", "shuffled"),
+    "lasso": ("LASSO", "function"),
+    "known_basis_least_squares": ("least squares, basis known", "lens"),
+    "known_basis_ridge": ("ridge, basis known", "regular"),
+    "bayes_mixture": ("Bayes mixture (optimum)", "theta"),
+}
+_GD = "gradient_descent_"
+
+
+def algorithm_figure(result: Emergence) -> go.Figure:
+    """Distances over training above; below, R² of W by layer at some checkpoints."""
+    figure = rows_of_panels(
+        [_HEIGHT, _HEIGHT],
+        _GAP,
+        [
+            "Distance of the predictions to those of each algorithm",
+            f"W, read by a linear probe at {TOKENS[result.provenance['token']]} (cross-validated)",
+        ],
+    )
+    x = [1 + step for step in result.steps]
+    found = result.distances()
+    steps_of_gd = [name for name in result.references if name.startswith(_GD)]
+    shades = sample_colorscale(
+        "Purples", [0.35 + 0.6 * (i + 1) / len(steps_of_gd) for i in range(len(steps_of_gd))]
+    )
+    for i, name in enumerate(result.references):
+        if name.startswith(_GD):
+            n = int(name.removeprefix(_GD))
+            label = f"gradient descent, {n} step{'s' if n > 1 else ''}"
+            trace = line(x, found, i, label, shades[steps_of_gd.index(name)])
+        else:
+            label, colour = _NAMES[name]
+            trace = line(x, found, i, label, COLOURS[colour])
+        figure.add_trace(trace, row=1, col=1)
+    for trace in _weights(result):
+        figure.add_trace(trace, row=2, col=1)
+    figure.update_xaxes(gridcolor=GRID)
+    figure.update_yaxes(gridcolor=GRID)
+    figure.update_xaxes(title_text="1 + updates (log scale)", type="log", dtick=1, row=1)
+    figure.update_yaxes(title_text="mean squared distance (log)", type="log", dtick=1, row=1)
+    figure.update_xaxes(title_text="after block", dtick=1, row=2)
+    figure.update_yaxes(title_text="R² of W", range=[-0.08, 1.03], row=2)
+    p = result.provenance
+    title(
+        figure,
+        f"Which algorithm does {escape(p['model'])} follow?",
+        f"mean over all numbers of examples; {p['n_per_basis']} held-out sequences per basis; "
+        "hover for 95 % intervals",
+    )
+    frame(figure, r=230)
+    figure.update_layout(legend={"y": 1, "yanchor": "top", "x": 1.01, "font": {"size": 12}})
+    return figure
+
+
+def _weights(result: Emergence) -> list[go.Scatter]:
+    """A curve over layers for the first, the last and some checkpoints between."""
+    last = len(result.steps) - 1
+    chosen = sorted({round(last * share) for share in (0, 0.5, 0.75, 1)})
+    shades = sample_colorscale(
+        "Viridis", [0.85 * (1 - i / len(chosen)) for i in range(len(chosen))]
+    )
+    traces = []
+    for i, shade in zip(chosen, shades, strict=True):
+        step = result.steps[i]
+        found = result.weight_r2(step)
+        layers = list(range(len(found.value)))
+        traces.append(
+            go.Scatter(
+                x=layers,
+                y=found.value.clip(min=-0.05),
+                customdata=list(zip(found.value, found.low, found.high, strict=True)),
+                mode="lines+markers",
+                name=f"R² after {step:,} updates",
+                line={"color": shade, "width": 2},
+                hovertemplate=(
+                    f"after {step:,} updates, block %{{x}}: %{{customdata[0]:.2f}} "
+                    "[%{customdata[1]:.2f}, %{customdata[2]:.2f}]<extra></extra>"
+                ),
+            )
+        )
+    return traces

@@ -1,0 +1,108 @@
+"""Several training runs: decodability and error of every basis over training, with onsets."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+import plotly.graph_objects as go
+
+from icl_mech.figures.emergence import BASES
+from icl_mech.figures.panels import frame, rows_of_panels
+from icl_mech.figures.style import COLOURS, GRID, title
+
+if TYPE_CHECKING:
+    from icl_mech.synthetic import Emergence, EmergenceOverSeeds
+
+_HEIGHT, _GAP = 250, 80
+
+
+def seeds_figure(result: EmergenceOverSeeds) -> go.Figure:
+    """A row per seed: share of sequences decoded, and error still to lose, by basis.
+
+    Both go from 0 (before training) to 1 (its end), on one axis of updates; a mark where each
+    passes one half for good.
+    """
+    figure = rows_of_panels(
+        [_HEIGHT] * len(result.seeds),
+        _GAP,
+        [f"seed {seed}, block {result.run(seed).best_layer()}" for seed in result.seeds],
+    )
+    for row, seed in enumerate(result.seeds, 1):
+        for trace in _traces(result.run(seed), row == 1):
+            figure.add_trace(trace, row=row, col=1)
+    figure.update_xaxes(gridcolor=GRID, title_text="updates", row=len(result.seeds))
+    figure.update_xaxes(gridcolor=GRID)
+    figure.update_yaxes(
+        gridcolor=GRID, title_text="share of the change", range=[-0.3, 1.25], dtick=0.5
+    )
+    lead = result.lead()
+    p = result.provenance
+    title(
+        figure,
+        "What emerges first, encoding or performance?",
+        f"encoding leads by {lead.value:,.0f} [{lead.low:,.0f}, {lead.high:,.0f}] updates (mean "
+        f"over {lead.n} seeds, t interval); solid: decodability, dashed: error of the "
+        f"prediction; {p['n_per_basis']} held-out sequences per basis",
+    )
+    frame(figure, below=45, legend=True)
+    return figure
+
+
+def _traces(run: Emergence, first: bool) -> list[go.Scatter]:
+    from icl_mech.synthetic import onsets
+
+    when = onsets(run)
+    layer = run.best_layer()
+    right = run.data["credit"].isel(layer=layer).mean("sequence").transpose("step", "basis").values
+    error = run.data["squared_error"].isel(n_seen=-1).mean("sequence")
+    error = error.transpose("step", "basis").values
+    traces = []
+    for k in range(right.shape[1]):
+        for values, what, dash in (
+            (right[:, k], "encoding", "solid"),
+            (error[:, k], "performance", "dash"),
+        ):
+            traces += _line(run.steps, values, when.loc[k, what], k, what, dash, first)
+    return traces
+
+
+def _line(
+    steps: list[int],
+    values: np.ndarray,
+    onset: float,
+    basis: int,
+    what: str,
+    dash: str,
+    first: bool,
+) -> list[go.Scatter]:
+    colour = COLOURS[BASES[basis % len(BASES)]]
+    change = values[-1] - values[0] or np.nan
+    name = f"basis {basis}, {'TD' if what == 'encoding' else 'error'}"
+    curve = go.Scatter(
+        x=steps,
+        y=(values - values[0]) / change,
+        customdata=values,
+        mode="lines",
+        line={"color": colour, "width": 2, "dash": dash},
+        name=name,
+        legendgroup=name,
+        showlegend=first,
+        hovertemplate="%{x} updates: %{customdata:.3f}" + f"<extra>{escape(name)}</extra>",
+    )
+    mark = go.Scatter(
+        x=[onset],
+        y=[0.5],
+        mode="markers",
+        marker={
+            "color": colour,
+            "size": 11,
+            "symbol": "circle" if what == "encoding" else "x",
+            "line": {"color": "white", "width": 1},
+        },
+        showlegend=False,
+        legendgroup=name,
+        hovertemplate=f"{what} of basis {basis}: onset at %{{x:.0f}} updates<extra></extra>",
+    )
+    return [curve, mark]

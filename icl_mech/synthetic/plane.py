@@ -1,0 +1,44 @@
+"""Activations in the plane, checkpoint by checkpoint."""
+
+import numpy as np
+from jaxtyping import Float
+from scipy.linalg import orthogonal_procrustes
+from scipy.spatial.distance import cdist
+from sklearn.decomposition import PCA
+
+from icl_mech.projection import project
+
+
+def plane(
+    rows: Float[np.ndarray, "seq d_model"], method: str = "pca", seed: int = 0
+) -> Float[np.ndarray, "seq 2"]:
+    """Points in the plane.
+
+    Args:
+        rows: activations.
+        method: `"pca"`: the two principal components, in the units of the residual stream;
+            `"tsne"`, `"umap"`: neighbours stay neighbours, by Euclidean distance (Han et al. 2024
+            show UMAP).
+        seed: of t-SNE and UMAP.
+
+    Raises:
+        InputError: where the method is unknown or not installed.
+    """
+    if method == "pca":
+        return PCA(2).fit_transform(rows)
+    return project(cdist(rows, rows), method, seed)[0]
+
+
+def turned(
+    points: Float[np.ndarray, "seq layer 2"], like: Float[np.ndarray, "seq layer 2"]
+) -> Float[np.ndarray, "seq layer 2"]:
+    """Each layer's points turned or mirrored until they lie most like others of the same sequences.
+
+    Distances stay: directions in the plane mean nothing, and one checkpoint is compared with the
+    next.
+    """
+    new = np.empty_like(points)
+    for layer in range(points.shape[1]):
+        rotation, _ = orthogonal_procrustes(points[:, layer], like[:, layer])
+        new[:, layer] = points[:, layer] @ rotation
+    return new

@@ -1,0 +1,160 @@
+"""Runs that differ in their seed only: what is the same each time, and what comes first?"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import xarray as xr
+
+from icl_mech.errors import InputError
+from icl_mech.results import Result
+from icl_mech.stats import Estimate, few_mean
+from icl_mech.synthetic.emergence import Emergence
+from icl_mech.synthetic.settings import differences
+from icl_mech.synthetic.timing import FRACTION, Encoding, onsets
+
+#: Numbers of a run whose mean over seeds is reported.
+NUMBERS = (
+    "over_bayes_mixture",
+    "over_ridge",
+    "td",
+    "perturbed_own",
+    "perturbed_other",
+    "basis_probe",
+    "weight_r2",
+)
+
+
+class EmergenceOverSeeds(Result):
+    """The arrays of several `Emergence`s along a first axis, `seed`."""
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of the runs, in order."""
+        return [int(seed) for seed in self.data["seed"].values]
+
+    def run(self, seed: int) -> Emergence:
+        """One of the runs.
+
+        Raises:
+            InputError: where there is none with this seed.
+        """
+        if seed not in self.seeds:
+            raise InputError(f"no run with seed {seed}; expected one of {self.seeds}")
+        data = self.data.sel(seed=seed, drop=True)
+        return Emergence(data, self.provenance["runs"][self.seeds.index(seed)])
+
+    def onsets(self, fraction: float = FRACTION, encoding: Encoding = "td") -> pd.DataFrame:
+        """A row per (seed, basis): onsets of encoding and performance, as `onsets`."""
+        found = {seed: onsets(self.run(seed), fraction, encoding) for seed in self.seeds}
+        return pd.concat(found, names=["seed"])
+
+    def lead(self, fraction: float = FRACTION, encoding: Encoding = "td") -> Estimate:
+        """By how many updates encoding comes before performance; below 0, after it.
+
+        Mean over bases in each run, then over seeds, with Student's t interval over seeds.
+        """
+        leads = self.onsets(fraction, encoding)["lead"].groupby("seed").mean().to_numpy()
+        return few_mean(leads[~np.isnan(leads)])
+
+    def over_seeds(self) -> pd.Series:
+        """The last checkpoint's numbers: `Estimate`s over seeds (Student's t interval)."""
+        rows = pd.DataFrame([self.run(seed).at() for seed in self.seeds])
+        return pd.Series({name: few_mean(rows[name].to_numpy(float)) for name in NUMBERS})
+
+    def summary(self) -> pd.DataFrame:
+        """One row per seed: the last checkpoint's numbers, and mean onsets over bases."""
+        rows = []
+        for seed in self.seeds:
+            run = self.run(seed)
+            when = onsets(run).mean()
+            means = {f"{name}_onset": when[name] for name in ("encoding", "performance")}
+            rows.append({"seed": seed, **run.at(), **means, "lead": when["lead"]})
+        return pd.DataFrame(rows).set_index("seed")
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per (seed, step, basis, sequence, layer), as `Emergence.to_frame`."""
+        return pd.concat({s: self.run(s).to_frame() for s in self.seeds}, names=["seed"]).droplevel(
+            1
+        )
+
+    def table(self) -> pd.DataFrame:
+        """The summary as text, for people; the last row is over seeds."""
+        rows: dict[str, dict[str, str]] = {}
+        for seed, row in self.summary().iterrows():
+            rows[f"seed {seed}"] = {
+                **{name: f"{row[name]:.2f}" for name in NUMBERS},
+                "layer": str(row["layer"]),
+                "encoding onset": f"{row['encoding_onset']:.0f}",
+                "performance onset": f"{row['performance_onset']:.0f}",
+                "lead": f"{row['lead']:.0f}",
+            }
+        lead = self.lead()
+        rows["mean over seeds"] = {
+            **{name: str(estimate) for name, estimate in self.over_seeds().items()},
+            "lead": f"{lead.value:.0f} [{lead.low:.0f}, {lead.high:.0f}]",
+        }
+        table = pd.DataFrame.from_dict(rows, orient="index").fillna("")
+        return table.rename(columns=lambda name: name.replace("_", " "))
+
+    def caveats(self) -> list[str]:
+        """What to keep in mind when reading the numbers, a line each."""
+        notes = [
+            f"{len(self.seeds)} seeds: intervals over them suppose that seeds differ normally",
+            "an onset is where half of a curve's whole change is behind it; between two "
+            "checkpoints the curve is taken as straight",
+        ]
+        missing = int(self.onsets()[["encoding", "performance"]].isna().any(axis=1).sum())
+        if missing:
+            notes.append(f"{missing} (seed, basis) without an onset: nothing emerged there")
+        shared = self.run(self.seeds[0]).caveats()
+        return notes + [note for note in shared if not note.startswith("one run")]
+
+    def plot(self) -> go.Figure:
+        """Decodability and error of every seed and basis over training, with their onsets."""
+        from icl_mech.figures import seeds_figure
+
+        return seeds_figure(self)
+
+
+def emergence_over_seeds(runs: Iterable[Emergence]) -> EmergenceOverSeeds:
+    """Put the runs of several seeds side by side.
+
+    Args:
+        runs: measured with the same arguments at the same checkpoints.
+
+    Raises:
+        InputError: where there is none, two have the same seed, or they differ in more than it.
+    """
+    several = list(runs)
+    if not several:
+        raise InputError("no runs; expected at least one")
+    seeds = [run.provenance["settings"]["seed"] for run in several]
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"runs with seeds {seeds}; expected each seed once")
+    first = _but_seed(several[0])
+    for run in several[1:]:
+        found = list(differences(first, _but_seed(run)))
+        if found:
+            raise InputError(f"runs differ in more than the seed: {'; '.join(found)}")
+    data = xr.concat(
+        [run.data for run in several], dim=xr.DataArray(seeds, dims="seed", name="seed")
+    )
+    provenance = {
+        **{
+            name: value for name, value in several[0].provenance.items() if name != "weights_sha256"
+        },
+        "model": f"{len(seeds)} runs",
+        "runs": [run.provenance for run in several],
+    }
+    return EmergenceOverSeeds(data, provenance)
+
+
+def _but_seed(run: Emergence) -> dict[str, Any]:
+    """What runs must share."""
+    own = ("model", "weights_sha256", "settings")
+    shared = {name: value for name, value in run.provenance.items() if name not in own}
+    settings = {k: v for k, v in run.provenance["settings"].items() if k != "seed"}
+    return {**shared, "settings": settings, "steps": run.steps}
