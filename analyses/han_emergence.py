@@ -84,7 +84,7 @@ def measured(seed: int) -> Path:
     if options.train:
         folder = options.checkpoints / f"synthetic-{options.preset}-seed{seed}"
         train(preset(options.preset, seed=seed), folder, device=options.device)
-        measure_emergence(folder, n_per_basis=options.n_per_basis).save(path)
+        measure_emergence(folder, n_per_basis=options.n_per_basis).save(path, digits=3)
     return path
 
 

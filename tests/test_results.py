@@ -119,6 +119,19 @@ def test_saving_changes_nothing(tmp_path: Path) -> None:
     assert result.provenance == PROVENANCE
 
 
+def test_fewer_digits(tmp_path: Path) -> None:
+    """Rounded to what was asked for; whole numbers, truth values and text stay as they are."""
+    full = tiny()
+    rounded = load_result(full.save(tmp_path / "small.nc", digits=3))
+    np.testing.assert_allclose(rounded.data["exact"], full.data["exact"], rtol=0.005)
+    assert not np.array_equal(rounded.data["exact"], full.data["exact"])
+    # With an infinity in it, logprob is kept as it is.
+    for name in set(full.data.variables) - {"exact"}:
+        assert rounded.data[name].identical(full.data[name])
+    with pytest.raises(InputError, match="digits is 0; expected 1 to 7"):
+        full.save(tmp_path / "small.nc", digits=0)
+
+
 def test_a_loaded_result_saves_again(saved: Path, tmp_path: Path) -> None:
     again = load_result(load_result(saved).save(tmp_path / "again.nc"))
     xr.testing.assert_identical(again.data, tiny().data)

@@ -1,10 +1,13 @@
 """What is measured at checkpoints, against the plain way and on cases with known answers."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import pdist
+from sklearn.decomposition import PCA
 
 import icl_mech
 from icl_mech.decodability import knn_credit
@@ -21,6 +24,7 @@ from icl_mech.synthetic import (
     preset,
     train,
 )
+from icl_mech.synthetic.ablation import head_means, heads_off
 from icl_mech.synthetic.checkpoints import make_model
 from icl_mech.synthetic.perturb import basis_means, perturbed, positions, residuals
 from icl_mech.synthetic.probes import basis_probe, weight_probe
@@ -58,11 +62,15 @@ def test_errors_and_distances_are_the_plain_ones(folder: Path, emergence: Emerge
                 theirs = predict(name, batch, mixture)[row]
                 np.testing.assert_allclose(
                     found["distance"].sel(reference=name).values[b, s],
-                    (predicted[row] - theirs) ** 2,
+                    (predicted[row] - theirs).square().mean(),
                     rtol=1e-4, atol=1e-8,
                 )  # fmt: skip
         gaps = {n: (predicted - predict(n, batch, mixture)).square().mean() for n in REFERENCES}
         assert emergence.nearest_reference(step) == min(gaps, key=lambda name: gaps[name])
+        at = emergence.steps.index(step)
+        np.testing.assert_allclose(
+            emergence.distances().value[at], [gaps[n] for n in emergence.references], rtol=1e-4
+        )
         mse = (predicted - ys).square().mean(0)
         np.testing.assert_allclose(emergence.error(step).value, mse, rtol=1e-4)
     ratio = mse[-1] / (predict("ridge", batch, mixture) - ys).square().mean(0)[-1]
@@ -111,6 +119,49 @@ def test_perturbations_are_two_hooks_by_hand() -> None:
     own = shifted[:, batch.basis, torch.arange(8)]
     torch.testing.assert_close(own, out[:, -1].expand(2, -1))
     assert not torch.isclose(shifted[:, 0, 4:], out[4:, -1]).any()
+
+
+def test_heads_are_switched_off_as_by_hand(folder: Path, emergence: Emergence) -> None:
+    model = load_checkpoint(list_checkpoints(folder)[-1]).model()
+    mixture = preset("tiny").mixture
+    test, dev = (draw_balanced(mixture, N, 0, step) for step in (0, 1))
+    tokens = model.tokens(test.xs, test.ys)
+    means = head_means(model, model.tokens(dev.xs, dev.ys))
+    off = heads_off(model, tokens, means)
+    assert off.shape == (2, 2, 2 * N)
+    for layer, head in ((0, 1), (1, 0)):
+        block = model.blocks[layer]
+        _, cache = model.run_with_cache(tokens)
+        _, of_dev = model.run_with_cache(model.tokens(dev.xs, dev.ys))
+        z = cache[f"blocks.{layer}.attn.hook_z"].clone()
+        z[:, :, head] = of_dev[f"blocks.{layer}.attn.hook_z"][:, :, head].mean(0)
+        mid = cache[f"blocks.{layer}.hook_resid_pre"] + block.attn.out(z.flatten(-2))
+        stream = mid + block.mlp(block.ln2(mid))
+        for after in model.blocks[layer + 1 :]:
+            stream = after(stream)
+        by_hand = model.read_out(model.ln_final(stream))[:, -1, 0]
+        torch.testing.assert_close(off[layer, head], by_hand)
+    wrong = (off.double() - test.ys[:, -1]).square().unflatten(-1, (2, N)).mean(-1)
+    clean = emergence.data["squared_error"].isel(step=-1, n_seen=-1).mean("sequence").values
+    expected = wrong.permute(2, 0, 1).numpy() / clean[:, None, None]
+    np.testing.assert_allclose(emergence.head_effects().value, expected, rtol=1e-4)
+
+
+def test_points_keep_their_distances_and_turn_as_little_as_they_can(
+    folder: Path, emergence: Emergence
+) -> None:
+    model = load_checkpoint(list_checkpoints(folder)[-1]).model()
+    batch = draw_balanced(preset("tiny").mixture, N, 0)
+    rows = residuals(model, model.tokens(batch.xs, batch.ys))[1][1, :, 5].numpy()
+    expected = PCA(2).fit_transform(rows)
+    points = emergence.data["points"].isel(layer=1).values.reshape(3, 2 * N, 2)
+    np.testing.assert_allclose(pdist(points[-1]), pdist(expected), rtol=1e-4)
+    for before, after in pairwise(points):
+        for mirrored in (after * [1, -1], after * [-1, 1], -after, after[:, ::-1]):
+            assert ((after - before) ** 2).sum() <= ((mirrored - before) ** 2).sum()
+    umap_less = measure_emergence(folder, n_per_basis=N, k=3, projection="tsne", progress=False)
+    assert umap_less.provenance["projection"] == "tsne"
+    assert not np.allclose(umap_less.data["points"], emergence.data["points"])
 
 
 def test_perturbation_is_relative_to_the_clean_error(emergence: Emergence) -> None:
@@ -170,11 +221,41 @@ def test_it_is_saved_shown_and_drawn(emergence: Emergence, tmp_path: Path) -> No
     assert "<b>" not in figure.layout.title.text
 
 
+def test_every_question_has_a_figure(emergence: Emergence) -> None:
+    slider = emergence.plot_points()
+    assert [frame.name for frame in slider.frames] == ["0", "20", "40"]
+    assert [step.label for step in slider.layout.sliders[0].steps] == ["0", "20", "40"]
+    layer = emergence.best_layer()
+    points = emergence.data["points"].isel(step=0, layer=layer, axis=1)
+    np.testing.assert_allclose(slider.frames[0].data[1].y, points.isel(basis=1))
+    assert str(emergence.td(20, layer)) in slider.frames[1].layout.annotations[0].text
+    matrices = emergence.plot_perturbation(layer=0)
+    for trace, step in zip(matrices.data[:2], (0, 40), strict=True):
+        np.testing.assert_allclose(2.0 ** np.array(trace.z), emergence.perturbation(step, 0).value)
+    own, other = matrices.data[2:]
+    matrix = emergence.perturbation(layer=1).value
+    assert own.y[1] == pytest.approx(matrix.diagonal().max())
+    assert other.y[1] == pytest.approx(min(matrix[0, 1], matrix[1, 0]))
+    algorithms = {trace.name: trace for trace in emergence.plot_algorithms().data}
+    at = emergence.references.index("gradient_descent_4")
+    np.testing.assert_allclose(
+        algorithms["gradient descent, 4 steps"].y, emergence.distances().value[:, at]
+    )
+    np.testing.assert_allclose(
+        algorithms["after 40 updates"].y, emergence.weight_r2().value.clip(min=-0.05)
+    )
+    for k, trace in enumerate(emergence.plot_heads().data):
+        np.testing.assert_allclose(2.0 ** np.array(trace.z), emergence.head_effects().value[k])
+    for figure in (slider, matrices, emergence.plot_algorithms(), emergence.plot_heads()):
+        assert "<b>" not in figure.layout.title.text
+
+
 def test_mistakes_are_refused(folder: Path, emergence: Emergence, tmp_path: Path) -> None:
     for options, message in (
         ({"n_per_basis": 9, "k": 3}, "n_per_basis 9, k 3; expected"),
         ({"n_per_basis": 20, "k": 20}, "above k"),
         ({"k": 0}, "expected k of at least 1"),
+        ({"projection": "pcb"}, "did you mean 'pca'"),
     ):
         with pytest.raises(InputError, match=message):
             measure_emergence(folder, progress=False, **options)

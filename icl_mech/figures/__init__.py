@@ -8,6 +8,7 @@ from icl_mech.figures.emergence import emergence_figure
 from icl_mech.figures.emergence_algorithms import algorithm_figure
 from icl_mech.figures.emergence_matrices import basis_heads_figure, perturbation_figure
 from icl_mech.figures.emergence_points import points_figure
+from icl_mech.figures.emergence_report import emergence_report
 from icl_mech.figures.export import check_target, export
 from icl_mech.figures.failures import failure_figure
 from icl_mech.figures.function_vectors import function_vector_figure
@@ -39,6 +40,7 @@ __all__ = [
     "conflict_matrix_figure",
     "decodability_figure",
     "emergence_figure",
+    "emergence_report",
     "export",
     "failure_figure",
     "function_vector_figure",

@@ -67,7 +67,10 @@ def algorithm_figure(result: Emergence) -> go.Figure:
         "hover for 95 % intervals",
     )
     frame(figure, r=230)
-    figure.update_layout(legend={"y": 1, "yanchor": "top", "x": 1.01, "font": {"size": 12}})
+    beside = {"yanchor": "top", "x": 1.01, "font": {"size": 12}}
+    figure.update_layout(
+        legend={"y": 1, **beside}, legend2={"y": figure.layout.yaxis2.domain[1], **beside}
+    )
     return figure
 
 
@@ -89,7 +92,8 @@ def _weights(result: Emergence) -> list[go.Scatter]:
                 y=found.value.clip(min=-0.05),
                 customdata=list(zip(found.value, found.low, found.high, strict=True)),
                 mode="lines+markers",
-                name=f"R² after {step:,} updates",
+                name=f"after {step:,} updates",
+                legend="legend2",
                 line={"color": shade, "width": 2},
                 hovertemplate=(
                     f"after {step:,} updates, block %{{x}}: %{{customdata[0]:.2f}} "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -18,13 +19,11 @@ if TYPE_CHECKING:
 _AT = {
     "last_y": "the y token of the last demonstration",
     "all_y": "the y tokens of all demonstrations",
-    "context": "all tokens but the first x",
     "query": "the query",
 }
 _HOW = {
     "replace": "replaced by the target basis' mean",
     "shift": "shifted from its own basis' mean to the target's",
-    "subspace": "set to the target basis' mean within the plane of all bases' means",
 }
 #: Ratios beyond this have its colour.
 _MOST = 8.0
@@ -53,8 +52,8 @@ def perturbation_figure(result: Emergence, layer: int) -> go.Figure:
         figure.add_trace(trace, row=2, col=1)
     figure.add_hline(y=1, line={"color": COLOURS["baseline"], "dash": "dot", "width": 1.5},
                      row=2, col=1)  # fmt: skip
-    figure.update_yaxes(autorange="reversed", title_text="the sequences' basis", row=1)
-    figure.update_xaxes(title_text="injected basis", row=1)
+    figure.update_yaxes(autorange="reversed", title_text="the sequences' basis", dtick=1, row=1)
+    figure.update_xaxes(title_text="injected basis", dtick=1, row=1)
     figure.update_xaxes(title_text="block", dtick=1, gridcolor=GRID, row=2)
     figure.update_yaxes(title_text="error / clean error (log)", type="log", gridcolor=GRID, row=2)
     p = result.provenance
@@ -103,8 +102,8 @@ def _matrix(found: Estimates) -> go.Heatmap:
 
 
 def _map(found: Estimates, basis: int) -> go.Heatmap:
-    ends = (getattr(found, name)[basis] for name in ("value", "low", "high"))
-    return _cells(type(found)(*ends, found.n), f"basis {basis}, head %{{y}}.%{{x}}")
+    one = replace(found, value=found.value[basis], low=found.low[basis], high=found.high[basis])
+    return _cells(one, f"basis {basis}, head %{{y}}.%{{x}}")
 
 
 def _cells(found: Estimates, hover: str) -> go.Heatmap:

@@ -34,7 +34,7 @@ def points_figure(result: Emergence, layer: int) -> go.Figure:
     figure = go.Figure(data=frames[last].data, frames=frames)
     title(
         figure,
-        f"Bases drift apart in {escape(p['model'])}",
+        f"Where do sequences of each basis lie? {escape(p['model'])}",
         f"residual stream after block {layer} at {TOKENS[p['token']]}; "
         f"{p['n_per_basis']} held-out sequences per basis",
     )

@@ -31,9 +31,11 @@ def export(figure: go.Figure, path: str | Path) -> Path:
     path = Path(path)
     choose(path.suffix, (".html", *STATIC), "kind of figure")
     if path.suffix == ".html":
-        return write_whole(
-            path, lambda to: figure.write_html(to, include_plotlyjs=True, config=_CONFIG)
-        )
+
+        def write(to: Path) -> None:
+            figure.write_html(to, include_plotlyjs=True, config=_CONFIG, auto_play=False)
+
+        return write_whole(path, write)
     try:
         return write_whole(path, lambda to: figure.write_image(to, width=1100, scale=2))
     except (ValueError, RuntimeError, ImportError) as error:

@@ -57,4 +57,5 @@ def html_table(table: pd.DataFrame) -> Markup:
 
 def embedded(figure: go.Figure, first: bool) -> Markup:
     """A figure as part of a page; the first brings plotly.js with it."""
-    return Markup(figure.to_html(full_html=False, include_plotlyjs=first))
+    html = figure.to_html(full_html=False, include_plotlyjs=first, auto_play=False)
+    return Markup(html)

@@ -56,8 +56,8 @@ def _traces(run: Emergence, first: bool) -> list[go.Scatter]:
     when = onsets(run)
     layer = run.best_layer()
     right = run.data["credit"].isel(layer=layer).mean("sequence").transpose("step", "basis").values
-    error = run.data["squared_error"].isel(n_seen=-1).mean("sequence")
-    error = error.transpose("step", "basis").values
+    last = run.data["squared_error"].isel(n_seen=-1).mean("sequence")
+    error = last.transpose("step", "basis").values
     traces = []
     for k in range(right.shape[1]):
         for values, what, dash in (

@@ -45,7 +45,7 @@ class Options:
     compile: tyro.conf.FlagCreatePairsOff[bool] = False
     """Compile the model first (torch.compile)."""
     measure: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Measure every checkpoint after training; the figure is emergence.html in the folder."""
+    """Measure every checkpoint after training; figures and a report go into the folder."""
     n_per_basis: int = 100
     """--measure: held-out sequences per basis."""
     output: Flat[OutputOptions]
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _main(options: Options) -> None:
-    from icl_mech.figures import check_target
+    from icl_mech.figures import check_target, emergence_report
     from icl_mech.synthetic import measure_emergence, preset, train, variant
 
     changes: dict[str, Any] = {"seed": options.seed, "precision": options.precision}
@@ -88,7 +88,8 @@ def _main(options: Options) -> None:
             device=str(trained.model.device),
             progress=not options.output.no_progress,
         )
-        deliver(emergence, out, options.output)
+        page = emergence_report(emergence, out.with_name(f"{out.stem}-report.html"))
+        deliver(emergence, out, options.output, also={"report": page})
     else:
         _report(trained, options.output.json)
 

@@ -109,9 +109,9 @@ def _plain(value: Any) -> Any:
 
 
 #: Runs by name. `paper` is that of Han et al.; `tiny` takes seconds, and learns nothing. `small` is
-#: for two CPU cores: few coordinates and examples, so that knowing the basis pays (after the last
-#: example the error of ridge regression is more than 5 times that of the Bayes mixture), and noise
-#: five times the paper's, so that a short run comes near the optimum.
+#: for two CPU cores: two bases that share no coordinate, few examples, so that knowing the basis
+#: pays (after the last example the error of ridge regression is about three times that of the
+#: Bayes mixture), and noise ten times the paper's, so that a short run comes near the optimum.
 PRESETS = {
     "paper": Settings(
         mixture=variant("orthogonal4"),
@@ -122,14 +122,14 @@ PRESETS = {
         betas=(0.9, 0.9999),
     ),
     "small": Settings(
-        mixture=make_mixture(8, 2, 4, n_examples=8, noise_variance=0.05),
+        mixture=make_mixture(8, 4, 2, n_examples=10, noise_variance=0.1),
         model=ModelConfig(6, 4, 64, init_std=0.1),
-        n_steps=24_000,
+        n_steps=28_000,
         batch_size=64,
         learning_rate=1e-3,
         warmup_steps=200,
         schedule="cosine",
-        curriculum_steps=8000,
+        curriculum_steps=6000,
     ),
     "tiny": Settings(
         mixture=make_mixture(4, 2, 2, n_examples=3, noise_variance=0.05),

@@ -1,0 +1,59 @@
+"""A training run as one HTML page: figures, table, caveats, what was run. It opens offline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from icl_mech.figures.page import embedded, html_table, write_page
+
+if TYPE_CHECKING:
+    from icl_mech.synthetic import Emergence
+
+_PAGE = """
+<p>Sequences are linear regressions whose weights W lie on one of several <b>bases</b> (sets of
+coordinates): which one is the task. <b>Encoding</b> is task decodability (TD): how often the
+{{ p["k"] }} nearest neighbours of an activation vote for its basis. <b>Performance</b> is the mean
+squared error of the query's prediction. Brackets are 95 % intervals over {{ p["n_per_basis"] }}
+held-out sequences per basis.</p>
+{% for figure in figures %}{{ figure }}{% endfor %}
+<h2>When do encoding and performance emerge?</h2>
+<p class="quiet">Updates after which half of a curve's whole change is behind it, for good; lead:
+by how many updates encoding comes first.</p>
+<div class="scroll">{{ onsets }}</div>
+<h2>Checkpoint by checkpoint</h2>
+<div class="scroll">{{ table }}</div>
+<h2>What to keep in mind</h2>
+<ul>{% for note in caveats %}<li>{{ note }}</li>{% endfor %}</ul>
+<h2>What was run</h2>
+<div class="scroll"><table>
+{% for name, value in p.items() %}<tr><th>{{ name }}</th><td>{{ value }}</td></tr>{% endfor %}
+</table></div>
+"""
+
+
+def emergence_report(run: Emergence, path: str | Path) -> Path:
+    """Write the page, whole or not at all.
+
+    Raises:
+        InputError: where the folder cannot be written.
+    """
+    from icl_mech.synthetic import onsets
+
+    figures = [
+        run.plot(),
+        run.plot_points(),
+        run.plot_perturbation(),
+        run.plot_algorithms(),
+        run.plot_heads(),
+    ]
+    return write_page(
+        _PAGE,
+        path,
+        heading=f"What training taught {run.provenance['model']}",
+        p=run.provenance,
+        figures=[embedded(figure, first=i == 0) for i, figure in enumerate(figures)],
+        onsets=html_table(onsets(run).round(0)),
+        table=html_table(run.table()),
+        caveats=run.caveats(),
+    )

@@ -1,0 +1,87 @@
+"""The analyses of the synthetic setting, and the measurements that come with the repository."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import run_analysis
+from pages import ROOT, plotly
+
+from icl_mech.results import load_result
+from icl_mech.synthetic import Emergence, onsets, preset
+from icl_mech.synthetic.settings import from_json
+
+SHIPPED = sorted((ROOT / "analyses" / "data").glob("small-seed*.nc"))
+
+
+@pytest.fixture(scope="module", params=SHIPPED, ids=lambda path: path.stem)
+def shipped(request: pytest.FixtureRequest) -> Emergence:
+    run = load_result(request.param)
+    assert isinstance(run, Emergence)
+    return run
+
+
+def test_three_seeds_are_shipped() -> None:
+    assert [path.stem for path in SHIPPED] == [f"small-seed{seed}" for seed in (0, 1, 2)]
+    assert sum(path.stat().st_size for path in SHIPPED) < 5e6
+
+
+def test_they_are_of_the_preset(shipped: Emergence) -> None:
+    settings = from_json(shipped.provenance["settings"])
+    assert settings == preset("small", seed=settings.seed)
+    assert shipped.steps[0] == 0
+    assert shipped.steps[-1] == settings.n_steps
+
+
+def test_the_model_comes_near_the_optimum(shipped: Emergence) -> None:
+    assert shipped.against("bayes_mixture").value <= 1.5
+    assert shipped.against("ridge").high < 0.7
+    assert shipped.nearest_reference() == "bayes_mixture"
+
+
+def test_the_basis_is_encoded_by_the_end_only(shipped: Emergence) -> None:
+    start, end = shipped.td(0), shipped.td()
+    assert start.low <= 0.5 <= start.high
+    assert end.low > 0.75
+    when = onsets(shipped)
+    assert when.notna().all().all()
+    assert (when["encoding"] > 0).all()
+
+
+def test_han_emergence(tmp_path: Path) -> None:
+    out = tmp_path / "emergence.html"
+    said = run_analysis("han_emergence", "", out)
+    assert "encoding leads by" in said
+    for suffix in ("", "-training", "-points", "-perturbation", "-heads"):
+        assert out.with_stem(f"emergence{suffix}").stat().st_size > 1e6
+    traces, layout = plotly(out)
+    first = load_result(SHIPPED[0])
+    assert isinstance(first, Emergence)
+    marks = [t["x"][0] for t in traces if t["mode"] == "markers"][:2]
+    assert marks == pytest.approx(onsets(first).loc[0, ["encoding", "performance"]].tolist())
+    assert "encoding leads by" in layout["title"]["subtitle"]["text"]
+
+
+def test_han_emergence_trains(tmp_path: Path) -> None:
+    said = run_analysis(
+        "han_emergence",
+        f"--preset tiny --seeds 0 1 --train --n-per-basis 12 --device cpu --data {tmp_path} "
+        f"--checkpoints {tmp_path}",
+        tmp_path / "emergence.html",
+    )
+    assert "mean over seeds" in said
+    again = load_result(tmp_path / "tiny-seed1.nc")
+    assert again.provenance["settings"]["seed"] == 1
+
+
+def test_task_vector_vs_gradient_descent(tmp_path: Path) -> None:
+    out = tmp_path / "algorithms.html"
+    said = run_analysis("task_vector_vs_gradient_descent", "", out)
+    assert "nearest: bayes_mixture" in said
+    first = load_result(SHIPPED[0])
+    assert isinstance(first, Emergence)
+    drawn = {t["name"]: t for t in plotly(out)[0]}
+    at = first.references.index("bayes_mixture")
+    np.testing.assert_allclose(
+        drawn["Bayes mixture (optimum)"]["y"], first.distances().value[:, at], rtol=1e-6
+    )
