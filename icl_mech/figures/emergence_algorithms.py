@@ -19,6 +19,7 @@ _HEIGHT, _GAP = 320, 95
 _NAMES = {
     "ridge": ("ridge, all coordinates", "shuffled"),
     "lasso": ("LASSO", "function"),
+    "least_squares": ("least squares, all coordinates", "random"),
     "known_basis_least_squares": ("least squares, basis known", "lens"),
     "known_basis_ridge": ("ridge, basis known", "regular"),
     "bayes_mixture": ("Bayes mixture (optimum)", "theta"),

@@ -189,6 +189,7 @@ GD_STEPS = (1, 2, 4, 8, 16, 32)
 REFERENCES: dict[str, Callable[[Batch, Mixture], Predictions]] = {
     "ridge": ridge,
     "lasso": lasso,
+    "least_squares": least_squares,
     "known_basis_least_squares": known_basis_least_squares,
     "known_basis_ridge": known_basis_ridge,
     **{f"gradient_descent_{n}": partial(gradient_descent, n_steps=n) for n in GD_STEPS},

@@ -24,6 +24,8 @@ class Options:
     """Demonstrations per prompt."""
     n_dev: int | None = None
     """Prompts on which the layer is chosen; half of --n-prompts by default."""
+    control_layers: Literal["chosen", "all"] = "chosen"
+    """Inject controls where theta is best on dev prompts, or after every block (twice as long)."""
     folder: Path | None = None
     """Where finished tasks are kept; by default beside the figure."""
     formats: tuple[Format, ...] = get_args(Format)
@@ -46,7 +48,13 @@ def _main(options: Options) -> None:
 
     # What would be refused, before a model is loaded.
     settings = run_settings(
-        tasks, o.n_prompts, o.n_shots, o.tasks.seed, o.n_dev, template=o.tasks.template
+        tasks,
+        o.n_prompts,
+        o.n_shots,
+        o.tasks.seed,
+        o.n_dev,
+        template=o.tasks.template,
+        control_layers=o.control_layers,
     )
     out = target(o.output, "table", o.tasks, o.models.model)
     folder = o.folder or out.with_name(f"{out.stem}-runs")
@@ -62,6 +70,7 @@ def _main(options: Options) -> None:
         seed=o.tasks.seed,
         n_dev=o.n_dev,
         template=o.tasks.template,
+        control_layers=o.control_layers,
         folder=folder,
         progress=not o.output.no_progress,
     )

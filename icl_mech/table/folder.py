@@ -107,9 +107,7 @@ def check_folder(path: str | Path, settings: Mapping[str, Any]) -> dict[str, Any
         manifest = json.loads(file.read_text(encoding="utf-8"))
         theirs, tasks = manifest["settings"], manifest["tasks"]
         readable = manifest["icl_mech_runs"] == FORMAT and isinstance(tasks, dict)
-        if not readable or not all(
-            {"file", "sha256", "pairs_sha256"} <= set(tasks[t]) for t in tasks
-        ):
+        if not readable or not all(set(tasks[t]) >= _ENTRY for t in tasks):
             raise ValueError("another format")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
