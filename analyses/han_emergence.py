@@ -98,13 +98,16 @@ for caveat in result.caveats():
 # ## What comes first
 #
 # The onset of a curve is where half of its whole change is behind it, for good. *Encoding* is task
-# decodability by nearest neighbours, at the layer where it is best at the end.
+# decodability by nearest neighbours, at the layer where it is best at the end; *performance* the
+# error of the prediction; *use* is where that error falls below ridge regression's on all
+# coordinates, which it cannot without the basis.
 
 # %%
 print(result.onsets().round(0).to_string())
 for fraction in (0.25, 0.5, 0.75):
     print(f"at {fraction:.0%} of the change, encoding leads by {result.lead(fraction)} updates")
 print(f"by a linear probe instead of neighbours: {result.lead(encoding='probe')} updates")
+print(f"encoding leads use by {result.lead(over='use')} updates")
 
 # %% [markdown]
 # ## Figures

@@ -46,6 +46,19 @@ def test_the_basis_is_encoded_by_the_end_only(shipped: Emergence) -> None:
     when = onsets(shipped)
     assert when.notna().all().all()
     assert (when["encoding"] > 0).all()
+    assert (when["lead_of_use"] > 0).all()
+
+
+def test_exchanging_what_y_tokens_say_of_the_basis_changes_the_prediction(
+    shipped: Emergence,
+) -> None:
+    """Not so the mean at one token: bases are directions that y is multiplied with."""
+    last = shipped.at()
+    assert last["all_y:exchange_own"] == pytest.approx(1, abs=0.1)
+    assert last["all_y:exchange_other"] >= 2
+    assert last["last_y:replace_other"] < 1.2
+    before = shipped.at(0)
+    assert before["all_y:exchange_other"] < 1.1
 
 
 def test_han_emergence(tmp_path: Path) -> None:
@@ -59,7 +72,7 @@ def test_han_emergence(tmp_path: Path) -> None:
     assert isinstance(first, Emergence)
     marks = [t["x"][0] for t in traces if t["mode"] == "markers"][:2]
     assert marks == pytest.approx(onsets(first).loc[0, ["encoding", "performance"]].tolist())
-    assert "encoding leads by" in layout["title"]["subtitle"]["text"]
+    assert "leads the error's fall" in layout["title"]["subtitle"]["text"]
 
 
 def test_han_emergence_trains(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy.spatial.distance import pdist
 from sklearn.decomposition import PCA
+from sklearn.linear_model import LinearRegression
 
 import icl_mech
 from icl_mech.decodability import knn_credit
@@ -26,7 +27,13 @@ from icl_mech.synthetic import (
 )
 from icl_mech.synthetic.ablation import head_means, heads_off
 from icl_mech.synthetic.checkpoints import make_model
-from icl_mech.synthetic.perturb import basis_means, perturbed, positions, residuals
+from icl_mech.synthetic.perturb import (
+    basis_lines,
+    perturbed,
+    positions,
+    residuals,
+    token_ys,
+)
 from icl_mech.synthetic.probes import basis_probe, weight_probe
 
 N = 12
@@ -97,11 +104,12 @@ def test_perturbations_are_two_hooks_by_hand() -> None:
     batch = draw_balanced(mixture, 4, 0)
     tokens = model.tokens(batch.xs, batch.ys)
     out, resid = residuals(model, tokens)
-    means = basis_means(resid, batch.basis, 2)
+    lines = basis_lines(resid, token_ys(model, tokens), batch.basis, 2)
+    means = lines.mean
     torch.testing.assert_close(means[1, 0, 5], resid[1, :4, 5].mean(0))
     for at, where in (("last_y", [5]), ("all_y", [1, 3, 5]), ("query", [6])):
         assert positions(model, at) == where
-        found = perturbed(model, tokens, batch.basis, means, at)
+        found = perturbed(model, tokens, batch.basis, lines, at)
         assert found.shape == (2, 2, 8)
         for layer, target in ((0, 0), (0, 1), (1, 1)):
             stream = resid[layer].clone()
@@ -111,14 +119,44 @@ def test_perturbations_are_two_hooks_by_hand() -> None:
             by_hand = model.read_out(model.ln_final(stream))[:, -1, 0]
             torch.testing.assert_close(found[layer, target], by_hand)
     # After the last block nothing reads the last y token; before it, something does.
-    found = perturbed(model, tokens, batch.basis, means, "last_y")
+    found = perturbed(model, tokens, batch.basis, lines, "last_y")
     torch.testing.assert_close(found[1], out[:, -1].expand(2, -1))
     assert not torch.isclose(found[0, 0], out[:, -1]).any()
-    # Shifting a basis to itself is no change; replacing erases the token's own content.
-    shifted = perturbed(model, tokens, batch.basis, means, "query", "shift")
-    own = shifted[:, batch.basis, torch.arange(8)]
-    torch.testing.assert_close(own, out[:, -1].expand(2, -1))
-    assert not torch.isclose(shifted[:, 0, 4:], out[4:, -1]).any()
+    # Giving a basis what it has is no change; replacing erases the token's own content.
+    for at, how in (("query", "shift"), ("all_y", "shift"), ("all_y", "exchange")):
+        moved = perturbed(model, tokens, batch.basis, lines, at, how)
+        own = moved[:, batch.basis, torch.arange(8)]
+        torch.testing.assert_close(own, out[:, -1].expand(2, -1))
+        assert not torch.isclose(moved[0, 0, 4:], out[4:, -1]).any()
+
+
+def test_lines_are_least_squares_and_exchanged_at_the_tokens_own_y() -> None:
+    mixture = make_mixture(4, 2, 2, n_examples=3)
+    model = make_model(preset("tiny")).eval().requires_grad_(False)
+    batch = draw_balanced(mixture, 20, 0)
+    tokens = model.tokens(batch.xs, batch.ys)
+    _, resid = residuals(model, tokens)
+    ys = token_ys(model, tokens)
+    assert torch.equal(ys[:, 1::2], batch.ys[:, :3])
+    assert not ys[:, ::2].any()
+    lines = basis_lines(resid, ys, batch.basis, 2)
+    for k, pos in ((0, 1), (1, 5)):
+        ours = batch.basis == k
+        fitted = LinearRegression().fit(ys[ours, pos, None], resid[1, ours, pos])
+        np.testing.assert_allclose(lines.slope[1, k, pos], fitted.coef_[:, 0], atol=1e-4)
+        np.testing.assert_allclose(lines.level[1, k, pos], fitted.intercept_, atol=1e-4)
+    torch.testing.assert_close(lines.level[1, 0, 4], lines.mean[1, 0, 4])  # an x token
+    where = [1, 3, 5]
+    stream = resid[0].clone()
+    change = (
+        lines.level[0, 1]
+        - lines.level[0, 0]
+        + (ys[:20, :, None] * (lines.slope[0, 1] - lines.slope[0, 0]))
+    )
+    stream[:20, where] += change[:, where]
+    by_hand = model.read_out(model.ln_final(model.blocks[1](stream)))[:20, -1, 0]
+    found = perturbed(model, tokens, batch.basis, lines, "all_y", "exchange")
+    torch.testing.assert_close(found[0, 1, :20], by_hand)
 
 
 def test_heads_are_switched_off_as_by_hand(folder: Path, emergence: Emergence) -> None:
@@ -168,10 +206,25 @@ def test_perturbation_is_relative_to_the_clean_error(emergence: Emergence) -> No
     data = emergence.data.isel(step=-1)
     clean = data["squared_error"].isel(n_seen=-1).mean("sequence").values
     for layer in range(2):
-        after = data["perturbed"].isel(layer=layer).mean("sequence").values
+        after = data["perturbed"].isel(layer=layer, perturbation=0).mean("sequence").values
         found = emergence.perturbation(layer=layer).value
-        np.testing.assert_allclose(found, after / clean[:, None], rtol=1e-6)
+        np.testing.assert_allclose(found, after / clean[:, None], rtol=1e-5)
     np.testing.assert_allclose(found, 1, rtol=1e-5)  # last y, after the last block
+    assert emergence.perturbations == ["last_y:replace", "all_y:exchange"]
+    exchanged = [emergence.perturbation(layer=i, which="all_y:exchange").value for i in (0, 1)]
+    np.testing.assert_allclose(np.diagonal(exchanged, axis1=1, axis2=2), 1, rtol=1e-4)
+    # The layer is chosen on one half of the sequences, and reported on the other.
+    halves = data["perturbed"].isel(perturbation=1), data["squared_error"].isel(n_seen=-1)
+    chosen, reported = (
+        [half.isel(sequence=slice(start, None, 2)).mean("sequence") for half in halves]
+        for start in (0, 1)
+    )
+    ratios = (chosen[0] / chosen[1]).transpose("layer", "basis", "target").values
+    layer = int(np.argmax([min(table[0, 1], table[1, 0]) for table in ratios]))
+    assert emergence.causal_layer(which="all_y:exchange") == layer
+    expected = reported[0].isel(layer=layer) / reported[1]
+    found = emergence.perturbation(which="all_y:exchange").value
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_probes_read_what_is_there_and_nothing_else() -> None:
@@ -229,13 +282,18 @@ def test_every_question_has_a_figure(emergence: Emergence) -> None:
     points = emergence.data["points"].isel(step=0, layer=layer, axis=1)
     np.testing.assert_allclose(slider.frames[0].data[1].y, points.isel(basis=1))
     assert str(emergence.td(20, layer)) in slider.frames[1].layout.annotations[0].text
-    matrices = emergence.plot_perturbation(layer=0)
-    for trace, step in zip(matrices.data[:2], (0, 40), strict=True):
-        np.testing.assert_allclose(2.0 ** np.array(trace.z), emergence.perturbation(step, 0).value)
-    own, other = matrices.data[2:]
-    matrix = emergence.perturbation(layer=1).value
-    assert own.y[1] == pytest.approx(matrix.diagonal().max())
-    assert other.y[1] == pytest.approx(min(matrix[0, 1], matrix[1, 0]))
+    matrices = emergence.plot_perturbation()
+    maps = [trace for trace in matrices.data if trace.type == "heatmap"]
+    lines = [trace for trace in matrices.data if trace.type == "scatter"]
+    for i, name in enumerate(emergence.perturbations):
+        layer = emergence.causal_layer(which=name)
+        for trace, step in zip(maps[2 * i :][:2], (0, 40), strict=True):
+            shown = emergence.perturbation(step, layer, name).value
+            np.testing.assert_allclose(2.0 ** np.array(trace.z), shown)
+        own, other = lines[2 * i :][:2]
+        matrix = emergence.perturbation(layer=1, which=name).value
+        assert own.y[1] == pytest.approx(matrix.diagonal().max())
+        assert other.y[1] == pytest.approx(min(matrix[0, 1], matrix[1, 0]))
     algorithms = {trace.name: trace for trace in emergence.plot_algorithms().data}
     at = emergence.references.index("gradient_descent_4")
     np.testing.assert_allclose(
@@ -256,6 +314,8 @@ def test_mistakes_are_refused(folder: Path, emergence: Emergence, tmp_path: Path
         ({"n_per_basis": 20, "k": 20}, "above k"),
         ({"k": 0}, "expected k of at least 1"),
         ({"projection": "pcb"}, "did you mean 'pca'"),
+        ({"perturbations": []}, "expected at least one, each once"),
+        ({"perturbations": [("last_y", "shift")] * 2}, "expected at least one, each once"),
     ):
         with pytest.raises(InputError, match=message):
             measure_emergence(folder, progress=False, **options)
@@ -265,6 +325,8 @@ def test_mistakes_are_refused(folder: Path, emergence: Emergence, tmp_path: Path
         emergence.td(29 + 1)
     with pytest.raises(InputError, match="did you mean 'ridge'"):
         emergence.reference_error("rigde")
+    with pytest.raises(InputError, match="did you mean 'all_y:exchange'"):
+        emergence.perturbation(which="all_y:exchang")
     with pytest.raises(InputError, match="did you mean 'lasso'"):
         emergence.against("laso")
     # Checkpoints of two runs in one folder.

@@ -20,6 +20,7 @@ from icl_mech.synthetic import (
     preset,
     train,
 )
+from icl_mech.synthetic.timing import crossing
 
 STEPS = [0, 100, 200, 300, 400]
 N = 30
@@ -38,6 +39,9 @@ def test_onset_is_the_last_crossing() -> None:
     for fraction in (0.0, 1.0, -0.1):
         with pytest.raises(InputError, match="expected between 0 and 1"):
             onset(STEPS, np.array([0.0, 1, 2, 3, 4]), fraction)
+    assert crossing(STEPS, np.array([2.0, 1, 3, 0, 4]), 2.0) == 350
+    assert np.isnan(crossing(STEPS, np.array([2.0, 3, 3, 3, 1]), 2.0))
+    assert np.isnan(crossing(STEPS, np.array([2.0, 3, 3, 3, 3]), 2.0))
     with pytest.raises(InputError, match="1 checkpoints; expected at least 2"):
         onset([0], np.array([1.0]))
 
@@ -59,11 +63,15 @@ def drawn(seed: int, encoded: list[int], solved: list[int]) -> Emergence:
             "dev_credit": ((*dims, "layer"), credit),
             "basis_probe": ((*dims, "layer"), credit[::-1] > 0.5),
             "squared_error": ((*dims, "n_seen"), error),
+            "reference_squared_error": (
+                ("reference", *dims[1:], "n_seen"),
+                np.full((1, basis, N, 2), 1.75),
+            ),
         },
-        coords={"step": STEPS},
+        coords={"step": STEPS, "reference": ["ridge"]},
     )
     settings = {"seed": seed, "n_steps": 400, "curriculum_steps": 0}
-    return Emergence(data, {"model": "m", "settings": settings, "at": "last_y", "n_per_basis": N})
+    return Emergence(data, {"model": "m", "settings": settings, "n_per_basis": N})
 
 
 def test_onsets_of_encoding_and_performance() -> None:
@@ -72,6 +80,9 @@ def test_onsets_of_encoding_and_performance() -> None:
     assert found["encoding"].tolist() == [50, 150]
     assert found["performance"].tolist() == [250, 150]
     assert found["lead"].tolist() == [200, 0]
+    # From 4 to 1, three quarters of the way to 1.75.
+    assert found["use"].tolist() == [275, 175]
+    assert found["lead_of_use"].tolist() == [225, 25]
     assert onsets(run, 0.25)["encoding"].tolist() == [25, 125]
     # By the probe, which was made the other way round: nothing emerges.
     assert onsets(run, encoding="probe")["encoding"].isna().all()
@@ -85,7 +96,9 @@ def test_seeds_side_by_side() -> None:
     assert several.seeds == [3, 1, 2]
     assert several.run(1).data.identical(runs[1].data)
     assert several.run(1).provenance == runs[1].provenance
-    assert several.onsets().loc[(1, 1)].tolist() == [50, 350, 300]
+    assert several.onsets().loc[(1, 1)].tolist() == [50, 350, 375, 300, 325]
+    of_use = several.lead(over="use")
+    assert of_use.value == pytest.approx(several.lead().value + 25)
     lead = several.lead()
     leads = np.array([100.0, 200.0, -50.0])
     assert lead.value == pytest.approx(leads.mean())
@@ -94,7 +107,8 @@ def test_seeds_side_by_side() -> None:
     figure = several.plot()
     marks = [t.x[0] for t in figure.data if t.mode == "markers"]
     assert marks[:4] == [50, 250, 150, 150]
-    assert "83" in figure.layout.title.subtitle.text
+    assert "by 83 [" in figure.layout.title.subtitle.text
+    assert [s.x0 for s in figure.layout.shapes][:2] == [275, 175]
     with pytest.raises(InputError, match=r"no run with seed 9; expected one of \[3, 1, 2\]"):
         several.run(9)
 

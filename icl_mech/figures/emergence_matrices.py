@@ -17,55 +17,75 @@ if TYPE_CHECKING:
     from icl_mech.synthetic import Emergence
 
 _AT = {
-    "last_y": "the y token of the last demonstration",
-    "all_y": "the y tokens of all demonstrations",
+    "last_y": "the last y token",
+    "all_y": "every y token",
     "query": "the query",
 }
 _HOW = {
     "replace": "replaced by the target basis' mean",
-    "shift": "shifted from its own basis' mean to the target's",
+    "shift": "shifted by the difference of two bases' means",
+    "exchange": "given the target basis' line (level + slope · y) for its own",
 }
+_COLOURS = (("regular", "other_task"), ("lens", "random"), ("theta", "shuffled"))
 #: Ratios beyond this have its colour.
 _MOST = 8.0
+_MATRIX, _LINES, _GAP = 230, 280, 100
 
 
-def perturbation_figure(result: Emergence, layer: int) -> go.Figure:
-    """Source x target matrices before and after training; below, own and other bases by layer.
-
-    Args:
-        result: what to draw.
-        layer: of the matrices.
-    """
-    last = result.steps[-1]
+def perturbation_figure(result: Emergence) -> go.Figure:
+    """A row of matrices per perturbation, before and after training; below, all layers."""
+    last, names = result.steps[-1], result.perturbations
+    titles = []
+    for name in names:
+        layer = result.causal_layer(which=name)
+        titles += [f"{_words(name)}<br>before training, block {layer}",
+                   f"<br>after {last:,} updates, block {layer}"]  # fmt: skip
     figure = rows_of_panels(
-        [340, 280],
-        110,
-        [f"before training, block {layer}", f"after {last:,} updates, block {layer}",
-         f"by layer, after {last:,} updates"],
+        [*[_MATRIX] * len(names), _LINES],
+        _GAP,
+        [*titles, f"by layer, after {last:,} updates"],
         cols=2,
-        specs=[[{}, {}], [{"colspan": 2}, None]],
-        horizontal_spacing=0.12,
-    )  # fmt: skip
-    for col, step in enumerate((result.steps[0], last), 1):
-        figure.add_trace(_matrix(result.perturbation(step, layer)), row=1, col=col)
-    for trace in _by_layer(result):
-        figure.add_trace(trace, row=2, col=1)
-    figure.add_hline(y=1, line={"color": COLOURS["baseline"], "dash": "dot", "width": 1.5},
-                     row=2, col=1)  # fmt: skip
-    figure.update_yaxes(autorange="reversed", title_text="the sequences' basis", dtick=1, row=1)
-    figure.update_xaxes(title_text="injected basis", dtick=1, row=1)
-    figure.update_xaxes(title_text="block", dtick=1, gridcolor=GRID, row=2)
-    figure.update_yaxes(title_text="error / clean error (log)", type="log", gridcolor=GRID, row=2)
-    p = result.provenance
+        specs=[*[[{}, {}]] * len(names), [{"colspan": 2}, None]],
+        horizontal_spacing=0.14,
+    )
+    bottom = len(names) + 1
+    for row, name in enumerate(names, 1):
+        layer = result.causal_layer(which=name)
+        for col, step in enumerate((result.steps[0], last), 1):
+            matrix = _matrix(result.perturbation(step, layer, name))
+            figure.add_trace(matrix, row=row, col=col)
+        figure.update_yaxes(autorange="reversed", title_text="sequences' basis", dtick=1, row=row)
+        figure.update_xaxes(title_text="injected basis", dtick=1, title_standoff=4, row=row)
+        for trace in _by_layer(result, name, _COLOURS[(row - 1) % len(_COLOURS)]):
+            figure.add_trace(trace, row=bottom, col=1)
+    level = {"color": COLOURS["baseline"], "dash": "dot", "width": 1.5}
+    figure.add_hline(y=1, line=level, row=bottom, col=1)
+    figure.update_xaxes(title_text="block", dtick=1, gridcolor=GRID, row=bottom)
+    figure.update_yaxes(
+        title_text="error / clean error (log)",
+        type="log",
+        gridcolor=GRID,
+        tickvals=[0.5, 1, 2, 5, 10, 20, 50],
+        row=bottom,
+    )
+    # Left, where a title of two lines begins.
+    figure.update_annotations(xanchor="left", align="left")
+    for note in figure.layout.annotations:
+        note.x -= 0.215 if note.text != figure.layout.annotations[-1].text else 0.5
     title(
         figure,
-        f"Is the basis read where it is written? {escape(p['model'])}",
-        f"error of the query's prediction over the clean error when the residual stream at "
-        f"{_AT[p['at']]} is {_HOW[p['how']]}; 1: no change",
+        f"Is the basis read where it is written? {escape(result.provenance['model'])}",
+        "error of the query's prediction over the clean error, when the residual stream is given "
+        "another basis; 1: no change",
     )
-    frame(figure, below=45, legend=True)
-    figure.update_layout(coloraxis=_scale("error /<br>clean error", 340, figure.layout.height))
+    frame(figure, below=75, legend=True, t=140)
+    figure.update_layout(coloraxis=_scale("error /<br>clean error", _MATRIX, figure.layout.height))
     return figure
+
+
+def _words(name: str) -> str:
+    at, how = name.split(":")
+    return f"{_AT[at]}: {_HOW[how]}"
 
 
 def basis_heads_figure(result: Emergence) -> go.Figure:
@@ -143,14 +163,15 @@ def _scale(name: str, panel: int, height: int) -> dict:
     }
 
 
-def _by_layer(result: Emergence) -> list[go.Scatter]:
+def _by_layer(result: Emergence, which: str, colours: tuple[str, str]) -> list[go.Scatter]:
     """The worst of the own bases and the best of the others, at every layer."""
     layers = list(range(result.data.sizes["layer"]))
-    tables = [result.perturbation(layer=layer).value for layer in layers]
+    tables = [result.perturbation(layer=layer, which=which).value for layer in layers]
     own = np.eye(len(tables[0]), dtype=bool)
+    words = which.replace(":", ", ")
     lines = {
-        "own basis injected (largest of all)": ([t[own].max() for t in tables], "regular"),
-        "another basis injected (smallest of all)": ([t[~own].min() for t in tables], "other_task"),
+        f"{words}: own basis (largest)": [t[own].max() for t in tables],
+        f"{words}: another (smallest)": [t[~own].min() for t in tables],
     }
     return [
         go.Scatter(
@@ -161,5 +182,5 @@ def _by_layer(result: Emergence) -> list[go.Scatter]:
             line={"color": COLOURS[colour], "width": 2},
             hovertemplate="block %{x}: %{y:.2f}" + f"<extra>{name}</extra>",
         )
-        for name, (y, colour) in lines.items()
+        for (name, y), colour in zip(lines.items(), colours, strict=True)
     ]

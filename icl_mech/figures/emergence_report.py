@@ -18,8 +18,9 @@ squared error of the query's prediction. Brackets are 95 % intervals over {{ p["
 held-out sequences per basis.</p>
 {% for figure in figures %}{{ figure }}{% endfor %}
 <h2>When do encoding and performance emerge?</h2>
-<p class="quiet">Updates after which half of a curve's whole change is behind it, for good; lead:
-by how many updates encoding comes first.</p>
+<p class="quiet">Updates after which half of a curve's whole change is behind it, for good; use:
+after which the error is below ridge regression's, which knows of no bases. Lead: by how many
+updates encoding comes first.</p>
 <div class="scroll">{{ onsets }}</div>
 <h2>Checkpoint by checkpoint</h2>
 <div class="scroll">{{ table }}</div>

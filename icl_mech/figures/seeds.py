@@ -13,6 +13,7 @@ from icl_mech.figures.panels import frame, rows_of_panels
 from icl_mech.figures.style import COLOURS, GRID, title
 
 if TYPE_CHECKING:
+    from icl_mech.stats import Estimate
     from icl_mech.synthetic import Emergence, EmergenceOverSeeds
 
 _HEIGHT, _GAP = 250, 80
@@ -22,8 +23,10 @@ def seeds_figure(result: EmergenceOverSeeds) -> go.Figure:
     """A row per seed: share of sequences decoded, and error still to lose, by basis.
 
     Both go from 0 (before training) to 1 (its end), on one axis of updates; a mark where each
-    passes one half for good.
+    passes one half for good, and a line where the error falls below ridge regression's.
     """
+    from icl_mech.synthetic import onsets
+
     figure = rows_of_panels(
         [_HEIGHT] * len(result.seeds),
         _GAP,
@@ -32,22 +35,30 @@ def seeds_figure(result: EmergenceOverSeeds) -> go.Figure:
     for row, seed in enumerate(result.seeds, 1):
         for trace in _traces(result.run(seed), row == 1):
             figure.add_trace(trace, row=row, col=1)
+        for k, step in enumerate(onsets(result.run(seed))["use"]):
+            if step == step:
+                line = {"color": COLOURS[BASES[k % len(BASES)]], "dash": "dot", "width": 1.5}
+                figure.add_vline(x=step, line=line, row=row, col=1)
     figure.update_xaxes(gridcolor=GRID, title_text="updates", row=len(result.seeds))
     figure.update_xaxes(gridcolor=GRID)
     figure.update_yaxes(
         gridcolor=GRID, title_text="share of the change", range=[-0.3, 1.25], dtick=0.5
     )
-    lead = result.lead()
+    lead, use = result.lead(), result.lead(over="use")
     p = result.provenance
     title(
         figure,
         "What emerges first, encoding or performance?",
-        f"encoding leads by {lead.value:,.0f} [{lead.low:,.0f}, {lead.high:,.0f}] updates (mean "
-        f"over {lead.n} seeds, t interval); solid: decodability, dashed: error of the "
-        f"prediction; {p['n_per_basis']} held-out sequences per basis",
+        f"encoding (solid, ●) leads the error's fall (dashed, ×) by {_updates(lead)} updates, and "
+        f"use of the basis (error below ridge's, vertical lines) by {_updates(use)}<br>means over "
+        f"{lead.n} seeds with t intervals; {p['n_per_basis']} held-out sequences per basis",
     )
-    frame(figure, below=45, legend=True)
+    frame(figure, below=45, legend=True, t=150)
     return figure
+
+
+def _updates(lead: Estimate) -> str:
+    return f"{lead.value:,.0f} [{lead.low:,.0f}, {lead.high:,.0f}]"
 
 
 def _traces(run: Emergence, first: bool) -> list[go.Scatter]:

@@ -20,9 +20,10 @@ class Emergence(Result):
     `reference`, mean over `n_seen`; `credit`, task decodability by `layer` (1 right, 0 wrong, a
     share for ties), and `dev_credit` of the sequences on which the layer is chosen; `perturbed`,
     the squared error of the query's prediction after each layer's residual was changed to a
-    `target` basis; `head_off`, the same with one `head` replaced by its mean; `basis_probe` (right
-    or wrong) and `weight_probe` (squared error of the W read), by layer; `points`, the sequences
-    in the plane (`axis`), by layer. And without `step`: `reference_squared_error`, `weight_length`.
+    `target` basis, by `perturbation`; `head_off`, the same with one `head` replaced by its mean;
+    `basis_probe` (right or wrong) and `weight_probe` (squared error of the W read), by layer;
+    `points`, the sequences in the plane (`axis`), by layer. And without `step`:
+    `reference_squared_error`, `weight_length`.
     """
 
     @property
@@ -98,17 +99,48 @@ class Emergence(Result):
         here = self.data.sel(step=self._step(step))
         return self._over_clean(here, here["head_off"])
 
-    def perturbation(self, step: int | None = None, layer: int | None = None) -> Estimates:
+    @property
+    def perturbations(self) -> list[str]:
+        """What was done to the residual stream: `<at>:<how>` each, as in `perturbed`."""
+        return [str(name) for name in self.data["perturbation"].values]
+
+    def perturbation(
+        self, step: int | None = None, layer: int | None = None, which: str | None = None
+    ) -> Estimates:
         """Source x target: the error after the perturbation, over that before; 1 is neutral.
+
+        Where the layer is chosen, it is on half of the sequences, and the others are reported.
 
         Args:
             step: the last checkpoint by default.
-            layer: by default the one with the best decodability on dev.
+            layer: by default the one where exchanging bases costs most (see `causal_layer`).
+            which: one of `perturbations`; the first by default.
+
+        Raises:
+            InputError: where there is no such checkpoint or perturbation.
         """
-        step = self._step(step)
-        layer = self.best_layer(step) if layer is None else layer
-        here = self.data.sel(step=step)
+        here = self._perturbed(self._step(step), which)
+        if layer is None:
+            layer = self.causal_layer(step, which)
+            here = here.isel(sequence=slice(1, None, 2))
         return self._over_clean(here, here["perturbed"].isel(layer=layer))
+
+    def causal_layer(self, step: int | None = None, which: str | None = None) -> int:
+        """The layer where another basis costs most, at the least of all source-target pairs.
+
+        Chosen on every other sequence; the earliest of equals.
+        """
+        here = self._perturbed(self._step(step), which).isel(sequence=slice(0, None, 2))
+        tables = self._over_clean(here, here["perturbed"]).value
+        others = ~np.eye(len(tables), dtype=bool)
+        least = [tables[:, layer][others].min() for layer in range(tables.shape[1])]
+        return int(np.argmax(least))
+
+    def _perturbed(self, step: int, which: str | None) -> xr.Dataset:
+        name = self.perturbations[0] if which is None else which
+        choose(name, self.perturbations, "perturbation")
+        here = self.data[["squared_error", "perturbed"]].sel(step=step, perturbation=name)
+        return here.transpose("basis", "sequence", "layer", "target", ...)
 
     def _over_clean(self, here: xr.Dataset, after: xr.DataArray) -> Estimates:
         """Errors after a change over those before it, each basis by itself."""
@@ -148,16 +180,17 @@ class Emergence(Result):
         """The numbers of one checkpoint, a row of the summary; of the last one by default."""
         step = self._step(step)
         layer = self.best_layer(step)
-        matrix = self.perturbation(step, layer).value
-        own = np.eye(len(matrix), dtype=bool)
         row: dict[str, Any] = {"step": step, "layer": layer}
         row |= self.error(step).at(-1).columns("mse")
         for reference in ("bayes_mixture", "ridge"):
             row |= self.against(reference, step).columns(f"over_{reference}")
         row |= self.td(step).columns("td")
+        for name in self.perturbations:
+            matrix = self.perturbation(step, which=name).value
+            own = np.eye(len(matrix), dtype=bool)
+            row[f"{name}_own"] = float(matrix[own].max())
+            row[f"{name}_other"] = float(matrix[~own].min()) if (~own).any() else float("nan")
         row |= {
-            "perturbed_own": float(matrix[own].max()),
-            "perturbed_other": float(matrix[~own].min()) if (~own).any() else float("nan"),
             "basis_probe": float(self.basis_accuracy(step).value[layer]),
             "weight_r2": float(self.weight_r2(step).value.max()),
             "nearest_reference": self.nearest_reference(step),
@@ -171,7 +204,7 @@ class Emergence(Result):
             "one run: seeds differ in which basis is learned first, and when",
             "intervals are over held-out sequences, not over training runs",
         ]
-        if self.provenance["at"] == "query":
+        if "query:replace" in self.perturbations:
             notes.append("the query's x is lost where its residual is replaced")
         if self.provenance["settings"]["curriculum_steps"]:
             n = self.provenance["settings"]["curriculum_steps"]
@@ -202,8 +235,11 @@ class Emergence(Result):
                 "over ridge": f"{row['over_ridge']:.2f}",
                 "TD": str(self.td(step)),
                 "layer": str(row["layer"]),
-                "own basis": f"{row['perturbed_own']:.2f}",
-                "other basis": f"{row['perturbed_other']:.2f}",
+                **{
+                    f"{name} {whose}": f"{row[f'{name}_{whose}']:.2f}"
+                    for name in self.perturbations
+                    for whose in ("own", "other")
+                },
                 "basis probe": f"{row['basis_probe']:.2f}",
                 "R² of W": f"{row['weight_r2']:.2f}",
                 "nearest": row["nearest_reference"],
@@ -226,15 +262,11 @@ class Emergence(Result):
 
         return points_figure(self, self.best_layer() if layer is None else layer)
 
-    def plot_perturbation(self, layer: int | None = None) -> go.Figure:
-        """Source x target before and after training, and over the layers.
-
-        Args:
-            layer: of the matrices; by default the one with the best decodability at the end.
-        """
+    def plot_perturbation(self) -> go.Figure:
+        """Source x target before and after training, and over the layers, by perturbation."""
         from icl_mech.figures import perturbation_figure
 
-        return perturbation_figure(self, self.best_layer() if layer is None else layer)
+        return perturbation_figure(self)
 
     def plot_algorithms(self) -> go.Figure:
         """Distance to every reference algorithm over training; how much of W each layer holds."""

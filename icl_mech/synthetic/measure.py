@@ -1,6 +1,7 @@
 """What a run's checkpoints have learned: errors, task encoding, and the algorithm they follow."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,11 @@ from icl_mech.synthetic.perturb import (
     TOKENS,
     How,
     Tokens,
-    basis_means,
+    basis_lines,
     perturbed,
     positions,
     residuals,
+    token_ys,
 )
 from icl_mech.synthetic.plane import plane, turned
 from icl_mech.synthetic.probes import basis_probe, weight_probe
@@ -35,6 +37,7 @@ from icl_mech.synthetic.settings import Settings, differences, to_json
 
 #: Fewer sequences of a basis than this leave folds of the probes without one.
 LEAST = 10
+PERTURBATIONS: tuple[tuple[Tokens, How], ...] = (("last_y", "replace"), ("all_y", "exchange"))
 
 
 def measure_emergence(
@@ -43,8 +46,7 @@ def measure_emergence(
     n_per_basis: int = 100,
     k: int = 10,
     token: Tokens = "last_y",
-    at: Tokens = "last_y",
-    how: How = "replace",
+    perturbations: Sequence[tuple[Tokens, How]] = PERTURBATIONS,
     projection: str = "pca",
     seed: int = 0,
     device: str = "cpu",
@@ -61,7 +63,8 @@ def measure_emergence(
         n_per_basis: sequences per basis, for dev and test each.
         k: neighbours that vote (the paper: 10).
         token: where decodability and probes read, `"last_y"` (the paper) or `"query"`.
-        at, how: what the perturbation does, as in `perturbed`.
+        perturbations: pairs of `at` and `how`, as in `perturbed`; by default the paper's, and
+            one that exchanges what all y tokens say of the basis.
         projection: of `points`: `"pca"`, `"tsne"` or `"umap"` (the paper), see `plane`.
         seed: of the sequences.
         device: where the model runs.
@@ -72,8 +75,11 @@ def measure_emergence(
             does not fit.
     """
     choose(token, ("last_y", "query"), "token")
-    choose(at, TOKENS, "at")
-    choose(how, HOWS, "how")
+    for at, how in perturbations:
+        choose(at, TOKENS, "at")
+        choose(how, HOWS, "how")
+    if not perturbations or len(set(perturbations)) < len(perturbations):
+        raise InputError(f"perturbations {perturbations}; expected at least one, each once")
     check_projection(projection)
     if n_per_basis < max(LEAST, k + 1) or k < 1:
         raise InputError(
@@ -82,7 +88,9 @@ def measure_emergence(
         )
     files = list_checkpoints(folder)
     settings = load_checkpoint(files[-1]).settings
-    measurer = _Measurer(settings, n_per_basis, k, token, at, how, seed, device, projection)
+    measurer = _Measurer(
+        settings, n_per_basis, k, token, tuple(perturbations), seed, device, projection
+    )
     parts, steps = [], []
     with progress_bar(len(files), "checkpoints", progress) as bar:
         for file in files:
@@ -111,8 +119,7 @@ def _provenance(last: Path, measurer: "_Measurer") -> dict[str, Any]:
         "weights_sha256": hashlib.sha256(last.read_bytes()).hexdigest(),
         "n_per_basis": m.n,
         "k": m.k,
-        "at": m.at,
-        "how": m.how,
+        "perturbations": [list(pair) for pair in m.perturbations],
         "projection": m.projection,
         "seed": m.seed,
         "token": m.token,
@@ -128,8 +135,7 @@ class _Measurer:
     n: int
     k: int
     token: Tokens
-    at: Tokens
-    how: How
+    perturbations: tuple[tuple[Tokens, How], ...]
     seed: int
     device: str
     projection: str
@@ -166,10 +172,12 @@ class _Measurer:
         (place,) = positions(model, self.token)
         rows = resid[:, :, place].cpu().numpy()
         predicted, ys = out[:, ::2].cpu().double(), self.test.ys.double()
-        means = basis_means(dev_resid, self.dev.basis.to(resid.device), self.shape[0])
-        basis = self.test.basis.to(resid.device)
-        after = perturbed(model, tokens, basis, means, self.at, self.how).cpu().double()
-        wrong = (after - ys[:, -1]).square().permute(2, 0, 1)
+        basis, dev_basis = (b.basis.to(resid.device) for b in (self.test, self.dev))
+        lines = basis_lines(dev_resid, token_ys(model, dev_tokens), dev_basis, self.shape[0])
+        after = torch.stack(
+            [perturbed(model, tokens, basis, lines, at, how) for at, how in self.perturbations]
+        )
+        wrong = (after.cpu().double() - ys[:, -1]).square().permute(3, 0, 1, 2)
         near = [self._by_basis((predicted - p) ** 2).mean(-1) for p in self.references.values()]
         off = heads_off(model, tokens, head_means(model, dev_tokens)).cpu().double()
         headless = (off - ys[:, -1]).square().permute(2, 0, 1)
@@ -180,7 +188,10 @@ class _Measurer:
                 "distance": (("reference", *dims), np.stack(near)),
                 "credit": (layers, self._td(rows, self.test)),
                 "dev_credit": (layers, self._td(dev_resid[:, :, place].cpu().numpy(), self.dev)),
-                "perturbed": ((*layers, "target"), self._by_basis(wrong)),
+                "perturbed": (
+                    (*dims, "perturbation", "layer", "target"),
+                    self._by_basis(wrong),
+                ),
                 "head_off": ((*layers, "head"), self._by_basis(headless)),
                 "points": ((*layers, "axis"), self._by_basis(self._points(rows))),
                 "basis_probe": (
@@ -192,7 +203,8 @@ class _Measurer:
                     [self._by_basis(weight_probe(r, self.test.weights.numpy())) for r in rows],
                     {"long_name": "squared error of the W that a linear probe reads"},
                 ),
-            }
+            },
+            coords={"perturbation": [f"{at}:{how}" for at, how in self.perturbations]},
         )
 
     def _points(self, rows: np.ndarray) -> np.ndarray:

@@ -1,9 +1,12 @@
 """Swapping one basis' representation for another's, and what that does to the prediction.
 
 Han et al. (2024), arXiv 2412.12276, section 3: the residual stream after a layer is replaced by the
-mean activation of a target basis, for every source and target.
+mean activation of a target basis, for every source and target. Where a basis is written as a
+direction that y is multiplied with, such means all but coincide (y is as often negative as
+positive), and replacing shows nothing; exchanging the directions does.
 """
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -14,10 +17,11 @@ from transformer_lens.hook_points import HookPoint
 from icl_mech.errors import choose
 from icl_mech.synthetic.model import RegressionTransformer
 
+PerBasis = Float[Tensor, "layer basis pos d_model"]
 Tokens = Literal["last_y", "all_y", "query"]
-How = Literal["replace", "shift"]
+How = Literal["replace", "shift", "exchange"]
 TOKENS = ("last_y", "all_y", "query")
-HOWS = ("replace", "shift")
+HOWS = ("replace", "shift", "exchange")
 
 
 def positions(model: RegressionTransformer, tokens: str) -> list[int]:
@@ -49,42 +53,99 @@ def residuals(
     return out, torch.stack([cache[f"blocks.{layer}.hook_resid_post"] for layer in layers])
 
 
-def basis_means(
-    resid: Float[Tensor, "layer seq pos d_model"], basis: Int[Tensor, "seq"], n_bases: int
-) -> Float[Tensor, "layer basis pos d_model"]:
-    """The mean activation of every basis, position by position."""
-    return torch.stack([resid[:, basis == k].mean(1) for k in range(n_bases)], dim=1)
+@dataclass(frozen=True)
+class BasisLines:
+    """The activations of every basis, on average and as lines: level + slope times the token's y.
+
+    Attributes:
+        mean: over sequences, position by position.
+        level, slope: of the least-squares line; at x tokens the mean, and 0.
+    """
+
+    mean: PerBasis
+    level: PerBasis
+    slope: PerBasis
+
+    def given(
+        self,
+        layer: int,
+        basis: Int[Tensor, "seq"],
+        where: list[int],
+        ys: Float[Tensor, "seq pos"],
+    ) -> Float[Tensor, "seq where d_model"]:
+        """What stands at tokens of these bases on average, given their y."""
+        level, slope = (part[layer, basis][:, where] for part in (self.level, self.slope))
+        return level + slope * ys[:, where, None]
+
+
+def token_ys(
+    model: RegressionTransformer, tokens: Float[Tensor, "seq pos dim_and_y"]
+) -> Float[Tensor, "seq pos"]:
+    """The y of every y token; 0 at x tokens."""
+    return tokens[..., model.dim]
+
+
+def basis_lines(
+    resid: Float[Tensor, "layer seq pos d_model"],
+    ys: Float[Tensor, "seq pos"],
+    basis: Int[Tensor, "seq"],
+    n_bases: int,
+) -> BasisLines:
+    """Fit each basis' lines, position by position.
+
+    Args:
+        resid: of sequences, as `residuals` gives it.
+        ys: of their tokens, as `token_ys` gives them.
+        basis: of the sequences.
+        n_bases: K.
+    """
+    means, levels, slopes = [], [], []
+    for k in range(n_bases):
+        ours, y = resid[:, basis == k], ys[basis == k]
+        mean, centred = ours.mean(1), y - y.mean(0)
+        moved = torch.einsum("lspd,sp->lpd", ours, centred)
+        slope = moved / centred.square().sum(0).clamp_min(1e-12)[:, None]
+        means.append(mean)
+        levels.append(mean - slope * y.mean(0)[:, None])
+        slopes.append(slope)
+    return BasisLines(*(torch.stack(part, dim=1) for part in (means, levels, slopes)))
 
 
 def perturbed(
     model: RegressionTransformer,
     tokens: Float[Tensor, "seq pos dim_and_y"],
     basis: Int[Tensor, "seq"],
-    means: Float[Tensor, "layer basis pos d_model"],
+    lines: BasisLines,
     at: str = "last_y",
     how: str = "replace",
 ) -> Float[Tensor, "layer target seq"]:
-    """The query's prediction after writing each basis' mean activation into every sequence.
+    """The query's prediction after writing each basis' representation into every sequence.
 
     Args:
         model: in evaluation mode.
         tokens: sequences.
-        basis: their own bases, the sources; `"shift"` needs them.
-        means: mean activations, best taken from other sequences.
+        basis: their own bases, the sources; `"shift"` and `"exchange"` need them.
+        lines: of the bases, best fitted on other sequences.
         at: at which tokens, as in `positions`.
         how: `"replace"` the residual by the target's mean, as the paper does, which erases what
-            the token says about W too; or `"shift"` it from the source's mean to the target's.
+            the token says about W too; `"shift"` it from the source's mean to the target's; or
+            `"exchange"` the source's line for the target's, at the token's own y: what the token
+            says beyond its basis and its y stays.
 
     Raises:
         InputError: where `at` or `how` is unknown.
     """
     choose(how, HOWS, "how")
     where = positions(model, at)
+    ys = token_ys(model, tokens)
     found = []
     for layer in range(model.config.n_layers):
-        for target in range(means.shape[1]):
-            new = means[layer, target][where]
-            old = means[layer, basis][:, where]
+        for k in range(lines.mean.shape[1]):
+            target = torch.full_like(basis, k)
+            if how == "exchange":
+                old, new = (lines.given(layer, b, where, ys) for b in (basis, target))
+            else:
+                old, new = (lines.mean[layer, b][:, where] for b in (basis, target))
 
             def write(
                 resid: Tensor, hook: HookPoint, new: Tensor = new, old: Tensor = old

@@ -1,7 +1,7 @@
 """Runs that differ in their seed only: what is the same each time, and what comes first?"""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -15,16 +15,10 @@ from icl_mech.synthetic.emergence import Emergence
 from icl_mech.synthetic.settings import differences
 from icl_mech.synthetic.timing import FRACTION, Encoding, onsets
 
-#: Numbers of a run whose mean over seeds is reported.
-NUMBERS = (
-    "over_bayes_mixture",
-    "over_ridge",
-    "td",
-    "perturbed_own",
-    "perturbed_other",
-    "basis_probe",
-    "weight_r2",
-)
+ONSETS = ("encoding", "performance", "use")
+Over = Literal["performance", "use"]
+#: Numbers of a run whose mean over seeds is reported, besides those of its perturbations.
+NUMBERS = ("over_bayes_mixture", "over_ridge", "td", "basis_probe", "weight_r2")
 
 
 class EmergenceOverSeeds(Result):
@@ -34,6 +28,12 @@ class EmergenceOverSeeds(Result):
     def seeds(self) -> list[int]:
         """Of the runs, in order."""
         return [int(seed) for seed in self.data["seed"].values]
+
+    @property
+    def numbers(self) -> list[str]:
+        """Columns of `summary` whose mean over seeds is reported."""
+        names = self.run(self.seeds[0]).perturbations
+        return [*NUMBERS, *(f"{name}_{whose}" for name in names for whose in ("own", "other"))]
 
     def run(self, seed: int) -> Emergence:
         """One of the runs.
@@ -51,18 +51,21 @@ class EmergenceOverSeeds(Result):
         found = {seed: onsets(self.run(seed), fraction, encoding) for seed in self.seeds}
         return pd.concat(found, names=["seed"])
 
-    def lead(self, fraction: float = FRACTION, encoding: Encoding = "td") -> Estimate:
-        """By how many updates encoding comes before performance; below 0, after it.
+    def lead(
+        self, fraction: float = FRACTION, encoding: Encoding = "td", over: Over = "performance"
+    ) -> Estimate:
+        """By how many updates encoding comes before performance, or use; below 0, after it.
 
         Mean over bases in each run, then over seeds, with Student's t interval over seeds.
         """
-        leads = self.onsets(fraction, encoding)["lead"].groupby("seed").mean().to_numpy()
+        column = {"performance": "lead", "use": "lead_of_use"}[over]
+        leads = self.onsets(fraction, encoding)[column].groupby("seed").mean().to_numpy()
         return few_mean(leads[~np.isnan(leads)])
 
     def over_seeds(self) -> pd.Series:
         """The last checkpoint's numbers: `Estimate`s over seeds (Student's t interval)."""
         rows = pd.DataFrame([self.run(seed).at() for seed in self.seeds])
-        return pd.Series({name: few_mean(rows[name].to_numpy(float)) for name in NUMBERS})
+        return pd.Series({name: few_mean(rows[name].to_numpy(float)) for name in self.numbers})
 
     def summary(self) -> pd.DataFrame:
         """One row per seed: the last checkpoint's numbers, and mean onsets over bases."""
@@ -70,8 +73,9 @@ class EmergenceOverSeeds(Result):
         for seed in self.seeds:
             run = self.run(seed)
             when = onsets(run).mean()
-            means = {f"{name}_onset": when[name] for name in ("encoding", "performance")}
-            rows.append({"seed": seed, **run.at(), **means, "lead": when["lead"]})
+            means = {f"{name}_onset": when[name] for name in ONSETS}
+            leads = {name: when[name] for name in ("lead", "lead_of_use")}
+            rows.append({"seed": seed, **run.at(), **means, **leads})
         return pd.DataFrame(rows).set_index("seed")
 
     def to_frame(self) -> pd.DataFrame:
@@ -85,16 +89,17 @@ class EmergenceOverSeeds(Result):
         rows: dict[str, dict[str, str]] = {}
         for seed, row in self.summary().iterrows():
             rows[f"seed {seed}"] = {
-                **{name: f"{row[name]:.2f}" for name in NUMBERS},
+                **{name: f"{row[name]:.2f}" for name in self.numbers},
                 "layer": str(row["layer"]),
-                "encoding onset": f"{row['encoding_onset']:.0f}",
-                "performance onset": f"{row['performance_onset']:.0f}",
+                **{f"{name} onset": f"{row[f'{name}_onset']:.0f}" for name in ONSETS},
                 "lead": f"{row['lead']:.0f}",
+                "lead of use": f"{row['lead_of_use']:.0f}",
             }
-        lead = self.lead()
+        lead, of_use = self.lead(), self.lead(over="use")
         rows["mean over seeds"] = {
             **{name: str(estimate) for name, estimate in self.over_seeds().items()},
             "lead": f"{lead.value:.0f} [{lead.low:.0f}, {lead.high:.0f}]",
+            "lead of use": f"{of_use.value:.0f} [{of_use.low:.0f}, {of_use.high:.0f}]",
         }
         table = pd.DataFrame.from_dict(rows, orient="index").fillna("")
         return table.rename(columns=lambda name: name.replace("_", " "))
@@ -103,10 +108,10 @@ class EmergenceOverSeeds(Result):
         """What to keep in mind when reading the numbers, a line each."""
         notes = [
             f"{len(self.seeds)} seeds: intervals over them suppose that seeds differ normally",
-            "an onset is where half of a curve's whole change is behind it; between two "
-            "checkpoints the curve is taken as straight",
+            "an onset is where half of a curve's whole change is behind it, that of use where the "
+            "error falls below ridge regression's; between checkpoints curves count as straight",
         ]
-        missing = int(self.onsets()[["encoding", "performance"]].isna().any(axis=1).sum())
+        missing = int(self.onsets()[list(ONSETS)].isna().any(axis=1).sum())
         if missing:
             notes.append(f"{missing} (seed, basis) without an onset: nothing emerged there")
         shared = self.run(self.seeds[0]).caveats()

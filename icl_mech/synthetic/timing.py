@@ -38,32 +38,48 @@ def onset(
     """
     if not 0 < fraction < 1:
         raise InputError(f"fraction is {fraction}; expected between 0 and 1")
+    change = curve[-1] - curve[0]
+    if len(steps) > 1 and (change == 0 or np.isnan(change)):
+        return float("nan")
+    return crossing(steps, (curve - curve[0]) / (change or 1), fraction)
+
+
+def crossing(steps: Sequence[int], curve: Float[np.ndarray, "step"], level: float) -> float:
+    """The step at which a curve rises above a level for good, linear between checkpoints.
+
+    NaN for a curve that does not end above it, or was never below.
+
+    Raises:
+        InputError: where there are not two checkpoints.
+    """
     if len(steps) < 2:
         raise InputError(f"{len(steps)} checkpoints; expected at least 2")
-    change = curve[-1] - curve[0]
-    if change == 0 or np.isnan(change):
+    below = np.flatnonzero(curve < level)
+    if not len(below) or below[-1] == len(curve) - 1:
         return float("nan")
-    gone = (curve - curve[0]) / change
-    before = int(np.flatnonzero(gone < fraction)[-1])
-    share = (fraction - gone[before]) / (gone[before + 1] - gone[before])
+    before = int(below[-1])
+    share = (level - curve[before]) / (curve[before + 1] - curve[before])
     return float(steps[before] + share * (steps[before + 1] - steps[before]))
 
 
 def onsets(run: "Emergence", fraction: float = FRACTION, encoding: Encoding = "td") -> pd.DataFrame:
     """Onset of encoding and of performance for every basis of a run, and how far they are apart.
 
-    Encoding is how often sequences of the basis are decoded right, at the layer that is best on
-    dev sequences at the end; performance the mean squared error of the query's prediction.
+    *Encoding* is how often sequences of the basis are decoded right, at the layer that is best on
+    dev sequences at the end; *performance* the mean squared error of the query's prediction; *use*
+    is where that error falls below ridge regression's, which knows of no bases: from there on the
+    prediction must use the basis.
 
     Args:
         run: its checkpoints, measured.
-        fraction: of the whole change of a curve, as in `onset`.
+        fraction: of the whole change of encoding and performance, as in `onset`.
         encoding: `"td"`, task decodability (nearest neighbours), or `"probe"`, the linear probe.
 
     Returns:
-        A row per basis: `encoding`, `performance` (updates), and `lead` = performance - encoding:
-        positive where encoding comes first. NaN where the last checkpoint is not better than the
-        first beyond the 95 % interval of their difference: nothing has emerged.
+        A row per basis: `encoding`, `performance` and `use` (updates); `lead` = performance -
+        encoding and `lead_of_use` = use - encoding: positive where encoding comes first. NaN where
+        the last checkpoint is not better than the first (for use: than ridge regression) beyond
+        the 95 % interval of their difference: nothing has emerged.
 
     Raises:
         InputError: where the fraction or the encoding is not a valid one.
@@ -72,14 +88,19 @@ def onsets(run: "Emergence", fraction: float = FRACTION, encoding: Encoding = "t
     right = run.data["credit" if encoding == "td" else "basis_probe"]
     right = right.isel(layer=run.best_layer()).transpose("step", "basis", "sequence")
     error = run.data["squared_error"].isel(n_seen=-1).transpose("step", "basis", "sequence")
+    ridge = run.data["reference_squared_error"].sel(reference="ridge").isel(n_seen=-1)
     rows = []
     for k in range(run.data.sizes["basis"]):
-        found = {
-            "encoding": _emerged(run.steps, right.values[:, k].astype(float), fraction),
-            "performance": _emerged(run.steps, -error.values[:, k].astype(float), fraction),
+        decoded, wrong = right.values[:, k].astype(float), error.values[:, k].astype(float)
+        row: dict[str, float] = {
+            "encoding": _emerged(run.steps, decoded, fraction),
+            "performance": _emerged(run.steps, -wrong, fraction),
+            "use": _better(run.steps, wrong, ridge.isel(basis=k).values.astype(float)),
         }
-        rows.append({"basis": k, **found, "lead": found["performance"] - found["encoding"]})
-    return pd.DataFrame(rows).set_index("basis")
+        row["lead"] = row["performance"] - row["encoding"]
+        row["lead_of_use"] = row["use"] - row["encoding"]
+        rows.append(row)
+    return pd.DataFrame(rows, index=pd.RangeIndex(len(rows), name="basis"))
 
 
 def _emerged(
@@ -88,3 +109,13 @@ def _emerged(
     """The onset of a mean that rises; NaN where it does not."""
     found = onset(steps, values.mean(axis=1), fraction)
     return found if paired_difference(values[-1], values[0]).low > 0 else float("nan")
+
+
+def _better(
+    steps: Sequence[int],
+    wrong: Float[np.ndarray, "step sequence"],
+    theirs: Float[np.ndarray, "sequence"],
+) -> float:
+    """Where a mean error falls below another's for good; NaN where it does not."""
+    found = crossing(steps, (theirs - wrong).mean(axis=1), 0.0)
+    return found if paired_difference(theirs, wrong[-1]).low > 0 else float("nan")
