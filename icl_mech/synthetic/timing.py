@@ -38,10 +38,9 @@ def onset(
     """
     if not 0 < fraction < 1:
         raise InputError(f"fraction is {fraction}; expected between 0 and 1")
-    change = curve[-1] - curve[0]
-    if len(steps) > 1 and (change == 0 or np.isnan(change)):
-        return float("nan")
-    return crossing(steps, (curve - curve[0]) / (change or 1), fraction)
+    # The way gone, in units of the whole: nowhere a number where there was no way to go.
+    change = curve[-1] - curve[0] or np.nan
+    return crossing(steps, (curve - curve[0]) / change, fraction)
 
 
 def crossing(steps: Sequence[int], curve: Float[np.ndarray, "step"], level: float) -> float:
