@@ -114,17 +114,17 @@ if named:
 #
 # (Defaults: 25 prompts per task, seed 0, Gemma 3 270M.)
 #
-# - *A vector does not look up.* With the pairs shown twice the model answers .76 of the lookups from
-#   its prompt; θ .20 [.09, .39], no more than the most frequent answer (.25). What it gives instead
-#   is another demonstration's answer (60 % of its errors) or an input of the task: it knows what kind
-#   of word is asked for. `lookup_letter` and `copy_first` are the same.
+# - *A vector does not look up.* With the pairs shown twice the model answers .76 of the lookups
+#   from its prompt; θ .20 [.09, .39], no more than the most frequent answer (.25). What it gives
+#   instead is another demonstration's answer (60 % of its errors) or an input of the task: it knows
+#   what kind of word is asked for. `lookup_letter` and `copy_first` are the same.
 # - *Many vectors do.* The states of all tokens of the demonstrations, written after block 8, bring
 #   lookup back to .60: .71 [.43, 1.11] of what the vector loses; those of another prompt bring
 #   nothing. The arrows' states, the labels' states, or attention at all earlier layers do not.
 # - *A mapping and its inverse:* where theory expects about half, this model's vector does nothing:
 #   .00 to .04, and nearly all of its errors repeat the query. The prompt itself gets .36 to .60.
-# - *Fresh labels* are half held (.64, the prompt .84, guessing .50), with an interval from nothing to
-#   .83 of it; in `reverse_list` the vector is as good as the prompt (.40 and .36).
+# - *Fresh labels* are half held (.64, the prompt .84, guessing .50), with an interval from nothing
+#   to .83 of it; in `reverse_list` the vector is as good as the prompt (.40 and .36).
 # - *Not to be asked of this model:* `lookup_once`, `copy_last`, `skewed_labels`, `count_list` and
 #   `constant`, where the prompt is not clearly above what needs no demonstrations.
 # - At least 96 % of wrong answers have a name, in every task, with θ and few-shot.

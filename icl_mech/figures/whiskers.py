@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 if TYPE_CHECKING:
     from icl_mech.stats import Estimate
 
 
-def whiskers(
-    value: Sequence[float], low: Sequence[float], high: Sequence[float], **options: Any
-) -> dict[str, Any]:
+def whiskers(value: ArrayLike, low: ArrayLike, high: ArrayLike, **options: Any) -> dict[str, Any]:
     """What `error_x` and `error_y` take.
 
     Args:
