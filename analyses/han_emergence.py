@@ -110,6 +110,30 @@ print(f"by a linear probe instead of neighbours: {result.lead(encoding='probe')}
 print(f"encoding leads use by {result.lead(over='use')} updates")
 
 # %% [markdown]
+# ## What the numbers show
+#
+# (Preset `small`, seeds 0 to 2, 100 held-out sequences per basis.)
+#
+# - *Near the optimum.* Error after the last example 1.23 to 1.28 times the Bayes mixture's, .41
+#   times that of ridge regression on all coordinates. TD from chance to .95 or .96 after block 4
+#   of 6.
+# - *Neither first nor together.* TD is half risen 624 [445, 803] updates after the error has half
+#   fallen: the first of what is learned needs no basis. But it is half risen 1,887 [1,271, 2,502]
+#   updates before the error falls below ridge regression's: encoding precedes the use of it.
+# - *A basis is a direction.* Another basis' mean at the last y token changes nothing (.98 to 1.13
+#   times the clean error). Activations move along a line with y; exchanging the lines of the bases
+#   at all y tokens costs 4 to 15 times the clean error, after block 2 or 3.
+# - *Heads:* one head of block 0 carries everything; later ones matter to one basis more than to the
+#   other, and other ones in every seed.
+#
+# ## What not to conclude
+#
+# - *Not that this holds for the paper's sizes*: 2 bases instead of 4, 6 layers instead of 12, and a
+#   curriculum, in whose first 6,000 updates weights have a mean.
+# - *Not that order of onsets is order of causes.* Half of a change is a convention; see the other
+#   fractions above.
+
+# %% [markdown]
 # ## Figures
 
 # %%

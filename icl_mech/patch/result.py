@@ -37,8 +37,12 @@ class LayerScan(Result):
     def layers(self, task: str, vector: str = "theta") -> list[int]:
         """After which blocks a vector was injected: all, unless `control_layers="chosen"`."""
         choose(vector, VECTORS, "vector")
-        measured = self.of(task)["measured"].sel(vector=vector)
-        return [int(layer) for layer in measured["layer"].values[measured.values]]
+        of_task = self.of(task)
+        layers = [int(layer) for layer in of_task["layer"].values]
+        if "measured" not in of_task:  # a file from before controls could be left out
+            return layers
+        measured = of_task["measured"].sel(vector=vector).values
+        return [layer for layer, there in zip(layers, measured, strict=True) if there]
 
     def reference(self, task: str, name: str, score: str = "first_token") -> Estimate:
         """Test accuracy of the `"baseline"` or the `"regular"` prompt."""
@@ -146,8 +150,10 @@ class LayerScan(Result):
         """One row per (task, prompt, vector, layer), test prompts; references have no layer."""
         shared = self.data[["query", "answer"]]
         columns = ["top", *SCORES, "logprob", "rank"]
-        injected = xr.merge([self.data[[*columns, "measured"]], shared]).to_dataframe()
-        injected = injected.reset_index().query("measured")
+        injected = xr.merge([self.data[columns], shared]).to_dataframe().reset_index()
+        there = {(t, v): self.layers(t, v) for t in self.tasks for v in VECTORS}
+        rows = zip(injected["task"], injected["vector"], injected["layer"], strict=True)
+        injected = injected[[layer in there[task, vector] for task, vector, layer in rows]]
         references = self.data[[f"reference_{c}" for c in columns]]
         references = references.rename({f"reference_{c}": c for c in columns})
         plain = xr.merge([references, shared]).to_dataframe().reset_index()
