@@ -13,6 +13,8 @@ from icl_mech.figures.panels import frame, rows_of_panels
 from icl_mech.figures.style import COLOURS, GRID, title
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from icl_mech.stats import Estimate
     from icl_mech.synthetic import Emergence, EmergenceOverSeeds
 
@@ -25,17 +27,18 @@ def seeds_figure(result: EmergenceOverSeeds) -> go.Figure:
     Both go from 0 (before training) to 1 (its end), on one axis of updates; a mark where each
     passes one half for good, and a line where the error falls below ridge regression's.
     """
-    from icl_mech.synthetic import onsets
-
+    runs = {seed: result.run(seed) for seed in result.seeds}
+    onsets = result.onsets()
     figure = rows_of_panels(
-        [_HEIGHT] * len(result.seeds),
+        [_HEIGHT] * len(runs),
         _GAP,
-        [f"seed {seed}, block {result.run(seed).best_layer()}" for seed in result.seeds],
+        [f"seed {seed}, block {run.best_layer()}" for seed, run in runs.items()],
     )
-    for row, seed in enumerate(result.seeds, 1):
-        for trace in _traces(result.run(seed), row == 1):
+    for row, (seed, run) in enumerate(runs.items(), 1):
+        when = onsets.loc[seed]
+        for trace in _traces(run, when, row == 1):
             figure.add_trace(trace, row=row, col=1)
-        for k, step in enumerate(onsets(result.run(seed))["use"]):
+        for k, step in enumerate(when["use"]):
             if step == step:
                 line = {"color": COLOURS[BASES[k % len(BASES)]], "dash": "dot", "width": 1.5}
                 figure.add_vline(x=step, line=line, row=row, col=1)
@@ -61,10 +64,7 @@ def _updates(lead: Estimate) -> str:
     return f"{lead.value:,.0f} [{lead.low:,.0f}, {lead.high:,.0f}]"
 
 
-def _traces(run: Emergence, first: bool) -> list[go.Scatter]:
-    from icl_mech.synthetic import onsets
-
-    when = onsets(run)
+def _traces(run: Emergence, when: pd.DataFrame, first: bool) -> list[go.Scatter]:
     layer = run.best_layer()
     right = run.data["credit"].isel(layer=layer).mean("sequence").transpose("step", "basis").values
     last = run.data["squared_error"].isel(n_seen=-1).mean("sequence")
