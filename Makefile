@@ -11,7 +11,7 @@ scan: $(STAMP)
 	$(BIN)/python -m icl_mech.patch --layer-scan
 
 test: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 venv: $(STAMP)
 

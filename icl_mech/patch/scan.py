@@ -167,16 +167,18 @@ def _scan(model: HookedModel, plan: _Plan, everywhere: bool, bar: tqdm) -> xr.Da
     dev_answers = accepted(encoder, zero[rows_dev], dev)
     few_answers = accepted(encoder, [group[0] for group in few[rows_test]], test)
 
-    def scored(vectors: dict[str, Vectors], layers: Sequence[int], dev: bool = False) -> xr.Dataset:
-        """These vectors injected after these blocks."""
-        rows, right = (rows_dev, dev_answers) if dev else (rows_test, answers)
+    def scored(
+        vectors: dict[str, Vectors], layers: Sequence[int], choosing: bool = False
+    ) -> xr.Dataset:
+        """These vectors injected after these blocks, on test prompts or, to choose, on dev."""
+        rows, right = (rows_dev, dev_answers) if choosing else (rows_test, answers)
         several = torch.stack(list(vectors.values()), dim=1)
         readout = inject(model, zero[rows], several, right.first_tokens, bar.update, layers)
         coords = {"vector": list(vectors), "layer": layers}
         return score_arrays(score(model, readout, right), coords)
 
     every = range(model.n_layers)
-    on_dev = scored({"theta": own[rows_dev]}, every, dev=True).isel(vector=0, drop=True)
+    on_dev = scored({"theta": own[rows_dev]}, every, choosing=True).isel(vector=0, drop=True)
     vectors = with_controls(
         scored({"theta": own[rows_test]}, every),
         scored(controls, every if everywhere else _chosen(on_dev)),
