@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from icl_mech.figures.page import embedded, html_table, write_page
+from icl_mech.figures.page import NOTES, embedded, html_table, write_page
 
 if TYPE_CHECKING:
     from icl_mech.synthetic import Emergence
@@ -24,12 +24,6 @@ updates encoding comes first.</p>
 <div class="scroll">{{ onsets }}</div>
 <h2>Checkpoint by checkpoint</h2>
 <div class="scroll">{{ table }}</div>
-<h2>What to keep in mind</h2>
-<ul>{% for note in caveats %}<li>{{ note }}</li>{% endfor %}</ul>
-<h2>What was run</h2>
-<div class="scroll"><table>
-{% for name, value in p.items() %}<tr><th>{{ name }}</th><td>{{ value }}</td></tr>{% endfor %}
-</table></div>
 """
 
 
@@ -49,7 +43,7 @@ def emergence_report(run: Emergence, path: str | Path) -> Path:
         run.plot_heads(),
     ]
     return write_page(
-        _PAGE,
+        _PAGE + NOTES,
         path,
         heading=f"What training taught {run.provenance['model']}",
         p=run.provenance,

@@ -33,6 +33,15 @@ li { margin: .2em 0; } .quiet { color: #666; }
 <body>
 <h1>{{ heading }}</h1>"""
 
+#: How a page about one result ends: `caveats`, and the provenance `p`.
+NOTES = """<h2>What to keep in mind</h2>
+<ul>{% for note in caveats %}<li>{{ note }}</li>{% endfor %}</ul>
+<h2>What was run</h2>
+<div class="scroll"><table>
+{% for name, value in p.items() %}<tr><th>{{ name }}</th><td>{{ value }}</td></tr>{% endfor %}
+</table></div>
+"""
+
 
 def write_page(body: str, path: str | Path, **values: Any) -> Path:
     """Fill in a page and write it, whole or not at all.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from icl_mech.figures.page import embedded, html_table, write_page
+from icl_mech.figures.page import NOTES, embedded, html_table, write_page
 
 if TYPE_CHECKING:
     from icl_mech.table import TaskTable
@@ -23,12 +23,6 @@ shuffled labels, of another task, and random ones of the same norm.</p>
 <h2>Published</h2>
 <p class="quiet">{{ source }}. Means over 18 tasks, then single tasks where they are published.</p>
 <div class="scroll">{{ published }}</div>
-<h2>What to keep in mind</h2>
-<ul>{% for note in caveats %}<li>{{ note }}</li>{% endfor %}</ul>
-<h2>What was run</h2>
-<div class="scroll"><table>
-{% for name, value in p.items() %}<tr><th>{{ name }}</th><td>{{ value }}</td></tr>{% endfor %}
-</table></div>
 """
 
 
@@ -41,7 +35,7 @@ def task_table_report(table: TaskTable, path: str | Path) -> Path:
     from icl_mech.reference import hendel2023
 
     return write_page(
-        _PAGE,
+        _PAGE + NOTES,
         path,
         heading=f"What does a task vector keep? {table.provenance['model']}",
         p=table.provenance,
