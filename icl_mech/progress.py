@@ -1,8 +1,16 @@
 """The progress bar that all long questions show."""
 
 import sys
+from collections.abc import Callable
 
 from tqdm.auto import tqdm
+
+#: Called with how many steps have just been done.
+Tick = Callable[[int], object]
+
+
+def silent(n: int) -> None:
+    """A tick that nobody looks at."""
 
 
 def progress_bar(total: int, unit: str, shown: bool) -> tqdm:

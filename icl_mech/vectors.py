@@ -1,6 +1,6 @@
 """Vectors that are injected: theta, and the controls that belong beside it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -9,18 +9,18 @@ from torch import Tensor
 
 from icl_mech.errors import InputError
 from icl_mech.model import Edit, HookedModel, Readout
-from icl_mech.prompts import Encoder, Episode, Prompt
+from icl_mech.progress import Tick, silent
+from icl_mech.prompts import Encoder, Episode, Prompt, with_dummies
 
 
 def dummy_residuals(
     model: HookedModel,
     encoder: Encoder,
     episodes: Sequence[Episode],
-    tick: Callable[[int], object] = lambda n: None,
+    tick: Tick = silent,
 ) -> Float[Tensor, "episode dummy layer d_model"]:
     """Residual stream at the final arrow after each block, with a dummy query in place."""
-    groups = [[encoder.encode(e.demonstrations, d.x) for d in e.dummies] for e in episodes]
-    return model.final_residuals(groups, tick)
+    return model.final_residuals(with_dummies(encoder, episodes), tick)
 
 
 def theta(
@@ -34,12 +34,17 @@ def theta(
     return residuals.mean(dim=1)
 
 
+def overwrite(layer: int, vectors: Float[Tensor, "*prompt d_model"]) -> Edit:
+    """Write vectors over the residual stream at the last token after block `layer`."""
+    return Edit(layer, vectors, site="resid_post", position="final_arrow")
+
+
 def inject(
     model: HookedModel,
     prompts: Sequence[Prompt],
     vectors: Float[Tensor, "prompt vector layer d_model"],
     answers: Sequence[Sequence[int]],
-    tick: Callable[[int], object] = lambda n: None,
+    tick: Tick = silent,
     layers: Sequence[int] | None = None,
 ) -> Readout:
     """Overwrite the residual at the last token after every block by each vector in turn.
@@ -49,11 +54,7 @@ def inject(
     """
     n_vectors = vectors.shape[1]
     layers = range(vectors.shape[2]) if layers is None else layers
-    edits = [
-        Edit(layer=layer, value=vectors[:, v, layer], site="resid_post", position="final_arrow")
-        for v in range(n_vectors)
-        for layer in layers
-    ]
+    edits = [overwrite(layer, vectors[:, v, layer]) for v in range(n_vectors) for layer in layers]
     readout = model.evaluate(prompts, edits, answers, tick)
     return readout.reshape(len(prompts), n_vectors, len(layers))
 

@@ -7,20 +7,21 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
-from torch import Tensor
 
 from icl_mech.answers.judge import judge_text
 from icl_mech.answers.result import CONDITIONS, AnswerScores
 from icl_mech.errors import InputError
-from icl_mech.model import Edit, Generation, HookedModel, Readout
-from icl_mech.patch import Answers, Scored, accepted, score
+from icl_mech.model import Edit, Generation, HookedModel
+from icl_mech.patch import Scored, score
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
+    N_DUMMIES,
     Encoder,
     Prompt,
     Protocol,
     Split,
+    accepted,
     few_shot,
     generator,
     half,
@@ -28,7 +29,7 @@ from icl_mech.prompts import (
 )
 from icl_mech.results import over_tasks
 from icl_mech.tasks import Task, Tasks, load_tasks
-from icl_mech.vectors import theta
+from icl_mech.vectors import inject, overwrite, theta
 
 #: Tokens that a generation may take beyond the longest accepted answer.
 SPARE_TOKENS = 3
@@ -49,7 +50,7 @@ def answer_scores(
     seed: int = 0,
     *,
     n_dev: int | None = None,
-    n_dummies: int = 2,
+    n_dummies: int = N_DUMMIES,
     layer: int | None = None,
     max_new_tokens: int | None = None,
     n_rivals: int = 7,
@@ -132,13 +133,15 @@ def _one_task(model: HookedModel, task: Task, split: Split, s: _Settings) -> xr.
     dev_answers = accepted(encoder, zero[len(test) :], dev)
     layer = s.layer
     if layer is None:
-        layer = _choose_layer(model, zero[len(test) :], own[len(test) :], dev_answers)
-    edit = _injection(layer, own[: len(test)])
+        targets = dev_answers.first_tokens
+        on_dev = inject(model, zero[len(test) :], own[len(test) :, None], targets)
+        layer = int(on_dev.right[:, 0].mean(axis=0).argmax())  # the earliest of equals
+    edit = overwrite(layer, own[: len(test), layer])
     plain, shown = zero[: len(test)], [group[0] for group in few[: len(test)]]
     answers, few_answers = accepted(encoder, plain, test), accepted(encoder, shown, test)
+    both = model.evaluate(plain, [None, edit], answers.first_tokens)
     first = [
-        score(model, model.predict(plain, answers.first_tokens), answers),
-        score(model, _one(model.evaluate(plain, [edit], answers.first_tokens)), answers),
+        *(score(model, both.column(i), answers) for i in (0, 1)),
         score(model, model.read(resid[: len(test), 0, -1], few_answers.first_tokens), few_answers),
     ]
     longest = max(
@@ -173,27 +176,6 @@ def _one_task(model: HookedModel, task: Task, split: Split, s: _Settings) -> xr.
         n_rivals=min(map(len, rivals)),
         n_queries=split.n_test_queries,
     )
-
-
-def _injection(layer: int, vectors: Float[Tensor, "prompt layer d_model"]) -> Edit:
-    return Edit(layer, vectors[:, layer], site="resid_post", position="final_arrow")
-
-
-def _choose_layer(
-    model: HookedModel,
-    prompts: Sequence[Prompt],
-    vectors: Float[Tensor, "prompt layer d_model"],
-    answers: Answers,
-) -> int:
-    """The layer with the best dev accuracy by the first token; the earliest of equals."""
-    edits = [_injection(layer, vectors) for layer in range(model.n_layers)]
-    readout = model.evaluate(prompts, edits, answers.first_tokens)
-    return int(score(model, readout, answers).first_token.mean(axis=0).argmax())
-
-
-def _one(readout: Readout) -> Readout:
-    """Of the only edit."""
-    return readout.reshape(len(readout.top))
 
 
 def _rivals(task: Task, texts: Sequence[Sequence[str]], s: _Settings) -> list[list[str]]:

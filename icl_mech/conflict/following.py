@@ -7,7 +7,7 @@ import numpy as np
 
 from icl_mech.conflict.drawing import Drawn
 from icl_mech.model import Readout, as_array
-from icl_mech.prompts import Encoder, Episode, Prompt
+from icl_mech.prompts import Encoder, Prompt, accepted
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,8 @@ class Tokens:
     @staticmethod
     def of(encoder: Encoder, prompts: Sequence[Prompt], drawn: Drawn) -> "Tokens":
         """As they follow `prompts`."""
-
-        def first(episodes: Sequence[Episode]) -> tuple[tuple[int, ...], ...]:
-            queries = [e.query.answers for e in episodes]
-            return tuple(encoder.first_tokens(*pq) for pq in zip(prompts, queries, strict=True))
-
-        return Tokens(first(drawn.prompts), first(drawn.injected))
+        both = (accepted(encoder, prompts, of) for of in (drawn.prompts, drawn.injected))
+        return Tokens(*(answers.first_tokens for answers in both))
 
     @property
     def both(self) -> list[tuple[int, ...]]:

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Bool, Float
-from torch import Tensor
+from jaxtyping import Bool
 from tqdm.auto import tqdm
 
 from icl_mech.conflict.drawing import Drawn
@@ -14,11 +13,19 @@ from icl_mech.conflict.pairs import Pairs, as_pairs
 from icl_mech.conflict.plan import plan
 from icl_mech.conflict.result import CONDITIONS, ConflictingTasks
 from icl_mech.conflict.settings import Settings, Undefined, defined, pair_name
-from icl_mech.model import Edit, HookedModel
+from icl_mech.model import HookedModel
 from icl_mech.progress import progress_bar
-from icl_mech.prompts import DEFAULT_TEMPLATE, Encoder, generator, zero_shot
+from icl_mech.prompts import (
+    DEFAULT_TEMPLATE,
+    N_DUMMIES,
+    Encoder,
+    accepted,
+    generator,
+    in_context,
+    zero_shot,
+)
 from icl_mech.tasks import Tasks
-from icl_mech.vectors import dummy_residuals, inject, random_like, theta
+from icl_mech.vectors import dummy_residuals, inject, overwrite, random_like, theta
 
 
 def conflicting_tasks(
@@ -29,7 +36,7 @@ def conflicting_tasks(
     seed: int = 0,
     *,
     n_dev: int = 25,
-    n_dummies: int = 2,
+    n_dummies: int = N_DUMMIES,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
     progress: bool = True,
@@ -93,16 +100,15 @@ def _measure(
         "own": theta(dummy_residuals(model, encoder, drawn.own, bar.update))[:, layer],
         "random": random_like(of_b, generator(seed, a, b, "random")),
     }
-    few = [encoder.encode(e.demonstrations, e.query.x) for e in drawn.prompts]
+    few = in_context(encoder, drawn.prompts)
     zero = zero_shot(encoder, drawn.prompts)
     tokens, alone = Tokens.of(encoder, few, drawn), Tokens.of(encoder, zero, drawn)
-    edits = [_write(layer, vector) for vector in vectors.values()]
-    edited = follow(model.evaluate(few, edits, tokens.both, bar.update), tokens)
-    unaided = model.evaluate(zero, [_write(layer, of_b)], alone.both, bar.update)
+    edits = [None, *(overwrite(layer, vector) for vector in vectors.values())]
+    edited = model.evaluate(few, edits, tokens.both, bar.update)
+    unaided = model.evaluate(zero, [overwrite(layer, of_b)], alone.both, bar.update)
     read = {
-        "regular": follow(model.predict(few, tokens.both, bar.update), tokens),
-        **{c: {key: v[:, i] for key, v in edited.items()} for i, c in enumerate(vectors)},
-        "zero_shot": follow(unaided.reshape(len(zero)), alone),
+        **{c: follow(edited.column(i), tokens) for i, c in enumerate(("regular", *vectors))},
+        "zero_shot": follow(unaided.column(0), alone),
     }
     stacked = {name: np.stack([read[c][name] for c in CONDITIONS]) for name in read["regular"]}
     units = {"units": "nats"}
@@ -130,14 +136,9 @@ def _on_dev(
 ) -> Bool[np.ndarray, "dev_prompt layer"]:
     """Whether zero-shot prompts of B with theta of B are answered right, at every layer."""
     zero = zero_shot(encoder, drawn.dev)
-    queries = [e.query.answers for e in drawn.dev]
-    answers = [encoder.first_tokens(p, q) for p, q in zip(zero, queries, strict=True)]
+    answers = accepted(encoder, zero, drawn.dev).first_tokens
     vectors = theta(dummy_residuals(model, encoder, drawn.dev, bar.update))
     return inject(model, zero, vectors[:, None], answers, bar.update).right[:, 0]
-
-
-def _write(layer: int, vectors: Float[Tensor, "prompt d_model"]) -> Edit:
-    return Edit(layer=layer, value=vectors, site="resid_post", position="final_arrow")
 
 
 def _provenance(

@@ -56,7 +56,6 @@ def answered(
     """
     readout = model.read(last, [list(dict.fromkeys(a[0] for a in row)) for row in answers])
     top = readout.top.cpu().numpy()
-    first = np.array([t in {a[0] for a in row} for t, row in zip(top, answers, strict=True)])
     exact = np.array([(int(t),) in row for t, row in zip(top, answers, strict=True)])
     longer: dict[int, list[tuple[int, tuple[int, ...]]]] = defaultdict(list)
     for i, row in enumerate(answers):
@@ -68,7 +67,7 @@ def answered(
         for (i, _), whole in zip(cells, right, strict=True):
             exact[i] |= whole
     logprob = np.nanmax(as_array(readout.logprob), axis=-1)
-    return Answered(first, exact, logprob)
+    return Answered(readout.right, exact, logprob)
 
 
 def _continued(

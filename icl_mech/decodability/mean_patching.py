@@ -16,7 +16,7 @@ from icl_mech.decodability.patching_result import MEAN, RANDOM, RANDOM_TASK, Mea
 from icl_mech.decodability.pool import Pool
 from icl_mech.model import Edit, HookedModel, Readout, as_array
 from icl_mech.progress import progress_bar
-from icl_mech.prompts import DEFAULT_TEMPLATE, Encoder, Matched, generator
+from icl_mech.prompts import DEFAULT_TEMPLATE, Encoder, Matched, generator, in_context
 from icl_mech.results import over_tasks
 from icl_mech.tasks import Tasks
 from icl_mech.vectors import random_like
@@ -114,7 +114,7 @@ def _means(
     model: HookedModel, encoder: Encoder, dev: Matched
 ) -> Float[Tensor, "task layer d_model"]:
     """Mean residual stream at the final arrow over every task's prompts."""
-    prompts = [[encoder.encode(e.demonstrations, e.query.x) for e in row] for row in dev.episodes]
+    prompts = [in_context(encoder, row) for row in dev.episodes]
     return torch.stack([model.capture(p, ["final_arrow"])[:, 0].mean(dim=0) for p in prompts])
 
 
@@ -141,7 +141,7 @@ def _patched(
 ) -> xr.Dataset:
     """One task's prompts: every task's answer before and after every edit."""
     episodes = test.episodes[own]
-    prompts = [encoder.encode(e.demonstrations, e.query.x) for e in episodes]
+    prompts = in_context(encoder, episodes)
     answers = [
         accepted_tokens(encoder, prompts, [e.query for e in test.episodes[i]])
         for i in range(len(pool.tasks))

@@ -9,7 +9,7 @@ import numpy as np
 from icl_mech.failures.plan import Plan
 from icl_mech.failures.result import OTHER, RIGHT
 from icl_mech.model import HookedModel
-from icl_mech.prompts import Episode, Prompt
+from icl_mech.prompts import Episode, Prompt, accepted
 from icl_mech.tasks import Pair
 
 #: Errors by name, in the order in which they are tried: the first that fits counts.
@@ -87,7 +87,7 @@ class Classifier:
             "task_input": first(plan.inputs),
             "other_task": frozenset(plan.other_encoder.first_tokens(elsewhere, other)),
         }
-        right = plan.accepted(zero, episodes)
+        right = accepted(encoder, zero, episodes).first_tokens
         return Classifier(right, own, common, episodes, model, encoder.template.word)
 
     def is_right(self, prompt: int, token: int) -> bool:

@@ -3,19 +3,18 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 import xarray as xr
 from jaxtyping import Bool, Float
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from icl_mech.failures.errors import Classifier
 from icl_mech.failures.plan import Plan, guess_right, prior_right
 from icl_mech.failures.repair import REPAIRS, States, placeholder
 from icl_mech.failures.result import CONTROLS, RIGHT, THETA
-from icl_mech.model import Edit, HookedModel, Readout, as_array
-from icl_mech.prompts import Episode, Prompt, few_shot, zero_shot
-from icl_mech.vectors import dummy_residuals, random_like, theta
+from icl_mech.model import HookedModel, Readout, as_array
+from icl_mech.prompts import Episode, Prompt, accepted, few_shot, zero_shot
+from icl_mech.vectors import dummy_residuals, overwrite, random_like, theta
 
 #: Right or wrong, and the log probability of the answer, by dev prompt and layer.
 OnDev = tuple[Bool[np.ndarray, "prompt layer"], Float[np.ndarray, "prompt layer"]]
@@ -63,21 +62,16 @@ class Measurement:
         states = self._states(self.dev)
         found = {}
         for method, layers in self.layers.items():
-            asked = (
-                zero_shot(self.plan.encoder, self.dev)
-                if method == THETA
-                else self._asked(method, self.dev)
-            )
+            asked = self._asked(method, self.dev)
             edits = [
-                [Edit(layer, states.theta[:, layer], position="final_arrow")]
+                [overwrite(layer, states.theta[:, layer])]
                 if method == THETA
                 else states.edits(method, layer)
                 for layer in layers
             ]
-            accepted = self.plan.accepted(asked, self.dev)
-            readout = self.model.evaluate(asked, edits, accepted, self.bar.update)
-            right = [np.isin(t, a) for t, a in zip(readout.top.tolist(), accepted, strict=True)]
-            found[method] = np.array(right), _logprob(readout)
+            answers = self._answers(asked, self.dev)
+            readout = self.model.evaluate(asked, edits, answers, self.bar.update)
+            found[method] = readout.right, _logprob(readout)
         return found
 
     def _on_test(self, best: dict[str, int]) -> dict[str, Readout]:
@@ -86,7 +80,7 @@ class Measurement:
         few = few_shot(plan.encoder, self.test)
         resid = model.final_residuals(few)
         own = theta(resid[:, 1:])
-        accepted = plan.accepted(self.zero, self.test)
+        answers = self._answers(self.zero, self.test)
         at = best[THETA]
         shuffled = theta(dummy_residuals(model, plan.encoder, plan.shuffled))
         other = theta(dummy_residuals(model, plan.other_encoder, plan.other_episodes))
@@ -96,21 +90,26 @@ class Measurement:
             "other_task": other[:, at],
             "random": random_like(own[:, at], plan.rng),
         }
-        edits = [Edit(at, value, position="final_arrow") for value in vectors.values()]
-        injected = model.evaluate(self.zero, edits, accepted, self.bar.update)
+        edits = [overwrite(at, value) for value in vectors.values()]
+        injected = model.evaluate(self.zero, edits, answers, self.bar.update)
         found = {
             "few_shot": model.read(
-                resid[:, 0, -1], plan.accepted([group[0] for group in few], self.test)
+                resid[:, 0, -1], self._answers([group[0] for group in few], self.test)
             ),
             "zero_shot": self._plain(self.zero),
-            **{name: _column(injected, i) for i, name in enumerate(vectors)},
+            **{name: injected.column(i) for i, name in enumerate(vectors)},
         }
         if any(REPAIRS[repair] for repair in self.repairs):
             found["placeholder"] = self._plain([placeholder(plan.encoder, e) for e in self.test])
         return found | self._repaired(best, own, shuffled)
 
+    def _answers(
+        self, prompts: Sequence[Prompt], episodes: Sequence[Episode]
+    ) -> tuple[tuple[int, ...], ...]:
+        return accepted(self.plan.encoder, prompts, episodes).first_tokens
+
     def _plain(self, prompts: Sequence[Prompt]) -> Readout:
-        return self.model.predict(prompts, self.plan.accepted(prompts, self.test))
+        return self.model.predict(prompts, self._answers(prompts, self.test))
 
     def _repaired(
         self, best: dict[str, int], own: Vectors, shuffled: Vectors
@@ -128,10 +127,10 @@ class Measurement:
         for repair in self.repairs:
             asked = self._asked(repair, self.test)
             edits = [source.edits(repair, best[repair]) for source in sources.values()]
-            accepted = self.plan.accepted(asked, self.test)
-            readout = self.model.evaluate(asked, edits, accepted, self.bar.update)
+            answers = self._answers(asked, self.test)
+            readout = self.model.evaluate(asked, edits, answers, self.bar.update)
             for i, control in enumerate(sources):
-                found[repair + control] = _column(readout, i)
+                found[repair + control] = readout.column(i)
         return found
 
     def _dataset(
@@ -189,8 +188,3 @@ def _best(
 def _logprob(readout: Readout) -> np.ndarray:
     """Of the most probable accepted first token."""
     return np.nanmax(as_array(readout.logprob), axis=-1)
-
-
-def _column(readout: Readout, i: int) -> Readout:
-    """One edit of a `[prompt, edit]` readout."""
-    return readout.take(torch.tensor([i]), dim=1).reshape(len(readout.top))

@@ -11,7 +11,6 @@ from icl_mech.model import HookedModel
 from icl_mech.prompts import (
     Encoder,
     Episode,
-    Prompt,
     Protocol,
     Split,
     Template,
@@ -68,13 +67,6 @@ class Plan:
     other_episodes: tuple[Episode, ...]
     other_encoder: Encoder
     rng: np.random.Generator
-
-    def accepted(
-        self, prompts: Sequence[Prompt], episodes: Sequence[Episode]
-    ) -> list[tuple[int, ...]]:
-        """The first tokens of the right answers, as they follow the prompts."""
-        pairs = zip(prompts, episodes, strict=True)
-        return [self.encoder.first_tokens(p, e.query.answers) for p, e in pairs]
 
 
 def load_any(names: AnyTask | str | Sequence[AnyTask | str] | None) -> list[AnyTask]:

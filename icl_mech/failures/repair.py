@@ -1,6 +1,6 @@
 """Several vectors instead of one: what is read from a few-shot prompt, and where it is written."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,9 +9,9 @@ from torch import Tensor
 
 from icl_mech.errors import InputError, choose
 from icl_mech.model import Edit, HookedModel
-from icl_mech.prompts import Encoder, Episode, Prompt
+from icl_mech.prompts import Encoder, Episode, Prompt, with_dummies
 from icl_mech.tasks import Pair
-from icl_mech.vectors import theta
+from icl_mech.vectors import overwrite, theta
 
 #: What is written, joint at layer l. `layers`: what attention adds at the last token, in every
 #: block up to l. `arrows`: theta, and the state at every demonstration's arrow. `labels`: theta,
@@ -25,8 +25,6 @@ REPAIRS = {
 }
 #: Stands for every input and answer of a placeholder prompt.
 BLANK = "..."
-
-Tick = Callable[[int], object]
 
 
 def check_repairs(repairs: Sequence[str]) -> tuple[str, ...]:
@@ -74,7 +72,7 @@ class States:
         own: Float[Tensor, "episode layer d_model"] | None = None,
     ) -> "States":
         """Read what `repairs` need; `own` is theta, where it is known already."""
-        groups = [[encoder.encode(e.demonstrations, d.x) for d in e.dummies] for e in episodes]
+        groups = with_dummies(encoder, episodes)
         if own is None:
             own = theta(model.final_residuals(groups))
         attention = shown = None
@@ -119,4 +117,4 @@ class States:
             for i, role in enumerate(self.roles)
             if role.rsplit("_", 1)[1] in parts
         ]
-        return [*written, Edit(layer, self.theta[:, layer], position="final_arrow")]
+        return [*written, overwrite(layer, self.theta[:, layer])]

@@ -11,7 +11,7 @@ from icl_mech.failures.repair import BLANK, REPAIRS, check_repairs
 from icl_mech.failures.result import TaskVectorFailures
 from icl_mech.model import HookedModel
 from icl_mech.progress import progress_bar
-from icl_mech.prompts import DEFAULT_TEMPLATE, half
+from icl_mech.prompts import DEFAULT_TEMPLATE, N_DUMMIES, half
 from icl_mech.results import over_tasks
 
 #: Layers at which a repair is tried, from a third of the depth on.
@@ -26,7 +26,7 @@ def task_vector_failures(
     seed: int = 0,
     *,
     n_dev: int | None = None,
-    n_dummies: int = 2,
+    n_dummies: int = N_DUMMIES,
     repairs: Sequence[str] = tuple(REPAIRS),
     repair_layers: Sequence[int] | None = None,
     template: str = DEFAULT_TEMPLATE,

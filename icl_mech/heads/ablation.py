@@ -17,7 +17,7 @@ from icl_mech.heads.attribution import (
 )
 from icl_mech.heads.drawing import Drawn, draw
 from icl_mech.heads.result import Head, largest
-from icl_mech.model import Edit, HookedModel, as_array
+from icl_mech.model import Edit, HookedModel, Readout, as_array
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE, Prompt, generator
 from icl_mech.results import over_tasks
@@ -97,18 +97,18 @@ def head_ablation(
     drawn = [
         draw(model, t, n_prompts, n_dev, n_shots, seed, template, leading_space) for t in tasks
     ]
-    branches = 1 + len(counts) * (1 + n_draws)
+    branches = len(counts) * (1 + n_draws)
     ranking = n_dev * n_heads if heads is None else 0
     with progress_bar((n_prompts * branches + ranking) * len(tasks), "runs", progress) as bar:
-        answers_in_context(model, drawn)
+        in_context = answers_in_context(model, drawn)
         parts = []
-        for d in drawn:
+        for d, intact in zip(drawn, in_context, strict=True):
             bar.set_description(d.task.name)
             ranked = heads
             if ranked is None:
                 ranked = largest(average_indirect_effects(model, d.dev, bar.update), counts[-1])
             output = _output_off(model, d, off, n_shots, seed, template)
-            parts.append(_ablate(model, d, ranked, output, counts, n_draws, seed, bar))
+            parts.append(_ablate(model, d, intact, ranked, output, counts, n_draws, seed, bar))
     data = over_tasks(parts, [t.name for t in tasks])
     provenance = {
         "method": "head_ablation at the last token",
@@ -130,6 +130,7 @@ def head_ablation(
 def _ablate(
     model: HookedModel,
     drawn: Drawn,
+    intact: Readout,
     ranked: Sequence[Head],
     output: Float[Tensor, "layer head d_head"],
     counts: Sequence[int],
@@ -153,27 +154,21 @@ def _ablate(
             for layer, head in chosen
         ]
 
-    # Adding nothing to one head: the model as it is.
-    intact = Edit(0, torch.zeros(model.d_head), "z", "final_arrow", "add", head=0)
-    edits: list[Edit | list[Edit]] = [intact, *map(switched_off, sets)]
+    edits = [switched_off(chosen) for chosen in sets]
     readout = model.evaluate(drawn.test.clean, edits, drawn.test.targets, bar.update)
-    right = readout.right
-    logprob = as_array(readout.logprob[..., 0])
-    shape = (len(right), len(counts), 1 + n_draws)
+    shape = (len(drawn.test.clean), len(counts), 1 + n_draws)
+    right = readout.right.reshape(shape)
+    logprob = as_array(readout.logprob).reshape(shape)
     names = [f"{layer}.{head}" for layer, head in ranked[: counts[-1]]]
     logs = {"units": "nats"}
     return xr.Dataset(
         {
-            "top_right": (("prompt", "k"), right[:, 1:].reshape(shape)[..., 0]),
-            "random_right": (("prompt", "k", "draw"), right[:, 1:].reshape(shape)[..., 1:]),
-            "top_logprob": (("prompt", "k"), logprob[:, 1:].reshape(shape)[..., 0], logs),
-            "random_logprob": (
-                ("prompt", "k", "draw"),
-                logprob[:, 1:].reshape(shape)[..., 1:],
-                logs,
-            ),
-            "intact_right": ("prompt", right[:, 0]),
-            "intact_logprob": ("prompt", logprob[:, 0], logs),
+            "top_right": (("prompt", "k"), right[..., 0]),
+            "random_right": (("prompt", "k", "draw"), right[..., 1:]),
+            "top_logprob": (("prompt", "k"), logprob[..., 0], logs),
+            "random_logprob": (("prompt", "k", "draw"), logprob[..., 1:], logs),
+            "intact_right": ("prompt", intact.right),
+            "intact_logprob": ("prompt", as_array(intact.logprob)[:, 0], logs),
             "ranked": ("position", names),
             "n_queries": ((), drawn.n_queries),
             "query": ("prompt", [e.query.x for e in drawn.test.episodes]),

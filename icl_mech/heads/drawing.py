@@ -14,7 +14,8 @@ from icl_mech.prompts import (
     Prompt,
     draw_split,
     generator,
-    shuffle_labels,
+    in_context,
+    shuffled,
     zero_shot,
 )
 from icl_mech.tasks import Task
@@ -46,10 +47,8 @@ class Prompts:
             encoder,
             tuple(dict.fromkeys(pair.y for pair in task.pairs)),
             tuple(episodes),
-            tuple(encoder.encode(e.demonstrations, e.query.x) for e in episodes),
-            tuple(
-                encoder.encode(shuffle_labels(e.demonstrations, rng), e.query.x) for e in episodes
-            ),
+            tuple(in_context(encoder, episodes)),
+            tuple(in_context(encoder, shuffled(episodes, rng))),
         )
 
     @cached_property

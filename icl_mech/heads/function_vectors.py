@@ -17,12 +17,10 @@ from icl_mech.heads.result import Head, largest
 from icl_mech.heads.vector_result import PROMPTS, VECTORS, FunctionVectors
 from icl_mech.model import Edit, HookedModel, Readout, as_array
 from icl_mech.progress import progress_bar
-from icl_mech.prompts import DEFAULT_TEMPLATE, generator
+from icl_mech.prompts import DEFAULT_TEMPLATE, N_DUMMIES, generator, half
 from icl_mech.results import over_tasks
 from icl_mech.tasks import Tasks, load_tasks
 from icl_mech.vectors import check_heads, dummy_residuals, function_vector, random_like, theta
-
-N_DUMMIES = 2
 
 
 def function_vectors(
@@ -82,7 +80,7 @@ def function_vectors(
         ModelError: where the model returns numbers that are not finite.
     """
     tasks = load_tasks(task)
-    n_dev = max(1, n_prompts // 2) if n_dev is None else n_dev
+    n_dev = half(n_prompts, n_dev)
     every = model.n_layers * model.n_heads
     sizes = sorted({int(n) for n in np.atleast_1d(n_heads)})
     scales = [float(s) for s in np.atleast_1d(scale)]

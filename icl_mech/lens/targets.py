@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from icl_mech.errors import InputError, choose
-from icl_mech.prompts import Encoder, Episode, Prompt, Template, draw_split
+from icl_mech.prompts import Encoder, Episode, Prompt, Template, draw_split, in_context
 from icl_mech.prompts.encode import SINK
 from icl_mech.tasks import Pair, Task, list_tasks, load_other, load_task
 
@@ -62,7 +62,7 @@ def draw_asked(
     split = draw_split(task, n_prompts, 1, n_shots, 1, seed)
     rival = sharing_task(task) if other is None else load_other(task, other)
     known = {} if rival is None else {pair.x: pair for pair in rival.pairs}
-    prompts = tuple(encoder.encode(e.demonstrations, e.query.x) for e in split.test)
+    prompts = tuple(in_context(encoder, split.test))
     tokens, lengths = [], []
     for prompt, episode in zip(prompts, split.test, strict=True):
         query = episode.query

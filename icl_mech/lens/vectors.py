@@ -18,12 +18,19 @@ from icl_mech.lens.reading import texts
 from icl_mech.lens.vector_result import AVERAGES, VECTORS, VectorLens
 from icl_mech.model import HookedModel, TopTokens, as_array
 from icl_mech.progress import progress_bar
-from icl_mech.prompts import DEFAULT_TEMPLATE, Encoder, Split, draw_split, generator
+from icl_mech.prompts import (
+    DEFAULT_TEMPLATE,
+    N_DUMMIES,
+    Encoder,
+    Split,
+    draw_split,
+    generator,
+    in_context,
+)
 from icl_mech.results import over_tasks
 from icl_mech.tasks import Task, Tasks, load_tasks
 from icl_mech.vectors import check_heads, dummy_residuals, function_vector, random_like, theta
 
-N_DUMMIES = 2
 #: The "layer" of a function vector, which belongs to none.
 NO_LAYER = -1
 Head = tuple[int, int]
@@ -184,8 +191,7 @@ def _function_vectors(
 ) -> Float[Tensor, "prompt layer d_model"]:
     """A function vector from every prompt by itself, so that there is something to vary."""
     vectors = []
-    for episode in split.test:
-        prompt = encoder.encode(episode.demonstrations, episode.query.x)
+    for prompt in in_context(encoder, split.test):
         outputs, bias = model.heads.mean_outputs([prompt])
         vectors.append(function_vector(outputs, bias, heads))
     return torch.stack(vectors)[:, None]

@@ -8,10 +8,8 @@ import numpy as np
 from jaxtyping import Int
 
 from icl_mech.model import HookedModel
-from icl_mech.prompts import Encoder, Episode, Prompt, draw_matched, same_inputs
+from icl_mech.prompts import N_DUMMIES, Encoder, Episode, draw_matched, same_inputs
 from icl_mech.tasks import Task, Tasks, load_other, load_tasks
-
-N_DUMMIES = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,20 +24,6 @@ class Drawn:
     encoder: Encoder
     episodes: tuple[Episode, ...]
     prior: str
-
-    def few_shot_answers(self, n: int) -> list[tuple[int, ...]]:
-        """First tokens of the right answers to the first `n` few-shot prompts."""
-        return [
-            self.encoder.first_tokens(
-                self.encoder.encode(e.demonstrations, e.query.x), e.query.answers
-            )
-            for e in self.episodes[:n]
-        ]
-
-    def zero_shot_answers(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
-        """First tokens of the right answers to zero-shot prompts of the first episodes."""
-        pairs = zip(prompts, self.episodes, strict=False)
-        return [self.encoder.first_tokens(p, e.query.answers) for p, e in pairs]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Capture once, read four ways: the curves behind a task map."""
+"""The curves behind a task map: few-shot prompts captured once; theta and heads injected."""
 
 import time
 from typing import Any
@@ -14,14 +14,20 @@ from icl_mech.heads import indirect_effects
 from icl_mech.localize.curves import Rule
 from icl_mech.localize.prompts import Drawn, Pool, draw
 from icl_mech.localize.result import TaskMap
-from icl_mech.model import Edit, HookedModel, as_array
+from icl_mech.model import HookedModel, as_array
 from icl_mech.progress import progress_bar
-from icl_mech.prompts import DEFAULT_TEMPLATE, generator, shuffle_labels, zero_shot
+from icl_mech.prompts import (
+    DEFAULT_TEMPLATE,
+    N_DUMMIES,
+    accepted,
+    few_shot,
+    generator,
+    in_context,
+    shuffled,
+    zero_shot,
+)
 from icl_mech.tasks import Tasks
-from icl_mech.vectors import theta
-
-#: Prompts between two steps of the progress bar.
-STEP = 50
+from icl_mech.vectors import inject, theta
 
 
 def localize(
@@ -78,8 +84,10 @@ def localize(
         raise InputError("heads need at least 2 shots (labels are shuffled); expected heads=False")
     pool = draw(model, task, n_points, n_shots, seed, template, leading_space)
     seconds: dict[str, float] = {}
-    per_task = n_points + n_prompts * (1 + model.n_layers * (1 + model.n_heads * heads))
-    with progress_bar(per_task * len(pool.tasks), "runs", progress) as bar:
+    read = n_points + n_prompts * N_DUMMIES
+    asked = n_prompts * (1 + model.n_layers * (1 + model.n_heads * heads))
+    total = read * len(pool.names) + asked * len(pool.tasks)
+    with progress_bar(total, "runs", progress) as bar:
         arrays = _measure(model, pool, n_prompts, k, bar, seconds)
         if heads:
             start = time.perf_counter()
@@ -150,32 +158,25 @@ def _measure(
 
 def _read(model: HookedModel, drawn: Drawn, n_prompts: int, bar: tqdm) -> tuple:
     """Residual streams after the queries, `[point, layer, d]`, and theta of the first prompts."""
-    queries, vectors = [], []
-    for start in range(0, len(drawn.episodes), STEP):
-        part = drawn.episodes[start : start + STEP]
-        # Dummy queries only where a theta is needed.
-        for with_dummies in (True, False):
-            some = [e for i, e in enumerate(part, start) if (i < n_prompts) == with_dummies]
-            if not some:
-                continue
-            asked = [(e.query, *e.dummies) if with_dummies else (e.query,) for e in some]
-            resid = model.final_residuals(
-                [
-                    [drawn.encoder.encode(e.demonstrations, q.x) for q in questions]
-                    for e, questions in zip(some, asked, strict=True)
-                ]
-            )
-            queries.append(resid[:, 0])
-            if with_dummies:
-                vectors.append(theta(resid[:, 1:]))
-        bar.update(len(part))
-    return torch.cat(queries), torch.cat(vectors)
+    first, rest = drawn.episodes[:n_prompts], drawn.episodes[n_prompts:]
+    resid = model.final_residuals(few_shot(drawn.encoder, first), bar.update)
+    queries = [resid[:, 0]]
+    if rest:  # dummy queries only where a theta is needed
+        alone = [[prompt] for prompt in in_context(drawn.encoder, rest)]
+        queries.append(model.final_residuals(alone, bar.update)[:, 0])
+    return torch.cat(queries), theta(resid[:, 1:])
+
+
+def _answers(drawn: Drawn, n: int) -> tuple[tuple[int, ...], ...]:
+    """First tokens of the right answers to the first `n` few-shot prompts."""
+    first = drawn.episodes[:n]
+    return accepted(drawn.encoder, in_context(drawn.encoder, first), first).first_tokens
 
 
 def _lens(model: HookedModel, drawn: Drawn, resid: Any) -> dict[str, np.ndarray]:
     """Probability of the answer after every block, and whether the model answers right."""
     n, layers = resid.shape[:2]
-    targets = [row for row in drawn.few_shot_answers(n) for _ in range(layers)]
+    targets = [row for row in _answers(drawn, n) for _ in range(layers)]
     readout = model.read(resid.flatten(0, 1), targets)
     probability = readout.logprob.exp().nan_to_num(0).amax(dim=-1).reshape(n, layers)
     return {
@@ -186,16 +187,13 @@ def _lens(model: HookedModel, drawn: Drawn, resid: Any) -> dict[str, np.ndarray]
 
 def _transfer(model: HookedModel, drawn: Drawn, vectors: Any, bar: tqdm) -> dict[str, np.ndarray]:
     """Zero-shot prompts with theta written over the last token after every block, and without."""
-    n, layers = vectors.shape[:2]
+    n = len(vectors)
     prompts = zero_shot(drawn.encoder, drawn.episodes[:n])
-    targets = drawn.zero_shot_answers(prompts)
-    edits = [Edit(layer, vectors[:, layer], position="final_arrow") for layer in range(layers)]
-    injected = model.evaluate(prompts, edits, targets, bar.update)
-    plain = model.predict(prompts, targets)
-    bar.update(n)
+    targets = accepted(drawn.encoder, prompts, drawn.episodes[:n]).first_tokens
+    injected = inject(model, prompts, vectors[:, None], targets, bar.update)
     return {
-        "transfer": injected.right,
-        "baseline": plain.right,
+        "transfer": injected.right[:, 0],
+        "baseline": model.predict(prompts, targets, bar.update).right,
         "prior": np.array([drawn.prior in e.query.answers for e in drawn.episodes[:n]]),
     }
 
@@ -210,10 +208,8 @@ def _heads(model: HookedModel, pool: Pool, n_prompts: int, seed: int, bar: tqdm)
         bar.set_description(f"{drawn.task.name}: heads")
         rng = generator(seed, drawn.task.name, "shuffled")
         first, rest = drawn.episodes[:n_prompts], drawn.episodes[n_prompts:][:n_prompts]
-        shuffled = [
-            drawn.encoder.encode(shuffle_labels(e.demonstrations, rng), e.query.x) for e in first
-        ]
-        clean = [drawn.encoder.encode(e.demonstrations, e.query.x) for e in rest or first]
-        answers = [row[0] for row in drawn.few_shot_answers(n_prompts)]
-        arrays.append(indirect_effects(model, clean, shuffled, answers, bar.update))
+        clean = in_context(drawn.encoder, rest or first)
+        corrupted = in_context(drawn.encoder, shuffled(first, rng))
+        answers = [row[0] for row in _answers(drawn, n_prompts)]
+        arrays.append(indirect_effects(model, clean, corrupted, answers, bar.update))
     return ("task", "aie_prompt", "layer", "head"), np.stack(arrays)

@@ -18,9 +18,10 @@ from torch import Tensor
 from icl_mech.errors import InputError
 from icl_mech.model.branches import Branch, Tails, reads_top, run_branches
 from icl_mech.model.context import Context, Prefill, advance
-from icl_mech.model.engine import Engine, Tick, Tokens
+from icl_mech.model.engine import Engine, Tokens
 from icl_mech.model.readout import read
 from icl_mech.model.rehearsal import rehearse
+from icl_mech.progress import Tick
 
 T = TypeVar("T")
 

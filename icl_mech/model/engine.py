@@ -16,9 +16,9 @@ from icl_mech.model.context import Prefill, advance, prefill
 from icl_mech.model.readout import Readout, read, top_of_means
 from icl_mech.model.rehearsal import rehearse
 from icl_mech.model.trunk import Trunk
+from icl_mech.progress import Tick, silent
 
 Tokens = Sequence[int]
-Tick = Callable[[int], object]
 Pick = Callable[[Tensor, list[int]], Tensor]
 T = TypeVar("T")
 
@@ -26,10 +26,6 @@ T = TypeVar("T")
 #: cache, on anything else enough to keep it busy.
 BUDGET = {"cpu": 512}
 BUDGET_ACCELERATOR = 8192
-
-
-def silent(n: int) -> None:
-    """A tick that nobody watches."""
 
 
 class Engine:

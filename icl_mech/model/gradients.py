@@ -11,7 +11,8 @@ from transformer_lens.tools.analysis.attribution_patching import cache_activatio
 
 from icl_mech.errors import InputError
 from icl_mech.model.edits import HOOKS
-from icl_mech.model.engine import Tick, Tokens, silent
+from icl_mech.model.engine import Tokens
+from icl_mech.progress import Tick, silent
 
 
 class _LastLogits:

@@ -7,8 +7,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from icl_mech.model.components import Components, DirectEffects
-from icl_mech.model.engine import Engine, Tick, silent
+from icl_mech.model.engine import Engine
 from icl_mech.model.gradients import head_gradients, refuse_quantised
+from icl_mech.progress import Tick, silent
 from icl_mech.prompts import Prompt
 
 _PATTERN = "blocks.{}.attn.hook_pattern"

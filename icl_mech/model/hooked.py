@@ -13,12 +13,13 @@ from torch import Tensor
 from icl_mech.errors import InputError
 from icl_mech.model.continuation import Continuer, Generation
 from icl_mech.model.edits import HOOKS, Edit, Site
-from icl_mech.model.engine import Engine, Tick, silent
+from icl_mech.model.engine import Engine
 from icl_mech.model.hashing import hash_weights
 from icl_mech.model.head_reader import HeadReader
 from icl_mech.model.placing import Placer
 from icl_mech.model.readout import Readout, pad_targets
 from icl_mech.model.vocabulary import Vocabulary
+from icl_mech.progress import Tick, silent
 from icl_mech.prompts import Encoder, Prompt, Template, wants_leading_space
 
 _LIBRARIES = ("icl-mech", "transformer-lens", "transformers", "torch")
@@ -198,7 +199,7 @@ class HookedModel:
     def evaluate(
         self,
         prompts: Sequence[Prompt],
-        edits: Sequence[Edit | Sequence[Edit]],
+        edits: Sequence[Edit | Sequence[Edit] | None],
         answers: Sequence[Sequence[int]],
         tick: Tick = silent,
     ) -> Readout:
@@ -207,7 +208,7 @@ class HookedModel:
         Args:
             prompts: what to run.
             edits: each is applied alone, to every prompt; a sequence of edits among them is
-                applied together, as one.
+                applied together, as one; None leaves the prompts as they are.
             answers: for each prompt, the token ids whose log probability and rank are read.
             tick: called with the number of (prompt, edit) cells just finished.
 

@@ -27,6 +27,7 @@ class Readout:
         top: id of the most probable next token.
         logprob: log probability (nats) of each target token; NaN where a target is padding (-1).
         rank: how many tokens are more probable than the target; -1 where a target is padding.
+        hit: whether `top` is one of the targets. A target may tie with it and miss.
         best, best_logprob: the k most probable tokens, most probable first, and their log
             probabilities (nats); None where they were not asked for.
     """
@@ -34,13 +35,14 @@ class Readout:
     top: Int[Tensor, "..."]
     logprob: Float[Tensor, "... target"]
     rank: Int[Tensor, "... target"]
+    hit: Bool[Tensor, "..."]
     best: Int[Tensor, "... k"] | None = None
     best_logprob: Float[Tensor, "... k"] | None = None
 
     @property
     def right(self) -> Bool[np.ndarray, "..."]:
-        """Whether one of the targets is the most probable token."""
-        right: np.ndarray = (self.rank == 0).any(dim=-1).cpu().numpy()
+        """`hit` as numpy."""
+        right: np.ndarray = self.hit.cpu().numpy()
         return right
 
     def reshape(self, *shape: int) -> "Readout":
@@ -52,6 +54,10 @@ class Readout:
         """The rows `index` of a batch axis, in that order."""
         index = index.to(self.top.device)
         return self._map(lambda values: values.index_select(dim, index))
+
+    def column(self, i: int) -> "Readout":
+        """One of a `[prompt, edit]` readout's edits."""
+        return self._map(lambda values: values[:, i])
 
     @staticmethod
     def cat(parts: list["Readout"], dim: int = 0) -> "Readout":
@@ -127,6 +133,7 @@ def read(
         top,
         logprob.masked_fill(padding, torch.nan),
         rank.masked_fill(padding, -1),
+        (targets == top[:, None]).any(dim=1),
         None if kept is None else kept.ids,
         None if kept is None else kept.values - total,
     )

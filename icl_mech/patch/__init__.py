@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from icl_mech.patch.positions import patch_contrasts, patch_positions
     from icl_mech.patch.result import REFERENCES, VECTORS, LayerScan
     from icl_mech.patch.scan import ControlLayers, layer_scan
-    from icl_mech.patch.scores import SCORES, Answers, Scored, accepted, score
+    from icl_mech.patch.scores import SCORES, Scored, score
 
 # Loaded on first use: `python -m icl_mech.patch --help` does not wait for torch.
 __getattr__, __dir__, _ = lazy_loader.attach(
@@ -21,7 +21,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "positions": ["patch_contrasts", "patch_positions"],
         "scan": ["ControlLayers", "layer_scan"],
         "result": ["REFERENCES", "VECTORS", "LayerScan"],
-        "scores": ["SCORES", "Answers", "Scored", "accepted", "score"],
+        "scores": ["SCORES", "Scored", "score"],
     },
 )
 __all__ = [
@@ -30,13 +30,11 @@ __all__ = [
     "REFERENCES",
     "SCORES",
     "VECTORS",
-    "Answers",
     "Contrast",
     "ControlLayers",
     "LayerScan",
     "PositionScan",
     "Scored",
-    "accepted",
     "layer_scan",
     "patch_contrasts",
     "patch_positions",

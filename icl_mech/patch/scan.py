@@ -15,14 +15,16 @@ from icl_mech.errors import choose
 from icl_mech.model import HookedModel
 from icl_mech.patch.arrays import prefixed, score_arrays, with_controls
 from icl_mech.patch.result import REFERENCES, VECTORS, LayerScan
-from icl_mech.patch.scores import SCORES, accepted, count_collisions, score
+from icl_mech.patch.scores import SCORES, count_collisions, score
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
+    N_DUMMIES,
     Encoder,
     Episode,
     Protocol,
     Split,
+    accepted,
     few_shot,
     generator,
     half,
@@ -50,7 +52,7 @@ def layer_scan(
     seed: int = 0,
     *,
     n_dev: int | None = None,
-    n_dummies: int = 2,
+    n_dummies: int = N_DUMMIES,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
     other_task: Task | str | None = None,

@@ -8,33 +8,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from icl_mech.model import HookedModel, Readout
-from icl_mech.prompts import Encoder, Episode, Prompt
+from icl_mech.prompts import Answers, Encoder, Prompt
 from icl_mech.tasks import Task
 
 #: How an answer is judged. `first_token`: the top token is the first token of an accepted
 #: answer. `two_way_prefix`: the top token's text begins an accepted answer, or the other way
 #: round, as in the authors' evaluation ("P" counts for "Paris").
 SCORES = ("first_token", "two_way_prefix")
-
-
-@dataclass(frozen=True)
-class Answers:
-    """The accepted answers to every prompt.
-
-    Attributes:
-        texts: as the task writes them.
-        first_tokens: the ids with which they may begin, without repeats.
-    """
-
-    texts: tuple[tuple[str, ...], ...]
-    first_tokens: tuple[tuple[int, ...], ...]
-
-
-def accepted(encoder: Encoder, prompts: Sequence[Prompt], episodes: Sequence[Episode]) -> Answers:
-    """The answers to the episodes' queries as they would follow `prompts`."""
-    texts = tuple(e.query.answers for e in episodes)
-    pairs = zip(prompts, texts, strict=True)
-    return Answers(texts, tuple(encoder.first_tokens(p, answers) for p, answers in pairs))
 
 
 def count_collisions(encoder: Encoder, task: Task, prompt: Prompt, answers: Answers) -> int:
@@ -72,7 +52,6 @@ def score(model: HookedModel, readout: Readout, answers: Answers) -> Scored:
     top = readout.top.cpu().numpy()
     logprob = readout.logprob.cpu().numpy()
     rank = readout.rank.cpu().numpy()
-    hits = [np.isin(row, ids) for row, ids in zip(top, answers.first_tokens, strict=True)]
     text = {token: model.to_string(token).strip() for token in np.unique(top).tolist()}
     prefix = [
         np.vectorize(lambda t, a=a: two_way_prefix(text[t], a), otypes=[bool])(row)
@@ -80,7 +59,7 @@ def score(model: HookedModel, readout: Readout, answers: Answers) -> Scored:
     ]
     return Scored(
         top=top,
-        first_token=np.array(hits),
+        first_token=readout.right,
         two_way_prefix=np.array(prefix),
         logprob=np.nanmax(logprob, axis=-1),
         rank=np.where(rank < 0, np.iinfo(rank.dtype).max, rank).min(axis=-1),

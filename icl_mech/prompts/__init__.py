@@ -1,8 +1,16 @@
 """Pairs -> prompts: text, token ids, and the role of every token. Knows nothing of models."""
 
+from icl_mech.prompts.asking import (
+    Answers,
+    accepted,
+    few_shot,
+    in_context,
+    with_dummies,
+    zero_shot,
+)
 from icl_mech.prompts.encode import Encoder, Prompt, sink_token, wants_leading_space
 from icl_mech.prompts.matched import Matched, draw_matched, same_inputs
-from icl_mech.prompts.protocol import Protocol, few_shot, half, shot_counts, shuffled, zero_shot
+from icl_mech.prompts.protocol import N_DUMMIES, Protocol, half, shot_counts, shuffled
 from icl_mech.prompts.sampling import (
     Episode,
     Split,
@@ -17,6 +25,8 @@ from icl_mech.tasks.seeds import generator
 
 __all__ = [
     "DEFAULT_TEMPLATE",
+    "N_DUMMIES",
+    "Answers",
     "Encoder",
     "Episode",
     "Matched",
@@ -25,6 +35,7 @@ __all__ = [
     "Span",
     "Split",
     "Template",
+    "accepted",
     "check_counts",
     "draw_context_split",
     "draw_episodes",
@@ -33,11 +44,13 @@ __all__ = [
     "few_shot",
     "generator",
     "half",
+    "in_context",
     "same_inputs",
     "shot_counts",
     "shuffle_labels",
     "shuffled",
     "sink_token",
     "wants_leading_space",
+    "with_dummies",
     "zero_shot",
 ]

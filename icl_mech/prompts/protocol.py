@@ -1,4 +1,4 @@
-"""How prompts are drawn and written, for every question that works with task vectors."""
+"""How episodes are drawn, for every question that works with task vectors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from icl_mech.errors import InputError
-from icl_mech.prompts.encode import Encoder, Prompt
 from icl_mech.prompts.sampling import Split, draw_split, shuffle_labels
 from icl_mech.prompts.template import DEFAULT_TEMPLATE
 from icl_mech.tasks.episode import Episode
@@ -63,19 +62,6 @@ def shot_counts(n_shots: int | Sequence[int]) -> tuple[int, ...]:
     if counts[0] < 1:
         raise InputError(f"n_shots is {counts[0]}; expected at least 1")
     return counts
-
-
-def few_shot(encoder: Encoder, episodes: Sequence[Episode]) -> list[list[Prompt]]:
-    """Each episode's prompt with its query, then with each of its dummies."""
-    return [
-        [encoder.encode(e.demonstrations, asked.x) for asked in (e.query, *e.dummies)]
-        for e in episodes
-    ]
-
-
-def zero_shot(encoder: Encoder, episodes: Sequence[Episode]) -> list[Prompt]:
-    """The queries alone."""
-    return [encoder.encode((), e.query.x) for e in episodes]
 
 
 def shuffled(episodes: Sequence[Episode], rng: np.random.Generator) -> tuple[Episode, ...]:

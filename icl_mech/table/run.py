@@ -9,7 +9,7 @@ import xarray as xr
 from icl_mech.model import HookedModel
 from icl_mech.patch import ControlLayers, LayerScan, layer_scan
 from icl_mech.progress import progress_bar
-from icl_mech.prompts import DEFAULT_TEMPLATE
+from icl_mech.prompts import DEFAULT_TEMPLATE, N_DUMMIES
 from icl_mech.table.folder import RunFolder
 from icl_mech.table.result import TaskTable
 from icl_mech.table.settings import run_settings
@@ -24,7 +24,7 @@ def task_table(
     seed: int = 0,
     *,
     n_dev: int | None = None,
-    n_dummies: int = 2,
+    n_dummies: int = N_DUMMIES,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
     control_layers: ControlLayers = "chosen",

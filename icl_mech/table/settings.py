@@ -5,7 +5,7 @@ from importlib.metadata import version
 from typing import Any
 
 from icl_mech.errors import InputError
-from icl_mech.prompts import DEFAULT_TEMPLATE, Protocol, Template, half
+from icl_mech.prompts import DEFAULT_TEMPLATE, N_DUMMIES, Protocol, Template, half
 from icl_mech.tasks import Task, load_other
 
 
@@ -15,7 +15,7 @@ def run_settings(
     n_shots: int = 5,
     seed: int = 0,
     n_dev: int | None = None,
-    n_dummies: int = 2,
+    n_dummies: int = N_DUMMIES,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
     control_layers: str = "chosen",

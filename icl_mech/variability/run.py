@@ -15,9 +15,11 @@ from icl_mech.model import HookedModel, as_array
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
+    N_DUMMIES,
     Encoder,
     Episode,
     Prompt,
+    accepted,
     generator,
     same_inputs,
     shot_counts,
@@ -39,7 +41,7 @@ def vector_variability(
     seed: int = 0,
     *,
     n_dev: int = 15,
-    n_dummies: int = 2,
+    n_dummies: int = N_DUMMIES,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
     progress: bool = True,
@@ -145,11 +147,10 @@ def _first(episodes: Sequence[Episode], n_shots: int) -> tuple[Episode, ...]:
 
 def _asked(
     encoder: Encoder, episodes: Sequence[Episode]
-) -> tuple[list[Prompt], list[tuple[int, ...]]]:
+) -> tuple[list[Prompt], tuple[tuple[int, ...], ...]]:
     """Zero-shot prompts, and the first tokens of their answers."""
     zero = zero_shot(encoder, episodes)
-    queries = [e.query.answers for e in episodes]
-    return zero, [encoder.first_tokens(*pq) for pq in zip(zero, queries, strict=True)]
+    return zero, accepted(encoder, zero, episodes).first_tokens
 
 
 def _injected_right(

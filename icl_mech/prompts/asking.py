@@ -1,0 +1,48 @@
+"""Episodes -> the prompts that ask them, and the answers that are right."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from icl_mech.prompts.encode import Encoder, Prompt
+from icl_mech.tasks.episode import Episode
+
+
+def zero_shot(encoder: Encoder, episodes: Sequence[Episode]) -> list[Prompt]:
+    """The queries alone."""
+    return [encoder.encode((), e.query.x) for e in episodes]
+
+
+def in_context(encoder: Encoder, episodes: Sequence[Episode]) -> list[Prompt]:
+    """The queries, each after its demonstrations."""
+    return [encoder.encode(e.demonstrations, e.query.x) for e in episodes]
+
+
+def with_dummies(encoder: Encoder, episodes: Sequence[Episode]) -> list[list[Prompt]]:
+    """Each episode's dummies after its demonstrations, in place of its query."""
+    return [[encoder.encode(e.demonstrations, d.x) for d in e.dummies] for e in episodes]
+
+
+def few_shot(encoder: Encoder, episodes: Sequence[Episode]) -> list[list[Prompt]]:
+    """Each episode's prompt with its query, then with each of its dummies."""
+    asked, dummies = in_context(encoder, episodes), with_dummies(encoder, episodes)
+    return [[first, *others] for first, others in zip(asked, dummies, strict=True)]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The accepted answers to every prompt.
+
+    Attributes:
+        texts: as the task writes them.
+        first_tokens: the ids with which they may begin, without repeats.
+    """
+
+    texts: tuple[tuple[str, ...], ...]
+    first_tokens: tuple[tuple[int, ...], ...]
+
+
+def accepted(encoder: Encoder, prompts: Sequence[Prompt], episodes: Sequence[Episode]) -> Answers:
+    """The answers to the episodes' queries as they would follow `prompts`."""
+    texts = tuple(e.query.answers for e in episodes)
+    pairs = zip(prompts, texts, strict=True)
+    return Answers(texts, tuple(encoder.first_tokens(p, answers) for p, answers in pairs))
