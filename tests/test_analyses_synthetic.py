@@ -38,7 +38,17 @@ def test_they_are_of_the_preset(shipped: Emergence) -> None:
 def test_the_model_comes_near_the_optimum(shipped: Emergence) -> None:
     assert shipped.against("bayes_mixture").value <= 1.5
     assert shipped.against("ridge").high < 0.7
-    assert shipped.nearest_reference() == "bayes_mixture"
+
+
+def test_predictions_follow_an_algorithm_that_knows_the_bases(shipped: Emergence) -> None:
+    """Exactly or by gradient descent: the two differ less from the model than any other does."""
+    at_the_end = shipped.distances().value[-1]
+    distance = dict(zip(shipped.references, at_the_end, strict=True))
+    nearest = sorted(distance, key=lambda name: distance[name])
+    inferring = {name for name in nearest if name.startswith("mixture")} | {"bayes_mixture"}
+    assert set(nearest[:2]) <= inferring
+    blind = min(d for name, d in distance.items() if name not in inferring)
+    assert blind > 3 * distance[nearest[1]]
 
 
 def test_the_basis_is_encoded_by_the_end_only(shipped: Emergence) -> None:
@@ -60,13 +70,23 @@ def test_before_training_decodability_is_chance() -> None:
 def test_exchanging_what_y_tokens_say_of_the_basis_changes_the_prediction(
     shipped: Emergence,
 ) -> None:
-    """Not so the mean at one token: bases are directions that y is multiplied with."""
-    last = shipped.at()
-    assert last["all_y:exchange_own"] == pytest.approx(1, abs=0.1)
+    """Moving means does not: bases are directions that y is multiplied with."""
+    last, before = shipped.at(), shipped.at(0)
+    assert last["all_y:exchange_own"] <= 1.1
     assert last["all_y:exchange_other"] >= 2
-    assert last["last_y:replace_other"] < 1.2
-    before = shipped.at(0)
-    assert before["all_y:exchange_other"] < 1.1
+    assert last["all_y:shift_other"] < 1.3
+    assert before["all_y:exchange_other"] < 1.2
+    for one_token in ("last_y:replace", "last_y:exchange"):
+        assert last[f"{one_token}_other"] < 1.2
+    # What comes is the target basis' own regression, which no change of that size brings.
+    layer = shipped.causal_layer(which="all_y:exchange")
+    exchange, random, shift = (
+        np.nanmean(shipped.followed(layer=layer, which=f"all_y:{how}").value[..., 1])
+        for how in ("exchange", "random", "shift")
+    )
+    assert exchange > 0.3
+    assert exchange > random + 0.2
+    assert abs(shift) < 0.05
 
 
 def test_han_emergence(tmp_path: Path) -> None:
@@ -98,9 +118,9 @@ def test_han_emergence_trains(tmp_path: Path) -> None:
 def test_task_vector_vs_gradient_descent(tmp_path: Path) -> None:
     out = tmp_path / "algorithms.html"
     said = run_analysis("task_vector_vs_gradient_descent", "", out)
-    assert "nearest: bayes_mixture" in said
     first = load_result(SHIPPED[0])
     assert isinstance(first, Emergence)
+    assert f"nearest: {first.nearest_reference()}" in said
     drawn = {t["name"]: t["y"] for t in plotly(out)[0]}
     shown = np.frombuffer(b64decode(drawn["Bayes mixture (optimum)"]["bdata"]))
     at = first.references.index("bayes_mixture")

@@ -27,6 +27,8 @@ from icl_mech.synthetic import (
 )
 from icl_mech.synthetic.ablation import head_means, heads_off
 from icl_mech.synthetic.checkpoints import make_model
+from icl_mech.synthetic.following import followed
+from icl_mech.synthetic.measure import PERTURBATIONS
 from icl_mech.synthetic.perturb import (
     basis_lines,
     perturbed,
@@ -130,6 +132,62 @@ def test_perturbations_are_two_hooks_by_hand() -> None:
         assert not torch.isclose(moved[0, 0, 4:], out[4:, -1]).any()
 
 
+def test_a_basis_own_line_is_a_test_where_it_was_fitted_twice() -> None:
+    mixture = preset("tiny").mixture
+    model = make_model(preset("tiny")).eval().requires_grad_(False)
+    batch, once, again = (draw_balanced(mixture, 30, 0, step) for step in range(3))
+    tokens = model.tokens(batch.xs, batch.ys)
+    taken, written = (
+        basis_lines(residuals(model, t)[1], token_ys(model, t), b.basis, 2)
+        for b in (once, again)
+        for t in (model.tokens(b.xs, b.ys),)
+    )
+    clean = residuals(model, tokens)[0][:, -1]
+    for how in ("shift", "exchange"):
+        moved = perturbed(model, tokens, batch.basis, written, "all_y", how, taken)
+        own = moved[0, batch.basis, torch.arange(60)]
+        assert (own != clean).all()
+
+
+def test_a_random_change_is_as_long_and_turns_with_y() -> None:
+    mixture = preset("tiny").mixture
+    model = make_model(preset("tiny")).eval().requires_grad_(False)
+    batch = draw_balanced(mixture, 500, 0)
+    tokens = model.tokens(batch.xs, batch.ys)
+    ys = token_ys(model, tokens)
+    resid = residuals(model, tokens)[1]
+    lines = basis_lines(resid, ys, batch.basis, 2)
+    # The directions vary as activations at y tokens do.
+    at_y = resid[0, :, 1::2].flatten(0, 1)
+    torch.testing.assert_close(lines.spread[0].T @ lines.spread[0], torch.cov(at_y.T))
+    seen = []
+    model.blocks[1].hook_resid_pre.add_hook(lambda resid, hook: seen.append(resid.clone()))
+    for how in ("exchange", "random"):
+        perturbed(model, tokens, batch.basis, lines, "all_y", how)
+    # Block 1 runs once for the model as it is, then after block 0 was changed to either basis.
+    assert len(seen) == 6
+    exchanged, turned = (seen[i][:, 1::2] - resid[0][:, 1::2] for i in (2, 5))
+    torch.testing.assert_close(turned.norm(dim=-1), exchanged.norm(dim=-1), atol=1e-5, rtol=1e-3)
+    other = batch.basis == 0
+    angle = torch.cosine_similarity(turned[other, 0], turned[other, 2], dim=-1)
+    same = (ys[other, 1] < 0) == (ys[other, 5] < 0)
+    torch.testing.assert_close(angle, torch.where(same, 1.0, -1.0), atol=1e-3, rtol=0)
+
+
+def test_what_a_changed_prediction_follows() -> None:
+    rng = np.random.default_rng(0)
+    own, target, noise = rng.standard_normal((3, 400))
+    found = followed(0.3 * own + 0.6 * target + 0.1 * noise, own, target)
+    np.testing.assert_allclose(found.value, [0.3, 0.6], atol=0.02)
+    fitted = LinearRegression(fit_intercept=False).fit(
+        np.stack([own, target], 1), 0.3 * own + 0.6 * target + 0.1 * noise
+    )
+    np.testing.assert_allclose(found.value, fitted.coef_)
+    assert (found.low < found.value).all()
+    assert (found.value < found.high).all()
+    assert np.isnan(followed(own, own, own).value).all()
+
+
 def test_lines_are_least_squares_and_exchanged_at_the_tokens_own_y() -> None:
     mixture = make_mixture(4, 2, 2, n_examples=3)
     model = make_model(preset("tiny")).eval().requires_grad_(False)
@@ -205,16 +263,17 @@ def test_points_keep_their_distances_and_turn_as_little_as_they_can(
 def test_perturbation_is_relative_to_the_clean_error(emergence: Emergence) -> None:
     data = emergence.data.isel(step=-1)
     clean = data["squared_error"].isel(n_seen=-1).mean("sequence").values
+    wrong = (data["perturbed"] - data["query_y"]) ** 2
     for layer in range(2):
-        after = data["perturbed"].isel(layer=layer, perturbation=0).mean("sequence").values
+        after = wrong.isel(layer=layer, perturbation=0).mean("sequence")
+        after = after.transpose("basis", "target").values
         found = emergence.perturbation(layer=layer).value
         np.testing.assert_allclose(found, after / clean[:, None], rtol=1e-5)
     np.testing.assert_allclose(found, 1, rtol=1e-5)  # last y, after the last block
-    assert emergence.perturbations == ["last_y:replace", "all_y:exchange"]
-    exchanged = [emergence.perturbation(layer=i, which="all_y:exchange").value for i in (0, 1)]
-    np.testing.assert_allclose(np.diagonal(exchanged, axis1=1, axis2=2), 1, rtol=1e-4)
+    assert emergence.perturbations == [f"{at}:{how}" for at, how in PERTURBATIONS]
     # The layer is chosen on one half of the sequences, and reported on the other.
-    halves = data["perturbed"].isel(perturbation=1), data["squared_error"].isel(n_seen=-1)
+    exchange = emergence.perturbations.index("all_y:exchange")
+    halves = wrong.isel(perturbation=exchange), data["squared_error"].isel(n_seen=-1)
     chosen, reported = (
         [half.isel(sequence=slice(start, None, 2)).mean("sequence") for half in halves]
         for start in (0, 1)
@@ -222,9 +281,16 @@ def test_perturbation_is_relative_to_the_clean_error(emergence: Emergence) -> No
     ratios = (chosen[0] / chosen[1]).transpose("layer", "basis", "target").values
     layer = int(np.argmax([min(table[0, 1], table[1, 0]) for table in ratios]))
     assert emergence.causal_layer(which="all_y:exchange") == layer
-    expected = reported[0].isel(layer=layer) / reported[1]
+    expected = (reported[0].isel(layer=layer) / reported[1]).transpose("basis", "target")
     found = emergence.perturbation(which="all_y:exchange").value
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+    # The same half tells whose regression is followed.
+    half = data.isel(sequence=slice(1, None, 2), perturbation=exchange, layer=layer, basis=0)
+    as_if = half["basis_prediction"].transpose("sequence", "target").values
+    own = followed(half["perturbed"].isel(target=1).values, as_if[:, 0], as_if[:, 1])
+    found = emergence.followed(which="all_y:exchange").value
+    np.testing.assert_allclose(found[0, 1], own.value, rtol=1e-5)
+    assert np.isnan(found[0, 0]).all()
 
 
 def test_probes_read_what_is_there_and_nothing_else() -> None:
@@ -285,15 +351,20 @@ def test_every_question_has_a_figure(emergence: Emergence) -> None:
     matrices = emergence.plot_perturbation()
     maps = [trace for trace in matrices.data if trace.type == "heatmap"]
     lines = [trace for trace in matrices.data if trace.type == "scatter"]
+    n_maps = len(emergence.perturbations)
+    assert len(maps) == 2 * n_maps
+    assert len(lines) == 3 * n_maps
     for i, name in enumerate(emergence.perturbations):
         layer = emergence.causal_layer(which=name)
         for trace, step in zip(maps[2 * i :][:2], (0, 40), strict=True):
             shown = emergence.perturbation(step, layer, name).value
             np.testing.assert_allclose(2.0 ** np.array(trace.z), shown)
-        own, other = lines[2 * i :][:2]
+        other, own, taken_over = lines[3 * i :][:3]
         matrix = emergence.perturbation(layer=1, which=name).value
         assert own.y[1] == pytest.approx(matrix.diagonal().max())
         assert other.y[1] == pytest.approx(min(matrix[0, 1], matrix[1, 0]))
+        shares = emergence.followed(layer=1, which=name).value[..., 1]
+        assert taken_over.y[1] == pytest.approx((shares[0, 1] + shares[1, 0]) / 2)
     algorithms = {trace.name: trace for trace in emergence.plot_algorithms().data}
     at = emergence.references.index("gradient_descent_4")
     np.testing.assert_allclose(

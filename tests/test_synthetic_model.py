@@ -185,3 +185,11 @@ def test_mistakes_are_refused() -> None:
         ModelConfig(init_std=0.0)
     with pytest.raises(InputError, match="9 tokens; expected at most 7 .3 examples and a query."):
         model()(torch.zeros(1, 9, 5))
+
+
+def test_the_callers_random_state_is_left_alone() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    RegressionTransformer(ModelConfig(2, 2, 16), 4, 3, seed=1)
+    assert torch.equal(torch.rand(3), expected)

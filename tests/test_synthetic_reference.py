@@ -111,6 +111,25 @@ def test_gradient_descent_by_autograd() -> None:
     torch.testing.assert_close(found, expected.detach())
 
 
+def test_gradient_descent_in_every_basis_is_mixed_by_the_posterior() -> None:
+    found = reference.mixture_gradient_descent(BATCH, MIXTURE, n_steps=3)
+    posterior = reference.basis_posterior(BATCH, MIXTURE)
+    expected = torch.zeros_like(found)
+    for k, basis in enumerate(MIXTURE.bases):
+        here = list(basis)
+        shown = Batch(BATCH.xs[..., here], BATCH.ys, BATCH.weights[:, here], BATCH.basis)
+        expected += posterior[..., k] * reference.gradient_descent(shown, MIXTURE, n_steps=3)
+    torch.testing.assert_close(found, expected)
+    # With one basis there is nothing to infer, and in the end it is least squares on it.
+    one = make_mixture(6, bases=[[1, 4]])
+    few = draw_batch(one, 5, 1)
+    limit = reference.mixture_gradient_descent(few, one, n_steps=20_000)
+    known = reference.known_basis_least_squares(few, one)
+    torch.testing.assert_close(limit, known, atol=1e-4, rtol=1e-4)
+    as_if = reference.basis_predictions(BATCH, MIXTURE)
+    torch.testing.assert_close((posterior * as_if).sum(-1), reference.bayes_mixture(BATCH, MIXTURE))
+
+
 def test_the_mixture_by_brute_force() -> None:
     """Marginal likelihoods by scipy's Gaussian density, posterior means by scikit-learn."""
     xs, ys = BATCH.xs.double().numpy(), BATCH.ys.double().numpy()

@@ -153,3 +153,4 @@ def test_it_is_saved_and_shown(trained: EmergenceOverSeeds, tmp_path: Path) -> N
     assert table.loc["mean over seeds", "over ridge"] == str(over)
     assert len(trained.to_frame()) == 2 * 3 * 2 * 12 * 2
     assert any("2 seeds" in note for note in trained.caveats())
+    assert any("20 to 20 updates apart" in note for note in trained.caveats())

@@ -165,6 +165,10 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, last)
     with pytest.raises(InputError, match="not a checkpoint of icl_mech.synthetic"):
         load_checkpoint(last)
+    for header in ("{", '{"format": 1, "step": 0, "settings": {"unheard": 1}}'):
+        save_file({"x": torch.zeros(1)}, last, metadata={"icl_mech": header})
+        with pytest.raises(ModelError, match="its header cannot be read"):
+            load_checkpoint(last)
     with pytest.raises(InputError, match="no such file"):
         load_checkpoint(tmp_path / "none.safetensors")
     with pytest.raises(InputError, match="no checkpoints"):

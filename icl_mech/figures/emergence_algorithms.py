@@ -24,7 +24,11 @@ _NAMES = {
     "known_basis_ridge": ("ridge, basis known", "regular"),
     "bayes_mixture": ("Bayes mixture (optimum)", "theta"),
 }
-_GD = "gradient_descent_"
+#: Families of algorithms by their number of steps: name, and shades.
+_DESCENTS = {
+    "gradient_descent_": ("gradient descent", "Purples"),
+    "mixture_gradient_descent_": ("the same in each basis, by posterior", "Oranges"),
+}
 
 
 def algorithm_figure(result: Emergence) -> go.Figure:
@@ -39,19 +43,9 @@ def algorithm_figure(result: Emergence) -> go.Figure:
     )
     x = [1 + step for step in result.steps]
     found = result.distances()
-    steps_of_gd = [name for name in result.references if name.startswith(_GD)]
-    shades = sample_colorscale(
-        "Purples", [0.35 + 0.6 * (i + 1) / len(steps_of_gd) for i in range(len(steps_of_gd))]
-    )
+    looks = _looks(result.references)
     for i, name in enumerate(result.references):
-        if name.startswith(_GD):
-            n = int(name.removeprefix(_GD))
-            label = f"gradient descent, {n} step{'s' if n > 1 else ''}"
-            trace = line(x, found, i, label, shades[steps_of_gd.index(name)])
-        else:
-            label, colour = _NAMES[name]
-            trace = line(x, found, i, label, COLOURS[colour])
-        figure.add_trace(trace, row=1, col=1)
+        figure.add_trace(line(x, found, i, *looks[name]), row=1, col=1)
     for trace in _weights(result):
         figure.add_trace(trace, row=2, col=1)
     figure.update_xaxes(gridcolor=GRID)
@@ -73,6 +67,18 @@ def algorithm_figure(result: Emergence) -> go.Figure:
         legend={"y": 1, **beside}, legend2={"y": figure.layout.yaxis2.domain[1], **beside}
     )
     return figure
+
+
+def _looks(references: list[str]) -> dict[str, tuple[str, str]]:
+    """What each reference is called, and its colour."""
+    looks = {name: (label, COLOURS[colour]) for name, (label, colour) in _NAMES.items()}
+    for prefix, (label, scale) in _DESCENTS.items():
+        family = [name for name in references if name.startswith(prefix)]
+        places = [0.35 + 0.6 * (i + 1) / len(family) for i in range(len(family))]
+        for name, shade in zip(family, sample_colorscale(scale, places), strict=True):
+            n = name.removeprefix(prefix)
+            looks[name] = (f"{label}, {n} step{'' if n == '1' else 's'}", shade)
+    return looks
 
 
 def _weights(result: Emergence) -> list[go.Scatter]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from html import escape
 from typing import TYPE_CHECKING
@@ -25,8 +26,9 @@ _HOW = {
     "replace": "replaced by the target basis' mean",
     "shift": "shifted by the difference of two bases' means",
     "exchange": "given the target basis' line (level + slope · y) for its own",
+    "random": "changed as far, in a random direction",
 }
-_COLOURS = (("regular", "other_task"), ("lens", "random"), ("theta", "shuffled"))
+_COLOURS = ("theta", "lens", "shuffled", "random", "other_task", "baseline")
 #: Ratios beyond this have its colour.
 _MOST = 8.0
 _MATRIX, _LINES, _GAP = 230, 280, 100
@@ -40,15 +42,11 @@ def perturbation_figure(result: Emergence) -> go.Figure:
         layer = result.causal_layer(which=name)
         titles += [f"{_words(name)}<br>before training, block {layer}",
                    f"<br>after {last:,} updates, block {layer}"]  # fmt: skip
+    titles += ["Error / clean error, by layer<br>another basis (least), dotted: its own (most)",
+               "Does it become the target basis' prediction?<br>0: not at all, 1: entirely; mean"]  # fmt: skip
     figure = rows_of_panels(
-        [*[_MATRIX] * len(names), _LINES],
-        _GAP,
-        [*titles, f"by layer, after {last:,} updates"],
-        cols=2,
-        specs=[*[[{}, {}]] * len(names), [{"colspan": 2}, None]],
-        horizontal_spacing=0.14,
+        [*[_MATRIX] * len(names), _LINES], _GAP, titles, cols=2, horizontal_spacing=0.14
     )
-    bottom = len(names) + 1
     for row, name in enumerate(names, 1):
         layer = result.causal_layer(which=name)
         for col, step in enumerate((result.steps[0], last), 1):
@@ -56,22 +54,11 @@ def perturbation_figure(result: Emergence) -> go.Figure:
             figure.add_trace(matrix, row=row, col=col)
         figure.update_yaxes(autorange="reversed", title_text="sequences' basis", dtick=1, row=row)
         figure.update_xaxes(title_text="injected basis", dtick=1, title_standoff=4, row=row)
-        for trace in _by_layer(result, name, _COLOURS[(row - 1) % len(_COLOURS)]):
-            figure.add_trace(trace, row=bottom, col=1)
-    level = {"color": COLOURS["baseline"], "dash": "dot", "width": 1.5}
-    figure.add_hline(y=1, line=level, row=bottom, col=1)
-    figure.update_xaxes(title_text="block", dtick=1, gridcolor=GRID, row=bottom)
-    figure.update_yaxes(
-        title_text="error / clean error (log)",
-        type="log",
-        gridcolor=GRID,
-        tickvals=[0.5, 1, 2, 5, 10, 20, 50],
-        row=bottom,
-    )
+    _add_layers(figure, result, len(names) + 1)
     # Left, where a title of two lines begins.
     figure.update_annotations(xanchor="left", align="left")
     for note in figure.layout.annotations:
-        note.x -= 0.215 if note.text != figure.layout.annotations[-1].text else 0.5
+        note.x -= 0.215
     title(
         figure,
         f"Is the basis read where it is written? {escape(result.provenance['model'])}",
@@ -81,6 +68,23 @@ def perturbation_figure(result: Emergence) -> go.Figure:
     frame(figure, below=75, legend=True, t=140)
     figure.update_layout(coloraxis=_scale("error /<br>clean error", _MATRIX, figure.layout.height))
     return figure
+
+
+def _add_layers(figure: go.Figure, result: Emergence, row: int) -> None:
+    """Below the matrices: every perturbation at every layer, after training."""
+    for i, name in enumerate(result.perturbations):
+        for col, trace in _by_layer(result, name, COLOURS[_COLOURS[i % len(_COLOURS)]]):
+            figure.add_trace(trace, row=row, col=col)
+    figure.update_xaxes(title_text="block", dtick=1, gridcolor=GRID, row=row)
+    figure.update_yaxes(
+        title_text="ratio (log)",
+        type="log",
+        gridcolor=GRID,
+        tickvals=[0.5, 1, 2, 5, 10, 20, 50],
+        row=row,
+        col=1,
+    )
+    figure.update_yaxes(title_text="share", gridcolor=GRID, row=row, col=2)
 
 
 def _words(name: str) -> str:
@@ -163,24 +167,29 @@ def _scale(name: str, panel: int, height: int) -> dict:
     }
 
 
-def _by_layer(result: Emergence, which: str, colours: tuple[str, str]) -> list[go.Scatter]:
-    """The worst of the own bases and the best of the others, at every layer."""
+def _by_layer(result: Emergence, which: str, colour: str) -> Iterator[tuple[int, go.Scatter]]:
+    """By column of the panel: errors of other bases, of the own one, and what is taken over."""
     layers = list(range(result.data.sizes["layer"]))
     tables = [result.perturbation(layer=layer, which=which).value for layer in layers]
+    taken = [result.followed(layer=layer, which=which).value[..., 1] for layer in layers]
     own = np.eye(len(tables[0]), dtype=bool)
-    words = which.replace(":", ", ")
-    lines = {
-        f"{words}: own basis (largest)": [t[own].max() for t in tables],
-        f"{words}: another (smallest)": [t[~own].min() for t in tables],
-    }
-    return [
-        go.Scatter(
-            x=layers,
-            y=y,
-            mode="lines+markers",
-            name=name,
-            line={"color": COLOURS[colour], "width": 2},
-            hovertemplate="block %{x}: %{y:.2f}" + f"<extra>{name}</extra>",
+    name = which.replace(":", ", ")
+    curves = (
+        (1, [t[~own].min() for t in tables], name, "solid"),
+        (1, [t[own].max() for t in tables], f"{name}: own basis", "dot"),
+        (2, [t[~own].mean() for t in taken], f"{name}: taken over", "solid"),
+    )
+    for column, y, label, dash in curves:
+        yield (
+            column,
+            go.Scatter(
+                x=layers,
+                y=y,
+                mode="lines+markers" if dash == "solid" else "lines",
+                name=label,
+                legendgroup=name,
+                showlegend=label == name,
+                line={"color": colour, "width": 2, "dash": dash},
+                hovertemplate="block %{x}: %{y:.2f}" + f"<extra>{label}</extra>",
+            ),
         )
-        for (name, y), colour in zip(lines.items(), colours, strict=True)
-    ]

@@ -122,13 +122,16 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 def _header(path: Path, text: str | None) -> tuple[int, Settings]:
     if text is None:
         raise InputError(f"{path}: not a checkpoint of icl_mech.synthetic")
-    header = json.loads(text)
-    if header.get("format") != FORMAT:
-        raise InputError(
-            f"{path}: a checkpoint in format {header.get('format')}, written by icl-mech "
-            f"{header.get('version')}; this version reads format {FORMAT}"
-        )
-    return int(header["step"]), from_json(header["settings"])
+    try:
+        header = json.loads(text)
+        if header["format"] == FORMAT:
+            return int(header["step"]), from_json(header["settings"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path}: damaged (its header cannot be read: {error})") from error
+    raise InputError(
+        f"{path}: a checkpoint in format {header['format']}, written by icl-mech "
+        f"{header.get('version')}; this version reads format {FORMAT}"
+    )
 
 
 def list_checkpoints(folder: str | Path) -> list[Path]:

@@ -10,6 +10,7 @@ import xarray as xr
 from icl_mech.errors import InputError, choose
 from icl_mech.results import Result
 from icl_mech.stats import Estimate, Estimates, mean, means, ratio_of_means
+from icl_mech.synthetic.following import followed
 
 
 class Emergence(Result):
@@ -19,11 +20,12 @@ class Emergence(Result):
     (examples before the prediction); `distance`, squared, of the predictions to those of every
     `reference`, mean over `n_seen`; `credit`, task decodability by `layer` (1 right, 0 wrong, a
     share for ties), and `dev_credit` of the sequences on which the layer is chosen; `perturbed`,
-    the squared error of the query's prediction after each layer's residual was changed to a
-    `target` basis, by `perturbation`; `head_off`, the same with one `head` replaced by its mean;
+    the query's prediction after each layer's residual was changed to a `target` basis, by
+    `perturbation`; `head_off`, its squared error with one `head` replaced by its mean;
     `basis_probe` (right or wrong) and `weight_probe` (squared error of the W read), by layer;
-    `points`, the sequences in the plane (`axis`), by layer. And without `step`:
-    `reference_squared_error`, `weight_length`.
+    `points`, the sequences in the plane (`axis`), by layer. And without `step`: `query_y`, what is
+    to be predicted; `basis_prediction`, what ridge regression on the coordinates of each `target`
+    basis predicts; `reference_squared_error`, `weight_length`.
     """
 
     @property
@@ -123,7 +125,35 @@ class Emergence(Result):
         if layer is None:
             layer = self.causal_layer(step, which)
             here = here.isel(sequence=slice(1, None, 2))
-        return self._over_clean(here, here["perturbed"].isel(layer=layer))
+        return self._over_clean(here, here["wrong"].isel(layer=layer))
+
+    def followed(
+        self, step: int | None = None, layer: int | None = None, which: str | None = None
+    ) -> Estimates:
+        """Source x target x (own, target): whose regression the changed prediction follows.
+
+        (1, 0) where it is that of the sequence's own basis, (0, 1) where it has become that of the
+        target basis, (0, 0) where it says nothing: coefficients of least squares, as in
+        `following.followed`. NaN where source and target are the same.
+
+        Args:
+            step, which: as in `perturbation`.
+            layer: by default `causal_layer`, over the sequences on which that was not chosen.
+        """
+        here = self._perturbed(self._step(step), which)
+        if layer is None:
+            layer = self.causal_layer(step, which)
+            here = here.isel(sequence=slice(1, None, 2))
+        after, as_if = here["perturbed"].isel(layer=layer).values, here["basis_prediction"].values
+        bases = range(len(after))
+        cells = [
+            [followed(after[k, :, t], as_if[k, :, k], as_if[k, :, t]) for t in bases] for k in bases
+        ]
+        value, low, high = (
+            np.array([[getattr(cell, end) for cell in row] for row in cells])
+            for end in ("value", "low", "high")
+        )
+        return Estimates(value, low, high, after.shape[1])
 
     def causal_layer(self, step: int | None = None, which: str | None = None) -> int:
         """The layer where another basis costs most, at the least of all source-target pairs.
@@ -131,7 +161,7 @@ class Emergence(Result):
         Chosen on every other sequence; the earliest of equals.
         """
         here = self._perturbed(self._step(step), which).isel(sequence=slice(0, None, 2))
-        tables = self._over_clean(here, here["perturbed"]).value
+        tables = self._over_clean(here, here["wrong"]).value
         others = ~np.eye(len(tables), dtype=bool)
         least = [tables[:, layer][others].min() for layer in range(tables.shape[1])]
         return int(np.argmax(least))
@@ -139,7 +169,9 @@ class Emergence(Result):
     def _perturbed(self, step: int, which: str | None) -> xr.Dataset:
         name = self.perturbations[0] if which is None else which
         choose(name, self.perturbations, "perturbation")
-        here = self.data[["squared_error", "perturbed"]].sel(step=step, perturbation=name)
+        arrays = ["squared_error", "perturbed", "query_y", "basis_prediction"]
+        here = self.data[arrays].sel(step=step, perturbation=name)
+        here["wrong"] = (here["perturbed"] - here["query_y"]) ** 2
         return here.transpose("basis", "sequence", "layer", "target", ...)
 
     def _over_clean(self, here: xr.Dataset, after: xr.DataArray) -> Estimates:
@@ -190,6 +222,10 @@ class Emergence(Result):
             own = np.eye(len(matrix), dtype=bool)
             row[f"{name}_own"] = float(matrix[own].max())
             row[f"{name}_other"] = float(matrix[~own].min()) if (~own).any() else float("nan")
+            taken_over = self.followed(step, which=name).value[..., 1]
+            row[f"{name}_followed"] = (
+                float(taken_over[~own].min()) if (~own).any() else float("nan")
+            )
         row |= {
             "basis_probe": float(self.basis_accuracy(step).value[layer]),
             "weight_r2": float(self.weight_r2(step).value.max()),
@@ -238,7 +274,7 @@ class Emergence(Result):
                 **{
                     f"{name} {whose}": f"{row[f'{name}_{whose}']:.2f}"
                     for name in self.perturbations
-                    for whose in ("own", "other")
+                    for whose in ("own", "other", "followed")
                 },
                 "basis probe": f"{row['basis_probe']:.2f}",
                 "R² of W": f"{row['weight_r2']:.2f}",

@@ -19,9 +19,11 @@ from icl_mech.synthetic.ablation import head_means, heads_off
 from icl_mech.synthetic.checkpoints import Checkpoint, list_checkpoints, load_checkpoint
 from icl_mech.synthetic.data import Batch, draw_balanced
 from icl_mech.synthetic.emergence import Emergence
+from icl_mech.synthetic.model import RegressionTransformer
 from icl_mech.synthetic.perturb import (
     HOWS,
     TOKENS,
+    BasisLines,
     How,
     Tokens,
     basis_lines,
@@ -32,12 +34,20 @@ from icl_mech.synthetic.perturb import (
 )
 from icl_mech.synthetic.plane import plane, turned
 from icl_mech.synthetic.probes import basis_probe, weight_probe
-from icl_mech.synthetic.reference import REFERENCES, predict
+from icl_mech.synthetic.reference import REFERENCES, basis_predictions, predict
 from icl_mech.synthetic.settings import Settings, differences, to_json
 
 #: Fewer sequences of a basis than this leave folds of the probes without one.
 LEAST = 10
-PERTURBATIONS: tuple[tuple[Tokens, How], ...] = (("last_y", "replace"), ("all_y", "exchange"))
+#: Sequences of each basis from which lines are fitted, twice: what is taken away, what is written.
+LINE_SEQUENCES = 300
+PERTURBATIONS: tuple[tuple[Tokens, How], ...] = (
+    ("last_y", "replace"),
+    ("last_y", "exchange"),
+    ("all_y", "shift"),
+    ("all_y", "exchange"),
+    ("all_y", "random"),
+)
 
 
 def measure_emergence(
@@ -55,16 +65,18 @@ def measure_emergence(
     """Measure every checkpoint of a run on held-out sequences.
 
     Task decodability is that of Han et al. (2024), section 3, in the residual stream (by default at
-    the y token of the last demonstration); layers are chosen on other sequences (dev), which the
-    mean activations come from too.
+    the y token of the last demonstration); layers are chosen on other sequences (dev). What is
+    written in a perturbation comes from still others, and what it replaces from a fourth set: a
+    basis that is given its own line changes as far as estimates differ.
 
     Args:
         folder: of the run.
         n_per_basis: sequences per basis, for dev and test each.
         k: neighbours that vote (the paper: 10).
         token: where decodability and probes read, `"last_y"` (the paper) or `"query"`.
-        perturbations: pairs of `at` and `how`, as in `perturbed`; by default the paper's, and
-            one that exchanges what all y tokens say of the basis.
+        perturbations: pairs of `at` and `how`, as in `perturbed`; by default the paper's (another
+            basis' mean at one token), and at one token or all of them what moves means or
+            exchanges lines, with a random change of the same size.
         projection: of `points`: `"pca"`, `"tsne"` or `"umap"` (the paper), see `plane`.
         seed: of the sequences.
         device: where the model runs.
@@ -145,17 +157,21 @@ class _Measurer:
         mixture = self.settings.mixture
         self.test = draw_balanced(mixture, self.n, self.seed, 0)
         self.dev = draw_balanced(mixture, self.n, self.seed, 1)
+        self.lines = [draw_balanced(mixture, LINE_SEQUENCES, self.seed, step) for step in (2, 3)]
         self.references = {name: predict(name, self.test, mixture) for name in REFERENCES}
         self.shape = (mixture.n_bases, self.n)
 
     def of_references(self) -> xr.Dataset:
-        """The references' errors, and how long each W is."""
+        """The references' errors, what each basis would predict, and how long each W is."""
         ys = self.test.ys.double()
         errors = np.stack([self._by_basis((p - ys) ** 2) for p in self.references.values()])
         length = self._by_basis(self.test.weights.square().sum(1))
+        as_if = basis_predictions(self.test, self.settings.mixture)[:, -1]
         dims = ("basis", "sequence")
         return xr.Dataset(
             {
+                "query_y": (dims, self._by_basis(self.test.ys[:, -1])),
+                "basis_prediction": ((*dims, "target"), self._by_basis(as_if)),
                 "reference_squared_error": (("reference", *dims, "n_seen"), errors),
                 "weight_length": (dims, length, {"long_name": "squared length of W"}),
             },
@@ -172,12 +188,14 @@ class _Measurer:
         (place,) = positions(model, self.token)
         rows = resid[:, :, place].cpu().numpy()
         predicted, ys = out[:, ::2].cpu().double(), self.test.ys.double()
-        basis, dev_basis = (b.basis.to(resid.device) for b in (self.test, self.dev))
-        lines = basis_lines(dev_resid, token_ys(model, dev_tokens), dev_basis, self.shape[0])
+        basis = self.test.basis.to(resid.device)
+        taken, written = (self._lines(model, batch) for batch in self.lines)
         after = torch.stack(
-            [perturbed(model, tokens, basis, lines, at, how) for at, how in self.perturbations]
+            [
+                perturbed(model, tokens, basis, written, at, how, taken, self.seed)
+                for at, how in self.perturbations
+            ]
         )
-        wrong = (after.cpu().double() - ys[:, -1]).square().permute(3, 0, 1, 2)
         near = [self._by_basis((predicted - p) ** 2).mean(-1) for p in self.references.values()]
         off = heads_off(model, tokens, head_means(model, dev_tokens)).cpu().double()
         headless = (off - ys[:, -1]).square().permute(2, 0, 1)
@@ -190,7 +208,7 @@ class _Measurer:
                 "dev_credit": (layers, self._td(dev_resid[:, :, place].cpu().numpy(), self.dev)),
                 "perturbed": (
                     (*dims, "perturbation", "layer", "target"),
-                    self._by_basis(wrong),
+                    self._by_basis(after.cpu().permute(3, 0, 1, 2)),
                 ),
                 "head_off": ((*layers, "head"), self._by_basis(headless)),
                 "points": ((*layers, "axis"), self._by_basis(self._points(rows))),
@@ -206,6 +224,11 @@ class _Measurer:
             },
             coords={"perturbation": [f"{at}:{how}" for at, how in self.perturbations]},
         )
+
+    def _lines(self, model: RegressionTransformer, batch: Batch) -> BasisLines:
+        tokens = model.tokens(batch.xs, batch.ys)
+        resid, basis = residuals(model, tokens)[1], batch.basis.to(tokens.device)
+        return basis_lines(resid, token_ys(model, tokens), basis, self.shape[0])
 
     def _points(self, rows: np.ndarray) -> np.ndarray:
         """In the plane, turned so that checkpoints that follow one another look alike."""

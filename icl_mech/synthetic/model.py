@@ -67,12 +67,14 @@ class RegressionTransformer(HookedRootModule):
         self.config, self.dim, self.n_examples = config, dim, n_examples
         self.n_positions = 2 * n_examples + 1
         width = config.d_model
-        self.read_in = nn.Linear(dim + 1, width)
+        # Linear layers draw weights from the global generator, which is the caller's.
+        with torch.random.fork_rng(devices=[]):
+            self.read_in = nn.Linear(dim + 1, width)
+            self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+            self.ln_final = Norm(width)
+            self.read_out = nn.Linear(width, 1)
         self.position = nn.Parameter(torch.empty(self.n_positions, width))
         self.hook_embed, self.hook_pos_embed = HookPoint(), HookPoint()
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
-        self.ln_final = Norm(width)
-        self.read_out = nn.Linear(width, 1)
         self._initialise(seed)
         self.setup()
 

@@ -3,7 +3,8 @@
 Han et al. (2024), arXiv 2412.12276, section 3: the residual stream after a layer is replaced by the
 mean activation of a target basis, for every source and target. Where a basis is written as a
 direction that y is multiplied with, such means all but coincide (y is as often negative as
-positive), and replacing shows nothing; exchanging the directions does.
+positive), and moving from one to the other shows nothing; exchanging the directions does. A random
+change of the same size stands beside it.
 """
 
 from dataclasses import dataclass
@@ -12,16 +13,15 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformer_lens.hook_points import HookPoint
 
 from icl_mech.errors import choose
 from icl_mech.synthetic.model import RegressionTransformer
 
 PerBasis = Float[Tensor, "layer basis pos d_model"]
 Tokens = Literal["last_y", "all_y", "query"]
-How = Literal["replace", "shift", "exchange"]
+How = Literal["replace", "shift", "exchange", "random"]
 TOKENS = ("last_y", "all_y", "query")
-HOWS = ("replace", "shift", "exchange")
+HOWS = ("replace", "shift", "exchange", "random")
 
 
 def positions(model: RegressionTransformer, tokens: str) -> list[int]:
@@ -60,11 +60,14 @@ class BasisLines:
     Attributes:
         mean: over sequences, position by position.
         level, slope: of the least-squares line; at x tokens the mean, and 0.
+        spread: a square root of the covariance of activations at y tokens: a standard normal
+            vector times it varies as they do.
     """
 
     mean: PerBasis
     level: PerBasis
     slope: PerBasis
+    spread: Float[Tensor, "layer d_model d_model"]
 
     def given(
         self,
@@ -108,7 +111,14 @@ def basis_lines(
         means.append(mean)
         levels.append(mean - slope * y.mean(0)[:, None])
         slopes.append(slope)
-    return BasisLines(*(torch.stack(part, dim=1) for part in (means, levels, slopes)))
+    mean, level, slope = (torch.stack(part, dim=1) for part in (means, levels, slopes))
+    spread = torch.stack([_root(r[:, 1::2].flatten(0, 1)) for r in resid])
+    return BasisLines(mean, level, slope, spread)
+
+
+def _root(rows: Float[Tensor, "row d_model"]) -> Float[Tensor, "d_model d_model"]:
+    values, vectors = torch.linalg.eigh(torch.cov(rows.T))
+    return values.clamp_min(0).sqrt()[:, None] * vectors.T
 
 
 def perturbed(
@@ -118,19 +128,26 @@ def perturbed(
     lines: BasisLines,
     at: str = "last_y",
     how: str = "replace",
+    source: BasisLines | None = None,
+    seed: int = 0,
 ) -> Float[Tensor, "layer target seq"]:
     """The query's prediction after writing each basis' representation into every sequence.
 
     Args:
         model: in evaluation mode.
         tokens: sequences.
-        basis: their own bases, the sources; `"shift"` and `"exchange"` need them.
-        lines: of the bases, best fitted on other sequences.
+        basis: their own bases, the sources; all but `"replace"` need them.
+        lines: of the bases that are written, best fitted on other sequences.
         at: at which tokens, as in `positions`.
         how: `"replace"` the residual by the target's mean, as the paper does, which erases what
-            the token says about W too; `"shift"` it from the source's mean to the target's; or
+            the token says about W too; `"shift"` it from the source's mean to the target's;
             `"exchange"` the source's line for the target's, at the token's own y: what the token
-            says beyond its basis and its y stays.
+            says beyond its basis and its y stays; or `"random"`: a change as long as that of
+            `"exchange"`, which turns with the sign of y as that does, in a direction drawn for
+            each sequence from those in which activations vary.
+        source: what is taken away; `lines` by default. Fitted on other sequences than `lines`, it
+            makes a test of giving a basis what it has: the two differ as estimates do.
+        seed: of the random directions.
 
     Raises:
         InputError: where `at` or `how` is unknown.
@@ -138,23 +155,46 @@ def perturbed(
     choose(how, HOWS, "how")
     where = positions(model, at)
     ys = token_ys(model, tokens)
+    resid = residuals(model, tokens)[1]
+    own = lines if source is None else source
+    generator = torch.Generator().manual_seed(seed)
     found = []
     for layer in range(model.config.n_layers):
+        normal = torch.randn(len(tokens), 1, lines.spread.shape[-1], generator=generator)
+        direction = normal.to(lines.spread) @ lines.spread[layer]
         for k in range(lines.mean.shape[1]):
             target = torch.full_like(basis, k)
-            if how == "exchange":
-                old, new = (lines.given(layer, b, where, ys) for b in (basis, target))
+            if how in ("exchange", "random"):
+                old, new = (
+                    of.given(layer, b, where, ys) for of, b in ((own, basis), (lines, target))
+                )
             else:
-                old, new = (lines.mean[layer, b][:, where] for b in (basis, target))
+                old, new = own.mean[layer, basis][:, where], lines.mean[layer, target][:, where]
+            if how == "random":
+                new = old + _as_long(direction, new - old, ys[:, where])
 
-            def write(
-                resid: Tensor, hook: HookPoint, new: Tensor = new, old: Tensor = old
-            ) -> Tensor:
-                resid = resid.clone()
-                resid[:, where] = new if how == "replace" else resid[:, where] + new - old
-                return resid
-
-            hooks = [(f"blocks.{layer}.hook_resid_post", write)]
-            with torch.no_grad():
-                found.append(model.run_with_hooks(tokens, fwd_hooks=hooks)[:, -1])
+            stream = resid[layer].clone()
+            stream[:, where] = new if how == "replace" else stream[:, where] + new - old
+            found.append(_read_on(model, stream, layer))
     return torch.stack(found).unflatten(0, (model.config.n_layers, -1))
+
+
+def _read_on(
+    model: RegressionTransformer, stream: Float[Tensor, "seq pos d_model"], layer: int
+) -> Float[Tensor, "seq"]:
+    """The query's prediction, where this stands after block `layer`: only later blocks run."""
+    with torch.no_grad():
+        for block in model.blocks[layer + 1 :]:
+            stream = block(stream)
+        return model.read_out(model.ln_final(stream[:, -1:]))[:, 0, 0]
+
+
+def _as_long(
+    direction: Float[Tensor, "seq 1 d_model"],
+    change: Float[Tensor, "seq where d_model"],
+    ys: Float[Tensor, "seq where"],
+) -> Float[Tensor, "seq where d_model"]:
+    """Along a direction, as far as a change goes at each token, back where y is negative."""
+    unit = direction / direction.norm(dim=-1, keepdim=True)
+    sign = torch.where(ys < 0, -1.0, 1.0)[..., None]
+    return unit * change.norm(dim=-1, keepdim=True) * sign

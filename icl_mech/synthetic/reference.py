@@ -109,14 +109,40 @@ def gradient_descent(
         mixture: not used; all references are called alike.
         n_steps: how many; without end it becomes least squares.
         learning_rate: by default 1 over the largest eigenvalue of X^T X / n, for each sequence
-            and number of examples: no larger step is safe for every W.
+            and number of examples: half the largest with which every W converges.
     """
     if n_steps < 0 or (learning_rate is not None and not learning_rate > 0):
         raise InputError(
             f"n_steps {n_steps}, learning_rate {learning_rate}; expected n_steps of at least 0 "
             "and a learning rate above 0"
         )
+    return _descend(batch.xs.double(), batch.ys.double(), n_steps, learning_rate)
+
+
+def mixture_gradient_descent(
+    batch: Batch, mixture: Mixture, n_steps: int = 1, learning_rate: float | None = None
+) -> Predictions:
+    """Gradient descent on each basis' own coordinates, weighted by the basis posterior.
+
+    What `gradient_descent` is to ridge regression, this is to the Bayes mixture: it knows which
+    bases there are, and infers which one it is as well as can be, but fits W step by step.
+
+    Args:
+        batch: sequences.
+        mixture: gives the bases.
+        n_steps, learning_rate: as in `gradient_descent`, for each basis by itself.
+    """
     xs, ys = batch.xs.double(), batch.ys.double()
+    each = [_descend(xs * mask.double(), ys, n_steps, learning_rate) for mask in mixture.masks]
+    return (basis_posterior(batch, mixture) * torch.stack(each, dim=-1)).sum(-1)
+
+
+def _descend(
+    xs: Float[Tensor, "seq pair dim"],
+    ys: Float[Tensor, "seq pair"],
+    n_steps: int,
+    learning_rate: float | None,
+) -> Predictions:
     seen = torch.arange(ys.shape[1], dtype=torch.float64).clamp_min(1)
     gram, moment = _so_far(xs, ys)
     gram, moment = gram / seen[:, None, None], moment / seen[:, None]
@@ -153,6 +179,11 @@ def lasso(batch: Batch, mixture: Mixture, alpha: float | None = None) -> Predict
                 fitted = model.fit(xs[s, :n], ys[s, :n])
                 predictions[s, n] = float(fitted.predict(xs[s, n : n + 1])[0])
     return predictions
+
+
+def basis_predictions(batch: Batch, mixture: Mixture) -> Float[Tensor, "seq pair basis"]:
+    """What each basis' ridge regression predicts, as if the sequence were of that basis."""
+    return _posterior(batch, mixture)[1]
 
 
 def basis_posterior(batch: Batch, mixture: Mixture) -> Float[Tensor, "seq pair basis"]:
@@ -193,6 +224,10 @@ REFERENCES: dict[str, Callable[[Batch, Mixture], Predictions]] = {
     "known_basis_least_squares": known_basis_least_squares,
     "known_basis_ridge": known_basis_ridge,
     **{f"gradient_descent_{n}": partial(gradient_descent, n_steps=n) for n in GD_STEPS},
+    **{
+        f"mixture_gradient_descent_{n}": partial(mixture_gradient_descent, n_steps=n)
+        for n in GD_STEPS
+    },
     "bayes_mixture": bayes_mixture,
 }
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import xarray as xr
+from jaxtyping import Float
 
 from icl_mech.errors import InputError
 from icl_mech.results import Result
@@ -33,7 +34,10 @@ class EmergenceOverSeeds(Result):
     def numbers(self) -> list[str]:
         """Columns of `summary` whose mean over seeds is reported."""
         names = self.run(self.seeds[0]).perturbations
-        return [*NUMBERS, *(f"{name}_{whose}" for name in names for whose in ("own", "other"))]
+        return [
+            *NUMBERS,
+            *(f"{name}_{whose}" for name in names for whose in ("own", "other", "followed")),
+        ]
 
     def run(self, seed: int) -> Emergence:
         """One of the runs.
@@ -106,16 +110,27 @@ class EmergenceOverSeeds(Result):
 
     def caveats(self) -> list[str]:
         """What to keep in mind when reading the numbers, a line each."""
+        onsets = self.onsets()[list(ONSETS)]
+        least, most = self._grid(onsets.to_numpy().ravel())
         notes = [
             f"{len(self.seeds)} seeds: intervals over them suppose that seeds differ normally",
             "an onset is where half of a curve's whole change is behind it, that of use where the "
-            "error falls below ridge regression's; between checkpoints curves count as straight",
+            "error falls below ridge regression's",
+            f"checkpoints lie {least:,} to {most:,} updates apart round the onsets, and curves "
+            "count as straight between them: intervals of a lead do not hold that error",
         ]
-        missing = int(self.onsets()[list(ONSETS)].isna().any(axis=1).sum())
+        missing = int(onsets.isna().any(axis=1).sum())
         if missing:
             notes.append(f"{missing} (seed, basis) without an onset: nothing emerged there")
         shared = self.run(self.seeds[0]).caveats()
         return notes + [note for note in shared if not note.startswith("one run")]
+
+    def _grid(self, onsets: Float[np.ndarray, "onset"]) -> tuple[int, int]:
+        """The least and the largest distance of the checkpoints on either side of an onset."""
+        steps = np.array(self.run(self.seeds[0]).steps)
+        after = np.searchsorted(steps, onsets[~np.isnan(onsets)]).clip(min=1)
+        gaps = (steps[after] - steps[after - 1]) if len(after) else np.diff(steps)
+        return int(gaps.min()), int(gaps.max())
 
     def plot(self) -> go.Figure:
         """Decodability and error of every seed and basis over training, with their onsets."""

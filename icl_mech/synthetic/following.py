@@ -1,0 +1,38 @@
+"""Whose regression does a changed prediction follow: that of the sequence's basis, or another's?"""
+
+import numpy as np
+from jaxtyping import Float
+
+from icl_mech.stats import ENDS, N_RESAMPLES, Estimates, resampled_means
+
+Row = Float[np.ndarray, "sequence"]
+
+
+def followed(predicted: Row, own: Row, target: Row, seed: int = 0) -> Estimates:
+    """How much of two predictions is in a third: `predicted = a own + b target`, least squares.
+
+    (1, 0) is a prediction by the sequence's own basis, (0, 1) one by the target basis, (0, 0) one
+    that says nothing.
+
+    Args:
+        predicted: for every sequence, after a change.
+        own: what ridge regression on the coordinates of the sequence's basis predicts.
+        target: the same on those of the target basis.
+        seed: of the bootstrap over sequences.
+
+    Returns:
+        a and b, with 95 % intervals; NaN where `own` and `target` are the same.
+    """
+    # All that least squares needs are means of products.
+    columns = (own * own, own * target, target * target, own * predicted, target * predicted)
+    products = np.stack(columns, axis=1)
+    drawn = resampled_means(products, seed, N_RESAMPLES)
+    low, high = np.quantile(_solved(drawn), ENDS, axis=0)
+    return Estimates(_solved(products.mean(axis=0)), low, high, len(predicted))
+
+
+def _solved(means: Float[np.ndarray, "*draw product"]) -> Float[np.ndarray, "*draw coefficient"]:
+    oo, ot, tt, op, tp = np.moveaxis(means, -1, 0)
+    determinant = oo * tt - ot**2
+    determinant = np.where(determinant > 1e-9 * oo * tt, determinant, np.nan)
+    return np.stack([tt * op - ot * tp, oo * tp - ot * op], axis=-1) / determinant[..., None]
