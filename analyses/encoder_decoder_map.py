@@ -101,7 +101,7 @@ for name in options.family:
 # ## Do the read-outs agree?
 #
 # Layers of the second read-out minus the first, for every task, with 95 % intervals over resampled
-# prompts, and the share of resamples in which they are at most one layer apart.
+# queries, and the share of resamples in which they are at most one layer apart.
 
 # %%
 agreement = pd.concat(

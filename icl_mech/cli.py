@@ -7,10 +7,11 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from zlib import crc32
 
 import tyro
 
@@ -78,6 +79,9 @@ class TaskOptions:
 
 Flat = Annotated[T, tyro.conf.OmitArgPrefixes]
 
+#: Bytes of tasks' names in the name of a file.
+_LONGEST = 100
+
 
 def run(program: str, options: type[T], main: Callable[[T], None], argv: list[str] | None) -> None:
     """Parse options and run; a user's mistake gives one line on stderr and exit code 2."""
@@ -96,17 +100,24 @@ def run(program: str, options: type[T], main: Callable[[T], None], argv: list[st
         raise SystemExit(0) from None
 
 
-def target(output: OutputOptions, what: str, tasks: TaskOptions, model: str) -> Path:
+def target(
+    output: OutputOptions, what: str, tasks: TaskOptions, model: str, *, spelled: bool = False
+) -> Path:
     """Where the figure goes; refused now if it could not be written later.
 
-    It is named after the one task, family or file, or after how many there are.
+    It is named after the one task, family or file, or after how many there are; with `spelled`
+    after all of them, so that another list of as many does not write over it.
     """
     from icl_mech.figures import check_target
 
-    first, *more = tasks.names
     # A file by its stem; a task of a family is named family/task, which would be a folder here.
-    one = Path(first).stem if Path(first).suffix else first
-    subject = f"{1 + len(more)}_tasks" if more else one
+    names = [Path(name).stem if Path(name).suffix else name for name in tasks.names]
+    subject = names[0] if len(names) == 1 else f"{len(names)}_tasks"
+    if spelled and len(names) > 1:
+        every = "-".join(names)
+        # File systems take names of 255 bytes; a longer list is told apart by its checksum.
+        fits = len(every.encode()) <= _LONGEST
+        subject = every if fits else f"{subject}-{crc32(every.encode()):08x}"
     name = f"{what}-{subject}-{Path(model).name}.html".replace("/", "-").replace("@", "-")
     out = output.out or Path("figures") / name
     check_target(out)
@@ -147,15 +158,39 @@ def deliver(
     data = result.save(out.with_suffix(".nc"))
     written = export(result.plot() if figure is None else figure, out)
     files = {"figure": written, "data": data, **(also or {})}
+    show([result], rows(result), files, output)
+
+
+def rows(result: Result) -> list[dict[str, Any]]:
+    """The summary, a row each, as JSON takes it: NaN as None."""
+    table = result.summary().reset_index().astype(object)
+    return table.where(table.notna(), None).to_dict(orient="records")
+
+
+def show(
+    results: Sequence[Result],
+    summary: Sequence[Mapping[str, Any]],
+    files: Mapping[str, Path],
+    output: OutputOptions,
+) -> None:
+    """Print what was found and where it lies, for people or as one JSON object.
+
+    Args:
+        results: one or more; of several, the provenance in JSON is a list under `also` but for
+            the first's.
+        summary: the rows of all, for JSON.
+        files: what was written, by what it is.
+        output: what is printed.
+    """
     if output.json:
-        named = {name: str(path) for name, path in files.items()}
-        table = result.summary().reset_index().astype(object)
-        summary = table.where(table.notna(), None).to_dict(orient="records")
-        print(json.dumps({"summary": summary, "provenance": result.provenance, **named}))
+        first, *more = (result.provenance for result in results)
+        printed = {"summary": summary, "provenance": first, **({"also": more} if more else {})}
+        print(json.dumps(printed | {name: str(path) for name, path in files.items()}))
         return
-    print(result)
-    for caveat in result.caveats():
-        print(f"note: {caveat}")
+    for result in results:
+        print(result)
+        for caveat in result.caveats():
+            print(f"note: {caveat}")
     print()
     width = max(map(len, files)) + 1
     for name, path in files.items():

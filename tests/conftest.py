@@ -9,9 +9,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
+from commands import loaded
 from tiny_models import FAMILIES, tiny_bridge
 
-from icl_mech.model import HookedModel, load_model
+from icl_mech.model import HookedModel
 
 
 @cache
@@ -34,4 +35,4 @@ def tiny_llama() -> HookedModel:
 @pytest.fixture(scope="session")
 def gemma() -> HookedModel:
     """The packaged model."""
-    return load_model("gemma-3-270m", device="cpu")
+    return loaded(device="cpu")

@@ -158,7 +158,7 @@ def test_hendel_table(tmp_path: Path) -> None:
     assert isinstance(scores, AnswerScores)
     assert scores.tasks == ["present_past"]
     assert plotly(tmp_path / "table-scores.html")[0]
-    kept = sorted(p.name for p in (tmp_path / "table-runs").iterdir())
+    kept = sorted(p.name for p in (tmp_path / "table-runs").glob("[!.]*"))
     assert kept == ["country_capital.nc", "manifest.json", "to_upper.nc"]
     for suffix in ("html", "csv", "tex", "md"):
         assert (tmp_path / f"table-table.{suffix}").stat().st_size > 500

@@ -2,15 +2,18 @@
 
 import json
 from collections import Counter
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from commands import assert_quick_help, assert_refused, run_room
 
 from icl_mech import load_result
-from icl_mech.decodability import MeanPatching, TaskDecodability, task_decodability
+from icl_mech.decodability import MeanPatching, TaskDecodability, knn_credit, task_decodability
+from icl_mech.decodability.chance import chances
 from icl_mech.decodability.measure import measure
 from icl_mech.decodability.neighbours import credit, decoded, distances, vote_shares
 from icl_mech.decodability.pool import load_pool
@@ -142,6 +145,44 @@ def test_equal_points_are_exactly_at_chance(metric: str, normalise: str) -> None
     same = np.random.default_rng(0).standard_normal((30, 2, 300)).astype(np.float32)
     credits = credit_of(np.tile(same, (4, 1, 1)), p)
     assert credits == pytest.approx(0.25, abs=1e-7)
+
+
+# --- chance ---------------------------------------------------------------------------------
+
+
+def plain_chance(labels: np.ndarray, groups: np.ndarray, k: int) -> list[float]:
+    """The credit of every choice of `k` neighbours: of a point on average, then of a label."""
+    of_points = []
+    for label, group in zip(labels, groups, strict=True):
+        credits = []
+        for chosen in combinations(labels[groups != group], k):
+            votes = Counter(chosen)
+            best = [one for one, n in votes.items() if n == max(votes.values())]
+            credits.append((label in best) / len(best))
+        of_points.append(np.mean(credits))
+    return [float(np.mean(np.array(of_points)[labels == one])) for one in np.unique(labels)]
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+def test_chance_is_the_credit_of_random_neighbours(k: int) -> None:
+    labels = np.repeat([0, 1, 2], 4)
+    groups = np.array([0, 0, 0, 1, 2, 3, 4, 5, 6, 6, 7, 7])
+    assert chances(labels, groups, k) == pytest.approx(plain_chance(labels, groups, k))
+    shared = np.tile(np.arange(4), 3)
+    assert chances(labels, shared, k) == pytest.approx([1 / 3] * 3)
+
+
+@pytest.mark.parametrize("n_queries", [2, 5, 10, 50])
+def test_noise_scores_chance_where_tasks_have_inputs_of_their_own(n_queries: int) -> None:
+    """Two tasks of 60 points; one asks 50 queries, the other fewer, each several times over."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 60)
+    groups = np.concatenate([np.arange(60) % 50, 100 + np.arange(60) % n_queries])
+    noise = rng.standard_normal((120, 40, 24))
+    found = knn_credit(noise, labels, groups).mean(axis=1).reshape(2, 60).mean(axis=1)
+    assert chances(labels, groups, 10) == pytest.approx(found, abs=0.02)
+    if n_queries == 2:
+        assert found[1] < 0.2  # 1 / (number of tasks) is far off
 
 
 # --- the probe ------------------------------------------------------------------------------
@@ -402,6 +443,47 @@ def test_words_give_tasks_with_other_inputs_away(tiny_llama: HookedModel) -> Non
     assert max(e.low for e in run.td(control="input")) > 0.5
     assert any("words alone" in c for c in run.caveats())
     assert any("the queries alone give the task away" in c for c in run.caveats())
+
+
+def test_chance_of_tasks_with_inputs_of_their_own(
+    tiny_llama: HookedModel, tiny_run: TaskDecodability
+) -> None:
+    """30 points of few queries each: noise in their place is decoded as often as chance says."""
+    small = Task("small", "user", "", task("small", "z").pairs[:7])
+    run = task_decodability(
+        tiny_llama, [small, "country_capital"], 30, 2, k=5, probe=False, progress=False
+    )
+    noise = np.random.default_rng(0).standard_normal((60, 300, 16))
+    credits = knn_credit(noise, np.repeat([0, 1], 30), run.data["query_id"].values.ravel(), 5)
+    by_task = credits.mean(axis=1).reshape(2, 30).mean(axis=1)
+    rows = run.summary().loc[2]
+    for i, name in enumerate(run.tasks):
+        assert run.chance_of(name) == rows.loc[name, "chance"]
+        assert run.chance_of(name) == pytest.approx(by_task[i], abs=0.02)
+    assert run.chance == rows.loc["all", "chance"] == pytest.approx(by_task.mean(), abs=0.02)
+    assert run.chance_of("small") < 0.45
+    assert f"chance: {run.chance:.2f}" in {t.name for t in run.plot().data}
+    assert "chance 0.5)" not in run.plot().to_json()
+    assert "chance 0.5)" in tiny_run.plot().to_json()
+    assert {tiny_run.chance, *map(tiny_run.chance_of, tiny_run.tasks)} == {0.25}
+    with pytest.raises(InputError, match="unknown task 'smal'"):
+        run.chance_of("smal")
+
+
+def test_confusion_counts_votes_as_credit_does(tiny_run: TaskDecodability) -> None:
+    """Votes a little apart are no tie, in either."""
+    data = tiny_run.data.copy(deep=True)
+    data["votes"] = data["votes"].astype(float)
+    data["votes"][:] = xr.DataArray([0.4 + 5e-6, 0.4, 0.2, 0.0], dims="voted")
+    found = TaskDecodability(data, tiny_run.provenance).confusion(3, 1)
+    assert found.to_numpy() == pytest.approx(np.array([[1, 0, 0, 0]] * 4))
+    assert list(found.columns) == list(found.index) == tiny_run.tasks
+
+
+def test_settings_are_named() -> None:
+    """Ten in a row: two that change places would go unnoticed."""
+    with pytest.raises(TypeError):
+        Settings(30, (2,), 0, 5, "final_arrow", "cosine", "none", "query", "{x}->{y}", None)
 
 
 # --- the packaged model ---------------------------------------------------------------------

@@ -11,7 +11,8 @@ from icl_mech.errors import InputError
 from icl_mech.figures import task_map_figure, task_map_report
 from icl_mech.localize import Rule, TaskMap
 from icl_mech.localize.curves import gathered, locate
-from icl_mech.localize.result import helpful
+from icl_mech.localize.mass import helpful
+from icl_mech.stats import proportion
 
 N, LAYERS = 40, 18
 
@@ -35,6 +36,7 @@ def profile(up: int, down: int, seed: int, model: str = "model", layers: int = L
             "regular": rng.random(N) < 0.8,
             "baseline": rng.random(N) < 0.02,
             "prior": rng.random(N) < 0.1,
+            "query": np.array([f"query {i}" for i in range(N)]),
         }
 
     both = [of(0), of(1)]
@@ -46,6 +48,7 @@ def profile(up: int, down: int, seed: int, model: str = "model", layers: int = L
         "regular": ("task", "prompt"),
         "baseline": ("task", "prompt"),
         "prior": ("task", "prompt"),
+        "query": ("task", "point"),
     }
     data = xr.Dataset(
         {name: (d, np.stack([t[name] for t in both])) for name, d in dims.items()},
@@ -107,6 +110,78 @@ def test_agreement_counts_layers_between_readouts(found: TaskMap) -> None:
     assert late.loc[("decoding", "transfer", "lens"), "within_one"] < 0.1
 
 
+def with_points(found: TaskMap, more: np.ndarray) -> TaskMap:
+    """`more` points for encoding, `[point, layer]`, after those that equal transfer."""
+    first = found.data["transfer"].values.astype(float)
+    both = np.stack([more, more])
+    data = found.data.drop_vars(["encoding", "query"])
+    data["encoding"] = (("task", "point", "layer"), np.concatenate([first, both], axis=1))
+    n = data.sizes["point"]
+    data["query"] = (("task", "point"), [[f"query {i}" for i in range(n)]] * 2)
+    return TaskMap(data, found.provenance)
+
+
+def test_agreement_is_paired_by_prompt(found: TaskMap) -> None:
+    """Half of the prompts rise at 6 and half at 10, in both read-outs: never is there a gap."""
+    layer, early = np.arange(LAYERS), np.arange(N) < N // 2
+    works = (layer >= np.where(early, 6, 10)[:, None]) & (layer < 14)
+    halves = found.data.copy()
+    halves["transfer"] = halves["transfer"].copy(data=np.stack([works, works]))
+    late = np.repeat([(layer >= 12).astype(float)], 3 * N, axis=0)
+    task_map = with_points(TaskMap(halves, found.provenance), late)
+    by_transfer = task_map.formation("second", "transfer").estimate
+    assert (by_transfer.low, by_transfer.high) == (6, 10)  # resamples differ
+    assert task_map.formation("second", "encoding").estimate.value == 12  # on all points
+    gap = task_map.agreement("second").loc[("formation", "encoding", "transfer")]
+    assert gap.tolist() == [0, 0, 0, 1]
+
+
+def test_a_gap_needs_two_layers(found: TaskMap) -> None:
+    flat = found.data.copy()
+    flat["encoding"] = flat["encoding"] * 0 + 0.25
+    agreement = TaskMap(flat, found.provenance).agreement("second")
+    assert agreement.loc[("formation", "encoding", "transfer")].isna().all()
+    assert agreement.loc[("formation", "transfer", "heads")].notna().all()
+
+
+def test_intervals_are_over_queries(found: TaskMap) -> None:
+    """40 prompts of 4 queries are four, and 4 of 4 say little."""
+    few = found.data.copy()
+    few["encoding"] = few["encoding"] * 0 + 1
+    few["regular"] = few["regular"] | True
+    few["query"] = few["query"].copy(data=[[f"query {i % 4}" for i in range(N)]] * 2)
+    task_map = TaskMap(few, found.provenance)
+    four = proportion(np.ones(4, dtype=bool))
+    for e in (task_map.curve("second", "encoding")[3], task_map.share("second", "regular")):
+        assert (e.value, e.high) == (1, 1)
+        assert e.low == pytest.approx(four.low)
+    forty = TaskMap(few.assign(query=found.data["query"]), found.provenance)
+    assert forty.curve("second", "encoding")[3].low == pytest.approx(
+        proportion(np.ones(N, dtype=bool)).low
+    )
+    # A layer is bootstrapped over queries too: one query of four that rises is no evidence.
+    works = (np.arange(N) % 4 == 0)[:, None] & (np.arange(LAYERS) // 3 == 3)
+    few["transfer"] = few["transfer"].copy(data=np.stack([works, works]))
+    for queries, layer in ((few["query"], "none"), (found.data["query"], "9 [9, 9]")):
+        again = TaskMap(few.assign(query=queries), found.provenance)
+        assert str(again.formation("second")) == layer
+
+
+def test_noise_names_no_layer_and_the_reason_is_given(found: TaskMap) -> None:
+    rng = np.random.default_rng(0)
+    noisy = found.data.copy()
+    noisy["transfer"] = noisy["transfer"].copy(data=rng.random((2, N, LAYERS)) < 0.3)
+    task_map = TaskMap(noisy, found.provenance)
+    row = task_map.summary().loc["second"]
+    assert np.isnan(row["formation_transfer"])
+    assert row["formation_transfer_found"] > 0.9
+    assert row["decoding_lens_found"] == 1
+    reason = "second: the transfer curve names no formation layer (its rise of "
+    (note,) = (n for n in task_map.caveats() if n.startswith(reason))
+    assert "is within noise: " in note
+    assert not np.isnan(task_map.with_rule(min_found=0.0).formation("second").estimate.value)
+
+
 def test_the_rule_is_an_argument(found: TaskMap) -> None:
     slope = found.data.copy()
     ramp = np.clip((np.arange(LAYERS) - 4) / 8, 0, 1)
@@ -160,11 +235,13 @@ def test_a_high_label_prior_is_reported(found: TaskMap) -> None:
 
 def test_an_uncertain_layer_is_reported() -> None:
     found = profile(9, 12, 0)
-    few = found.data.isel(prompt=slice(6))
     rng = np.random.default_rng(0)
-    few["transfer"] = few["transfer"].copy(data=rng.random((2, 6, LAYERS)) < 0.4)
+    slope = found.data.copy()
+    right = rng.random((2, N, LAYERS)) < np.linspace(0, 0.9, LAYERS)
+    slope["transfer"] = slope["transfer"].copy(data=right)
+    few = slope.isel(prompt=slice(12))
     notes = TaskMap(few, found.provenance).caveats()
-    assert any("is uncertain" in note for note in notes)
+    assert any("the formation layer by transfer is uncertain" in note for note in notes)
 
 
 def test_without_heads(found: TaskMap) -> None:
@@ -186,6 +263,7 @@ def test_report_holds_everything_and_opens_offline(found: TaskMap, tmp_path: Pat
     text = found.report(tmp_path / "map.html").read_text()
     assert 'src="http' not in text
     assert text.count("plotly.js v") == 1  # the library comes once
+    assert "at least\n95 % of resamples have one" in text  # the rule, written down
     for part in ("Do the read-outs agree?", "What to keep in mind", "What was run"):
         assert part in text
     # Names are text, not markup.

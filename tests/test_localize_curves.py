@@ -1,5 +1,7 @@
 """Formation and decoding layers: definitions by hand, and recovered from noisy profiles."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -15,37 +17,37 @@ def curve(*values: float) -> np.ndarray:
 
 def test_a_plateau_is_formed_and_consumed() -> None:
     plateau = curve(0.0, 0.1, 0.0, 0.7, 0.8, 0.75, 0.1, 0.0)
-    assert formed(plateau, RULE)[0] == 3
-    assert consumed(plateau, RULE)[0] == 6
+    assert (formed(plateau, RULE).layer[0], formed(plateau, RULE).rise[0]) == (3, 0.8)
+    assert (consumed(plateau, RULE).layer[0], consumed(plateau, RULE).rise[0]) == (6, 0.8)
 
 
 def test_half_way_depends_on_the_fraction() -> None:
     slope = curve(0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-    assert [formed(slope, Rule(f))[0] for f in (0.1, 0.5, 0.9)] == [1, 3, 5]
-    assert np.isnan(consumed(slope, RULE)[0])  # it still works at the end
+    assert [formed(slope, Rule(f)).layer[0] for f in (0.1, 0.5, 0.9)] == [1, 3, 5]
+    assert np.isnan(consumed(slope, RULE).layer[0])  # it still works at the end
 
 
 def test_a_dip_before_the_peak_does_not_undo_the_first_rise() -> None:
-    assert formed(curve(0.0, 0.6, 0.2, 1.0, 0.0), RULE)[0] == 1
-    assert consumed(curve(0.0, 1.0, 0.2, 0.6, 0.0), RULE)[0] == 4
+    assert formed(curve(0.0, 0.6, 0.2, 1.0, 0.0), RULE).layer[0] == 1
+    assert consumed(curve(0.0, 1.0, 0.2, 0.6, 0.0), RULE).layer[0] == 4
 
 
 def test_settling_asks_for_the_rest_of_the_way() -> None:
-    assert settled(curve(0.0, 0.9, 0.1, 0.5, 0.6, 1.0), RULE)[0] == 3
-    assert settled(curve(0.0, 0.0, 0.0, 1.0), RULE)[0] == 3
-    assert settled(curve(0.9, 0.8, 1.0, 1.0), Rule(0.5))[0] == 2
-    assert np.isnan(settled(curve(0.9, 0.9, 0.9), RULE)[0])
+    assert settled(curve(0.0, 0.9, 0.1, 0.5, 0.6, 1.0), RULE).layer[0] == 3
+    assert settled(curve(0.0, 0.0, 0.0, 1.0), RULE).layer[0] == 3
+    assert settled(curve(0.9, 0.8, 1.0, 1.0), Rule(0.5)).layer[0] == 2
+    assert np.isnan(settled(curve(0.9, 0.9, 0.9), RULE).layer[0])
 
 
 def test_mass_is_gathered_by_the_layer_that_completes_half() -> None:
-    assert gathered(curve(0.1, 0.1, 0.6, 0.2), RULE)[0] == 2
-    assert np.isnan(gathered(curve(0.01, 0.01, 0.02, 0.0), RULE)[0])
+    assert gathered(curve(0.1, 0.1, 0.6, 0.2), RULE).layer[0] == 2
+    assert np.isnan(gathered(curve(0.01, 0.01, 0.02, 0.0), RULE).layer[0])
 
 
 def test_nothing_to_locate_in_a_flat_curve() -> None:
     flat = curve(0.30, 0.32, 0.31, 0.29)
     for where in (formed, consumed, settled):
-        assert np.isnan(where(flat, RULE)[0])
+        assert np.isnan(where(flat, RULE).layer[0])
 
 
 @pytest.mark.parametrize(("up", "down"), [(5, 12), (9, 12), (2, 15), (7, 9)])
@@ -67,16 +69,77 @@ def test_a_known_profile_is_recovered_within_one_layer(up: int, down: int) -> No
 
 def test_an_uncertain_profile_has_a_wide_interval() -> None:
     rng = np.random.default_rng(0)
-    slope = np.linspace(0.1, 0.6, 18)
-    right = (rng.random((8, 18)) < slope).astype(float)
+    slope = np.linspace(0.0, 0.9, 18)
+    right = (rng.random((16, 18)) < slope).astype(float)
     found = locate(right, RULE, formed)
     assert found.estimate.high - found.estimate.low >= 3
+
+
+def named(values: np.ndarray, where: Callable) -> bool:
+    return bool(np.isfinite(locate(values, RULE, where).estimate.value))
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.1, 0.3, 0.5])
+@pytest.mark.parametrize("where", [formed, consumed, settled])
+def test_flat_noise_names_no_layer(where: Callable, rate: float) -> None:
+    """The largest of 18 noisy shares stands .1 above the smallest nearly always."""
+    rng = np.random.default_rng(0)
+    flat = [(rng.random((25, 18)) < rate).astype(float) for _ in range(60)]
+    assert np.mean([named(values, where) for values in flat]) <= 0.1
+    if rate >= 0.1:  # a rise of .1 alone would name many
+        rises = where(np.array([values.mean(axis=0) for values in flat]), RULE)
+        assert np.isfinite(rises.layer).mean() > 0.3
+
+
+def test_noise_that_layers_of_a_prompt_share_names_no_layer() -> None:
+    """Prompts that drift up or down from layer to layer, no more one way than the other."""
+    rng = np.random.default_rng(0)
+    drift = np.cumsum(rng.normal(0, 0.1, (60, 25, 18)), axis=-1)
+    assert np.mean([named(values, formed) for values in drift]) <= 0.1
+    rises = drift + 0.5 * (np.arange(18) >= 9)
+    assert np.mean([named(values, formed) for values in rises]) > 0.5
+
+
+def test_a_layer_that_half_of_the_resamples_lack_is_not_named() -> None:
+    """Three of 25 prompts rise: by .12, and in many a resample by less than .1."""
+    values = np.zeros((25, 18))
+    values[:3, 9:12] = 1
+    found = locate(values, RULE, formed)
+    assert 0.5 < found.found < 0.9
+    assert str(found) == "none"
+    assert found.why.startswith("its rise of 0.12 is within noise: ")
+    assert f"{found.found:.0%} of the resamples have a layer" in found.why
+    assert locate(values, Rule(min_found=0.5), formed).estimate.value == 9
+    values[:8, 9:12] = 1
+    assert str(locate(values, RULE, formed)) == "9 [9, 9]"
+    assert locate(values, RULE, formed).why == ""
+
+
+def test_prompts_that_share_a_query_are_drawn_together() -> None:
+    """Eight prompts rise, but all of them ask the same: that is one query of four."""
+    values = np.zeros((32, 18))
+    values[:8, 9:12] = 1
+    assert named(values, formed)
+    found = locate(values, RULE, formed, clusters=np.arange(32) // 8)
+    assert str(found) == "none"
+    assert found.estimate.n == 4
+    # In (3/4) ** 4 of the resamples it does not come at all.
+    assert found.found == pytest.approx(1 - 0.75**4, abs=0.04)
+
+
+def test_why_no_layer_is_named() -> None:
+    assert locate(np.zeros((10, 5)), RULE, formed).why == "too flat"
+    rising = np.repeat(curve(0.0, 0.5, 1.0), 10, axis=0)
+    assert locate(rising, RULE, consumed).why == "too flat"
+    dips = np.repeat(curve(0.0, 1.0, 0.7, 0.9), 10, axis=0)
+    assert locate(dips, Rule(0.2), consumed).why == "it still works at the last layer"
 
 
 def test_a_single_prompt_has_no_interval() -> None:
     found = locate(curve(0.0, 1.0, 0.0), RULE, formed)
     assert found.estimate.value == 1
     assert np.isnan(found.estimate.low)
+    assert str(found) == "1 (no interval)"
 
 
 def test_a_curve_that_never_rises_is_found_nowhere() -> None:
@@ -87,7 +150,11 @@ def test_a_curve_that_never_rises_is_found_nowhere() -> None:
 
 @pytest.mark.parametrize(
     ("rule", "message"),
-    [({"fraction": 1.0}, "fraction is 1.0"), ({"min_rise": 0.0}, "min_rise is 0.0")],
+    [
+        ({"fraction": 1.0}, "fraction is 1.0"),
+        ({"min_rise": 0.0}, "min_rise is 0.0"),
+        ({"min_found": 1.5}, "min_found is 1.5"),
+    ],
 )
 def test_rules_that_cannot_work(rule: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):

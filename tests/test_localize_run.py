@@ -1,20 +1,23 @@
 """`localize` on the packaged model: curves against the plain way, layers, and the command."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from commands import assert_refused, run_room
 from plain import plain_logprobs
 
+from icl_mech import load_result
+from icl_mech.cli import ModelOptions, OutputOptions, TaskOptions
 from icl_mech.decodability import knn_credit
 from icl_mech.errors import InputError
 from icl_mech.localize import TaskMap, localize
+from icl_mech.localize.__main__ import Options, _page, main
 from icl_mech.localize.prompts import draw
 from icl_mech.model import Edit, HookedModel
+from icl_mech.tasks import list_tasks
 
 TASKS = ["countries/capital", "countries/language"]
 N, POINTS, SHOTS = 12, 24, 5
@@ -74,6 +77,7 @@ def test_layers_of_country_capital(found: TaskMap) -> None:
     for readout in ("transfer", "lens"):
         assert 10 <= found.decoding(TASKS[0], readout).estimate.value <= 13
     assert found.learns(TASKS[0])
+    assert found.data["query"].dims == ("task", "point")
     assert set(found.provenance["seconds"]) == {"reading", "lens", "transfer", "encoding", "heads"}
 
 
@@ -96,22 +100,60 @@ def test_bad_input(tiny_llama: HookedModel, arguments: dict, message: str) -> No
         localize(tiny_llama, "letters", 3, progress=False, **arguments)
 
 
+QUICK = ["--task", "letters", "--n-prompts", "4", "--n-points", "14", "--no-heads"]
+
+
 def test_the_command_writes_a_report(tmp_path: Path) -> None:
     out = tmp_path / "map.html"
-    command = [sys.executable, "-m", "icl_mech.localize", "--no-progress", "--json"]
-    options = ["--task", "letters", "--n-prompts", "4", "--n-points", "14", "--no-heads"]
-    done = subprocess.run(
-        [*command, *options, "--out", str(out)], capture_output=True, text=True, check=False
-    )
+    done = run_room("localize", *QUICK, "--json", "--out", str(out))
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
-    assert [row["task"] for row in printed["summary"]] == [
-        "letters/next",
-        "letters/previous",
-        "letters/upper",
+    assert [(row["model"], row["task"]) for row in printed["summary"]] == [
+        ("gemma-3-270m", "letters/next"),
+        ("gemma-3-270m", "letters/previous"),
+        ("gemma-3-270m", "letters/upper"),
     ]
+    assert printed["report"] == str(out)
     assert "What was run" in out.read_text()
-    assert out.with_suffix(".nc").exists()
+    # As other commands do.
+    saved = load_result(printed["data"])
+    assert isinstance(saved, TaskMap)
+    assert printed["provenance"] == saved.provenance
+    assert printed["provenance"]["rule"] == {"fraction": 0.5, "min_rise": 0.1, "min_found": 0.95}
+
+
+def test_the_command_tells_people_where_everything_lies(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main([*QUICK, "--no-progress"])
+    *_, report, data = capsys.readouterr().out.splitlines()
+    stem = tmp_path / "figures" / "task_map-letters-gemma-3-270m"
+    assert report.split() == ["report:", f"{stem}.html"]
+    assert data.split() == ["data:", f"{stem}.nc"]
+
+
+def page_of(task: list[str], model: str, *also: str) -> Path:
+    tasks, models = TaskOptions(task=tuple(task)), ModelOptions(model=model)
+    return _page(Options(tasks=tasks, models=models, output=OutputOptions(), also=also))
+
+
+def test_no_report_is_written_over_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = ["antonyms", "es_en"]
+    pages = [
+        page_of(first, "gemma-3-270m"),
+        page_of(first, "org/other@v1"),
+        page_of(first, "gemma-3-270m", "org/other"),
+        page_of([*first, "en_es"], "gemma-3-270m"),
+        page_of([*first, "fr_en"], "gemma-3-270m"),
+        page_of(["all"], "gemma-3-270m"),
+        page_of(list_tasks()[:-1] + first[:1], "gemma-3-270m"),
+    ]
+    assert len(set(pages)) == len(pages)
+    assert {page.parent for page in pages} == {Path("figures")}
+    assert pages[1].name == "task_map-antonyms-es_en-other-v1.html"
+    assert max(len(page.name) for page in pages) < 150
 
 
 @pytest.mark.parametrize(
@@ -123,14 +165,5 @@ def test_the_command_writes_a_report(tmp_path: Path) -> None:
         (["--fraction", "3", "--task", "letters", "--n-points", "14"], "fraction is 3"),
     ],
 )
-def test_the_command_refuses(options: list[str], message: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "icl_mech.localize", *options],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+def test_the_command_refuses(options: list[str], message: str) -> None:
+    assert_refused(run_room("localize", *options), message)

@@ -68,16 +68,16 @@ def _check(o: Options) -> None:
         plan_patching(o.tasks.names, n_points, o.n_mean, n_shots, o.tasks.seed, o.modes)
         return
     settings = Settings(
-        _n_points(o),
-        o.n_shots,
-        o.tasks.seed,
-        o.k,
-        "final_arrow",
-        o.metric,
-        o.normalise,
-        o.leave_out,
-        o.tasks.template,
-        None,
+        n_points=_n_points(o),
+        n_shots=o.n_shots,
+        seed=o.tasks.seed,
+        k=o.k,
+        role="final_arrow",
+        metric=o.metric,
+        normalise=o.normalise,
+        leave_out=o.leave_out,
+        template=o.tasks.template,
+        leading_space=None,
     )
     plan(o.tasks.names, settings)
 

@@ -96,16 +96,16 @@ def task_decodability(
         ModelError: where the model returns numbers that are not finite.
     """
     settings = Settings(
-        n_points,
-        shot_counts(n_shots),
-        seed,
-        k,
-        role,
-        metric,
-        normalise,
-        leave_out,
-        template,
-        leading_space,
+        n_points=n_points,
+        n_shots=shot_counts(n_shots),
+        seed=seed,
+        k=k,
+        role=role,
+        metric=metric,
+        normalise=normalise,
+        leave_out=leave_out,
+        template=template,
+        leading_space=leading_space,
     )
     drawn = plan(tasks, settings)
     chosen = chosen_layers(layers, model.n_layers)

@@ -1,5 +1,6 @@
 """What task decodability found."""
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,10 @@ import pandas as pd
 import plotly.graph_objects as go
 import xarray as xr
 
+from icl_mech.decodability.chance import own_inputs_chances
+from icl_mech.decodability.neighbours import decoded
 from icl_mech.decodability.notes import notes
+from icl_mech.decodability.text import as_text
 from icl_mech.errors import InputError, choose
 from icl_mech.results import Result
 from icl_mech.stats import Estimate, cluster_means
@@ -46,8 +50,24 @@ class TaskDecodability(Result):
 
     @property
     def chance(self) -> float:
-        """What a representation that says nothing scores: 1 / (number of tasks)."""
-        return 1 / len(self.tasks)
+        """What a representation that says nothing scores, see `chance_of`."""
+        return self.chance_of()
+
+    def chance_of(self, task: str | None = None) -> float:
+        """What a representation that says nothing scores, on all tasks' points or on one task's.
+
+        1 / (number of tasks) where these share their inputs, else less (`own_inputs_chances`).
+        """
+        if self.provenance["shared_inputs"]:
+            return 1 / len(self.tasks)
+        if task is None:
+            return float(self._chances.mean())
+        return float(self._chances[self.tasks.index(choose(task, self.tasks, "task"))])
+
+    @cached_property
+    def _chances(self) -> np.ndarray:
+        queries = self.data["query_id"].transpose("task", "point").values
+        return own_inputs_chances(queries, self.provenance["k"], self.provenance["leave_out"])
 
     def td(
         self, shots: int | None = None, task: str | None = None, control: str | None = None
@@ -129,15 +149,15 @@ class TaskDecodability(Result):
         """
         at = self.best_layer(shots) if layer is None else self._layer(layer)
         votes = self.data["votes"].sel(shots=self._shots(shots), layer=at)
-        # Equally many votes share the credit, as in `neighbours.decoded`.
-        wins = votes >= votes.max("voted") - 1e-5
-        shares = (wins / wins.sum("voted")).mean("point").transpose("task", "voted")
-        return pd.DataFrame(shares.values, self.tasks, self.tasks).rename_axis(
+        won = decoded(votes.transpose("task", "point", "voted").values.astype(float))
+        return pd.DataFrame(won.mean(axis=1), self.tasks, self.tasks).rename_axis(
             index="task", columns="decoded as"
         )
 
     def pairwise(self, shots: int | None = None, layer: int | None = None) -> pd.DataFrame:
-        """TD between two tasks with nothing else in the pool; chance is 0.5, the diagonal empty.
+        """TD between two tasks with nothing else in the pool; the diagonal is empty.
+
+        Chance is 0.5 where the tasks share their inputs, and less where they do not (`chance_of`).
 
         Args:
             shots: how many demonstrations.
@@ -196,31 +216,14 @@ class TaskDecodability(Result):
             row |= e.columns(name)
         return row | {
             "first_token_accuracy": self.accuracy(shots, task, "first_token").value,
-            "chance": self.chance,
+            "chance": self.chance_of(task),
             "n_points": self.data.sizes["point"],
             "n_queries": td[at].n,
         }
 
     def table(self) -> pd.DataFrame:
         """The summary as text, for people."""
-        summary = self.summary()
-        columns = {
-            "td_held_out": "TD (layer held out)",
-            "td": "TD (best layer)",
-            "shuffled": "shuffled labels",
-            "input": "query alone",
-            "probe": "linear probe",
-            "accuracy": "accuracy",
-        }
-        text = pd.DataFrame(index=summary.index)
-        for name, title in columns.items():
-            if name in summary:
-                text[title] = [
-                    "–" if np.isnan(v) else f"{v:.2f} [{low:.2f}, {high:.2f}]"
-                    for v, low, high in summary[[name, f"{name}_low", f"{name}_high"]].to_numpy()
-                ]
-        text["layer"] = summary["best_layer"].astype(str)
-        return text
+        return as_text(self.summary())
 
     def to_frame(self) -> pd.DataFrame:
         """One row per (shots, task, point, layer)."""

@@ -16,7 +16,7 @@ Normalise = Literal["none", "standardise"]
 LeaveOut = Literal["query", "point"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """Everything that, with the model and the tasks, decides the numbers.
 

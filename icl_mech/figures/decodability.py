@@ -53,7 +53,9 @@ def decodability_figure(
     for trace in _curves(result, shots):
         figure.add_trace(trace, row=1, col=1)
     _map(figure, result.confusion(shots, layer), 1, "share of the task's points", 0.0)
-    _map(figure, result.pairwise(shots, layer), 2, "TD of the pair (chance 0.5)", 0.5)
+    # Tasks with inputs of their own have a lower one, and every pair its own.
+    pair = "TD of the pair" + " (chance 0.5)" * result.provenance["shared_inputs"]
+    _map(figure, result.pairwise(shots, layer), 2, pair, 0.5)
     _style(figure, result, shots)
     figure.update_layout(height=total + MARGIN["t"] + MARGIN["b"] + 40)
     return figure

@@ -18,8 +18,10 @@ _PAGE = """
 without demonstrations, brings the answer; it is <b>decoded</b> where an injected vector has
 stopped working and the answer can be read from the residual stream. A curve counts as risen at
 {{ "%.0f"|format(100 * rule["fraction"]) }} % of the way from its floor to its peak, where these
-are at least {{ rule["min_rise"] }} apart. Layer <i>l</i> is the residual stream after block
-<i>l</i>, counted from 0. Brackets and bars are 95 % intervals over prompts.</p>
+are at least {{ rule["min_rise"] }} apart. A layer is named where at least
+{{ "%.0f"|format(100 * rule["min_found"]) }} % of resamples have one, and noise alone rises as far
+in no more than the others; where none is, the notes below say why. Layer <i>l</i> is the residual
+stream after block <i>l</i>, counted from 0. Brackets and bars are 95 % intervals over queries.</p>
 {{ overview }}
 {% for part in parts %}
 <h2>{{ part.model }}</h2>
@@ -27,7 +29,8 @@ are at least {{ rule["min_rise"] }} apart. Layer <i>l</i> is the residual stream
 {{ part.curves }}
 <h3>Do the read-outs agree?</h3>
 <p class="quiet">Layers of the second minus the first, with 95 % intervals over resampled
-prompts, and the share of resamples in which they are at most one layer apart.</p>
+queries, and the share of resamples in which they are at most one layer apart. Both are read on the
+same prompts; encoding, too, on those of the others alone.</p>
 <div class="scroll">{{ part.agreement }}</div>
 <h3>What to keep in mind</h3>
 {% if part.caveats %}<ul>{% for note in part.caveats %}<li>{{ note }}</li>{% endfor %}</ul>
@@ -58,7 +61,7 @@ def task_map_report(maps: list[TaskMap], path: str | Path) -> Path:
         _PAGE,
         path,
         heading=f"Where is the task formed, and where is it decoded? {models}",
-        rule=maps[0].provenance["rule"],
+        rule=vars(maps[0].rule),
         overview=embedded(task_map_figure(maps), first=True),
         parts=[_part(m) for m in maps],
     )

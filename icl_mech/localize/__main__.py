@@ -1,12 +1,21 @@
 """`python -m icl_mech.localize`: where is the task encoded, and where is it decoded?"""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
 
-from icl_mech.cli import Flat, ModelOptions, OutputOptions, TaskOptions, load, run
+from icl_mech.cli import (
+    Flat,
+    ModelOptions,
+    OutputOptions,
+    TaskOptions,
+    load,
+    rows,
+    run,
+    show,
+    target,
+)
 from icl_mech.errors import InputError
 from icl_mech.localize.curves import Rule
 from icl_mech.prompts import draw_matched
@@ -52,6 +61,7 @@ def _main(options: Options) -> None:
     from icl_mech.localize import TaskMap, localize
 
     maps: list[TaskMap] = []
+    files: dict[str, Path] = {}
     for name in (options.models.model, *options.also):
         model = load(ModelOptions(**{**vars(options.models), "model": name}))
         found = localize(
@@ -66,35 +76,21 @@ def _main(options: Options) -> None:
             template=options.tasks.template,
             progress=not options.output.no_progress,
         )
-        stem = page.stem if not maps else f"{page.stem}-{name.strip('/').replace('/', '-')}"
-        found.save(page.with_name(f"{stem}.nc"))
+        other = f"-{name.strip('/').replace('/', '-')}" if maps else ""
+        what = f"data_{name}" if maps else "data"
+        files[what] = found.save(page.with_name(f"{page.stem}{other}.nc"))
         maps.append(found)
-    written = task_map_report(maps, page)
-    if options.output.json:
-        rows = [
-            {"model": m.provenance["model"], **row}
-            for m in maps
-            for row in m.summary().reset_index().astype(object).to_dict(orient="records")
-        ]
-        clean = [{k: None if v != v else v for k, v in row.items()} for row in rows]
-        print(json.dumps({"summary": clean, "report": str(written)}))
-        return
-    for m in maps:
-        print(m)
-        for caveat in m.caveats():
-            print(f"note: {caveat}")
-    print(f"\nreport: {written.resolve()}")
+    files = {"report": task_map_report(maps, page), **files}
+    summary = [{"model": m.provenance["model"], **row} for m in maps for row in rows(m)]
+    show(maps, summary, files, options.output)
 
 
 def _page(options: Options) -> Path:
     """Where the report goes; refused now if it could not be written later."""
-    from icl_mech.figures import check_target
-
-    name = "-".join(Path(t).stem for t in options.tasks.task[:2]).replace("/", "-")
-    page = options.output.out or Path("figures") / f"task_map-{name}.html"
+    models = "-".join(Path(name).name for name in (options.models.model, *options.also))
+    page = target(options.output, "task_map", options.tasks, models, spelled=True)
     if page.suffix != ".html":
         raise InputError(f"{page}: a report is a page; expected a name that ends in .html")
-    check_target(page)
     return page
 
 

@@ -69,8 +69,8 @@ class Pool:
         n_points = len(self.tasks[0].episodes)
         if self.n_queries < n_points:
             notes.append(
-                f"{self.n_queries} different queries in {n_points} points of a task: prompts that "
-                "share a query are not independent"
+                f"{self.n_queries} different queries in {n_points} points of a task; the intervals "
+                "are over queries"
             )
         return notes
 

@@ -1,13 +1,13 @@
 """Where the task is encoded and where it is decoded: one task map per model."""
 
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from jaxtyping import Float
 
 from icl_mech.errors import InputError, choose
 from icl_mech.localize.curves import (
@@ -15,19 +15,22 @@ from icl_mech.localize.curves import (
     Rule,
     consumed,
     formed,
+    gap,
     gathered,
     locate,
     nowhere,
     settled,
 )
+from icl_mech.localize.mass import added, helpful
+from icl_mech.localize.notes import notes
 from icl_mech.results import Result
 from icl_mech.stats import (
-    ENDS,
     Estimate,
+    cluster_means,
     mean,
     paired_difference,
-    proportion,
-    proportions,
+    share,
+    shares,
 )
 
 #: Curves over layers.
@@ -35,6 +38,13 @@ READOUTS = ("encoding", "transfer", "lens", "heads")
 #: Which of them say where the task is formed, and which where it is decoded.
 FORMATION = ("encoding", "transfer", "heads")
 DECODING = ("transfer", "lens")
+_WHERE = {
+    ("formation", "encoding"): formed,
+    ("formation", "transfer"): formed,
+    ("formation", "heads"): gathered,
+    ("decoding", "transfer"): consumed,
+    ("decoding", "lens"): settled,
+}
 
 
 class TaskMap(Result):
@@ -56,7 +66,10 @@ class TaskMap(Result):
     stopped working, and where the lens has come half-way to the model's own answer for good.
     "Half-way" is an argument (`Rule`), and all that is needed is kept, so `with_rule` asks again.
     Where demonstrations do not help the model there is no in-context learning to localise, and no
-    layer is named.
+    layer is named; nor is one where the rise is within noise.
+
+    `query` over (`task`, `point`) is what each prompt asks. Prompt `i` of the other read-outs is
+    point `i`. Prompts that share a query are not independent: intervals are over queries.
     """
 
     @property
@@ -75,19 +88,24 @@ class TaskMap(Result):
         """When a curve counts as risen."""
         return Rule(**self.provenance["rule"])
 
-    def with_rule(self, fraction: float = 0.5, min_rise: float = 0.1) -> "TaskMap":
-        """The same measurements under another definition of risen."""
-        rule = Rule(fraction, min_rise)
+    def with_rule(
+        self, fraction: float = 0.5, min_rise: float = 0.1, min_found: float = 0.95
+    ) -> "TaskMap":
+        """The same measurements under another definition of risen, see `Rule`."""
+        rule = Rule(fraction, min_rise, min_found)
         return TaskMap(self.data, {**self.provenance, "rule": vars(rule)})
 
     def curve(self, task: str, readout: str) -> list[Estimate]:
-        """A read-out at every layer, with 95 % intervals over prompts."""
+        """A read-out at every layer, with 95 % intervals over queries."""
         values = self._values(task, readout)
+        queries = self._queries(task, len(values))
+        if readout == "encoding":
+            return cluster_means(values.T, queries, shares=True)
         if readout == "transfer":
-            return proportions(values.T.astype(bool))
+            return shares(values.T.astype(bool), queries)
         if readout == "heads":
-            return _shares(values)
-        return [mean(column) for column in values.T]
+            return added(values)
+        return [mean(column, clusters=queries) for column in values.T]
 
     def formation(self, task: str, readout: str = "transfer") -> Located:
         """The layer where the task is formed, by one of `FORMATION`."""
@@ -99,44 +117,73 @@ class TaskMap(Result):
         choose(readout, DECODING, "read-out of decoding")
         return self._located["decoding", choose(task, self.tasks, "task"), readout]
 
+    def layers_of(self, task: str) -> dict[tuple[str, str], Located]:
+        """All layers of a task, by (`"formation"` or `"decoding"`, read-out)."""
+        choose(task, self.tasks, "task")
+        return {
+            (what, readout): located
+            for (what, of, readout), located in self._located.items()
+            if of == task
+        }
+
     def learns(self, task: str) -> bool:
         """Whether the model does the task in context: more right answers with demonstrations than
-        without, beyond the 95 % interval (paired by prompt)."""
-        of_task = self.data.sel(task=choose(task, self.tasks, "task"))
-        return paired_difference(of_task["regular"].values, of_task["baseline"].values).low > 0
+        without, beyond the 95 % interval (paired by prompt, over queries)."""
+        right, without = (self._each(task, name) for name in ("regular", "baseline"))
+        queries = self._queries(task, len(right))
+        return paired_difference(right, without, clusters=queries).low > 0
+
+    def share(self, task: str, name: str) -> Estimate:
+        """Share of the prompts that are right: `"regular"` (few-shot), `"baseline"` (zero-shot),
+        or `"prior"` (always the most frequent answer), with an interval over queries."""
+        right = self._each(task, choose(name, ("regular", "baseline", "prior"), "share"))
+        return share(right, self._queries(task, len(right)))
 
     @cached_property
     def _located(self) -> dict[tuple[str, str, str], Located]:
         """Every layer that is asked for, bootstrapped once."""
-        where = {"encoding": formed, "transfer": formed, "heads": gathered}
-        found = {}
-        for i, task in enumerate(self.tasks):
-            learns = self.learns(task)
-            for r in (r for r in FORMATION if r in self.readouts):
-                values = self._values(task, r)
-                found["formation", task, r] = (
-                    locate(values, self.rule, where[r], i) if learns else nowhere(values)
-                )
-            for r, ends in {"transfer": consumed, "lens": settled}.items():
-                # The same resamples of the same prompts as for formation, so they can be compared.
-                values = self._values(task, r)
-                found["decoding", task, r] = (
-                    locate(values, self.rule, ends, i) if learns else nowhere(values)
-                )
-        return found
+        return {
+            (what, task, readout): self._locate(what, task, readout)
+            for task in self.tasks
+            for what, readout in _WHERE
+            if readout in self.readouts
+        }
+
+    def _locate(self, what: str, task: str, readout: str, n: int | None = None) -> Located:
+        """The layer by one read-out, on all of its prompts or on the first `n`.
+
+        On the same prompts, read-outs are resampled alike: their layers can be compared.
+        """
+        values = self._values(task, readout)[:n]
+        queries = np.unique(self._queries(task, len(values)), return_inverse=True)[1]
+        if not self.learns(task):
+            return nowhere(len(np.unique(queries)), "no in-context learning")
+        i = self.tasks.index(task)
+        return locate(values, self.rule, _WHERE[what, readout], i, queries)
 
     def agreement(self, task: str) -> pd.DataFrame:
         """Do read-outs name the same layers? Differences between each two, with intervals.
 
-        `within_one` is the share of resamples in which the two layers are at most one apart.
+        Paired: both are read on the same prompts and resampled together, so that what makes one
+        rise early in some prompts counts for the other too. Encoding has more prompts than the
+        others; here it is read on theirs alone, so its layer may differ from `formation`'s.
+        `within_one` is the share of resamples in which the two layers are at most one apart. NaN
+        where one of the two names no layer.
         """
+        choose(task, self.tasks, "task")
+        n = self.data.sizes["prompt"]
         rows = []
         for what, readouts in (("formation", FORMATION), ("decoding", DECODING)):
             known = [r for r in readouts if r in self.readouts]
-            for a, first in enumerate(known):
-                for second in known[a + 1 :]:
-                    one, two = (self._located[what, task, r] for r in (first, second))
-                    rows.append({"what": what, "first": first, "second": second, **_gap(one, two)})
+            found = {
+                r: self._locate(what, task, r, n)
+                if r == "encoding"
+                else self._located[what, task, r]
+                for r in known
+            }
+            for first, second in combinations(known, 2):
+                between = gap(found[first], found[second])
+                rows.append({"what": what, "first": first, "second": second, **between})
         return pd.DataFrame(rows).set_index(["what", "first", "second"])
 
     def depth(self, layer: float) -> float:
@@ -144,63 +191,39 @@ class TaskMap(Result):
         return (layer + 1) / len(self.layers)
 
     def summary(self) -> pd.DataFrame:
-        """One row per task: formation and decoding layers by every read-out, with intervals."""
+        """One row per task: formation and decoding layers by every read-out, with intervals.
+
+        `*_found` is the share of resamples in which there is a layer (see `Rule`); where none is
+        named, `caveats` says why.
+        """
         rows = []
         for task in self.tasks:
             row: dict[str, Any] = {"task": task}
-            for (what, of, readout), located in self._located.items():
-                if of == task:
-                    name, e = f"{what}_{readout}", located.estimate
-                    row |= e.columns(name)
-                    row[f"{name}_depth"] = self.depth(e.value)
-            of_task = self.data.sel(task=task)
-            row["peak_transfer"] = float(of_task["transfer"].mean("prompt").max())
-            row["few_shot"] = float(of_task["regular"].mean())
-            row["label_prior"] = float(of_task["prior"].mean())
+            for (what, readout), located in self.layers_of(task).items():
+                name, e = f"{what}_{readout}", located.estimate
+                row |= e.columns(name)
+                row[f"{name}_depth"] = self.depth(e.value)
+                row[f"{name}_found"] = located.found
+            row["peak_transfer"] = float(self._values(task, "transfer").mean(axis=0).max())
+            row["few_shot"] = self.share(task, "regular").value
+            row["label_prior"] = self.share(task, "prior").value
             rows.append(row)
         return pd.DataFrame(rows).set_index("task")
 
     def table(self) -> pd.DataFrame:
         """The summary as text, for people."""
-        rows: dict[str, dict[str, str]] = {task: {} for task in self.tasks}
-        for (what, task, readout), located in self._located.items():
-            rows[task][f"{what} ({readout})"] = str(located)
-        for task, row in rows.items():
-            if not self.learns(task):
-                row = dict.fromkeys(row, "no in-context learning")
-                rows[task] = row
-            row["few-shot"] = f"{float(self.data['regular'].sel(task=task).mean()):.2f}"
+        rows = {}
+        for task in self.tasks:
+            row = {
+                f"{what} ({readout})": str(located) if self.learns(task) else located.why
+                for (what, readout), located in self.layers_of(task).items()
+            }
+            rows[task] = row | {"few-shot": f"{self.share(task, 'regular').value:.2f}"}
         return pd.DataFrame.from_dict(rows, orient="index")
 
     def caveats(self) -> list[str]:
         """What to keep in mind when reading the numbers, a line each."""
-        notes = list(self.provenance.get("notes", []))
-        for task in self.tasks:
-            regular, prior = (
-                proportion(self.data[name].sel(task=task).values) for name in ("regular", "prior")
-            )
-            if not self.learns(task):
-                notes.append(
-                    f"{task}: no in-context learning to localise (few-shot accuracy {regular}, not "
-                    "above zero-shot)"
-                )
-            elif regular.low < prior.value:
-                notes.append(
-                    f"{task}: the label prior is high ({prior.value:.2f}, few-shot {regular}): "
-                    "always giving the most frequent answer does about as well"
-                )
-        for (what, task, readout), located in self._located.items():
-            e = located.estimate
-            if not self.learns(task):
-                continue
-            if not np.isfinite(e.value):
-                notes.append(f"{task}: the {readout} curve names no {what} layer (too flat)")
-            elif e.high - e.low > len(self.layers) / 4:
-                notes.append(
-                    f"{task}: the {what} layer by {readout} is uncertain: {located}, more than a "
-                    "quarter of the depth"
-                )
-        return notes
+        return notes(self)
 
     def to_frame(self) -> pd.DataFrame:
         """One row per (task, read-out, prompt, layer); of heads, what the helpful ones add."""
@@ -230,6 +253,14 @@ class TaskMap(Result):
 
         return task_map_report([self], path)
 
+    def _each(self, task: str, name: str) -> np.ndarray:
+        """Right or wrong, per prompt."""
+        return self.of(task)[name].values.astype(bool)
+
+    def _queries(self, task: str, n: int) -> np.ndarray:
+        """What the first `n` prompts of a task ask."""
+        return self.of(task)["query"].values[:n]
+
     def _values(self, task: str, readout: str) -> np.ndarray:
         """Per prompt and layer, `[prompt, layer]`."""
         choose(task, self.tasks, "task")
@@ -239,44 +270,6 @@ class TaskMap(Result):
             return helpful(aie.values.astype(float))
         first = "point" if readout == "encoding" else "prompt"
         return self.data[readout].sel(task=task).transpose(first, "layer").values.astype(float)
-
-
-def helpful(effects: Float[np.ndarray, "prompt layer head"]) -> Float[np.ndarray, "prompt layer"]:
-    """Per prompt, what a layer's helpful heads add together.
-
-    A head counts on every other prompt where its mean over the prompts between is positive. With
-    a single prompt there is nothing to decide on, and all heads count.
-    """
-    if len(effects) < 2:
-        return effects.sum(axis=-1)
-    mass = np.empty(effects.shape[:2])
-    for counted, decided in ((0, 1), (1, 0)):
-        helps = effects[decided::2].mean(axis=0) > 0
-        mass[counted::2] = (effects[counted::2] * helps).sum(axis=-1)
-    return mass
-
-
-def _shares(values: np.ndarray) -> list[Estimate]:
-    """The share of the heads' effect that has been added by each layer."""
-    mass = values.mean(axis=0)
-    total = mass.sum()
-    shares = np.cumsum(mass) / total if total > 0 else np.full(len(mass), np.nan)
-    return [Estimate(float(s), np.nan, np.nan, len(values)) for s in shares]
-
-
-def _gap(one: Located, two: Located) -> dict[str, float]:
-    """Second layer minus first, over resamples in which both are there."""
-    both = np.isfinite(one.draws) & np.isfinite(two.draws)
-    gaps = (two.draws - one.draws)[both]
-    if not len(gaps):
-        return dict.fromkeys(("layers", "low", "high", "within_one"), np.nan)
-    low, high = np.quantile(gaps, ENDS, method="nearest")
-    return {
-        "layers": two.estimate.value - one.estimate.value,
-        "low": float(low),
-        "high": float(high),
-        "within_one": float((abs(gaps) <= 1).mean()),
-    }
 
 
 def check_comparable(maps: list[TaskMap]) -> None:

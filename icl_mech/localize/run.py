@@ -41,6 +41,7 @@ def localize(
     k: int = 10,
     fraction: float = 0.5,
     min_rise: float = 0.1,
+    min_found: float = 0.95,
     heads: bool = True,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
@@ -64,7 +65,8 @@ def localize(
         seed: of every random draw.
         n_points: prompts per task for decodability; the first `n_prompts` of them are the same.
         k: neighbours that vote.
-        fraction, min_rise: when a curve counts as risen, see `Rule`.
+        fraction, min_rise, min_found: when a curve counts as risen, and when its layer is named,
+            see `Rule`.
         heads: also measure heads' AIE.
         template: how a pair is written.
         leading_space: write words with a space before them; by default as the tokenizer likes.
@@ -74,7 +76,7 @@ def localize(
         InputError: where a task, a count or the rule cannot work.
         ModelError: where the model returns numbers that are not finite.
     """
-    rule = Rule(fraction, min_rise)
+    rule = Rule(fraction, min_rise, min_found)
     if not k < n_points >= n_prompts:
         raise InputError(
             f"n_points is {n_points}; expected more than k = {k} neighbours, and at least "
@@ -152,7 +154,7 @@ def _measure(
         "encoding": (("task", "point", "layer"), by_task.astype(np.float32)),
         **{n: (curves, np.stack(found[n])) for n in ("lens", "transfer")},
         **{n: (flat, np.stack(found[n])) for n in ("regular", "baseline", "prior")},
-        "query": (flat, [[e.query.x for e in d.episodes[:n_prompts]] for d in pool.tasks]),
+        "query": (("task", "point"), [[e.query.x for e in d.episodes] for d in pool.tasks]),
     }
 
 
