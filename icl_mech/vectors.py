@@ -1,6 +1,7 @@
 """Vectors that are injected: theta, and the controls that belong beside it."""
 
 from collections.abc import Sequence
+from operator import index
 
 import numpy as np
 import torch
@@ -85,9 +86,15 @@ def check_heads(
     """The heads as plain numbers.
 
     Raises:
-        InputError: where no head is chosen, one twice, or one that the model lacks.
+        InputError: where no head is chosen, one twice, one that the model lacks, or what is chosen
+            are no pairs of whole numbers.
     """
-    chosen = [(int(layer), int(head)) for layer, head in chosen]
+    try:
+        chosen = [(index(layer), index(head)) for layer, head in chosen]
+    except (TypeError, ValueError):
+        raise InputError(
+            f"heads are {chosen!r}; expected pairs (layer, head) of whole numbers, as [(9, 3)]"
+        ) from None
     if not chosen:
         raise InputError("no heads; expected at least one (layer, head)")
     if len(set(chosen)) < len(chosen):

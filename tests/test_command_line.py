@@ -7,18 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import Done, run_room
 
 SCAN = [sys.executable, "-m", "icl_mech.patch", "--layer-scan", "--no-progress"]
 
 
-def run(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*SCAN, *options],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-        check=False,
-    )
+def run(*options: str) -> Done:
+    return run_room("patch", "--layer-scan", *options)
 
 
 def test_json_is_one_object_on_stdout_and_nothing_else(tmp_path: Path) -> None:
@@ -58,7 +53,7 @@ def test_json_is_one_object_on_stdout_and_nothing_else(tmp_path: Path) -> None:
         (["--out", "figure.gif"], "unknown kind of figure '.gif'"),
         (["--out", "/proc/none/figure.html"], "cannot write /proc/none"),
         (["--device", "cuda:77"], "device 'cuda:77' is not usable here"),
-        (["--task", "es_en", "es_en"], "each once"),
+        (["--task", "es_en", "es_en"], "task 'es_en' is named twice; expected each once"),
         (["--dtype", "float31"], "float31"),
         (["--layers", "3"], "Unrecognized"),
     ],
@@ -95,15 +90,20 @@ def test_help_does_not_wait_for_torch() -> None:
 
 
 def test_a_hub_name_without_network_names_the_offline_choice() -> None:
-    done = run("--model", "org/name@main", HF_HUB_OFFLINE="1")
+    done = subprocess.run(
+        [*SCAN, "--model", "org/name@main"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        check=False,
+    )
     assert done.returncode == 2
     assert "model 'org/name@main' cannot be loaded" in done.stderr
     assert "Without network use 'gemma-3-270m'" in done.stderr
 
 
-def heads(*options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "icl_mech.heads", "--no-progress", *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def heads(*options: str) -> Done:
+    return run_room("heads", *options)
 
 
 def test_heads_of_a_task_that_the_model_never_answers_right(tmp_path: Path) -> None:
@@ -129,11 +129,18 @@ def test_heads_of_a_task_that_the_model_never_answers_right(tmp_path: Path) -> N
         (["--n-shots", "0"], "n_shots is 0; expected at least 1"),
         (["--task", "antonym"], "did you mean 'antonyms'"),
         (["--ablation", "--off", "mean"], "mean"),
+        (["--n-heads", "2"], "--n-heads is for --function-vectors"),
+        (["--ablation", "--scale", "3"], "--scale is for --function-vectors"),
+        (["--function-vectors", "--off", "zero"], "--off is for --ablation"),
+        (["--ablation", "--no-gradients"], "--no-gradients does not go with --ablation"),
+        (["--function-vectors", "--scale", "1", "nan"], "scale is nan; expected a finite number"),
+        (["--function-vectors", "--scale"], "no scale; expected at least one number"),
     ],
 )
 def test_heads_command_refuses(options: list[str], message: str) -> None:
     done = heads(*options)
     assert done.returncode == 2
+    assert "loading" not in done.stderr
     assert message in " ".join(done.stderr.replace("│", " ").split())
     assert "Traceback" not in done.stderr
 
@@ -152,9 +159,8 @@ def test_heads_command_switches_heads_off(tmp_path: Path) -> None:
     assert out.with_suffix(".nc").exists()
 
 
-def failures(*options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "icl_mech.failures", "--no-progress", *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def failures(*options: str) -> Done:
+    return run_room("failures", *options)
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,12 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 import xarray as xr
+from test_stats import wilson
 
 from icl_mech.errors import InputError
-from icl_mech.figures import export, layer_scan_figure
+from icl_mech.figures import check_target, export, layer_scan_figure
 from icl_mech.patch import REFERENCES, VECTORS, LayerScan
+from icl_mech.stats import Estimate, share
 
 N_LAYERS, N_PROMPTS, N_DEV = 6, 20, 10
 DRAWN = {
@@ -50,7 +52,7 @@ def scan_of(*tasks: str) -> LayerScan:
         **drawn("dev_", "task", "dev_prompt", "layer"),
         "measured": (("task", "vector", "layer"), np.ones((len(tasks), 4, N_LAYERS), bool)),
         "prior_right": (("task", "prompt"), np.zeros((len(tasks), N_PROMPTS), bool)),
-        "query": (("task", "prompt"), np.full((len(tasks), N_PROMPTS), "x")),
+        "query": (("task", "prompt"), [[f"x{i}" for i in range(N_PROMPTS)]] * len(tasks)),
         "answer": (("task", "prompt"), np.full((len(tasks), N_PROMPTS), "y")),
         "dev_query": (("task", "dev_prompt"), np.full((len(tasks), N_DEV), "z")),
         "prior_answer": ("task", ["y"] * len(tasks)),
@@ -111,6 +113,51 @@ def test_names_are_text_and_not_markup(tmp_path: Path) -> None:
     assert "<b>m</b>" not in html
 
 
+def test_intervals_where_prompts_share_queries() -> None:
+    """Over queries, wherever the scan shows one; the caveat says so."""
+    apart, shared = scan_of("t"), scan_of("t")
+    queries = np.array([f"x{i % 4}" for i in range(N_PROMPTS)])
+    shared.data["query"][:] = queries
+    shared.data["n_queries"][:] = 4
+    right = np.isin(queries, ["x0", "x1"])
+    for scan in (apart, shared):
+        scan.data["first_token"].loc[{"vector": "theta"}] = right[:, None]
+        scan.data["prior_right"][:] = right
+        scan.data["reference_first_token"].loc[{"reference": "regular"}] = right
+        scan.data["reference_first_token"].loc[{"reference": "baseline"}] = False
+    halves = Estimate(0.5, *(wilson(10, 20)), 20)
+    for e in (apart.hypothesis("t"), apart.curve("t")[3], apart.prior("t")):
+        assert (e.low, e.high) == pytest.approx((halves.low, halves.high))
+    of_queries = share(right, queries)
+    assert of_queries.high - of_queries.low > halves.high - halves.low + 0.3
+    regular = shared.reference("t", "regular")
+    assert [shared.hypothesis("t"), shared.prior("t"), regular] == [of_queries] * 3
+    assert shared.curve("t") == [of_queries] * N_LAYERS
+    assert shared.reference("t", "baseline").high == pytest.approx(wilson(0, 4)[1])
+    shared.data["reference_first_token"].loc[{"reference": "regular"}] = False
+    gain = shared.hypothesis_minus_regular("t")
+    assert (gain.low, gain.high) == pytest.approx((of_queries.low, of_queries.high))
+    assert any("4 different queries in 20 prompts" in line for line in shared.caveats())
+    assert not any("different queries" in line for line in apart.caveats())
+    shown = named(shared.plot(), "task vector")
+    assert shown.customdata[3][:2] == pytest.approx((of_queries.low, of_queries.high))
+
+
+def test_only_the_layer_that_is_quoted_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = scan_of("t")
+    expected = {v: scan.curve("t", v)[scan.best_layer("t")] for v in VECTORS}
+    monkeypatch.delattr(LayerScan, "curve")
+    assert {v: scan.hypothesis("t", v) for v in VECTORS} == expected
+    with pytest.raises(InputError, match="did you mean 'theta'"):
+        scan.hypothesis("t", "thetta")
+
+
+@pytest.mark.parametrize("ask", ["prior", "best_layer", "hypothesis", "curve"])
+def test_a_task_that_is_not_there(ask: str) -> None:
+    with pytest.raises(InputError, match="did you mean 'capital'"):
+        getattr(scan_of("capital"), ask)("capitl")
+
+
 def test_the_other_score() -> None:
     figure = layer_scan_figure(scan_of("task"), "two_way_prefix")
     assert figure.layout.yaxis.title.text == "accuracy (two-way prefix)"
@@ -122,6 +169,39 @@ def test_unknown_kinds_of_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unknown kind of figure '.gif'"):
         export(go.Figure(), tmp_path / "figure.gif")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("folder.html", "folder.html is a folder; expected the name of a file"),
+        ("folder", "folder is a folder; expected the name of a file"),
+        ("data.html", "cannot write the data of data.html: data.nc is a folder"),
+        ("file/figure.html", "cannot write file/figure.html: file is a file; expected a folder"),
+        ("file/new/figure.html", "cannot write file/new/figure.html: file is a file"),
+        ("x" * 300 + ".html", f"cannot write {'x' * 300}.html (File name too long)"),
+        ("figure.gif", "unknown kind of figure '.gif'"),
+    ],
+)
+def test_a_target_that_cannot_be_written_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("folder.html", "folder", "data.nc"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "file").touch()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=f"^{re.escape(message)}"):
+        check_target(Path(target))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_target_that_can_be_written_leaves_no_trace(tmp_path: Path) -> None:
+    check_target(tmp_path / "new" / "figure.html")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "new"]
+    (tmp_path / "there.html").write_text("as it was")
+    check_target(tmp_path / "there.html")
+    assert (tmp_path / "there.html").read_text() == "as it was"
 
 
 def test_static_images_without_a_browser_say_so(

@@ -13,6 +13,7 @@ from transformer_lens.tools.analysis.logit_lens import logit_readout
 from icl_mech import load_result
 from icl_mech.errors import InputError
 from icl_mech.lens import LogitLens, VectorLens, logit_lens
+from icl_mech.lens.result import VALUES
 from icl_mech.lens.targets import TARGETS, Columns, check_roles, draw_asked, sharing_task
 from icl_mech.model import HookedModel
 from icl_mech.tasks import Pair, Task, load_task
@@ -269,7 +270,7 @@ def planted(ranks: list[list[int]], text: str = "a") -> LogitLens:
             "top": ((*cell, "k"), np.zeros((1, n, 1, layers, 1), int)),
             "top_logprob": ((*cell, "k"), np.full((1, n, 1, layers, 1), -0.5)),
             "top_text": ((*cell, "k"), np.full((1, n, 1, layers, 1), text)),
-            "query": (("task", "prompt"), np.full((1, n), text)),
+            "query": (("task", "prompt"), [[f"{text}{i}" for i in range(n)]]),
             "answer": (("task", "prompt"), np.full((1, n), text)),
             "n_answer_tokens": (("task", "prompt"), np.ones((1, n), int)),
             "prior_answer": ("task", ["p"]),
@@ -310,6 +311,29 @@ def test_curves_and_first_layers_by_hand() -> None:
     assert row["first_layer"] == 1
     assert row["other_n"] == 0
     assert planted([[9, 9], [9, 9], [9, 0]]).summary().iloc[0].isna()["first_layer"]
+
+
+def test_intervals_of_few_prompts_and_of_prompts_that_share_queries() -> None:
+    lens = planted([[9, 0]] * 5 + [[9, 9]] * 5)
+    task = lens.tasks[0]
+    assert str(lens.curve(task, value="rank1")[1]) == "0.50 [0.24, 0.76]"  # Wilson, 5 of 10
+    apart = {value: lens.curve(task, value=value)[1] for value in VALUES}
+    # The first five prompts ask one thing, the others another: two queries, not ten.
+    lens.data["query"][:] = [["a"] * 5 + ["b"] * 5]
+    lens.data["n_queries"][:] = 2
+    for value, alone in apart.items():
+        together = lens.curve(task, value=value)[1]
+        assert together.value == alone.value
+        assert together.high - together.low > 1.2 * (alone.high - alone.low)
+    (note,) = [note for note in lens.caveats() if "different queries" in note]
+    assert "2 different queries in 10 prompts (a small task); intervals are over queries" in note
+    assert note.endswith("; but that of the median first layer is over prompts")
+
+
+@pytest.mark.parametrize(("right", "n", "said"), [(0, 6, True), (4, 6, False), (1, 20, True)])
+def test_a_task_that_is_hardly_done(right: int, n: int, said: bool) -> None:
+    lens = planted([[9, 0]] * right + [[9, 9]] * (n - right))
+    assert any("hardly does this task" in note for note in lens.caveats()) == said
 
 
 def test_a_median_that_is_never_reached() -> None:
@@ -380,6 +404,11 @@ def test_one_role_shows_the_top_tokens_and_several_show_one_each(result: LogitLe
         (["--other-task", "country_capital"], "other_task is the task itself"),
         (["--n-shots", "0"], "n_shots is 0; expected at least 1"),
         (["--out", "figure.gif"], "unknown kind of figure '.gif'"),
+        (["--only-words"], "--only-words is for --vectors"),
+        (["--vector", "function"], "--vector is for --vectors"),
+        (["--average", "vector"], "--average is for --vectors"),
+        (["--vectors", "--roles", "query"], "--roles does not go with --vectors"),
+        (["--vectors", "--other-task", "en_fr"], "--other-task does not go with --vectors"),
     ],
 )
 def test_the_command_refuses_before_it_loads_a_model(options: list[str], message: str) -> None:

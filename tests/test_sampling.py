@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 
 from icl_mech.errors import InputError
-from icl_mech.prompts import Episode, Split, draw_split, generator, shuffle_labels
+from icl_mech.prompts import (
+    Episode,
+    Split,
+    check_counts,
+    draw_split,
+    generator,
+    half,
+    shot_counts,
+    shuffle_labels,
+)
 from icl_mech.tasks import Pair, Task, list_tasks, load_task
 
 #: n_test, n_dev, n_shots, n_dummies
@@ -164,6 +173,45 @@ def test_counts_must_be_positive(name: str, count: int) -> None:
 def test_negative_dummies_are_an_error() -> None:
     with pytest.raises(InputError, match="n_dummies is -1"):
         draw_split(small(50), 10, 5, n_shots=5, n_dummies=-1, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"), [(2.5, "2.5"), ("5", "'5'"), (None, "None"), (np.float64(3), "3.0")]
+)
+def test_counts_and_seeds_must_be_whole_numbers(given: object, said: str) -> None:
+    with pytest.raises(InputError, match=f"^n_prompts is {said}; expected a whole number$"):
+        check_counts({"n_dev": 1, "n_prompts": given}, 0)
+    with pytest.raises(InputError, match=f"^seed is {said}; expected a whole number$"):
+        check_counts({"n_prompts": 1}, given)
+    with pytest.raises(InputError, match=f"^n_shots is {said}; expected a whole number$"):
+        shot_counts(given)
+    with pytest.raises(InputError, match=f"^n_prompts is {said}; expected a whole number$"):
+        half(given, None)
+
+
+def test_integers_of_numpy_are_integers() -> None:
+    counts = check_counts({"n_prompts": np.uint8(200), "n_dev": np.int64(1)}, np.int64(3))
+    assert counts == [200, 1]
+    assert shot_counts(np.int64(4)) == (4,)
+    assert shot_counts(np.array([4, 1])) == (1, 4)
+    numbers = [*counts, *shot_counts(np.array([4, 1])), half(np.int64(9), None)]
+    assert {type(number) for number in numbers} == {int}
+
+
+def test_a_split_by_integers_of_numpy_is_the_same_split() -> None:
+    """In a process of its own: here arguments are checked to be plain integers."""
+    code = (
+        "import numpy as np; from icl_mech.prompts import draw_matched, draw_split\n"
+        "from icl_mech.tasks import load_tasks\n"
+        "(task,) = load_tasks('country_capital')\n"
+        # As numpy adds them up, 200 and 100 are 44.
+        "given = (np.uint8(200), np.uint8(100), np.int64(5), np.int32(2), np.int64(3))\n"
+        "print(draw_split(task, *given) == draw_split(task, 200, 100, 5, 2, 3))\n"
+        "matched = [draw_matched([task], [n(200), n(100)], n(4), 0) for n in (int, np.uint8)]\n"
+        "print(matched[0] == matched[1])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("True\nTrue\n", "")
 
 
 # --- shuffled labels ------------------------------------------------------------------------

@@ -65,9 +65,9 @@ def test_bars_separate_answers_in_tables_only(tmp_path: Path) -> None:
     assert load_task(path).pairs == (Pair("a", ("b|c",)),)
 
 
-def test_quoted_cells_hold_commas_and_lines(tmp_path: Path) -> None:
-    path = written(tmp_path, "q.csv", 'input,output\n"a,b","c\nd"\n"say ""x""",e\n')
-    assert load_task(path).pairs == (Pair("a,b", ("c\nd",)), Pair('say "x"', ("e",)))
+def test_quoted_cells_hold_commas_and_quotes(tmp_path: Path) -> None:
+    path = written(tmp_path, "q.csv", 'input,output\n"a,b","c\n"\n"say ""x""",e\n')
+    assert load_task(path).pairs == (Pair("a,b", ("c",)), Pair('say "x"', ("e",)))
 
 
 @pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85"], ids=["LS", "PS", "NEL"])
@@ -134,6 +134,13 @@ BAD = [
     ("p.json", '{"a": ["b", " "]}', "entry 1: an empty answer for input 'a'"),
     ("p.json", '{"": "b"}', "entry 1: an empty input"),
     ("p.jsonl", '{"input": "  ", "output": "b"}', "line 1: an empty input"),
+    # Lines within a cell, which a prompt would show as demonstrations.
+    ("p.csv", 'input,output\na,b\nc,"d\ne"\n', r"line 4: a line break in output 'd\\ne'; expected"),
+    ("p.csv", 'input,output\nc,"d|e\r\nf"\n', r"line 3: a line break in output 'e\\r\\nf'"),
+    ("p.tsv", 'input\toutput\n"c\nd"\te\n', r"line 3: a line break in input 'c\\nd'"),
+    ("p.json", '{"a": "b", "c": ["d", "e\\nf"]}', r"entry 2: a line break in output 'e\\nf'"),
+    ("p.json", '[{"input": "a\\rb", "output": "c"}]', r"row 1: a line break in input 'a\\rb'"),
+    ("p.jsonl", '{"input": "a", "output": "b\\nc"}', r"line 1: a line break in output"),
     # Something that is not text.
     ("p.json", '{"a": 1}', "entry 1: input and output must be text, got 'a' -> 1"),
     ("p.json", '{"a": null}', "entry 1: input and output must be text, got 'a' -> None"),

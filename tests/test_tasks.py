@@ -1,5 +1,7 @@
 """The built-in tasks and their tables."""
 
+import subprocess
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
@@ -10,7 +12,7 @@ from string import ascii_lowercase
 import pytest
 
 from icl_mech.errors import IclMechError, InputError, choose
-from icl_mech.tasks import Pair, Task, list_tasks, load_task
+from icl_mech.tasks import Pair, Task, list_tasks, load_task, load_tasks
 
 CATEGORIES = {
     "algorithmic": (
@@ -309,6 +311,53 @@ def test_a_name_near_nothing_has_no_guess() -> None:
 def test_a_name_too_long_for_a_file_is_an_unknown_task() -> None:
     with pytest.raises(InputError, match="unknown task 'xxx"):
         load_task("x" * 300)
+
+
+@pytest.mark.parametrize("task", [[], ()])
+def test_no_task(task: list) -> None:
+    with pytest.raises(InputError, match="^no task is named; expected at least one"):
+        load_tasks(task)
+
+
+def test_a_task_twice_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="^task 'antonyms' is named twice; expected each once$"):
+        load_tasks(["en_fr", "antonyms", "es_en", "Antonyms"])
+    with pytest.raises(InputError, match="^task 'verbs/gerund' is named twice"):
+        load_tasks(["verbs", "verbs/gerund"])
+
+
+def test_files_with_the_name_of_another_task(tmp_path: Path) -> None:
+    for folder, answer in (("a", "1"), ("b", "2")):
+        (tmp_path / folder).mkdir()
+        for name in ("antonyms", "mine"):
+            (tmp_path / folder / f"{name}.csv").write_text(f"input,output\nx,{answer}\n")
+    built_in = "has the name of the built-in task 'antonyms'; rename the file"
+    with pytest.raises(InputError, match=f"^a file of pairs {built_in}"):
+        load_tasks(["antonyms", tmp_path / "a/antonyms.csv"])
+    with pytest.raises(InputError, match="^two different tasks have the name 'mine'; rename one"):
+        load_tasks([tmp_path / "a/mine.csv", tmp_path / "b/mine.csv"])
+    assert len(load_tasks(tmp_path / "a/antonyms.csv")[0]) == 1
+
+
+@pytest.mark.parametrize("task", ["5", "None", "2.5"])
+def test_what_is_no_task(task: str) -> None:
+    """In a process of its own: here arguments are checked to be of the type that is asked for."""
+    code = f"from icl_mech.tasks import load_tasks\nload_tasks({task})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert f"InputError: task is {task}; expected a name, a path, a Task, or a list" in done.stderr
+
+
+@pytest.mark.parametrize("output", ["", "/verb", "/null"])
+@pytest.mark.parametrize("folder", ["", "folder/"])
+def test_a_treebank_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, output: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    path = f"{folder}none.conllu"
+    for load in (load_task, load_tasks):
+        with pytest.raises(InputError, match=f"^{path}: no such file; expected a treebank"):
+            load(f"pos:{path}{output}")
 
 
 # --- errors.choose, Pair, Task --------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Figures -> files."""
 
+import os
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -12,13 +13,32 @@ _CONFIG = {"displaylogo": False, "responsive": True}
 
 
 def check_target(path: Path) -> None:
-    """Fail before hours of work, not after, where a figure could not be written.
+    """Fail before hours of work, not after, where a figure and its data could not be written.
 
     Raises:
-        InputError: where the suffix is unknown or the folder cannot be written.
+        InputError: where the suffix is unknown, a folder has the name of the figure or of the data
+            beside it (`.nc`), or the folder that it goes into cannot be made or written.
     """
+    # os.path's answer no to a name that is too long or hidden; pathlib's raise.
+    if os.path.isdir(path):
+        raise InputError(
+            f"{path} is a folder; expected the name of a file, as {path / 'name.html'}"
+        )
     choose(path.suffix, (".html", *STATIC), "kind of figure")
-    write_whole(path.parent / f".{path.name}.check", lambda probe: probe.touch()).unlink()
+    data = path.with_suffix(".nc")
+    if os.path.isdir(data):
+        raise InputError(
+            f"cannot write the data of {path}: {data} is a folder; expected another name"
+        )
+    for parent in path.parents:
+        if os.path.exists(parent) and not os.path.isdir(parent):
+            raise InputError(f"cannot write {path}: {parent} is a file; expected a folder")
+    probe = path.parent / f".{path.name}.check"
+    try:
+        write_whole(probe, lambda file: file.touch()).unlink()
+    except InputError as error:
+        # The user gave no such name as the probe's.
+        raise InputError(str(error).replace(str(probe), str(path))) from error
 
 
 def export(figure: go.Figure, path: str | Path) -> Path:

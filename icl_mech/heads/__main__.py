@@ -7,11 +7,20 @@ import tyro
 
 from icl_mech.cli import Flat, ModelOptions, OutputOptions, TaskOptions, deliver, load, run, target
 from icl_mech.errors import InputError
+from icl_mech.heads.scales import check_scales
+from icl_mech.modes import refuse_unread
 from icl_mech.prompts import draw_split
 from icl_mech.results import Result
 from icl_mech.tasks import Task
 
 _DEFAULT = {"attribution": 25, "ablation": 50, "function_vectors": 50}
+#: Options that not all modes read, with those that do; none: the map.
+_BELONGS: dict[str, tuple[str, ...]] = {
+    "off": ("ablation",),
+    "n_heads": ("function_vectors",),
+    "scale": ("function_vectors",),
+    "no_gradients": (),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,15 +63,11 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _main(options: Options) -> None:
-    if options.ablation and options.function_vectors:
+    flags = [mode for mode in ("ablation", "function_vectors") if getattr(options, mode)]
+    if len(flags) > 1:
         raise InputError("--ablation and --function-vectors at once; expected one of them")
-    kind = (
-        "ablation"
-        if options.ablation
-        else "function_vectors"
-        if options.function_vectors
-        else "attribution"
-    )
+    refuse_unread(options, flags[0] if flags else None, _BELONGS)
+    kind = flags[0] if flags else "attribution"
     n_prompts = _DEFAULT[kind] if options.n_prompts is None else options.n_prompts
     n_other = 50 if kind == "attribution" else 25
     n_other = n_other if options.n_clean is None else options.n_clean
@@ -73,8 +78,10 @@ def _main(options: Options) -> None:
         draw_split(task, n_prompts, n_other, options.n_shots, n_dummies, options.tasks.seed)
     if options.n_shots < 2:
         raise InputError("n_shots is 1; expected at least 2 (labels are shuffled)")
-    if kind == "function_vectors" and not (options.n_heads and min(options.n_heads) > 0):
-        raise InputError(f"n_heads is {options.n_heads}; expected numbers of at least 1")
+    if kind == "function_vectors":
+        check_scales(options.scale)
+        if not (options.n_heads and min(options.n_heads) > 0):
+            raise InputError(f"n_heads is {options.n_heads}; expected numbers of at least 1")
     name = "heads" if kind == "attribution" else kind
     out = target(options.output, name, options.tasks, options.models.model)
     deliver(_result(options, kind, tasks, n_prompts, n_other), out, options.output)

@@ -19,7 +19,7 @@ from icl_mech.heads.drawing import Drawn, draw
 from icl_mech.heads.result import Head, largest
 from icl_mech.model import Edit, HookedModel, Readout, as_array
 from icl_mech.progress import progress_bar
-from icl_mech.prompts import DEFAULT_TEMPLATE, Prompt, generator
+from icl_mech.prompts import DEFAULT_TEMPLATE, Prompt, check_counts, generator, whole_numbers
 from icl_mech.results import over_tasks
 from icl_mech.tasks import Tasks, list_tasks, load_task, load_tasks
 from icl_mech.vectors import check_heads
@@ -84,16 +84,17 @@ def head_ablation(
         ModelError: where the model returns numbers that are not finite.
     """
     tasks = load_tasks(task)
+    asked = {"n_prompts": n_prompts, "n_shots": n_shots, "n_draws": n_draws, "n_dev": n_dev}
+    n_prompts, n_shots, n_draws, n_dev = check_counts(asked, seed)
     choose(off, OFF, "way to switch heads off")
     n_heads = model.n_layers * model.n_heads
     if heads is not None:
         heads = check_heads(heads, model.n_layers, model.n_heads)
     limit = n_heads if heads is None else len(heads)
-    counts = [k for k in COUNTS if k <= limit] if counts is None else sorted(set(counts))
+    given = [k for k in COUNTS if k <= limit] if counts is None else counts
+    counts = sorted(set(whole_numbers("counts", given)))
     if not counts or not 0 < counts[0] <= counts[-1] <= limit:
         raise InputError(f"counts {counts}; expected numbers from 1 to {limit}, the heads ranked")
-    if n_draws < 1:
-        raise InputError(f"n_draws is {n_draws}; expected at least 1")
     drawn = [
         draw(model, t, n_prompts, n_dev, n_shots, seed, template, leading_space) for t in tasks
     ]

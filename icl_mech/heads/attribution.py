@@ -15,7 +15,7 @@ from icl_mech.heads.looking import ROLES, attention_by_role, induction_scores
 from icl_mech.heads.result import METHODS, HeadAttribution
 from icl_mech.model import Edit, HookedModel, Readout, as_array
 from icl_mech.progress import progress_bar
-from icl_mech.prompts import DEFAULT_TEMPLATE, Prompt
+from icl_mech.prompts import DEFAULT_TEMPLATE, Prompt, check_counts
 from icl_mech.results import over_tasks
 from icl_mech.tasks import Tasks, load_tasks
 
@@ -68,6 +68,8 @@ def head_attribution(
         ModelError: where the model returns numbers that are not finite.
     """
     tasks = load_tasks(task)
+    counts = {"n_prompts": n_prompts, "n_shots": n_shots, "n_clean": n_clean}
+    n_prompts, n_shots, n_clean = check_counts(counts, seed)
     for method in methods:
         choose(method, METHODS, "method")
     if not methods:

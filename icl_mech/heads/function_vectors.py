@@ -14,10 +14,18 @@ from icl_mech.errors import InputError
 from icl_mech.heads.attribution import answers_in_context, average_indirect_effects
 from icl_mech.heads.drawing import Drawn, Prompts, draw
 from icl_mech.heads.result import Head, largest
+from icl_mech.heads.scales import check_scales
 from icl_mech.heads.vector_result import PROMPTS, VECTORS, FunctionVectors
 from icl_mech.model import Edit, HookedModel, Readout, as_array
 from icl_mech.progress import progress_bar
-from icl_mech.prompts import DEFAULT_TEMPLATE, N_DUMMIES, generator, half
+from icl_mech.prompts import (
+    DEFAULT_TEMPLATE,
+    N_DUMMIES,
+    check_counts,
+    generator,
+    half,
+    whole_numbers,
+)
 from icl_mech.results import over_tasks
 from icl_mech.tasks import Tasks, load_tasks
 from icl_mech.vectors import check_heads, dummy_residuals, function_vector, random_like, theta
@@ -76,20 +84,20 @@ def function_vectors(
         progress: show a progress bar.
 
     Raises:
-        InputError: where a task, a count or a head cannot work, or the model never answers right.
+        InputError: where a task, a count, a head or a scale cannot work, or the model never
+            answers right.
         ModelError: where the model returns numbers that are not finite.
     """
     tasks = load_tasks(task)
-    n_dev = half(n_prompts, n_dev)
+    counts = {"n_prompts": n_prompts, "n_shots": n_shots, "n_dev": half(n_prompts, n_dev)}
+    n_prompts, n_shots, n_dev = check_counts(counts, seed)
     every = model.n_layers * model.n_heads
-    sizes = sorted({int(n) for n in np.atleast_1d(n_heads)})
-    scales = [float(s) for s in np.atleast_1d(scale)]
+    sizes = sorted(set(whole_numbers("n_heads", n_heads)))
+    scales = check_scales(scale)
     if heads is not None:
         heads = check_heads(heads, model.n_layers, model.n_heads)
     elif not sizes or not 0 < sizes[0] <= sizes[-1] <= every:
         raise InputError(f"n_heads is {n_heads}; expected 1 to {every}, the model's heads")
-    if not scales:
-        raise InputError("no scale; expected at least one number")
     drawn = [
         draw(model, t, n_prompts, n_dev, n_shots, seed, template, leading_space, N_DUMMIES)
         for t in tasks

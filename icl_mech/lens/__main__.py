@@ -8,9 +8,19 @@ import tyro
 from icl_mech.cli import Flat, ModelOptions, OutputOptions, TaskOptions, deliver, load, run, target
 from icl_mech.errors import InputError
 from icl_mech.lens.targets import check_roles
+from icl_mech.modes import refuse_unread
 from icl_mech.prompts import draw_split
 from icl_mech.results import Result
 from icl_mech.tasks import Task, load_other
+
+#: Options that not both modes read, with the one that does; none: prompts.
+_BELONGS: dict[str, tuple[str, ...]] = {
+    "roles": (),
+    "other_task": (),
+    "vector": ("vectors",),
+    "average": ("vectors",),
+    "only_words": ("vectors",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +62,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _main(options: Options) -> None:
     o = options
+    refuse_unread(o, "vectors" if o.vectors else None, _BELONGS)
     tasks = o.tasks.load()
     for task in tasks:  # what would be refused, before a model is loaded
         draw_split(task, o.n_prompts, 1, o.n_shots, 2 if o.vectors else 1, o.tasks.seed)

@@ -15,7 +15,7 @@ from icl_mech.lens.result import LogitLens
 from icl_mech.lens.targets import TARGETS, Asked, Columns, check_roles, draw_asked
 from icl_mech.model import HookedModel, Readout
 from icl_mech.progress import progress_bar
-from icl_mech.prompts import DEFAULT_TEMPLATE, Prompt
+from icl_mech.prompts import DEFAULT_TEMPLATE, Prompt, check_counts
 from icl_mech.results import over_tasks
 from icl_mech.tasks import Task, Tasks, load_tasks
 
@@ -86,6 +86,7 @@ def logit_lens(
         ModelError: where the model returns numbers that are not finite.
     """
     tasks = load_tasks(task)
+    n_prompts, n_shots = check_counts({"n_prompts": n_prompts, "n_shots": n_shots}, seed)
     model.vocabulary.check_count(top_k)
     several = check_roles(roles, template, n_shots)
     asked = []

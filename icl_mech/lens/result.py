@@ -8,7 +8,7 @@ import xarray as xr
 from icl_mech.errors import InputError, choose
 from icl_mech.lens.targets import TARGETS
 from icl_mech.results import Result
-from icl_mech.stats import Estimate, mean, median, proportion
+from icl_mech.stats import Estimate, mean, median, repeated, shares
 
 #: What a curve may show: the mean probability, the share of prompts with the target on top, or
 #: the mean of log10(rank + 1), 0 where it is always on top.
@@ -44,12 +44,14 @@ class LogitLens(Result):
     ) -> list[Estimate]:
         """A target at every layer, with 95 % intervals over the prompts that have it.
 
+        Where prompts share a query, intervals are over queries.
+
         Args:
             task: one of the tasks.
             target: `"answer"`, `"query"`, `"prior"` or `"other"`.
             role: where; by default the final arrow, or the first role.
             value: `"probability"` (mean, bootstrap interval), `"rank1"` (share of prompts where
-                the target is on top, Wilson interval) or `"log_rank"` (mean of log10(rank + 1),
+                the target is on top, `stats.shares`) or `"log_rank"` (mean of log10(rank + 1),
                 bootstrap interval).
 
         Raises:
@@ -63,10 +65,10 @@ class LogitLens(Result):
         if not known.any():
             return [Estimate(np.nan, np.nan, np.nan, 0)] * len(ranks)
         ranks, logprobs = ranks[:, known], logprobs[:, known]
-        if value == "rank1":
-            return [proportion(row == 0) for row in ranks]
-        rows = np.exp(logprobs) if value == "probability" else np.log10(ranks + 1.0)
-        return [mean(row) for row in rows]
+        queries = self.of(task)["query"].values[known]
+        if value == "log_rank":
+            return [mean(np.log10(row + 1.0), clusters=queries) for row in ranks]
+        return shares(ranks == 0 if value == "rank1" else np.exp(logprobs), queries)
 
     def first_layers(
         self, task: str, target: str = "answer", role: str | None = None
@@ -157,11 +159,8 @@ class LogitLens(Result):
         n = self.data.sizes["prompt"]
         for task in self.tasks:
             of_task = self.data.sel(task=task)
-            if int(of_task["n_queries"]) < n:
-                notes.append(
-                    f"{task}: {int(of_task['n_queries'])} different queries in {n} prompts (a "
-                    "small task); prompts that share a query are not independent"
-                )
+            for note in repeated([task], [int(of_task["n_queries"])], n):
+                notes.append(f"{note}; but that of the median first layer is over prompts")
             several = int((of_task["n_answer_tokens"] > 1).sum())
             if several:
                 notes.append(

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from icl_mech.errors import InputError, choose
-from icl_mech.prompts import Encoder, Episode, Prompt, Template, draw_split, in_context
+from icl_mech.prompts import Encoder, Episode, Prompt, Template, draw_split, in_context, whole
 from icl_mech.prompts.encode import SINK
 from icl_mech.tasks import Pair, Task, list_tasks, load_other, load_task
 
@@ -113,7 +113,8 @@ def check_roles(roles: str | Sequence[str], template: str, n_shots: int) -> tupl
         InputError: naming the nearest that exists.
     """
     several = (roles,) if isinstance(roles, str) else tuple(roles)
-    spans = Template(template, leading_space=False).render([Pair("x", ("y",))] * n_shots, "x")
+    shown = [Pair("x", ("y",))] * whole("n_shots", n_shots)
+    spans = Template(template, leading_space=False).render(shown, "x")
     known = list(dict.fromkeys([SINK, *(span.role for span in spans)]))
     for role in several:
         choose(role, known, "role")

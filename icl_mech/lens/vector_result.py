@@ -54,6 +54,8 @@ class VectorLens(Result):
     ) -> Estimate:
         """How many of a vector's top tokens are of a kind: mean over vectors, bootstrap interval.
 
+        No interval where all vectors have the same number: there is nothing to resample.
+
         Args:
             task: one of the tasks.
             layer: one of the layers.
@@ -193,6 +195,12 @@ class VectorLens(Result):
 
 
 def _known_mean(values: np.ndarray) -> Estimate:
-    """Mean of what is known (not NaN), with its interval; nothing is known of 0 values."""
+    """Mean of what is known (not NaN); nothing is known of 0 values.
+
+    No interval where all values are equal: there is nothing to resample, and an interval of no
+    width would claim to know what other vectors give, however few these are.
+    """
     known = values[~np.isnan(values)]
-    return mean(known) if len(known) else Estimate(np.nan, np.nan, np.nan, 0)
+    if len(known) and known.min() < known.max():
+        return mean(known)
+    return Estimate(float(known[0]) if len(known) else np.nan, np.nan, np.nan, len(known))

@@ -23,9 +23,12 @@ from icl_mech.prompts import (
     N_DUMMIES,
     Encoder,
     Split,
+    check_counts,
     draw_split,
     generator,
     in_context,
+    whole,
+    whole_numbers,
 )
 from icl_mech.results import over_tasks
 from icl_mech.tasks import Task, Tasks, load_tasks
@@ -92,13 +95,14 @@ def vector_lens(
         ModelError: where the model returns numbers that are not finite.
     """
     tasks = load_tasks(task)
+    n_prompts, n_shots = check_counts({"n_prompts": n_prompts, "n_shots": n_shots}, seed)
     choose(vector, VECTORS, "vector")
     choose(average, AVERAGES, "average")
     model.vocabulary.check_count(top_k)
     chosen = _layers(model, vector, layers)
     if heads is not None:
-        check_heads(heads, model.n_layers, model.n_heads)
-    elif not 0 < n_heads <= model.n_layers * model.n_heads:
+        heads = check_heads(heads, model.n_layers, model.n_heads)
+    elif not 0 < whole("n_heads", n_heads) <= model.n_layers * model.n_heads:
         most = model.n_layers * model.n_heads
         raise InputError(f"n_heads is {n_heads}; expected 1 to {most}, the model's heads")
     splits = [draw_split(t, n_prompts, 1, n_shots, N_DUMMIES, seed) for t in tasks]
@@ -162,7 +166,7 @@ def _layers(model: HookedModel, vector: str, layers: Sequence[int] | None) -> li
         if layers is not None:
             raise InputError("layers of a function vector, which belongs to none; expected None")
         return [NO_LAYER]
-    chosen = list(range(model.n_layers)) if layers is None else list(layers)
+    chosen = whole_numbers("layers", range(model.n_layers) if layers is None else layers)
     bad = [layer for layer in chosen if not 0 <= layer < model.n_layers]
     if bad or not chosen or len(set(chosen)) != len(chosen):
         raise InputError(f"layers {chosen}; expected some of 0 to {model.n_layers - 1}, each once")

@@ -21,7 +21,7 @@ from icl_mech.prompts.sampling import (
     shuffle_labels,
 )
 from icl_mech.prompts.template import DEFAULT_TEMPLATE, Span, Template
-from icl_mech.tasks.seeds import generator
+from icl_mech.tasks.seeds import generator, whole, whole_numbers
 
 __all__ = [
     "DEFAULT_TEMPLATE",
@@ -51,6 +51,8 @@ __all__ = [
     "shuffled",
     "sink_token",
     "wants_leading_space",
+    "whole",
+    "whole_numbers",
     "with_dummies",
     "zero_shot",
 ]

@@ -8,7 +8,7 @@ import numpy as np
 
 from icl_mech.errors import InputError
 from icl_mech.prompts.sampling import QUERY_SHARE, Episode, mirrors
-from icl_mech.tasks.seeds import generator
+from icl_mech.tasks.seeds import generator, whole
 from icl_mech.tasks.task import Task
 
 
@@ -42,8 +42,11 @@ def draw_matched(
     drawn each for itself.
 
     Raises:
-        InputError: where a count is not positive, the seed is negative, or inputs do not suffice.
+        InputError: where a count is no positive whole number, the seed is negative, or inputs do
+            not suffice.
     """
+    n_shots = whole("n_shots", n_shots)
+    sizes = [whole("a number of points", size) for size in sizes]
     for count, name in [(n_shots, "n_shots"), *((size, "a number of points") for size in sizes)]:
         if count < 1:
             raise InputError(f"{name} is {count}; expected at least 1")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from icl_mech.errors import InputError
 from icl_mech.prompts.sampling import Split, draw_split, shuffle_labels
 from icl_mech.prompts.template import DEFAULT_TEMPLATE
 from icl_mech.tasks.episode import Episode
+from icl_mech.tasks.seeds import whole, whole_numbers
 from icl_mech.tasks.task import Task
 
 N_DUMMIES = 2
@@ -45,18 +47,23 @@ class Protocol:
         return draw_split(task, self.n_prompts, self.n_dev, self.n_shots, self.n_dummies, self.seed)
 
 
-def half(n_prompts: int, n_dev: int | None) -> int:
-    """The number of dev prompts: by default half as many as test prompts."""
-    return max(1, n_prompts // 2) if n_dev is None else n_dev
+def half(n_prompts: Any, n_dev: Any) -> int:
+    """The number of dev prompts: by default (None) half as many as test prompts.
+
+    Raises:
+        InputError: where one is no whole number.
+    """
+    n_prompts = whole("n_prompts", n_prompts)
+    return max(1, n_prompts // 2) if n_dev is None else whole("n_dev", n_dev)
 
 
-def shot_counts(n_shots: int | Sequence[int]) -> tuple[int, ...]:
+def shot_counts(n_shots: Any) -> tuple[int, ...]:
     """One number of shots or several, in order.
 
     Raises:
-        InputError: where there is none, one comes twice, or is not positive.
+        InputError: where there is none, one comes twice, or is no positive whole number.
     """
-    counts = (n_shots,) if isinstance(n_shots, int) else tuple(sorted(n_shots))
+    counts = tuple(sorted(whole_numbers("n_shots", n_shots)))
     if not counts or len(set(counts)) < len(counts):
         raise InputError(f"n_shots {list(counts)}; expected at least one, each once")
     if counts[0] < 1:

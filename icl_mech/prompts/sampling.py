@@ -3,13 +3,14 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from icl_mech.errors import InputError
 from icl_mech.tasks.context import ContextTask
 from icl_mech.tasks.episode import Episode
-from icl_mech.tasks.seeds import generator
+from icl_mech.tasks.seeds import generator, whole
 from icl_mech.tasks.task import Pair, Task
 
 #: Share of the pairs that may be asked; the others are there for demonstrations.
@@ -41,10 +42,10 @@ def draw_split(
     Where a task has fewer pairs than prompts, queries come back with other demonstrations.
 
     Raises:
-        InputError: where a count is not positive or the pairs do not suffice.
+        InputError: where a count is no positive whole number or the pairs do not suffice.
     """
     counts = {"n_prompts": n_test, "n_dev": n_dev, "n_shots": n_shots, "n_dummies": n_dummies}
-    check_counts(counts, seed)
+    n_test, n_dev, n_shots, n_dummies = check_counts(counts, seed)
     needed = n_shots + n_dummies
     if len(task) < needed + 2:
         raise InputError(
@@ -73,9 +74,10 @@ def draw_context_split(
     `prior` is the most frequent answer among the demonstrations of the dev prompts.
 
     Raises:
-        InputError: where a count is not positive or the items do not suffice.
+        InputError: where a count is no positive whole number or the items do not suffice.
     """
-    check_counts({"n_prompts": n_test, "n_dev": n_dev, "n_dummies": n_dummies}, seed)
+    counts = {"n_prompts": n_test, "n_dev": n_dev, "n_dummies": n_dummies}
+    n_test, n_dev, n_dummies = check_counts(counts, seed)
     needed = task.needs + n_dummies
     if len(task) < needed + 2:
         raise InputError(
@@ -104,17 +106,22 @@ def draw_context_split(
     return Split(on_dev, on_test, answers.most_common(1)[0][0], len(dev), min(len(test), n_test))
 
 
-def check_counts(counts: Mapping[str, int], seed: int) -> None:
-    """Refuse counts below 1 and negative seeds.
+def check_counts(counts: Mapping[str, Any], seed: Any) -> list[int]:
+    """Refuse counts below 1, negative seeds, and what is no whole number.
+
+    Returns:
+        The counts in their order, as plain integers (sums of numpy's small ones overflow).
 
     Raises:
         InputError: naming the first.
     """
-    for name, count in counts.items():
+    checked = {name: whole(name, count) for name, count in counts.items()}
+    for name, count in checked.items():
         if count < 1:
             raise InputError(f"{name} is {count}; expected at least 1")
-    if seed < 0:
+    if whole("seed", seed) < 0:
         raise InputError(f"seed is {seed}; expected 0 or more")
+    return list(checked.values())
 
 
 def _cut(n: int, needed: int, n_dev: int, n_test: int) -> tuple[int, int]:

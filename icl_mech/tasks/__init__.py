@@ -1,7 +1,8 @@
 """Tasks as data: what to ask and which answers are right. Knows no models and no tokens."""
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from icl_mech.errors import InputError, choose
@@ -90,21 +91,35 @@ def load_tasks(task: Tasks) -> list[Task]:
     its null task.
 
     Raises:
-        InputError: where there is none, a name is unknown, or a task is named twice.
+        InputError: where there is none, a name is unknown, or two have one name.
     """
     tasks = flat(load_parts(task))
-    names = [t.name for t in tasks]
-    if not tasks or len(set(names)) != len(names):
-        raise InputError(f"tasks {names}; expected at least one, each once")
+    if not tasks:
+        raise InputError("no task is named; expected at least one (see icl_mech.list_tasks())")
+    for name, n in Counter(t.name for t in tasks).items():
+        if n > 1:
+            raise InputError(_named_twice([t for t in tasks if t.name == name]))
     return tasks
+
+
+def _named_twice(tasks: Sequence[Task]) -> str:
+    """What to say of tasks that have one name."""
+    name = tasks[0].name
+    if all(t == tasks[0] for t in tasks):
+        return f"task {name!r} is named twice; expected each once"
+    if name in _BY_NAME and any(t == build(_BY_NAME[name]) for t in tasks):
+        return f"a file of pairs has the name of the built-in task {name!r}; rename the file"
+    return f"two different tasks have the name {name!r}; rename one (a file gives its own name)"
 
 
 def load_parts(task: Tasks) -> list[Task | Family]:
     """The tasks and families that are named, families whole.
 
     Raises:
-        InputError: where a name is unknown.
+        InputError: where a name is unknown, or what is given is no name, task or list of these.
     """
+    if not isinstance(task, Iterable | Family | Task | Path):
+        raise InputError(f"task is {task!r}; expected a name, a path, a Task, or a list of these")
     several = [task] if isinstance(task, Family | Task | str | Path) else list(task)
     return [t if isinstance(t, Family | Task) else _task_or_family(str(t)) for t in several]
 

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from string import ascii_lowercase
 
-from icl_mech.errors import choose
+from icl_mech.errors import InputError, choose
 from icl_mech.tasks import bitwise, pos
 from icl_mech.tasks.builtin import table
 from icl_mech.tasks.family import Family
@@ -66,8 +67,16 @@ def load_member(name: str) -> Task | None:
         InputError: where the name begins with `"pos:"` and the treebank or the task is not there.
     """
     if name.startswith(TREEBANK):
-        path, _, output = name.rpartition("/")
-        return load_family(path).task(choose(output, pos.OUTPUTS, "part-of-speech task"))
+        path, slash, output = name.removeprefix(TREEBANK).rpartition("/")
+        if slash and output in pos.OUTPUTS:
+            return load_family(TREEBANK + path).task(output)
+        if slash and Path(path).is_file():
+            choose(output, pos.OUTPUTS, "part-of-speech task")
+        # All of it is the path: it must be a treebank, and then the task is not named.
+        load_family(name)
+        raise InputError(
+            f"{name} is a family; expected one of its tasks, such as {name}/{pos.OUTPUTS[0]}"
+        )
     if _key(name) not in member_names():
         return None
     family, _, output = _key(name).rpartition("/")

@@ -52,6 +52,12 @@ def _pair(path: Path, where: str, x: Any, y: Any) -> Pair:
     answers = y if isinstance(y, list) else [y]
     if not isinstance(x, str) or not all(isinstance(a, str) for a in answers):
         raise InputError(f"{path}, {where}: input and output must be text, got {x!r} -> {y!r}")
+    for column, cell in ((COLUMNS[0], x), *((COLUMNS[1], a) for a in answers)):
+        if not {"\n", "\r"}.isdisjoint(cell.strip()):
+            raise InputError(
+                f"{path}, {where}: a line break in {column} {cell.strip()!r}; expected one line "
+                "(line breaks separate the demonstrations of a prompt)"
+            )
     try:
         return Pair(x.strip(), tuple(a.strip() for a in answers))
     except InputError as error:
