@@ -26,7 +26,7 @@
 # - **published** (thin): LLaMA-7B, GPT-J-6B and Pythia-6.9B, the accuracies that the authors
 #   release, on their 50 dev prompts per task;
 # - **measured here** (thick): the packaged Gemma 3 270M, on test prompts of our own data, with a
-#   95 % Wilson interval.
+#   95 % interval.
 #
 # The models have 32, 28, 32 and 18 blocks, so the horizontal axis is relative depth: 0 is the
 # residual stream after the first block, 1 after the last.
@@ -154,7 +154,7 @@ def band(curve: list[Estimate], label: str) -> go.Scatter:
         line={"width": 0},
         mode="lines",
         hoverinfo="skip",
-        name="its 95 % Wilson interval",
+        name="its 95 % interval",
         legendgroup=label,
         legendrank=1001,
     )
@@ -284,7 +284,7 @@ if in_notebook:
 #   is 0.06 of its depth; and equal relative depth does not mean equal function.
 # - *Not more precision than there is.* The published values are dev accuracies, of which the best
 #   was chosen; n is 50 on both sides. `next_letter` has few letters: our 50 prompts share 10
-#   queries, so its interval is too narrow.
+#   queries, so its interval is over queries.
 # - *Not that θ is the mapping alone.* A vector from demonstrations with shuffled labels does
 #   much of the work on some tasks (here on `es_en`). The controls are in `scan.plot()`.
 

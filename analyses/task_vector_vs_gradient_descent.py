@@ -112,9 +112,9 @@ print(
 #
 # - *Regression within an inferred basis.* Predictions are .07 [.06, .08] from the Bayes mixture's,
 #   .05 [.05, .06] from 32 steps of gradient descent within each basis, weighted by the posterior
-#   of the bases; .27 from ridge regression that knows the basis, .53 from ridge regression and from
-#   32 steps of gradient descent on all coordinates. Early in training they are nearest to few
-#   steps of gradient descent.
+#   of the bases; .27 from ridge regression that knows the basis, .53 from ridge regression and
+#   from 32 steps of gradient descent on all coordinates. Early in training they are nearest to
+#   few steps of gradient descent.
 # - *The basis, not the weights.* At the last y token the basis can be told .95 of the time after
 #   block 4; of W a linear probe reads nothing at any layer (R² -.02). The prediction is put
 #   together at the query, from all examples.
@@ -124,8 +124,8 @@ print(
 # ## What not to conclude
 #
 # - *Not that W is nowhere.* A linear probe at one token is one way to look.
-# - *Not that it is gradient descent, or that it is not.* Enough steps within the right basis come as
-#   near as the exact solution: which of the two is nearer says how well W is fitted, not how.
+# - *Not that it is gradient descent, or that it is not.* Enough steps within the right basis come
+#   as near as the exact solution: which of the two is nearer says how well W is fitted, not how.
 
 # %% [markdown]
 # ## The figure

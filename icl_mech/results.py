@@ -96,7 +96,7 @@ class Result(ABC):
         attributes = {
             "icl_mech_kind": type(self).__name__,
             "icl_mech_format": FORMAT,
-            "provenance": json.dumps(self.provenance),
+            "provenance": json.dumps(self.provenance, default=_plain),
         }
         data = self.data.assign_attrs(attributes)
 
@@ -144,6 +144,13 @@ def load_result(path: str | Path) -> Result:
     return Result._kinds[kind]._load(data)
 
 
+def _plain(value: object) -> Any:
+    """A numpy number as JSON knows it: seeds and counts often come out of arrays."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
 def _encoding(data: xr.Dataset, digits: int | None) -> dict[Any, dict[str, Any]]:
     """How numbers are compressed; a file without them is two to three times as large."""
     encoding: dict[Any, dict[str, Any]] = {}
@@ -163,16 +170,6 @@ def _encoding(data: xr.Dataset, digits: int | None) -> dict[Any, dict[str, Any]]
 def over_tasks(parts: Sequence[xr.Dataset], names: Sequence[str]) -> xr.Dataset:
     """The arrays of several tasks along a first axis, `task`."""
     return xr.concat(parts, dim=xr.DataArray(list(names), dims="task", name="task"))
-
-
-def repeated(tasks: Sequence[str], n_queries: Sequence[int], n_prompts: int) -> list[str]:
-    """A caveat for every task that is too small for the number of prompts."""
-    return [
-        f"{task}: {n} different queries in {n_prompts} prompts (a small task); prompts that share "
-        "a query are not independent, and intervals are too narrow"
-        for task, n in zip(tasks, n_queries, strict=True)
-        if n < n_prompts
-    ]
 
 
 def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:

@@ -90,6 +90,16 @@ def test_numbers_by_hand() -> None:
         result.top("t", 7)
 
 
+def test_no_random_head_that_matters_is_no_certainty() -> None:
+    """[1.00, 1.00] would say that no head anywhere can matter; three draws cannot."""
+    every = np.ones(25, bool)
+    result = made(np.stack([~every, ~every], axis=1), np.ones((25, 2, 3), bool), every)
+    found = result.random("t", 1)
+    assert found.value == found.high == 1
+    assert 0.4 < found.low < 0.5  # Wilson's of three trials
+    assert result.intact("t").low > 0.8
+
+
 def test_heads_that_do_not_matter_are_reported() -> None:
     intact = np.array([True, False] * 5)
     same = np.repeat(intact[:, None], 2, axis=1)

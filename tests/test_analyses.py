@@ -62,7 +62,7 @@ def test_figure_holds_the_measured_curves(figure2: Path) -> None:
     drawn = [t for t in traces if t["name"] == "gemma-3-270m, measured here"]
     assert [t["y"] for t in drawn] == [[e.value for e in scan.curve(task)] for task in TASKS]
     assert all({point[3] for point in t["customdata"]} == {4} for t in drawn)
-    assert len([t for t in traces if "Wilson" in t["name"]]) == len(TASKS)
+    assert len([t for t in traces if "interval" in t["name"]]) == len(TASKS)
     assert "measured here: gemma-3-270m, 4 test prompts" in layout["title"]["subtitle"]["text"]
 
 

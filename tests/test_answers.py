@@ -1,12 +1,11 @@
 """Whole answers: on the prompts of a layer scan, by every score."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import Done, run_room
 from plain import plain_logprobs, prompt_of
 
 from icl_mech.answers import CONDITIONS, SCORES, AnswerScores, answer_scores
@@ -212,9 +211,8 @@ def test_what_cannot_be_scored(tiny_llama: HookedModel) -> None:
         answer_scores(tiny_llama, same, N, SHOTS)
 
 
-def run(*options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "icl_mech.answers", "--no-progress", *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def run(*options: str) -> Done:
+    return run_room("answers", *options)
 
 
 def test_command(tmp_path: Path) -> None:

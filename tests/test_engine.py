@@ -1,11 +1,12 @@
 """The engine against the plain way, for every family: the identities that everything rests on."""
 
+import numpy as np
 import pytest
 import torch
 from plain import assert_same, plain_logprobs, prompt_of, random_prompts
 from tiny_models import tiny_bridge
 
-from icl_mech.errors import InputError, ModelError
+from icl_mech.errors import InputError, ModelError, NotFiniteError
 from icl_mech.model import SITES, Edit, HookedModel
 from icl_mech.model.batching import MemoryWarning, runs
 from icl_mech.model.edits import ORDER
@@ -280,6 +281,84 @@ def test_a_model_that_returns_nan_is_refused() -> None:
 def test_edits_that_do_not_fit(tiny_llama: HookedModel, edit: Edit, message: str) -> None:
     with pytest.raises(InputError, match=message):
         tiny_llama.evaluate(random_prompts(tiny_llama, (6,)), [edit], [[1]])
+
+
+@pytest.mark.parametrize("number", [np.int64, np.uint8, torch.tensor])
+def test_tokens_are_counted_by_any_whole_number(tiny_llama: HookedModel, number: type) -> None:
+    prompts = random_prompts(tiny_llama, (6, 8))
+    edit = Edit(2, torch.ones(tiny_llama.d_model), position=number(3))
+    assert edit.position == 3
+    assert type(edit.position) is int
+    assert_same(tiny_llama, prompts, [edit])
+    for capture in (tiny_llama.capture, tiny_llama.residual_stream):
+        assert torch.equal(capture(prompts, [number(3)]), capture(prompts, [3]))
+    ours = tiny_llama.heads.mean_outputs(prompts, number(3))[0]
+    assert torch.equal(ours, tiny_llama.heads.mean_outputs(prompts, 3)[0])
+
+
+@pytest.mark.parametrize("answers", [[], [[1]], [[1], [2], [3]]])
+def test_as_many_answers_as_prompts(tiny_llama: HookedModel, answers: list[list[int]]) -> None:
+    prompts = random_prompts(tiny_llama, (6, 8))
+    one = torch.ones(tiny_llama.d_model)
+    for ask in (
+        lambda: tiny_llama.predict(prompts, answers),
+        lambda: tiny_llama.evaluate(prompts, [Edit(0, one)], answers),
+        lambda: tiny_llama.read(torch.stack([one, one]), answers),
+    ):
+        with pytest.raises(InputError, match=rf"{len(answers)} rows of answers for 2 prompts"):
+            ask()
+    with pytest.raises(InputError, match=rf"{len(answers)} answers and 2 sets of rivals for 2"):
+        tiny_llama.heads.gradients(prompts, [1] * len(answers))
+
+
+@pytest.mark.parametrize("token", [257, -2])
+def test_answers_that_are_no_tokens(tiny_llama: HookedModel, token: int) -> None:
+    with pytest.raises(InputError, match=rf"answer token {token}; expected 0 to 256"):
+        tiny_llama.predict(random_prompts(tiny_llama, (6,)), [[1, token]])
+
+
+def test_no_prompts(tiny_llama: HookedModel) -> None:
+    for ask in (
+        lambda: tiny_llama.capture([], [-1]),
+        lambda: tiny_llama.residual_stream([], [-1]),
+        lambda: tiny_llama.heads.attention([]),
+    ):
+        with pytest.raises(InputError, match="no prompts; expected at least one"):
+            ask()
+
+
+def test_a_text_that_ends_at_nothing(tiny_llama: HookedModel) -> None:
+    with pytest.raises(InputError, match="stop is empty; expected text that ends an answer"):
+        tiny_llama.generate(random_prompts(tiny_llama, (6,)), stop="")
+
+
+def test_training_mode_is_refused() -> None:
+    """Its dropout: every run another, and none wrong enough to be noticed."""
+    bridge = tiny_bridge("gpt2")
+    model = HookedModel(bridge, "training")
+    prompts = random_prompts(model, (6,))
+    before = model.predict(prompts, [[1]]).logprob
+    bridge.train()
+    for ask in (
+        lambda: model.predict(prompts, [[1]]),
+        lambda: model.capture(prompts, [-1]),
+        lambda: model.generate(prompts),
+        lambda: model.heads.gradients(prompts, [1]),
+    ):
+        with pytest.raises(InputError, match="in training mode.*call .eval"):
+            ask()
+    bridge.eval()
+    assert torch.equal(model.predict(prompts, [[1]]).logprob, before)
+
+
+@pytest.mark.parametrize("broken", ["outputs", "gradients"])
+def test_gradients_that_are_not_numbers(broken: str) -> None:
+    bridge = tiny_bridge("llama")
+    with torch.no_grad():
+        (bridge.blocks[2].mlp.out if broken == "outputs" else bridge.unembed).weight[0] = torch.nan
+    model = HookedModel(bridge, "broken")
+    with pytest.raises(NotFiniteError, match=f"the {broken} of attention heads are not finite"):
+        model.heads.gradients(random_prompts(model, (6,)), [1])
 
 
 def test_heads_belong_to_z() -> None:

@@ -339,7 +339,9 @@ def test_bad_input_is_refused_before_anything_runs(tiny_llama: HookedModel) -> N
             task_vector_failures(tiny_llama, "lookup", **options)
 
 
-def made(right: dict[str, list[int]], guess: float = 0.0) -> TaskVectorFailures:
+def made(
+    right: dict[str, list[int]], guess: float = 0.0, by_chance: float = 0.0
+) -> TaskVectorFailures:
     """A result of one task with given outcomes."""
     n = len(right["few_shot"])
     names = list(right)
@@ -355,6 +357,8 @@ def made(right: dict[str, list[int]], guess: float = 0.0) -> TaskVectorFailures:
             "dev_right": (("task", "injected", "dev_prompt", "layer"), np.ones((1, 2, 1, 3))),
             "predicted": ("task", ["label prior"]),
             "category": ("task", ["failure"]),
+            "query": (("task", "prompt"), [[f"q{i}" for i in range(n)]]),
+            "named_by_chance": ("task", [by_chance]),
             "n_queries": ("task", [n]),
             "n_shown": ("task", [8]),
         },
@@ -396,6 +400,41 @@ def test_what_was_observed() -> None:
     assert none.table().loc["<b>t", "explained"] == "undefined"
     assert [t.x for t in none.plot().data if t.name == "θ, one vector"] == [(None,)]
     assert any("nothing for a vector to explain" in line for line in none.caveats())
+
+
+def test_a_constant_can_work() -> None:
+    """Its guess is always right: it is what the vector is to carry, and no floor."""
+    constant = made(outcomes(few=40, theta=40), guess=1.0)
+    constant.data["predicted"][:] = "works"
+    assert constant.observed("<b>t") == "works"
+    assert constant.explained("<b>t").value == 1
+    assert constant.prior("<b>t").value == 0
+    assert not any("explain" in line or "predicted" in line for line in constant.caveats())
+    wrong = made(outcomes(few=40, theta=0), guess=1.0)
+    assert wrong.observed("<b>t") == "label prior"
+    never = made(outcomes(few=2, theta=2), guess=1.0)
+    (line,) = [line for line in never.caveats() if "nothing for a vector to explain" in line]
+    assert "the better of the zero-shot prompt and the label prior (0.00)" in line
+    # A guess that is right most of the time stays a floor.
+    skewed = made(outcomes(few=40, theta=40), guess=1.0)
+    skewed.data["guess_right"][0, 0] = 0
+    assert skewed.observed("<b>t") == "not in context"
+    assert skewed.prior("<b>t").value == 39 / 40
+
+
+def test_names_by_chance(
+    tiny_llama: HookedModel, classifier: Classifier, tiny_result: TaskVectorFailures
+) -> None:
+    tokens = range(len(tiny_llama.tokenizer))  # few: every one is looked at
+    kinds = [classifier.kind(0, token) for token in tokens]
+    wrong = [kind for kind in kinds if kind]
+    assert classifier.by_chance() == pytest.approx(1 - wrong.count("other") / len(wrong))
+    assert 0 < classifier.by_chance() < 1
+    for task in tiny_result.tasks:
+        assert tiny_result.summary().loc[task, "named_by_chance"] == tiny_result.by_chance(task)
+    (line,) = [c for c in made(outcomes(9, 9), by_chance=0.32).caveats() if "blindly" in c]
+    assert "32% to 32%" in line
+    assert not any("blindly" in c for c in made(outcomes(9, 9), by_chance=0.02).caveats())
 
 
 def test_the_figure_clips_and_escapes() -> None:

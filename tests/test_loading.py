@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import gguf
@@ -13,8 +14,9 @@ from plain import assert_same, random_prompts
 from tiny_models import byte_tokenizer, tiny_bridge
 
 from icl_mech.errors import InputError, ModelError
-from icl_mech.model import Edit, load_model
+from icl_mech.model import Edit, HookedModel, load_model
 from icl_mech.model.cache import cached_folder, is_sound
+from icl_mech.model.hashing import WeightHash
 
 
 @pytest.fixture
@@ -168,6 +170,40 @@ def test_a_damaged_cache_is_built_again(cache: Path) -> None:
     assert cached_folder("model", build) == folder
 
 
+def test_a_conversion_that_was_killed_is_cleared_away(cache: Path) -> None:
+    program = (
+        "import os, time\n"
+        "from icl_mech.model.cache import cached_folder\n"
+        "def build(folder):\n"
+        "    (folder / 'weights').write_text('half')\n"
+        "    os.kill(os.getpid(), 9)\n"
+        "cached_folder('model', build)\n"
+    )
+    for _ in range(2):
+        assert subprocess.run([sys.executable, "-c", program]).returncode == -9
+        assert len([p for p in cache.iterdir() if p.is_dir()]) == 1
+    others = [cache / name for name in ("model.v2", "model.gguf.abcdefgh", "model-2.abcdefgh")]
+    for other in others:
+        other.mkdir()
+    folder = cached_folder("model", lambda to: (to / "weights").write_text("whole"))
+    assert sorted(p for p in cache.iterdir() if p.is_dir()) == sorted([folder, *others])
+
+
+def test_files_that_others_leave_in_the_cache_do_not_matter(cache: Path) -> None:
+    folder = cached_folder("model", lambda to: (to / "weights").write_text("sound"))
+    (folder / ".DS_Store").write_bytes(b"\0")
+    assert is_sound(folder)
+    (folder / "weights").unlink()
+    assert not is_sound(folder)
+
+
+@pytest.mark.parametrize("manifest", ["[]", "{}", '{"format": 1, "sha256": []}', "", '"text"'])
+def test_a_manifest_that_is_none(cache: Path, manifest: str) -> None:
+    folder = cached_folder("model", lambda to: (to / "weights").write_text("sound"))
+    (folder / "icl-mech.json").write_text(manifest)
+    assert not is_sound(folder)
+
+
 def test_a_failed_conversion_leaves_nothing(cache: Path) -> None:
     def build(folder: Path) -> None:
         (folder / "weights").write_text("half")
@@ -217,3 +253,47 @@ def test_the_hash_tells_weights_apart() -> None:
     with torch.no_grad():
         next(iter(changed.bridge.original_model.parameters())).view(-1)[0] += 1e-6
     assert changed.weight_hash != first.weight_hash
+
+
+def through_no_grad(weight: torch.Tensor) -> None:
+    with torch.no_grad():
+        weight[0, 0] += 1
+
+
+def through_data(weight: torch.Tensor) -> None:
+    weight.data[0, 0] += 1
+
+
+def through_inference_mode(weight: torch.Tensor) -> None:
+    with torch.inference_mode():
+        weight.mul_(2)
+
+
+def by_another_tensor(weight: torch.Tensor) -> None:
+    weight.data = torch.flip(weight.data, [0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "change", [through_no_grad, through_data, through_inference_mode, by_another_tensor]
+)
+def test_the_hash_is_that_of_the_weights_now(change: Callable, dtype: torch.dtype) -> None:
+    model = load_model(tiny_bridge("llama", dtype))
+    before = model.weight_hash
+    weight = model.bridge.blocks[2].mlp.out.weight
+    kept = weight.detach().clone()
+    change(weight)
+    after = model.provenance()["weights_sha256"]
+    assert after != before
+    assert after == load_model(model.bridge).weight_hash
+    weight.data = kept
+    assert model.weight_hash == before
+
+
+def test_the_hash_is_computed_once(tiny_llama: HookedModel) -> None:
+    marked = WeightHash(tiny_llama.bridge.original_model)
+    first = marked.value
+    marked._hash = "kept"
+    tiny_llama.predict(random_prompts(tiny_llama, (6,)), [[1]])
+    assert marked.value == "kept"
+    assert first == tiny_llama.weight_hash

@@ -57,6 +57,28 @@ def test_best_tokens_equal_those_of_whole_rows(
     assert torch.equal(plain.rank, ours.rank)
 
 
+@pytest.mark.parametrize("slice_bytes", [1, 2**30])
+def test_tokens_that_tie(slice_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In half precision every tenth row has two best tokens; one stands first everywhere."""
+    monkeypatch.setitem(slices.SLICE_BYTES, "cpu", slice_bytes)
+    bridge = tiny_bridge("llama", torch.bfloat16)
+    model = HookedModel(bridge, "half")
+    resid = torch.randn(400, model.d_model, generator=torch.Generator().manual_seed(0))
+    for k in (1, 5):
+        ours = model.read(resid, [[0]] * 400, k)
+        assert torch.equal(ours.best[:, 0], ours.top)
+        assert torch.equal(ours.top, model.read(resid, [[0]] * 400).top)
+        assert all(len(set(row)) == k for row in ours.best.tolist())
+        # As probable as their places say. (One by one logits are rounded as a row's are not.)
+        again = model.read(resid, ours.best.tolist())
+        torch.testing.assert_close(again.logprob, ours.best_logprob, atol=0.05, rtol=0)
+    with torch.no_grad():
+        bridge.unembed.original_component.weight.zero_()  # all tokens tie
+    ours = model.read(resid, [[0]] * 400, 5)
+    assert torch.equal(ours.best[:, 0], ours.top)
+    assert all(len(set(row)) == 5 for row in ours.best.tolist())
+
+
 def test_best_tokens_follow_their_rows(tiny_llama: HookedModel) -> None:
     resid = torch.randn(6, tiny_llama.d_model, generator=torch.Generator().manual_seed(0))
     ours = tiny_llama.read(resid, [[0]] * 6, 3)

@@ -283,6 +283,17 @@ def test_an_interrupted_writer_leaves_nothing(tmp_path: Path) -> None:
     assert leftovers(tmp_path) == []
 
 
+def test_numbers_of_numpy_are_saved(tmp_path: Path) -> None:
+    """A seed or a count out of an array must not cost the run."""
+    given = {
+        "seed": np.int64(3),
+        "n": {"prompts": [np.int32(5)], "share": np.float32(0.5)},
+        "flag": np.bool_(True),
+    }
+    loaded = load_result(Tiny(tiny().data, given).save(tmp_path / "tiny.nc"))
+    assert loaded.provenance == {"seed": 3, "n": {"prompts": [5], "share": 0.5}, "flag": True}
+
+
 def test_provenance_that_is_not_json_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="not JSON serializable"):
         Tiny(tiny().data, {"path": tmp_path}).save(tmp_path / "tiny.nc")

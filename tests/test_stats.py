@@ -11,13 +11,21 @@ from icl_mech.stats import (
     Estimate,
     cluster_means,
     cluster_weights,
+    crossed,
     mean,
+    means,
     median,
     paired_difference,
     proportion,
     proportions,
     r_squared,
     r_squared_estimate,
+    rank_correlation,
+    ratio_of_means,
+    repeated,
+    share,
+    shares,
+    unrelated_distance,
 )
 
 Z = NormalDist().inv_cdf(0.975)
@@ -211,6 +219,128 @@ def test_nothing_to_resample() -> None:
     assert math.isnan(single.low)
     (empty,) = cluster_means(ones * np.nan, np.arange(20), shares=True)
     assert math.isnan(empty.value)
+
+
+def test_shares_of_prompts_that_all_differ_are_trials() -> None:
+    right = np.array([outcomes(3, 5), outcomes(0, 5)])
+    expected = proportions(right)
+    assert shares(right, np.array(list("abcde"))) == expected
+    assert shares(right.astype(float), None) == expected
+    assert share(right[0], np.array(list("edcba"), dtype=object)) == expected[0]
+
+
+def test_shares_of_prompts_that_share_queries_are_over_queries() -> None:
+    """95 % of intervals hold the truth, where Wilson's for as many prompts hold it in 65 %."""
+    rng, queries = np.random.default_rng(0), np.arange(50) % 10
+    held = {"shares": 0, "wilson": 0}
+    n = 400
+    for _ in range(n):
+        right = (rng.random(10) < 0.5)[queries]  # a query is right always, or never
+        for name, e in (("shares", share(right, queries)), ("wilson", proportion(right))):
+            held[name] += e.low <= 0.5 <= e.high
+    assert 0.92 < held["shares"] / n < 0.99
+    assert held["wilson"] / n < 0.75
+
+
+@pytest.mark.parametrize("k", [0, 1, 25, 49, 50])
+def test_prompts_that_share_queries_never_say_more_than_others(k: int) -> None:
+    queries = np.arange(50) % 10
+    right = np.isin(np.arange(50), np.arange(50)[np.argsort(queries, kind="stable")][:k])
+    ours, trials = share(right, queries), proportion(right)
+    assert ours.low <= trials.low
+    assert ours.high >= trials.high
+    assert (ours.value, ours.n) == (k / 50, 50)
+    if k in (0, 50):  # nothing to resample: ten trials
+        assert (ours.low, ours.high) == pytest.approx(wilson(k // 5, 10))
+
+
+def test_chances_of_being_right_are_no_trials() -> None:
+    values = np.array([0.5, 0.25, 1.0, 0.0] * 5)
+    e, bootstrapped = share(values, None), mean(values)
+    assert (e.low, e.high) == pytest.approx((bootstrapped.low, bootstrapped.high))
+
+
+def test_one_query_has_no_interval() -> None:
+    assert math.isnan(share(outcomes(2, 4), np.full(4, "q")).low)
+    assert share(outcomes(1, 1), np.array(["q"])) == proportion(outcomes(1, 1))
+
+
+def test_every_bootstrap_draws_queries_whole() -> None:
+    """Five copies of each prompt say no more than one; queries that differ change nothing."""
+    rng = np.random.default_rng(0)
+    first, second = rng.standard_normal((2, 30, 4)) + 1
+    copies = [values.repeat(5, axis=0) for values in (first, second)]
+    queries = np.array([f"q{i:02}" for i in range(30)])
+
+    def found(a: np.ndarray, b: np.ndarray, clusters: np.ndarray | None) -> list[Estimate]:
+        return [
+            mean(a[:, 0], clusters=clusters),
+            means(a, clusters=clusters).at(1),
+            paired_difference(a[:, 0], b[:, 0], clusters=clusters),
+            ratio_of_means(a, b[:, 0], clusters=clusters).at(2),
+            rank_correlation(a, b, clusters=clusters),
+            crossed(a, clusters=clusters, shares=False),
+        ]
+
+    alone, naive = found(first, second, None), found(*copies, None)
+    assert found(first, second, queries) == alone
+    for whole, one, many in zip(found(*copies, queries.repeat(5)), alone, naive, strict=True):
+        assert (whole.value, whole.low, whole.high) == pytest.approx((one.value, one.low, one.high))
+        assert whole.high - whole.low >= many.high - many.low
+    for e in found(*copies, np.full(150, "q")):
+        assert math.isnan(e.low)
+
+
+def test_a_ratio_survives_a_resample_without_a_denominator() -> None:
+    """4 of 50 are right: one resample in seventy has none of them, and 0 / 0 is no ratio."""
+    below = outcomes(4, 50).astype(float)
+    same = ratio_of_means(below, below).at()
+    assert (same.value, same.low, same.high) == (1, 1, 1)
+    above = below.copy()
+    above[10] = 1
+    more = ratio_of_means(above, below).at()
+    assert 1 <= more.low < 1.25 < more.high < math.inf
+    few = outcomes(2, 50).astype(float)  # its own interval covers 0
+    assert math.isnan(ratio_of_means(few, few).low[()])
+
+
+def test_nothing_to_resample_of_prompts_and_draws() -> None:
+    every = crossed(np.ones((25, 10), bool), shares=True)
+    assert (every.low, every.high) == pytest.approx(wilson(10, 10))
+    assert crossed(np.zeros((5, 10)), shares=True).high == pytest.approx(wilson(0, 5)[1])
+    two = crossed(np.zeros((5, 10)), clusters=np.array(list("aabbb")), shares=True)
+    assert two.high == pytest.approx(wilson(0, 2)[1])
+    difference = crossed(np.ones((25, 10)), shares=False)
+    assert (difference.low, difference.high) == pytest.approx((1, 1))
+    some = np.random.default_rng(0).random((25, 10)) < 0.5
+    assert crossed(some, shares=True) == crossed(some, shares=False)
+
+
+def test_repeated_queries_are_said() -> None:
+    (line,) = repeated(["a", "b"], [10, 50], 50)
+    assert line.startswith("a: 10 different queries in 50 prompts")
+    assert "intervals are over queries" in line
+
+
+@pytest.mark.parametrize("n_groups", [2, 3, 4, 8])
+@pytest.mark.parametrize("noise", [0.0, 0.3, 1.0])
+def test_unrelated_vectors_are_further_apart_than_1(n_groups: int, noise: float) -> None:
+    """Random directions with random noise and something in common, minus the mean of all."""
+    rng, n, d = np.random.default_rng(0), 25, 4000
+    centres = rng.standard_normal((n_groups, 1, d))
+    vectors = (centres + noise * rng.standard_normal((n_groups, n, d))).reshape(-1, d)
+    vectors = vectors + 3 * rng.standard_normal(d)
+    vectors -= vectors.mean(axis=0)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    distance = 1 - vectors @ vectors.T
+    group = np.repeat(np.arange(n_groups), n)
+    same = group[:, None] == group
+    within = distance[same & ~np.eye(len(group), dtype=bool)].mean()
+    between = distance[~same].mean()
+    expected = unrelated_distance(np.array(within), n_groups, n)
+    assert between == pytest.approx(float(expected), abs=0.02)
+    if noise == 0:
+        assert between == pytest.approx(1 + 1 / (n_groups - 1), abs=0.02)
 
 
 # --- R² -------------------------------------------------------------------------------------

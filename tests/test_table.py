@@ -4,14 +4,14 @@ import csv
 import io
 import json
 import shutil
-import subprocess
-import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from commands import Done, run_room
 from test_figures import scan_of
 
 from icl_mech.errors import InputError
@@ -30,7 +30,8 @@ from icl_mech.table import (
     write_table,
 )
 from icl_mech.table import run as table_run
-from icl_mech.tasks import Pair, Task
+from icl_mech.table.folder import RunFolder
+from icl_mech.tasks import Pair, Task, load_task
 
 TASKS = ["to_upper", "country_capital", "next_letter"]
 N = {"n_prompts": 4, "n_shots": 2, "seed": 1, "progress": False}
@@ -133,6 +134,12 @@ def test_ratio_and_means() -> None:
         table.ratio("secnd")
 
 
+def test_nothing_right_in_any_task_is_no_certainty() -> None:
+    none = drawn("first", "second", "third").mean("baseline")
+    assert none.value == none.low == 0
+    assert 0.5 < none.high < 0.6  # Wilson's of three trials
+
+
 def test_published_numbers_stand_beside(table: TaskTable) -> None:
     means = table.means()
     published = means[means["source"] == "published"]
@@ -158,7 +165,11 @@ def test_an_interrupted_run_goes_on(
     with pytest.raises(KeyboardInterrupt):
         task_table(tiny_llama, TASKS, folder=tmp_path, **N)
     assert scans.ran == ["to_upper"]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["manifest.json", "to_upper.nc"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        ".manifest.lock",
+        "manifest.json",
+        "to_upper.nc",
+    ]
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["first"]["model"] == "tiny-llama"
     assert manifest["settings"]["weights_sha256"] == tiny_llama.weight_hash
@@ -213,6 +224,50 @@ def test_a_damaged_file_is_run_again(
         warnings.simplefilter("error")
         task_table(tiny_llama, TASKS[:2], folder=folder, **N)
     assert scans.ran == ["to_upper"]
+
+
+def test_two_runs_share_a_folder(tiny_llama: HookedModel, tmp_path: Path) -> None:
+    """Each adds what it finished to what the other has written since; also one that began later."""
+    scan = layer_scan(tiny_llama, TASKS[0], **N)
+    first = RunFolder(tmp_path, {"seed": 1}, {"device": "cpu"})
+    second = RunFolder(tmp_path, {"seed": 1}, {"device": "cuda"})
+    first.keep(load_task("antonyms"), scan)
+    second.keep(load_task("to_upper"), scan)
+    third = RunFolder(tmp_path, {"seed": 1}, {})
+    first.keep(load_task("to_lower"), scan)
+    for run in (third, RunFolder(tmp_path, {"seed": 1}, {})):
+        for name in ("antonyms", "to_upper"):
+            assert run.finished(load_task(name)) is not None
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert list(manifest["tasks"]) == ["antonyms", "to_upper", "to_lower"]
+    assert manifest["first"] == {"device": "cpu"}
+
+
+def test_runs_at_once_lose_nothing(tiny_llama: HookedModel, tmp_path: Path) -> None:
+    scan = layer_scan(tiny_llama, TASKS[0], **N)
+    pairs = tuple(Pair(f"w{i}", (f"v{i}",)) for i in range(20))
+    tasks = [Task(f"t{i}", "user", "", pairs) for i in range(12)]
+    runs = [RunFolder(tmp_path, {"seed": 1}, {}) for _ in range(4)]
+
+    def keep(i: int) -> None:
+        runs[i % 4].keep(tasks[i], scan)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(keep, range(12)))
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert sorted(manifest["tasks"]) == sorted(task.name for task in tasks)
+
+
+def test_a_folder_that_became_another_is_refused(tiny_llama: HookedModel, tmp_path: Path) -> None:
+    scan = layer_scan(tiny_llama, TASKS[0], **N)
+    run = RunFolder(tmp_path, {"seed": 1}, {})
+    (tmp_path / "manifest.json").unlink()
+    RunFolder(tmp_path, {"seed": 2}, {})
+    with pytest.raises(InputError, match="was made with seed 2, this run has 1"):
+        run.keep(load_task("to_upper"), scan)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="expected a folder that exists"):
+        RunFolder(tmp_path / "file" / "runs", {"seed": 1}, {})
 
 
 def test_a_file_that_the_manifest_does_not_know_is_run_again(
@@ -374,9 +429,8 @@ def test_the_figure() -> None:
 # --- the command --------------------------------------------------------------------------------
 
 
-def run(*options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "icl_mech.table", "--no-progress", *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def run(*options: str) -> Done:
+    return run_room("table", *options)
 
 
 def test_command_writes_resumes_and_refuses(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from commands import assert_quick_help, assert_refused, run_room
 from plain import plain_logprobs
+from scipy.spatial.distance import pdist
 from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_score
 
@@ -335,7 +336,29 @@ def test_figure(measured: VectorVariability, form: str) -> None:
     lines = {t.name: t for t in scatter if t.mode == "lines+markers" and len(t.x) == 4}
     assert list(lines["within a task"].y) == pytest.approx(measured.distances(form=form).value)
     assert list(lines["silhouette"].y) == pytest.approx(measured.separation(form=form).value)
-    assert len(measured.plot(shots=1, layer=1).data) == len(figure.data) - 2
+    assert len(measured.plot(shots=1, layer=1, form=form).data) == len(figure.data) - 2
+
+
+def test_where_unrelated_tasks_would_be(tiny_llama: HookedModel) -> None:
+    """Centred, beyond 1; of random vectors that is where they are, at every layer."""
+    result = vector_variability(tiny_llama, TASKS, **{**SMALL, "n_vectors": 12})
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((3, 1, 3000))
+    vectors = (centres + 0.5 * rng.standard_normal((3, 12, 3000))).reshape(36, -1)
+    result.data["distance"].loc[{"form": "centred"}] = pdist(vectors - vectors.mean(0), "cosine")
+    expected = result.distances(None, "other", form="centred").value
+    assert result.unrelated(form="centred") == pytest.approx(expected, abs=0.02)
+    assert (result.unrelated(form="centred") > 1.3).all()
+    assert (result.unrelated() == 1).all()
+    column = result.summary()["centred_unrelated"]
+    assert column.tolist() == pytest.approx([expected[0]] * 4, abs=0.02)
+    (line,) = [c for c in result.caveats() if "unrelated tasks are" in c]
+    assert f"unrelated tasks are {column.iloc[0]:.2f} apart" in line
+    name = "between unrelated tasks"
+    lines = [t for t in result.plot(form="centred").data if t.name == name]
+    assert [len(t.x) for t in lines] == [4, 2]  # layers, shots
+    assert list(lines[0].y) == pytest.approx(result.unrelated(form="centred"))
+    assert not [t for t in result.plot(form="raw").data if t.name == name]
 
 
 def test_names_are_text(tiny_llama: HookedModel) -> None:

@@ -8,8 +8,8 @@ import plotly.graph_objects as go
 
 from icl_mech.answers.judge import SCORES, USUAL
 from icl_mech.errors import choose
-from icl_mech.results import Result, repeated
-from icl_mech.stats import Estimate, mean, paired_difference, proportion, ratio_of_means
+from icl_mech.results import Result
+from icl_mech.stats import Estimate, mean, paired_difference, ratio_of_means, repeated, share
 
 #: The zero-shot prompt, the same with theta, and the few-shot prompt.
 CONDITIONS = ("baseline", "hypothesis", "regular")
@@ -28,24 +28,35 @@ class AnswerScores(Result):
     """
 
     def accuracy(self, task: str, condition: str, score: str) -> Estimate:
-        """Share of prompts that are right, with its Wilson interval."""
-        return proportion(self._right(task, condition, score))
+        """Share of prompts that are right.
+
+        Intervals here and below are over prompts or, where these share queries, over queries.
+        """
+        return share(self._right(task, condition, score), self._queries(task))
 
     def logprob(self, task: str, condition: str) -> Estimate:
         """Mean log probability (nats) of the whole answer, with a bootstrap interval."""
         choose(condition, CONDITIONS, "condition")
-        return mean(self.of(task)["logprob"].sel(condition=condition).values)
+        values = self.of(task)["logprob"].sel(condition=condition).values
+        return mean(values, clusters=self._queries(task))
 
     def ratio(self, task: str, score: str) -> Estimate:
         """Hypothesis over regular accuracy, prompts resampled together."""
         ours, theirs = (self._right(task, m, score) for m in ("hypothesis", "regular"))
-        return ratio_of_means(ours.astype(float), theirs.astype(float)).at()
+        clusters = self._queries(task)
+        return ratio_of_means(ours.astype(float), theirs.astype(float), clusters=clusters).at()
 
     def difference(self, task: str, condition: str, score: str, than: str = USUAL) -> Estimate:
         """Accuracy by one score minus accuracy by another, on the same prompts."""
         return paired_difference(
-            self._right(task, condition, score), self._right(task, condition, than)
+            self._right(task, condition, score),
+            self._right(task, condition, than),
+            clusters=self._queries(task),
         )
+
+    def _queries(self, task: str) -> np.ndarray:
+        """What each prompt asks: prompts that share a query are not independent."""
+        return self.of(task)["query"].values
 
     def _right(self, task: str, condition: str, score: str) -> np.ndarray:
         choose(condition, CONDITIONS, "condition")
@@ -80,6 +91,7 @@ class AnswerScores(Result):
         """One row per task and condition: mean log probabilities (nats), share of cut texts."""
         rows = []
         for task in self.tasks:
+            queries = self._queries(task)
             for condition in CONDITIONS:
                 of = self.of(task).sel(condition=condition)
                 rows.append(
@@ -87,8 +99,10 @@ class AnswerScores(Result):
                         "task": task,
                         "condition": condition,
                         **self.logprob(task, condition).columns("logprob"),
-                        **mean(of["first_logprob"].values).columns("first_logprob"),
-                        **proportion(of["cut"].values).columns("cut"),
+                        **mean(of["first_logprob"].values, clusters=queries).columns(
+                            "first_logprob"
+                        ),
+                        **share(of["cut"].values, queries).columns("cut"),
                     }
                 )
         return pd.DataFrame(rows).set_index(["task", "condition"])

@@ -32,6 +32,8 @@ KINDS = {
 MIN_SHARE = 0.1
 #: Texts shorter than this begin too many words to tell anything.
 MIN_PREFIX = 2
+#: Tokens of the vocabulary that say how many get a name by chance; fewer where there are fewer.
+N_CHANCE = 2000
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,14 @@ class Classifier:
     def kinds(self, top: np.ndarray) -> np.ndarray:
         """The kind of every token of a `[prompt, condition]` array."""
         return np.array([[self.kind(i, int(t)) for t in row] for i, row in enumerate(top)])
+
+    def by_chance(self) -> float:
+        """The share of wrong tokens, evenly spaced in the vocabulary, that have a name."""
+        n = len(self.model.tokenizer)
+        tokens = np.unique(np.linspace(0, n - 1, min(n, N_CHANCE)).astype(int))
+        kinds = [self.kind(i % len(self.episodes), int(t)) for i, t in enumerate(tokens)]
+        wrong = [kind for kind in kinds if kind != RIGHT]
+        return float(np.mean([kind != OTHER for kind in wrong])) if wrong else float("nan")
 
 
 def most_frequent(shown: Sequence[Pair]) -> list[str]:

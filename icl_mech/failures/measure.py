@@ -46,7 +46,8 @@ class Measurement:
         named = Classifier.of(self.model, self.plan, self.zero)
         readouts = self._on_test(best)
         top = np.stack([r.top.cpu().numpy() for r in readouts.values()], axis=1)
-        return self._dataset(readouts, top, named.kinds(top), on_dev, best)
+        found = self._dataset(readouts, top, named.kinds(top), on_dev, best)
+        return found.assign(named_by_chance=((), named.by_chance()))
 
     def _states(self, episodes: Sequence[Episode], own: Vectors | None = None) -> States:
         return States.of(self.model, self.plan.encoder, episodes, self.repairs, own)

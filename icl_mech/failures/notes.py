@@ -2,14 +2,15 @@
 
 from typing import TYPE_CHECKING
 
-from icl_mech.results import repeated
-from icl_mech.stats import paired_difference
+from icl_mech.stats import repeated
 
 if TYPE_CHECKING:
     from icl_mech.failures.result import TaskVectorFailures
 
 #: Share of wrong answers without a name from which it is said.
 UNNAMED = 0.1
+#: Share of tokens picked blindly that would get a name, from which it is said.
+BY_CHANCE = 0.1
 #: What the observed outcome may be where something was predicted.
 AGREES = {
     "works": ("works",),
@@ -24,6 +25,13 @@ def notes(result: "TaskVectorFailures") -> list[str]:
     lines = repeated(result.tasks, data["n_queries"].values.tolist(), n)
     for task in result.tasks:
         lines += [f"{task}: {line}" for line in _of_task(result, task)]
+    by_chance = [result.by_chance(task) for task in result.tasks]
+    if max(by_chance) > BY_CHANCE:
+        lines.append(
+            f"of tokens picked blindly from the vocabulary, {min(by_chance):.0%} to "
+            f"{max(by_chance):.0%} (by task) would have a name, too: that an error has one says "
+            "less than which one it has"
+        )
     if result.repairs:
         lines.append(
             "a repair near the embedding writes states that are little more than the tokens, and "
@@ -37,8 +45,9 @@ def _of_task(result: "TaskVectorFailures", task: str) -> list[str]:
     observed, predicted = result.observed(task), str(result.of(task)["predicted"].item())
     if observed == "not in context":
         lines.append(
-            f"the prompt ({result.accuracy(task, 'few_shot')}) is not clearly above what needs no "
-            f"demonstrations ({result.floor(task).mean():.2f}): nothing for a vector to explain"
+            f"the prompt ({result.accuracy(task, 'few_shot')}) is not clearly above the better of "
+            f"the zero-shot prompt and the label prior ({result.floor(task).mean():.2f}): nothing "
+            "for a vector to explain"
         )
     elif observed not in AGREES[predicted]:
         lines.append(f"predicted: {predicted}; observed: {observed}")
@@ -50,11 +59,11 @@ def _of_task(result: "TaskVectorFailures", task: str) -> list[str]:
             "theta is right on no dev prompt at any layer: its layer is the one where the right "
             "answer is most probable"
         )
-    theta, shuffled = (here["right"].sel(condition=c).values for c in ("theta", "shuffled"))
-    told_apart = paired_difference(theta, shuffled).low > 0
+    theta, shuffled = (result.accuracy(task, name).value for name in ("theta", "shuffled"))
+    told_apart = result.difference(task, "theta", "shuffled").low > 0
     if observed in ("works", "in part") and not told_apart:
         lines.append(
-            f"theta from shuffled labels ({shuffled.mean():.2f}) is not told apart from theta "
-            f"({theta.mean():.2f}): the vector may carry answers more than the mapping"
+            f"theta from shuffled labels ({shuffled:.2f}) is not told apart from theta "
+            f"({theta:.2f}): the vector may carry answers more than the mapping"
         )
     return lines

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from icl_mech.errors import choose
 from icl_mech.failures.notes import notes
 from icl_mech.results import Result
-from icl_mech.stats import Estimate, mean, paired_difference, proportion, ratio_of_means
+from icl_mech.stats import Estimate, mean, paired_difference, ratio_of_means, share
 
 #: The method that every repair is compared with.
 THETA = "theta"
@@ -30,8 +30,9 @@ class TaskVectorFailures(Result):
     (`task`, `prompt`): `prior_right` (is the task's most frequent answer right?), `guess_right`
     (the chance of being right by guessing among the prompt's own most frequent answers); over
     (`task`, `injected`, `dev_prompt`, `layer`): `dev_right` and `dev_logprob`, NaN where a repair
-    was not tried; and the layers chosen, `best_layer`. `condition` is few_shot, zero_shot, theta,
-    shuffled, other_task, random, placeholder, and every repair with its controls.
+    was not tried; over (`task`, `injected`) the layers chosen, `best_layer`; over `task`,
+    `named_by_chance` (see `by_chance`). `condition` is few_shot, zero_shot, theta, shuffled,
+    other_task, random, placeholder, and every repair with its controls.
     """
 
     @property
@@ -50,27 +51,32 @@ class TaskVectorFailures(Result):
         return int(self.of(task)["best_layer"].sel(injected=method))
 
     def accuracy(self, task: str, condition: str = THETA) -> Estimate:
-        """Test accuracy with its Wilson interval."""
-        return proportion(self._right(task, condition))
+        """Test accuracy.
+
+        Intervals here and below are over prompts or, where these share queries, over queries.
+        """
+        return share(self._right(task, condition), self._queries(task))
 
     def prior(self, task: str) -> Estimate:
         """Accuracy of an answer without the query: the label prior.
 
         The better one of the most frequent answer of the dev prompts, always, and a guess among
-        the most frequent answers of the prompt itself.
+        the most frequent answers of the prompt itself. The guess is left out where it is right in
+        every prompt (all demonstrations show the one answer): it is the task then, and to give
+        that answer is what a vector would be needed for.
         """
-        always, guess = (self.of(task)[f"{name}_right"].values for name in ("prior", "guess"))
-        return proportion(always) if always.mean() >= guess.mean() else mean(guess)
+        return share(self._prior(task), self._queries(task))
+
+    def _prior(self, task: str) -> Float[np.ndarray, "prompt"]:
+        here = self.of(task)
+        always, guess = (here[f"{name}_right"].values.astype(float) for name in ("prior", "guess"))
+        counts = guess.mean() > always.mean() and not (guess == 1).all()
+        return guess if counts else always
 
     def floor(self, task: str) -> Float[np.ndarray, "prompt"]:
         """What no vector is needed for, per prompt: the zero-shot prompt or the label prior,
         whichever is right more often."""
-        here = self.of(task)
-        levels = [
-            self._right(task, "zero_shot").astype(float),
-            here["prior_right"].values.astype(float),
-            here["guess_right"].values,
-        ]
+        levels = [self._right(task, "zero_shot").astype(float), self._prior(task)]
         return max(levels, key=np.mean)
 
     def explained(self, task: str, condition: str = THETA) -> Estimate:
@@ -81,7 +87,8 @@ class TaskVectorFailures(Result):
         prompt itself is not clearly above the floor: there is nothing to explain.
         """
         floor = self.floor(task)
-        return _ratio(self._right(task, condition) - floor, self._right(task, "few_shot") - floor)
+        ours, whole = (self._right(task, name) - floor for name in (condition, "few_shot"))
+        return _ratio(ours, whole, self._queries(task))
 
     def recovered(self, task: str, repair: str) -> Estimate:
         """Of the accuracy that theta loses, the share that a repair brings back.
@@ -90,11 +97,13 @@ class TaskVectorFailures(Result):
         clearly worse than the prompt.
         """
         theta = self._right(task, THETA).astype(float)
-        return _ratio(self._right(task, repair) - theta, self._right(task, "few_shot") - theta)
+        ours, whole = (self._right(task, name) - theta for name in (repair, "few_shot"))
+        return _ratio(ours, whole, self._queries(task))
 
     def above_prior(self, task: str, condition: str = THETA) -> Estimate:
         """Accuracy minus the floor, paired by prompt, with a bootstrap interval."""
-        return paired_difference(self._right(task, condition).astype(float), self.floor(task))
+        right = self._right(task, condition).astype(float)
+        return paired_difference(right, self.floor(task), clusters=self._queries(task))
 
     def observed(self, task: str) -> str:
         """What was found, in the words of the predictions.
@@ -102,12 +111,16 @@ class TaskVectorFailures(Result):
         "not in context": the prompt is not clearly above the floor. "label prior": the vector is
         not. "works": the vector is not clearly worse than the prompt. "in part": else.
         """
-        few, theta = (self._right(task, name).astype(float) for name in ("few_shot", THETA))
         if not self.above_prior(task, "few_shot").low > 0:
             return "not in context"
         if not self.above_prior(task).low > 0:
             return "label prior"
-        return "in part" if paired_difference(few, theta).low > 0 else "works"
+        return "in part" if self.difference(task, "few_shot", THETA).low > 0 else "works"
+
+    def difference(self, task: str, first: str, second: str) -> Estimate:
+        """Accuracy of one condition minus another's, paired by prompt."""
+        ours, theirs = (self._right(task, name) for name in (first, second))
+        return paired_difference(ours, theirs, clusters=self._queries(task))
 
     def errors(self, task: str, condition: str = THETA) -> dict[str, int]:
         """How many prompts got which wrong answer, the most frequent kind first."""
@@ -120,6 +133,18 @@ class TaskVectorFailures(Result):
         errors = self.errors(task, condition)
         total = sum(errors.values())
         return 1 - errors.get(OTHER, 0) / total if total else float("nan")
+
+    def by_chance(self, task: str) -> float:
+        """The share of the vocabulary's tokens that would get a name, were they said.
+
+        What `named` is to be compared with: some names fit many tokens. Mean over the prompts, of
+        tokens evenly spaced in the vocabulary that are not right.
+        """
+        return float(self.of(task)["named_by_chance"])
+
+    def _queries(self, task: str) -> np.ndarray:
+        """What each prompt asks: prompts that share a query are not independent."""
+        return self.of(task)["query"].values
 
     def _right(self, task: str, condition: str) -> np.ndarray:
         choose(condition, self.conditions, "condition")
@@ -150,6 +175,7 @@ class TaskVectorFailures(Result):
             "layer": self.layer(task),
             "most_frequent_error": most,
             "named_errors": self.named(task),
+            "named_by_chance": self.by_chance(task),
             "n_prompts": self.data.sizes["prompt"],
             "n_queries": int(here["n_queries"]),
             "n_dev": self.data.sizes["dev_prompt"],
@@ -203,12 +229,11 @@ class TaskVectorFailures(Result):
         return failure_figure(self)
 
 
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> Estimate:
+def _ratio(numerator: np.ndarray, denominator: np.ndarray, queries: np.ndarray) -> Estimate:
     """Of means over prompts; NaN where the mean denominator is not clearly above 0."""
-    numerator, denominator = numerator.astype(float), denominator.astype(float)
-    if not mean(denominator).low > 0:
+    if not mean(denominator, clusters=queries).low > 0:
         return Estimate(np.nan, np.nan, np.nan, len(denominator))
-    return ratio_of_means(numerator[:, None], denominator).at(0)
+    return ratio_of_means(numerator, denominator, clusters=queries).at()
 
 
 def _text_of(estimate: Estimate) -> str:

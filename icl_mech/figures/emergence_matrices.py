@@ -42,8 +42,10 @@ def perturbation_figure(result: Emergence) -> go.Figure:
         layer = result.causal_layer(which=name)
         titles += [f"{_words(name)}<br>before training, block {layer}",
                    f"<br>after {last:,} updates, block {layer}"]  # fmt: skip
-    titles += ["Error / clean error, by layer<br>another basis (least), dotted: its own (most)",
-               "Does it become the target basis' prediction?<br>0: not at all, 1: entirely; mean"]  # fmt: skip
+    titles += [
+        "Error / clean error, by layer<br>another basis (least), dotted: its own (most)",
+        "Does it become the target basis' prediction?<br>0: not at all, 1: entirely; mean",
+    ]
     figure = rows_of_panels(
         [*[_MATRIX] * len(names), _LINES], _GAP, titles, cols=2, horizontal_spacing=0.14
     )

@@ -45,7 +45,7 @@ def function_vector_figure(result: FunctionVectors) -> go.Figure:
         figure,
         f"Function vector against θ: {subject(tasks)}, {escape(p['model'])}",
         f"{_vectors(result)}; {result.data.sizes['prompt']} prompts, {p['n_shots']} shots, "
-        f"seed {p['seed']}; bands: 95 % Wilson intervals",
+        f"seed {p['seed']}; bands: 95 % intervals",
     )
     frame(figure, below=60, legend=True)
     return figure

@@ -75,7 +75,7 @@ def _curves(scan: LayerScan, task: str, score: str) -> list[go.Scatter]:
     theta = scan.curve(task, score=score)
     best = scan.best_layer(task, score)
     interval = band(layers, theta, "theta", "interval")
-    interval.update(name="95 % Wilson interval", showlegend=True)
+    interval.update(name="95 % interval", showlegend=True)
     traces = [interval]
     references = {
         "regular": (scan.reference(task, "regular", score), "dash"),
@@ -194,7 +194,7 @@ def _style(figure: go.Figure, scan: LayerScan, score: str, row: int) -> None:
     subtitle = (
         f"{scan.data.sizes['prompt']} test prompts per task, {p['n_shots']} shots, "
         f"seed {p['seed']}; layer chosen on {scan.data.sizes['dev_prompt']} dev prompts; "
-        "band: 95 % Wilson interval"
+        "band: 95 % interval"
     )
     title(
         figure,
@@ -222,4 +222,5 @@ def _style(figure: go.Figure, scan: LayerScan, score: str, row: int) -> None:
         col=1,
     )
     if many:
-        figure.update_yaxes(autorange="reversed", row=1, col=1)
+        # "category": tasks named 1990 or 2023-01-01 are neither numbers nor dates.
+        figure.update_yaxes(type="category", autorange="reversed", row=1, col=1)

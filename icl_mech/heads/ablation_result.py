@@ -1,12 +1,13 @@
 """What switching heads off did."""
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import xarray as xr
 
 from icl_mech.errors import InputError
-from icl_mech.results import Result, repeated
-from icl_mech.stats import Estimate, crossed, proportion
+from icl_mech.results import Result
+from icl_mech.stats import Estimate, crossed, repeated, share
 
 
 class HeadAblation(Result):
@@ -27,23 +28,28 @@ class HeadAblation(Result):
         return [str(name) for name in self.of(task)["ranked"].values]
 
     def intact(self, task: str) -> Estimate:
-        """Accuracy with all heads, with its Wilson interval."""
-        return proportion(self.of(task)["intact_right"].values)
+        """Accuracy with all heads.
+
+        Intervals here and below are over prompts or, where these share queries, over queries.
+        """
+        return share(self.of(task)["intact_right"].values, self._queries(task))
 
     def top(self, task: str, k: int) -> Estimate:
-        """Accuracy without the top k heads, with its Wilson interval."""
-        return proportion(self._at(task, k)["top_right"].values)
+        """Accuracy without the top k heads."""
+        return share(self._at(task, k)["top_right"].values, self._queries(task))
 
     def random(self, task: str, k: int) -> Estimate:
         """Mean accuracy without k random heads; prompts and draws are both resampled."""
-        return crossed(self._at(task, k)["random_right"].transpose("prompt", "draw").values)
+        right = self._at(task, k)["random_right"].transpose("prompt", "draw").values
+        return crossed(right, clusters=self._queries(task), shares=True)
 
     def cost(self, task: str, k: int) -> Estimate:
         """How much more accuracy the top k heads cost than k random ones, paired by prompt;
         prompts and draws are both resampled."""
         here = self._at(task, k)
         random = here["random_right"].transpose("prompt", "draw").values.astype(float)
-        return crossed(random - here["top_right"].values[:, None])
+        difference = random - here["top_right"].values[:, None]
+        return crossed(difference, clusters=self._queries(task), shares=False)
 
     def summary(self) -> pd.DataFrame:
         """One row per task and k, with 95 % intervals."""
@@ -112,6 +118,10 @@ class HeadAblation(Result):
                     "difference": str(self.cost(task, k)),
                 }
         return pd.DataFrame.from_dict(rows, orient="index")
+
+    def _queries(self, task: str) -> np.ndarray:
+        """What each prompt asks: prompts that share a query are not independent."""
+        return self.of(task)["query"].values
 
     def _at(self, task: str, k: int) -> xr.Dataset:
         if k not in self.counts:

@@ -7,8 +7,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from icl_mech.errors import InputError, choose
-from icl_mech.results import Result, repeated
-from icl_mech.stats import Estimate, mean, means, rank_correlation
+from icl_mech.results import Result
+from icl_mech.stats import Estimate, mean, means, rank_correlation, repeated
 
 #: Exact effect, its first-order estimate, and what is written straight to the logits.
 METHODS = ("aie", "attribution", "direct")
@@ -30,8 +30,11 @@ class HeadAttribution(Result):
         return [method for method in METHODS if method in self.data]
 
     def estimates(self, task: str, method: str = "aie") -> list[list[Estimate]]:
-        """Mean effect of every head, `[layer][head]`, with bootstrap intervals over prompts."""
-        found = means(self._effect(task, method))
+        """Mean effect of every head, `[layer][head]`, with bootstrap intervals.
+
+        Here and below over prompts or, where these share queries, over queries.
+        """
+        found = means(self._effect(task, method), clusters=self._queries(task))
         layers, heads = found.value.shape
         return [[found.at(layer, head) for head in range(heads)] for layer in range(layers)]
 
@@ -39,7 +42,8 @@ class HeadAttribution(Result):
         """The `k` heads with the largest mean effect: (layer, head, effect)."""
         effect = self._effect(task, method)
         chosen = largest(effect.mean(axis=0), min(k, effect[0].size))
-        return [(layer, head, mean(effect[:, layer, head])) for layer, head in chosen]
+        queries = self._queries(task)
+        return [(x, h, mean(effect[:, x, h], clusters=queries)) for x, h in chosen]
 
     def universal(self, k: int = 10, tasks: Sequence[str] | None = None) -> list[Head]:
         """The `k` heads with the largest AIE averaged over tasks (all of them by default)."""
@@ -53,6 +57,7 @@ class HeadAttribution(Result):
         return rank_correlation(
             self._effect(task, "aie").reshape(self.data.sizes["prompt"], -1),
             self._effect(task, method).reshape(self.data.sizes["prompt"], -1),
+            clusters=self._queries(task),
         )
 
     def misses(self, task: str, k: int = 5, method: str = "attribution") -> pd.DataFrame:
@@ -88,7 +93,8 @@ class HeadAttribution(Result):
         notes = repeated(self.tasks, self.data["n_queries"].values.tolist(), n_prompts)
         for task in self.tasks if n_prompts > 1 else []:
             of_task = self.data.sel(task=task)
-            gap = mean((of_task["clean_probability"] - of_task["shuffled_probability"]).values)
+            gain = of_task["clean_probability"] - of_task["shuffled_probability"]
+            gap = mean(gain.values, clusters=self._queries(task))
             if not gap.low > 0:
                 notes.append(
                     f"{task}: right labels hardly make the answer more probable than shuffled "
@@ -129,6 +135,10 @@ class HeadAttribution(Result):
             if {"aie", "attribution"} <= set(self.methods):
                 rows[task]["attribution patching, rank correlation"] = str(self.agreement(task))
         return pd.DataFrame.from_dict(rows, orient="index")
+
+    def _queries(self, task: str) -> np.ndarray:
+        """What each prompt asks: prompts that share a query are not independent."""
+        return self.of(task)["query"].values
 
     def _effect(self, task: str, method: str) -> np.ndarray:
         """`[prompt, layer, head]`."""

@@ -6,8 +6,8 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from icl_mech.errors import choose
-from icl_mech.results import Result, repeated
-from icl_mech.stats import Estimate, paired_difference, proportion, proportions
+from icl_mech.results import Result
+from icl_mech.stats import Estimate, paired_difference, repeated, share, shares
 
 #: What is injected. All but theta are added; theta replaces.
 VECTORS = ("function", "theta", "layer_mean", "random_heads", "random")
@@ -27,9 +27,12 @@ class FunctionVectors(Result):
     def curve(
         self, task: str, vector: str = "function", setting: str = "zero_shot"
     ) -> list[Estimate]:
-        """Test accuracy after injecting at each layer, with Wilson intervals."""
+        """Test accuracy after injecting at each layer.
+
+        Intervals here and below are over prompts or, where these share queries, over queries.
+        """
         right = self._of(task, "right", vector, setting)
-        return proportions(right.transpose("layer", "prompt").values)
+        return shares(right.transpose("layer", "prompt").values, self._queries(task))
 
     def best_layer(self, task: str, vector: str = "function", setting: str = "zero_shot") -> int:
         """The layer with the best dev accuracy; the earliest of equals."""
@@ -38,23 +41,26 @@ class FunctionVectors(Result):
 
     def accuracy(self, task: str, vector: str = "function", setting: str = "zero_shot") -> Estimate:
         """Test accuracy at the layer chosen on dev."""
-        return proportion(self._at_best(task, vector, setting))
+        return share(self._at_best(task, vector, setting), self._queries(task))
 
     def plain(self, task: str, setting: str = "zero_shot") -> Estimate:
         """Test accuracy without a vector."""
         choose(setting, PROMPTS, "setting")
-        return proportion(self.of(task)["plain_right"].sel(setting=setting).values)
+        right = self.of(task)["plain_right"].sel(setting=setting).values
+        return share(right, self._queries(task))
 
     def few_shot(self, task: str) -> Estimate:
         """Test accuracy with the right demonstrations."""
-        return proportion(self.of(task)["few_shot_right"].values)
+        return share(self.of(task)["few_shot_right"].values, self._queries(task))
 
     def difference(
         self, task: str, first: str, second: str, setting: str = "zero_shot"
     ) -> Estimate:
         """Accuracy of one vector minus another's, each at its own layer, paired by prompt."""
         return paired_difference(
-            self._at_best(task, first, setting), self._at_best(task, second, setting)
+            self._at_best(task, first, setting),
+            self._at_best(task, second, setting),
+            clusters=self._queries(task),
         )
 
     def summary(self) -> pd.DataFrame:
@@ -126,6 +132,10 @@ class FunctionVectors(Result):
                     "heads": f"{of_task['heads'].item()} x {float(of_task['scale']):g}",
                 }
         return pd.DataFrame.from_dict(rows, orient="index")
+
+    def _queries(self, task: str) -> np.ndarray:
+        """What each prompt asks: prompts that share a query are not independent."""
+        return self.of(task)["query"].values
 
     def _of(self, task: str, name: str, vector: str, setting: str) -> xr.DataArray:
         choose(vector, VECTORS, "vector")

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -53,6 +54,7 @@ def cached_folder(key: str, build: Callable[[Path], None]) -> Path:
             if folder.exists():
                 warnings.warn(f"{folder}: damaged, converting again", stacklevel=2)
                 shutil.rmtree(folder)
+            _remove_partial(root, key)
             partial = Path(tempfile.mkdtemp(prefix=f"{key}.", dir=root))
             try:
                 build(partial)
@@ -70,6 +72,14 @@ def cached_folder(key: str, build: Callable[[Path], None]) -> Path:
     return folder
 
 
+def _remove_partial(root: Path, key: str) -> None:
+    """Remove what conversions left behind that were killed; none runs while we hold the lock."""
+    name = re.compile(re.escape(key) + r"\.[a-z0-9_]{8}")  # as `mkdtemp` makes them
+    for path in root.iterdir():
+        if name.fullmatch(path.name) and path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def _files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.is_file() and p.name != MANIFEST)
 
@@ -80,11 +90,15 @@ def _seal(folder: Path) -> None:
 
 
 def is_sound(folder: Path) -> bool:
-    """Whether a cached folder is complete and unchanged since it was built."""
+    """Whether what was built in a cached folder is all there and unchanged.
+
+    Files that came later (a desktop's `.DS_Store`) do not matter.
+    """
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-        return manifest["format"] == FORMAT and manifest["sha256"] == {
-            path.name: sha256(path) for path in _files(folder)
-        }
-    except (OSError, ValueError, KeyError, TypeError):
+        hashes = manifest["sha256"].items()
+        return manifest["format"] == FORMAT and all(
+            sha256(folder / name) == expected for name, expected in hashes
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False

@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from icl_mech.model.masks import additive, visible
 from icl_mech.model.trunk import Trunk
 
 Observer = Callable[[int, Float[Tensor, "prompt branch token d_model"]], None]
@@ -92,31 +93,6 @@ class _Past:
             torch.cat([self.context.keys[layer], keys], dim=2),
             torch.cat([self.context.values[layer], values], dim=2),
         )
-
-
-def visible(
-    context: Int[Tensor, "prompt key"],
-    branches: Int[Tensor, "prompt branch token"],
-    window: int | None,
-) -> Bool[Tensor, "prompt query all_keys"]:
-    """Which keys (the context's, then the branches' own) each branch token sees."""
-    n_prompts, n_branches, n_tokens = branches.shape
-    queries = branches.flatten(1)
-    index = torch.arange(n_branches * n_tokens, device=queries.device)
-    branch, offset = index // n_tokens, index % n_tokens
-    own = (branch[:, None] == branch) & (offset[:, None] >= offset)
-    earlier = (context[:, None] >= 0) & (context[:, None] <= queries[..., None])
-    seen = torch.cat([earlier, own.expand(n_prompts, -1, -1)], dim=-1)
-    if window is not None:
-        keys = torch.cat([context, queries], dim=1)
-        seen &= queries[..., None] - keys[:, None] < window
-    return seen
-
-
-def additive(seen: Bool[Tensor, "prompt query key"], dtype: torch.dtype) -> Tensor:
-    """The mask that attention adds to its scores: 0 where seen, the lowest number elsewhere."""
-    mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
-    return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
 
 
 def advance(

@@ -79,6 +79,8 @@ class Continuer:
         """Greedy continuations, see `HookedModel.generate`; outer list over prompts."""
         if max_new_tokens < 1:
             raise InputError(f"max_new_tokens is {max_new_tokens}; expected at least 1")
+        if not stop:
+            raise InputError("stop is empty; expected text that ends an answer")
 
         def run(ended: Ended, rows: list[int]) -> list[Generation]:
             return self._greedy(ended, max_new_tokens, stop)

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from operator import index
+from typing import Literal, SupportsIndex, get_args
 
 from jaxtyping import Float
 from torch import Tensor
@@ -11,6 +12,8 @@ from icl_mech.errors import InputError, choose
 
 Site = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z"]
 Mode = Literal["replace", "add"]
+#: The name of a role, or a token's index: of any type of whole number, such as numpy's.
+Role = str | SupportsIndex
 
 SITES: tuple[str, ...] = get_args(Site)
 #: The order in which the stream passes them inside a block.
@@ -41,7 +44,7 @@ class Edit:
     layer: int
     value: Float[Tensor, "d"] | Float[Tensor, "prompt d"]
     site: Site = "resid_post"
-    position: str | int = -1
+    position: Role = -1
     mode: Mode = "replace"
     scale: float = 1.0
     head: int | None = None
@@ -49,8 +52,21 @@ class Edit:
     def __post_init__(self) -> None:
         choose(self.site, SITES, "site")
         choose(self.mode, get_args(Mode), "mode")
+        object.__setattr__(self, "position", as_role(self.position))
         if (self.head is not None) != (self.site == "z"):
             raise InputError(f"`head` belongs to site 'z': got {self.site!r} with head={self.head}")
+
+
+def as_role(role: Role) -> str | int:
+    """A role's name as it is, a token's index as `int`.
+
+    Raises:
+        InputError: where it is neither.
+    """
+    try:
+        return role if isinstance(role, str) else index(role)
+    except TypeError:
+        raise InputError(f"no token {role!r}; expected a role or a whole number") from None
 
 
 @dataclass(frozen=True)

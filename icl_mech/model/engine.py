@@ -10,6 +10,7 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from icl_mech.errors import InputError
 from icl_mech.model.batching import Budget, runs
 from icl_mech.model.branches import Branch, Tails, reads_top, run_branches, take
 from icl_mech.model.context import Prefill, advance, prefill
@@ -86,7 +87,12 @@ class Engine:
             picks: a hook's name with a `{}` for the block, as in `"blocks.{}.attn.hook_z"`, and
                 what to keep of its activation: a function of the activation `[prompt, ...]` and
                 the indices of the prompts in it, whose result begins with those prompts.
+
+        Raises:
+            InputError: where there are no prompts.
         """
+        if not prompts:
+            raise InputError("no prompts; expected at least one")
         rehearse(self.trunk, max(map(len, prompts)))
 
         def run(rows: list[int]) -> tuple[Tensor, ...]:

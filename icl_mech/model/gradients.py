@@ -9,9 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.tools.analysis.attribution_patching import cache_activation_and_gradient
 
-from icl_mech.errors import InputError
+from icl_mech.errors import InputError, NotFiniteError
 from icl_mech.model.edits import HOOKS
 from icl_mech.model.engine import Tokens
+from icl_mech.model.rehearsal import refuse_training
 from icl_mech.progress import Tick, silent
 
 
@@ -44,9 +45,18 @@ def head_gradients(
     together, but the unembedding of a large vocabulary leaves little to gain.
 
     Raises:
-        InputError: where weights are quantised: gradients through them mean little or nothing.
+        InputError: where weights are quantised (gradients through them mean little or nothing),
+            the model is in training mode, or prompts, answers and rivals are not as many.
+        NotFiniteError: where an output or a gradient is not a number.
     """
     refuse_quantised(bridge)
+    refuse_training(bridge)
+    n, n_rivals = len(prompts), len(prompts) if rivals is None else len(rivals)
+    if not n or not len(answers) == n_rivals == n:
+        raise InputError(
+            f"{len(answers)} answers and {n_rivals} sets of rivals for {n} prompts; expected one "
+            "of each per prompt, and at least one"
+        )
     n_layers = bridge.cfg.n_layers
     names = [HOOKS["z"].format(layer) for layer in range(n_layers)]
     device = next(bridge.original_model.parameters()).device
@@ -63,6 +73,7 @@ def head_gradients(
             )
         outputs.append(torch.stack([cache.activations[name][0, -1] for name in names]))
         gradients.append(torch.stack([_known(cache.gradients[name])[0, -1] for name in names]))
+        _refuse_not_finite(outputs[-1], gradients[-1])
         tick(1)
     wide = torch.promote_types(outputs[0].dtype, torch.float32)
     return torch.stack(outputs).to(wide), torch.stack(gradients).to(wide)
@@ -101,6 +112,16 @@ def refuse_quantised(bridge: Any) -> None:
             "attribution patching needs gradients, and this model's weights are quantised; "
             "expected floating-point weights (the exact AIE needs no gradients)"
         )
+
+
+def _refuse_not_finite(outputs: Tensor, gradients: Tensor) -> None:
+    """Raise NotFiniteError where heads or gradients are NaN or infinite."""
+    for values, what in ((outputs, "outputs"), (gradients, "gradients")):
+        if not bool(torch.isfinite(values).all()):
+            raise NotFiniteError(
+                f"the {what} of attention heads are not finite numbers (NaN or infinity); "
+                "expected finite ones. Try dtype='float32', or check the weights"
+            )
 
 
 def _known(gradient: Tensor | None) -> Tensor:

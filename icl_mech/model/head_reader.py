@@ -7,8 +7,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from icl_mech.model.components import Components, DirectEffects
+from icl_mech.model.edits import Role
 from icl_mech.model.engine import Engine
 from icl_mech.model.gradients import head_gradients, refuse_quantised
+from icl_mech.model.placing import positions_of
 from icl_mech.progress import Tick, silent
 from icl_mech.prompts import Prompt
 
@@ -24,7 +26,7 @@ class HeadReader:
 
     def attention(self, prompts: Sequence[Prompt]) -> list[Float[Tensor, "layer head token"]]:
         """What every head attends to from each prompt's last token (`hook_pattern`)."""
-        longest = max(map(len, prompts))
+        longest = max(map(len, prompts), default=0)
 
         def last_row(pattern: Tensor, rows: list[int]) -> Tensor:
             ends = torch.tensor([len(prompts[r]) - 1 for r in rows], device=pattern.device)
@@ -45,7 +47,7 @@ class HeadReader:
         return self._engine.observe([p.tokens for p in prompts], [(_PATTERN, mean)])[0]
 
     def mean_outputs(
-        self, prompts: Sequence[Prompt], role: str | int = "final_arrow"
+        self, prompts: Sequence[Prompt], role: Role = "final_arrow"
     ) -> tuple[Float[Tensor, "layer head d_model"], Float[Tensor, "layer d_model"]]:
         """What every head adds to the residual stream at a role's last token: means over prompts.
 
@@ -88,7 +90,9 @@ class HeadReader:
         One forward and one backward pass per prompt, through TransformerLens.
 
         Raises:
-            InputError: where the weights are quantised.
+            InputError: where the weights are quantised, the model is in training mode, or there
+                are not as many answers (and sets of rivals) as prompts.
+            NotFiniteError: where an output or a gradient is not a number.
         """
         tokens = [p.tokens for p in prompts]
         return head_gradients(self._engine.bridge, tokens, answers, rivals, tick)
@@ -97,6 +101,6 @@ class HeadReader:
         """Raise `InputError` now where `gradients` would."""
         refuse_quantised(self._engine.bridge)
 
-    def _components(self, prompts: Sequence[Prompt], role: str | int) -> Components:
-        positions = [prompt.position(role) for prompt in prompts]
+    def _components(self, prompts: Sequence[Prompt], role: Role) -> Components:
+        positions = [at for (at,) in positions_of(prompts, [role])]
         return Components(self._engine, [p.tokens for p in prompts], positions)

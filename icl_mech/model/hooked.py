@@ -1,7 +1,6 @@
 """`HookedModel`: what the rest of icl-mech, and its users, see of a language model."""
 
 from collections.abc import Sequence
-from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
@@ -12,11 +11,11 @@ from torch import Tensor
 
 from icl_mech.errors import InputError
 from icl_mech.model.continuation import Continuer, Generation
-from icl_mech.model.edits import HOOKS, Edit, Site
+from icl_mech.model.edits import HOOKS, Edit, Role, Site
 from icl_mech.model.engine import Engine
-from icl_mech.model.hashing import hash_weights
+from icl_mech.model.hashing import WeightHash
 from icl_mech.model.head_reader import HeadReader
-from icl_mech.model.placing import Placer
+from icl_mech.model.placing import Placer, positions_of
 from icl_mech.model.readout import Readout, pad_targets
 from icl_mech.model.vocabulary import Vocabulary
 from icl_mech.progress import Tick, silent
@@ -46,6 +45,7 @@ class HookedModel:
         self._engine = Engine(bridge, batch_tokens)
         self._placer = Placer(bridge, name)
         self._continuer = Continuer(self._engine)
+        self._weight_hash = WeightHash(bridge.original_model)
         self.heads = HeadReader(self._engine)
         self.vocabulary = Vocabulary(self._engine)
 
@@ -119,7 +119,7 @@ class HookedModel:
         return self._engine.branch_residuals(tokens, tick)
 
     def capture(
-        self, prompts: Sequence[Prompt], roles: Sequence[str | int], site: Site = "resid_post"
+        self, prompts: Sequence[Prompt], roles: Sequence[Role], site: Site = "resid_post"
     ) -> Float[Tensor, "prompt role layer *shape"]:
         """Activations at chosen tokens of every prompt, at every block, and nothing else.
 
@@ -130,15 +130,14 @@ class HookedModel:
                 `[d_model]`.
 
         Raises:
-            InputError: where a prompt lacks a role, or the model a site.
+            InputError: where there is no prompt, one lacks a role, or the model a site.
         """
-        positions = [[prompt.position(role) for role in roles] for prompt in prompts]
-        hook = self._placer.hook(site)
-        found = self._engine.token_activations([p.tokens for p in prompts], positions, hook)
+        at, hook = positions_of(prompts, roles), self._placer.hook(site)
+        found = self._engine.token_activations([p.tokens for p in prompts], at, hook)
         return rearrange(found, "prompt layer role ... -> prompt role layer ...")
 
     def residual_stream(
-        self, prompts: Sequence[Prompt], roles: Sequence[str | int]
+        self, prompts: Sequence[Prompt], roles: Sequence[Role]
     ) -> Float[Tensor, "prompt role stage d_model"]:
         """The residual stream at chosen tokens: before the first block, then after every block.
 
@@ -147,12 +146,10 @@ class HookedModel:
             roles: roles (their last token) or token indices.
 
         Raises:
-            InputError: where a prompt lacks a role.
+            InputError: where there is no prompt, or one lacks a role.
         """
-        at = self._engine.at_tokens(
-            [[prompt.position(role) for role in roles] for prompt in prompts]
-        )
-        picks = [(HOOKS["resid_pre"], at), (HOOKS["resid_post"], at)]
+        at = self._engine.at_tokens(positions_of(prompts, roles))
+        picks = [(HOOKS[site], at) for site in ("resid_pre", "resid_post")]
         before, after = self._engine.observe([p.tokens for p in prompts], picks)
         stages = torch.cat([before[:, :1], after], dim=1)
         return rearrange(stages, "prompt stage role d -> prompt role stage d")
@@ -172,11 +169,12 @@ class HookedModel:
             n_best: how many of the most probable tokens to keep (`best`, `best_logprob`).
 
         Raises:
-            InputError: where there are fewer than `n_best` tokens.
+            InputError: where there are fewer than `n_best` tokens, or not as many answers as rows.
             ModelError: where the model returns numbers that are not finite.
         """
         self.vocabulary.check_count(n_best, least=0)
-        return self._engine.read(resid, pad_targets(answers), n_best)
+        targets = pad_targets(answers, len(resid), len(self.vocabulary))
+        return self._engine.read(resid, targets, n_best)
 
     def predict(
         self,
@@ -192,9 +190,12 @@ class HookedModel:
             tick: called with the number of prompts just finished.
 
         Raises:
+            InputError: where there are not as many rows of answers as prompts.
             ModelError: where the model returns numbers that are not finite.
         """
-        return self.read(self.final_residuals([[p] for p in prompts], tick)[:, 0, -1], answers)
+        targets = pad_targets(answers, len(prompts), len(self.vocabulary))
+        last = self.final_residuals([[p] for p in prompts], tick)[:, 0, -1]
+        return self._engine.read(last, targets)
 
     def evaluate(
         self,
@@ -216,13 +217,12 @@ class HookedModel:
             `top [prompt, edit]`, `logprob` and `rank [prompt, edit, answer]`.
 
         Raises:
-            InputError: where an edit does not fit the model or the prompts.
+            InputError: where an edit, or the answers, do not fit the model or the prompts.
             ModelError: where the model returns numbers that are not finite.
         """
         branches = self._placer.branches(edits, prompts)
-        tokens = [p.tokens for p in prompts]
-        targets = pad_targets(answers)
-        return self._engine.evaluate(tokens, branches, targets, tick)
+        targets = pad_targets(answers, len(prompts), len(self.vocabulary))
+        return self._engine.evaluate([p.tokens for p in prompts], branches, targets, tick)
 
     # --- going on ---------------------------------------------------------------------------
 
@@ -246,7 +246,7 @@ class HookedModel:
             tick: called with the number of (prompt, edit) cells just finished.
 
         Raises:
-            InputError: where an edit does not fit, or prompt and new tokens are more than fit.
+            InputError: where an edit does not fit, `stop` is empty, or the whole is too long.
             ModelError: where the model returns numbers that are not finite.
         """
         branches, tokens = self._placer.branches(edits, prompts), [p.tokens for p in prompts]
@@ -279,10 +279,10 @@ class HookedModel:
 
     # --- provenance -------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def weight_hash(self) -> str:
-        """sha256 over the names and bytes of all weights: the same model, the same hash."""
-        return hash_weights(self.bridge.original_model)
+        """sha256 over names and bytes of all weights as they are: the same model, the same hash."""
+        return self._weight_hash.value
 
     def provenance(self) -> dict[str, Any]:
         """What a result must record about the model that it came from."""

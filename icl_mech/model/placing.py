@@ -7,8 +7,18 @@ import torch
 
 from icl_mech.errors import InputError, choose
 from icl_mech.model.branches import Branch
-from icl_mech.model.edits import HOOKS, SITES, Edit, place
+from icl_mech.model.edits import HOOKS, SITES, Edit, Role, as_role, place
 from icl_mech.prompts import Prompt
+
+
+def positions_of(prompts: Sequence[Prompt], roles: Sequence[Role]) -> list[list[int]]:
+    """Where every role is in every prompt.
+
+    Raises:
+        InputError: where a prompt lacks a role.
+    """
+    wanted = [as_role(role) for role in roles]
+    return [[prompt.position(role) for role in wanted] for prompt in prompts]
 
 
 class Placer:
@@ -47,7 +57,7 @@ class Placer:
         for e in edits:
             self.hook(e.site)
             self._check_width(e)
-            positions = [p.position(e.position) for p in prompts]
+            positions = [at for (at,) in positions_of(prompts, [e.position])]
             placed.append(place(e, positions, lengths, self.n_layers, self.bridge.cfg.n_heads))
         return Branch(tuple(placed), self.n_layers)
 

@@ -28,8 +28,8 @@ class Readout:
         logprob: log probability (nats) of each target token; NaN where a target is padding (-1).
         rank: how many tokens are more probable than the target; -1 where a target is padding.
         hit: whether `top` is one of the targets. A target may tie with it and miss.
-        best, best_logprob: the k most probable tokens, most probable first, and their log
-            probabilities (nats); None where they were not asked for.
+        best, best_logprob: the k most probable tokens, most probable first (`top`), and their
+            log probabilities (nats); None where they were not asked for.
     """
 
     top: Int[Tensor, "..."]
@@ -128,6 +128,8 @@ def read(
     total = (mass.log() + best)[:, None]
     logprob = wanted - total
     refuse_not_finite(mass, logprob)
+    if kept is not None:
+        kept.lead(top)
     padding = targets < 0
     return Readout(
         top,
@@ -171,13 +173,28 @@ def top_of_means(
     return kept.ids, kept.values - total.view(n_groups, n_rows).mean(dim=1)[:, None]
 
 
-def pad_targets(answers: Sequence[Sequence[int]]) -> Int[Tensor, "row target"]:
+def pad_targets(
+    answers: Sequence[Sequence[int]], n_rows: int, d_vocab: int
+) -> Int[Tensor, "row target"]:
     """Rows of token ids, filled up with -1.
 
+    Args:
+        answers: a row of token ids (or -1) for each prompt or vector.
+        n_rows: how many of these there are.
+        d_vocab: size of the vocabulary.
+
     Raises:
-        InputError: where a row is empty.
+        InputError: where there are more or fewer rows, one is empty, or there is no such token.
     """
-    if not all(answers):
+    if len(answers) != n_rows or not n_rows:
+        raise InputError(
+            f"{len(answers)} rows of answers for {n_rows} prompts; expected one for each, and at "
+            "least one"
+        )
+    if not all(len(row) for row in answers):
         raise InputError("a prompt without an answer token; expected at least one")
+    wrong = [token for row in answers for token in row if not -1 <= token < d_vocab]
+    if wrong:
+        raise InputError(f"answer token {wrong[0]}; expected 0 to {d_vocab - 1}, the vocabulary")
     width = max(map(len, answers))
     return torch.tensor([[*row, *[-1] * (width - len(row))] for row in answers])

@@ -1,5 +1,7 @@
 """Making sure that the trunk knows enough positions, and that it gives the model's own numbers."""
 
+from typing import Any
+
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
@@ -19,9 +21,10 @@ def rehearse(trunk: Trunk, n_positions: int) -> None:
     """Prepare the trunk for prompts of `n_positions` tokens, once.
 
     Raises:
-        InputError: where the model does not read that many.
+        InputError: where the model does not read that many, or is in training mode.
         ModelError: where the trunk cannot replay this architecture, or memory runs out.
     """
+    refuse_training(trunk.bridge)
     if n_positions <= trunk.n_rehearsed:
         return
     limit = getattr(trunk.bridge.cfg, "n_ctx", None) or n_positions
@@ -33,10 +36,10 @@ def rehearse(trunk: Trunk, n_positions: int) -> None:
     try:
         worst = _error(trunk, min(STEP * -(-n_positions // STEP), limit))
     except NotFiniteError:
-        trunk.n_rehearsed = 0
+        trunk.forget()
         raise
     except Exception as error:
-        trunk.n_rehearsed = 0
+        trunk.forget()
         why = next(iter(str(error).splitlines()), type(error).__name__)
         if should_reduce_batch_size(error):
             raise ModelError(
@@ -44,7 +47,7 @@ def rehearse(trunk: Trunk, n_positions: int) -> None:
             ) from error
         raise ModelError(_unsupported(trunk, why)) from error
     if not worst <= TOLERANCE.get(trunk.dtype, TOLERANCE_HALF):
-        trunk.n_rehearsed = 0
+        trunk.forget()
         raise ModelError(
             _unsupported(trunk, f"log probabilities differ by {worst:.2g} from a plain forward")
         )
@@ -56,6 +59,8 @@ def _error(trunk: Trunk, n_positions: int) -> float:
     The first half runs as a context, the second half twice, as two branches of it: what the
     engine does, on one prompt.
     """
+    if n_positions > STEP and not trunk.n_rehearsed:
+        trunk.rehearse(STEP)  # to be compared with: a long prompt's tables may be others
     expected = trunk.rehearse(n_positions)
     half = n_positions // 2
     lengths = torch.tensor([half], device=trunk.device)
@@ -69,6 +74,15 @@ def _error(trunk: Trunk, n_positions: int) -> float:
     theirs = expected.to(wide).log_softmax(dim=-1).gather(1, top)
     ours = read(trunk.bridge, hidden[0, :, -1], top.expand(2, 1)).logprob
     return float((ours - theirs).abs().max())
+
+
+def refuse_training(bridge: Any) -> None:
+    """Raise InputError where dropout would make every run another."""
+    if bridge.original_model.training:
+        raise InputError(
+            "the model is in training mode, where dropout makes every run another; "
+            "expected evaluation mode: call .eval() on the bridge first"
+        )
 
 
 def _unsupported(trunk: Trunk, why: str) -> str:

@@ -85,6 +85,12 @@ class Best:
         self.values[rows] = merged.values
         self.ids[rows] = ids.gather(1, merged.indices)
 
+    def lead(self, top: Int[Tensor, "row"]) -> None:
+        """Of numbers that tie for the largest, let this one stand first in every row."""
+        first = self.ids[:, :1].clone()
+        self.ids = torch.where(self.ids == top[:, None], first, self.ids)
+        self.ids[:, 0] = top
+
 
 def refuse_not_finite(*values: Tensor) -> None:
     """Raise NotFiniteError where a number that came of logits is NaN or infinite."""

@@ -10,7 +10,7 @@ import xarray as xr
 
 from icl_mech.errors import choose
 from icl_mech.results import Result
-from icl_mech.stats import Estimate, mean, ratio_of_means
+from icl_mech.stats import Clusters, Estimate, mean, ratio_of_means, repeated
 
 #: `denoise`: clean activations into the corrupted prompt. `noise`: the reverse.
 DIRECTIONS = ("denoise", "noise")
@@ -46,7 +46,9 @@ class PositionScan(Result):
     def effect(
         self, task: str, site: str, direction: str, metric: str = "logit_difference"
     ) -> xr.Dataset:
-        """Normalised effect of every patch, with bootstrap intervals over prompts.
+        """Normalised effect of every patch, with bootstrap intervals.
+
+        Over prompts or, where these share queries, over queries.
 
         Denoising: (patched - corrupted) / (clean - corrupted), the share that is *restored*.
         Noising: (clean - patched) / (clean - corrupted), the share that is *lost*. Both are 0
@@ -74,13 +76,20 @@ class PositionScan(Result):
         clean, corrupted = of_task[f"clean_{metric}"], of_task[f"corrupted_{metric}"]
         change = patched - corrupted if direction == "denoise" else clean - patched
         estimates = ratio_of_means(
-            change.transpose("prompt", *dims).values, (clean - corrupted).values
+            change.transpose("prompt", *dims).values,
+            (clean - corrupted).values,
+            clusters=self._queries(task),
         )
         return xr.Dataset(
             {name: (dims, getattr(estimates, name)) for name in ("value", "low", "high")},
             coords={dim: patched[dim] for dim in dims},
             attrs={"n": estimates.n},
         )
+
+    def _queries(self, task: str) -> Clusters:
+        """What each clean prompt asks; None where that is not known (prompts without roles)."""
+        queries = self.of(task)["query"].values
+        return queries if all(queries) else None
 
     def largest(
         self, task: str, site: str, direction: str
@@ -134,10 +143,11 @@ class PositionScan(Result):
             rough = "intervals over so few are rough" if n > 1 else "there is no interval over one"
             notes.append(f"few prompts per task ({n}): {rough}")
         for task in self.tasks:
-            of_task = self.data.sel(task=task)
-            apart = mean(
-                (of_task["clean_logit_difference"] - of_task["corrupted_logit_difference"]).values
-            )
+            of_task, queries = self.data.sel(task=task), self._queries(task)
+            gap = of_task["clean_logit_difference"] - of_task["corrupted_logit_difference"]
+            apart = mean(gap.values, clusters=queries)
+            if queries is not None:
+                notes += repeated([task], [len(set(queries))], n)
             if apart.low <= 0 or apart.value <= 0:
                 notes.append(
                     f"{task}: clean prompts are not told apart from corrupted ones (logit "

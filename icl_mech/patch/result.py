@@ -10,7 +10,7 @@ import xarray as xr
 from icl_mech.errors import choose
 from icl_mech.patch.scores import SCORES
 from icl_mech.results import Result
-from icl_mech.stats import Estimate, paired_difference, proportion, proportions
+from icl_mech.stats import Estimate, paired_difference, repeated, share, shares
 
 #: What is injected: theta, and its controls.
 VECTORS = ("theta", "shuffled", "other_task", "random")
@@ -29,54 +29,61 @@ class LayerScan(Result):
     """
 
     def curve(self, task: str, vector: str = "theta", score: str = "first_token") -> list[Estimate]:
-        """Test accuracy at each of `layers(task, vector)`, with Wilson intervals."""
+        """Test accuracy at each of `layers(task, vector)`.
+
+        Intervals here and below are Wilson's, or over queries where prompts share some
+        (`stats.shares`).
+        """
         layers = self.layers(task, vector)
         right = self.data[_score(score)].sel(task=task, vector=vector, layer=layers)
-        return proportions(right.transpose("layer", "prompt").values)
+        return shares(right.transpose("layer", "prompt").values, self._queries(task))
 
     def layers(self, task: str, vector: str = "theta") -> list[int]:
         """After which blocks a vector was injected: all, unless `control_layers="chosen"`."""
         choose(vector, VECTORS, "vector")
         of_task = self.of(task)
         layers = [int(layer) for layer in of_task["layer"].values]
-        if "measured" not in of_task:  # a file from before controls could be left out
-            return layers
         measured = of_task["measured"].sel(vector=vector).values
         return [layer for layer, there in zip(layers, measured, strict=True) if there]
 
     def reference(self, task: str, name: str, score: str = "first_token") -> Estimate:
         """Test accuracy of the `"baseline"` or the `"regular"` prompt."""
         choose(name, REFERENCES, "reference")
-        return proportion(self._reference(task, name, score))
+        return share(self._reference(task, name, score), self._queries(task))
 
     def prior(self, task: str) -> Estimate:
         """Accuracy of always giving the most frequent answer (the label prior)."""
-        return proportion(self.data["prior_right"].sel(task=task).values)
+        return share(self.of(task)["prior_right"].values, self._queries(task))
 
     def best_layer(self, task: str, score: str = "first_token") -> int:
         """The layer with the best dev accuracy; the earliest of equals."""
-        choose(task, self.tasks, "task")
-        accuracy = self.data[f"dev_{_score(score)}"].sel(task=task).mean("dev_prompt")
+        accuracy = self.of(task)[f"dev_{_score(score)}"].mean("dev_prompt")
         return int(accuracy.argmax("layer"))
 
     def hypothesis(self, task: str, vector: str = "theta", score: str = "first_token") -> Estimate:
         """Test accuracy at the layer chosen on dev."""
-        at = self.layers(task, vector).index(self.best_layer(task, score))
-        return self.curve(task, vector, score)[at]
+        return share(self._at_best(task, vector, score), self._queries(task))
 
     def hypothesis_minus_regular(self, task: str, score: str = "first_token") -> Estimate:
         """Hypothesis minus regular accuracy, paired by prompt, with a bootstrap interval."""
-        ours = self._at_best(task, "theta", score)
-        return paired_difference(ours, self._reference(task, "regular", score))
+        return self._difference(
+            task, self._at_best(task, "theta", score), self._reference(task, "regular", score)
+        )
+
+    def _difference(self, task: str, first: np.ndarray, second: np.ndarray) -> Estimate:
+        return paired_difference(first, second, clusters=self._queries(task))
+
+    def _queries(self, task: str) -> np.ndarray:
+        """What each test prompt asks: prompts that share a query are not independent."""
+        return self.of(task)["query"].values
 
     def _at_best(self, task: str, vector: str, score: str) -> np.ndarray:
         """Right or wrong, per test prompt, at the layer chosen on dev."""
-        layer = self.best_layer(task, score)
-        return self.data[_score(score)].sel(task=task, vector=vector, layer=layer).values
+        at = {"vector": choose(vector, VECTORS, "vector"), "layer": self.best_layer(task, score)}
+        return self.of(task)[_score(score)].sel(at).values
 
     def _reference(self, task: str, name: str, score: str) -> np.ndarray:
-        choose(task, self.tasks, "task")
-        return self.data[f"reference_{_score(score)}"].sel(task=task, reference=name).values
+        return self.of(task)[f"reference_{_score(score)}"].sel(reference=name).values
 
     def summary(self, score: str = "first_token") -> pd.DataFrame:
         """One row per task: accuracies with 95 % intervals, layer, controls, and what to mind."""
@@ -123,21 +130,23 @@ class LayerScan(Result):
                 self.hypothesis(task, score=score),
             )
             shuffled, prior = self.hypothesis(task, "shuffled", score), self.prior(task)
-            gain = paired_difference(
-                self._at_best(task, "theta", score), self._at_best(task, "shuffled", score)
+            gain = self._difference(
+                task, *(self._at_best(task, v, score) for v in ("theta", "shuffled"))
             )
-            if int(of_task["n_queries"]) < n:
-                notes.append(
-                    f"{task}: {int(of_task['n_queries'])} different queries in {n} prompts (a "
-                    "small task); prompts that share a query are not independent"
-                )
+            notes += repeated([task], [int(of_task["n_queries"])], n)
             if int(of_task["collisions"]):
                 notes.append(
                     f"{task}: in {int(of_task['collisions'])} of {n} prompts another answer begins "
                     "with the same token as the right one"
                 )
             if regular.low < max(0.1, prior.high):
-                notes.append(f"{task}: the model hardly does this task in context ({regular})")
+                why = (
+                    "the model hardly does this task in context"
+                    if regular.value < max(0.1, prior.value)
+                    else "too few prompts, or too weak an answer, to say that the model does this "
+                    "task better than the label prior"
+                )
+                notes.append(f"{task}: {why} ({regular})")
             if gain.low <= 0 and ours.low > prior.high:
                 notes.append(
                     f"{task}: θ from shuffled labels is not told apart from θ "

@@ -1,8 +1,6 @@
 """Intervals. The one home of every statistic that figures and tables show."""
 
 from icl_mech.stats.bootstrap import (
-    N_RESAMPLES,
-    N_RESAMPLES_SLOW,
     crossed,
     mean,
     means,
@@ -11,17 +9,19 @@ from icl_mech.stats.bootstrap import (
     ratio_of_means,
     resampled_means,
 )
-from icl_mech.stats.clusters import cluster_means, cluster_weights
+from icl_mech.stats.clusters import cluster_means, cluster_weights, repeated, share, shares
 from icl_mech.stats.estimate import CONFIDENCE, ENDS, Estimate, Estimates
 from icl_mech.stats.exact import few_mean, median, proportion, proportions
-from icl_mech.stats.pairs import pair_means
+from icl_mech.stats.pairs import pair_means, unrelated_distance
 from icl_mech.stats.regression import r_squared, r_squared_estimate
+from icl_mech.stats.resampling import N_RESAMPLES, N_RESAMPLES_SLOW, Clusters
 
 __all__ = [
     "CONFIDENCE",
     "ENDS",
     "N_RESAMPLES",
     "N_RESAMPLES_SLOW",
+    "Clusters",
     "Estimate",
     "Estimates",
     "cluster_means",
@@ -39,5 +39,9 @@ __all__ = [
     "r_squared_estimate",
     "rank_correlation",
     "ratio_of_means",
+    "repeated",
     "resampled_means",
+    "share",
+    "shares",
+    "unrelated_distance",
 ]

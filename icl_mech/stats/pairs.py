@@ -3,8 +3,8 @@
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from icl_mech.stats.bootstrap import N_RESAMPLES_SLOW
 from icl_mech.stats.estimate import ENDS, Estimates
+from icl_mech.stats.resampling import N_RESAMPLES_SLOW
 
 #: With fewer points in a group most resamples hold hardly any pair.
 _LEAST = 3
@@ -50,6 +50,29 @@ def pair_means(
         ends = np.quantile(drawn, ENDS, axis=1)
     low, high = (end.reshape(shape) for end in ends)
     return Estimates(value.reshape(shape), low, high, n)
+
+
+def unrelated_distance(
+    within: Float[np.ndarray, "*cell"], n_groups: int, n_each: int
+) -> Float[np.ndarray, "*cell"]:
+    """Mean cosine distance between groups of vectors, minus the mean of all, that share nothing.
+
+    Not 1: what is left when the mean of all is subtracted adds up to 0, so that the groups point
+    away from one another. All cosines together, each vector's with itself included, add up to 0
+    (for vectors of one length), and the mean distance within groups says what is left for the
+    pairs between: 1 + 1 / (n_groups - 1) where a group is one point, 1 where it is only noise.
+    Hence the mean over all groups lies there whatever the groups are; a pair of them that is
+    nearer than this is alike, beside the others.
+
+    Args:
+        within: mean cosine distance within a group.
+        n_groups: how many.
+        n_each: vectors in each.
+
+    >>> unrelated_distance(np.array([0.0, 1.0]), 3, 1000).round(2)
+    array([1.5, 1. ])
+    """
+    return np.asarray(1 + (1 + (n_each - 1) * (1 - within)) / (n_each * (n_groups - 1)))
 
 
 def _resamples(groups: Int[np.ndarray, "n"], seed: int) -> Float[np.ndarray, "draw n"]:

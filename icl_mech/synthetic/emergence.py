@@ -10,7 +10,8 @@ import xarray as xr
 from icl_mech.errors import InputError, choose
 from icl_mech.results import Result
 from icl_mech.stats import Estimate, Estimates, mean, means, ratio_of_means
-from icl_mech.synthetic.following import followed
+from icl_mech.synthetic.following import followed_by_pair
+from icl_mech.synthetic.notes import emergence_notes
 
 
 class Emergence(Result):
@@ -144,16 +145,8 @@ class Emergence(Result):
         if layer is None:
             layer = self.causal_layer(step, which)
             here = here.isel(sequence=slice(1, None, 2))
-        after, as_if = here["perturbed"].isel(layer=layer).values, here["basis_prediction"].values
-        bases = range(len(after))
-        cells = [
-            [followed(after[k, :, t], as_if[k, :, k], as_if[k, :, t]) for t in bases] for k in bases
-        ]
-        value, low, high = (
-            np.array([[getattr(cell, end) for cell in row] for row in cells])
-            for end in ("value", "low", "high")
-        )
-        return Estimates(value, low, high, after.shape[1])
+        after = here["perturbed"].isel(layer=layer).values
+        return followed_by_pair(after, here["basis_prediction"].values)
 
     def causal_layer(self, step: int | None = None, which: str | None = None) -> int:
         """The layer where another basis costs most, at the least of all source-target pairs.
@@ -236,24 +229,7 @@ class Emergence(Result):
 
     def caveats(self) -> list[str]:
         """What to keep in mind when reading the numbers, a line each."""
-        notes = [
-            "one run: seeds differ in which basis is learned first, and when",
-            "intervals are over held-out sequences, not over training runs",
-        ]
-        if "query:replace" in self.perturbations:
-            notes.append("the query's x is lost where its residual is replaced")
-        if self.provenance["settings"]["curriculum_steps"]:
-            n = self.provenance["settings"]["curriculum_steps"]
-            notes.append(
-                f"trained with a curriculum: weights had a mean during the first {n} updates, "
-                "which helps bases to be told apart; the paper has none"
-            )
-        if self.td().high < self.basis_accuracy().value.max():
-            notes.append(
-                "a linear probe names the basis more often than the nearest neighbours do: "
-                "the basis is there, but other things make most of the distance"
-            )
-        return notes
+        return emergence_notes(self)
 
     def to_frame(self) -> pd.DataFrame:
         """One row per (step, basis, sequence, layer): what is decoded there."""

@@ -36,3 +36,24 @@ def _solved(means: Float[np.ndarray, "*draw product"]) -> Float[np.ndarray, "*dr
     determinant = oo * tt - ot**2
     determinant = np.where(determinant > 1e-9 * oo * tt, determinant, np.nan)
     return np.stack([tt * op - ot * tp, oo * tp - ot * op], axis=-1) / determinant[..., None]
+
+
+def followed_by_pair(
+    after: Float[np.ndarray, "basis sequence target"],
+    as_if: Float[np.ndarray, "basis sequence target"],
+) -> Estimates:
+    """`followed` for every basis and target: `[basis, target, coefficient]`.
+
+    Args:
+        after: predictions after a change to each target basis.
+        as_if: what regression on each basis' coordinates predicts.
+    """
+    bases = range(len(after))
+    cells = [
+        [followed(after[k, :, t], as_if[k, :, k], as_if[k, :, t]) for t in bases] for k in bases
+    ]
+    value, low, high = (
+        np.array([[getattr(cell, end) for cell in row] for row in cells])
+        for end in ("value", "low", "high")
+    )
+    return Estimates(value, low, high, after.shape[1])

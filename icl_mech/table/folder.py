@@ -4,15 +4,19 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from icl_mech.errors import InputError
 from icl_mech.results import Result, load_result, write_whole
 from icl_mech.tasks import Task
 
 MANIFEST = "manifest.json"
+LOCK = ".manifest.lock"
 FORMAT = 1
 #: What the manifest says of every finished task.
 _ENTRY = {"file", "sha256", "pairs_sha256"}
@@ -26,7 +30,8 @@ class RunFolder:
     """One result file per finished task, and a manifest of what they were made with.
 
     A file counts as finished only if the manifest holds its sha256: whatever an interrupt, a full
-    disk or another program left behind is run again.
+    disk or another program left behind is run again. Several runs may share a folder at once: each
+    adds to the manifest what it finished, and keeps what the others wrote.
 
     Args:
         path: the folder; made where it is missing.
@@ -41,16 +46,36 @@ class RunFolder:
         self, path: str | Path, settings: Mapping[str, Any], provenance: Mapping[str, Any]
     ) -> None:
         self.path = Path(path)
-        found = check_folder(path, settings)
-        new: dict[str, Any] = {
+        self._manifest: dict[str, Any] = {
             "icl_mech_runs": FORMAT,
             "settings": dict(settings),
             "first": dict(provenance),
             "tasks": {},
         }
-        self._manifest = new if found is None else found
-        self._tasks: dict[str, dict[str, str]] = self._manifest["tasks"]
-        self._write()
+        check_folder(path, settings)  # before anything is made in a folder that is not ours
+        with self._locked():
+            self._write()
+
+    @property
+    def _tasks(self) -> dict[str, dict[str, str]]:
+        """What the manifest says of every finished task, by name."""
+        tasks: dict[str, dict[str, str]] = self._manifest["tasks"]
+        return tasks
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One run at a time, and on what the others wrote since this one last looked."""
+        with ExitStack() as held:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                held.enter_context(FileLock(self.path / LOCK))
+            except OSError as error:
+                raise InputError(
+                    f"cannot write {self.path} ({error.strerror or error}); expected a folder that "
+                    "exists or can be made, with write permission"
+                ) from error
+            self._manifest = check_folder(self.path, self._manifest["settings"]) or self._manifest
+            yield
 
     def finished(self, task: Task) -> Result | None:
         """The task's result, if it was finished and its file is as it was written.
@@ -80,14 +105,20 @@ class RunFolder:
         return None
 
     def keep(self, task: Task, result: Result) -> None:
-        """Write a finished task, and then that it is finished."""
-        file = result.save(self.path / _file_name(task.name))
-        self._tasks[task.name] = {
-            "file": file.name,
-            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-            "pairs_sha256": hash_pairs(task),
-        }
-        self._write()
+        """Write a finished task, and then that it is finished.
+
+        Raises:
+            InputError: where the folder cannot be written, or its manifest was changed to that of
+                other settings since this run began.
+        """
+        with self._locked():
+            file = result.save(self.path / _file_name(task.name))
+            self._tasks[task.name] = {
+                "file": file.name,
+                "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+                "pairs_sha256": hash_pairs(task),
+            }
+            self._write()
 
     def _write(self) -> None:
         text = json.dumps(self._manifest, indent=1)

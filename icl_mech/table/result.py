@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from icl_mech.patch import LayerScan
 from icl_mech.reference import Accuracies, hendel2023
 from icl_mech.results import Result
-from icl_mech.stats import Estimate, mean, ratio_of_means
+from icl_mech.stats import Estimate, cluster_means, ratio_of_means
 
 ACCURACIES = ("baseline", "hypothesis", "regular")
 CONTROLS = ("label_prior", "shuffled", "other_task", "random")
@@ -29,7 +29,7 @@ class TaskTable(Result):
         return LayerScan(self.data, self.provenance)
 
     def estimate(self, task: str, column: str, score: str = "first_token") -> Estimate:
-        """One of `ACCURACIES` or `CONTROLS`, at the layer chosen on dev, with Wilson interval."""
+        """One of `ACCURACIES` or `CONTROLS`, at the layer chosen on dev."""
         if column in ("baseline", "regular"):
             return self.scan.reference(task, column, score)
         if column == "label_prior":
@@ -37,16 +37,17 @@ class TaskTable(Result):
         return self.scan.hypothesis(task, "theta" if column == "hypothesis" else column, score)
 
     def ratio(self, task: str, score: str = "first_token") -> Estimate:
-        """Hypothesis over regular accuracy, prompts resampled together."""
+        """Hypothesis over regular accuracy, prompts (or queries) resampled together."""
         of_task = self.of(task)
         layer = self.scan.best_layer(task, score)
         ours = of_task[score].sel(vector="theta", layer=layer).values.astype(float)
         theirs = of_task[f"reference_{score}"].sel(reference="regular").values.astype(float)
-        return ratio_of_means(ours, theirs).at()
+        return ratio_of_means(ours, theirs, clusters=of_task["query"].values).at()
 
     def mean(self, column: str, score: str = "first_token") -> Estimate:
         """Mean over tasks; the interval resamples *tasks*: for others drawn as these were."""
-        return mean(self._by_task(column, score))
+        values = self._by_task(column, score)
+        return cluster_means(values[None], np.arange(len(values)), shares=True)[0]
 
     def mean_ratio(self, score: str = "first_token") -> Estimate:
         """Mean hypothesis over mean regular accuracy, tasks resampled."""

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from typing import Any
 
 from icl_mech.errors import InputError
-from icl_mech.prompts import DEFAULT_TEMPLATE, N_DUMMIES, Protocol, Template, half
+from icl_mech.prompts import DEFAULT_TEMPLATE, N_DUMMIES, Protocol, Template, half, whole
 from icl_mech.tasks import Task, load_other
 
 
@@ -27,7 +27,13 @@ def run_settings(
     """
     Template(template)
     protocol = Protocol(
-        n_prompts, half(n_prompts, n_dev), n_shots, n_dummies, seed, template, leading_space
+        whole("n_prompts", n_prompts),
+        half(n_prompts, n_dev),
+        whole("n_shots", n_shots),
+        whole("n_dummies", n_dummies),
+        whole("seed", seed),
+        template,
+        leading_space,
     )
     for task in tasks:
         protocol.split(task)

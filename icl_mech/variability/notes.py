@@ -36,7 +36,7 @@ def notes(result: VectorVariability) -> list[str]:
         )
     if 1 in result.shots:
         found.append("with one shot there are no labels to shuffle: that control is θ itself")
-    return [*found, *_small(result), *_shuffled(result)]
+    return [*found, *_small(result), _centred(result), *_shuffled(result)]
 
 
 def _small(result: VectorVariability) -> list[str]:
@@ -48,6 +48,16 @@ def _small(result: VectorVariability) -> list[str]:
         f"after block {layer} all vectors point nearly the same way (mean distance between tasks "
         f"{between:.3f}): read the centred distances, from which what they share is subtracted"
     ]
+
+
+def _centred(result: VectorVariability) -> str:
+    layer = result.best_layer()
+    unrelated = float(result.unrelated(None, [layer], "centred")[0])
+    return (
+        f"centred, unrelated tasks are {unrelated:.2f} apart, not 1 (after block {layer}): "
+        f"subtracting the mean of {len(result.tasks)} tasks pushes them away from one another, so "
+        "that the mean distance between all tasks says nothing; single pairs may lie below"
+    )
 
 
 def _shuffled(result: VectorVariability) -> list[str]:

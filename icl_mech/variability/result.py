@@ -12,7 +12,7 @@ from sklearn.metrics import silhouette_samples
 from icl_mech.errors import InputError, choose
 from icl_mech.projection import project
 from icl_mech.results import Result
-from icl_mech.stats import Estimate, Estimates, cluster_means, means, pair_means
+from icl_mech.stats import Estimate, Estimates, means, pair_means, shares, unrelated_distance
 from icl_mech.variability.notes import notes
 from icl_mech.variability.tables import by_shots, per_vector, summary, text
 
@@ -33,7 +33,8 @@ class VectorVariability(Result):
     (`shuffled_distance`) and to a random vector (`random_distance`), and `norm`; `dev_right` over
     (`task`, `dev_vector`, `layer`). Where `shots` is None, the most shots count. `form` is raw
     (vectors as they are) or centred (minus the mean of all tasks' vectors, which says how far
-    apart they are beside what all have in common; two unrelated vectors are then at about 1).
+    apart they are beside what all have in common; vectors of unrelated tasks are then further
+    apart than 1, at `unrelated`).
     """
 
     @property
@@ -100,6 +101,23 @@ class VectorVariability(Result):
         seed = self.provenance["seed"]
         return pair_means(squares, self.pairs(task, other), self.labels, seed)
 
+    def unrelated(
+        self, shots: int | None = None, layers: Sequence[int] | None = None, form: str = "raw"
+    ) -> Float[np.ndarray, "layer"]:
+        """How far apart vectors of tasks that share nothing would be, at every layer.
+
+        Raw: 1, as any two random directions. Centred: more than 1, by
+        `icl_mech.stats.unrelated_distance`, for what the mean of all tasks' vectors leaves points
+        away from one another. The mean over all tasks lies there of itself; one task, or a pair,
+        may be nearer.
+        """
+        at = self.layers if layers is None else layers
+        if _form(form) == "raw":
+            return np.ones(len(at))
+        within = [self.square(layer, shots, form)[self.pairs()].mean() for layer in at]
+        n = self.data.sizes["vector"]
+        return unrelated_distance(np.array(within), len(self.tasks), n)
+
     def silhouettes(
         self, layer: int, shots: int | None = None, form: str = "raw"
     ) -> Float[np.ndarray, "task vector"]:
@@ -135,7 +153,7 @@ class VectorVariability(Result):
     def accuracy(
         self, task: str | None = None, kind: str = "theta", shots: int | None = None
     ) -> list[Estimate]:
-        """Zero-shot accuracy with a vector injected, by layer, with intervals over queries."""
+        """Zero-shot accuracy with a vector injected, by layer; intervals are over queries."""
         choose(kind, KINDS, "kind")
         right = self.data["right"].sel(shots=self._shots(shots), kind=kind)
         return self._shares(right.transpose("layer", "task", "vector").values, task)
@@ -152,9 +170,7 @@ class VectorVariability(Result):
             choose(task, self.tasks, "task")
             at = [self.tasks.index(task)]
             right, queries = right[:, at], queries[at]
-        clusters = np.unique(queries, return_inverse=True)[1].ravel()
-        flat = right.reshape(len(right), -1).astype(float)
-        return cluster_means(flat, clusters, self.provenance["seed"], shares=True)
+        return shares(right.reshape(len(right), -1), queries.ravel(), self.provenance["seed"])
 
     def best_layer(self, task: str | None = None) -> int:
         """The layer with the best dev accuracy, of a task or over all; the earliest of equals."""

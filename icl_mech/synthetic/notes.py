@@ -1,0 +1,28 @@
+"""What to keep in mind when reading the measurements of a training run."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from icl_mech.synthetic.emergence import Emergence
+
+
+def emergence_notes(run: "Emergence") -> list[str]:
+    """The caveats that apply, a line each."""
+    notes = [
+        "one run: seeds differ in which basis is learned first, and when",
+        "intervals are over held-out sequences, not over training runs",
+    ]
+    if "query:replace" in run.perturbations:
+        notes.append("the query's x is lost where its residual is replaced")
+    if run.provenance["settings"]["curriculum_steps"]:
+        n = run.provenance["settings"]["curriculum_steps"]
+        notes.append(
+            f"trained with a curriculum: weights had a mean during the first {n} updates, "
+            "which helps bases to be told apart; the paper has none"
+        )
+    if run.td().high < run.basis_accuracy().value.max():
+        notes.append(
+            "a linear probe names the basis more often than the nearest neighbours do: "
+            "the basis is there, but other things make most of the distance"
+        )
+    return notes
