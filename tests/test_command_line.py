@@ -46,6 +46,8 @@ def test_json_is_one_object_on_stdout_and_nothing_else(tmp_path: Path) -> None:
         (["--task", "country_captal"], "unknown task 'country_captal'; did you mean 'country_capi"),
         (["--task", "missing.csv"], "missing.csv: no such file"),
         (["--model", "no such model!"], "unknown model 'no such model!'; expected 'gemma-3-270m'"),
+        (["--model", "gemma-3-270"], "unknown model 'gemma-3-270'; did you mean 'gemma-3-270m'?"),
+        (["--model", "./nothere"], "./nothere: no such folder or file; expected a model"),
         (["--model", "nothing.gguf"], "nothing.gguf: no such file"),
         (["--template", "{x} is"], "template '{x} is': expected {x}, then some text, then {y}"),
         (["--n-prompts", "0"], "n_prompts is 0; expected at least 1"),

@@ -90,6 +90,7 @@ def test_a_model_that_cannot_do_the_task(tiny_llama: HookedModel) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"n_prompts": 0}, "n_prompts is 0; expected at least 1"),
         ({"n_points": 5}, "n_points is 5; expected more than k = 10 neighbours"),
         ({"n_points": 12, "n_shots": 1}, "heads need at least 2 shots"),
         ({"fraction": 2.0}, "fraction is 2.0"),
@@ -97,7 +98,7 @@ def test_a_model_that_cannot_do_the_task(tiny_llama: HookedModel) -> None:
 )
 def test_bad_input(tiny_llama: HookedModel, arguments: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        localize(tiny_llama, "letters", 3, progress=False, **arguments)
+        localize(tiny_llama, "letters", progress=False, **({"n_prompts": 3} | arguments))
 
 
 QUICK = ["--task", "letters", "--n-prompts", "4", "--n-points", "14", "--no-heads"]
@@ -162,6 +163,8 @@ def test_no_report_is_written_over_another(tmp_path: Path, monkeypatch: pytest.M
         (["--task", "country"], "unknown task 'country'"),
         (["--out", "map.png"], "a report is a page"),
         (["--n-points", "0"], "is 0; expected at least 1"),
+        (["--n-prompts", "0", "--no-heads"], "n_prompts is 0; expected at least 1"),
+        (["--also", "./nothere"], "./nothere: no such folder or file; expected a model"),
         (["--fraction", "3", "--task", "letters", "--n-points", "14"], "fraction is 3"),
     ],
 )

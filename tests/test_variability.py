@@ -420,6 +420,7 @@ def test_the_packaged_model(gemma: HookedModel) -> None:
         (["--tasks", "to_upper", "to_lower", "--n-shots", "30"], "too few: expected at least 34"),
         (["--n-vectors", "1"], "n_vectors is 1"),
         (["--tasks", "verb", "en_fr"], "unknown task 'verb'"),
+        (["--tasks", "letters", "--also", "./nothere"], "./nothere: no such folder or file"),
     ],
 )
 def test_a_mistake_gives_one_line_and_exit_code_2(options: list[str], message: str) -> None:
@@ -444,6 +445,14 @@ def test_command(tmp_path: Path) -> None:
     names = [t.name for t in load_family("letters").tasks]
     assert [row["task"] for row in printed["summary"]] == [*names, "all tasks"]
     assert isinstance(load_result(out.with_suffix(".nc")), VectorVariability)
+
+
+def test_a_layer_that_the_model_lacks_is_refused_before_measuring(tmp_path: Path) -> None:
+    done = run_room(
+        "variability", "--tasks", "letters", "--layer", "99", "--out", str(tmp_path / "v.html")
+    )
+    assert_refused(done, "layer 99 out of range: expected 0 to 17")
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_more_models_add_to_the_command(measured: VectorVariability, tmp_path: Path) -> None:

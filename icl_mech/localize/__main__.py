@@ -56,13 +56,20 @@ def _main(options: Options) -> None:
     Rule(options.fraction)
     # What would be refused, before a model is loaded.
     draw_matched(tasks, [options.n_points], options.n_shots + 2, options.tasks.seed)
+    if options.n_prompts < 1:
+        raise InputError(f"n_prompts is {options.n_prompts}; expected at least 1")
     page = _page(options)
+    from icl_mech.model import check_source
+
+    names = (options.models.model, *options.also)
+    for name in names:  # all of them, before the first is measured
+        check_source(name)
     from icl_mech.figures import task_map_report
     from icl_mech.localize import TaskMap, localize
 
     maps: list[TaskMap] = []
     files: dict[str, Path] = {}
-    for name in (options.models.model, *options.also):
+    for name in names:
         model = load(ModelOptions(**{**vars(options.models), "model": name}))
         found = localize(
             model,

@@ -77,6 +77,8 @@ def localize(
         ModelError: where the model returns numbers that are not finite.
     """
     rule = Rule(fraction, min_rise, min_found)
+    if n_prompts < 1:
+        raise InputError(f"n_prompts is {n_prompts}; expected at least 1")
     if not k < n_points >= n_prompts:
         raise InputError(
             f"n_points is {n_points}; expected more than k = {k} neighbours, and at least "

@@ -1,6 +1,7 @@
 """From a name, a folder, a file or a bridge to a `HookedModel`."""
 
 import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ def load_model(
         dtype if isinstance(dtype, torch.dtype) else DTYPES[choose(dtype, DTYPES, "dtype")]
     )
     chosen_device = pick_device(device)
+    check_source(source)
     name, revision = str(source), None
     with quiet_transformers():
         if name == PACKAGED_MODEL:
@@ -69,6 +71,22 @@ def load_model(
                 )
         bridge = _boot(location, name, revision, chosen_device, chosen_dtype, trust_remote_code)
     return HookedModel(bridge, name=name, batch_tokens=batch_tokens)
+
+
+def check_source(source: str | Path) -> None:
+    """Refuse, before anything is loaded or asked for, what can be no model.
+
+    Raises:
+        InputError: where a folder or file is not there, or a name is nearly the packaged model's.
+    """
+    name = str(source)
+    path = Path(name).expanduser()
+    if name.startswith((".", "/", "~")) and not path.exists():
+        raise InputError(f"{name}: no such folder or file; expected a model")
+    # A name without an owner may still be on the hub ("gpt2"), but hardly one letter away.
+    elsewhere = name == PACKAGED_MODEL or path.exists() or "/" in name
+    if not elsewhere and get_close_matches(name.lower(), [PACKAGED_MODEL], cutoff=0.9):
+        raise InputError(f"unknown model {name!r}; did you mean {PACKAGED_MODEL!r}?")
 
 
 def _boot(

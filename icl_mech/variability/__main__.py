@@ -16,6 +16,7 @@ from icl_mech.cli import (
     run,
     target,
 )
+from icl_mech.errors import InputError
 from icl_mech.prompts import shot_counts
 from icl_mech.tasks import Task
 from icl_mech.variability.settings import Settings, draw_all
@@ -74,14 +75,24 @@ def _main(options: Options) -> None:
 
     check_projection(o.projection)
     out = target(o.output, "variability", o.tasks, o.models.model)
-    first, *others = [_measure(o, tasks, name) for name in (o.models.model, *o.also)]
+    from icl_mech.model import check_source
+
+    names = (o.models.model, *o.also)
+    for name in names:  # all of them, before the first is measured
+        check_source(name)
+    first = _measure(o, tasks, names[0])
+    # Kept, whatever becomes of the others.
+    first.save(out.with_suffix(".nc"))
     figure = first.plot(o.layer, method=o.projection, form=o.form)
+    others = [_measure(o, tasks, name) for name in o.also]
     also = _compared(o, out, first, others) if others else None
     deliver(first, out, o.output, figure, also)
 
 
 def _measure(o: Options, tasks: list[Task], name: str) -> VectorVariability:
     model = load(replace(o.models, model=name))
+    if o.layer is not None and name == o.models.model and not 0 <= o.layer < model.n_layers:
+        raise InputError(f"layer {o.layer} out of range: expected 0 to {model.n_layers - 1}")
     from icl_mech.variability import vector_variability
 
     return vector_variability(
