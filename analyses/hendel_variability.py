@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import pandas as pd
 import tyro
 
 import icl_mech
@@ -121,6 +122,26 @@ columns = ["within", "between", "silhouette", "shuffled_distance"]
 columns += [f"centred_{name}" for name in columns] + ["accuracy", "shuffled_accuracy"]
 print(f"after block {result.best_layer()}")
 print(result.by_shots()[columns].round(4).T.to_string())
+
+# %% [markdown]
+# ## Which tasks lie near one another
+#
+# Centred distance between the vectors of two tasks, at the same layer and most shots. Unrelated
+# tasks would lie at the distance in the last line, which subtracting the common mean makes larger
+# than 1.
+
+# %%
+layer = result.best_layer()
+tasks = [str(name) for name in result.data["task"].values]
+apart = {
+    one: [
+        "" if one == other else str(result.distances(one, other, None, [layer], "centred").at(0))
+        for other in tasks
+    ]
+    for one in tasks
+}
+print(pd.DataFrame(apart, index=tasks).to_string())
+print(f"unrelated tasks: {result.unrelated(None, [layer], 'centred')[0]:.2f}")
 
 # %% [markdown]
 # ## Several models
