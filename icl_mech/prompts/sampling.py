@@ -54,7 +54,7 @@ def draw_split(
         )
     rng = generator(seed, task.name, "split")
     order = [task.pairs[i] for i in rng.permutation(len(task))]
-    n_dev_queries, asked = _cut(len(task), needed, n_dev, n_test)
+    n_dev_queries, asked = cut(len(task), needed, n_dev, n_test)
     dev, test = order[:n_dev_queries], order[n_dev_queries:asked]
     shown = order[asked:]
     return Split(
@@ -86,7 +86,7 @@ def draw_context_split(
         )
     rng = generator(seed, task.name, "split")
     order = [task.items[i] for i in rng.permutation(len(task))]
-    n_dev_queries, asked = _cut(len(task), needed, n_dev, n_test)
+    n_dev_queries, asked = cut(len(task), needed, n_dev, n_test)
     shown = order[asked:]
 
     def episodes(queries: Sequence[str], n: int) -> tuple[Episode, ...]:
@@ -124,9 +124,18 @@ def check_counts(counts: Mapping[str, Any], seed: Any) -> list[int]:
     return list(checked.values())
 
 
-def _cut(n: int, needed: int, n_dev: int, n_test: int) -> tuple[int, int]:
-    """Of `n` shuffled pairs, where those asked on dev end, and where those asked at all end."""
-    asked = min(n_dev + n_test, max(2, int(QUERY_SHARE * n)), n - needed)
+def cut(
+    n: int, needed: int, n_dev: int, n_test: int, share: float = QUERY_SHARE
+) -> tuple[int, int]:
+    """Of `n` shuffled pairs, where those asked on dev end, and where those asked at all end.
+
+    Args:
+        n: pairs.
+        needed: how many must be left to be shown.
+        n_dev, n_test: how many are wanted.
+        share: of the pairs, at most, that are asked.
+    """
+    asked = min(n_dev + n_test, max(2, int(share * n)), n - needed)
     return min(n_dev, max(1, round(asked * n_dev / (n_dev + n_test))), asked - 1), asked
 
 

@@ -192,7 +192,7 @@ class _Measurer:
         taken, written = (self._lines(model, batch) for batch in self.lines)
         after = torch.stack(
             [
-                perturbed(model, tokens, basis, written, at, how, taken, self.seed)
+                perturbed(model, tokens, basis, written, at, how, taken, self.seed, resid)
                 for at, how in self.perturbations
             ]
         )

@@ -130,6 +130,7 @@ def perturbed(
     how: str = "replace",
     source: BasisLines | None = None,
     seed: int = 0,
+    resid: Float[Tensor, "layer seq pos d_model"] | None = None,
 ) -> Float[Tensor, "layer target seq"]:
     """The query's prediction after writing each basis' representation into every sequence.
 
@@ -148,6 +149,7 @@ def perturbed(
         source: what is taken away; `lines` by default. Fitted on other sequences than `lines`, it
             makes a test of giving a basis what it has: the two differ as estimates do.
         seed: of the random directions.
+        resid: of `tokens`, as `residuals` gives it; run here by default.
 
     Raises:
         InputError: where `at` or `how` is unknown.
@@ -155,7 +157,7 @@ def perturbed(
     choose(how, HOWS, "how")
     where = positions(model, at)
     ys = token_ys(model, tokens)
-    resid = residuals(model, tokens)[1]
+    resid = residuals(model, tokens)[1] if resid is None else resid
     own = lines if source is None else source
     generator = torch.Generator().manual_seed(seed)
     found = []

@@ -81,8 +81,8 @@ def _main(options: Options) -> None:
     for name in names:  # all of them, before the first is measured
         check_source(name)
     first = _measure(o, tasks, names[0])
-    # Kept, whatever becomes of the others.
-    first.save(out.with_suffix(".nc"))
+    if o.also:  # kept, whatever becomes of the others
+        first.save(out.with_suffix(".nc"))
     figure = first.plot(o.layer, method=o.projection, form=o.form)
     others = [_measure(o, tasks, name) for name in o.also]
     also = _compared(o, out, first, others) if others else None

@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 
 from icl_mech.errors import InputError
-from icl_mech.prompts import Episode, check_counts, generator
+from icl_mech.prompts import Episode, check_counts, cut, generator
 from icl_mech.tasks import Pair, Task
 
 #: Share of the pairs that may be asked; the more are left, the less demonstration sets overlap.
@@ -51,7 +51,7 @@ def draw_sets(
         InputError: where a count is too small, the seed is negative, or the pairs do not suffice.
     """
     counts = {"n_vectors": n_vectors, "n_dev": n_dev, "n_shots": n_shots, "n_dummies": n_dummies}
-    check_counts(counts, seed)
+    n_vectors, n_dev, n_shots, n_dummies = check_counts(counts, seed)
     if n_vectors < 2:
         raise InputError("n_vectors is 1; expected at least 2: distances are between vectors")
     size = n_shots + n_dummies
@@ -62,8 +62,7 @@ def draw_sets(
         )
     rng = generator(seed, task.name, "variability")
     order = [task.pairs[i] for i in rng.permutation(len(task))]
-    n_asked = min(n_vectors + n_dev, max(2, int(ASKED * len(task))), len(task) - size)
-    n_dev_queries = min(n_dev, max(1, round(n_asked * n_dev / (n_dev + n_vectors))), n_asked - 1)
+    n_dev_queries, n_asked = cut(len(task), size, n_dev, n_vectors, ASKED)
     dev, test, shown = order[:n_dev_queries], order[n_dev_queries:n_asked], order[n_asked:]
     blocks = _blocks(task, shown, n_shots, size, rng)
     found = tuple(_episode(next(blocks), test, i, n_shots) for i in range(n_vectors))
