@@ -1,17 +1,20 @@
 # `make scan`: set up and run the layer scan on the packaged model.
-# `make test`: set up and run the whole test suite.
+# `make test`: set up and run the test suite. `make test-slow`: simulations and long runs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: scan test venv lint bench clean
+.PHONY: scan test test-slow venv lint bench clean
 
 scan: $(STAMP)
 	$(BIN)/python -m icl_mech.patch --layer-scan
 
 test: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest tests/slow --numprocesses 2 --dist worksteal
 
 venv: $(STAMP)
 
