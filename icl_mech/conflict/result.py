@@ -11,7 +11,7 @@ from icl_mech.conflict.notes import notes
 from icl_mech.errors import InputError, choose
 from icl_mech.reference import Conflict, hendel2023
 from icl_mech.results import Result
-from icl_mech.stats import Estimate, cluster_means
+from icl_mech.stats import Estimate, paired_difference, share
 
 #: What happens to the prompt: nothing; theta of the injected task (B); theta of the prompt's own
 #: task (A); a random vector of the norm of B's; and theta of B in the zero-shot prompt.
@@ -62,7 +62,7 @@ class ConflictingTasks(Result):
         The best of all layers on the same prompts, so a little too high.
         """
         right = self.data["dev_right"].sel(pair=self._pair(pair), layer=self.layer(pair)).values
-        return self._estimate(right, self.data["dev_query"].sel(pair=pair).values, shares=True)
+        return self._estimate(right, self.data["dev_query"].sel(pair=pair).values)
 
     def share(self, pair: str, follows: str = "injected", condition: str = "injected") -> Estimate:
         """Share of answers that follow a task (or neither), with a 95 % interval over queries.
@@ -75,13 +75,13 @@ class ConflictingTasks(Result):
         choose(follows, FOLLOWS, "follows")
         found = self._follows(pair, condition)
         values = ~(found["prompt"] | found["injected"]) if follows == "neither" else found[follows]
-        return self._estimate(values, self._queries(pair), shares=True)
+        return self._estimate(values, self._queries(pair))
 
     def difference(self, pair: str, condition: str = "injected") -> Estimate:
         """Share that follows the injected task minus share that follows the prompt's (-1 to 1)."""
         found = self._follows(pair, condition)
-        values = found["injected"].astype(float) - found["prompt"]
-        return self._estimate(values, self._queries(pair), shares=False)
+        seed = self.provenance["seed"]
+        return paired_difference(found["injected"], found["prompt"], seed, self._queries(pair))
 
     def flipped(self, least: float = 0.5) -> dict[str, bool]:
         """Whether more answers follow the injected task than the prompt's, by pair.
@@ -193,7 +193,5 @@ class ConflictingTasks(Result):
         row: xr.Dataset = self.data.sel(pair=self._pair(pair), condition=condition)
         return {name: row[f"follows_{name}"].values for name in FOLLOWS[:2]}
 
-    def _estimate(self, values: np.ndarray, queries: np.ndarray, *, shares: bool) -> Estimate:
-        clusters = np.unique(queries, return_inverse=True)[1]
-        seed = self.provenance["seed"]
-        return cluster_means(values[None].astype(float), clusters, seed, shares=shares)[0]
+    def _estimate(self, values: np.ndarray, queries: np.ndarray) -> Estimate:
+        return share(values, queries, self.provenance["seed"])

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from icl_mech.decodability.result import SCORES, TaskDecodability
 from icl_mech.errors import InputError, choose
-from icl_mech.stats import cluster_weights, r_squared_estimate
+from icl_mech.stats import draw_weights, r_squared_estimate
 
 #: Which differences the line is to explain: all, or those that are left when the other is held.
 SCOPES = ("overall", "within task", "within shots")
@@ -86,7 +86,8 @@ def _drawn(
 ) -> tuple[Float[np.ndarray, "draw row"], Float[np.ndarray, "draw row"]]:
     """TD and accuracy of every (shots, task) in every bootstrap draw of queries."""
     queries = result.data["query_id"].transpose("task", "point").values
-    weights = cluster_weights(queries.ravel(), seed).reshape(-1, *queries.shape).astype(float)
+    weights = draw_weights(queries.size, seed, clusters=queries.ravel())
+    weights = weights.reshape(-1, *queries.shape)
     # A task whose own queries were all missed in a draw keeps its plain mean there.
     weights += 1e-12
     totals = weights.sum(axis=2)

@@ -7,7 +7,7 @@ import xarray as xr
 
 from icl_mech.errors import InputError, choose
 from icl_mech.results import Result
-from icl_mech.stats import Estimate, cluster_means
+from icl_mech.stats import Estimate, mean, share
 
 #: Names of the controls among `injected`: the mean of all tasks' means; a random direction as long
 #: as the own task's mean; the mean of all plus a random direction as long as what is special.
@@ -129,7 +129,7 @@ class MeanPatching(Result):
                 estimates["followed"] = self.followed(layer, mode)
                 for name, e in estimates.items():
                     row |= e.columns(name)
-                rows.append(row | {"n_queries": before.n})
+                rows.append(row | {"n_queries": before.n_clusters})
         return pd.DataFrame(rows).set_index(["mode", "layer"])
 
     def _kinds_of(self) -> dict[str, str]:
@@ -213,9 +213,8 @@ class MeanPatching(Result):
         if task is not None:
             choose(task, self.tasks, "task")
             values, queries = values.sel(task=[task]), queries.sel(task=[task])
-        flat = values.transpose("task", "prompt").values.reshape(1, -1)
-        _, clusters = np.unique(queries.values.ravel(), return_inverse=True)
-        return cluster_means(flat, clusters, shares=shares)[0]
+        flat, clusters = values.transpose("task", "prompt").values.ravel(), queries.values.ravel()
+        return share(flat, clusters) if shares else mean(flat, clusters=clusters)
 
 
 def _measure(measure: str) -> str:

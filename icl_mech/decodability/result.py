@@ -14,7 +14,7 @@ from icl_mech.decodability.notes import notes
 from icl_mech.decodability.text import as_text
 from icl_mech.errors import InputError, choose
 from icl_mech.results import Result
-from icl_mech.stats import Estimate, cluster_means
+from icl_mech.stats import Estimate, means, shares
 
 #: What TD is compared with: prompts with shuffled labels, and the zero-shot query alone.
 CONTROLS = ("shuffled", "input")
@@ -138,7 +138,7 @@ class TaskDecodability(Result):
     def above(self, control: str, shots: int | None = None, task: str | None = None) -> Estimate:
         """TD minus that of a control on the same points, at the layers of `held_out`."""
         difference = self.at_held_out(shots) - self.at_held_out(shots, control)
-        return self._means(difference.expand_dims("layer"), task, shares=False)[0]
+        return self._means(difference.expand_dims("layer"), task, are_shares=False)[0]
 
     def confusion(self, shots: int | None = None, layer: int | None = None) -> pd.DataFrame:
         """Share of every task's points (rows) that are decoded as each task (columns).
@@ -218,7 +218,7 @@ class TaskDecodability(Result):
             "first_token_accuracy": self.accuracy(shots, task, "first_token").value,
             "chance": self.chance_of(task),
             "n_points": self.data.sizes["point"],
-            "n_queries": td[at].n,
+            "n_queries": td[at].n_clusters,
         }
 
     def table(self) -> pd.DataFrame:
@@ -264,7 +264,7 @@ class TaskDecodability(Result):
         values: xr.DataArray,
         task: str | None,
         points: np.ndarray | None = None,
-        shares: bool = True,
+        are_shares: bool = True,
     ) -> list[Estimate]:
         """Means at every layer over points, with intervals over queries."""
         queries = self.data["query_id"]
@@ -275,7 +275,8 @@ class TaskDecodability(Result):
             values, queries = values.sel(task=[task]), queries.sel(task=[task])
         rows = values.transpose("layer", "task", "point").values.astype(float)
         rows = rows.reshape(len(rows), -1)
-        return cluster_means(rows, queries.values.ravel(), shares=shares)
+        clusters = queries.values.ravel()
+        return shares(rows, clusters) if are_shares else means(rows.T, clusters=clusters).rows()
 
     def _halves(self) -> xr.DataArray:
         """Whether a (`task`, `point`) belongs to the first half of the queries."""

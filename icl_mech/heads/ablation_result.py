@@ -39,17 +39,16 @@ class HeadAblation(Result):
         return share(self._at(task, k)["top_right"].values, self._queries(task))
 
     def random(self, task: str, k: int) -> Estimate:
-        """Mean accuracy without k random heads; prompts and draws are both resampled."""
+        """Mean accuracy without k random heads; the interval is over prompts and draws."""
         right = self._at(task, k)["random_right"].transpose("prompt", "draw").values
-        return crossed(right, clusters=self._queries(task), shares=True)
+        return crossed(right, clusters=self._queries(task))
 
     def cost(self, task: str, k: int) -> Estimate:
         """How much more accuracy the top k heads cost than k random ones, paired by prompt;
-        prompts and draws are both resampled."""
+        the interval is over prompts and draws."""
         here = self._at(task, k)
-        random = here["random_right"].transpose("prompt", "draw").values.astype(float)
-        difference = random - here["top_right"].values[:, None]
-        return crossed(difference, clusters=self._queries(task), shares=False)
+        random = here["random_right"].transpose("prompt", "draw").values
+        return crossed(random, clusters=self._queries(task), minus=here["top_right"].values)
 
     def summary(self) -> pd.DataFrame:
         """One row per task and k, with 95 % intervals."""

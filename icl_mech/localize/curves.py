@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from icl_mech.errors import InputError
-from icl_mech.stats import CONFIDENCE, ENDS, N_RESAMPLES, Estimate, cluster_weights
+from icl_mech.stats import CONFIDENCE, ENDS, N_RESAMPLES, Estimate, draw_weights
 
 Curves = Float[np.ndarray, "*batch layer"]
 Layers = Float[np.ndarray, "*batch"]
@@ -159,8 +159,7 @@ def locate(
     """
     clusters = np.arange(len(values)) if clusters is None else clusters
     n, mean = len(np.unique(clusters)), values.mean(axis=0)
-    weights = cluster_weights(clusters, seed).astype(float)
-    drawn = weights @ values / weights.sum(axis=1, keepdims=True)
+    drawn = draw_weights(len(values), seed, clusters=clusters) @ values
     layer, rise = (float(a[0]) for a in where(mean[None], rule))
     draws = where(drawn, rule).layer
     # What is left of the resamples without the curve itself: the noise of a flat curve, with all

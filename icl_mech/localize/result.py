@@ -26,8 +26,7 @@ from icl_mech.localize.notes import notes
 from icl_mech.results import Result
 from icl_mech.stats import (
     Estimate,
-    cluster_means,
-    mean,
+    means,
     paired_difference,
     share,
     shares,
@@ -100,12 +99,12 @@ class TaskMap(Result):
         values = self._values(task, readout)
         queries = self._queries(task, len(values))
         if readout == "encoding":
-            return cluster_means(values.T, queries, shares=True)
+            return shares(values.T, queries)
         if readout == "transfer":
             return shares(values.T.astype(bool), queries)
         if readout == "heads":
             return added(values)
-        return [mean(column, clusters=queries) for column in values.T]
+        return means(values, clusters=queries).rows()
 
     def formation(self, task: str, readout: str = "transfer") -> Located:
         """The layer where the task is formed, by one of `FORMATION`."""

@@ -1,32 +1,31 @@
 """Intervals. The one home of every statistic that figures and tables show."""
 
-from icl_mech.stats.bootstrap import (
-    crossed,
-    mean,
-    means,
-    paired_difference,
-    rank_correlation,
-    ratio_of_means,
-    resampled_means,
-)
-from icl_mech.stats.clusters import cluster_means, cluster_weights, repeated, share, shares
 from icl_mech.stats.estimate import CONFIDENCE, ENDS, Estimate, Estimates
-from icl_mech.stats.exact import few_mean, median, proportion, proportions
+from icl_mech.stats.means import few_mean, mean, means, resampled_means
+from icl_mech.stats.medians import median
+from icl_mech.stats.pairings import crossed, paired_difference, rank_correlation, ratio_of_means
 from icl_mech.stats.pairs import pair_means, unrelated_distance
 from icl_mech.stats.regression import r_squared, r_squared_estimate
-from icl_mech.stats.resampling import N_RESAMPLES, N_RESAMPLES_SLOW, Clusters
+from icl_mech.stats.resampling import (
+    MIN_CLUSTERS,
+    N_RESAMPLES,
+    N_RESAMPLES_SLOW,
+    Clusters,
+    draw_weights,
+)
+from icl_mech.stats.shares import proportion, proportions, repeated, share, shares
 
 __all__ = [
     "CONFIDENCE",
     "ENDS",
+    "MIN_CLUSTERS",
     "N_RESAMPLES",
     "N_RESAMPLES_SLOW",
     "Clusters",
     "Estimate",
     "Estimates",
-    "cluster_means",
-    "cluster_weights",
     "crossed",
+    "draw_weights",
     "few_mean",
     "mean",
     "means",

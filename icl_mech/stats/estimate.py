@@ -1,6 +1,6 @@
 """A number with its interval: what every statistic returns."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float
@@ -12,12 +12,25 @@ ENDS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 95 % interval."""
+    """A number with its 95 % interval.
+
+    Attributes:
+        value: the number.
+        low, high: the ends of its interval; NaN where there is none.
+        n: how many values (prompts) it comes from.
+        n_clusters: how many of them are independent: different queries where prompts share some,
+            otherwise `n`.
+    """
 
     value: float
     low: float
     high: float
     n: int
+    n_clusters: int = field(default=-1)
+
+    def __post_init__(self) -> None:
+        if self.n_clusters < 0:
+            object.__setattr__(self, "n_clusters", self.n)
 
     def columns(self, name: str) -> dict[str, float]:
         """As columns of a table: the number under `name`, its ends under `name_low`, `name_high`.
@@ -28,21 +41,30 @@ class Estimate:
         return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
 
     def __str__(self) -> str:
-        if self.low != self.low:  # NaN: a single prompt has no interval
+        if self.low != self.low:  # NaN
             return f"{self.value:.2f} (no interval)"
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
 @dataclass(frozen=True)
 class Estimates:
-    """An array of numbers, each with its 95 % interval."""
+    """An array of numbers, each with its 95 % interval; attributes as of `Estimate`."""
 
     value: Float[np.ndarray, "*cell"]
     low: Float[np.ndarray, "*cell"]
     high: Float[np.ndarray, "*cell"]
     n: int
+    n_clusters: int = field(default=-1)
+
+    def __post_init__(self) -> None:
+        if self.n_clusters < 0:
+            object.__setattr__(self, "n_clusters", self.n)
 
     def at(self, *cell: int) -> Estimate:
-        """One of them."""
+        """The estimate of one cell."""
         value, low, high = (float(a[cell]) for a in (self.value, self.low, self.high))
-        return Estimate(value, low, high, self.n)
+        return Estimate(value, low, high, self.n, self.n_clusters)
+
+    def rows(self) -> list[Estimate]:
+        """One estimate per cell of a single axis."""
+        return [self.at(i) for i in range(len(self.value))]

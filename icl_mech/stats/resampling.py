@@ -1,4 +1,6 @@
-"""How often each value counts in every bootstrap draw."""
+"""Clusters of values that are not independent, and bootstrap draws of whole clusters."""
+
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -6,6 +8,8 @@ from jaxtyping import Float, Int, Shaped
 #: Bootstrap draws; fewer of statistics that are themselves slow.
 N_RESAMPLES = 2000
 N_RESAMPLES_SLOW = 500
+#: With fewer clusters no interval here holds what it promises (see README.md in this folder).
+MIN_CLUSTERS = 4
 
 #: Which values belong together (the query of every prompt): labels of any kind, or None.
 Clusters = Shaped[np.ndarray, "n"] | None
@@ -25,23 +29,42 @@ def shared(clusters: Clusters) -> Int[np.ndarray, "n"] | None:
     return None if len(names) == len(clusters) else index
 
 
-def n_units(n: int, clusters: Clusters = None) -> int:
-    """How many things are drawn: the clusters where some are shared, else the `n` values."""
+def cluster_index(n: int, clusters: Clusters = None) -> Int[np.ndarray, "n"]:
+    """The cluster of each of `n` values, counted from 0."""
     index = shared(clusters)
-    return n if index is None else int(index.max()) + 1
+    return np.arange(n) if index is None else index
+
+
+def cluster_sums(
+    values: Float[np.ndarray, "n *cell"], index: Int[np.ndarray, "n"]
+) -> Float[np.ndarray, "cluster *cell"]:
+    """Sum over the values of every cluster."""
+    if len(index) == int(index.max()) + 1 and (index == np.arange(len(index))).all():
+        return values
+    sums = np.zeros((int(index.max()) + 1, *values.shape[1:]))
+    np.add.at(sums, index, values)
+    return sums
+
+
+@lru_cache(maxsize=16)
+def draw_counts(
+    n_clusters: int, seed: int = 0, n_draws: int = N_RESAMPLES
+) -> Float[np.ndarray, "draw cluster"]:
+    """How often every cluster is drawn in each bootstrap draw. Kept: many cells share them."""
+    counts = np.random.default_rng(seed).multinomial(
+        n_clusters, np.full(n_clusters, 1 / n_clusters), size=n_draws
+    )
+    return counts.astype(float)
 
 
 def draw_weights(
-    n: int, rng: np.random.Generator, n_draws: int, clusters: Clusters = None
+    n: int, seed: int = 0, n_draws: int = N_RESAMPLES, clusters: Clusters = None
 ) -> Float[np.ndarray, "draw n"]:
-    """The weight of each of `n` values in every draw; the weights of a draw add up to 1.
+    """The weight of each of `n` values in every bootstrap draw; a draw's weights add up to 1.
 
     Values of one cluster (prompts that share a query) are not independent: they are drawn
     together or not at all. Where no two share one, this is the plain bootstrap.
     """
-    index, k = shared(clusters), n_units(n, clusters)
-    counts = rng.multinomial(k, np.full(k, 1 / k), size=n_draws)
-    if index is None:
-        return counts / n
-    drawn = counts[:, index].astype(float)
+    index = cluster_index(n, clusters)
+    drawn = draw_counts(int(index.max()) + 1, seed, n_draws)[:, index]
     return drawn / drawn.sum(axis=1, keepdims=True)

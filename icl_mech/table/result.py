@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from icl_mech.patch import LayerScan
 from icl_mech.reference import Accuracies, hendel2023
 from icl_mech.results import Result
-from icl_mech.stats import Estimate, cluster_means, ratio_of_means
+from icl_mech.stats import Estimate, ratio_of_means, share
 
 ACCURACIES = ("baseline", "hypothesis", "regular")
 CONTROLS = ("label_prior", "shuffled", "other_task", "random")
@@ -45,9 +45,9 @@ class TaskTable(Result):
         return ratio_of_means(ours, theirs, clusters=of_task["query"].values).at()
 
     def mean(self, column: str, score: str = "first_token") -> Estimate:
-        """Mean over tasks; the interval resamples *tasks*: for others drawn as these were."""
+        """Mean over tasks; the interval is over *tasks*: for others drawn as these were."""
         values = self._by_task(column, score)
-        return cluster_means(values[None], np.arange(len(values)), shares=True)[0]
+        return share(values, None)
 
     def mean_ratio(self, score: str = "first_token") -> Estimate:
         """Mean hypothesis over mean regular accuracy, tasks resampled."""

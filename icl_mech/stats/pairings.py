@@ -1,0 +1,220 @@
+"""Two means of the same prompts: their difference and their ratio.
+
+From the intervals of the two means and their correlation (the method of variance estimates
+recovery, MOVER: Zou and Donner 2008 for differences, Donner and Zou 2012 for ratios). For right or
+wrong answers to different queries this is Newcombe's method for paired shares (1998, Statistics in
+Medicine 17, 2635). Two arms that agree on every prompt get an interval that has a width: prompts
+on which they differ may exist, and were not drawn.
+"""
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.stats import spearmanr
+
+from icl_mech.stats.estimate import ENDS, Estimate, Estimates
+from icl_mech.stats.means import mean, means, spread
+from icl_mech.stats.resampling import (
+    MIN_CLUSTERS,
+    N_RESAMPLES_SLOW,
+    Clusters,
+    cluster_index,
+    draw_weights,
+)
+from icl_mech.stats.shares import is_trials, share, share_ends
+
+
+def paired_difference(
+    first: Bool[np.ndarray, "n"] | Float[np.ndarray, "n"],
+    second: Bool[np.ndarray, "n"] | Float[np.ndarray, "n"],
+    seed: int = 0,
+    clusters: Clusters = None,
+) -> Estimate:
+    """Mean of `first - second` over the same prompts, with a 95 % interval.
+
+    Args:
+        first, second: right or wrong, or numbers of any kind.
+        seed: of the bootstrap, where they are numbers.
+        clusters: which prompts are not independent (they share a query).
+
+    Returns:
+        No interval (NaN) for fewer than four prompts or queries.
+
+    >>> print(paired_difference(np.ones(20), np.ones(20)))
+    0.00 [-0.18, 0.18]
+    """
+    one, two = (np.asarray(arm, dtype=float)[:, None] for arm in (first, second))
+    if not is_trials(np.concatenate([one, two])).all():
+        return mean(one[:, 0] - two[:, 0], seed, clusters)
+    index = cluster_index(len(one), clusters)
+    k, value = int(index.max()) + 1, float(one.mean() - two.mean())
+    ends = np.full(2, np.nan) if k < MIN_CLUSTERS else _difference_ends(one, two, index)[:, 0]
+    return Estimate(value, float(ends[0]), float(ends[1]), len(one), k)
+
+
+def _difference_ends(
+    first: Float[np.ndarray, "n cell"],
+    second: Float[np.ndarray, "n cell"],
+    index: Int[np.ndarray, "n"],
+) -> Float[np.ndarray, "end cell"]:
+    """Both ends of the interval of a difference of two shares of the same rows."""
+    (low, high), (low_2, high_2) = (share_ends(x, index, small=True) for x in (first, second))
+    one, two = first.mean(axis=0), second.mean(axis=0)
+    r = _correlation(first, second, index)
+
+    def combined(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        return np.sqrt(np.maximum(first**2 + second**2 - 2 * r * first * second, 0))
+
+    below, above = combined(one - low, high_2 - two), combined(high - one, two - low_2)
+    return np.stack([one - two - below, one - two + above]).clip(-1, 1)
+
+
+def _correlation(
+    first: Float[np.ndarray, "n cell"],
+    second: Float[np.ndarray, "n cell"] | Float[np.ndarray, "n 1"],
+    index: Int[np.ndarray, "n"],
+) -> Float[np.ndarray, "cell"]:
+    """Of the means of two cells, over clusters; 0 where one does not vary."""
+    one, two = spread(first, index).residuals, spread(second, index).residuals
+    size = np.sqrt((one**2).sum(axis=0) * (two**2).sum(axis=0))
+    return np.where(size > 0, (one * two).sum(axis=0) / np.where(size > 0, size, 1), 0)
+
+
+def ratio_of_means(
+    numerator: Float[np.ndarray, "n *cell"],
+    denominator: Float[np.ndarray, "n"],
+    seed: int = 0,
+    clusters: Clusters = None,
+) -> Estimates:
+    """Mean of every cell over the mean of `denominator`, with 95 % intervals.
+
+    Means before the ratio: a single denominator may be near 0. The value is NaN where the mean
+    denominator is 0. There is no interval (NaN) for fewer than four rows or clusters, nor where
+    that of the mean denominator covers 0: the ratio is not bounded then.
+
+    Args:
+        numerator: a row per prompt.
+        denominator: of the same prompts.
+        seed: of the bootstrap, where values are not right or wrong.
+        clusters: which rows are not independent (prompts that share a query).
+
+    >>> ratio_of_means(np.array([[1.0, 4.0], [3.0, 4.0]]), np.array([3.0, 5.0])).value
+    array([0.5, 1. ])
+    """
+    n, shape = len(denominator), numerator.shape[1:]
+    cells, denominator = numerator.astype(float).reshape(n, -1), denominator.astype(float)
+    index = cluster_index(n, clusters)
+    k = int(index.max()) + 1
+    above, below = cells.mean(axis=0), float(denominator.mean())
+    value = above / (below or np.nan)
+    ends = np.full((2, len(above)), np.nan)
+    (least,), (most,) = _ends(denominator[:, None], index, seed, clusters)
+    if k >= MIN_CLUSTERS and not least <= 0 <= most:
+        # First order: how far numerators are from the ratio times their denominators.
+        rest = means(cells - value * denominator[:, None], seed, clusters)
+        ends = np.sort(np.stack([rest.low, rest.high]) / below, axis=0) + value
+        counted = is_trials(abs(cells)) & is_trials(abs(denominator[:, None]))
+        if counted.any():
+            ends[:, counted] = _ratio_ends(cells[:, counted], denominator, index)
+    low, high = (end.reshape(shape) for end in ends)
+    return Estimates(value.reshape(shape), low, high, n, k)
+
+
+def _ends(
+    values: Float[np.ndarray, "n cell"], index: Int[np.ndarray, "n"], seed: int, clusters: Clusters
+) -> Float[np.ndarray, "end cell"]:
+    """Both ends of every cell's mean, all outcomes or all numbers of any kind."""
+    if is_trials(abs(values)).all():
+        return _outcome_ends(values, index)
+    found = means(values, seed, clusters)
+    return np.stack([found.low, found.high])
+
+
+def _outcome_ends(
+    values: Float[np.ndarray, "n cell"], index: Int[np.ndarray, "n"]
+) -> Float[np.ndarray, "end cell"]:
+    """Both ends of every cell's mean of right or wrong, or of differences of these (-1, 0, 1)."""
+    ends = share_ends(abs(values), index, small=True)
+    signed = ~is_trials(values)
+    parts = values[:, signed].clip(min=0), (-values[:, signed]).clip(min=0)
+    ends[:, signed] = _difference_ends(*parts, index)
+    return ends
+
+
+def _ratio_ends(
+    cells: Float[np.ndarray, "n cell"],
+    denominator: Float[np.ndarray, "n"],
+    index: Int[np.ndarray, "n"],
+) -> Float[np.ndarray, "end cell"]:
+    """The ratios R at which the interval of `mean numerator - R * mean denominator` ends at 0."""
+    if denominator.mean() < 0:
+        cells, denominator = -cells, -denominator
+    above, below = cells.mean(axis=0), denominator.mean()
+    (least,), (most,) = _outcome_ends(denominator[:, None], index)
+    r = _correlation(cells, denominator[:, None], index)
+    found = []
+    for end, side in zip(_outcome_ends(cells, index), (-1, 1), strict=True):
+        width = abs(end - above)
+        # Of a positive ratio the lower end needs the upper end of the denominator, and so on.
+        against = np.where((end > 0) == (side < 0), most - below, below - least)
+        square, middle = below**2 - against**2, above * below - r * width * against
+        root = np.sqrt(np.maximum(middle**2 - square * (above**2 - width**2), 0))
+        # The same root in two forms: the second also holds where the parabola turns.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            usual, turned = (middle + side * root) / square, above**2 - width**2
+            found.append(np.where(square > 0, usual, turned / (middle - side * root)))
+    return np.stack(found)
+
+
+def crossed(
+    values: Bool[np.ndarray, "n draw"] | Float[np.ndarray, "n draw"],
+    seed: int = 0,
+    clusters: Clusters = None,
+    minus: Bool[np.ndarray, "n"] | None = None,
+) -> Estimate:
+    """Share of 1 over prompts and draws: neither is all there could be.
+
+    The interval over prompts and the one over draws, their half-widths added in squares.
+    No interval (NaN) for fewer than four prompts (clusters) or draws.
+
+    Args:
+        values: right or wrong; a row per prompt.
+        seed: of the bootstraps, where values are chances of being right.
+        clusters: which prompts are not independent.
+        minus: another arm of the same prompts, whose share is subtracted.
+    """
+    n, n_draws = values.shape
+    flat = values.astype(float).ravel()
+    prompts = np.repeat(cluster_index(n, clusters), n_draws)
+    draws = np.tile(np.arange(n_draws), n)
+    if minus is None:
+        sides = [share(flat, over, seed) for over in (prompts, draws)]
+    else:
+        other = np.repeat(minus, n_draws).astype(float)
+        sides = [paired_difference(flat, other, seed, over) for over in (prompts, draws)]
+    value = sides[0].value
+    low = value - np.sqrt(sum((value - side.low) ** 2 for side in sides))
+    high = value + np.sqrt(sum((side.high - value) ** 2 for side in sides))
+    low, high = np.clip([low, high], 0.0 if minus is None else -1.0, 1.0)
+    return Estimate(value, float(low), float(high), n, sides[0].n_clusters)
+
+
+def rank_correlation(
+    first: Float[np.ndarray, "n item"],
+    second: Float[np.ndarray, "n item"],
+    seed: int = 0,
+    clusters: Clusters = None,
+) -> Estimate:
+    """Spearman's correlation over items of two means over prompts.
+
+    The interval is a percentile bootstrap over prompts (clusters): it says how much the ranking
+    depends on which prompts were asked. No interval (NaN) for fewer than four.
+    """
+    n = len(first)
+    k = int(cluster_index(n, clusters).max()) + 1
+    value = float(spearmanr(first.mean(axis=0), second.mean(axis=0)).statistic)
+    if k < MIN_CLUSTERS:
+        return Estimate(value, float("nan"), float("nan"), n, k)
+    weights = draw_weights(n, seed, N_RESAMPLES_SLOW, clusters)
+    pairs = zip(weights @ first, weights @ second, strict=True)
+    low, high = np.quantile([float(spearmanr(x, y).statistic) for x, y in pairs], ENDS)
+    return Estimate(value, float(low), float(high), n, k)

@@ -1,0 +1,134 @@
+"""Shares of 1 (right or wrong), also of prompts that share queries.
+
+Where no two prompts share a query, the interval is Wilson's. Where some do, it is Wilson's for as
+many trials as the prompts are worth, with Student's t in place of the normal quantile. What they
+are worth follows from the design effect (Kish 1965): how much more their mean varies than that of
+as many independent trials. A few clusters tell it badly, so it is shrunk towards complete
+dependence, as if two more clusters had been seen, each all right or all wrong.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.stats import norm, t
+
+from icl_mech.stats.estimate import CONFIDENCE, Estimate, Estimates
+from icl_mech.stats.means import means, spread
+from icl_mech.stats.resampling import MIN_CLUSTERS, Clusters, cluster_index
+
+#: As many clusters of complete dependence are taken as seen beside the real ones.
+_PRIOR_CLUSTERS = 2
+
+
+def proportion(right: Bool[np.ndarray, "n"]) -> Estimate:
+    """Share of `True` with its Wilson interval (one trial per prompt).
+
+    >>> print(proportion(np.array([True, True, True, False])))
+    0.75 [0.30, 0.95]
+    """
+    return share(right, None)
+
+
+def proportions(right: Bool[np.ndarray, "row n"]) -> list[Estimate]:
+    """`proportion` of every row."""
+    return shares(right, None)
+
+
+def share(
+    values: Bool[np.ndarray, "n"] | Float[np.ndarray, "n"], clusters: Clusters, seed: int = 0
+) -> Estimate:
+    """`shares` of one row."""
+    return shares(values[None], clusters, seed)[0]
+
+
+def shares(
+    values: Bool[np.ndarray, "row n"] | Float[np.ndarray, "row n"],
+    clusters: Clusters,
+    seed: int = 0,
+) -> list[Estimate]:
+    """Mean of every row of shares of 1 (right or wrong), with a 95 % interval.
+
+    Rows that hold other values than 0 and 1 (chances of being right) are no trials: their
+    interval is that of `means`, cut at 0 and 1.
+
+    Args:
+        values: 0 to 1; a column per prompt. NaN makes a row's mean and interval NaN.
+        clusters: the query of every prompt; None where all differ.
+        seed: of the bootstrap of rows that are no trials.
+
+    Returns:
+        An estimate per row. No interval (NaN) where prompts share queries and there are fewer
+        than four of these.
+    """
+    n = values.shape[1]
+    index = cluster_index(n, clusters)
+    k = int(index.max()) + 1
+    columns = np.asarray(values, dtype=float).T
+    ends = share_ends(columns, index)
+    chances = ~is_trials(columns)
+    if chances.any():
+        found = means(columns[:, chances], seed, clusters)
+        ends[:, chances] = np.stack([found.low, found.high]).clip(0, 1)
+    return Estimates(columns.mean(axis=0), ends[0], ends[1], n, k).rows()
+
+
+def is_trials(values: Float[np.ndarray, "n cell"]) -> Bool[np.ndarray, "cell"]:
+    """Whether all values of a cell are 0 or 1."""
+    found: np.ndarray = ((values == 0) | (values == 1)).all(axis=0)
+    return found
+
+
+def share_ends(
+    right: Float[np.ndarray, "n cell"], index: Int[np.ndarray, "n"], small: bool = False
+) -> Float[np.ndarray, "end cell"]:
+    """Both ends of the interval of every cell's share.
+
+    Args:
+        right: 0 or 1.
+        index: the cluster of every row.
+        small: use Student's t also where each row is a cluster (for differences of shares).
+    """
+    n, k = len(right), int(index.max()) + 1
+    mean = right.mean(axis=0)
+    if k < n and k < MIN_CLUSTERS:
+        return np.full((2, len(mean)), np.nan)
+    z = norm.ppf((1 + CONFIDENCE) / 2)
+    if k < n or (small and k > 1):
+        z = t.ppf((1 + CONFIDENCE) / 2, k - 1)
+    trials = n / _design_effect(right, index)
+    middle = (mean + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    half = np.sqrt(mean * (1 - mean) / trials + (z / (2 * trials)) ** 2) * z / (1 + z**2 / trials)
+    # Rounding must not leave the share itself outside.
+    return np.stack([np.minimum(middle - half, mean), np.maximum(middle + half, mean)]).clip(0, 1)
+
+
+def _design_effect(
+    right: Float[np.ndarray, "n cell"], index: Int[np.ndarray, "n"]
+) -> Float[np.ndarray, "cell"]:
+    """Variance of the mean over that of independent trials, shrunk towards full dependence."""
+    n, k = len(right), int(index.max()) + 1
+    size = (np.bincount(index) ** 2).sum() / n  # of the cluster that a value is in, on average
+    if size == 1:
+        return np.ones(right.shape[1])
+    mean = right.mean(axis=0)
+    single = mean * (1 - mean)
+    effect = spread(right, index).variance * n / np.where(single > 0, single, 1)
+    within = ((effect - 1) / (size - 1)).clip(0, 1)  # correlation of values of one cluster
+    seen = 4 * single * k
+    within = (seen * within + _PRIOR_CLUSTERS) / (seen + _PRIOR_CLUSTERS)
+    return 1 + (size - 1) * within
+
+
+def repeated(tasks: Sequence[str], n_queries: Sequence[int], n_prompts: int) -> list[str]:
+    """A caveat for every task that is too small for the number of prompts."""
+    return [
+        f"{task}: {n} different queries in {n_prompts} prompts (a small task); "
+        + (
+            f"fewer than {MIN_CLUSTERS} queries give no interval"
+            if n < MIN_CLUSTERS
+            else "intervals are over queries, for prompts that share one are not independent"
+        )
+        for task, n in zip(tasks, n_queries, strict=True)
+        if n < n_prompts
+    ]
