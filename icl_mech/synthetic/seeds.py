@@ -22,6 +22,11 @@ Over = Literal["performance", "use"]
 NUMBERS = ("over_bayes_mixture", "over_ridge", "td", "basis_probe", "weight_r2")
 
 
+def updates(lead: Estimate) -> str:
+    """A number of updates with its interval."""
+    return f"{lead.value:,.0f} [{lead.low:,.0f}, {lead.high:,.0f}]"
+
+
 class EmergenceOverSeeds(Result):
     """The arrays of several `Emergence`s along a first axis, `seed`."""
 
@@ -65,6 +70,20 @@ class EmergenceOverSeeds(Result):
         column = {"performance": "lead", "use": "lead_of_use"}[over]
         leads = self.onsets(fraction, encoding)[column].groupby("seed").mean().to_numpy()
         return few_mean(leads[~np.isnan(leads)])
+
+    def lead_in_words(
+        self, fraction: float = FRACTION, encoding: Encoding = "td", over: Over = "performance"
+    ) -> str:
+        """`lead` as words: whether encoding leads or lags, and by how many updates.
+
+        As "leads the error's fall by 624 [445, 803] updates".
+        """
+        by = self.lead(fraction, encoding, over)
+        what = {"performance": "the error's fall", "use": "use"}[over]
+        if not by.value < 0:
+            return f"leads {what} by {updates(by)} updates"
+        behind = Estimate(-by.value, -by.high, -by.low, by.n)
+        return f"lags {what} by {updates(behind)} updates"
 
     def over_seeds(self) -> pd.Series:
         """The last checkpoint's numbers: `Estimate`s over seeds (Student's t interval)."""
