@@ -172,14 +172,14 @@ def test_noise_names_no_layer_and_the_reason_is_given(found: TaskMap) -> None:
     noisy = found.data.copy()
     noisy["transfer"] = noisy["transfer"].copy(data=rng.random((2, N, LAYERS)) < 0.3)
     task_map = TaskMap(noisy, found.provenance)
-    row = task_map.summary().loc["second"]
+    row = task_map.summary().loc["<b>first"]
     assert np.isnan(row["formation_transfer"])
-    assert row["formation_transfer_found"] > 0.8
+    assert row["formation_transfer_found"] > 0.9
     assert row["decoding_lens_found"] == 1
-    reason = "second: the transfer curve names no formation layer (its rise of "
+    reason = "<b>first: the transfer curve names no formation layer (its rise of "
     (note,) = (n for n in task_map.caveats() if n.startswith(reason))
     assert "is within noise: " in note
-    assert not np.isnan(task_map.with_rule(min_found=0.0).formation("second").estimate.value)
+    assert not np.isnan(task_map.with_rule(min_found=0.0).formation("<b>first").estimate.value)
 
 
 def test_the_rule_is_an_argument(found: TaskMap) -> None:

@@ -182,7 +182,7 @@ def _scan(model: HookedModel, plan: _Plan, everywhere: bool, bar: tqdm) -> xr.Da
     every = range(model.n_layers)
     on_dev = scored({"theta": own[rows_dev]}, every, choosing=True).isel(vector=0, drop=True)
     on_dev = prefixed("dev_", on_dev.rename(prompt="dev_prompt"))
-    on_dev = xr.Dataset(on_dev).assign(dev_query=("dev_prompt", [e.query.x for e in dev]))
+    on_dev = on_dev.assign(dev_query=("dev_prompt", [e.query.x for e in dev]))
     vectors = with_controls(
         scored({"theta": own[rows_test]}, every),
         scored(controls, every if everywhere else _chosen(on_dev)),

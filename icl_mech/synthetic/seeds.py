@@ -22,11 +22,6 @@ Over = Literal["performance", "use"]
 NUMBERS = ("over_bayes_mixture", "over_ridge", "td", "basis_probe", "weight_r2")
 
 
-def updates(lead: Estimate) -> str:
-    """A number of updates with its interval."""
-    return f"{lead.value:,.0f} [{lead.low:,.0f}, {lead.high:,.0f}]"
-
-
 class EmergenceOverSeeds(Result):
     """The arrays of several `Emergence`s along a first axis, `seed`."""
 
@@ -80,10 +75,10 @@ class EmergenceOverSeeds(Result):
         """
         by = self.lead(fraction, encoding, over)
         what = {"performance": "the error's fall", "use": "use"}[over]
-        if not by.value < 0:
-            return f"leads {what} by {updates(by)} updates"
-        behind = Estimate(-by.value, -by.high, -by.low, by.n)
-        return f"lags {what} by {updates(behind)} updates"
+        sign, word = (-1, "lags") if by.value < 0 else (1, "leads")
+        low, high = sorted((sign * by.low, sign * by.high))
+        number = f"{sign * by.value:,.0f} [{low:,.0f}, {high:,.0f}]"
+        return f"{word} {what} by {number} updates"
 
     def over_seeds(self) -> pd.Series:
         """The last checkpoint's numbers: `Estimate`s over seeds (Student's t interval)."""
