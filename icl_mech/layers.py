@@ -1,14 +1,14 @@
 """Which blocks are meant: numbers from 0; negative ones count from the last block."""
 
-from collections.abc import Sequence
 from operator import index
+from typing import Any
 
 import numpy as np
 
 from icl_mech.errors import InputError
 
 
-def check_layer(layer: int, n_layers: int) -> int:
+def check_layer(layer: Any, n_layers: int) -> int:
     """The block number from 0.
 
     Raises:
@@ -29,7 +29,7 @@ def check_layer(layer: int, n_layers: int) -> int:
     return number % n_layers
 
 
-def check_layers(layers: Sequence[int] | None, n_layers: int) -> list[int]:
+def check_layers(layers: Any, n_layers: int) -> list[int]:
     """Block numbers from 0, in order; all of them for `None`.
 
     Raises:
