@@ -66,10 +66,11 @@ def false_alarms(where: str, level: float, n: int, like: float, repeats: int) ->
 
 @pytest.mark.parametrize("like", [0.0, 0.7])
 def test_the_first_noisy_crossing_does_not_win(like: float) -> None:
-    """Floor .3, plateau .6 at 9 to 11, 25 prompts: the first crossing is at 6.8 on average."""
+    """Floor .3, plateau .6 at 9 to 11, 25 prompts: the first crossing is at 5.5 on average,
+    right in .36."""
     found = recovered("bump", (0.3, 0.6), 25, like, 1, 300)
-    assert abs(found["bias"]) < 0.4
-    assert found["hit"] > 0.8
+    assert abs(found["bias"]) < 0.5
+    assert found["hit"] > 0.72
     assert found["covered"] > 0.93
 
 
