@@ -17,10 +17,10 @@ WHERE = {"formed": formed, "consumed": consumed, "settled": settled}
 
 
 def rate(shape: str, floor: float, peak: float) -> np.ndarray:
-    """The true curve: half-way up at `UP`, and down at `DOWN` or never."""
+    """The true curve: `UP` is the first layer past half-way; down at `DOWN` or never."""
     layer = np.arange(LAYERS)
     if shape == "ramp":  # six layers wide
-        share = np.clip((layer - UP + 3.5) / 7, 0, 1)
+        share = np.clip((layer - UP + 4) / 7, 0, 1)
     else:
         share = (layer >= UP) & (layer < (DOWN if shape == "bump" else LAYERS))
     return floor + (peak - floor) * share
