@@ -105,9 +105,9 @@ for caveat in result.caveats():
 # %%
 print(result.onsets().round(0).to_string())
 for fraction in (0.25, 0.5, 0.75):
-    print(f"at {fraction:.0%} of the change, encoding leads by {result.lead(fraction)} updates")
-print(f"by a linear probe instead of neighbours: {result.lead(encoding='probe')} updates")
-print(f"encoding leads use by {result.lead(over='use')} updates")
+    print(f"at {fraction:.0%} of the change, encoding {result.lead_in_words(fraction)}")
+print(f"by a linear probe instead of neighbours, it {result.lead_in_words(encoding='probe')}")
+print(f"encoding {result.lead_in_words(over='use')}")
 
 # %% [markdown]
 # ## What the numbers show

@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from operator import index
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from icl_mech.errors import InputError
-from icl_mech.model import Edit, HookedModel, Readout
+from icl_mech.model import Edit, HookedModel, Readout, as_array
 from icl_mech.progress import Tick, silent
 from icl_mech.prompts import Encoder, Episode, Prompt, with_dummies
+from icl_mech.stats import CONFIDENCE
+from icl_mech.stats.plateau import share_of_noise
 
 
 def dummy_residuals(
@@ -60,6 +63,68 @@ def inject(
     return readout.reshape(len(prompts), n_vectors, len(layers))
 
 
+class Choice(NamedTuple):
+    """The layer that is best on dev prompts.
+
+    Attributes:
+        at: the place of the layer among those measured: where to go on.
+        rises: whether the dev accuracy rises anywhere beyond noise. Where it does not, the layer
+            is a way to go on and no finding: do not name it.
+        accuracy: on dev, at that layer.
+    """
+
+    at: int
+    rises: bool
+    accuracy: float
+
+    def caveat(self, layer: int, what: str = "θ") -> list[str]:
+        """A line where no layer is found; `layer` is the block number of `at`."""
+        if self.rises:
+            return []
+        found = (
+            f"{what} works at no layer: it is right on no dev prompt"
+            if self.accuracy == 0
+            else f"{what} is best at no layer: its accuracy on dev prompts (at most "
+            f"{self.accuracy:.2f}) rises nowhere beyond noise"
+        )
+        return [f"{found}; its numbers are those after block {layer}, taken to have one"]
+
+
+def choose_layer(
+    right: Bool[np.ndarray, "prompt layer"] | Float[np.ndarray, "prompt layer"],
+    logprob: Float[np.ndarray, "prompt layer"] | None = None,
+    queries: Shaped[np.ndarray, "prompt"] | None = None,
+) -> Choice:
+    """Choose a layer on dev prompts; first ask whether anything rises.
+
+    The accuracy rises where some run of layers stands out above the others further than noise
+    does (in `CONFIDENCE` of the resamples, as `localize` asks). Then the layer is the one with the
+    best accuracy, the earliest of equals. Otherwise, of the layers with the best accuracy (all,
+    where none is ever right), it is the one at which the answer is most probable.
+
+    Args:
+        right: right or wrong on dev prompts.
+        logprob: of the answer (nats); without it, the earliest of equals is taken.
+        queries: what each prompt asks: prompts that share a query are resampled together.
+    """
+    values = right.astype(float)
+    clusters = np.arange(len(values)) if queries is None else queries
+    accuracy = values.mean(axis=0)
+    best = accuracy == accuracy.max()
+    # NaN: one query shows no noise.
+    rises = bool(not best.all() and not share_of_noise(values, clusters) > 1 - CONFIDENCE)
+    if not rises and logprob is not None:
+        at = int(np.where(best, logprob.mean(axis=0), -np.inf).argmax())
+    else:
+        at = int(best.argmax())
+    return Choice(at, rises, float(accuracy[at]))
+
+
+def layer_name(layer: int | None) -> str:
+    """A chosen layer in a table."""
+    return "none" if layer is None else str(layer)
+
+
 def function_vector(
     heads: Float[Tensor, "layer head d_model"],
     bias: Float[Tensor, "layer d_model"],
@@ -78,6 +143,12 @@ def function_vector(
     chosen = check_heads(chosen, n_layers, n_heads)
     total = torch.stack([heads[layer, head] for layer, head in chosen]).sum(dim=0)
     return total + torch.stack([bias[layer] for layer in {layer for layer, _ in chosen}]).sum(dim=0)
+
+
+def answer_logprob(readout: Readout) -> Float[np.ndarray, "*shape"]:
+    """Log probability (nats) of the most probable accepted first token."""
+    best: Float[np.ndarray, "*shape"] = np.nanmax(as_array(readout.logprob), axis=-1)
+    return best
 
 
 def check_heads(

@@ -92,7 +92,7 @@ def test_exchanging_what_y_tokens_say_of_the_basis_changes_the_prediction(
 def test_han_emergence(tmp_path: Path) -> None:
     out = tmp_path / "emergence.html"
     said = run_analysis("han_emergence", "", out)
-    assert "encoding leads by" in said
+    assert "encoding leads the error's fall by" in said
     for suffix in ("", "-training", "-points", "-perturbation", "-heads"):
         assert out.with_stem(f"emergence{suffix}").stat().st_size > 1e6
     traces, layout = plotly(out)

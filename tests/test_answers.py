@@ -36,7 +36,7 @@ def test_the_prompts_and_layers_are_those_of_a_layer_scan(scores: AnswerScores) 
     scan = layer_scan(_tiny("llama"), TASKS, N, SHOTS, seed=3, progress=False)
     for task in TASKS:
         ours, theirs = scores.of(task), scan.of(task)
-        layer = scan.best_layer(task)
+        layer = scan.read_at(task)
         assert int(ours["layer"]) == layer
         assert ours["query"].values.tolist() == theirs["query"].values.tolist()
         for score in ("first_token", "two_way_prefix"):

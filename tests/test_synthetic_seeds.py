@@ -104,6 +104,7 @@ def test_seeds_side_by_side() -> None:
     assert lead.value == pytest.approx(leads.mean())
     expected = stats.ttest_1samp(leads, 0).confidence_interval(0.95)
     assert (lead.low, lead.high) == pytest.approx((expected.low, expected.high))
+    assert several.lead_in_words().startswith("leads the error's fall by 83 [")
     figure = several.plot()
     marks = [t.x[0] for t in figure.data if t.mode == "markers"]
     assert marks[:4] == [50, 250, 150, 150]

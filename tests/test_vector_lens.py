@@ -207,8 +207,8 @@ def test_function_vectors_belong_to_no_layer(tiny: HookedModel) -> None:
     [
         ({"vector": "thetta"}, "unknown vector 'thetta'; did you mean 'theta'"),
         ({"average": "mean"}, "unknown average 'mean'"),
-        ({"layers": [4]}, r"layers \[4\]; expected some of 0 to 3, each once"),
-        ({"layers": []}, "expected some of 0 to 3"),
+        ({"layers": [4]}, "layer 4 out of range: expected 0 to 3, or -4 to -1"),
+        ({"layers": []}, "no layers; expected at least one"),
         ({"layers": [1], "vector": "function"}, "layers of a function vector"),
         ({"heads": [(9, 0)], "vector": "function"}, "the model has no head 9.0"),
         ({"n_heads": 0, "vector": "function"}, "n_heads is 0; expected 1 to 16"),

@@ -1,6 +1,7 @@
 """`python -m icl_mech.answers`: whole answers, and whether conclusions change with the score."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from icl_mech.cli import Flat, ModelOptions, OutputOptions, TaskOptions, deliver, load, run, target
 from icl_mech.prompts import draw_split, half
@@ -24,6 +25,8 @@ class Options:
     """Prompts on which the layer is chosen; half of --n-prompts by default."""
     layer: int | None = None
     """Inject after this block instead of choosing one."""
+    by: Literal["first_token", "begins", "accepted", "strict"] = "accepted"
+    """Score on dev prompts that chooses the layer."""
     max_new_tokens: int | None = None
     """A text that has not ended after these is cut; by default 3 more than the longest answer."""
     n_rivals: int = 7
@@ -56,6 +59,7 @@ def _main(options: Options) -> None:
         n_dev=n_dev,
         seed=o.tasks.seed,
         layer=o.layer,
+        by=o.by,
         max_new_tokens=o.max_new_tokens,
         n_rivals=o.n_rivals,
         template=o.tasks.template,

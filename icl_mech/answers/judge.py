@@ -11,8 +11,10 @@ from collections.abc import Sequence
 #: word. `accepted`: the generated text is an accepted answer. `strict`: it is the one that
 #: demonstrations show.
 SCORES = ("two_way_prefix", "first_token", "most_probable", "begins", "accepted", "strict")
-#: The one that layers are chosen by, and that the others are compared with.
+#: The one that the others are compared with.
 USUAL = "first_token"
+#: Those by which a layer can be chosen, and which are reported at every layer that works.
+BY = ("first_token", "begins", "accepted", "strict")
 
 
 def judge_text(said: str, answers: Sequence[str]) -> dict[str, bool]:

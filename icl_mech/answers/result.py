@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from icl_mech.answers.judge import SCORES, USUAL
+from icl_mech.answers.judge import BY, SCORES, USUAL
 from icl_mech.errors import choose
 from icl_mech.results import Result
 from icl_mech.stats import Estimate, mean, paired_difference, ratio_of_means, repeated, share
+from icl_mech.vectors import Choice
 
 #: The zero-shot prompt, the same with theta, and the few-shot prompt.
 CONDITIONS = ("baseline", "hypothesis", "regular")
@@ -24,7 +25,10 @@ class AnswerScores(Result):
     `logprob` (nats), of the most probable accepted answer as a whole, `rival_logprob` of the most
     probable other answer, and `first_logprob` of the first token; `text`, what was generated, and
     `cut`, whether the limit of tokens ended it; over (`task`, `prompt`): `query`, `answer` and its
-    `n_tokens`; over `task`: `layer`, `max_new_tokens`, `n_rivals`, `n_queries`.
+    `n_tokens`; over (`task`, `by`, `prompt`, `block`): right or wrong with theta after every block
+    that works, `by_layer`, NaN at others; over `task`: `layer`, `rises` (whether dev prompts show
+    that theta works, by the score that chose the layer) and `dev_accuracy` (NaN where the layer was
+    given), `max_new_tokens`, `n_rivals`, `n_queries`.
     """
 
     def accuracy(self, task: str, condition: str, score: str) -> Estimate:
@@ -87,6 +91,38 @@ class AnswerScores(Result):
             "n_queries": int(of_task["n_queries"]),
         }
 
+    def by_layer(self, task: str | None = None) -> pd.DataFrame:
+        """One row per task and layer that works: accuracy on test prompts by each of `BY`.
+
+        A layer works where theta brings at least half as many right first tokens of dev prompts as
+        after the best one. `chosen` marks the layer of the other tables.
+        """
+        rows = []
+        for name in self.tasks if task is None else [task]:
+            of_task, queries = self.of(name), self._queries(name)
+            values = of_task["by_layer"].transpose("by", "block", "prompt").values
+            for layer in np.flatnonzero(np.isfinite(values[0, :, 0])):
+                row: dict[str, Any] = {"task": name, "layer": int(layer)}
+                for by, right in zip(BY, values[:, layer], strict=True):
+                    row |= share(right.astype(bool), queries).columns(by)
+                rows.append(row | {"chosen": bool(layer == int(of_task["layer"]))})
+        return pd.DataFrame(rows).set_index(["task", "layer"])
+
+    def _layers_note(self, task: str) -> list[str]:
+        """What the choice of the layer changes."""
+        frame = self.by_layer(task).loc[task]
+        if len(frame) < 2:
+            return []
+        parts = [
+            f"{layer}: {row['accepted']:.2f} [{row['accepted_low']:.2f}, "
+            f"{row['accepted_high']:.2f}], {row['begins']:.2f}, {row['first_token']:.2f}"
+            for layer, row in frame.iterrows()
+        ]
+        return [
+            f"{task}: by layer, texts that are accepted, begin with the answer, have a right first "
+            f"token: {'; '.join(parts)}"
+        ]
+
     def logprobs(self) -> pd.DataFrame:
         """One row per task and condition: mean log probabilities (nats), share of cut texts."""
         rows = []
@@ -116,6 +152,13 @@ class AnswerScores(Result):
         ]
         for task in self.tasks:
             of_task = self.of(task)
+            if "by_layer" in of_task:  # older files lack it
+                choice = Choice(
+                    int(of_task["layer"]), bool(of_task["rises"]), float(of_task["dev_accuracy"])
+                )
+                by = self.provenance["by"]
+                notes += [f"{task}: {line}" for line in choice.caveat(choice.at, f"θ ({by})")]
+                notes += self._layers_note(task)
             several = int((of_task["n_tokens"] > 1).sum())
             if several > NOTED * n:
                 notes.append(
@@ -134,13 +177,14 @@ class AnswerScores(Result):
             if unended.low > 0:
                 notes.append(
                     f"{task}: with θ, {unended} of the texts begin with the answer and go on: θ "
-                    "brings the answer and not its end, which few-shot prompts show"
+                    "brings the answer there and not its end, which few-shot prompts show"
                 )
         return notes + repeated(self.tasks, self.data["n_queries"].values.tolist(), n)
 
     def to_frame(self) -> pd.DataFrame:
         """One row per (task, condition, prompt)."""
-        frame = self.data.to_dataframe().reset_index()
+        each = self.data.drop_vars(["by_layer", "by"], errors="ignore")
+        frame = each.to_dataframe().reset_index()
         first = ["task", "condition", "prompt", "query", "answer", "n_tokens", "text", "cut"]
         values = [*SCORES, "logprob", "rival_logprob", "first_logprob"]
         return frame[[*first, *values, "layer"]]

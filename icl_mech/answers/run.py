@@ -6,17 +6,20 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor
 
-from icl_mech.answers.judge import judge_text
+from icl_mech.answers.judge import BY, USUAL, judge_text
 from icl_mech.answers.result import CONDITIONS, AnswerScores
-from icl_mech.errors import InputError
+from icl_mech.errors import InputError, choose
+from icl_mech.layers import check_layer
 from icl_mech.model import Edit, Generation, HookedModel
 from icl_mech.patch import Scored, score
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
     N_DUMMIES,
+    Answers,
     Encoder,
     Prompt,
     Protocol,
@@ -29,7 +32,7 @@ from icl_mech.prompts import (
 )
 from icl_mech.results import over_tasks
 from icl_mech.tasks import Task, Tasks, load_tasks
-from icl_mech.vectors import inject, overwrite, theta
+from icl_mech.vectors import Choice, answer_logprob, choose_layer, inject, overwrite, theta
 
 #: Tokens that a generation may take beyond the longest accepted answer.
 SPARE_TOKENS = 3
@@ -38,6 +41,7 @@ SPARE_TOKENS = 3
 @dataclass(frozen=True, kw_only=True)
 class _Settings(Protocol):
     layer: int | None
+    by: str
     max_new_tokens: int | None
     n_rivals: int
 
@@ -52,6 +56,7 @@ def answer_scores(
     n_dev: int | None = None,
     n_dummies: int = N_DUMMIES,
     layer: int | None = None,
+    by: str = "accepted",
     max_new_tokens: int | None = None,
     n_rivals: int = 7,
     template: str = DEFAULT_TEMPLATE,
@@ -63,7 +68,8 @@ def answer_scores(
     The prompts, the task vectors and the layer are those of `layer_scan` with the same settings
     (Hendel et al. 2023, sections 3 and 4, who keep only answers of one token): *baseline* is the
     zero-shot prompt, *hypothesis* the same with theta at the layer that is best on dev prompts
-    (by the first token), *regular* the few-shot prompt. Each then goes on greedily, theta staying
+    (by the score `by`: the layer with the best first tokens can be the worst for whole answers),
+    *regular* the few-shot prompt. Each then goes on greedily, theta staying
     in place, up to what ends an answer in the template; and the sum of the log probabilities of
     all tokens of every accepted answer is read, beside that of some of the task's other answers.
 
@@ -75,7 +81,10 @@ def answer_scores(
         seed: of every random draw.
         n_dev: dev prompts per task; half of `n_prompts` by default.
         n_dummies: dummy queries per demonstration set.
-        layer: where theta is injected; by default chosen on dev prompts.
+        layer: where theta is injected; by default chosen on dev prompts, among the layers where
+            it brings at least half as many right first tokens as at the best one. All of these are
+            reported (`AnswerScores.by_layer`).
+        by: one of `BY`, the score on dev prompts that chooses the layer.
         max_new_tokens: a text that has not ended after these is cut (and marked so); by default 3
             more than the task's longest accepted answer.
         n_rivals: how many of the task's other answers each answer is compared with.
@@ -97,6 +106,7 @@ def answer_scores(
         template,
         leading_space,
         layer=layer,
+        by=by,
         max_new_tokens=max_new_tokens,
         n_rivals=n_rivals,
     )
@@ -115,8 +125,9 @@ def answer_scores(
 
 
 def _check(s: _Settings, n_layers: int) -> None:
-    if s.layer is not None and not 0 <= s.layer < n_layers:
-        raise InputError(f"layer {s.layer} out of range: expected 0 to {n_layers - 1}")
+    choose(s.by, BY, "score to choose a layer by")
+    if s.layer is not None:
+        check_layer(s.layer, n_layers)
     if s.n_rivals < 1:
         raise InputError(f"n_rivals is {s.n_rivals}; expected at least 1")
     if s.max_new_tokens is not None and s.max_new_tokens < 1:
@@ -130,32 +141,41 @@ def _one_task(model: HookedModel, task: Task, split: Split, s: _Settings) -> xr.
     resid = model.final_residuals(few)
     own = theta(resid[:, 1:])
     zero = zero_shot(encoder, test + dev)
-    dev_answers = accepted(encoder, zero[len(test) :], dev)
-    layer = s.layer
-    if layer is None:
-        targets = dev_answers.first_tokens
-        on_dev = inject(model, zero[len(test) :], own[len(test) :, None], targets)
-        layer = int(on_dev.right[:, 0].mean(axis=0).argmax())  # the earliest of equals
-    edit = overwrite(layer, own[: len(test), layer])
     plain, shown = zero[: len(test)], [group[0] for group in few[: len(test)]]
-    answers, few_answers = accepted(encoder, plain, test), accepted(encoder, shown, test)
-    both = model.evaluate(plain, [None, edit], answers.first_tokens)
-    first = [
-        *(score(model, both.column(i), answers) for i in (0, 1)),
-        score(model, model.read(resid[: len(test), 0, -1], few_answers.first_tokens), few_answers),
-    ]
     longest = max(
         len(ids) for pair in task.pairs for ids in encoder.answer_tokens(plain[0], pair.answers)
     )
     n_new = s.max_new_tokens or longest + SPARE_TOKENS
     stop = encoder.template.stop
-    without = model.generate(plain, [None, edit], n_new, stop)
+    if s.layer is None:
+        dev_answers = accepted(encoder, zero[len(test) :], dev)
+        asked = [e.query.x for e in dev]
+        on_dev = _Dev(zero[len(test) :], own[len(test) :], dev_answers, np.array(asked))
+        layers, choice = on_dev.choose(model, s.by, n_new, stop)
+        layer = choice.at
+    else:
+        layer = check_layer(s.layer, model.n_layers)
+        layers, choice = [layer], None
+    edits = [None, *(overwrite(at, own[: len(test), at]) for at in layers)]
+    at = 1 + layers.index(layer)
+    edit = edits[at]
+    answers, few_answers = accepted(encoder, plain, test), accepted(encoder, shown, test)
+    injected = model.evaluate(plain, edits, answers.first_tokens)
+    first = [
+        *(score(model, injected.column(i), answers) for i in (0, at)),
+        score(model, model.read(resid[: len(test), 0, -1], few_answers.first_tokens), few_answers),
+    ]
+    without = model.generate(plain, edits, n_new, stop)
     said = [
         [of[0] for of in without],
-        [of[1] for of in without],
+        [of[at] for of in without],
         [of[0] for of in model.generate(shown, [None], n_new, stop)],
     ]
     texts = answers.texts
+    by_layer = {
+        "first_token": injected.right[:, 1:],
+        **_judged([of[1:] for of in without], texts),
+    }
     rivals = _rivals(task, texts, s)
     whole = [[*texts[p], *rivals[p]] for p in range(len(test))]
     logprob = np.stack(
@@ -172,10 +192,71 @@ def _one_task(model: HookedModel, task: Task, split: Split, s: _Settings) -> xr.
         query=("prompt", [e.query.x for e in test]),
         answer=("prompt", [e.query.y for e in test]),
         layer=layer,
+        rises=choice is None or choice.rises,
+        dev_accuracy=np.nan if choice is None else choice.accuracy,
+        by_layer=(
+            ("by", "prompt", "block"),
+            _spread(np.stack([by_layer[name] for name in BY]), layers, model.n_layers),
+        ),
         max_new_tokens=n_new,
         n_rivals=min(map(len, rivals)),
         n_queries=split.n_test_queries,
     )
+
+
+@dataclass(frozen=True)
+class _Dev:
+    """What a layer is chosen on: prompts, their theta, answers, and queries."""
+
+    prompts: Sequence[Prompt]
+    vectors: Float[Tensor, "prompt layer d_model"]
+    answers: Answers
+    queries: Shaped[np.ndarray, "prompt"]
+
+    def choose(
+        self, model: HookedModel, by: str, n_new: int, stop: str
+    ) -> tuple[list[int], Choice]:
+        """The layers that work, and the best of them by a score.
+
+        Where no layer has a right answer by that score, the choice is that of first tokens.
+        """
+        read = inject(model, self.prompts, self.vectors[:, None], self.answers.first_tokens)
+        right, logprob = read.right[:, 0], answer_logprob(read)[:, 0]
+        by_token = choose_layer(right, logprob, self.queries)
+        accuracy = right.mean(axis=0)
+        # An accepted text begins with an accepted first token: where these are rare, so are texts.
+        works = (accuracy >= accuracy.max() / 2) & (accuracy > 0)
+        layers = [int(i) for i in np.flatnonzero(works)] or [by_token.at]
+        if by == USUAL:
+            return layers, by_token
+        edits = [overwrite(at, self.vectors[:, at]) for at in layers]
+        said = model.generate(self.prompts, edits, n_new, stop)
+        judged = np.zeros(right.shape)
+        judged[:, layers] = _judged(said, self.answers.texts)[by]
+        choice = choose_layer(judged, logprob, self.queries)
+        if choice.accuracy == 0:
+            choice = choice._replace(at=by_token.at)
+        return layers, choice
+
+
+def _judged(
+    said: Sequence[Sequence[Generation]], texts: Sequence[Sequence[str]]
+) -> dict[str, Bool[np.ndarray, "prompt layer"]]:
+    """Every score of generated texts."""
+    judged = [
+        [judge_text(g.text, answers) for g in of] for of, answers in zip(said, texts, strict=True)
+    ]
+    names = judged[0][0]
+    return {name: np.array([[j[name] for j in of] for of in judged]) for name in names}
+
+
+def _spread(
+    values: Shaped[np.ndarray, "by prompt layer"], layers: Sequence[int], n_layers: int
+) -> Float[np.ndarray, "by prompt block"]:
+    """Over all blocks; NaN where nothing was injected."""
+    spread = np.full((*values.shape[:2], n_layers), np.nan)
+    spread[..., layers] = values
+    return spread
 
 
 def _rivals(task: Task, texts: Sequence[Sequence[str]], s: _Settings) -> list[list[str]]:
@@ -228,7 +309,7 @@ def _arrays(
             "text": (dims, [[g.text.replace("\0", "\ufffd") for g in of] for of in said]),
             "cut": (dims, np.array([[g.cut for g in of] for of in said])),
         },
-        coords={"condition": list(CONDITIONS)},
+        coords={"condition": list(CONDITIONS), "by": list(BY)},
     )
 
 

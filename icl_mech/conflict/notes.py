@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from icl_mech.vectors import Choice
+
 if TYPE_CHECKING:
     from icl_mech.conflict.result import ConflictingTasks
 
@@ -32,6 +34,12 @@ def _of(result: ConflictingTasks, pair: str) -> list[str]:
             f"{a} <- {b}: {about['n_queries']} different queries in {n} prompts; the intervals "
             "are over queries"
         )
+    here = result.data.sel(pair=pair)
+    if "rises" in here:  # older files lack it
+        choice = Choice(
+            result.layer(pair), bool(here["rises"]), float(result.dev_accuracy(pair).value)
+        )
+        found += [f"{a} <- {b}: {line}" for line in choice.caveat(choice.at, f"θ of {b}")]
     regular = result.share(pair, "prompt", "regular")
     if regular.value < WEAK:
         found.append(

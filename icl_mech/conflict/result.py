@@ -27,8 +27,9 @@ class ConflictingTasks(Result):
     `data` holds, over (`pair`, `condition`, `prompt`): `follows_prompt` and `follows_injected`
     (the top token begins an answer of that task), `prompt_logprob` and `injected_logprob` (nats,
     of the most probable first token of an answer of that task) and `top` (token id);
-    `chosen_layer`, `prompt_task` and `injected_task` over `pair`; `dev_right` over (`pair`,
-    `dev_prompt`, `layer`). A pair is named `"<prompt's task>:<injected task>"`; `condition` is
+    `chosen_layer`, `prompt_task` and `injected_task` over `pair`; `rises` (whether the vector works
+    anywhere on dev prompts) over `pair`; `dev_right` and `dev_logprob` over (`pair`, `dev_prompt`,
+    `layer`). A pair is named `"<prompt's task>:<injected task>"`; `condition` is
     one of `CONDITIONS`.
     """
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from tqdm.auto import tqdm
 
 from icl_mech.conflict.drawing import Drawn
@@ -25,7 +25,15 @@ from icl_mech.prompts import (
     zero_shot,
 )
 from icl_mech.tasks import Tasks
-from icl_mech.vectors import dummy_residuals, inject, overwrite, random_like, theta
+from icl_mech.vectors import (
+    answer_logprob,
+    choose_layer,
+    dummy_residuals,
+    inject,
+    overwrite,
+    random_like,
+    theta,
+)
 
 
 def conflicting_tasks(
@@ -47,10 +55,10 @@ def conflicting_tasks(
     that A and B answer differently; the residual stream at its last token is overwritten, after
     one block, by theta of B. An answer that begins like A's follows the prompt, one that begins
     like B's the vector. The block is the one where theta of B, injected into zero-shot prompts of
-    B, gives the best accuracy on dev prompts (other queries, other vectors; the earliest of
-    equals). Beside it, on the same queries: no vector (*regular*), theta of A from other
-    demonstrations (*own*), a random vector of the norm of B's (*random*), and theta of B in the
-    zero-shot prompt (*zero_shot*). No query is ever shown.
+    B, gives the best accuracy on dev prompts (other queries, other vectors; see
+    `vectors.choose_layer`). Beside it, on the same queries: no vector (*regular*), theta of A
+    from other demonstrations (*own*), a random vector of the norm of B's (*random*), and theta of
+    B in the zero-shot prompt (*zero_shot*). No query is ever shown.
 
     Args:
         model: from `load_model`.
@@ -92,8 +100,10 @@ def _measure(
     """One pair: choose the layer, inject, and see whose answer comes."""
     a, b = drawn.prompt_task.name, drawn.injected_task.name
     bar.set_description(f"{a} with θ of {b}")
-    dev_right = _on_dev(model, drawn, encoder, bar)
-    layer = int(dev_right.mean(axis=0).argmax())
+    dev_right, dev_logprob = _on_dev(model, drawn, encoder, bar)
+    dev_query = np.array([e.query.x for e in drawn.dev])
+    choice = choose_layer(dev_right, dev_logprob, dev_query)
+    layer = choice.at
     of_b = theta(dummy_residuals(model, encoder, drawn.injected, bar.update))[:, layer]
     vectors = {
         "injected": of_b,
@@ -119,8 +129,10 @@ def _measure(
                 for name, values in stacked.items()
             },
             "dev_right": (("dev_prompt", "layer"), dev_right),
+            "dev_logprob": (("dev_prompt", "layer"), dev_logprob, units),
             "chosen_layer": ((), layer),
-            "dev_query": ("dev_prompt", [e.query.x for e in drawn.dev]),
+            "rises": ((), choice.rises),
+            "dev_query": ("dev_prompt", dev_query),
             "query": ("prompt", [e.query.x for e in drawn.prompts]),
             "prompt_answer": ("prompt", [e.query.y for e in drawn.prompts]),
             "injected_answer": ("prompt", [e.query.y for e in drawn.injected]),
@@ -133,12 +145,14 @@ def _measure(
 
 def _on_dev(
     model: HookedModel, drawn: Drawn, encoder: Encoder, bar: tqdm
-) -> Bool[np.ndarray, "dev_prompt layer"]:
-    """Whether zero-shot prompts of B with theta of B are answered right, at every layer."""
+) -> tuple[Bool[np.ndarray, "dev_prompt layer"], Float[np.ndarray, "dev_prompt layer"]]:
+    """Whether zero-shot prompts of B with theta of B are answered right, at every layer, and the
+    log probability of the answer."""
     zero = zero_shot(encoder, drawn.dev)
     answers = accepted(encoder, zero, drawn.dev).first_tokens
     vectors = theta(dummy_residuals(model, encoder, drawn.dev, bar.update))
-    return inject(model, zero, vectors[:, None], answers, bar.update).right[:, 0]
+    read = inject(model, zero, vectors[:, None], answers, bar.update)
+    return read.right[:, 0], answer_logprob(read)[:, 0]
 
 
 def _provenance(

@@ -5,7 +5,6 @@ from importlib.metadata import version
 
 import xarray as xr
 
-from icl_mech.decodability.layers import chosen_layers
 from icl_mech.decodability.result import TaskDecodability
 from icl_mech.decodability.run import Run
 from icl_mech.decodability.settings import (
@@ -16,6 +15,7 @@ from icl_mech.decodability.settings import (
     Settings,
     plan,
 )
+from icl_mech.layers import check_layers
 from icl_mech.model import HookedModel
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE, shot_counts
@@ -108,7 +108,7 @@ def task_decodability(
         leading_space=leading_space,
     )
     drawn = plan(tasks, settings)
-    chosen = chosen_layers(layers, model.n_layers)
+    chosen = check_layers(layers, model.n_layers)
     shuffles = sum(n > 1 for n in settings.n_shots) if controls else 0
     total = drawn.queries.size * (len(settings.n_shots) + shuffles + bool(controls))
     with progress_bar(total, "prompts", progress) as bar:

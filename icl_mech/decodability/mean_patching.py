@@ -10,10 +10,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from icl_mech.decodability.answers import accepted_tokens
-from icl_mech.decodability.layers import chosen_layers, evenly_spaced
 from icl_mech.decodability.patch_plan import MODES, Mode, plan_patching
 from icl_mech.decodability.patching_result import MEAN, RANDOM, RANDOM_TASK, MeanPatching
 from icl_mech.decodability.pool import Pool
+from icl_mech.layers import check_layers, evenly_spaced
 from icl_mech.model import Edit, HookedModel, Readout, as_array
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE, Encoder, Matched, generator, in_context
@@ -74,7 +74,7 @@ def mean_patching(
     pool, dev, test = plan.pool, plan.dev, plan.test
     if layers is None:
         layers = evenly_spaced(model.n_layers, N_LAYERS)
-    at = chosen_layers(layers, model.n_layers)
+    at = check_layers(layers, model.n_layers)
     words = [pair.y for task in pool.tasks for pair in task.pairs]
     encoder = model.encoder(template, words, leading_space)
     means = _means(model, encoder, dev)

@@ -12,9 +12,16 @@ from icl_mech.failures.errors import Classifier
 from icl_mech.failures.plan import Plan, guess_right, prior_right
 from icl_mech.failures.repair import REPAIRS, States, placeholder
 from icl_mech.failures.result import CONTROLS, RIGHT, THETA
-from icl_mech.model import HookedModel, Readout, as_array
+from icl_mech.model import HookedModel, Readout
 from icl_mech.prompts import Episode, Prompt, accepted, few_shot, zero_shot
-from icl_mech.vectors import dummy_residuals, overwrite, random_like, theta
+from icl_mech.vectors import (
+    answer_logprob,
+    choose_layer,
+    dummy_residuals,
+    overwrite,
+    random_like,
+    theta,
+)
 
 #: Right or wrong, and the log probability of the answer, by dev prompt and layer.
 OnDev = tuple[Bool[np.ndarray, "prompt layer"], Float[np.ndarray, "prompt layer"]]
@@ -42,12 +49,15 @@ class Measurement:
         """All conditions on the test prompts."""
         self.bar.set_description(self.plan.task.name)
         on_dev = self._on_dev()
-        best = {m: layers[_best(*on_dev[m])] for m, layers in self.layers.items()}
+        asked = np.array([e.query.x for e in self.dev])
+        choices = {m: choose_layer(*on_dev[m], asked) for m in self.layers}
+        best = {m: layers[choices[m].at] for m, layers in self.layers.items()}
         named = Classifier.of(self.model, self.plan, self.zero)
         readouts = self._on_test(best)
         top = np.stack([r.top.cpu().numpy() for r in readouts.values()], axis=1)
         found = self._dataset(readouts, top, named.kinds(top), on_dev, best)
-        return found.assign(named_by_chance=((), named.by_chance()))
+        rises = ("injected", [c.rises for c in choices.values()])
+        return found.assign(named_by_chance=((), named.by_chance()), rises=rises)
 
     def _states(self, episodes: Sequence[Episode], own: Vectors | None = None) -> States:
         return States.of(self.model, self.plan.encoder, episodes, self.repairs, own)
@@ -72,7 +82,7 @@ class Measurement:
             ]
             answers = self._answers(asked, self.dev)
             readout = self.model.evaluate(asked, edits, answers, self.bar.update)
-            found[method] = readout.right, _logprob(readout)
+            found[method] = readout.right, answer_logprob(readout)
         return found
 
     def _on_test(self, best: dict[str, int]) -> dict[str, Readout]:
@@ -147,7 +157,7 @@ class Measurement:
         dev = np.full((2, len(methods), len(self.dev), n_layers), np.nan)
         for m, method in enumerate(methods):
             dev[:, m, :, self.layers[method]] = np.stack(on_dev[method]).transpose(2, 0, 1)
-        logprob = [_logprob(r) for r in readouts.values()]
+        logprob = [answer_logprob(r) for r in readouts.values()]
         text = {int(t): self.model.to_string(int(t)) for t in np.unique(top)}
         split, task = self.plan.split, self.plan.task
         return xr.Dataset(
@@ -176,16 +186,3 @@ class Measurement:
                 "layer": np.arange(n_layers),
             },
         )
-
-
-def _best(
-    right: Bool[np.ndarray, "prompt layer"], logprob: Float[np.ndarray, "prompt layer"]
-) -> int:
-    """The place of the best layer: by accuracy, and of equals by the answer's log probability."""
-    accuracy = right.mean(axis=0)
-    return int(np.argmax(np.where(accuracy == accuracy.max(), logprob.mean(axis=0), -np.inf)))
-
-
-def _logprob(readout: Readout) -> np.ndarray:
-    """Of the most probable accepted first token."""
-    return np.nanmax(as_array(readout.logprob), axis=-1)

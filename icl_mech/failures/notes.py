@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from icl_mech.stats import repeated
+from icl_mech.vectors import Choice
 
 if TYPE_CHECKING:
     from icl_mech.failures.result import TaskVectorFailures
@@ -54,11 +55,15 @@ def _of_task(result: "TaskVectorFailures", task: str) -> list[str]:
     if 1 - result.named(task) > UNNAMED:
         lines.append(f"{1 - result.named(task):.0%} of the vector's errors have no name")
     here = result.of(task)
-    if float(here["dev_right"].sel(injected="theta").max()) == 0:
-        lines.append(
-            "theta is right on no dev prompt at any layer: its layer is the one where the right "
-            "answer is most probable"
-        )
+    if "rises" in here:  # older files lack it
+        for method in here["injected"].values.tolist():
+            right = here["dev_right"].sel(injected=method)
+            choice = Choice(
+                result.layer(task, method),
+                bool(here["rises"].sel(injected=method)),
+                float(right.mean("dev_prompt").max()),
+            )
+            lines += choice.caveat(choice.at, method)
     theta, shuffled = (result.accuracy(task, name).value for name in ("theta", "shuffled"))
     told_apart = result.difference(task, "theta", "shuffled").low > 0
     if observed in ("works", "in part") and not told_apart:

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from icl_mech.errors import InputError
 from icl_mech.failures.measure import Measurement
 from icl_mech.failures.plan import AnyTask, Plan, Settings, check, load_any, plan
 from icl_mech.failures.repair import BLANK, REPAIRS, check_repairs
 from icl_mech.failures.result import TaskVectorFailures
+from icl_mech.layers import check_layers
 from icl_mech.model import HookedModel
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE, N_DUMMIES, half
@@ -100,12 +100,7 @@ def _layers(model: HookedModel, layers: Sequence[int] | None) -> list[int]:
     n = model.n_layers
     if layers is None:
         return sorted({int(i) for i in np.linspace(n // 3, n - 1, N_REPAIR_LAYERS).round()})
-    for layer in layers:
-        if not 0 <= layer < n:
-            raise InputError(f"layer {layer} out of range: expected 0 to {n - 1}")
-    if not layers or len(set(layers)) < len(layers):
-        raise InputError(f"repair_layers {list(layers)}; expected at least one, each once")
-    return sorted(layers)
+    return check_layers(layers, n)
 
 
 def _provenance(

@@ -96,14 +96,14 @@ def _curves(scan: LayerScan, task: str, score: str) -> list[go.Scatter]:
     traces.append(
         go.Scatter(
             x=[best],
-            y=[theta[best].value],
+            y=[None if best is None else theta[best].value],
             mode="markers",
             marker={
                 "size": 17,
                 "color": "rgba(0,0,0,0)",
                 "line": {"width": 2.5, "color": "#222222"},
             },
-            name=f"layer {best}, chosen on dev",
+            name="no layer works on dev" if best is None else f"layer {best}, chosen on dev",
             hovertemplate=f"layer {best}: best on the dev prompts<extra></extra>",
         )
     )

@@ -41,12 +41,24 @@ class Row:
         effects: per direction, over (`role`, `layer`) or (`head`, `layer`).
         labels: of the map's rows; escaped.
         y_title: what the rows are.
+        site: what is patched.
     """
 
     name: str
     effects: dict[str, xr.Dataset]
     labels: list[str]
     y_title: str
+    site: str
+
+
+def layer_axis(site: str) -> str:
+    """What a number on the axis of layers means; blocks are counted from 0."""
+    where = {
+        "resid_pre": "the stream before it",
+        "resid_mid": "the stream between its attention and MLP",
+        "resid_post": "the stream after it",
+    }
+    return f"block l ({where.get(site, 'what it computes')})"
 
 
 def position_figure(scan: PositionScan) -> go.Figure:
@@ -72,7 +84,9 @@ def position_figure(scan: PositionScan) -> go.Figure:
     n_layers = scan.data.sizes["layer"]
     figure.update_yaxes(autorange="reversed", showgrid=False, zeroline=False)
     figure.update_xaxes(showgrid=False, zeroline=False, dtick=_step(n_layers * columns))
-    figure.update_xaxes(title_text="layer", row=len(rows))
+    for i, row in enumerate(rows, 1):  # below the last row of a site
+        if i == len(rows) or rows[i].site != row.site:
+            figure.update_xaxes(title_text=layer_axis(row.site), row=i)
     _style(figure, scan, limit)
     # Short figures still have room for the colour bar and its title.
     figure.update_layout(height=max(figure.layout.height, 240))
@@ -89,14 +103,14 @@ def _rows(scan: PositionScan, task: str) -> list[Row]:
         roles = [str(role) for role in effects[scan.directions[0]]["role"].values]
         if site != "z":
             labels = [escape(role_name(role)) for role in roles]
-            rows.append(Row(f"{before}{site}", effects, labels, ""))
+            rows.append(Row(f"{before}{site}", effects, labels, "", site))
             continue
         heads = [str(head) for head in scan.data["head"].values]
         for role in roles:
             at_role = {d: effect.sel(role=role) for d, effect in effects.items()}
             at_role = {d: effect.transpose("head", "layer") for d, effect in at_role.items()}
             name = f"{before}heads at {escape(role_name(role))}"
-            rows.append(Row(name, at_role, heads, "head"))
+            rows.append(Row(name, at_role, heads, "head", site))
     return rows
 
 

@@ -15,7 +15,6 @@ from icl_mech.figures.style import COLOURS, GRID, title
 if TYPE_CHECKING:
     import pandas as pd
 
-    from icl_mech.stats import Estimate
     from icl_mech.synthetic import Emergence, EmergenceOverSeeds
 
 _HEIGHT, _GAP = 250, 80
@@ -47,21 +46,17 @@ def seeds_figure(result: EmergenceOverSeeds) -> go.Figure:
     figure.update_yaxes(
         gridcolor=GRID, title_text="share of the change", range=[-0.3, 1.25], dtick=0.5
     )
-    lead, use = result.lead(), result.lead(over="use")
     p = result.provenance
     title(
         figure,
         "What emerges first, encoding or performance?",
-        f"encoding (solid, ●) leads the error's fall (dashed, ×) by {_updates(lead)} updates, and "
-        f"use of the basis (error below ridge's, vertical lines) by {_updates(use)}<br>means over "
-        f"{lead.n} seeds with t intervals; {p['n_per_basis']} held-out sequences per basis",
+        f"encoding (solid, ●) {result.lead_in_words()} (dashed, ×) and "
+        f"{result.lead_in_words(over='use')} of the basis (error below ridge's, vertical lines)"
+        f"<br>means over {result.lead().n} seeds with t intervals; {p['n_per_basis']} "
+        "held-out sequences per basis",
     )
     frame(figure, below=45, legend=True, t=150)
     return figure
-
-
-def _updates(lead: Estimate) -> str:
-    return f"{lead.value:,.0f} [{lead.low:,.0f}, {lead.high:,.0f}]"
 
 
 def _traces(run: Emergence, when: pd.DataFrame, first: bool) -> list[go.Scatter]:

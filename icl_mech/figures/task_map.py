@@ -23,6 +23,9 @@ NAMES = {
     "lens": "lens: probability of the answer",
     "heads": "heads: share of AIE so far",
 }
+#: The axes: what is read or written at a layer.
+LAYER = "layer l: the stream after block l, counted from 0 (heads: what block l adds)"
+DEPTH = "relative depth of the stream after block l (1: after the last block)"
 _SYMBOLS = {"formation": "circle", "decoding": "diamond-open"}
 #: Pixels of a row; with more tasks than these, all read-outs of a task share one.
 _ROW, _SHARED_ROW, _MOST = 26, 46, 6
@@ -59,7 +62,7 @@ def task_map_figure(maps: list[TaskMap]) -> go.Figure:
         zeroline=False,
         range=[rows.n - 0.3, -0.7],
     )
-    figure.update_xaxes(gridcolor=GRID, title_text="relative depth" if many else "layer")
+    figure.update_xaxes(gridcolor=GRID, title_text=DEPTH if many else LAYER)
     if many:
         figure.update_xaxes(range=[0, 1.03])
     _title(figure, maps, "Where is the task formed, and where is it decoded?")
@@ -111,7 +114,7 @@ def task_curves_figure(task_map: TaskMap) -> go.Figure:
         _mark(figure, task_map, task, row)
     figure.update_yaxes(range=[-0.03, 1.08], gridcolor=GRID, title_text="share")
     figure.update_xaxes(gridcolor=GRID, dtick=1 if len(task_map.layers) <= 24 else None)
-    figure.update_xaxes(title_text="layer (after block)", row=len(tasks), col=1)
+    figure.update_xaxes(title_text=LAYER, row=len(tasks), col=1)
     _title(figure, [task_map], "The curves behind the map")
     frame(figure, below=60, legend=True)
     return figure

@@ -8,6 +8,7 @@ import xarray as xr
 from icl_mech.errors import choose
 from icl_mech.results import Result
 from icl_mech.stats import Estimate, paired_difference, repeated, share, shares
+from icl_mech.vectors import Choice, choose_layer, layer_name
 
 #: What is injected. All but theta are added; theta replaces.
 VECTORS = ("function", "theta", "layer_mean", "random_heads", "random")
@@ -34,10 +35,17 @@ class FunctionVectors(Result):
         right = self._of(task, "right", vector, setting)
         return shares(right.transpose("layer", "prompt").values, self._queries(task))
 
-    def best_layer(self, task: str, vector: str = "function", setting: str = "zero_shot") -> int:
-        """The layer with the best dev accuracy; the earliest of equals."""
-        accuracy = self._of(task, "dev_right", vector, setting).mean("dev_prompt")
-        return int(accuracy.argmax("layer"))
+    def best_layer(
+        self, task: str, vector: str = "function", setting: str = "zero_shot"
+    ) -> int | None:
+        """The layer with the best dev accuracy; None where it rises nowhere beyond noise."""
+        choice = self.choice(task, vector, setting)
+        return choice.at if choice.rises else None
+
+    def choice(self, task: str, vector: str = "function", setting: str = "zero_shot") -> Choice:
+        """The layer at which a vector is read, and whether its dev accuracy rises at all."""
+        right = self._of(task, "dev_right", vector, setting)
+        return choose_layer(right.transpose("dev_prompt", "layer").values)
 
     def accuracy(self, task: str, vector: str = "function", setting: str = "zero_shot") -> Estimate:
         """Test accuracy at the layer chosen on dev."""
@@ -72,13 +80,14 @@ class FunctionVectors(Result):
                 plain = self.plain(task, setting)
                 for vector in VECTORS:
                     e = self.accuracy(task, vector, setting)
+                    layer = self.best_layer(task, vector, setting)
                     rows.append(
                         {
                             "task": task,
                             "setting": setting,
                             "vector": vector,
                             **e.columns("accuracy"),
-                            "layer": self.best_layer(task, vector, setting),
+                            "layer": np.nan if layer is None else layer,
                             "no_vector": plain.value,
                             "few_shot": few.value,
                             "n_prompts": e.n,
@@ -100,6 +109,9 @@ class FunctionVectors(Result):
                     f"{task}: zero-shot, the chosen heads' vector is not told apart from random "
                     f"heads' ({gap})"
                 )
+            choice = self.choice(task)
+            lines = choice.caveat(choice.at, "zero-shot, the function vector")
+            notes += [f"{task}: {line}" for line in lines]
             better = self.difference(task, "theta", "function")
             if better.low > 0:
                 notes.append(
@@ -124,7 +136,7 @@ class FunctionVectors(Result):
             for setting in PROMPTS:
                 row = {"no vector": f"{self.plain(task, setting).value:.2f}"}
                 for vector in VECTORS:
-                    layer = self.best_layer(task, vector, setting)
+                    layer = layer_name(self.best_layer(task, vector, setting))
                     row[vector] = f"{self.accuracy(task, vector, setting)} @ {layer}"
                 of_task = self.of(task)
                 rows[f"{task}, {setting}"] = row | {
@@ -143,5 +155,5 @@ class FunctionVectors(Result):
         return self.of(task)[name].sel(vector=vector, setting=setting)
 
     def _at_best(self, task: str, vector: str, setting: str) -> np.ndarray:
-        layer = self.best_layer(task, vector, setting)
-        return self._of(task, "right", vector, setting).sel(layer=layer).values
+        at = self.choice(task, vector, setting).at
+        return self._of(task, "right", vector, setting).isel(layer=at).values

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from icl_mech.errors import InputError, choose
 from icl_mech.heads import head_attribution
+from icl_mech.layers import check_layers
 from icl_mech.lens.counting import KINDS, Words, among, count, kind_of
 from icl_mech.lens.naming import naming_words
 from icl_mech.lens.reading import texts
@@ -28,7 +29,6 @@ from icl_mech.prompts import (
     generator,
     in_context,
     whole,
-    whole_numbers,
 )
 from icl_mech.results import over_tasks
 from icl_mech.tasks import Task, Tasks, load_tasks
@@ -166,11 +166,7 @@ def _layers(model: HookedModel, vector: str, layers: Sequence[int] | None) -> li
         if layers is not None:
             raise InputError("layers of a function vector, which belongs to none; expected None")
         return [NO_LAYER]
-    chosen = whole_numbers("layers", range(model.n_layers) if layers is None else layers)
-    bad = [layer for layer in chosen if not 0 <= layer < model.n_layers]
-    if bad or not chosen or len(set(chosen)) != len(chosen):
-        raise InputError(f"layers {chosen}; expected some of 0 to {model.n_layers - 1}, each once")
-    return chosen
+    return check_layers(layers, model.n_layers)
 
 
 def _ranked(

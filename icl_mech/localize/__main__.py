@@ -17,8 +17,9 @@ from icl_mech.cli import (
     target,
 )
 from icl_mech.errors import InputError
+from icl_mech.localize.counts import check_heads_points
 from icl_mech.localize.curves import Rule
-from icl_mech.prompts import draw_matched
+from icl_mech.prompts import check_counts, draw_matched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +57,9 @@ def _main(options: Options) -> None:
     Rule(options.fraction)
     # What would be refused, before a model is loaded.
     draw_matched(tasks, [options.n_points], options.n_shots + 2, options.tasks.seed)
-    if options.n_prompts < 1:
-        raise InputError(f"n_prompts is {options.n_prompts}; expected at least 1")
+    check_counts({"n_prompts": options.n_prompts}, options.tasks.seed)
+    if not options.no_heads:
+        check_heads_points(options.n_prompts, options.n_points, options.n_shots)
     page = _page(options)
     from icl_mech.model import check_source
 

@@ -1,14 +1,20 @@
 """Where a curve over layers rises, falls, and settles: the definitions, as functions of arrays.
 
-Every read-out is a curve over layers, a mean over prompts. A curve's *floor* is its smallest
-value on the side in question, its *peak* its largest; it *works* where it has risen by at least
-`fraction` of the way from floor to peak. Where floor and peak are less than `min_rise` apart
-there is nothing to locate, and the layer is NaN.
+Every read-out is a curve over layers, a mean over prompts. Its *plateau* is the run of layers that,
+by least squares, is best told apart from the other layers as higher than they are (one level
+inside, one outside). The *floor* is the mean before the plateau (for what is consumed: after it);
+the *peak* is the mean on the plateau. A level of `fraction` of the way from floor to peak is
+crossed where the isotonic fit (the increasing curve that is nearest by least squares) crosses it:
+a single layer above the level does not count where the layers after it, taken together, are below.
+So neither the levels nor the layer hang on one noisy mean. The first crossing of the curve itself
+does: it names a layer too early wherever the floor is not 0 (`icl_mech/localize/README.md`).
 
-The largest of many noisy values always stands out above the smallest, so a rise of `min_rise`
-alone is no evidence: `locate` names a layer only where the rise is beyond noise (see `Rule`).
+Where floor and peak are less than `min_rise` apart there is nothing to locate, and the layer is
+NaN. Some run always stands out in noise, so a rise alone is no evidence: `locate` names a layer
+only where the run stands out further than in noise (see `Rule`).
 
-All functions take curves `[*, layer]` and return layers and rises `[*]` as floats.
+All functions take curves `[*, layer]` and return arrays `[*]` of floats. Layers are block numbers
+from 0: the stream after block `l`.
 """
 
 from collections.abc import Callable
@@ -20,12 +26,14 @@ from jaxtyping import Bool, Float, Int
 
 from icl_mech.errors import InputError
 from icl_mech.stats import CONFIDENCE, ENDS, N_RESAMPLES, Estimate, draw_weights
+from icl_mech.stats.plateau import EQUAL, cumulated, flat_noise, plateau
 
 Curves = Float[np.ndarray, "*batch layer"]
 Layers = Float[np.ndarray, "*batch"]
 
-#: Rises that differ by less are equal: they are differences of means.
-_EQUAL = 1e-9
+#: No layer is named from fewer queries: of so few, intervals are too narrow and noise looks like
+#: a plateau (`icl_mech/localize/README.md`).
+MIN_QUERIES = 10
 
 
 @dataclass(frozen=True)
@@ -36,8 +44,8 @@ class Rule:
         fraction: how far from floor to peak, between 0 and 1.
         min_rise: smallest distance from floor to peak that counts, in the curve's own units.
         min_found: share of the bootstrap resamples in which the curve must have a layer; and
-            noise alone, resampled about a flat curve, may rise as far as the curve does in no more
-            than the rest of them. With 0 every curve that rises by `min_rise` names a layer.
+            noise alone, resampled about a flat curve, may stand out as much as the curve does in no
+            more than the rest of them. With 0 every curve that rises by `min_rise` names a layer.
     """
 
     fraction: float = 0.5
@@ -54,40 +62,47 @@ class Rule:
 
 
 class Turn(NamedTuple):
-    """Where curves turn (NaN where there is nothing to locate), and how far they rise or fall."""
+    """Where curves turn (NaN where there is nothing to locate), and what speaks for it.
+
+    Attributes:
+        layer: the first layer after the turn.
+        rise: from floor to peak.
+        evidence: how much stands out, to be compared with that of noise.
+    """
 
     layer: Layers
     rise: Layers
+    evidence: Layers
 
 
 def formed(curves: Curves, rule: Rule) -> Turn:
-    """The first layer at which the curve works, with its floor before the peak."""
-    peak = curves.argmax(axis=-1)
-    before = np.arange(curves.shape[-1]) <= peak[..., None]
-    works, rise = _works(curves, before, rule)
-    layer = (works & before).argmax(axis=-1)
-    return Turn(np.where(rise >= rule.min_rise, layer, np.nan), rise)
+    """Where the curve rises to its plateau; NaN where it works from the first layer on."""
+    n = curves.shape[-1]
+    run = plateau(curves, range(1, n + 1))
+    peak = _mean(curves, run.start, run.end)
+    before, after = _mean(curves, 0 * run.start, run.start), _mean(curves, run.end, n + 0 * run.end)
+    floor = np.where(run.start > 0, before, after)
+    floor = np.where(np.isnan(floor), peak, floor)
+    layer = _crossing(curves, floor + rule.fraction * (peak - floor), run.end)
+    there = (peak - floor >= rule.min_rise) & (run.start > 0)
+    return Turn(np.where(there, layer, np.nan), peak - floor, run.gain)
 
 
 def consumed(curves: Curves, rule: Rule) -> Turn:
-    """The first layer, after the last at which the curve works, with its floor after the peak.
-
-    NaN, too, where the curve still works at the last layer.
-    """
-    backwards, fall = formed(curves[..., ::-1], rule)
-    layer = curves.shape[-1] - backwards
-    return Turn(np.where(layer >= curves.shape[-1], np.nan, layer), fall)
+    """The first layer after the plateau; NaN where the curve still works at the last layer."""
+    backwards = formed(curves[..., ::-1], rule)
+    return backwards._replace(layer=curves.shape[-1] - backwards.layer)
 
 
 def settled(curves: Curves, rule: Rule) -> Turn:
-    """The first layer from which on the curve works to the end; its peak is its last value."""
-    last = curves[..., -1:]
-    floor = curves.min(axis=-1, keepdims=True)
-    below = curves < floor + rule.fraction * (last - floor)
-    start = curves.shape[-1] - below[..., ::-1].argmax(axis=-1)
-    start = np.where(below.any(axis=-1), start, 0)
-    rise = (last - floor)[..., 0]
-    return Turn(np.where(rise >= rule.min_rise, start, np.nan), rise)
+    """From where on the curve stays up to the end; its peak is its last value."""
+    n = curves.shape[-1]
+    run = plateau(curves, [n])
+    last = curves[..., -1]
+    floor = np.where(run.start > 0, _mean(curves, 0 * run.start, run.start), last)
+    layer = _crossing(curves, floor + rule.fraction * (last - floor), run.end)
+    rise = last - floor
+    return Turn(np.where(rise >= rule.min_rise, layer, np.nan), rise, run.gain)
 
 
 def gathered(mass: Curves, rule: Rule) -> Turn:
@@ -95,19 +110,36 @@ def gathered(mass: Curves, rule: Rule) -> Turn:
 
     NaN where the sum is less than `min_rise`.
     """
-    total = mass.sum(axis=-1, keepdims=True)
-    layer = (np.cumsum(mass, axis=-1) >= rule.fraction * total).argmax(axis=-1)
-    return Turn(np.where(total[..., 0] >= rule.min_rise, layer, np.nan), total[..., 0])
+    added = np.cumsum(mass, axis=-1)
+    total = added[..., -1]
+    layer = _crossing(added, rule.fraction * total, np.full(total.shape, mass.shape[-1]))
+    return Turn(np.where(total >= rule.min_rise, layer, np.nan), total, total)
 
 
-def _works(
-    curves: Curves, side: Bool[np.ndarray, "*batch layer"], rule: Rule
-) -> tuple[Bool[np.ndarray, "*batch layer"], Layers]:
-    """Where curves work, and how far they rise on this side of the peak."""
-    floor = np.where(side, curves, np.inf).min(axis=-1, keepdims=True)
-    peak = curves.max(axis=-1, keepdims=True)
-    works = curves >= floor + rule.fraction * (peak - floor)
-    return works, (peak - floor)[..., 0]
+def _crossing(curves: Curves, level: Layers, end: Int[np.ndarray, "*batch"]) -> Layers:
+    """The first of the layers before `end` at which the isotonic fit has reached a level.
+
+    The fit is below the level on exactly those first layers whose sum about it is smallest
+    (Groeneboom's switch relation), so that it need not be computed.
+    """
+    below = cumulated(curves - (level - EQUAL)[..., None])[..., :-1]
+    allowed = np.arange(curves.shape[-1]) < end[..., None]
+    layer: Layers = np.where(allowed, below, np.inf).argmin(axis=-1).astype(float)
+    return layer
+
+
+def _mean(
+    curves: Curves, start: Int[np.ndarray, "*batch"], end: Int[np.ndarray, "*batch"]
+) -> Layers:
+    """Mean of the layers from `start` to before `end`; NaN where there is none."""
+    layers = np.arange(curves.shape[-1])
+    inside: Bool[np.ndarray, "*batch layer"] = (layers >= start[..., None]) & (
+        layers < end[..., None]
+    )
+    size = inside.sum(axis=-1)
+    total = np.where(inside, curves, 0).sum(axis=-1)
+    mean: Layers = np.where(size > 0, total / np.maximum(size, 1), np.nan)
+    return mean
 
 
 @dataclass(frozen=True)
@@ -135,8 +167,6 @@ class Located:
         e = self.estimate
         if not np.isfinite(e.value):
             return "none"
-        if not np.isfinite(e.low):
-            return f"{e.value:.0f} (no interval)"
         return f"{e.value:.0f} [{e.low:.0f}, {e.high:.0f}]"
 
 
@@ -155,37 +185,39 @@ def locate(
         where: one of the functions above.
         seed: of the resampling.
         clusters: which prompts belong together (share a query) and are drawn together; by default
-            each stands for itself.
+            each stands for itself. No layer is named from fewer than `MIN_QUERIES` clusters.
     """
     clusters = np.arange(len(values)) if clusters is None else clusters
     n, mean = len(np.unique(clusters)), values.mean(axis=0)
+    if n < MIN_QUERIES:
+        return nowhere(n, f"{n} queries; at least {MIN_QUERIES} are needed")
     drawn = draw_weights(len(values), seed, clusters=clusters) @ values
-    layer, rise = (float(a[0]) for a in where(mean[None], rule))
+    layer, rise, evidence = (float(a[0]) for a in where(mean[None], rule))
     draws = where(drawn, rule).layer
-    # What is left of the resamples without the curve itself: the noise of a flat curve, with all
-    # that the layers of a prompt have in common. Resampled means vary by (n - 1) / n too little.
-    noise = where((drawn - mean) * (n / max(n - 1, 1)) ** 0.5, rule).rise
-    as_far = float((noise >= rise - _EQUAL).mean()) if n > 1 else 0.0
-    why = _why_none(layer, rise, float(np.isfinite(draws).mean()), as_far, rule)
+    noise = where(flat_noise(values, clusters, seed), rule).evidence
+    as_much = float((noise >= evidence - EQUAL).mean())
+    why = _why_none(layer, rise, float(np.isfinite(draws).mean()), as_much, rule, where)
     if why:
         return Located(_none(n), draws, why)
-    low, high = (np.nan, np.nan)
-    if n > 1:
-        # Layers are whole numbers: no interpolation between them.
-        low, high = np.quantile(draws[np.isfinite(draws)], ENDS, method="nearest")
-    return Located(Estimate(layer, float(low), float(high), n), draws)
+    # Layers are whole numbers: no interpolation between them.
+    low, high = np.quantile(draws[np.isfinite(draws)], ENDS, method="nearest")
+    return Located(Estimate(layer, float(low), float(high), len(values), n), draws)
 
 
-def _why_none(layer: float, rise: float, found: float, as_far: float, rule: Rule) -> str:
+def _why_none(
+    layer: float, rise: float, found: float, as_much: float, rule: Rule, where: Callable
+) -> str:
     """Why no layer is named; empty where one is."""
     if rise < rule.min_rise:
         return "too flat"
     if np.isnan(layer):
-        return "it still works at the last layer"
-    if found < rule.min_found or as_far > 1 - rule.min_found:
+        if where is consumed:
+            return "it still works at the last layer"
+        return "it works from the first layer on"
+    if found < rule.min_found or as_much > 1 - rule.min_found:
         return (
             f"its rise of {rise:.2f} is within noise: {found:.0%} of the resamples have a layer, "
-            f"and noise alone rises as far in {as_far:.0%}"
+            f"and noise alone stands out as much in {as_much:.0%}"
         )
     return ""
 

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from icl_mech.decodability import knn_credit
 from icl_mech.errors import InputError
 from icl_mech.heads import indirect_effects
+from icl_mech.localize.counts import check_heads_points
 from icl_mech.localize.curves import Rule
 from icl_mech.localize.prompts import Drawn, Pool, draw
 from icl_mech.localize.result import TaskMap
@@ -20,6 +21,7 @@ from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
     N_DUMMIES,
     accepted,
+    check_counts,
     few_shot,
     generator,
     in_context,
@@ -77,15 +79,15 @@ def localize(
         ModelError: where the model returns numbers that are not finite.
     """
     rule = Rule(fraction, min_rise, min_found)
-    if n_prompts < 1:
-        raise InputError(f"n_prompts is {n_prompts}; expected at least 1")
+    counts = {"n_prompts": n_prompts, "n_points": n_points, "n_shots": n_shots, "k": k}
+    n_prompts, n_points, n_shots, k = check_counts(counts, seed)
     if not k < n_points >= n_prompts:
         raise InputError(
             f"n_points is {n_points}; expected more than k = {k} neighbours, and at least "
             f"n_prompts = {n_prompts}"
         )
-    if heads and n_shots < 2:
-        raise InputError("heads need at least 2 shots (labels are shuffled); expected heads=False")
+    if heads:
+        check_heads_points(n_prompts, n_points, n_shots)
     pool = draw(model, task, n_points, n_shots, seed, template, leading_space)
     seconds: dict[str, float] = {}
     read = n_points + n_prompts * N_DUMMIES
@@ -205,14 +207,14 @@ def _transfer(model: HookedModel, drawn: Drawn, vectors: Any, bar: tqdm) -> dict
 def _heads(model: HookedModel, pool: Pool, n_prompts: int, seed: int, bar: tqdm) -> tuple:
     """Indirect effect of every head on the first prompts, their labels shuffled.
 
-    Means come from the points after them, which ask other queries where there are enough.
+    Means come from as many points after them, which ask other queries where there are enough.
     """
     arrays = []
     for drawn in pool.tasks:
         bar.set_description(f"{drawn.task.name}: heads")
         rng = generator(seed, drawn.task.name, "shuffled")
         first, rest = drawn.episodes[:n_prompts], drawn.episodes[n_prompts:][:n_prompts]
-        clean = in_context(drawn.encoder, rest or first)
+        clean = in_context(drawn.encoder, rest)
         corrupted = in_context(drawn.encoder, shuffled(first, rng))
         answers = [row[0] for row in _answers(drawn, n_prompts)]
         arrays.append(indirect_effects(model, clean, corrupted, answers, bar.update))

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from icl_mech.errors import InputError, choose
+from icl_mech.layers import check_layer
 
 Site = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z"]
 Mode = Literal["replace", "add"]
@@ -98,8 +99,7 @@ def place(
         InputError: where the layer, head or token does not exist, or a value per prompt does
             not come with as many rows as there are prompts.
     """
-    if not -n_layers <= edit.layer < n_layers:
-        raise InputError(f"layer {edit.layer} out of range: expected 0 to {n_layers - 1}")
+    check_layer(edit.layer, n_layers)
     if edit.head is not None and not 0 <= edit.head < n_heads:
         raise InputError(f"head {edit.head} out of range: expected 0 to {n_heads - 1}")
     if edit.value.ndim == 2 and len(edit.value) != len(positions):

@@ -11,6 +11,7 @@ from icl_mech.errors import choose
 from icl_mech.patch.scores import SCORES
 from icl_mech.results import Result
 from icl_mech.stats import Estimate, paired_difference, repeated, share, shares
+from icl_mech.vectors import Choice, choose_layer, layer_name
 
 #: What is injected: theta, and its controls.
 VECTORS = ("theta", "shuffled", "other_task", "random")
@@ -55,13 +56,21 @@ class LayerScan(Result):
         """Accuracy of always giving the most frequent answer (the label prior)."""
         return share(self.of(task)["prior_right"].values, self._queries(task))
 
-    def best_layer(self, task: str, score: str = "first_token") -> int:
-        """The layer with the best dev accuracy; the earliest of equals."""
-        accuracy = self.of(task)[f"dev_{_score(score)}"].mean("dev_prompt")
-        return int(accuracy.argmax("layer"))
+    def best_layer(self, task: str, score: str = "first_token") -> int | None:
+        """The layer with the best dev accuracy; None where theta works at no layer.
+
+        That is where the dev accuracy rises nowhere beyond noise (see `choose_layer`).
+        """
+        choice = choice_on_dev(self.of(task), score)
+        return choice.at if choice.rises else None
+
+    def read_at(self, task: str, score: str = "first_token") -> int:
+        """The layer at which the hypothesis and its controls are read: the best one or, where
+        there is none, of those with the same dev accuracy the one with the most probable answer."""
+        return choice_on_dev(self.of(task), score).at
 
     def hypothesis(self, task: str, vector: str = "theta", score: str = "first_token") -> Estimate:
-        """Test accuracy at the layer chosen on dev."""
+        """Test accuracy at the layer chosen on dev (`read_at`)."""
         return share(self._at_best(task, vector, score), self._queries(task))
 
     def hypothesis_minus_regular(self, task: str, score: str = "first_token") -> Estimate:
@@ -79,7 +88,7 @@ class LayerScan(Result):
 
     def _at_best(self, task: str, vector: str, score: str) -> np.ndarray:
         """Right or wrong, per test prompt, at the layer chosen on dev."""
-        at = {"vector": choose(vector, VECTORS, "vector"), "layer": self.best_layer(task, score)}
+        at = {"vector": choose(vector, VECTORS, "vector"), "layer": self.read_at(task, score)}
         return self.of(task)[_score(score)].sel(at).values
 
     def _reference(self, task: str, name: str, score: str) -> np.ndarray:
@@ -90,8 +99,8 @@ class LayerScan(Result):
         return pd.DataFrame([self._row(task, score) for task in self.tasks]).set_index("task")
 
     def _row(self, task: str, score: str) -> dict[str, Any]:
-        layer = self.best_layer(task, score)
-        at_best = self.data.sel(task=task, vector="theta", layer=layer)
+        best = self.best_layer(task, score)
+        at_best = self.data.sel(task=task, vector="theta", layer=self.read_at(task, score))
         row: dict[str, Any] = {"task": task}
         estimates = {
             "baseline": self.reference(task, "baseline", score),
@@ -107,7 +116,7 @@ class LayerScan(Result):
             row |= estimate.columns(name)
         of_task = self.data.sel(task=task)
         return row | {
-            "best_layer": layer,
+            "best_layer": np.nan if best is None else best,
             "mean_logprob": float(at_best["logprob"].mean()),
             "median_rank": float(at_best["rank"].median()),
             "n_prompts": self.data.sizes["prompt"],
@@ -129,6 +138,8 @@ class LayerScan(Result):
                 self.reference(task, "regular", score),
                 self.hypothesis(task, score=score),
             )
+            choice = choice_on_dev(of_task, score)
+            notes += [f"{task}: {line}" for line in choice.caveat(choice.at)]
             shuffled, prior = self.hypothesis(task, "shuffled", score), self.prior(task)
             gain = self._difference(
                 task, *(self._at_best(task, v, score) for v in ("theta", "shuffled"))
@@ -186,7 +197,7 @@ class LayerScan(Result):
                 "baseline": str(self.reference(task, "baseline")),
                 "hypothesis": str(self.hypothesis(task)),
                 "regular": str(self.reference(task, "regular")),
-                "layer": str(self.best_layer(task)),
+                "layer": layer_name(self.best_layer(task)),
                 "label prior": f"{self.prior(task).value:.2f}",
                 "shuffled": f"{self.hypothesis(task, 'shuffled').value:.2f}",
                 "other task": f"{self.hypothesis(task, 'other_task').value:.2f}",
@@ -194,6 +205,15 @@ class LayerScan(Result):
                 "n": str(self.data.sizes["prompt"]),
             }
         return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def choice_on_dev(of_task: xr.Dataset, score: str = "first_token") -> Choice:
+    """The layer that is best on a task's dev prompts, by a score."""
+    right, logprob = (
+        of_task[name].transpose("dev_prompt", "layer").values
+        for name in (f"dev_{_score(score)}", "dev_logprob")
+    )
+    return choose_layer(right, logprob, of_task["dev_query"].values)
 
 
 def _score(score: str) -> str:

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from icl_mech.errors import choose
 from icl_mech.model import HookedModel
 from icl_mech.patch.arrays import prefixed, score_arrays, with_controls
-from icl_mech.patch.result import REFERENCES, VECTORS, LayerScan
+from icl_mech.patch.result import REFERENCES, VECTORS, LayerScan, choice_on_dev
 from icl_mech.patch.scores import SCORES, count_collisions, score
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import (
@@ -181,6 +181,8 @@ def _scan(model: HookedModel, plan: _Plan, everywhere: bool, bar: tqdm) -> xr.Da
 
     every = range(model.n_layers)
     on_dev = scored({"theta": own[rows_dev]}, every, choosing=True).isel(vector=0, drop=True)
+    on_dev = prefixed("dev_", on_dev.rename(prompt="dev_prompt"))
+    on_dev = on_dev.assign(dev_query=("dev_prompt", [e.query.x for e in dev]))
     vectors = with_controls(
         scored({"theta": own[rows_test]}, every),
         scored(controls, every if everywhere else _chosen(on_dev)),
@@ -198,11 +200,10 @@ def _scan(model: HookedModel, plan: _Plan, everywhere: bool, bar: tqdm) -> xr.Da
         {
             **vectors,
             **prefixed("reference_", references),
-            **prefixed("dev_", on_dev.rename(prompt="dev_prompt")),
+            **on_dev,
             "prior_right": ("prompt", [plan.split.prior in e.query.answers for e in test]),
             "query": ("prompt", [e.query.x for e in test]),
             "answer": ("prompt", [e.query.y for e in test]),
-            "dev_query": ("dev_prompt", [e.query.x for e in dev]),
             "prior_answer": ((), plan.split.prior),
             "collisions": ((), count_collisions(encoder, plan.task, zero[0], answers)),
             "n_queries": ((), plan.split.n_test_queries),
@@ -212,7 +213,7 @@ def _scan(model: HookedModel, plan: _Plan, everywhere: bool, bar: tqdm) -> xr.Da
 
 def _chosen(on_dev: xr.Dataset) -> list[int]:
     """The layers that are best on dev, by every score."""
-    return sorted({int(on_dev[score].mean("prompt").argmax("layer")) for score in SCORES})
+    return sorted({choice_on_dev(on_dev, score).at for score in SCORES})
 
 
 def _provenance(model: HookedModel, plans: Sequence[_Plan], s: Protocol) -> dict:

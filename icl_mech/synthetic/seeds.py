@@ -66,6 +66,20 @@ class EmergenceOverSeeds(Result):
         leads = self.onsets(fraction, encoding)[column].groupby("seed").mean().to_numpy()
         return few_mean(leads[~np.isnan(leads)])
 
+    def lead_in_words(
+        self, fraction: float = FRACTION, encoding: Encoding = "td", over: Over = "performance"
+    ) -> str:
+        """`lead` as words: whether encoding leads or lags, and by how many updates.
+
+        As "leads the error's fall by 624 [445, 803] updates".
+        """
+        by = self.lead(fraction, encoding, over)
+        what = {"performance": "the error's fall", "use": "use"}[over]
+        sign, word = (-1, "lags") if by.value < 0 else (1, "leads")
+        low, high = sorted((sign * by.low, sign * by.high))
+        number = f"{sign * by.value:,.0f} [{low:,.0f}, {high:,.0f}]"
+        return f"{word} {what} by {number} updates"
+
     def over_seeds(self) -> pd.Series:
         """The last checkpoint's numbers: `Estimate`s over seeds (Student's t interval)."""
         rows = pd.DataFrame([self.run(seed).at() for seed in self.seeds])

@@ -10,6 +10,7 @@ from icl_mech.patch import LayerScan
 from icl_mech.reference import Accuracies, hendel2023
 from icl_mech.results import Result
 from icl_mech.stats import Estimate, ratio_of_means, share
+from icl_mech.vectors import layer_name
 
 ACCURACIES = ("baseline", "hypothesis", "regular")
 CONTROLS = ("label_prior", "shuffled", "other_task", "random")
@@ -39,7 +40,7 @@ class TaskTable(Result):
     def ratio(self, task: str, score: str = "first_token") -> Estimate:
         """Hypothesis over regular accuracy, prompts (or queries) resampled together."""
         of_task = self.of(task)
-        layer = self.scan.best_layer(task, score)
+        layer = self.scan.read_at(task, score)
         ours = of_task[score].sel(vector="theta", layer=layer).values.astype(float)
         theirs = of_task[f"reference_{score}"].sel(reference="regular").values.astype(float)
         return ratio_of_means(ours, theirs, clusters=of_task["query"].values).at()
@@ -124,7 +125,7 @@ class TaskTable(Result):
             rows[task] = {
                 **{c: str(self.estimate(task, c, score)) for c in ACCURACIES},
                 "hypothesis / regular": str(self.ratio(task, score)),
-                "layer": str(self.scan.best_layer(task, score)),
+                "layer": layer_name(self.scan.best_layer(task, score)),
                 **{_words(c): f"{self.estimate(task, c, score).value:.2f}" for c in CONTROLS},
                 "n": str(self.data.sizes["prompt"]),
             }

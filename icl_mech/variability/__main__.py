@@ -16,7 +16,7 @@ from icl_mech.cli import (
     run,
     target,
 )
-from icl_mech.errors import InputError
+from icl_mech.layers import check_layer
 from icl_mech.prompts import shot_counts
 from icl_mech.tasks import Task
 from icl_mech.variability.settings import Settings, draw_all
@@ -91,8 +91,8 @@ def _main(options: Options) -> None:
 
 def _measure(o: Options, tasks: list[Task], name: str) -> VectorVariability:
     model = load(replace(o.models, model=name))
-    if o.layer is not None and name == o.models.model and not 0 <= o.layer < model.n_layers:
-        raise InputError(f"layer {o.layer} out of range: expected 0 to {model.n_layers - 1}")
+    if o.layer is not None and name == o.models.model:
+        check_layer(o.layer, model.n_layers)
     from icl_mech.variability import vector_variability
 
     return vector_variability(

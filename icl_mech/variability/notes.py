@@ -36,6 +36,8 @@ def notes(result: VectorVariability) -> list[str]:
         )
     if 1 in result.shots:
         found.append("with one shot there are no labels to shuffle: that control is θ itself")
+    choice = result.choice()
+    found += choice.caveat(result.layers[choice.at])
     return [*found, *_small(result), _centred(result), *_shuffled(result)]
 
 

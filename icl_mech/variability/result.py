@@ -10,11 +10,13 @@ from scipy.spatial.distance import squareform
 from sklearn.metrics import silhouette_samples
 
 from icl_mech.errors import InputError, choose
+from icl_mech.layers import check_layer
 from icl_mech.projection import project
 from icl_mech.results import Result
 from icl_mech.stats import Estimate, Estimates, means, pair_means, shares, unrelated_distance
 from icl_mech.variability.notes import notes
 from icl_mech.variability.tables import by_shots, per_vector, summary, text
+from icl_mech.vectors import Choice, choose_layer
 
 #: Whose accuracy is measured: theta, and theta from the same demonstrations, labels shuffled.
 KINDS = ("theta", "shuffled")
@@ -56,7 +58,11 @@ class VectorVariability(Result):
         self, layer: int, shots: int | None = None, form: str = "raw"
     ) -> Float[np.ndarray, "point point"]:
         """Distances between any two vectors; NaN, not 0, on the diagonal."""
-        at = {"shots": self._shots(shots), "layer": self._layer(layer), "form": _form(form)}
+        at = {
+            "shots": self._shots(shots),
+            "layer": check_layer(layer, len(self.layers)),
+            "form": _form(form),
+        }
         row = self.data["distance"].sel(at)
         table = squareform(row.values.astype(float), checks=False)
         np.fill_diagonal(table, np.nan)
@@ -173,10 +179,24 @@ class VectorVariability(Result):
         return shares(right.reshape(len(right), -1), queries.ravel(), self.provenance["seed"])
 
     def best_layer(self, task: str | None = None) -> int:
-        """The layer with the best dev accuracy, of a task or over all; the earliest of equals."""
-        right = self.data["dev_right"] if task is None else self.of(task)["dev_right"]
-        by_layer = right.transpose("layer", ...).values.reshape(len(self.layers), -1)
-        return self.layers[int(by_layer.mean(axis=1).argmax())]
+        """The layer with the best dev accuracy, of a task or over all (see `choose_layer`).
+
+        Distances need a layer: where the accuracy rises nowhere, `caveats` says so.
+        """
+        return self.layers[self.choice(task).at]
+
+    def choice(self, task: str | None = None) -> Choice:
+        """The layer that is best on dev vectors, and whether accuracy rises at all."""
+        of = self.data if task is None else self.of(task)
+
+        def rows(name: str) -> np.ndarray:
+            found: np.ndarray = of[name].transpose(..., "layer").values
+            return found.reshape(-1, len(self.layers))
+
+        logprob = rows("dev_logprob") if "dev_logprob" in of else None  # older files lack it
+        tasks = self.tasks if task is None else [task]
+        queries = [f"{t}\n{q}" for t in tasks for q in self.of(t)["dev_query"].values.tolist()]
+        return choose_layer(rows("dev_right"), logprob, np.array(queries))
 
     def controls(
         self,
@@ -272,12 +292,7 @@ class VectorVariability(Result):
         return variability_figure(self, self._at(layer), self._shots(shots), method, _form(form))
 
     def _at(self, layer: int | None) -> int:
-        return self.best_layer() if layer is None else self._layer(layer)
-
-    def _layer(self, layer: int) -> int:
-        if layer not in self.layers:
-            raise InputError(f"layer {layer} out of range: expected 0 to {self.layers[-1]}")
-        return layer
+        return self.best_layer() if layer is None else check_layer(layer, len(self.layers))
 
     def _shots(self, shots: int | None) -> int:
         if shots is None:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from scipy.spatial.distance import pdist
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from icl_mech.model import HookedModel, as_array
+from icl_mech.model import HookedModel, Readout, as_array
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
@@ -30,7 +30,7 @@ from icl_mech.tasks import Tasks
 from icl_mech.variability.drawing import Sets
 from icl_mech.variability.result import FORMS, KINDS, VectorVariability
 from icl_mech.variability.settings import Settings, draw_all
-from icl_mech.vectors import dummy_residuals, inject, random_like, theta
+from icl_mech.vectors import answer_logprob, dummy_residuals, inject, random_like, theta
 
 
 def vector_variability(
@@ -112,11 +112,11 @@ def _measure(model: HookedModel, sets: Sets, encoder: Encoder, s: Settings, bar:
             for episodes in (shown, shuffled(shown, rng))
         )
         both = torch.stack([own, control], dim=1)
-        right.append(_injected_right(model, encoder, shown, both, bar))
+        right.append(_injected(model, encoder, shown, both, bar).right)
         vectors[n] = both
     dev = _first(sets.dev, max(s.n_shots))
     on_dev = theta(dummy_residuals(model, encoder, dev, bar.update))
-    dev_right = _injected_right(model, encoder, dev, on_dev[:, None], bar)[:, 0]
+    read = _injected(model, encoder, dev, on_dev[:, None], bar).column(0)
     most = vectors[max(s.n_shots)][:, 0]
     to_random = _cosine_distance(most, random_like(most, rng))
     data = xr.Dataset(
@@ -128,7 +128,8 @@ def _measure(model: HookedModel, sets: Sets, encoder: Encoder, s: Settings, bar:
             ),
             "random_distance": (("vector", "layer"), to_random),
             "baseline_right": ("vector", model.predict(zero, answers, bar.update).right),
-            "dev_right": (("dev_vector", "layer"), dev_right),
+            "dev_right": (("dev_vector", "layer"), read.right),
+            "dev_logprob": (("dev_vector", "layer"), answer_logprob(read), {"units": "nats"}),
             "query": ("vector", [e.query.x for e in sets.test]),
             "dev_query": ("dev_vector", [e.query.x for e in sets.dev]),
         },
@@ -153,15 +154,16 @@ def _asked(
     return zero, accepted(encoder, zero, episodes).first_tokens
 
 
-def _injected_right(
+def _injected(
     model: HookedModel,
     encoder: Encoder,
     episodes: Sequence[Episode],
     vectors: Float[Tensor, "vector kind layer d_model"],
     bar: tqdm,
-) -> Bool[np.ndarray, "vector kind layer"]:
+) -> Readout:
+    """Zero-shot prompts with every vector in turn, `[vector, kind, layer]`."""
     zero, answers = _asked(encoder, episodes)
-    return inject(model, zero, vectors, answers, bar.update).right
+    return inject(model, zero, vectors, answers, bar.update)
 
 
 def _cosine_distance(

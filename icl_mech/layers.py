@@ -1,0 +1,58 @@
+"""Which blocks are meant: numbers from 0; negative ones count from the last block."""
+
+from operator import index
+from typing import Any
+
+import numpy as np
+
+from icl_mech.errors import InputError
+
+
+def check_layer(layer: Any, n_layers: int) -> int:
+    """The block number from 0.
+
+    Raises:
+        InputError: where it is no whole number, or the model has no such block.
+
+    >>> check_layer(-1, 18)
+    17
+    """
+    try:
+        number = index(layer)
+    except TypeError:
+        raise InputError(f"layer {layer!r}; expected a whole number") from None
+    if not -n_layers <= number < n_layers:
+        raise InputError(
+            f"layer {number} out of range: expected 0 to {n_layers - 1}, or -{n_layers} to -1 "
+            "(counted from the last block)"
+        )
+    return number % n_layers
+
+
+def check_layers(layers: Any, n_layers: int) -> list[int]:
+    """Block numbers from 0, in order; all of them for `None`.
+
+    Raises:
+        InputError: where there is none, one is there twice, or one does not exist.
+    """
+    if layers is None:
+        return list(range(n_layers))
+    try:
+        asked = list(layers)
+    except TypeError:
+        raise InputError(f"layers {layers!r}; expected several, as [{layers!r}]") from None
+    chosen = [check_layer(layer, n_layers) for layer in asked]
+    if not chosen:
+        raise InputError("no layers; expected at least one")
+    if len(set(chosen)) < len(chosen):
+        raise InputError(f"layers {asked} name a block twice; expected each once")
+    return sorted(chosen)
+
+
+def evenly_spaced(n_layers: int, n: int) -> list[int]:
+    """`n` block numbers from the first to the last, or all where there are no more.
+
+    >>> evenly_spaced(18, 6)
+    [0, 3, 7, 10, 14, 17]
+    """
+    return sorted({int(layer) for layer in np.linspace(0, n_layers - 1, n).round()})
