@@ -616,11 +616,23 @@ def test_the_command_writes_means_into_prompts(tmp_path: Path) -> None:
         (["--metric", "cosin"], "cosin"),
         (["--out", "figure.gif"], "unknown kind of figure '.gif'"),
         (["--model", "nothing.gguf"], "nothing.gguf: no such file"),
+        (["--mean-patching", "--n-mean", "0"], "n_mean is 0; expected at least 1"),
+        (["--mean-patching", "--n-points", "0"], "n_points is 0; expected at least 1"),
+        (["--layers", "8", "9"], "--layers is for --mean-patching"),
+        (["--n-mean", "3"], "--n-mean is for --mean-patching"),
+        (["--modes", "add"], "--modes is for --mean-patching"),
+        (["--mean-patching", "--k", "5"], "--k does not go with --mean-patching"),
+        (["--mean-patching", "--metric", "euclidean"], "--metric does not go with"),
+        (["--mean-patching", "--normalise", "standardise"], "--normalise does not go with"),
+        (["--mean-patching", "--leave-out", "point"], "--leave-out does not go with"),
+        (["--mean-patching", "--no-probe"], "--no-probe does not go with --mean-patching"),
+        (["--mean-patching", "--no-controls"], "--no-controls does not go with"),
     ],
 )
 def test_a_mistake_gives_one_line_and_exit_code_2(options: list[str], message: str) -> None:
     done = run_room("decodability", *options)
     assert_refused(done, message)
+    assert "loading" not in done.stderr or "nothing.gguf" in message
 
 
 def test_help_does_not_wait_for_torch() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from scipy.stats import t
+from scipy.stats import norm, t
 
 from icl_mech.stats import ENDS, Estimate
 
@@ -21,15 +21,17 @@ def widened(estimates: Sequence[Estimate], n_queries: int, n_choices: int = 1) -
         estimates: with intervals that take the votes as independent between queries.
         n_queries: how many were resampled.
         n_choices: of how many estimates one is picked after looking; then all of the intervals
-            together hold with 95 % (Bonferroni, by Student's t).
+            together hold with 95 % (Bonferroni).
+
+    Ends become those of Student's t: resampling few queries gives those of a normal variable.
 
     >>> print(widened([Estimate(0.5, 0.4, 0.6, 50)], 50)[0])
-    0.50 [0.36, 0.64]
+    0.50 [0.35, 0.65]
     >>> print(widened([Estimate(0.5, 0.4, 0.6, 50)], 50, n_choices=18)[0])
-    0.50 [0.28, 0.72]
+    0.50 [0.27, 0.73]
     """
     df = max(n_queries - 1, 1)
-    factor = MUTUAL * t.ppf(ENDS[0] / n_choices, df) / t.ppf(ENDS[0], df)
+    factor = MUTUAL * t.ppf(ENDS[0] / n_choices, df) / norm.ppf(ENDS[0])
     return [
         replace(
             e,

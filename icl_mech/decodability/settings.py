@@ -96,7 +96,9 @@ def plan(tasks: Tasks, settings: Settings) -> Plan:
         InputError: where a task or count cannot work; nothing was run yet.
     """
     pool = load_pool(tasks)
-    (points,) = draw_matched(pool.tasks, [settings.n_points], max(settings.n_shots), settings.seed)
+    (points,) = draw_matched(
+        pool.tasks, {"n_points": settings.n_points}, max(settings.n_shots), settings.seed
+    )
     texts = [[episode.query.x for episode in row] for row in points.episodes]
     _, index = np.unique(texts, return_inverse=True)
     # Every task has at least two queries, so that without one of them (as often as it comes back)

@@ -55,7 +55,7 @@ def _main(options: Options) -> None:
     tasks = options.tasks.load()
     Rule(options.fraction)
     # What would be refused, before a model is loaded.
-    draw_matched(tasks, [options.n_points], options.n_shots + 2, options.tasks.seed)
+    draw_matched(tasks, {"n_points": options.n_points}, options.n_shots + 2, options.tasks.seed)
     if options.n_prompts < 1:
         raise InputError(f"n_prompts is {options.n_prompts}; expected at least 1")
     page = _page(options)
