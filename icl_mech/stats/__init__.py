@@ -12,13 +12,14 @@ from icl_mech.stats.bootstrap import (
 from icl_mech.stats.clusters import cluster_means, cluster_weights, repeated, share, shares
 from icl_mech.stats.estimate import CONFIDENCE, ENDS, Estimate, Estimates
 from icl_mech.stats.exact import few_mean, median, proportion, proportions
-from icl_mech.stats.pairs import pair_means, unrelated_distance
+from icl_mech.stats.pairs import FEWEST_GROUPS, nearer_than_chance, pair_means
 from icl_mech.stats.regression import r_squared, r_squared_estimate
 from icl_mech.stats.resampling import N_RESAMPLES, N_RESAMPLES_SLOW, Clusters
 
 __all__ = [
     "CONFIDENCE",
     "ENDS",
+    "FEWEST_GROUPS",
     "N_RESAMPLES",
     "N_RESAMPLES_SLOW",
     "Clusters",
@@ -31,6 +32,7 @@ __all__ = [
     "mean",
     "means",
     "median",
+    "nearer_than_chance",
     "pair_means",
     "paired_difference",
     "proportion",
@@ -43,5 +45,4 @@ __all__ = [
     "resampled_means",
     "share",
     "shares",
-    "unrelated_distance",
 ]

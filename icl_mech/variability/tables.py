@@ -49,7 +49,6 @@ def _row(result: VectorVariability, task: str | None, layer: int, shots: int) ->
     }
     for name, estimate in estimates.items():
         row |= estimate.columns(name)
-    row["centred_unrelated"] = float(result.unrelated(shots, [layer], "centred")[0])
     row["n_vectors"] = result.data.sizes["vector"]
     if task is not None:
         about = result.provenance["tasks"][task]
@@ -82,7 +81,6 @@ def per_vector(result: VectorVariability) -> pd.DataFrame:
 def text(result: VectorVariability, layer: int) -> pd.DataFrame:
     """The summary for people."""
     i, at, rows = result.layers.index(layer), [layer], {}
-    unrelated = float(result.unrelated(None, at, "centred")[0])
     for task in (*result.tasks, None):
         centred = [result.distances(task, o, None, at, "centred").at(0) for o in (None, "other")]
         rows[ALL if task is None else task] = {
@@ -92,7 +90,6 @@ def text(result: VectorVariability, layer: int) -> pd.DataFrame:
             "silhouette": str(result.separation(task, layers=at).at(0)),
             "centred: within": str(centred[0]),
             "centred: between": str(centred[1]),
-            "unrelated": f"{unrelated:.2f}",
             "accuracy": str(result.accuracy(task)[i]),
             "shuffled": f"{result.accuracy(task, 'shuffled')[i].value:.2f}",
         }

@@ -8,7 +8,7 @@ from icl_mech.decodability.measure import measure
 from icl_mech.decodability.settings import Plan, Settings, plan
 from icl_mech.tasks import Task, load_family
 
-N_RUNS, N_LAYERS, WIDTH = 200, 8, 32
+N_RUNS, N_LAYERS, WIDTH = 150, 8, 32
 
 
 def planned(n_tasks: int, n_inputs: int | None) -> Plan:
