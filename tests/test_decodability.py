@@ -531,6 +531,21 @@ def test_settings_are_named() -> None:
         Settings(30, (2,), 0, 5, "final_arrow", "cosine", "none", "query", "{x}->{y}", None)
 
 
+@pytest.mark.filterwarnings("error")
+def test_constant_activations_are_chance_and_said_to_be(
+    tiny_llama: HookedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capture = tiny_llama.capture
+    monkeypatch.setattr(tiny_llama, "capture", lambda *args: torch.ones_like(capture(*args)))
+    run = task_decodability(tiny_llama, "verbs", 12, (1, 3), k=3, progress=False)
+    assert [e.value for e in run.td()] == [0.25] * 4
+    assert run.probe_held_out().value == 0.25
+    assert run.without_difference() == run.layers
+    assert any("after block 0, 1, 2, 3 every task gets the same votes" in c for c in run.caveats())
+    run.plot()
+    assert "nan" not in str(run)
+
+
 # --- the packaged model ---------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 
@@ -366,6 +367,24 @@ def test_few_tasks_are_never_said_to_be_near(measured: VectorVariability) -> Non
     assert measured.pairs_of_tasks()["p"].min() > 0.05
     assert any("3 tasks are too few to say that two are near" in c for c in measured.caveats())
     assert "unrelated" not in measured.plot(form="centred").to_json()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("same", [torch.ones_like, torch.zeros_like])
+def test_vectors_without_direction_are_said_to_have_none(
+    tiny_llama: HookedModel, monkeypatch: pytest.MonkeyPatch, same: Callable
+) -> None:
+    from icl_mech.variability import run
+
+    monkeypatch.setattr(run, "theta", lambda resid: same(theta(resid)) * 0.3)
+    result = vector_variability(tiny_llama, TASKS, **SMALL)
+    assert "nan" not in str(result)
+    (line,) = [c for c in result.caveats() if "no direction" in c]
+    assert line.startswith("after block 0, 1, 2, 3 ")
+    for form in ("raw", "centred"):
+        result.plot(form=form)
+    assert result.pairs_of_tasks()["p"].isna().all()
+    assert len(result.to_frame()) == 96
 
 
 def known(measured: VectorVariability, vectors: np.ndarray) -> VectorVariability:

@@ -59,6 +59,13 @@ def _labels(result: TaskDecodability) -> list[str]:
                     "gives the task away, not the mapping"
                 )
     for shots in result.shots:
+        same = result.without_difference(shots)
+        if same:
+            found.append(
+                f"{shots}-shot: after block {', '.join(map(str, same))} every task gets the same "
+                "votes, as where all prompts have the same activations: there TD is chance by "
+                "definition, with no interval to speak of"
+            )
         best = result.peak(shots)
         if best.low <= result.chance:
             found.append(

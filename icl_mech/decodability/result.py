@@ -177,6 +177,13 @@ class TaskDecodability(Result):
         found = self._means(difference.expand_dims("layer"), task, shares=False)
         return widened(found, self._n_queries(task))[0]
 
+    def without_difference(self, shots: int | None = None) -> list[int]:
+        """Layers at which all tasks tie for every point."""
+        votes = self.data["votes"].sel(shots=self._shots(shots)).transpose("layer", ...)
+        spread = votes.max("voted") - votes.min("voted")
+        tied = (spread < 1e-6).all(("task", "point")).values
+        return [layer for layer, same in zip(self.layers, tied, strict=True) if same]
+
     def confusion(self, shots: int | None = None, layer: int | None = None) -> pd.DataFrame:
         """Share of every task's points (rows) that are decoded as each task (columns).
 

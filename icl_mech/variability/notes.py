@@ -38,7 +38,22 @@ def notes(result: VectorVariability) -> list[str]:
         )
     if 1 in result.shots:
         found.append("with one shot there are no labels to shuffle: that control is θ itself")
+    undefined = _undefined(result)
+    if undefined:
+        return [*found, *undefined]
     return [*found, *_small(result), _centred(result), *_shuffled(result)]
+
+
+def _undefined(result: VectorVariability) -> list[str]:
+    """Where vectors have no direction, and so no distance."""
+    by_layer = result.data["distance"].isnull().any(("shots", "form", "pair"))
+    layers = [str(layer) for layer in by_layer["layer"].values[by_layer.values]]
+    if not layers:
+        return []
+    return [
+        f"after block {', '.join(layers)} some vectors are 0, or all are the same: the distances "
+        "of what has no direction are undefined, and shown as a dash"
+    ]
 
 
 def _small(result: VectorVariability) -> list[str]:

@@ -147,8 +147,10 @@ class VectorVariability(Result):
         Rousseeuw (1987), by scikit-learn: (b - a) / max(a, b) of the mean distance a to the
         other vectors of its task and b to those of the nearest other task.
         """
-        # Its own distance counts nowhere.
-        table = np.nan_to_num(self.square(layer, shots, form), nan=0.0)
+        table = self.square(layer, shots, form)
+        np.fill_diagonal(table, 0)  # its own distance counts nowhere
+        if np.isnan(table).any():  # a vector without direction
+            return np.full((len(self.tasks), self.data.sizes["vector"]), np.nan)
         found = silhouette_samples(np.clip(table, 0, None), self.labels, metric="precomputed")
         return found.reshape(len(self.tasks), -1)
 

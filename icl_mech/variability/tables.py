@@ -87,9 +87,9 @@ def text(result: VectorVariability, layer: int) -> pd.DataFrame:
             "layer": str(layer),
             "within": _digits(result.distances(task, layers=at).at(0)),
             "between": _digits(result.distances(task, "other", layers=at).at(0)),
-            "silhouette": str(result.separation(task, layers=at).at(0)),
-            "centred: within": str(centred[0]),
-            "centred: between": str(centred[1]),
+            "silhouette": _shown(result.separation(task, layers=at).at(0)),
+            "centred: within": _shown(centred[0]),
+            "centred: between": _shown(centred[1]),
             "accuracy": str(result.accuracy(task)[i]),
             "shuffled": f"{result.accuracy(task, 'shuffled')[i].value:.2f}",
         }
@@ -98,4 +98,11 @@ def text(result: VectorVariability, layer: int) -> pd.DataFrame:
 
 def _digits(estimate: Estimate) -> str:
     """Raw distances may be far below 0.01."""
+    if np.isnan(estimate.value):
+        return _shown(estimate)
     return f"{estimate.value:.3g} [{estimate.low:.3g}, {estimate.high:.3g}]"
+
+
+def _shown(estimate: Estimate) -> str:
+    """A dash where there is no distance: the caveats say why."""
+    return "–" if np.isnan(estimate.value) else str(estimate)
