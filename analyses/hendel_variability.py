@@ -33,7 +33,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import pandas as pd
 import tyro
 
 import icl_mech
@@ -126,22 +125,12 @@ print(result.by_shots()[columns].round(4).T.to_string())
 # %% [markdown]
 # ## Which tasks lie near one another
 #
-# Centred distance between the vectors of two tasks, at the same layer and most shots. Unrelated
-# tasks would lie at the distance in the last line, which subtracting the common mean makes larger
-# than 1.
+# Centred distance between the vectors of two tasks, at the same layer and most shots. `p`: how
+# often the nearest pair of as many unrelated tasks, drawn with the measured spectrum and lengths,
+# would be as near. With fewer than six tasks it tells nothing; `--tasks` takes all 18.
 
 # %%
-layer = result.best_layer()
-tasks = [str(name) for name in result.data["task"].values]
-apart = {
-    one: [
-        "" if one == other else str(result.distances(one, other, None, [layer], "centred").at(0))
-        for other in tasks
-    ]
-    for one in tasks
-}
-print(pd.DataFrame(apart, index=tasks).to_string())
-print(f"unrelated tasks: {result.unrelated(None, [layer], 'centred')[0]:.2f}")
+print(result.pairs_of_tasks().round(3).to_string())
 
 # %% [markdown]
 # ## Several models
@@ -163,9 +152,8 @@ if len(results) > 1:
 #
 # - *Vectors of a task lie together.* At 10 shots the mean distance is .0015 within a task and
 #   .0190 between tasks; centred .09 and 1.30. That mean over all pairs of tasks is no finding:
-#   subtracting the mean of four tasks makes it so. Single pairs differ: es_en and present_gerund
-#   (.36) and next_letter and country_capital (.56) are nearer than unrelated tasks would be
-#   (1.31), the other pairs further (1.67 to 1.79).
+#   subtracting the mean of four tasks makes it so. Single pairs are none either: of four unrelated
+#   tasks with this spectrum, some are as near (.36) as any here.
 # - *Raw distances are tiny on this model*: all vectors point nearly the same way. That says
 #   nothing about tasks, and makes raw means of different models hard to compare.
 # - *More shots, less spread.* From 1 to 10 shots the centred distance within a task falls from .35

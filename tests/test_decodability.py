@@ -347,9 +347,9 @@ def test_left_out_alone_the_same_query_pushes_td_below_chance(tiny_llama: Hooked
     for one, other in ((run, "query"), (usual, "point")):
         asked = "query" if one is usual else "point"
         table = one.sensitivity()
-        assert table.loc[f"left out: the {asked}", "td"] == one.td()[one.best_layer()].value
+        assert table.loc[f"left out: the {asked}", "td"] == pytest.approx(one.held_out().value)
         there = usual if other == "query" else run
-        assert table.loc[f"left out: the {other}", "td"] == there.td()[there.best_layer()].value
+        assert table.loc[f"left out: the {other}", "best_layer"] == there.best_layer()
     with pytest.raises(InputError, match="this run had no probe"):
         run.probe()
 
@@ -367,12 +367,22 @@ def test_tables_hang_together(tiny_run: TaskDecodability) -> None:
             [tiny_run.td(shots, t)[layer].value for t in tiny_run.tasks], abs=1e-6
         )
         table = tiny_run.sensitivity(shots)
-        assert table.loc["k = 3", "td"] == pytest.approx(best.value)
-        assert table.loc["cosine, none", "td"] == pytest.approx(best.value)
-        assert table.loc["left out: the query", "td"] == pytest.approx(best.value)
+        for usual in ("k = 3", "cosine, none", "left out: the query"):
+            assert table.loc[usual, "td"] == pytest.approx(tiny_run.held_out(shots).value)
+            assert table.loc[usual, "best_layer"] == layer
+        peak = tiny_run.peak(shots)
+        assert peak.value == best.value
+        assert peak.low <= best.low
     summary = tiny_run.summary()
     assert list(summary.index.names) == ["shots", "task"]
     assert len(summary) == 2 * 5
+    for shots, task in ((1, "all"), (3, "verbs/past")):
+        row = summary.loc[(shots, task)]
+        name = None if task == "all" else task
+        assert row["td"] == tiny_run.held_out(shots, name).value
+        assert row["probe"] == tiny_run.probe_held_out(shots, name).value
+        layers = (row["layer_first_half"], row["layer_second_half"])
+        assert layers == tiny_run.held_out_layers(shots)
     assert summary["n_queries"].unique().tolist() == [12]
     assert np.isnan(summary.loc[(1, "all"), "shuffled"])
     assert len(tiny_run.to_frame()) == 2 * 4 * 12 * 4
@@ -404,9 +414,44 @@ def test_the_held_out_layer_is_chosen_on_other_queries(tiny_run: TaskDecodabilit
     credits[:] = 0
     credits.loc[{"layer": 1}] = even
     credits.loc[{"layer": 2}] = ~even
+    result.data["half_td"][:] = 0
+    result.data["half_td"].loc[{"layer": 1, "half": 0}] = 1
+    result.data["half_td"].loc[{"layer": 2, "half": 1}] = 1
     assert result.held_out_layers(3) == (2, 1)
     assert result.held_out(3).value == 0
     assert max(e.value for e in result.td(3)) == 0.5
+    assert result.table()["layers"].tolist() == ["1, 2"] * 10
+
+
+def test_a_layer_is_chosen_in_a_pool_of_its_own_half(tiny_run: TaskDecodability) -> None:
+    """As if the other half's prompts had never been run, and with half as many votes."""
+    rows = tiny_run.data["representation"].sel(shots=3).values.reshape(48, 4, -1).astype(float)
+    queries = tiny_run.data["query_id"].values.ravel()
+    for half in (0, 1):
+        own = np.flatnonzero(queries % 2 == half)
+        labels = np.repeat(np.arange(4), 12)[own]
+        for layer in range(4):
+            expected = plain_credit(rows[own, layer], labels, queries[own], 1, "cosine")
+            found = tiny_run.data["half_td"].sel(shots=3, half=half, layer=layer)
+            assert float(found) == pytest.approx(np.mean(expected))
+
+
+def test_a_half_without_neighbours_chooses_the_first_layer() -> None:
+    """Two queries: one a half, so that no prompt of a half may vote for another."""
+    two = [Task(n, "user", "", task(n, n).pairs[:4]) for n in "ab"]
+    p = plan(two, settings(n_points=12, n_shots=(1,), k=3))
+    assert len(np.unique(p.queries)) <= 3
+    rows = np.random.default_rng(0).standard_normal((24, 2, 4))
+    assert np.isfinite(measure(rows, p, pairs=True)["half_td"]).all()
+
+
+def test_results_of_an_earlier_version_say_why_they_hold_out_no_layer(
+    tiny_run: TaskDecodability,
+) -> None:
+    before = TaskDecodability(tiny_run.data.drop_vars("half_td"), tiny_run.provenance)
+    assert before.td()[0].value == tiny_run.td()[0].value
+    with pytest.raises(InputError, match="written by an earlier version"):
+        before.held_out()
 
 
 def test_saved_loaded_and_drawn(tiny_run: TaskDecodability, tmp_path: Path) -> None:
@@ -484,6 +529,21 @@ def test_settings_are_named() -> None:
     """Ten in a row: two that change places would go unnoticed."""
     with pytest.raises(TypeError):
         Settings(30, (2,), 0, 5, "final_arrow", "cosine", "none", "query", "{x}->{y}", None)
+
+
+@pytest.mark.filterwarnings("error")
+def test_constant_activations_are_chance_and_said_to_be(
+    tiny_llama: HookedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capture = tiny_llama.capture
+    monkeypatch.setattr(tiny_llama, "capture", lambda *args: torch.ones_like(capture(*args)))
+    run = task_decodability(tiny_llama, "verbs", 12, (1, 3), k=3, progress=False)
+    assert [e.value for e in run.td()] == [0.25] * 4
+    assert run.probe_held_out().value == 0.25
+    assert run.without_difference() == run.layers
+    assert any("after block 0, 1, 2, 3 every task gets the same votes" in c for c in run.caveats())
+    run.plot()
+    assert "nan" not in str(run)
 
 
 # --- the packaged model ---------------------------------------------------------------------
@@ -571,11 +631,23 @@ def test_the_command_writes_means_into_prompts(tmp_path: Path) -> None:
         (["--metric", "cosin"], "cosin"),
         (["--out", "figure.gif"], "unknown kind of figure '.gif'"),
         (["--model", "nothing.gguf"], "nothing.gguf: no such file"),
+        (["--mean-patching", "--n-mean", "0"], "n_mean is 0; expected at least 1"),
+        (["--mean-patching", "--n-points", "0"], "n_points is 0; expected at least 1"),
+        (["--layers", "8", "9"], "--layers is for --mean-patching"),
+        (["--n-mean", "3"], "--n-mean is for --mean-patching"),
+        (["--modes", "add"], "--modes is for --mean-patching"),
+        (["--mean-patching", "--k", "5"], "--k does not go with --mean-patching"),
+        (["--mean-patching", "--metric", "euclidean"], "--metric does not go with"),
+        (["--mean-patching", "--normalise", "standardise"], "--normalise does not go with"),
+        (["--mean-patching", "--leave-out", "point"], "--leave-out does not go with"),
+        (["--mean-patching", "--no-probe"], "--no-probe does not go with --mean-patching"),
+        (["--mean-patching", "--no-controls"], "--no-controls does not go with"),
     ],
 )
 def test_a_mistake_gives_one_line_and_exit_code_2(options: list[str], message: str) -> None:
     done = run_room("decodability", *options)
     assert_refused(done, message)
+    assert "loading" not in done.stderr or "nothing.gguf" in message
 
 
 def test_help_does_not_wait_for_torch() -> None:

@@ -14,6 +14,7 @@ from icl_mech.stats import (
     mean,
     means,
     median,
+    nearer_than_chance,
     paired_difference,
     proportion,
     proportions,
@@ -24,7 +25,6 @@ from icl_mech.stats import (
     repeated,
     share,
     shares,
-    unrelated_distance,
 )
 
 Z = NormalDist().inv_cdf(0.975)
@@ -358,25 +358,27 @@ def test_repeated_queries_are_said() -> None:
     assert "intervals are over queries" in line
 
 
-@pytest.mark.parametrize("n_groups", [2, 3, 4, 8])
-@pytest.mark.parametrize("noise", [0.0, 0.3, 1.0])
-def test_unrelated_vectors_are_further_apart_than_1(n_groups: int, noise: float) -> None:
-    """Random directions with random noise and something in common, minus the mean of all."""
-    rng, n, d = np.random.default_rng(0), 25, 4000
-    centres = rng.standard_normal((n_groups, 1, d))
-    vectors = (centres + noise * rng.standard_normal((n_groups, n, d))).reshape(-1, d)
-    vectors = vectors + 3 * rng.standard_normal(d)
-    vectors -= vectors.mean(axis=0)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    distance = 1 - vectors @ vectors.T
-    group = np.repeat(np.arange(n_groups), n)
-    same = group[:, None] == group
-    within = distance[same & ~np.eye(len(group), dtype=bool)].mean()
-    between = distance[~same].mean()
-    expected = unrelated_distance(np.array(within), n_groups, n)
-    assert between == pytest.approx(float(expected), abs=0.02)
-    if noise == 0:
-        assert between == pytest.approx(1 + 1 / (n_groups - 1), abs=0.02)
+def test_only_a_pair_that_is_nearer_than_chance_is_told() -> None:
+    rng = np.random.default_rng(0)
+    means = rng.standard_normal((8, 50)) + 5 * rng.standard_normal(50)
+    unrelated = nearer_than_chance(means @ means.T)
+    assert (unrelated == unrelated.T)[~np.eye(8, dtype=bool)].all()
+    assert np.isnan(unrelated.diagonal()).all()
+    assert np.nanmin(unrelated) > 0.05
+    means[3] = means[5] + 0.1 * rng.standard_normal(50)
+    found = nearer_than_chance(means @ means.T)
+    assert found[3, 5] < 0.05
+    assert np.nanmin(np.delete(found, [3, 5], axis=0)) > 0.05
+    # A common origin, a scale and a rotation change nothing.
+    turned, _ = np.linalg.qr(rng.standard_normal((50, 50)))
+    moved = 3 * (means + 7) @ turned
+    assert nearer_than_chance(moved @ moved.T) == pytest.approx(found, nan_ok=True)
+
+
+def test_what_is_near_needs_three_groups_that_differ() -> None:
+    assert np.isnan(nearer_than_chance(np.eye(2))).all()
+    assert np.isnan(nearer_than_chance(np.ones((5, 5)))).all()
+    assert np.isnan(nearer_than_chance(np.zeros((5, 5)))).all()
 
 
 # --- R² -------------------------------------------------------------------------------------

@@ -2,12 +2,14 @@
 
 import importlib.util
 import json
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from commands import assert_quick_help, assert_refused, run_room
 from plain import plain_logprobs
 from scipy.spatial.distance import pdist
@@ -339,26 +341,73 @@ def test_figure(measured: VectorVariability, form: str) -> None:
     assert len(measured.plot(shots=1, layer=1, form=form).data) == len(figure.data) - 2
 
 
-def test_where_unrelated_tasks_would_be(tiny_llama: HookedModel) -> None:
-    """Centred, beyond 1; of random vectors that is where they are, at every layer."""
-    result = vector_variability(tiny_llama, TASKS, **{**SMALL, "n_vectors": 12})
-    rng = np.random.default_rng(0)
-    centres = rng.standard_normal((3, 1, 3000))
-    vectors = (centres + 0.5 * rng.standard_normal((3, 12, 3000))).reshape(36, -1)
-    result.data["distance"].loc[{"form": "centred"}] = pdist(vectors - vectors.mean(0), "cosine")
-    expected = result.distances(None, "other", form="centred").value
-    assert result.unrelated(form="centred") == pytest.approx(expected, abs=0.02)
-    assert (result.unrelated(form="centred") > 1.3).all()
-    assert (result.unrelated() == 1).all()
-    column = result.summary()["centred_unrelated"]
-    assert column.tolist() == pytest.approx([expected[0]] * 4, abs=0.02)
-    (line,) = [c for c in result.caveats() if "unrelated tasks are" in c]
-    assert f"unrelated tasks are {column.iloc[0]:.2f} apart" in line
-    name = "between unrelated tasks"
-    lines = [t for t in result.plot(form="centred").data if t.name == name]
-    assert [len(t.x) for t in lines] == [4, 2]  # layers, shots
-    assert list(lines[0].y) == pytest.approx(result.unrelated(form="centred"))
-    assert not [t for t in result.plot(form="raw").data if t.name == name]
+def test_which_tasks_lie_near_one_another(measured: VectorVariability) -> None:
+    """Six tasks of known means: the two that are nearly one are told, and no others."""
+    rng, n, d = np.random.default_rng(0), 12, 400
+    means = rng.standard_normal((6, d)) + 3 * rng.standard_normal(d)
+    means[4] = means[1] + 0.1 * rng.standard_normal(d)
+    vectors = means[:, None] + 0.5 * rng.standard_normal((6, n, d))
+    result = known(measured, vectors)
+    table = result.pairs_of_tasks(0)
+    assert table.index[0] == ("t1", "t4")
+    assert table["p"].iloc[0] < 0.05 < table["p"].iloc[1:].min()
+    assert len(table) == 15
+    centred = means - means.mean(0)
+    for (one, other), row in table.iterrows():
+        a, b = centred[int(one[1])], centred[int(other[1])]
+        cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+        assert row["cosine"] == pytest.approx(cosine, abs=0.05)
+        at = result.distances(one, other, None, [0], "centred").at(0)
+        assert (row["distance"], row["distance_low"]) == (at.value, at.low)
+    (line,) = [c for c in result.caveats() if "nearer than chance" in c]
+    assert line.endswith("t1 and t4")
+
+
+def test_few_tasks_are_never_said_to_be_near(measured: VectorVariability) -> None:
+    assert measured.pairs_of_tasks()["p"].min() > 0.05
+    assert any("3 tasks are too few to say that two are near" in c for c in measured.caveats())
+    assert "unrelated" not in measured.plot(form="centred").to_json()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("same", [torch.ones_like, torch.zeros_like])
+def test_vectors_without_direction_are_said_to_have_none(
+    tiny_llama: HookedModel, monkeypatch: pytest.MonkeyPatch, same: Callable
+) -> None:
+    from icl_mech.variability import run
+
+    monkeypatch.setattr(run, "theta", lambda resid: same(theta(resid)) * 0.3)
+    result = vector_variability(tiny_llama, TASKS, **SMALL)
+    assert "nan" not in str(result)
+    (line,) = [c for c in result.caveats() if "no direction" in c]
+    assert line.startswith("after block 0, 1, 2, 3 ")
+    for form in ("raw", "centred"):
+        result.plot(form=form)
+    assert result.pairs_of_tasks()["p"].isna().all()
+    assert len(result.to_frame()) == 96
+
+
+def known(measured: VectorVariability, vectors: np.ndarray) -> VectorVariability:
+    """A result of these vectors, `[task, vector, d]`, at one layer."""
+    n_tasks, n, _ = vectors.shape
+    flat = vectors.reshape(n_tasks * n, -1)
+    names = [f"t{i}" for i in range(n_tasks)]
+    forms = [pdist(v, "cosine") for v in (flat, flat - flat.mean(0))]
+    places = {"shots": [3], "layer": [0], "form": ["raw", "centred"], "task": names}
+    own = {"vector": n, "kind": 2, "dev_vector": 2}
+    data = xr.Dataset(coords={**places, "kind": ["theta", "shuffled"]})
+    data["distance"] = (("shots", "form", "layer", "pair"), np.array(forms)[None, :, None])
+    for name, array in measured.data.items():
+        if name == "distance":
+            continue
+        shape = [len(places[d]) if d in places else own[d] for d in array.dims]
+        data[name] = (array.dims, np.zeros(shape, dtype=array.dtype))
+    lengths = np.linalg.norm(vectors, axis=-1)
+    data["norm"] = (("shots", "task", "vector", "layer"), lengths[None, ..., None])
+    about = {"overlap": 0.0, "n_queries": n, "n_disjoint_sets": n}
+    return VectorVariability(
+        data, {**measured.provenance, "tasks": dict.fromkeys(names, about), "n_shots": [3]}
+    )
 
 
 def test_names_are_text(tiny_llama: HookedModel) -> None:

@@ -8,7 +8,15 @@ from icl_mech.cli import Flat, ModelOptions, OutputOptions, TaskOptions, deliver
 from icl_mech.decodability.patch_plan import MODES, Mode, plan_patching
 from icl_mech.decodability.settings import LeaveOut, Metric, Normalise, Settings, plan
 from icl_mech.errors import InputError
+from icl_mech.modes import refuse_unread
+from icl_mech.prompts import check_counts
 from icl_mech.results import Result
+
+#: Which options only one of the two modes reads.
+_READING = ("k", "metric", "normalise", "leave_out", "no_probe", "no_controls")
+_WRITING = ("n_mean", "layers", "modes")
+_BELONGS: dict[str, tuple[str, ...]] = dict.fromkeys(_READING, ())
+_BELONGS |= dict.fromkeys(_WRITING, ("mean_patching",))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +71,11 @@ def _main(options: Options) -> None:
 
 
 def _check(o: Options) -> None:
+    refuse_unread(o, "mean_patching" if o.mean_patching else None, _BELONGS)
     if o.mean_patching:
-        n_points, n_shots = _n_points(o), _one_shot_count(o)
-        plan_patching(o.tasks.names, n_points, o.n_mean, n_shots, o.tasks.seed, o.modes)
+        counts = {"n_points": _n_points(o), "n_mean": o.n_mean, "n_shots": _one_shot_count(o)}
+        n_points, n_mean, n_shots = check_counts(counts, o.tasks.seed)
+        plan_patching(o.tasks.names, n_points, n_mean, n_shots, o.tasks.seed, o.modes)
         return
     settings = Settings(
         n_points=_n_points(o),

@@ -53,9 +53,11 @@ def task_decodability(
       from block to block and from prompt to prompt.
     - *Normalisation*: none by default: nothing is done that the paper does not mention. A
       sensitivity table with the other choices is part of every result.
-    - *Ties*: tasks with equally many votes share the credit, neighbours that are equally far share
-      the last places. That is what random tie-breaking gives on average, so that within a family a
-      representation that says nothing scores exactly 1 / (number of tasks).
+    - *Ties*: tasks with equally many votes share the credit, as breaking their tie at random would
+      give on average. Neighbours that are equally far share the last places, each with a part of
+      a vote: that is the average number of votes that random places would give, though not always
+      the average credit (a vote is won or not). Within a family, a representation that says
+      nothing scores exactly 1 / (number of tasks).
     - *Left out*: with the point also every other point with its query (`leave_out="query"`).
       Within a family every task asks the same queries, and the same words are near one another:
       the pool holds the query once per *other* task but not for the point's own, and leaving out
@@ -63,8 +65,9 @@ def task_decodability(
 
     Beyond the paper: point `i` of every task has the same query and demonstration inputs, where
     the tasks share inputs; intervals from resampling queries; the layer chosen on other queries
-    than TD is reported on (`held_out`); prompts with shuffled labels; the zero-shot query alone;
-    a cross-validated linear probe; the accuracy of the same prompts. No query is ever shown.
+    than TD is reported on, in a pool of their own (`held_out`); prompts with shuffled labels; the
+    zero-shot query alone; a cross-validated linear probe; the accuracy of the same prompts. No
+    query is ever shown.
 
     Args:
         model: from `load_model`.
@@ -122,11 +125,14 @@ def task_decodability(
         task=drawn.pool.names,
         other=drawn.pool.names,
         voted=drawn.pool.names,
+        half=[0, 1],
         layer=chosen,
     )
     data["query"] = (("task", "point"), [[e.query.x for e in r] for r in drawn.points.episodes])
     data["query_id"] = (("task", "point"), drawn.queries)
-    data = data.transpose("shots", "setting", "task", "other", "point", "layer", "voted", ...)
+    data = data.transpose(
+        "shots", "setting", "half", "task", "other", "point", "layer", "voted", ...
+    )
     return TaskDecodability(data, _provenance(run, drawn))
 
 

@@ -20,16 +20,22 @@ VIEWS = tuple((m, n) for m in ("cosine", "euclidean") for n in ("none", "standar
 
 
 def measure(rows: Rows, plan: Plan, prefix: str = "", pairs: bool = False) -> xr.Dataset:
-    """Votes and credit of every point at every layer; with `pairs`, also between two tasks only.
+    """Votes and credit of every point at every layer; with `pairs`, also what a choice needs.
 
     Args:
         rows: task by task, as `plan.labels` says.
         plan: tasks, points and settings.
         prefix: of the variables' names.
-        pairs: add `pair_credit`: the vote where only one other task's points are in the pool.
+        pairs: add `pair_credit`: the vote where only one other task's points are in the pool; and
+            `half_td`: TD of every half of the queries, with the other half out of the pool.
     """
     s, n_tasks = plan.settings, len(plan.pool.tasks)
-    found: dict[str, list[np.ndarray]] = {"votes": [], "credit": [], "pair_credit": []}
+    found: dict[str, list[np.ndarray]] = {
+        "votes": [],
+        "credit": [],
+        "pair_credit": [],
+        "half_td": [],
+    }
     for layer in range(rows.shape[1]):
         between = distances(rows[:, layer], s.metric, s.normalise)
         (shares,) = vote_shares(between, plan.labels, plan.groups, [s.k])
@@ -37,10 +43,12 @@ def measure(rows: Rows, plan: Plan, prefix: str = "", pairs: bool = False) -> xr
         found["credit"].append(credit(shares, plan.labels).reshape(n_tasks, s.n_points))
         if pairs:
             found["pair_credit"].append(_pair_credit(between, plan))
+            found["half_td"].append(_half_td(between, plan))
     dims = {
         "votes": ("layer", "task", "point", "voted"),
         "credit": ("layer", "task", "point"),
         "pair_credit": ("layer", "task", "other", "point"),
+        "half_td": ("layer", "half"),
     }
     return xr.Dataset(
         {
@@ -89,6 +97,25 @@ def _pair_credit(
             groups = plan.groups[members]
             (shares,) = vote_shares(between[np.ix_(members, members)], labels, groups, [s.k])
             found[i, j], found[j, i] = credit(shares, labels).reshape(2, s.n_points)
+    return found
+
+
+def _half_td(between: Float[np.ndarray, "row row"], plan: Plan) -> Float[np.ndarray, "half"]:
+    """TD of each half of the queries, as if the other half did not exist, with half the votes.
+
+    A layer chosen by it owes nothing to the other half's points. In a pool of all, it would: two
+    neighbours vote for each other, so that the layer that is best by chance for one half is
+    better than chance for the other, too. 0 where a half has no neighbours that could vote.
+    """
+    found = np.zeros(2)
+    for half in (0, 1):
+        rows = np.flatnonzero(plan.halves == half)
+        labels, groups = plan.labels[rows], plan.groups[rows]
+        _, sizes = np.unique(groups, return_counts=True)
+        k = min(max(1, plan.settings.k // 2), len(rows) - int(sizes.max(initial=0)))
+        if k > 0:
+            (shares,) = vote_shares(between[np.ix_(rows, rows)], labels, groups, [k])
+            found[half] = credit(shares, labels).mean()
     return found
 
 

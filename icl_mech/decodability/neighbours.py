@@ -43,7 +43,9 @@ def vote_shares(
     """Share of each label among the `k` nearest neighbours of every point.
 
     Neighbours are chosen by index: a point is never its own, nor is any of its group, however
-    near. Where several are equally far and not all of them fit, they share the places left.
+    near. Where several are equally far and not all of them fit, they share the places left: each
+    has a part of a vote, the average over drawing them at random. The label that then wins need
+    not win as often as over such draws.
 
     Args:
         between: distances.

@@ -39,7 +39,7 @@ def _inputs(result: TaskDecodability) -> list[str]:
             "stays in the pool, which pushes TD below chance where words matter most"
         )
     if "input_credit" in result.data and not p["shared_inputs"]:
-        alone = max(result.td(control="input"), key=lambda e: e.value)
+        alone = result.peak(control="input")
         if alone.low > result.chance:
             found.append(f"the queries alone give the task away at {alone} of the points")
     return found
@@ -59,9 +59,19 @@ def _labels(result: TaskDecodability) -> list[str]:
                     "gives the task away, not the mapping"
                 )
     for shots in result.shots:
-        best = max(result.td(shots), key=lambda e: e.value)
+        same = result.without_difference(shots)
+        if same:
+            found.append(
+                f"{shots}-shot: after block {', '.join(map(str, same))} every task gets the same "
+                "votes, as where all prompts have the same activations: there TD is chance by "
+                "definition, with no interval to speak of"
+            )
+        best = result.peak(shots)
         if best.low <= result.chance:
-            found.append(f"{shots}-shot: TD is not told apart from chance at any layer ({best})")
+            found.append(
+                f"{shots}-shot: TD is not told apart from chance at any layer (the largest is "
+                f"{best}; the interval accounts for choosing it among {len(result.layers)})"
+            )
     return found
 
 

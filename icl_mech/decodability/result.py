@@ -9,8 +9,10 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from icl_mech.decodability.chance import own_inputs_chances
+from icl_mech.decodability.intervals import widened, within_1
 from icl_mech.decodability.neighbours import decoded
 from icl_mech.decodability.notes import notes
+from icl_mech.decodability.settings import half_of
 from icl_mech.decodability.text import as_text
 from icl_mech.errors import InputError, choose
 from icl_mech.results import Result
@@ -30,12 +32,17 @@ class TaskDecodability(Result):
     the query alone (`input_credit`, without `shots`), `votes` (also over `voted`: the share of the
     neighbours that are of each task), `pair_credit` (also over `other`: credit where only that
     task is in the pool too), `sensitivity` (also over `setting`: credit under it), and
-    `probe_task` (the index of the task that the linear probe says). Per (`shots`, `task`,
-    `point`): `exact` and `first_token` (the answer was right), `logprob` of the answer (nats) and
-    `answer_tokens` (how many the answer has); per (`task`, `point`): `query` and `query_id`.
+    `probe_task` (the index of the task that the linear probe says). Over (`shots`, `half`,
+    `layer`): `half_td`, TD of one half of the queries with the other out of the pool. Per
+    (`shots`, `task`, `point`): `exact` and `first_token` (the answer was right), `logprob` of the
+    answer (nats) and `answer_tokens` (how many the answer has); per (`task`, `point`): `query` and
+    `query_id`.
 
-    Intervals are percentile bootstraps over queries, 95 %: prompts that share a query are not
-    independent. `shots` is always one of `result.shots`; the largest by default.
+    TD is reported at a layer that was chosen on other queries (`held_out`): the largest of many
+    layers would be above chance without any task. Intervals are 95 % bootstraps over queries,
+    as prompts that share a query are not independent; those of TD are wider by
+    `icl_mech.decodability.intervals.MUTUAL`, as neighbours vote for one another. `shots` is always
+    one of `result.shots`; the largest by default.
     """
 
     @property
@@ -74,6 +81,9 @@ class TaskDecodability(Result):
     ) -> list[Estimate]:
         """TD at every layer, of all tasks' points or of one task's.
 
+        Each interval is for a layer that was fixed beforehand. For one that is picked because TD
+        is large there, see `held_out` and `peak`.
+
         Args:
             shots: how many demonstrations.
             task: count only this task's points; the pool stays whole.
@@ -83,7 +93,18 @@ class TaskDecodability(Result):
         Raises:
             InputError: where a name or number is unknown, or the run had no controls.
         """
-        return self._means(self._credit(shots, control), task)
+        return self._td(self._credit(shots, control), task)
+
+    def peak(
+        self, shots: int | None = None, task: str | None = None, control: str | None = None
+    ) -> Estimate:
+        """The largest TD of all layers, with an interval that accounts for the choice.
+
+        The intervals of all layers together hold with 95 %. The value itself, chosen and reported
+        on the same points, is too large on average.
+        """
+        credit = self._credit(shots, control)
+        return max(self._td(credit, task, len(self.layers)), key=lambda e: e.value)
 
     def probe(self, shots: int | None = None, task: str | None = None) -> list[Estimate]:
         """Accuracy of the linear probe at every layer, on queries that it was not trained on.
@@ -91,16 +112,22 @@ class TaskDecodability(Result):
         Raises:
             InputError: where the run had no probe.
         """
-        if "probe_task" not in self.data:
-            raise InputError("this run had no probe; expected task_decodability(..., probe=True)")
-        said = self.data["probe_task"].sel(shots=self._shots(shots))
-        right = said == xr.DataArray(np.arange(len(self.tasks)), dims="task")
-        return self._means(right.astype(float), task)
+        return self._means(self._probe_right(shots), task)
+
+    def probe_held_out(self, shots: int | None = None, task: str | None = None) -> Estimate:
+        """Accuracy of the linear probe at the layers of `held_out`.
+
+        Raises:
+            InputError: where the run had no probe.
+        """
+        right = self._pick_held_out(self._probe_right(shots), shots)
+        return self._means(right.expand_dims("layer"), task)[0]
 
     def best_layer(self, shots: int | None = None, task: str | None = None) -> int:
         """The layer with the largest TD, the earliest of equals.
 
-        As in the paper, chosen on the points that TD is then reported on: too favourable by some.
+        As in the paper, chosen on the points that TD is measured on: TD there is too large, see
+        `held_out`.
         """
         values = [e.value for e in self.td(shots, task)]
         return self.layers[int(np.argmax(values))]
@@ -111,34 +138,51 @@ class TaskDecodability(Result):
         """TD at a layer chosen on other queries.
 
         The queries are cut in two halves; each half's points count at the layer that is best on
-        the other half's few-shot prompts, over all tasks. The interval takes the layers as given.
+        the other half's few-shot prompts, over all tasks, in a pool of that half alone
+        (`half_td`). Without any task this is at chance, and the interval's lower end above chance
+        in less than 5 % of runs (`tests/slow/test_decodability_noise.py`).
+
+        Raises:
+            InputError: as `td`; where a result of an earlier version lacks what the choice needs.
         """
         found = self.at_held_out(shots, control)
-        return self._means(found.expand_dims("layer"), task)[0]
+        return self._td(found.expand_dims("layer"), task)[0]
 
     def held_out_layers(self, shots: int | None = None) -> tuple[int, int]:
         """The layers that `held_out` uses: for the first half of the queries, for the second."""
-        credit, first = self._credit(shots, None), self._halves()
-        a, b = (
-            int(credit.where(chosen).mean(("task", "point")).argmax("layer"))
-            for chosen in (~first, first)
-        )
-        return self.layers[a], self.layers[b]
+        if "half_td" not in self.data:
+            raise InputError(
+                "this result was written by an earlier version, which chose layers in a pool of "
+                "all queries; expected task_decodability to be run again"
+            )
+        best = self.data["half_td"].sel(shots=self._shots(shots)).argmax("layer")
+        return self.layers[int(best.sel(half=1))], self.layers[int(best.sel(half=0))]
 
     def at_held_out(self, shots: int | None = None, control: str | None = None) -> xr.DataArray:
         """Credit of every (`task`, `point`) at the layer chosen on the other half's queries."""
+        return self._pick_held_out(self._credit(shots, control), shots)
+
+    def _pick_held_out(self, values: xr.DataArray, shots: int | None) -> xr.DataArray:
         for_first, for_second = self.held_out_layers(shots)
-        credit = self._credit(shots, control)
+        queries = self.data["query_id"]
         return xr.where(
-            self._halves(),
-            credit.sel(layer=for_first, drop=True),
-            credit.sel(layer=for_second, drop=True),
+            queries.copy(data=half_of(queries.values)) == 0,
+            values.sel(layer=for_first, drop=True),
+            values.sel(layer=for_second, drop=True),
         )
 
     def above(self, control: str, shots: int | None = None, task: str | None = None) -> Estimate:
         """TD minus that of a control on the same points, at the layers of `held_out`."""
         difference = self.at_held_out(shots) - self.at_held_out(shots, control)
-        return self._means(difference.expand_dims("layer"), task, are_shares=False)[0]
+        found = self._means(difference.expand_dims("layer"), task, are_shares=False)
+        return widened(found, self._n_queries(task))[0]
+
+    def without_difference(self, shots: int | None = None) -> list[int]:
+        """Layers at which all tasks tie for every point."""
+        votes = self.data["votes"].sel(shots=self._shots(shots)).transpose("layer", ...)
+        spread = votes.max("voted") - votes.min("voted")
+        tied = (spread < 1e-6).all(("task", "point")).values
+        return [layer for layer, same in zip(self.layers, tied, strict=True) if same]
 
     def confusion(self, shots: int | None = None, layer: int | None = None) -> pd.DataFrame:
         """Share of every task's points (rows) that are decoded as each task (columns).
@@ -171,19 +215,18 @@ class TaskDecodability(Result):
     def sensitivity(self, shots: int | None = None) -> pd.DataFrame:
         """TD under other numbers of neighbours and points, distances and normalisations.
 
-        One row per setting, one thing varied at a time: the best layer and TD there (chosen and
-        reported on the same points), with its interval.
+        One row per setting, one thing varied at a time: TD at the layers of `held_out`, and the
+        layer with the largest TD of all queries.
         """
         rows = {}
         cells = self.data["sensitivity"].sel(shots=self._shots(shots))
+        at_held_out = self._pick_held_out(cells, shots)
         for setting in cells["setting"].values:
-            credit = cells.sel(setting=setting)
-            there = np.flatnonzero(credit.notnull().all(("task", "layer")).values)
-            estimates = self._means(credit.isel(point=there), None, there)
-            best = int(np.argmax([e.value for e in estimates]))
-            e = estimates[best]
-            row = e.columns("td")
-            rows[str(setting)] = row | {"best_layer": self.layers[best]}
+            by_layer = cells.sel(setting=setting).mean(("task", "point"))
+            rows[str(setting)] = {
+                "td": float(at_held_out.sel(setting=setting).mean()),
+                "best_layer": self.layers[int(by_layer.argmax("layer"))],
+            }
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("setting")
 
     def accuracy(
@@ -197,28 +240,31 @@ class TaskDecodability(Result):
     # --- tables -----------------------------------------------------------------------------
 
     def summary(self) -> pd.DataFrame:
-        """One row per number of shots and task, `"all"` first: TD with intervals, and controls."""
+        """One row per number of shots and task, `"all"` first: TD with intervals, and controls.
+
+        All of them at the layers of `held_out`.
+        """
         rows = [self._row(n, task) for n in self.shots for task in (None, *self.tasks)]
         return pd.DataFrame(rows).set_index(["shots", "task"])
 
     def _row(self, shots: int, task: str | None) -> dict[str, Any]:
-        td, best = self.td(shots, task), self.best_layer(shots)
-        at = self.layers.index(best)
-        estimates = {"td": td[at], "td_held_out": self.held_out(shots, task)}
+        estimates = {"td": self.held_out(shots, task)}
         for control in CONTROLS:
             if f"{control}_credit" in self.data:
                 estimates[control] = self.held_out(shots, task, control)
         if "probe_task" in self.data:
-            estimates["probe"] = self.probe(shots, task)[at]
+            estimates["probe"] = self.probe_held_out(shots, task)
         estimates["accuracy"] = self.accuracy(shots, task)
-        row: dict[str, Any] = {"shots": shots, "task": task or "all", "best_layer": best}
+        first, second = self.held_out_layers(shots)
+        row: dict[str, Any] = {"shots": shots, "task": task or "all"}
+        row |= {"layer_first_half": first, "layer_second_half": second}
         for name, e in estimates.items():
             row |= e.columns(name)
         return row | {
             "first_token_accuracy": self.accuracy(shots, task, "first_token").value,
             "chance": self.chance_of(task),
             "n_points": self.data.sizes["point"],
-            "n_queries": td[at].n_clusters,
+            "n_queries": self._n_queries(task),
         }
 
     def table(self) -> pd.DataFrame:
@@ -259,28 +305,35 @@ class TaskDecodability(Result):
         values = self.data[name]
         return values.sel(shots=self._shots(shots)) if "shots" in values.dims else values
 
+    def _probe_right(self, shots: int | None) -> xr.DataArray:
+        """1 where the probe is right, over (`task`, `point`, `layer`)."""
+        if "probe_task" not in self.data:
+            raise InputError("this run had no probe; expected task_decodability(..., probe=True)")
+        said = self.data["probe_task"].sel(shots=self._shots(shots))
+        right = said == xr.DataArray(np.arange(len(self.tasks)), dims="task")
+        return right.astype(float)
+
+    def _td(self, credit: xr.DataArray, task: str | None, n_choices: int = 1) -> list[Estimate]:
+        """Mean credit at every layer, with intervals that know of mutual neighbours."""
+        return within_1(widened(self._means(credit, task), self._n_queries(task), n_choices))
+
     def _means(
-        self,
-        values: xr.DataArray,
-        task: str | None,
-        points: np.ndarray | None = None,
-        are_shares: bool = True,
+        self, values: xr.DataArray, task: str | None, are_shares: bool = True
     ) -> list[Estimate]:
         """Means at every layer over points, with intervals over queries."""
         queries = self.data["query_id"]
-        if points is not None:
-            queries = queries.isel(point=points)
         if task is not None:
             choose(task, self.tasks, "task")
             values, queries = values.sel(task=[task]), queries.sel(task=[task])
         rows = values.transpose("layer", "task", "point").values.astype(float)
         rows = rows.reshape(len(rows), -1)
-        clusters = queries.values.ravel()
+        clusters = queries.transpose("task", "point").values.ravel()
         return shares(rows, clusters) if are_shares else means(rows.T, clusters=clusters).rows()
 
-    def _halves(self) -> xr.DataArray:
-        """Whether a (`task`, `point`) belongs to the first half of the queries."""
-        return self.data["query_id"] % 2 == 0
+    def _n_queries(self, task: str | None) -> int:
+        """How many different queries all tasks ask, or one of them."""
+        queries = self.data["query_id"] if task is None else self.of(task)["query_id"]
+        return len(np.unique(queries))
 
     def _shots(self, shots: int | None) -> int:
         if shots is None:

@@ -78,6 +78,16 @@ class Plan:
         by_query = self.settings.leave_out == "query"
         return self.queries.ravel() if by_query else np.arange(self.queries.size)
 
+    @property
+    def halves(self) -> Int[np.ndarray, "row"]:
+        """The half of the queries, 0 or 1, that every row belongs to."""
+        return half_of(self.queries).ravel()
+
+
+def half_of(queries: Int[np.ndarray, "*any"]) -> Int[np.ndarray, "*any"]:
+    """The half, 0 or 1, of every query, by its number. Points of one query are in one half."""
+    return queries % 2
+
 
 def plan(tasks: Tasks, settings: Settings) -> Plan:
     """Load the tasks, draw the points, and refuse what cannot be measured.
@@ -86,7 +96,9 @@ def plan(tasks: Tasks, settings: Settings) -> Plan:
         InputError: where a task or count cannot work; nothing was run yet.
     """
     pool = load_pool(tasks)
-    (points,) = draw_matched(pool.tasks, [settings.n_points], max(settings.n_shots), settings.seed)
+    (points,) = draw_matched(
+        pool.tasks, {"n_points": settings.n_points}, max(settings.n_shots), settings.seed
+    )
     texts = [[episode.query.x for episode in row] for row in points.episodes]
     _, index = np.unique(texts, return_inverse=True)
     # Every task has at least two queries, so that without one of them (as often as it comes back)

@@ -4,8 +4,7 @@ import numpy as np
 import pandas as pd
 
 _COLUMNS = {
-    "td_held_out": "TD (layer held out)",
-    "td": "TD (best layer)",
+    "td": "TD",
     "shuffled": "shuffled labels",
     "input": "query alone",
     "probe": "linear probe",
@@ -22,5 +21,7 @@ def as_text(summary: pd.DataFrame) -> pd.DataFrame:
                 "–" if np.isnan(v) else f"{v:.2f} [{low:.2f}, {high:.2f}]"
                 for v, low, high in summary[[name, f"{name}_low", f"{name}_high"]].to_numpy()
             ]
-    text["layer"] = summary["best_layer"].astype(str)
+    layers = zip(summary["layer_first_half"], summary["layer_second_half"], strict=True)
+    # Chosen on one half of the queries each: the same where the choice is clear.
+    text["layers"] = [", ".join(str(layer) for layer in sorted(set(pair))) for pair in layers]
     return text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -24,7 +23,6 @@ _HEIGHT, _GAP, _BINS = 330, 115, 60
 WITHIN, BETWEEN = COLOURS["theta"], COLOURS["other_task"]
 SHUFFLED, SEPARATION = COLOURS["shuffled"], COLOURS["encoding"]
 DISTANCE = {"raw": "cosine distance", "centred": "centred cosine distance"}
-_REFERENCE = {"color": COLOURS["baseline"], "dash": "dash", "width": 1.5}
 #: Told apart by colour up to 11 tasks; beyond that by hover.
 _FEW, _MANY = qualitative.Safe, qualitative.Dark24
 
@@ -123,9 +121,6 @@ def _histograms(
             row=1,
             col=2,
         )
-    if form == "centred":
-        (unrelated,) = result.unrelated(shots, [layer], form)
-        figure.add_vline(x=unrelated, line=_REFERENCE, row=1, col=2)
     figure.update_xaxes(title_text=DISTANCE[form], row=1, col=2)
     figure.update_yaxes(title_text="share of pairs", tickformat=".0%", row=1, col=2)
 
@@ -143,8 +138,6 @@ def _by_layer(
         curves["θ to θ from shuffled labels"] = (control, SHUFFLED, "dash")
     for name, (estimates, colour, dash) in curves.items():
         curve(figure, layers, _each(estimates), name, colour, (2, 1), dash=dash)
-    if form == "centred":
-        _unrelated(figure, layers, result.unrelated(shots, form=form), (2, 1), shown=True)
     working = {
         "silhouette": (_each(result.separation(shots=shots, form=form)), SEPARATION, "solid"),
         "accuracy with θ": (result.accuracy(shots=shots), COLOURS["regular"], "solid"),
@@ -185,8 +178,6 @@ def _by_shots(figure: go.Figure, result: VectorVariability, layer: int, form: st
             "shuffled_accuracy": ("accuracy, shuffled labels", SHUFFLED),
         },
     }
-    if form == "centred":
-        _unrelated(figure, list(rows.index), rows["centred_unrelated"], (3, 1))
     for col, names in panels.items():
         for column, (name, colour) in names.items():
             figure.add_trace(
@@ -209,31 +200,6 @@ def _by_shots(figure: go.Figure, result: VectorVariability, layer: int, form: st
         figure.update_xaxes(title_text="shots", tickvals=ticks, type="log", row=3, col=col)
     figure.update_yaxes(title_text=f"mean {DISTANCE[form]}", rangemode="tozero", row=3, col=1)
     figure.update_yaxes(title_text="silhouette (−1 to 1), accuracy", row=3, col=2)
-
-
-def _unrelated(
-    figure: go.Figure,
-    x: Sequence[int],
-    y: Iterable[float],
-    place: tuple[int, int],
-    shown: bool = False,
-) -> None:
-    """Where centred vectors of unrelated tasks would be."""
-    name = "between unrelated tasks"
-    figure.add_trace(
-        go.Scatter(
-            x=list(x),
-            y=list(y),
-            mode="lines",
-            line=_REFERENCE,
-            name=name,
-            legendgroup=name,
-            showlegend=shown,
-            hovertemplate=f"{name}: %{{y:.3f}}<extra></extra>",
-        ),
-        row=place[0],
-        col=place[1],
-    )
 
 
 def _each(estimates: Estimates) -> list[Estimate]:

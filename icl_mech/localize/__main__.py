@@ -56,7 +56,7 @@ def _main(options: Options) -> None:
     tasks = options.tasks.load()
     Rule(options.fraction)
     # What would be refused, before a model is loaded.
-    draw_matched(tasks, [options.n_points], options.n_shots + 2, options.tasks.seed)
+    draw_matched(tasks, {"n_points": options.n_points}, options.n_shots + 2, options.tasks.seed)
     check_counts({"n_prompts": options.n_prompts}, options.tasks.seed)
     if not options.no_heads:
         check_heads_points(options.n_prompts, options.n_points, options.n_shots)

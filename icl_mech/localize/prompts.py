@@ -93,7 +93,7 @@ def draw(
     others = [] if len(tasks) > 1 else [load_other(tasks[0])]
     every = [*tasks, *others]
     # Dummies are drawn as further demonstrations: never asked, and never shown.
-    (matched,) = draw_matched(every, [n_points], n_shots + N_DUMMIES, seed)
+    (matched,) = draw_matched(every, {"n_points": n_points}, n_shots + N_DUMMIES, seed)
     words = [pair.y for t in every for pair in t.pairs]
     # One encoder for all: only answers may tell prompts apart.
     encoder = model.encoder(template, words, leading_space)

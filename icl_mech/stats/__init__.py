@@ -4,7 +4,7 @@ from icl_mech.stats.estimate import CONFIDENCE, ENDS, Estimate, Estimates
 from icl_mech.stats.means import few_mean, mean, means, resampled_means
 from icl_mech.stats.medians import median
 from icl_mech.stats.pairings import crossed, paired_difference, rank_correlation, ratio_of_means
-from icl_mech.stats.pairs import pair_means, unrelated_distance
+from icl_mech.stats.pairs import FEWEST_GROUPS, nearer_than_chance, pair_means
 from icl_mech.stats.regression import r_squared, r_squared_estimate
 from icl_mech.stats.resampling import (
     MIN_CLUSTERS,
@@ -18,6 +18,7 @@ from icl_mech.stats.shares import proportion, proportions, repeated, share, shar
 __all__ = [
     "CONFIDENCE",
     "ENDS",
+    "FEWEST_GROUPS",
     "MIN_CLUSTERS",
     "N_RESAMPLES",
     "N_RESAMPLES_SLOW",
@@ -30,6 +31,7 @@ __all__ = [
     "mean",
     "means",
     "median",
+    "nearer_than_chance",
     "pair_means",
     "paired_difference",
     "proportion",
@@ -42,5 +44,4 @@ __all__ = [
     "resampled_means",
     "share",
     "shares",
-    "unrelated_distance",
 ]

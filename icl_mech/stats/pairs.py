@@ -8,6 +8,8 @@ from icl_mech.stats.resampling import N_RESAMPLES_SLOW
 
 #: With fewer points in a group most resamples hold hardly any pair.
 _LEAST = 3
+#: With fewer groups `nearer_than_chance` finds hardly any pair, however alike.
+FEWEST_GROUPS = 6
 
 
 def pair_means(
@@ -52,27 +54,55 @@ def pair_means(
     return Estimates(value.reshape(shape), low, high, n)
 
 
-def unrelated_distance(
-    within: Float[np.ndarray, "*cell"], n_groups: int, n_each: int
-) -> Float[np.ndarray, "*cell"]:
-    """Mean cosine distance between groups of vectors, minus the mean of all, that share nothing.
+def nearer_than_chance(
+    gram: Float[np.ndarray, "group group"], seed: int = 0, n_draws: int = 2000
+) -> Float[np.ndarray, "group group"]:
+    """Whether two of several groups are more alike than chance makes the most alike of them.
 
-    Not 1: what is left when the mean of all is subtracted adds up to 0, so that the groups point
-    away from one another. All cosines together, each vector's with itself included, add up to 0
-    (for vectors of one length), and the mean distance within groups says what is left for the
-    pairs between: 1 + 1 / (n_groups - 1) where a group is one point, 1 where it is only noise.
-    Hence the mean over all groups lies there whatever the groups are; a pair of them that is
-    nearer than this is alike, beside the others.
+    Subtracting the mean of all groups' means leaves vectors that point away from one another, and
+    where their differences have few large dimensions, chance alone makes some pairs near. So the
+    null is a simulation: as many means, drawn independently from a normal distribution with the
+    measured covariance (spectrum and lengths), their own mean subtracted. The p of a pair is the
+    share of draws whose *largest* cosine, over all pairs, is at least the pair's: it is corrected
+    for looking at all pairs.
+
+    The covariance is that of the groups themselves, and related groups lower its dimension: the
+    test errs on the careful side, and with fewer than `FEWEST_GROUPS` it finds hardly any pair.
+    `tests/slow/test_variability_null.py` measures false alarms and power.
 
     Args:
-        within: mean cosine distance within a group.
-        n_groups: how many.
-        n_each: vectors in each.
+        gram: inner products of the groups' means; of a mean with itself, its squared length
+            without what noise adds.
+        seed: of the draws.
+        n_draws: how many.
 
-    >>> unrelated_distance(np.array([0.0, 1.0]), 3, 1000).round(2)
-    array([1.5, 1. ])
+    Returns:
+        Corrected p of every pair; NaN on the diagonal, and where there are fewer than three groups
+        or these do not differ.
     """
-    return np.asarray(1 + (1 + (n_each - 1) * (1 - within)) / (n_each * (n_groups - 1)))
+    n = len(gram)
+    p = np.full((n, n), np.nan)
+    away = np.eye(n) - 1 / n
+    centred = away @ gram @ away
+    spectrum = np.clip(np.linalg.eigvalsh(centred), 0, None)
+    spectrum = spectrum[spectrum > 1e-9 * max(float(np.trace(gram)), 0.0)]
+    if n < 3 or not len(spectrum):
+        return p
+    rng = np.random.default_rng(seed)
+    drawn = rng.standard_normal((n_draws, n, len(spectrum))) * np.sqrt(spectrum)
+    drawn -= drawn.mean(axis=1, keepdims=True)
+    pairs = np.triu_indices(n, k=1)
+    largest = _cosines(drawn @ drawn.transpose(0, 2, 1))[:, *pairs].max(axis=1)
+    ours = _cosines(centred)[pairs]
+    p[pairs] = (1 + (largest[:, None] >= ours).sum(axis=0)) / (1 + n_draws)
+    return np.fmin(p, p.T)
+
+
+def _cosines(gram: Float[np.ndarray, "*draw n n"]) -> Float[np.ndarray, "*draw n n"]:
+    """Of inner products; 0 where a vector has no length."""
+    squared = np.einsum("...ii->...i", gram)
+    scale = np.where(squared > 0, 1 / np.sqrt(np.where(squared > 0, squared, 1)), 0)
+    return gram * scale[..., :, None] * scale[..., None, :]
 
 
 def _resamples(groups: Int[np.ndarray, "n"], seed: int) -> Float[np.ndarray, "draw n"]:

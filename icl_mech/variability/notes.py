@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from icl_mech.stats import CONFIDENCE, FEWEST_GROUPS
+
 if TYPE_CHECKING:
     from icl_mech.variability.result import VectorVariability
 
@@ -38,7 +40,22 @@ def notes(result: VectorVariability) -> list[str]:
         found.append("with one shot there are no labels to shuffle: that control is θ itself")
     choice = result.choice()
     found += choice.caveat(result.layers[choice.at])
+    undefined = _undefined(result)
+    if undefined:
+        return [*found, *undefined]
     return [*found, *_small(result), _centred(result), *_shuffled(result)]
+
+
+def _undefined(result: VectorVariability) -> list[str]:
+    """Where vectors have no direction, and so no distance."""
+    by_layer = result.data["distance"].isnull().any(("shots", "form", "pair"))
+    layers = [str(layer) for layer in by_layer["layer"].values[by_layer.values]]
+    if not layers:
+        return []
+    return [
+        f"after block {', '.join(layers)} some vectors are 0, or all are the same: the distances "
+        "of what has no direction are undefined, and shown as a dash"
+    ]
 
 
 def _small(result: VectorVariability) -> list[str]:
@@ -53,12 +70,21 @@ def _small(result: VectorVariability) -> list[str]:
 
 
 def _centred(result: VectorVariability) -> str:
-    layer = result.best_layer()
-    unrelated = float(result.unrelated(None, [layer], "centred")[0])
+    layer, n = result.best_layer(), len(result.tasks)
+    pushed = (
+        f"centred: subtracting the mean of {n} tasks pushes them away from one another, so that "
+        "the mean distance between all tasks says nothing"
+    )
+    if n < FEWEST_GROUPS:
+        return (
+            f"{pushed}; nor do single pairs: {n} tasks are too few to say that two are near "
+            f"(expected at least {FEWEST_GROUPS})"
+        )
+    table = result.pairs_of_tasks(layer)
+    near = [f"{one} and {other}" for one, other in table.index[table["p"] <= 1 - CONFIDENCE]]
     return (
-        f"centred, unrelated tasks are {unrelated:.2f} apart, not 1 (after block {layer}): "
-        f"subtracting the mean of {len(result.tasks)} tasks pushes them away from one another, so "
-        "that the mean distance between all tasks says nothing; single pairs may lie below"
+        f"{pushed}; nearer than chance would have the nearest pair (block {layer}, p corrected for "
+        f"all {len(table)} pairs): {', '.join(near) or 'none'}"
     )
 
 

@@ -13,7 +13,7 @@ from icl_mech.errors import InputError, choose
 from icl_mech.layers import check_layer
 from icl_mech.projection import project
 from icl_mech.results import Result
-from icl_mech.stats import Estimate, Estimates, means, pair_means, shares, unrelated_distance
+from icl_mech.stats import Estimate, Estimates, means, nearer_than_chance, pair_means, shares
 from icl_mech.variability.notes import notes
 from icl_mech.variability.tables import by_shots, per_vector, summary, text
 from icl_mech.vectors import Choice, choose_layer
@@ -35,8 +35,8 @@ class VectorVariability(Result):
     (`shuffled_distance`) and to a random vector (`random_distance`), and `norm`; `dev_right` over
     (`task`, `dev_vector`, `layer`). Where `shots` is None, the most shots count. `form` is raw
     (vectors as they are) or centred (minus the mean of all tasks' vectors, which says how far
-    apart they are beside what all have in common; vectors of unrelated tasks are then further
-    apart than 1, at `unrelated`).
+    apart they are beside what all have in common; that alone pushes tasks apart, and pulls some
+    pairs together: `pairs_of_tasks` says which are nearer than chance would have them).
     """
 
     @property
@@ -107,22 +107,43 @@ class VectorVariability(Result):
         seed = self.provenance["seed"]
         return pair_means(squares, self.pairs(task, other), self.labels, seed)
 
-    def unrelated(
-        self, shots: int | None = None, layers: Sequence[int] | None = None, form: str = "raw"
-    ) -> Float[np.ndarray, "layer"]:
-        """How far apart vectors of tasks that share nothing would be, at every layer.
+    def pairs_of_tasks(self, layer: int | None = None, shots: int | None = None) -> pd.DataFrame:
+        """Which tasks lie near one another: one row per pair, the nearest first.
 
-        Raw: 1, as any two random directions. Centred: more than 1, by
-        `icl_mech.stats.unrelated_distance`, for what the mean of all tasks' vectors leaves points
-        away from one another. The mean over all tasks lies there of itself; one task, or a pair,
-        may be nearer.
+        Columns: `distance`, the mean centred distance between the two tasks' vectors, with its
+        interval; `cosine` of the two tasks' mean vectors, minus the mean of all tasks' (noise
+        within a task taken out); `p`, the chance that the most alike pair of as many unrelated
+        tasks, with the measured spectrum and lengths, is as much alike (corrected for all pairs,
+        see `icl_mech.stats.nearer_than_chance`); `n_tasks`.
+
+        Args:
+            layer: by default the best over all tasks.
+            shots: demonstrations per vector.
         """
-        at = self.layers if layers is None else layers
-        if _form(form) == "raw":
-            return np.ones(len(at))
-        within = [self.square(layer, shots, form)[self.pairs()].mean() for layer in at]
-        n = self.data.sizes["vector"]
-        return unrelated_distance(np.array(within), len(self.tasks), n)
+        at = self._at(layer)
+        gram = self._gram(at, shots)
+        away = np.eye(len(gram)) - 1 / len(gram)
+        centred = away @ gram @ away
+        # Noise alone can bring a squared length to 0 or below: it has no direction.
+        squared = centred.diagonal()
+        length = np.sqrt(np.where(squared > 0, squared, np.nan))
+        p = nearer_than_chance(gram, self.provenance["seed"])
+        rows = []
+        for i, one in enumerate(self.tasks):
+            for j, other in enumerate(self.tasks[i + 1 :], i + 1):
+                distance = self.distances(one, other, shots, [at], "centred").at(0)
+                row = {"one": one, "other": other, **distance.columns("distance")}
+                row |= {"cosine": centred[i, j] / (length[i] * length[j]), "p": p[i, j]}
+                rows.append(row | {"n_tasks": len(self.tasks)})
+        return pd.DataFrame(rows).set_index(["one", "other"]).sort_values("distance")
+
+    def _gram(self, layer: int, shots: int | None) -> Float[np.ndarray, "task task"]:
+        """Inner products of the tasks' mean vectors, from pairs of different vectors only."""
+        norm = self.data["norm"].sel(shots=self._shots(shots), layer=layer)
+        lengths = norm.transpose("task", "vector").values.astype(float).ravel()
+        products = (1 - self.square(layer, shots)) * np.outer(lengths, lengths)
+        n, size = len(self.tasks), self.data.sizes["vector"]
+        return np.nanmean(products.reshape(n, size, n, size), axis=(1, 3))
 
     def silhouettes(
         self, layer: int, shots: int | None = None, form: str = "raw"
@@ -132,8 +153,10 @@ class VectorVariability(Result):
         Rousseeuw (1987), by scikit-learn: (b - a) / max(a, b) of the mean distance a to the
         other vectors of its task and b to those of the nearest other task.
         """
-        # Its own distance counts nowhere.
-        table = np.nan_to_num(self.square(layer, shots, form), nan=0.0)
+        table = self.square(layer, shots, form)
+        np.fill_diagonal(table, 0)  # its own distance counts nowhere
+        if np.isnan(table).any():  # a vector without direction
+            return np.full((len(self.tasks), self.data.sizes["vector"]), np.nan)
         found = silhouette_samples(np.clip(table, 0, None), self.labels, metric="precomputed")
         return found.reshape(len(self.tasks), -1)
 

@@ -182,7 +182,10 @@ def _distances(measured: Sequence[_Measured], counts: Sequence[int]) -> dict:
     between, to_shuffled = [], []
     for n in counts:
         raw = torch.stack([m.vectors[n] for m in measured]).double()  # task vector kind layer d
-        both = (raw, raw - raw[:, :, :1].mean(dim=(0, 1), keepdim=True))
+        centred = raw - raw[:, :, :1].mean(dim=(0, 1), keepdim=True)
+        # What rounding leaves of vectors that are all the same has no direction.
+        nothing = centred.norm(dim=-1) <= 1e-12 * raw.norm(dim=-1)
+        both = (raw, centred.masked_fill(nothing[..., None], 0))
         points = [as_array(form[:, :, 0].flatten(0, 1)) for form in both]
         between.append(
             [[pdist(p[:, layer], "cosine") for layer in range(p.shape[1])] for p in points]

@@ -49,7 +49,6 @@ def _row(result: VectorVariability, task: str | None, layer: int, shots: int) ->
     }
     for name, estimate in estimates.items():
         row |= estimate.columns(name)
-    row["centred_unrelated"] = float(result.unrelated(shots, [layer], "centred")[0])
     row["n_vectors"] = result.data.sizes["vector"]
     if task is not None:
         about = result.provenance["tasks"][task]
@@ -82,17 +81,15 @@ def per_vector(result: VectorVariability) -> pd.DataFrame:
 def text(result: VectorVariability, layer: int) -> pd.DataFrame:
     """The summary for people."""
     i, at, rows = result.layers.index(layer), [layer], {}
-    unrelated = float(result.unrelated(None, at, "centred")[0])
     for task in (*result.tasks, None):
         centred = [result.distances(task, o, None, at, "centred").at(0) for o in (None, "other")]
         rows[ALL if task is None else task] = {
             "layer": str(layer),
             "within": _digits(result.distances(task, layers=at).at(0)),
             "between": _digits(result.distances(task, "other", layers=at).at(0)),
-            "silhouette": str(result.separation(task, layers=at).at(0)),
-            "centred: within": str(centred[0]),
-            "centred: between": str(centred[1]),
-            "unrelated": f"{unrelated:.2f}",
+            "silhouette": _shown(result.separation(task, layers=at).at(0)),
+            "centred: within": _shown(centred[0]),
+            "centred: between": _shown(centred[1]),
             "accuracy": str(result.accuracy(task)[i]),
             "shuffled": f"{result.accuracy(task, 'shuffled')[i].value:.2f}",
         }
@@ -101,4 +98,11 @@ def text(result: VectorVariability, layer: int) -> pd.DataFrame:
 
 def _digits(estimate: Estimate) -> str:
     """Raw distances may be far below 0.01."""
+    if np.isnan(estimate.value):
+        return _shown(estimate)
     return f"{estimate.value:.3g} [{estimate.low:.3g}, {estimate.high:.3g}]"
+
+
+def _shown(estimate: Estimate) -> str:
+    """A dash where there is no distance: the caveats say why."""
+    return "–" if np.isnan(estimate.value) else str(estimate)
