@@ -1,7 +1,6 @@
 """Whole answers by three conditions: zero-shot, zero-shot with theta, few-shot."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ from jaxtyping import Float
 
 from icl_mech.answers.judge import judge_text
 from icl_mech.answers.result import CONDITIONS, AnswerScores
+from icl_mech.answers.settings import Settings, check
 from icl_mech.errors import InputError
 from icl_mech.model import Edit, Generation, HookedModel
 from icl_mech.patch import Scored, score
@@ -19,7 +19,6 @@ from icl_mech.prompts import (
     N_DUMMIES,
     Encoder,
     Prompt,
-    Protocol,
     Split,
     accepted,
     few_shot,
@@ -33,13 +32,6 @@ from icl_mech.vectors import inject, overwrite, theta
 
 #: Tokens that a generation may take beyond the longest accepted answer.
 SPARE_TOKENS = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Settings(Protocol):
-    layer: int | None
-    max_new_tokens: int | None
-    n_rivals: int
 
 
 def answer_scores(
@@ -88,7 +80,7 @@ def answer_scores(
         ModelError: where the model returns numbers that are not finite.
     """
     tasks = load_tasks(task)
-    s = _Settings(
+    s = Settings(
         n_prompts,
         half(n_prompts, n_dev),
         n_shots,
@@ -100,11 +92,9 @@ def answer_scores(
         max_new_tokens=max_new_tokens,
         n_rivals=n_rivals,
     )
-    _check(s, model.n_layers)
-    splits = [s.split(t) for t in tasks]
-    for t in tasks:
-        if len(t.labels()) < 2:
-            raise InputError(f"task {t.name!r} has one answer only; expected others to compare")
+    if layer is not None and not 0 <= layer < model.n_layers:
+        raise InputError(f"layer {layer} out of range: expected 0 to {model.n_layers - 1}")
+    splits = check(tasks, s)
     parts = []
     with progress_bar(len(tasks), "tasks", progress) as bar:
         for t, split in zip(tasks, splits, strict=True):
@@ -114,16 +104,7 @@ def answer_scores(
     return AnswerScores(over_tasks(parts, [t.name for t in tasks]), _provenance(model, tasks, s))
 
 
-def _check(s: _Settings, n_layers: int) -> None:
-    if s.layer is not None and not 0 <= s.layer < n_layers:
-        raise InputError(f"layer {s.layer} out of range: expected 0 to {n_layers - 1}")
-    if s.n_rivals < 1:
-        raise InputError(f"n_rivals is {s.n_rivals}; expected at least 1")
-    if s.max_new_tokens is not None and s.max_new_tokens < 1:
-        raise InputError(f"max_new_tokens is {s.max_new_tokens}; expected at least 1")
-
-
-def _one_task(model: HookedModel, task: Task, split: Split, s: _Settings) -> xr.Dataset:
+def _one_task(model: HookedModel, task: Task, split: Split, s: Settings) -> xr.Dataset:
     encoder = model.encoder(s.template, [pair.y for pair in task.pairs], s.leading_space)
     test, dev = split.test, split.dev
     few = few_shot(encoder, test + dev)
@@ -178,7 +159,7 @@ def _one_task(model: HookedModel, task: Task, split: Split, s: _Settings) -> xr.
     )
 
 
-def _rivals(task: Task, texts: Sequence[Sequence[str]], s: _Settings) -> list[list[str]]:
+def _rivals(task: Task, texts: Sequence[Sequence[str]], s: Settings) -> list[list[str]]:
     """For each prompt, some of the answers that the task gives to other inputs."""
     rng = generator(s.seed, task.name, "rivals")
     labels = list(task.labels())
@@ -244,7 +225,7 @@ def _best(
     )
 
 
-def _provenance(model: HookedModel, tasks: Sequence[Task], s: _Settings) -> dict[str, Any]:
+def _provenance(model: HookedModel, tasks: Sequence[Task], s: Settings) -> dict[str, Any]:
     return {
         "method": "answer_scores: whole answers on the prompts of layer_scan (Hendel et al. 2023)",
         **model.provenance(),

@@ -9,11 +9,11 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from icl_mech.decodability import knn_credit
-from icl_mech.errors import InputError
 from icl_mech.heads import indirect_effects
 from icl_mech.localize.curves import Rule
 from icl_mech.localize.prompts import Drawn, Pool, draw
 from icl_mech.localize.result import TaskMap
+from icl_mech.localize.settings import N_NEIGHBOURS, check_sizes
 from icl_mech.model import HookedModel, as_array
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import (
@@ -38,7 +38,7 @@ def localize(
     seed: int = 0,
     *,
     n_points: int = 100,
-    k: int = 10,
+    k: int = N_NEIGHBOURS,
     fraction: float = 0.5,
     min_rise: float = 0.1,
     min_found: float = 0.95,
@@ -77,15 +77,7 @@ def localize(
         ModelError: where the model returns numbers that are not finite.
     """
     rule = Rule(fraction, min_rise, min_found)
-    if n_prompts < 1:
-        raise InputError(f"n_prompts is {n_prompts}; expected at least 1")
-    if not k < n_points >= n_prompts:
-        raise InputError(
-            f"n_points is {n_points}; expected more than k = {k} neighbours, and at least "
-            f"n_prompts = {n_prompts}"
-        )
-    if heads and n_shots < 2:
-        raise InputError("heads need at least 2 shots (labels are shuffled); expected heads=False")
+    check_sizes(n_prompts, n_shots, n_points, k, seed, heads)
     pool = draw(model, task, n_points, n_shots, seed, template, leading_space)
     seconds: dict[str, float] = {}
     read = n_points + n_prompts * N_DUMMIES
