@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 
@@ -82,17 +82,6 @@ class TaskOptions:
 Flat = Annotated[T, tyro.conf.OmitArgPrefixes]
 
 
-class Options(Protocol):
-    """What the options of every command with a language model hold."""
-
-    @property
-    def tasks(self) -> TaskOptions: ...
-    @property
-    def models(self) -> ModelOptions: ...
-    @property
-    def output(self) -> OutputOptions: ...
-
-
 def run(program: str, options: type[T], main: Callable[[T], None], argv: list[str] | None) -> None:
     """Parse options and run; a user's mistake gives one line on stderr and exit code 2."""
     _print_any_letter()
@@ -138,14 +127,14 @@ def _flush() -> None:
         ) from None
 
 
-def target(options: Options, what: str, mode: str | None = None) -> Path:
+def target(options: Any, what: str, mode: str | None = None) -> Path:
     """Where the figure goes; refused now if it could not be written later.
 
     By default it is named after the question, the tasks, the models and what else was changed
     from its default, so that another run does not write over it.
 
     Args:
-        options: of the command.
+        options: of the command, with `tasks`, `models` and `output`.
         what: the question.
         mode: the field of the flag that asks it, if it has one.
     """
