@@ -7,7 +7,8 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import tyro
 
 from icl_mech.errors import IclMechError, InputError
+from icl_mech.interrupts import raise_again
 from icl_mech.prompts import Template
 from icl_mech.run_names import run_name
 from icl_mech.tasks import Task, list_tasks, load_tasks
@@ -86,12 +88,13 @@ def run(program: str, options: type[T], main: Callable[[T], None], argv: list[st
     """Parse options and run; a user's mistake gives one line on stderr and exit code 2."""
     _print_any_letter()
     try:
-        try:
+        raise_again()
+        with printing():
             chosen = tyro.cli(options, prog=f"python -m {program}", args=argv)
-            _calm_libraries()
-            main(chosen)
-        finally:
-            _flush()
+        _calm_libraries()
+        main(chosen)
+        with printing():
+            pass
     except IclMechError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -108,15 +111,19 @@ def _print_any_letter() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def _flush() -> None:
-    """Write out what was printed, so that it fails here if it does.
+@contextmanager
+def printing() -> Iterator[None]:
+    """Print within this, and what cannot be written fails here, not as the interpreter ends.
 
     Raises:
         BrokenPipeError: where the reader is gone.
         InputError: where it cannot be written, as on a full disk.
     """
     try:
-        sys.stdout.flush()
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
     except OSError as error:
         # The interpreter would try once more as it ends, and show a traceback.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -242,8 +249,8 @@ def deliver_all(
             files[name] = write()
         except IclMechError as error:
             failures.append(error)
-    _print_json(results, summary, files) if output.json else _print_text(results, files)
-    _flush()
+    with printing():
+        _print_json(results, summary, files) if output.json else _print_text(results, files)
     if failures:
         raise failures[0]
 

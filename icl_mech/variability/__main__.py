@@ -17,6 +17,7 @@ from icl_mech.cli import (
     check_models,
     deliver,
     load,
+    printing,
     run,
     target,
 )
@@ -129,7 +130,8 @@ def _compared(
     writers: dict[str, Callable[[], Path]] = {}
     for i, result in enumerate(others, 1):
         if not o.output.json:
-            print(f"{result}\n")
+            with printing():
+                print(f"{result}\n")
         writers[f"data_{i}"] = partial(result.save, _data(out, i))
     return {**writers, "models": draw}
 
