@@ -56,7 +56,7 @@ def task_label(name: str) -> str:
         if os.path.isfile(file):
             member = f"-{Path(path).name}" if file != Path(path) else ""
             prefix = "pos-" if kind or name.startswith("pos:") else ""
-            return _plain(f"{prefix}{file.stem}-{_checksum(_content(file))}{member}")
+            return _plain(f"{prefix}{_plain(file.stem)}-{_checksum(_content(file))}{member}")
     return _plain(name)
 
 
