@@ -220,7 +220,7 @@ def deliver(
 
 def rows(result: Result) -> list[dict[str, Any]]:
     """The whole summary, a row each, as JSON takes it: NaN as None."""
-    table = result.summary().reset_index().astype(object)
+    table = result.full_summary().reset_index().astype(object)
     return table.where(table.notna(), None).to_dict(orient="records")
 
 

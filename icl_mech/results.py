@@ -52,6 +52,10 @@ class Result(ABC):
     def summary(self) -> pd.DataFrame:
         """The numbers that one would quote, a row per task."""
 
+    def full_summary(self) -> pd.DataFrame:
+        """The summary with every column that there is: what files and `--json` hold."""
+        return self.summary()
+
     @abstractmethod
     def to_frame(self) -> pd.DataFrame:
         """Tidy per-prompt values: one row per observation."""

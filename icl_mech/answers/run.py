@@ -13,7 +13,7 @@ from icl_mech.answers.settings import Settings, check
 from icl_mech.errors import InputError
 from icl_mech.model import Edit, Generation, HookedModel
 from icl_mech.patch import Scored, score
-from icl_mech.progress import progress_bar
+from icl_mech.progress import Tick, progress_bar
 from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
     N_DUMMIES,
@@ -96,31 +96,39 @@ def answer_scores(
         raise InputError(f"layer {layer} out of range: expected 0 to {model.n_layers - 1}")
     splits = check(tasks, s)
     parts = []
-    with progress_bar(len(tasks), "tasks", progress) as bar:
+    total = sum(_n_runs(split, s, model.n_layers) for split in splits)
+    with progress_bar(total, "runs", progress) as bar:
         for t, split in zip(tasks, splits, strict=True):
             bar.set_description(t.name)
-            parts.append(_one_task(model, t, split, s))
-            bar.update()
+            parts.append(_one_task(model, t, split, s, bar.update))
     return AnswerScores(over_tasks(parts, [t.name for t in tasks]), _provenance(model, tasks, s))
 
 
-def _one_task(model: HookedModel, task: Task, split: Split, s: Settings) -> xr.Dataset:
+def _n_runs(split: Split, s: Settings, n_layers: int) -> int:
+    """How often the model is asked about one task."""
+    n_test, n_dev = len(split.test), len(split.dev)
+    reading = (n_test + n_dev) * (1 + s.n_dummies)
+    choosing = 0 if s.layer is not None else n_dev * n_layers
+    return reading + choosing + n_test * (2 + 3 + 3)  # first tokens, texts, probabilities
+
+
+def _one_task(model: HookedModel, task: Task, split: Split, s: Settings, tick: Tick) -> xr.Dataset:
     encoder = model.encoder(s.template, [pair.y for pair in task.pairs], s.leading_space)
     test, dev = split.test, split.dev
     few = few_shot(encoder, test + dev)
-    resid = model.final_residuals(few)
+    resid = model.final_residuals(few, tick)
     own = theta(resid[:, 1:])
     zero = zero_shot(encoder, test + dev)
     dev_answers = accepted(encoder, zero[len(test) :], dev)
     layer = s.layer
     if layer is None:
         targets = dev_answers.first_tokens
-        on_dev = inject(model, zero[len(test) :], own[len(test) :, None], targets)
+        on_dev = inject(model, zero[len(test) :], own[len(test) :, None], targets, tick)
         layer = int(on_dev.right[:, 0].mean(axis=0).argmax())  # the earliest of equals
     edit = overwrite(layer, own[: len(test), layer])
     plain, shown = zero[: len(test)], [group[0] for group in few[: len(test)]]
     answers, few_answers = accepted(encoder, plain, test), accepted(encoder, shown, test)
-    both = model.evaluate(plain, [None, edit], answers.first_tokens)
+    both = model.evaluate(plain, [None, edit], answers.first_tokens, tick)
     first = [
         *(score(model, both.column(i), answers) for i in (0, 1)),
         score(model, model.read(resid[: len(test), 0, -1], few_answers.first_tokens), few_answers),
@@ -130,19 +138,19 @@ def _one_task(model: HookedModel, task: Task, split: Split, s: Settings) -> xr.D
     )
     n_new = s.max_new_tokens or longest + SPARE_TOKENS
     stop = encoder.template.stop
-    without = model.generate(plain, [None, edit], n_new, stop)
+    without = model.generate(plain, [None, edit], n_new, stop, tick)
     said = [
         [of[0] for of in without],
         [of[1] for of in without],
-        [of[0] for of in model.generate(shown, [None], n_new, stop)],
+        [of[0] for of in model.generate(shown, [None], n_new, stop, tick)],
     ]
     texts = answers.texts
     rivals = _rivals(task, texts, s)
     whole = [[*texts[p], *rivals[p]] for p in range(len(test))]
     logprob = np.stack(
         [
-            *_logprobs(model, encoder, plain, whole, [None, edit]),
-            *_logprobs(model, encoder, shown, whole, [None]),
+            *_logprobs(model, encoder, plain, whole, [None, edit], tick),
+            *_logprobs(model, encoder, shown, whole, [None], tick),
         ]
     )  # condition prompt candidate
     lengths = [
@@ -176,9 +184,10 @@ def _logprobs(
     prompts: Sequence[Prompt],
     candidates: Sequence[Sequence[str]],
     edits: Sequence[Edit | None],
+    tick: Tick,
 ) -> Float[np.ndarray, "edit prompt candidate"]:
     tokens = [encoder.answer_tokens(p, of) for p, of in zip(prompts, candidates, strict=True)]
-    found: np.ndarray = model.sequence_logprob(prompts, tokens, edits).cpu().numpy()
+    found: np.ndarray = model.sequence_logprob(prompts, tokens, edits, tick).cpu().numpy()
     return found.transpose(1, 0, 2)
 
 

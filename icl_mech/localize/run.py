@@ -15,7 +15,7 @@ from icl_mech.localize.prompts import Drawn, Pool, draw
 from icl_mech.localize.result import TaskMap
 from icl_mech.localize.settings import N_NEIGHBOURS, check_sizes
 from icl_mech.model import HookedModel, as_array
-from icl_mech.progress import progress_bar
+from icl_mech.progress import READING, dear, progress_bar
 from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
     N_DUMMIES,
@@ -82,7 +82,7 @@ def localize(
     seconds: dict[str, float] = {}
     read = n_points + n_prompts * N_DUMMIES
     asked = n_prompts * (1 + model.n_layers * (1 + model.n_heads * heads))
-    total = read * len(pool.names) + asked * len(pool.tasks)
+    total = READING * read * len(pool.names) + asked * len(pool.tasks)
     with progress_bar(total, "runs", progress) as bar:
         arrays = _measure(model, pool, n_prompts, k, bar, seconds)
         if heads:
@@ -155,11 +155,11 @@ def _measure(
 def _read(model: HookedModel, drawn: Drawn, n_prompts: int, bar: tqdm) -> tuple:
     """Residual streams after the queries, `[point, layer, d]`, and theta of the first prompts."""
     first, rest = drawn.episodes[:n_prompts], drawn.episodes[n_prompts:]
-    resid = model.final_residuals(few_shot(drawn.encoder, first), bar.update)
+    resid = model.final_residuals(few_shot(drawn.encoder, first), dear(bar.update))
     queries = [resid[:, 0]]
     if rest:  # dummy queries only where a theta is needed
         alone = [[prompt] for prompt in in_context(drawn.encoder, rest)]
-        queries.append(model.final_residuals(alone, bar.update)[:, 0])
+        queries.append(model.final_residuals(alone, dear(bar.update))[:, 0])
     return torch.cat(queries), theta(resid[:, 1:])
 
 

@@ -36,7 +36,7 @@ def _csv(table: TaskTable) -> str:
     for column in ACCURACIES:
         last |= table.mean(column).columns(column)
     last |= table.mean_ratio().columns("ratio")
-    summary = table.summary()
+    summary = table.full_summary()
     rows = pd.concat([summary, pd.DataFrame([last], index=[MEAN])]).rename_axis("task")
     counts = rows.columns[[kind.kind == "i" for kind in summary.dtypes]]
     # A mean over tasks has no layer and no prompts: these stay whole numbers where they are.
