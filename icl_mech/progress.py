@@ -3,7 +3,7 @@
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import Any
 
 from tqdm import TqdmWarning
 
@@ -26,15 +26,15 @@ class ProgressBar(tqdm):
 
     monitor_interval = 0
 
-    def set_description(self, desc: str | None = None, refresh: bool = True) -> None:
+    def set_description(self, desc: str | None = None, refresh: bool | None = True) -> None:
         """Say what is being done; into a file or pipe with the next line that is due."""
-        super().set_description(desc, refresh and self.mininterval < EVERY)
+        super().set_description(desc, bool(refresh) and self.mininterval < EVERY)
 
 
 class _Lines:
     """A stream on which every redrawing of a bar is a line of its own."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: Any) -> None:
         self._stream = stream
 
     def write(self, text: str) -> None:
@@ -79,6 +79,6 @@ def progress_bar(total: int, unit: str, shown: bool) -> ProgressBar:
     )
 
 
-def _redraws(stream: TextIO) -> bool:
+def _redraws(stream: Any) -> bool:
     """Whether a line can be drawn over: on a terminal and in a notebook."""
-    return stream.isatty() or "ipykernel" in type(stream).__module__
+    return bool(stream.isatty()) or "ipykernel" in type(stream).__module__
