@@ -77,7 +77,7 @@ def test_numbers_are_those_of_layer_scans(table: TaskTable, tiny_llama: HookedMo
             np.testing.assert_allclose(ours, theirs, rtol=1e-5)
         else:
             np.testing.assert_array_equal(ours, theirs)
-    summary, expected = table.summary(), together.summary()
+    summary, expected = table.full_summary(), together.full_summary()
     pd.testing.assert_frame_equal(summary[expected.columns], expected)
     assert summary["category"].tolist() == ["algorithmic", "knowledge", "algorithmic"]
 
@@ -361,7 +361,8 @@ def test_a_file_of_another_task_is_run_again(
 
 @pytest.mark.parametrize("name", ["=1+1", "@sum", "-x", "+x"])
 def test_a_task_is_no_formula_in_a_spreadsheet(tmp_path: Path, name: str) -> None:
-    table = TaskTable(scan_of(name).data, scan_of(name).provenance)
+    tasks = {"tasks": {name: {"category": "user"}}}
+    table = TaskTable(scan_of(name).data, scan_of(name).provenance | tasks)
     path = write_table(table, tmp_path / "t.csv")
     cells = [cell for row in csv.reader(io.StringIO(path.read_text())) for cell in row]
     assert f"'{name}" in cells
