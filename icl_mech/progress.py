@@ -28,7 +28,8 @@ class ProgressBar(tqdm):
 
     def set_description(self, desc: str | None = None, refresh: bool | None = True) -> None:
         """Say what is being done; into a file or pipe with the next line that is due."""
-        super().set_description(desc, bool(refresh) and self.mininterval < EVERY)
+        if not self.disable:  # a bar that is not shown holds no numbers
+            super().set_description(desc, bool(refresh) and self.mininterval < EVERY)
 
 
 class _Lines:
