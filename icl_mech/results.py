@@ -1,14 +1,17 @@
 """What every result shares: labelled arrays, provenance, and a file that holds both."""
 
 import json
+import math
 import os
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from typing import Any, ClassVar
 
+import netCDF4
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -18,6 +21,8 @@ import icl_mech
 from icl_mech.errors import InputError, choose
 
 FORMAT = 1
+#: How many bytes of zeros deflate, which netCDF compresses with, puts into one (zlib's manual).
+_DEFLATE = 1032
 
 
 class Result(ABC):
@@ -27,6 +32,8 @@ class Result(ABC):
     """
 
     _kinds: ClassVar[dict[str, type["Result"]]] = {}
+    #: Arrays without which a file is no result of this kind, each with the axes that it has.
+    ARRAYS: ClassVar[Mapping[str, Sequence[str]]] = {}
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -44,6 +51,10 @@ class Result(ABC):
     @abstractmethod
     def summary(self) -> pd.DataFrame:
         """The numbers that one would quote, a row per task."""
+
+    def full_summary(self) -> pd.DataFrame:
+        """The summary with every column that there is: what files and `--json` hold."""
+        return self.summary()
 
     @abstractmethod
     def to_frame(self) -> pd.DataFrame:
@@ -66,10 +77,13 @@ class Result(ABC):
         return f"{type(self).__name__} on {self.provenance['model']}"
 
     def __repr__(self) -> str:
-        return f"{self.headline()}\n{self.table().to_string(max_colwidth=None)}"
+        table = self.table().to_string(max_colwidth=None)
+        return "\n".join([self.headline(), table, *(f"note: {note}" for note in self.caveats())])
 
     def _repr_html_(self) -> str:
-        return f"<p>{escape(self.headline())}</p>{self.table().to_html(escape=True)}"
+        table = self.table().to_html(escape=True)
+        notes = "".join(f"<li>{escape(note)}</li>" for note in self.caveats())
+        return f"<p>{escape(self.headline())}</p>{table}" + (f"<ul>{notes}</ul>" if notes else "")
 
     def of(self, task: str) -> xr.Dataset:
         """One task's arrays.
@@ -101,16 +115,17 @@ class Result(ABC):
         data = self.data.assign_attrs(attributes)
 
         def write(temporary: Path) -> None:
-            try:
-                data.to_netcdf(temporary, engine="netcdf4", encoding=_encoding(data, digits))
-            except RuntimeError as error:  # what netCDF makes of a full disk
-                raise OSError(str(error)) from error
+            with _plainly_named(temporary) as name:
+                try:
+                    data.to_netcdf(name, engine="netcdf4", encoding=_encoding(data, digits))
+                except RuntimeError as error:  # "HDF error", whatever kept it from writing
+                    _write_more(name)
+                    raise OSError(str(error)) from error
 
         return write_whole(path, write)
 
     @classmethod
-    def _load(cls, data: xr.Dataset) -> "Result":
-        provenance = json.loads(data.attrs["provenance"])
+    def _load(cls, data: xr.Dataset, provenance: dict[str, Any]) -> "Result":
         own = ("icl_mech_kind", "icl_mech_format", "provenance")
         kept = {name: value for name, value in data.attrs.items() if name not in own}
         return cls(data.drop_attrs(deep=False).assign_attrs(kept), provenance)
@@ -119,21 +134,48 @@ class Result(ABC):
 def load_result(path: str | Path) -> Result:
     """Read back what `Result.save` wrote, as the class it was.
 
+    Everything is checked before an array is read: that the file is netCDF, of a kind and format
+    that this version knows, with provenance and with the arrays of its kind, and that these are
+    not larger than a file of its size can hold.
+
     Raises:
-        InputError: where there is no such file, or it was not written by icl-mech.
+        InputError: where there is no such file, it cannot be read, or it is no result of icl-mech.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"{path}: no such file; expected a saved result (.nc)")
     try:
-        data = xr.load_dataset(path, engine="netcdf4")
-        json.loads(data.attrs["provenance"])
-        kind, version = str(data.attrs["icl_mech_kind"]), int(data.attrs["icl_mech_format"])
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        with _plainly_named(path) as name, netCDF4.Dataset(name) as file:
+            cls, provenance = _checked(path, file, path.stat().st_size)
+            data = xr.load_dataset(name, engine="netcdf4")
+    except InputError:
+        raise
+    except Exception as error:  # of netCDF and HDF5, whatever a damaged file makes of them
         raise InputError(
             f"{path}: not a result of icl-mech ({type(error).__name__}); expected a file written "
             "by .save()"
         ) from error
+    return cls._load(data, provenance)
+
+
+@contextmanager
+def _plainly_named(path: Path) -> Iterator[Path]:
+    """A name of the file that netCDF can open: it takes every backslash for a folder."""
+    if os.sep == "\\" or "\\" not in str(path.absolute()):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / "result.nc"
+        link.symlink_to(path.absolute())
+        yield link
+
+
+def _checked(
+    path: Path, file: netCDF4.Dataset, n_bytes: int
+) -> tuple[type[Result], dict[str, Any]]:
+    """The class and the provenance of a file whose arrays are not read yet."""
+    kind, version = str(file.getncattr("icl_mech_kind")), int(file.getncattr("icl_mech_format"))
+    provenance = json.loads(file.getncattr("provenance"))
     if kind in icl_mech.__all__:
         getattr(icl_mech, kind)  # names are loaded on first use: defining the class registers it
     if kind not in Result._kinds or version != FORMAT:
@@ -141,7 +183,37 @@ def load_result(path: str | Path) -> Result:
             f"{path}: a {kind!r} result in format {version}; this version reads "
             f"{', '.join(sorted(Result._kinds))} in format {FORMAT}"
         )
-    return Result._kinds[kind]._load(data)
+    if not isinstance(provenance, dict):
+        raise InputError(
+            f"{path}: provenance is {provenance!r}; expected an object, as .save() writes it"
+        )
+    cls = Result._kinds[kind]
+    for name, axes in cls.ARRAYS.items():
+        if name not in file.variables or not set(axes) <= set(file.variables[name].dimensions):
+            over = f" over {', '.join(axes)}" if axes else ""
+            raise InputError(f"{path}: no array {name!r}{over}, which a {kind} has")
+    if not file.variables:
+        raise InputError(f"{path}: holds no arrays; expected those of a {kind}")
+    wanted = sum(math.prod(v.shape) * _item_size(v) for v in file.variables.values())
+    if wanted > n_bytes * _DEFLATE:
+        raise InputError(
+            f"{path}: asks for {wanted / 2**30:.1f} GiB of memory, more than a file of {n_bytes} "
+            "bytes can hold; expected a file written by .save()"
+        )
+    return cls, provenance
+
+
+def _item_size(variable: netCDF4.Variable) -> int:
+    """Bytes of an element; text of any length counts as its pointer."""
+    return variable.dtype.itemsize if isinstance(variable.dtype, np.dtype) else 8
+
+
+def _write_more(path: Path) -> None:
+    """Append to a file that could not be written, so that the system says why, if it does."""
+    with path.open("ab") as file:
+        file.write(bytes(2**20))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _plain(value: object) -> Any:

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import Done, run_room
+from commands import Done, assert_refused, run_room
+
+from icl_mech.results import load_result
 
 SCAN = [sys.executable, "-m", "icl_mech.patch", "--layer-scan", "--no-progress"]
 
@@ -30,9 +32,11 @@ def test_json_is_one_object_on_stdout_and_nothing_else(tmp_path: Path) -> None:
     assert [row["task"] for row in printed["summary"]] == ["es_en", "<b>shapes"]
     assert 0 <= printed["summary"][0]["hypothesis_low"] <= printed["summary"][0]["hypothesis"] <= 1
     assert printed["provenance"]["seed"] == 0
+    assert printed["caveats"] == load_result(printed["data"]).caveats() != []
     assert Path(printed["figure"]) == out
     assert Path(printed["data"]) == out.with_suffix(".nc")
     html = out.read_text()
+    assert "What to keep in mind</b><ul><li>" in html
     # Opens offline, and a file's name is text, not markup.
     assert 'src="http' not in html
     assert "<b>shapes" not in html
@@ -196,3 +200,128 @@ def test_failures_command(tmp_path: Path) -> None:
     assert printed["provenance"]["repairs"] == []
     assert out.exists()
     assert out.with_suffix(".nc").exists()
+
+
+# --- refused before a model is loaded -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("room", "options", "message"),
+    [
+        ("patch", ["--layer-scan", "--corruption", "query"], "--corruption is for --position-scan"),
+        ("patch", ["--layer-scan", "--sites", "z"], "--sites is for --position-scan and --compon"),
+        ("patch", ["--position-scan", "--n-dev", "7"], "--n-dev is for --layer-scan"),
+        ("patch", ["--component-scan", "--n-dev", "0"], "--n-dev is for --layer-scan"),
+        (
+            "failures",
+            ["--no-repairs", "--repairs", "layers"],
+            "--repairs does not go with --no-rep",
+        ),
+        ("answers", ["--layer", "-1"], "layer -1 out of range: expected 0 or more"),
+        ("answers", ["--n-rivals", "0"], "n_rivals is 0; expected at least 1"),
+        ("answers", ["--max-new-tokens", "0"], "max_new_tokens is 0; expected at least 1"),
+        ("localize", ["--n-prompts", "200"], "n_points is 100; expected more than k = 10"),
+        ("localize", ["--also", "gemma-3-270m"], "model 'gemma-3-270m' is named twice"),
+        ("table", ["--task", "es_en", "--folder", "/proc/none"], "cannot write /proc/none"),
+        ("variability", ["--layer", "-3"], "layer -3 out of range"),
+    ],
+)
+def test_a_mistake_is_refused_before_a_model_is_loaded(
+    room: str, options: list[str], message: str
+) -> None:
+    done = run_room(room, *options)
+    assert_refused(done, message)
+    assert "loading" not in done.stderr
+
+
+@pytest.mark.parametrize("room", ["answers", "variability"])
+def test_a_layer_that_the_model_does_not_have(room: str, tmp_path: Path) -> None:
+    """Read from the configuration: there are no weights that could be loaded."""
+    (tmp_path / "config.json").write_text('{"num_hidden_layers": 4}')
+    done = run_room(room, "--layer", "4", "--model", str(tmp_path), "--out", f"{tmp_path}/a.html")
+    assert_refused(done, "layer 4 out of range: expected 0 to 3")
+    assert "loading" not in done.stderr
+
+
+# --- the machine ----------------------------------------------------------------------------
+
+SMALL = ["--n-prompts", "2", "--n-shots", "2"]
+
+
+def shell(command: str, **environment: str) -> Done:
+    """A command as the shell runs it, in a process of its own."""
+    return subprocess.run(
+        command,
+        shell=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+def test_a_terminal_without_greek_letters(tmp_path: Path) -> None:
+    program = (
+        "from icl_mech.cli import run\nfrom dataclasses import dataclass\n"
+        "@dataclass\nclass O:\n  pass\n"
+        "run('x', O, lambda o: print('θ of', '\\ud800'), [])"
+    )
+    for encoding in ("ascii", "cp1252", "utf-8"):
+        done = shell(f'{sys.executable} -c "{program}"', PYTHONIOENCODING=encoding)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.replace("θ", "\\u03b8") == "\\u03b8 of \\ud800\n"
+
+
+def test_standard_output_on_a_full_disk(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    out = tmp_path / "scan.html"
+    python = f"{sys.executable} -m icl_mech.patch"
+    scan = f"{python} --layer-scan --no-progress {' '.join(SMALL)} --out {out}"
+    for command in (f"{python} --help", scan):
+        done = shell(f"{command} > /dev/full")
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1] == (
+            "error: cannot write to standard output (No space left on device); expected room for it"
+        )
+        assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scan.html", "scan.nc"]
+
+
+@pytest.mark.parametrize("module", ["tyro", "icl_mech.tasks.builtin", "torch"])
+def test_an_interrupt_while_libraries_are_imported(module: str, tmp_path: Path) -> None:
+    """Sent as the module is looked for; even one that catches everything cannot swallow it."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {module!r}:\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    options = ["--layer-scan", "--out", f"{tmp_path}/out/a.html"]
+    done = subprocess.run(
+        [sys.executable, "-m", "icl_mech.patch", *options],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+        check=False,
+    )
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.splitlines()[-1] == "interrupted"
+    assert "Traceback" not in done.stderr
+
+
+def test_a_figure_that_fails_costs_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full for the figure, which a folder in its place stands for."""
+    out = tmp_path / "scan.html"
+    monkeypatch.setattr("icl_mech.figures.check_target", lambda path: path.mkdir())
+    done = run(*SMALL, "--out", str(out))
+    assert done.returncode == 2
+    assert "country_capital" in done.stdout
+    assert f"data: {out.with_suffix('.nc')}" in done.stdout
+    assert "figure:" not in done.stdout
+    assert f"error: cannot write {out}" in done.stderr

@@ -209,9 +209,29 @@ def test_static_images_without_a_browser_say_so(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "none"))
-    with pytest.raises(InputError, match="need kaleido and Chrome"):
+    with pytest.raises(InputError, match="need kaleido and a Chrome"):
         export(scan_of("task").plot(), tmp_path / "figure.png")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_browser_that_does_not_start_is_found_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser = tmp_path / "browser"
+    browser.write_text("#!/bin/sh\nexit 127\n")
+    browser.chmod(0o755)
+    monkeypatch.setenv("BROWSER_PATH", str(browser))
+    with pytest.raises(InputError, match=r"that starts \(BrowserFailedError: The browser seemed"):
+        check_target(tmp_path / "figure.png")
+    assert list(tmp_path.iterdir()) == [browser]
+
+
+def test_caveats_stand_below_a_figure(tmp_path: Path) -> None:
+    page = export(go.Figure(), tmp_path / "figure.html", ["few <prompts>", "repeated queries"])
+    text = page.read_text()
+    notes = "<ul><li>few &lt;prompts&gt;</li><li>repeated queries</li></ul></div></body>"
+    assert text.count(notes) == 1
+    assert "What to keep in mind" not in export(go.Figure(), page).read_text()
 
 
 WATCH = (

@@ -1,9 +1,12 @@
 """Results on disk: all of it comes back, and nothing half-written stays."""
 
 import stat
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import netCDF4
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -315,3 +318,115 @@ def test_saving_over_a_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot write .*tiny\.nc"):
         tiny().save(tmp_path / "tiny.nc")
     assert leftovers(tmp_path) == ["tiny.nc"]
+
+
+# --- files that ask for too much, or are of another kind -------------------------------------
+
+
+class Grid(Tiny):
+    """A result that needs an array over two axes."""
+
+    ARRAYS: ClassVar = {"right": ("task", "prompt")}
+
+
+ATTRIBUTES = {"icl_mech_kind": "Grid", "icl_mech_format": FORMAT, "provenance": "{}"}
+
+
+@pytest.mark.parametrize("provenance", ["[]", "null", "3", '"text"', "NaN"])
+def test_provenance_is_an_object(tmp_path: Path, provenance: str) -> None:
+    path = tmp_path / "odd.nc"
+    tiny().data.assign_attrs({**ATTRIBUTES, "provenance": provenance}).to_netcdf(path)
+    with pytest.raises(InputError, match=r"odd\.nc: provenance is .*; expected an object"):
+        load_result(path)
+
+
+def test_a_small_file_that_asks_for_much_memory(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.nc"
+    with netCDF4.Dataset(path, "w") as file:
+        file.createDimension("x", 2**33)
+        file.createVariable("right", "f8", ("x",), zlib=True, chunksizes=(2**20,))
+        file.setncatts({**ATTRIBUTES, "icl_mech_kind": "Tiny"})
+    assert path.stat().st_size < 20_000
+    with pytest.raises(InputError, match=r"bomb\.nc: asks for 64\.0 GiB of memory, more than a f"):
+        load_result(path)
+
+
+def test_an_array_of_zeros_is_no_bomb(tmp_path: Path) -> None:
+    """Zeros are what deflate packs tightest."""
+    data = xr.Dataset({"right": (("task", "prompt"), np.zeros((2, 4_000_000)))})
+    path = Grid(data, {}).save(tmp_path / "zeros.nc")
+    assert data.nbytes > 500 * path.stat().st_size
+    assert load_result(path).data.sizes == {"task": 2, "prompt": 4_000_000}
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (xr.Dataset(), "no array 'right' over task, prompt, which a Grid has"),
+        (xr.Dataset({"left": ("task", [1.0])}), "no array 'right' over task, prompt"),
+        (xr.Dataset({"right": ("task", [1.0])}), "no array 'right' over task, prompt"),
+    ],
+)
+def test_arrays_of_another_kind(tmp_path: Path, data: xr.Dataset, message: str) -> None:
+    path = tmp_path / "other.nc"
+    data.assign_attrs(ATTRIBUTES).to_netcdf(path)
+    with pytest.raises(InputError, match=message):
+        load_result(path)
+
+
+def test_a_file_without_arrays(tmp_path: Path) -> None:
+    path = tmp_path / "empty.nc"
+    xr.Dataset().assign_attrs({**ATTRIBUTES, "icl_mech_kind": "Tiny"}).to_netcdf(path)
+    with pytest.raises(InputError, match=r"empty\.nc: holds no arrays; expected those of a Tiny"):
+        load_result(path)
+
+
+# --- odd names, full disks ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["back\\slash.nc", "fol\\der/tiny.nc", "a#mode=bytes.nc", "θ é.nc"]
+)
+def test_odd_names(tmp_path: Path, name: str) -> None:
+    path = tiny().save(tmp_path / name)
+    assert path == tmp_path / name
+    assert leftovers(path.parent) == [path.name]
+    xr.testing.assert_identical(load_result(path).data, tiny().data)
+
+
+def test_a_full_disk_is_called_by_its_name(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk: netCDF says "HDF error" of both."""
+    program = f"""
+import resource, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_results import Tiny, np, xr
+from icl_mech.errors import InputError
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+data = xr.Dataset({{"noise": ("x", np.random.default_rng(0).random(100_000))}})
+try:
+    Tiny(data, {{}}).save({str(tmp_path / "tiny.nc")!r})
+except InputError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert "tiny.nc (File too large); expected" in done.stdout
+    assert leftovers(tmp_path) == []
+
+
+# --- caveats --------------------------------------------------------------------------------
+
+
+class Doubtful(Tiny):
+    """A result with something to keep in mind."""
+
+    def caveats(self) -> list[str]:
+        return ["few prompts: 3 < 5"]
+
+
+def test_caveats_are_shown_wherever_the_result_is() -> None:
+    result = Doubtful(tiny().data, {"model": "tiny"})
+    assert repr(result).endswith("\nnote: few prompts: 3 < 5")
+    assert result._repr_html_().endswith("<ul><li>few prompts: 3 &lt; 5</li></ul>")
+    assert "<ul>" not in tiny()._repr_html_()

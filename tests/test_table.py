@@ -77,7 +77,7 @@ def test_numbers_are_those_of_layer_scans(table: TaskTable, tiny_llama: HookedMo
             np.testing.assert_allclose(ours, theirs, rtol=1e-5)
         else:
             np.testing.assert_array_equal(ours, theirs)
-    summary, expected = table.summary(), together.summary()
+    summary, expected = table.full_summary(), together.full_summary()
     pd.testing.assert_frame_equal(summary[expected.columns], expected)
     assert summary["category"].tolist() == ["algorithmic", "knowledge", "algorithmic"]
 
@@ -318,6 +318,56 @@ def test_a_manifest_that_is_none(tiny_llama: HookedModel, tmp_path: Path, text: 
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(InputError, match="not a manifest of icl-mech"):
         task_table(tiny_llama, TASKS[:1], folder=tmp_path, **N)
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        (["settings"], None),
+        (["settings"], []),
+        (["tasks"], ["to_upper"]),
+        (["tasks", "to_upper"], None),
+        (["tasks", "to_upper", "file"], 5),
+        (["tasks", "to_upper", "file"], "../outside.nc"),
+        (["tasks", "to_upper", "sha256"], None),
+    ],
+)
+def test_a_manifest_that_was_edited(
+    tiny_llama: HookedModel, folder: Path, where: list[str], value: object
+) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    inner = manifest
+    for key in where[:-1]:
+        inner = inner[key]
+    inner[where[-1]] = value
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="not a manifest of icl-mech"):
+        task_table(tiny_llama, TASKS[:2], folder=folder, **N)
+
+
+def test_a_file_of_another_task_is_run_again(
+    tiny_llama: HookedModel, folder: Path, scans: Counting
+) -> None:
+    """Sound, and known to the manifest, but not what the manifest says."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    one, other = manifest["tasks"]["to_upper"], manifest["tasks"]["country_capital"]
+    one["file"], one["sha256"] = other["file"], other["sha256"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.warns(DamagedFileWarning, match="to_upper is run again"):
+        table = task_table(tiny_llama, TASKS[:2], folder=folder, **N)
+    assert scans.ran == ["to_upper"]
+    assert table.tasks == TASKS[:2]
+
+
+@pytest.mark.parametrize("name", ["=1+1", "@sum", "-x", "+x"])
+def test_a_task_is_no_formula_in_a_spreadsheet(tmp_path: Path, name: str) -> None:
+    tasks = {"tasks": {name: {"category": "user"}}}
+    table = TaskTable(scan_of(name).data, scan_of(name).provenance | tasks)
+    path = write_table(table, tmp_path / "t.csv")
+    cells = [cell for row in csv.reader(io.StringIO(path.read_text())) for cell in row]
+    assert f"'{name}" in cells
+    numbers = [cell for cell in cells if cell.startswith("-")]
+    assert all(float(number) < 0 for number in numbers)
 
 
 def test_tasks_of_any_name_get_files_of_their_own(tiny_llama: HookedModel, tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from icl_mech.answers.settings import Settings, check
 from icl_mech.cli import Flat, ModelOptions, OutputOptions, TaskOptions, deliver, load, run, target
-from icl_mech.prompts import draw_split, half
+from icl_mech.prompts import half
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +46,24 @@ def _main(options: Options) -> None:
     o = options
     tasks = o.tasks.load()
     n_dev = half(o.n_prompts, o.n_dev)
-    for task in tasks:  # what would be refused, before a model is loaded
-        draw_split(task, o.n_prompts, n_dev, o.n_shots, 2, o.tasks.seed)
-    out = target(o.output, "answers", o.tasks, o.models.model)
+    # What would be refused, before a model is loaded.
+    check(
+        tasks,
+        Settings(
+            o.n_prompts,
+            n_dev,
+            o.n_shots,
+            seed=o.tasks.seed,
+            template=o.tasks.template,
+            layer=o.layer,
+            max_new_tokens=o.max_new_tokens,
+            n_rivals=o.n_rivals,
+        ),
+    )
+    out = target(o, "answers")
+    from icl_mech.model import check_layer_of
+
+    check_layer_of(o.models.model, o.layer)
     model = load(o.models)
     from icl_mech.answers import answer_scores
 

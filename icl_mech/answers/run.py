@@ -11,18 +11,17 @@ from torch import Tensor
 
 from icl_mech.answers.judge import BY, USUAL, judge_text
 from icl_mech.answers.result import CONDITIONS, AnswerScores
-from icl_mech.errors import InputError, choose
+from icl_mech.answers.settings import Settings, check
 from icl_mech.layers import check_layer
 from icl_mech.model import Edit, Generation, HookedModel
 from icl_mech.patch import Scored, score
-from icl_mech.progress import progress_bar
+from icl_mech.progress import Tick, progress_bar
 from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
     N_DUMMIES,
     Answers,
     Encoder,
     Prompt,
-    Protocol,
     Split,
     accepted,
     few_shot,
@@ -36,14 +35,6 @@ from icl_mech.vectors import Choice, answer_logprob, choose_layer, inject, overw
 
 #: Tokens that a generation may take beyond the longest accepted answer.
 SPARE_TOKENS = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Settings(Protocol):
-    layer: int | None
-    by: str
-    max_new_tokens: int | None
-    n_rivals: int
 
 
 def answer_scores(
@@ -97,7 +88,7 @@ def answer_scores(
         ModelError: where the model returns numbers that are not finite.
     """
     tasks = load_tasks(task)
-    s = _Settings(
+    s = Settings(
         n_prompts,
         half(n_prompts, n_dev),
         n_shots,
@@ -110,35 +101,31 @@ def answer_scores(
         max_new_tokens=max_new_tokens,
         n_rivals=n_rivals,
     )
-    _check(s, model.n_layers)
-    splits = [s.split(t) for t in tasks]
-    for t in tasks:
-        if len(t.labels()) < 2:
-            raise InputError(f"task {t.name!r} has one answer only; expected others to compare")
+    if layer is not None:
+        check_layer(layer, model.n_layers)
+    splits = check(tasks, s)
     parts = []
-    with progress_bar(len(tasks), "tasks", progress) as bar:
+    total = sum(_n_runs(split, s, model.n_layers) for split in splits)
+    with progress_bar(total, "runs", progress) as bar:
         for t, split in zip(tasks, splits, strict=True):
             bar.set_description(t.name)
-            parts.append(_one_task(model, t, split, s))
-            bar.update()
+            parts.append(_one_task(model, t, split, s, bar.update))
     return AnswerScores(over_tasks(parts, [t.name for t in tasks]), _provenance(model, tasks, s))
 
 
-def _check(s: _Settings, n_layers: int) -> None:
-    choose(s.by, BY, "score to choose a layer by")
-    if s.layer is not None:
-        check_layer(s.layer, n_layers)
-    if s.n_rivals < 1:
-        raise InputError(f"n_rivals is {s.n_rivals}; expected at least 1")
-    if s.max_new_tokens is not None and s.max_new_tokens < 1:
-        raise InputError(f"max_new_tokens is {s.max_new_tokens}; expected at least 1")
+def _n_runs(split: Split, s: Settings, n_layers: int) -> int:
+    """How often the model is asked about one task."""
+    n_test, n_dev = len(split.test), len(split.dev)
+    reading = (n_test + n_dev) * (1 + s.n_dummies)
+    choosing = 0 if s.layer is not None else n_dev * n_layers
+    return reading + choosing + n_test * (2 + 3 + 3)  # first tokens, texts, probabilities
 
 
-def _one_task(model: HookedModel, task: Task, split: Split, s: _Settings) -> xr.Dataset:
+def _one_task(model: HookedModel, task: Task, split: Split, s: Settings, tick: Tick) -> xr.Dataset:
     encoder = model.encoder(s.template, [pair.y for pair in task.pairs], s.leading_space)
     test, dev = split.test, split.dev
     few = few_shot(encoder, test + dev)
-    resid = model.final_residuals(few)
+    resid = model.final_residuals(few, tick)
     own = theta(resid[:, 1:])
     zero = zero_shot(encoder, test + dev)
     plain, shown = zero[: len(test)], [group[0] for group in few[: len(test)]]
@@ -151,7 +138,7 @@ def _one_task(model: HookedModel, task: Task, split: Split, s: _Settings) -> xr.
         dev_answers = accepted(encoder, zero[len(test) :], dev)
         asked = [e.query.x for e in dev]
         on_dev = _Dev(zero[len(test) :], own[len(test) :], dev_answers, np.array(asked))
-        layers, choice = on_dev.choose(model, s.by, n_new, stop)
+        layers, choice = on_dev.choose(model, s.by, n_new, stop, tick)
         layer = choice.at
     else:
         layer = check_layer(s.layer, model.n_layers)
@@ -171,6 +158,7 @@ def _one_task(model: HookedModel, task: Task, split: Split, s: _Settings) -> xr.
         [of[at] for of in without],
         [of[0] for of in model.generate(shown, [None], n_new, stop)],
     ]
+    tick(5 * len(test))  # first tokens with and without theta, and three texts
     texts = answers.texts
     by_layer = {
         "first_token": injected.right[:, 1:],
@@ -180,8 +168,8 @@ def _one_task(model: HookedModel, task: Task, split: Split, s: _Settings) -> xr.
     whole = [[*texts[p], *rivals[p]] for p in range(len(test))]
     logprob = np.stack(
         [
-            *_logprobs(model, encoder, plain, whole, [None, edit]),
-            *_logprobs(model, encoder, shown, whole, [None]),
+            *_logprobs(model, encoder, plain, whole, [None, edit], tick),
+            *_logprobs(model, encoder, shown, whole, [None], tick),
         ]
     )  # condition prompt candidate
     lengths = [
@@ -214,13 +202,13 @@ class _Dev:
     queries: Shaped[np.ndarray, "prompt"]
 
     def choose(
-        self, model: HookedModel, by: str, n_new: int, stop: str
+        self, model: HookedModel, by: str, n_new: int, stop: str, tick: Tick
     ) -> tuple[list[int], Choice]:
         """The layers that work, and the best of them by a score.
 
         Where no layer has a right answer by that score, the choice is that of first tokens.
         """
-        read = inject(model, self.prompts, self.vectors[:, None], self.answers.first_tokens)
+        read = inject(model, self.prompts, self.vectors[:, None], self.answers.first_tokens, tick)
         right, logprob = read.right[:, 0], answer_logprob(read)[:, 0]
         by_token = choose_layer(right, logprob, self.queries)
         accuracy = right.mean(axis=0)
@@ -259,7 +247,7 @@ def _spread(
     return spread
 
 
-def _rivals(task: Task, texts: Sequence[Sequence[str]], s: _Settings) -> list[list[str]]:
+def _rivals(task: Task, texts: Sequence[Sequence[str]], s: Settings) -> list[list[str]]:
     """For each prompt, some of the answers that the task gives to other inputs."""
     rng = generator(s.seed, task.name, "rivals")
     labels = list(task.labels())
@@ -276,9 +264,10 @@ def _logprobs(
     prompts: Sequence[Prompt],
     candidates: Sequence[Sequence[str]],
     edits: Sequence[Edit | None],
+    tick: Tick,
 ) -> Float[np.ndarray, "edit prompt candidate"]:
     tokens = [encoder.answer_tokens(p, of) for p, of in zip(prompts, candidates, strict=True)]
-    found: np.ndarray = model.sequence_logprob(prompts, tokens, edits).cpu().numpy()
+    found: np.ndarray = model.sequence_logprob(prompts, tokens, edits, tick).cpu().numpy()
     return found.transpose(1, 0, 2)
 
 
@@ -325,7 +314,7 @@ def _best(
     )
 
 
-def _provenance(model: HookedModel, tasks: Sequence[Task], s: _Settings) -> dict[str, Any]:
+def _provenance(model: HookedModel, tasks: Sequence[Task], s: Settings) -> dict[str, Any]:
     return {
         "method": "answer_scores: whole answers on the prompts of layer_scan (Hendel et al. 2023)",
         **model.provenance(),

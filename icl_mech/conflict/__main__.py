@@ -49,7 +49,7 @@ def _main(options: Options) -> None:
     )
     tasks = list({task.name: task for pair in asked for task in pair}.values())
     named = replace(o.tasks, task=tuple(task.name for task in tasks))
-    out = target(o.output, "conflict", o.tasks if matrix else named, o.models.model)
+    out = target(o if matrix else replace(o, tasks=named), "conflict")
     model = load(o.models)
     from icl_mech.conflict import conflicting_tasks
 

@@ -66,7 +66,7 @@ def _main(options: Options) -> None:
     measure = _mean_patching if options.mean_patching else _decodability
     # What the run would refuse is refused before a model is loaded.
     _check(options)
-    out = target(options.output, what, options.tasks, options.models.model)
+    out = target(options, what, what)
     deliver(measure(options), out, options.output)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import tyro
 
 from icl_mech.cli import Flat, ModelOptions, OutputOptions, TaskOptions, deliver, load, run, target
+from icl_mech.modes import refuse_unread
 from icl_mech.prompts import half
 from icl_mech.tasks import list_failures
 
@@ -46,6 +47,8 @@ def _main(options: Options) -> None:
     from icl_mech.failures.repair import check_repairs
 
     o = options
+    if o.no_repairs:
+        refuse_unread(o, "no_repairs", {"repairs": ()})
     names = [n for name in o.tasks.names for n in (list_failures() if name == ALL else [name])]
     tasks = load_any(names)
     repairs = () if o.no_repairs else check_repairs(o.repairs)
@@ -59,7 +62,7 @@ def _main(options: Options) -> None:
         repairs=repairs,
     )
     check(tasks, settings)
-    out = target(o.output, "failures", o.tasks, o.models.model)
+    out = target(o, "failures")
     model = load(o.models)
     from icl_mech.failures import task_vector_failures
 

@@ -1,6 +1,10 @@
 """Figures -> files."""
 
 import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -9,6 +13,18 @@ from icl_mech.errors import InputError, choose
 from icl_mech.results import write_whole
 
 STATIC = (".png", ".svg", ".pdf")
+#: Draws an empty image, or ends with what was wrong.
+_TRY = """
+import sys
+try:
+    import plotly.graph_objects as go
+    go.Figure().to_image({!r})
+except Exception as error:
+    print(f"{{type(error).__name__}}: {{error.args[0] if error.args else ''}}", file=sys.stderr)
+    sys.exit(1)
+"""
+#: Seconds in which a browser has to draw an empty image.
+PATIENCE = 60
 _CONFIG = {"displaylogo": False, "responsive": True}
 
 
@@ -17,7 +33,8 @@ def check_target(path: Path) -> None:
 
     Raises:
         InputError: where the suffix is unknown, a folder has the name of the figure or of the data
-            beside it (`.nc`), or the folder that it goes into cannot be made or written.
+            beside it (`.nc`), the folder that it goes into cannot be made or written, or a static
+            image is asked for without kaleido or a browser that starts.
     """
     # os.path's answer no to a name that is too long or hidden; pathlib's raise.
     if os.path.isdir(path):
@@ -30,6 +47,19 @@ def check_target(path: Path) -> None:
         raise InputError(
             f"cannot write the data of {path}: {data} is a folder; expected another name"
         )
+    check_writable(path)
+    if path.suffix != ".html":
+        _try_browser(path)
+
+
+def check_writable(path: Path) -> None:
+    """Try to write a file's folder.
+
+    Raises:
+        InputError: where it cannot be made or written, or a folder has the file's name.
+    """
+    if os.path.isdir(path):
+        raise InputError(f"cannot write {path}: it is a folder; expected another name")
     for parent in path.parents:
         if os.path.exists(parent) and not os.path.isdir(parent):
             raise InputError(f"cannot write {path}: {parent} is a file; expected a folder")
@@ -41,28 +71,78 @@ def check_target(path: Path) -> None:
         raise InputError(str(error).replace(str(probe), str(path))) from error
 
 
-def export(figure: go.Figure, path: str | Path) -> Path:
+def export(figure: go.Figure, path: str | Path, caveats: Sequence[str] = ()) -> Path:
     """Write a figure: `.html` opens offline (plotly.js is inside), `.png/.svg/.pdf` need Chrome.
+
+    Args:
+        figure: what is drawn.
+        path: where to.
+        caveats: what to keep in mind, a line each; a page shows them below the figure.
 
     Raises:
         InputError: where the suffix is unknown, the folder cannot be written, or a static image
-            is asked for without kaleido or Chrome.
+            is asked for without kaleido or a browser that starts.
     """
     path = Path(path)
     choose(path.suffix, (".html", *STATIC), "kind of figure")
     if path.suffix == ".html":
+        page = figure.to_html(include_plotlyjs=True, config=_CONFIG, auto_play=False)
+        before, end, after = page.rpartition("</body>")
+        text = f"{before}{_notes(caveats)}{end}{after}"
+        return write_whole(path, lambda to: to.write_text(text, encoding="utf-8"))
+    image = _image(figure, path)
+    return write_whole(path, lambda to: to.write_bytes(image))
 
-        def write(to: Path) -> None:
-            figure.write_html(to, include_plotlyjs=True, config=_CONFIG, auto_play=False)
 
-        return write_whole(path, write)
+def _notes(caveats: Sequence[str]) -> str:
+    """The end of a page."""
+    if not caveats:
+        return ""
+    style = "font: 15px/1.5 Helvetica, Arial, sans-serif; color: #222; margin: 1em 2em"
+    items = "".join(f"<li>{escape(note)}</li>" for note in caveats)
+    return f'<div style="{style}"><b>What to keep in mind</b><ul>{items}</ul></div>'
+
+
+def _try_browser(path: Path) -> None:
+    """Draw an empty image, in a process of its own, which can be stopped if the browser hangs.
+
+    Raises:
+        InputError: where it cannot be drawn, or takes longer than `PATIENCE` seconds.
+    """
+    program = _TRY.format(path.suffix[1:])
     try:
-        return write_whole(path, lambda to: figure.write_image(to, width=1100, scale=2))
-    except (ValueError, RuntimeError, ImportError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"cannot write {path}: static images need kaleido and Chrome or Chromium "
-            f"({type(error).__name__}); expected both (pip install 'icl-mech[images]'), "
-            "or write .html"
-        ) from error
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            timeout=PATIENCE,
+        )
+    except subprocess.TimeoutExpired:  # the browser ends with the pipe that steers it
+        raise _no_image(path, f"no answer in {PATIENCE} s") from None
+    if done.returncode:
+        raise _no_image(path, done.stderr.strip().rpartition("\n")[2])
+
+
+def _image(figure: go.Figure, path: Path) -> bytes:
+    """A figure as an image of the kind that the path's suffix says.
+
+    Raises:
+        InputError: where kaleido or a browser is missing, or the browser does not start.
+    """
+    try:
+        content: bytes = figure.to_image(path.suffix.removeprefix("."), width=1100, scale=2)
+    except Exception as error:  # of kaleido, of the browser, and of what lies between them
+        first = error.args[0] if error.args else ""  # some come in several parts
+        raise _no_image(path, f"{type(error).__name__}: {first}") from error
+    return content
+
+
+def _no_image(path: Path, why: str) -> InputError:
+    """The error; only the first line of what the browser's driver said."""
+    line = next(iter(why.strip().splitlines()), "no reason given").rstrip(".")
+    return InputError(
+        f"cannot write {path}: static images need kaleido and a Chrome or Chromium that starts "
+        f"({line}); expected both (pip install 'icl-mech[images]'), or write .html"
+    )

@@ -83,7 +83,7 @@ def _main(options: Options) -> None:
         if not (options.n_heads and min(options.n_heads) > 0):
             raise InputError(f"n_heads is {options.n_heads}; expected numbers of at least 1")
     name = "heads" if kind == "attribution" else kind
-    out = target(options.output, name, options.tasks, options.models.model)
+    out = target(options, name, flags[0] if flags else None)
     deliver(_result(options, kind, tasks, n_prompts, n_other), out, options.output)
 
 

@@ -71,7 +71,7 @@ def _main(options: Options) -> None:
     check_roles(o.roles, o.tasks.template, o.n_shots)
     if o.top_k is not None and o.top_k < 1:
         raise InputError(f"top_k is {o.top_k}; expected at least 1")
-    out = target(o.output, "vocabulary" if o.vectors else "lens", o.tasks, o.models.model)
+    out = target(o, "vocabulary" if o.vectors else "lens", "vectors")
     deliver(_result(o, tasks), out, o.output)
 
 

@@ -1,7 +1,12 @@
 """`python -m icl_mech.localize`: where is the task encoded, and where is it decoded?"""
 
-from dataclasses import dataclass, field
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
@@ -10,16 +15,22 @@ from icl_mech.cli import (
     ModelOptions,
     OutputOptions,
     TaskOptions,
+    check_models,
+    deliver_all,
     load,
     rows,
     run,
-    show,
     target,
 )
 from icl_mech.errors import InputError
-from icl_mech.localize.counts import check_heads_points
 from icl_mech.localize.curves import Rule
-from icl_mech.prompts import check_counts, draw_matched
+from icl_mech.localize.settings import N_NEIGHBOURS, check_sizes
+from icl_mech.prompts import draw_matched
+from icl_mech.run_names import model_label
+from icl_mech.tasks import Task
+
+if TYPE_CHECKING:
+    from icl_mech.localize import TaskMap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,51 +64,55 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _main(options: Options) -> None:
-    tasks = options.tasks.load()
-    Rule(options.fraction)
+    o = options
+    tasks = o.tasks.load()
+    Rule(o.fraction)
     # What would be refused, before a model is loaded.
-    draw_matched(tasks, {"n_points": options.n_points}, options.n_shots + 2, options.tasks.seed)
-    check_counts({"n_prompts": options.n_prompts}, options.tasks.seed)
-    if not options.no_heads:
-        check_heads_points(options.n_prompts, options.n_points, options.n_shots)
-    page = _page(options)
-    from icl_mech.model import check_source
-
-    names = (options.models.model, *options.also)
-    for name in names:  # all of them, before the first is measured
-        check_source(name)
+    check_sizes(o.n_prompts, o.n_shots, o.n_points, N_NEIGHBOURS, o.tasks.seed, not o.no_heads)
+    draw_matched(tasks, {"n_points": o.n_points}, o.n_shots + 2, o.tasks.seed)
+    page = _page(o)
+    names = check_models(o.models, o.also)
+    maps = [_measure(o, tasks, name, page) for name in names]
     from icl_mech.figures import task_map_report
-    from icl_mech.localize import TaskMap, localize
 
-    maps: list[TaskMap] = []
-    files: dict[str, Path] = {}
-    for name in names:
-        model = load(ModelOptions(**{**vars(options.models), "model": name}))
-        found = localize(
-            model,
-            tasks,
-            options.n_prompts,
-            options.n_shots,
-            options.tasks.seed,
-            n_points=options.n_points,
-            fraction=options.fraction,
-            heads=not options.no_heads,
-            template=options.tasks.template,
-            progress=not options.output.no_progress,
-        )
-        other = f"-{name.strip('/').replace('/', '-')}" if maps else ""
-        what = f"data_{name}" if maps else "data"
-        files[what] = found.save(page.with_name(f"{page.stem}{other}.nc"))
-        maps.append(found)
-    files = {"report": task_map_report(maps, page), **files}
+    writers: dict[str, Callable[[], Path]] = {"report": lambda: task_map_report(maps, page)}
+    for i, (name, found) in enumerate(zip(names, maps, strict=True)):
+        what = f"data_{model_label(name)}" if i else "data"
+        writers[what] = partial(found.save, _data(page, names, name))
     summary = [{"model": m.provenance["model"], **row} for m in maps for row in rows(m)]
-    show(maps, summary, files, options.output)
+    deliver_all(maps, summary, writers, o.output)
+
+
+def _measure(o: Options, tasks: list[Task], name: str, page: Path) -> TaskMap:
+    model = load(replace(o.models, model=name))
+    from icl_mech.localize import localize
+
+    found = localize(
+        model,
+        tasks,
+        o.n_prompts,
+        o.n_shots,
+        o.tasks.seed,
+        n_points=o.n_points,
+        fraction=o.fraction,
+        heads=not o.no_heads,
+        template=o.tasks.template,
+        progress=not o.output.no_progress,
+    )
+    if o.also:  # kept, whatever becomes of the others
+        found.save(_data(page, (o.models.model, *o.also), name))
+    return found
+
+
+def _data(page: Path, names: tuple[str, ...], name: str) -> Path:
+    """Where one model's data go: beside the page, the first's by the page's own name."""
+    other = "" if name == names[0] else f"-{model_label(name)}"
+    return page.with_name(f"{page.stem}{other}.nc")
 
 
 def _page(options: Options) -> Path:
     """Where the report goes; refused now if it could not be written later."""
-    models = "-".join(Path(name).name for name in (options.models.model, *options.also))
-    page = target(options.output, "task_map", options.tasks, models, spelled=True)
+    page = target(options, "task_map")
     if page.suffix != ".html":
         raise InputError(f"{page}: a report is a page; expected a name that ends in .html")
     return page

@@ -9,19 +9,17 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from icl_mech.decodability import knn_credit
-from icl_mech.errors import InputError
 from icl_mech.heads import indirect_effects
-from icl_mech.localize.counts import check_heads_points
 from icl_mech.localize.curves import Rule
 from icl_mech.localize.prompts import Drawn, Pool, draw
 from icl_mech.localize.result import TaskMap
+from icl_mech.localize.settings import N_NEIGHBOURS, check_sizes
 from icl_mech.model import HookedModel, as_array
-from icl_mech.progress import progress_bar
+from icl_mech.progress import READING, dear, progress_bar
 from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
     N_DUMMIES,
     accepted,
-    check_counts,
     few_shot,
     generator,
     in_context,
@@ -40,7 +38,7 @@ def localize(
     seed: int = 0,
     *,
     n_points: int = 100,
-    k: int = 10,
+    k: int = N_NEIGHBOURS,
     fraction: float = 0.5,
     min_rise: float = 0.1,
     min_found: float = 0.95,
@@ -79,20 +77,12 @@ def localize(
         ModelError: where the model returns numbers that are not finite.
     """
     rule = Rule(fraction, min_rise, min_found)
-    counts = {"n_prompts": n_prompts, "n_points": n_points, "n_shots": n_shots, "k": k}
-    n_prompts, n_points, n_shots, k = check_counts(counts, seed)
-    if not k < n_points >= n_prompts:
-        raise InputError(
-            f"n_points is {n_points}; expected more than k = {k} neighbours, and at least "
-            f"n_prompts = {n_prompts}"
-        )
-    if heads:
-        check_heads_points(n_prompts, n_points, n_shots)
+    check_sizes(n_prompts, n_shots, n_points, k, seed, heads)
     pool = draw(model, task, n_points, n_shots, seed, template, leading_space)
     seconds: dict[str, float] = {}
     read = n_points + n_prompts * N_DUMMIES
     asked = n_prompts * (1 + model.n_layers * (1 + model.n_heads * heads))
-    total = read * len(pool.names) + asked * len(pool.tasks)
+    total = READING * read * len(pool.names) + asked * len(pool.tasks)
     with progress_bar(total, "runs", progress) as bar:
         arrays = _measure(model, pool, n_prompts, k, bar, seconds)
         if heads:
@@ -165,11 +155,11 @@ def _measure(
 def _read(model: HookedModel, drawn: Drawn, n_prompts: int, bar: tqdm) -> tuple:
     """Residual streams after the queries, `[point, layer, d]`, and theta of the first prompts."""
     first, rest = drawn.episodes[:n_prompts], drawn.episodes[n_prompts:]
-    resid = model.final_residuals(few_shot(drawn.encoder, first), bar.update)
+    resid = model.final_residuals(few_shot(drawn.encoder, first), dear(bar.update))
     queries = [resid[:, 0]]
     if rest:  # dummy queries only where a theta is needed
         alone = [[prompt] for prompt in in_context(drawn.encoder, rest)]
-        queries.append(model.final_residuals(alone, bar.update)[:, 0])
+        queries.append(model.final_residuals(alone, dear(bar.update))[:, 0])
     return torch.cat(queries), theta(resid[:, 1:])
 
 

@@ -7,6 +7,7 @@ import tyro
 
 from icl_mech.cli import Flat, ModelOptions, OutputOptions, TaskOptions, deliver, load, run, target
 from icl_mech.errors import InputError
+from icl_mech.modes import refuse_unread
 from icl_mech.patch.contrasts import Corruption, draw_pairs
 from icl_mech.prompts import draw_split, half
 from icl_mech.tasks import Task, load_other
@@ -15,6 +16,13 @@ from icl_mech.tasks import Task, load_other
 SCANS = {"layer_scan": 50, "position_scan": 16, "component_scan": 16}
 #: What is patched, by scan.
 SITES = {"position_scan": ("resid_pre",), "component_scan": ("attn_out", "mlp_out", "z")}
+#: Options that not all scans read, with those that do.
+_BELONGS = {
+    "n_dev": ("layer_scan",),
+    "corruption": ("position_scan", "component_scan"),
+    "direction": ("position_scan", "component_scan"),
+    "sites": ("position_scan", "component_scan"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +76,7 @@ def _main(options: Options) -> None:
         several = " and ".join(flags[scan] for scan in chosen)
         raise InputError(f"{several} at once; expected one scan (see --help)")
     (scan,) = chosen
+    refuse_unread(options, scan, _BELONGS)
     n_prompts = SCANS[scan] if options.n_prompts is None else options.n_prompts
     tasks = options.tasks.load()
     if scan == "layer_scan":
@@ -80,7 +89,7 @@ def _layer_scan(options: Options, tasks: list[Task], n_prompts: int) -> None:
     n_dev = half(n_prompts, options.n_dev)
     for task in tasks:  # what the scan would refuse, before a model is loaded
         draw_split(task, n_prompts, n_dev, options.n_shots, 2, options.tasks.seed)
-    out = target(options.output, "layer_scan", options.tasks, options.models.model)
+    out = target(options, "layer_scan", "layer_scan")
     model = load(options.models)
     from icl_mech.patch import layer_scan
 
@@ -101,7 +110,7 @@ def _position_scan(options: Options, tasks: list[Task], n_prompts: int, scan: st
     o = options
     for task in tasks:  # what the scan would refuse, before a model is loaded
         draw_pairs(task, load_other(task), n_prompts, o.n_shots, o.tasks.seed, o.corruption)
-    out = target(o.output, scan, o.tasks, o.models.model)
+    out = target(o, scan, scan)
     from icl_mech.model import SITES as KNOWN
     from icl_mech.patch.grid import each
 

@@ -17,6 +17,15 @@ from icl_mech.vectors import Choice, choose_layer, layer_name
 VECTORS = ("theta", "shuffled", "other_task", "random")
 #: What it is compared with: the zero-shot and the few-shot prompt.
 REFERENCES = ("baseline", "regular")
+#: As `Estimate.columns` names a number and the ends of its interval.
+ENDS = ("", "_low", "_high")
+#: Columns of the summary: a number and its interval each, then the layer and the sizes.
+QUOTED = (
+    *(f"{name}{end}" for name in ("baseline", "hypothesis", "regular") for end in ENDS),
+    "best_layer",
+    "n_prompts",
+    "n_queries",
+)
 
 
 class LayerScan(Result):
@@ -95,7 +104,11 @@ class LayerScan(Result):
         return self.of(task)[f"reference_{_score(score)}"].sel(reference=name).values
 
     def summary(self, score: str = "first_token") -> pd.DataFrame:
-        """One row per task: accuracies with 95 % intervals, layer, controls, and what to mind."""
+        """One row per task: accuracies with 95 % intervals, the layer, and how many prompts."""
+        return self.full_summary(score)[list(QUOTED)]
+
+    def full_summary(self, score: str = "first_token") -> pd.DataFrame:
+        """The same with controls, log probability and rank at the layer, and what to mind."""
         return pd.DataFrame([self._row(task, score) for task in self.tasks]).set_index("task")
 
     def _row(self, task: str, score: str) -> dict[str, Any]:

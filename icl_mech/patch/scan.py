@@ -16,7 +16,7 @@ from icl_mech.model import HookedModel
 from icl_mech.patch.arrays import prefixed, score_arrays, with_controls
 from icl_mech.patch.result import REFERENCES, VECTORS, LayerScan, choice_on_dev
 from icl_mech.patch.scores import SCORES, count_collisions, score
-from icl_mech.progress import progress_bar
+from icl_mech.progress import READING, dear, progress_bar
 from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
     N_DUMMIES,
@@ -109,8 +109,9 @@ def layer_scan(
     injections = (settings.n_prompts + settings.n_dev) * model.n_layers
     n_control = model.n_layers if control_layers == "all" else 1
     injections += settings.n_prompts * (len(VECTORS) - 1) * n_control
-    readings = settings.n_prompts * (2 + 3 * n_dummies) + settings.n_dev * (1 + n_dummies)
-    with progress_bar((injections + readings) * len(plans), "runs", progress) as bar:
+    injections += settings.n_prompts  # without a vector
+    readings = settings.n_prompts * (1 + 3 * n_dummies) + settings.n_dev * (1 + n_dummies)
+    with progress_bar((injections + READING * readings) * len(plans), "runs", progress) as bar:
         parts = [_scan(model, plan, control_layers == "all", bar) for plan in plans]
     data = over_tasks(parts, [t.name for t in tasks])
     return LayerScan(data, _provenance(model, plans, settings))
@@ -153,13 +154,13 @@ def _scan(model: HookedModel, plan: _Plan, everywhere: bool, bar: tqdm) -> xr.Da
     encoder, test, dev = plan.encoder, plan.split.test, plan.split.dev
     bar.set_description(f"{plan.task.name}: reading vectors")
     few = few_shot(encoder, test + dev)
-    resid = model.final_residuals(few, bar.update)
+    resid = model.final_residuals(few, dear(bar.update))
     own = theta(resid[:, 1:])
     rows_test, rows_dev = slice(len(test)), slice(len(test), None)
     controls = {
-        "shuffled": theta(dummy_residuals(model, encoder, plan.shuffled, bar.update)),
+        "shuffled": theta(dummy_residuals(model, encoder, plan.shuffled, dear(bar.update))),
         "other_task": theta(
-            dummy_residuals(model, plan.other_encoder, plan.other_episodes, bar.update)
+            dummy_residuals(model, plan.other_encoder, plan.other_episodes, dear(bar.update))
         ),
         "random": random_like(own[rows_test], plan.rng),
     }

@@ -88,8 +88,13 @@ def _main(options: Options) -> None:
             device=str(trained.model.device),
             progress=not options.output.no_progress,
         )
-        page = emergence_report(emergence, out.with_name(f"{out.stem}-report.html"))
-        deliver(emergence, out, options.output, also={"report": page})
+        page = out.with_name(f"{out.stem}-report.html")
+        deliver(
+            emergence,
+            out,
+            options.output,
+            also={"report": lambda: emergence_report(emergence, page)},
+        )
     else:
         _report(trained, options.output.json)
 

@@ -1,6 +1,8 @@
 """`python -m icl_mech.table`: baseline, hypothesis and regular accuracy for all tasks."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -43,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
 def _main(options: Options) -> None:
     o = options
     tasks = o.tasks.load()
-    from icl_mech.table.folder import check_folder
+    from icl_mech.table.folder import MANIFEST, check_folder
     from icl_mech.table.settings import run_settings
 
     # What would be refused, before a model is loaded.
@@ -56,9 +58,15 @@ def _main(options: Options) -> None:
         template=o.tasks.template,
         control_layers=o.control_layers,
     )
-    out = target(o.output, "table", o.tasks, o.models.model)
+    out = target(o, "table")
     folder = o.folder or out.with_name(f"{out.stem}-runs")
     check_folder(folder, settings)
+    from icl_mech.figures.export import check_writable
+
+    check_writable(folder / MANIFEST)
+    tables = {kind: out.with_name(f"{out.stem}-table.{kind}") for kind in dict.fromkeys(o.formats)}
+    for path in tables.values():
+        check_writable(path)
     model = load(o.models)
     from icl_mech.table import task_table, write_table
 
@@ -74,11 +82,10 @@ def _main(options: Options) -> None:
         folder=folder,
         progress=not o.output.no_progress,
     )
-    written = {
-        f"table_{kind}": write_table(table, out.with_name(f"{out.stem}-table.{kind}"))
-        for kind in dict.fromkeys(o.formats)
+    writers: dict[str, Callable[[], Path]] = {
+        f"table_{kind}": partial(write_table, table, path) for kind, path in tables.items()
     }
-    deliver(table, out, o.output, also={**written, "runs": folder})
+    deliver(table, out, o.output, also={**writers, "runs": lambda: folder})
 
 
 if __name__ == "__main__":

@@ -36,11 +36,20 @@ def _csv(table: TaskTable) -> str:
     for column in ACCURACIES:
         last |= table.mean(column).columns(column)
     last |= table.mean_ratio().columns("ratio")
-    summary = table.summary()
+    summary = table.full_summary()
     rows = pd.concat([summary, pd.DataFrame([last], index=[MEAN])]).rename_axis("task")
     counts = rows.columns[[kind.kind == "i" for kind in summary.dtypes]]
     # A mean over tasks has no layer and no prompts: these stay whole numbers where they are.
-    return str(rows.astype(dict.fromkeys(counts, "Int64")).to_csv())
+    rows = rows.astype(dict.fromkeys(counts, "Int64")).reset_index()
+    texts = rows.select_dtypes(exclude="number").columns
+    rows[texts] = rows[texts].map(_no_formula)
+    return str(rows.to_csv(index=False))
+
+
+def _no_formula(value: object) -> object:
+    """Text that a spreadsheet would take for a formula (a task file's name, a word): quoted."""
+    starts = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{value}" if starts else value
 
 
 def _tex(table: TaskTable) -> str:

@@ -78,7 +78,7 @@ class RunFolder:
             yield
 
     def finished(self, task: Task) -> Result | None:
-        """The task's result, if it was finished and its file is as it was written.
+        """The task's result, if it was finished and its file is as it was written: of this task.
 
         Raises:
             InputError: where the folder knows a task of this name with other pairs.
@@ -94,7 +94,9 @@ class RunFolder:
         file = self.path / known["file"]
         try:
             if hashlib.sha256(file.read_bytes()).hexdigest() == known["sha256"]:
-                return load_result(file)
+                found = load_result(file)
+                if found.data.sizes.get("task") == 1 and found.tasks == [task.name]:
+                    return found
         except (OSError, InputError):
             pass
         warnings.warn(
@@ -137,10 +139,11 @@ def check_folder(path: str | Path, settings: Mapping[str, Any]) -> dict[str, Any
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
         theirs, tasks = manifest["settings"], manifest["tasks"]
-        readable = manifest["icl_mech_runs"] == FORMAT and isinstance(tasks, dict)
-        if not readable or not all(set(tasks[t]) >= _ENTRY for t in tasks):
+        if manifest["icl_mech_runs"] != FORMAT or not isinstance(theirs, dict):
             raise ValueError("another format")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if not all(_is_entry(entry) for entry in tasks.values()):
+            raise ValueError("another format")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{file}: not a manifest of icl-mech ({type(error).__name__}); expected one written "
             "by this version, or another folder"
@@ -152,6 +155,12 @@ def check_folder(path: str | Path, settings: Mapping[str, Any]) -> dict[str, Any
                 "expected the same settings, or another folder"
             )
     return dict(manifest)
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether this is what a manifest says of a task: texts, and a file of the folder itself."""
+    texts = isinstance(entry, dict) and all(isinstance(entry.get(name), str) for name in _ENTRY)
+    return texts and Path(entry["file"]).name == entry["file"]
 
 
 def hash_pairs(task: Task) -> str:

@@ -7,6 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from icl_mech.patch import LayerScan
+from icl_mech.patch.result import ENDS
 from icl_mech.reference import Accuracies, hendel2023
 from icl_mech.results import Result
 from icl_mech.stats import Estimate, ratio_of_means, share
@@ -59,8 +60,13 @@ class TaskTable(Result):
         return np.array([self.estimate(task, column, score).value for task in self.tasks])
 
     def summary(self, score: str = "first_token") -> pd.DataFrame:
-        """One row per task: as `LayerScan.summary`, with its category and the ratio."""
-        frame = self.scan.summary(score)
+        """One row per task: category, accuracies with 95 % intervals, layer, ratio."""
+        accuracies = [f"{name}{end}" for name in ACCURACIES for end in ENDS]
+        return self.full_summary(score)[["category", *accuracies, "best_layer", "ratio"]]
+
+    def full_summary(self, score: str = "first_token") -> pd.DataFrame:
+        """As `LayerScan.full_summary`, with the category, and the ratio with its interval."""
+        frame = self.scan.full_summary(score)
         ratios = pd.DataFrame(
             [self.ratio(task, score).columns("ratio") for task in self.tasks], index=self.tasks
         )

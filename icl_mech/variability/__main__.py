@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,8 +13,11 @@ from icl_mech.cli import (
     ModelOptions,
     OutputOptions,
     TaskOptions,
+    Writers,
+    check_models,
     deliver,
     load,
+    printing,
     run,
     target,
 )
@@ -74,19 +79,19 @@ def _main(options: Options) -> None:
     from icl_mech.projection import check_projection
 
     check_projection(o.projection)
-    out = target(o.output, "variability", o.tasks, o.models.model)
-    from icl_mech.model import check_source
+    out = target(o, "variability")
+    names = check_models(o.models, o.also)
+    from icl_mech.model import check_layer_of
 
-    names = (o.models.model, *o.also)
-    for name in names:  # all of them, before the first is measured
-        check_source(name)
-    first = _measure(o, tasks, names[0])
-    if o.also:  # kept, whatever becomes of the others
-        first.save(out.with_suffix(".nc"))
+    check_layer_of(o.models.model, o.layer)
+    results = []
+    for name in names:
+        results.append(_measure(o, tasks, name))
+        if o.also:  # kept, whatever becomes of the others
+            results[-1].save(_data(out, len(results) - 1))
+    first, *others = results
     figure = first.plot(o.layer, method=o.projection, form=o.form)
-    others = [_measure(o, tasks, name) for name in o.also]
-    also = _compared(o, out, first, others) if others else None
-    deliver(first, out, o.output, figure, also)
+    deliver(first, out, o.output, figure, _compared(o, out, first, others) if others else None)
 
 
 def _measure(o: Options, tasks: list[Task], name: str) -> VectorVariability:
@@ -107,19 +112,28 @@ def _measure(o: Options, tasks: list[Task], name: str) -> VectorVariability:
     )
 
 
+def _data(out: Path, i: int) -> Path:
+    """Where the data of a model go: beside the figure, the first's by the figure's own name."""
+    return out.with_name(f"{out.stem}-{i}.nc") if i else out.with_suffix(".nc")
+
+
 def _compared(
     o: Options, out: Path, first: VectorVariability, others: list[VectorVariability]
-) -> dict[str, Path]:
-    """Write the other models' data, and the figure of all models."""
+) -> Writers:
+    """The other models' data, and the figure of all models."""
     from icl_mech.figures import export, variability_models_figure
 
-    files: dict[str, Path] = {}
+    def draw() -> Path:
+        figure = variability_models_figure([first, *others], o.form)
+        return export(figure, out.with_stem(f"{out.stem}-models"))
+
+    writers: dict[str, Callable[[], Path]] = {}
     for i, result in enumerate(others, 1):
         if not o.output.json:
-            print(f"{result}\n")
-        files[f"data_{i}"] = result.save(out.with_name(f"{out.stem}-{i}.nc"))
-    figure = variability_models_figure([first, *others], o.form)
-    return {**files, "models": export(figure, out.with_stem(f"{out.stem}-models"))}
+            with printing():
+                print(f"{result}\n")
+        writers[f"data_{i}"] = partial(result.save, _data(out, i))
+    return {**writers, "models": draw}
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from icl_mech.model import HookedModel, Readout, as_array
-from icl_mech.progress import progress_bar
+from icl_mech.progress import READING, dear, progress_bar
 from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
     N_DUMMIES,
@@ -81,7 +81,7 @@ def vector_variability(
     # One encoder for all: only what the pairs are may tell prompts apart.
     words = [pair.y for s in sets for pair in s.task.pairs]
     encoder = model.encoder(template, words, leading_space)
-    per_vector = n_dummies + model.n_layers
+    per_vector = READING * n_dummies + model.n_layers
     total = len(sets) * (n_vectors * (2 * len(counts) * per_vector + 1) + n_dev * per_vector)
     with progress_bar(total, "runs", progress) as bar:
         measured = [_measure(model, s, encoder, settings, bar) for s in sets]
@@ -108,14 +108,14 @@ def _measure(model: HookedModel, sets: Sets, encoder: Encoder, s: Settings, bar:
     for n in s.n_shots:
         shown = _first(sets.test, n)
         own, control = (
-            theta(dummy_residuals(model, encoder, episodes, bar.update))
+            theta(dummy_residuals(model, encoder, episodes, dear(bar.update)))
             for episodes in (shown, shuffled(shown, rng))
         )
         both = torch.stack([own, control], dim=1)
         right.append(_injected(model, encoder, shown, both, bar).right)
         vectors[n] = both
     dev = _first(sets.dev, max(s.n_shots))
-    on_dev = theta(dummy_residuals(model, encoder, dev, bar.update))
+    on_dev = theta(dummy_residuals(model, encoder, dev, dear(bar.update)))
     read = _injected(model, encoder, dev, on_dev[:, None], bar).column(0)
     most = vectors[max(s.n_shots)][:, 0]
     to_random = _cosine_distance(most, random_like(most, rng))

@@ -1,0 +1,100 @@
+"""File names that tell runs apart: by question, tasks, models, and changed settings."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+#: Options that do not change what is measured, or that stand in the name by themselves.
+_UNNAMED = {
+    "task", "model", "also", "device", "trust_remote_code", "out", "json", "no_progress",
+    "folder", "formats",
+}  # fmt: skip
+#: Bytes of one part of a name; file systems take 255 for the whole, suffixes included.
+_LONGEST = 70
+
+
+def run_name(options: Any, what: str, mode: str | None = None) -> str:
+    """The name, without suffix, of the files that a command writes.
+
+    Args:
+        options: of the command, with `tasks` and `models`.
+        what: the question.
+        mode: the field of the flag that asks it, if it has one: `what` says it already.
+    """
+    named = [task_label(name) for name in options.tasks.task]
+    models = [model_label(m) for m in (options.models.model, *getattr(options, "also", ()))]
+    changed = [_as_text(k, v) for k, v in changed_settings(options) if k != mode]
+    parts = [
+        what,
+        *([_short("-".join(named), f"{len(named)}_tasks")] if named else []),
+        _short("-".join(models), f"{len(models)}_models"),
+        *([_short("-".join(changed), "settings")] if changed else []),
+    ]
+    return "-".join(parts)
+
+
+def changed_settings(options: Any) -> Iterator[tuple[str, Any]]:
+    """Options that are not at their defaults and decide what is measured, by name."""
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if is_dataclass(value):
+            yield from changed_settings(value)
+        elif field.name not in _UNNAMED and field.default is not MISSING and value != field.default:
+            yield field.name, value
+
+
+def task_label(name: str) -> str:
+    """A task as part of a file's name: a file by its stem and a checksum of what it holds."""
+    kind, _, path = name.rpartition("pos:")
+    for file in (Path(path), Path(path).parent):  # a treebank's task is `pos:<file>/<task>`
+        if os.path.isfile(file):
+            member = f"-{Path(path).name}" if file != Path(path) else ""
+            prefix = "pos-" if kind or name.startswith("pos:") else ""
+            return _plain(f"{prefix}{_plain(file.stem)}-{_checksum(_content(file))}{member}")
+    return _plain(name)
+
+
+def model_label(name: str) -> str:
+    """A model as part of a file's name: a folder or file by its stem and its path's checksum."""
+    path = Path(name).expanduser()
+    if os.path.exists(path):
+        stem = path.stem if path.suffix == ".gguf" else path.resolve().name
+        return _plain(f"{stem}-{_checksum(str(path.resolve()).encode())}")
+    return _plain(name)
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:  # is reported where the task is read
+        return b""
+
+
+def _as_text(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return name
+    several = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    return f"{name}_{'_'.join(map(str, several))}"
+
+
+def _short(text: str, instead: str) -> str:
+    """A text that can stand in a file's name, or a few words with its checksum."""
+    plain = _plain(text)
+    if plain == text and len(text.encode()) <= _LONGEST:
+        return text
+    return f"{instead}-{_checksum(text.encode())}"
+
+
+def _plain(text: str) -> str:
+    """Letters, digits, and what is harmless between them."""
+    return re.sub(r"[^\w.@-]+", "-", text).replace("@", "-").strip("-.") or "unnamed"
+
+
+def _checksum(content: bytes) -> str:
+    return f"{crc32(content):08x}"
