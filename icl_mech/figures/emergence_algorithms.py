@@ -38,7 +38,8 @@ def algorithm_figure(result: Emergence) -> go.Figure:
         _GAP,
         [
             "Distance of the predictions to those of each algorithm",
-            f"W, read by a linear probe at {TOKENS[result.provenance['token']]} (cross-validated)",
+            f"W, read by a linear probe at {TOKENS[result.provenance['token']]}<br>"
+            f"(cross-validated on {result.n_probe} sequences per basis; {_limit(result)})",
         ],
     )
     x = [1 + step for step in result.steps]
@@ -52,7 +53,7 @@ def algorithm_figure(result: Emergence) -> go.Figure:
     figure.update_yaxes(gridcolor=GRID)
     figure.update_xaxes(title_text="1 + updates (log scale)", type="log", dtick=1, row=1)
     figure.update_yaxes(title_text="mean squared distance (log)", type="log", dtick=1, row=1)
-    figure.update_xaxes(title_text="after block", dtick=1, row=2)
+    figure.update_xaxes(title_text="output of block l, counted from 0", dtick=1, row=2)
     figure.update_yaxes(title_text="R² of W", range=[-0.08, 1.03], row=2)
     p = result.provenance
     title(
@@ -67,6 +68,12 @@ def algorithm_figure(result: Emergence) -> go.Figure:
         legend={"y": 1, **beside}, legend2={"y": figure.layout.yaxis2.domain[1], **beside}
     )
     return figure
+
+
+def _limit(result: Emergence) -> str:
+    """What the probe would have shown."""
+    limit = result.weight_limit
+    return "no share would show" if limit != limit else f"a true R² of {limit:.2f} would show"
 
 
 def _looks(references: list[str]) -> dict[str, tuple[str, str]]:

@@ -15,7 +15,6 @@ from icl_mech.figures.style import COLOURS, GRID, title
 if TYPE_CHECKING:
     import pandas as pd
 
-    from icl_mech.stats import Estimate
     from icl_mech.synthetic import Emergence, EmergenceOverSeeds
 
 _HEIGHT, _GAP = 250, 80
@@ -27,6 +26,8 @@ def seeds_figure(result: EmergenceOverSeeds) -> go.Figure:
     Both go from 0 (before training) to 1 (its end), on one axis of updates; a mark where each
     passes one half for good, and a line where the error falls below ridge regression's.
     """
+    from icl_mech.synthetic.timing import lead_in_words
+
     runs = {seed: result.run(seed) for seed in result.seeds}
     onsets = result.onsets()
     figure = rows_of_panels(
@@ -52,16 +53,13 @@ def seeds_figure(result: EmergenceOverSeeds) -> go.Figure:
     title(
         figure,
         "What emerges first, encoding or performance?",
-        f"encoding (solid, ●) leads the error's fall (dashed, ×) by {_updates(lead)} updates, and "
-        f"use of the basis (error below ridge's, vertical lines) by {_updates(use)}<br>means over "
-        f"{lead.n} seeds with t intervals; {p['n_per_basis']} held-out sequences per basis",
+        f"encoding (solid, ●) {lead_in_words(lead)} updates relative to the error's fall "
+        f"(dashed, ×), and {lead_in_words(use)} relative to the use of the basis (error below "
+        f"ridge's, vertical lines); means over {lead.n} seeds with t intervals; "
+        f"{p['n_per_basis']} held-out sequences per basis",
     )
     frame(figure, below=45, legend=True, t=150)
     return figure
-
-
-def _updates(lead: Estimate) -> str:
-    return f"{lead.value:,.0f} [{lead.low:,.0f}, {lead.high:,.0f}]"
 
 
 def _traces(run: Emergence, when: pd.DataFrame, first: bool) -> list[go.Scatter]:
