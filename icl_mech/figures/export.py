@@ -10,6 +10,18 @@ from icl_mech.results import write_whole
 
 STATIC = (".png", ".svg", ".pdf")
 _CONFIG = {"displaylogo": False, "responsive": True}
+#: A page taller than the figure: the figure takes the room, up to twice its own height.
+FILL = """
+const figure = document.getElementById('{plot_id}'), own = figure.layout.height;
+function fill() {
+  let others = 20;
+  for (let e = figure.parentElement.nextElementSibling; e; e = e.nextElementSibling)
+    others += e.offsetHeight;
+  const height = Math.max(own, Math.min(2 * own, window.innerHeight - others));
+  if (Math.abs(height - figure.layout.height) > 1) Plotly.relayout(figure, {height: height});
+}
+if (own) { fill(); window.addEventListener('resize', fill); }
+"""
 
 
 def check_target(path: Path) -> None:
@@ -53,7 +65,9 @@ def export(figure: go.Figure, path: str | Path) -> Path:
     if path.suffix == ".html":
 
         def write(to: Path) -> None:
-            figure.write_html(to, include_plotlyjs=True, config=_CONFIG, auto_play=False)
+            figure.write_html(
+                to, include_plotlyjs=True, config=_CONFIG, auto_play=False, post_script=FILL
+            )
 
         return write_whole(path, write)
     try:

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from icl_mech.figures.names import subject
 from icl_mech.figures.panels import frame, rows_of_panels
-from icl_mech.figures.style import title
+from icl_mech.figures.style import IN_BLOCK, title
 from icl_mech.patch.position_result import role_name
 
 if TYPE_CHECKING:
@@ -29,6 +29,16 @@ CORRUPTED = {
     "labels": "corrupted: shuffled labels",
     "task": "corrupted: another task's demonstrations",
     "query": "corrupted: another query",
+}
+
+
+#: Where the sites of a block stand.
+SITES_ARE = {
+    "resid_pre": "stream before block l",
+    "resid_mid": "stream between attention and MLP of block l",
+    "resid_post": "stream after block l",
+    "attn_out": "output of attention in block l",
+    "mlp_out": "output of the MLP in block l",
 }
 
 
@@ -72,7 +82,7 @@ def position_figure(scan: PositionScan) -> go.Figure:
     n_layers = scan.data.sizes["layer"]
     figure.update_yaxes(autorange="reversed", showgrid=False, zeroline=False)
     figure.update_xaxes(showgrid=False, zeroline=False, dtick=_step(n_layers * columns))
-    figure.update_xaxes(title_text="layer", row=len(rows))
+    figure.update_xaxes(title_text=IN_BLOCK, row=len(rows))
     _style(figure, scan, limit)
     # Short figures still have room for the colour bar and its title.
     figure.update_layout(height=max(figure.layout.height, 240))
@@ -89,13 +99,14 @@ def _rows(scan: PositionScan, task: str) -> list[Row]:
         roles = [str(role) for role in effects[scan.directions[0]]["role"].values]
         if site != "z":
             labels = [escape(role_name(role)) for role in roles]
-            rows.append(Row(f"{before}{site}", effects, labels, ""))
+            name = f"{before}{site} ({SITES_ARE[site]})" if site in SITES_ARE else f"{before}{site}"
+            rows.append(Row(name, effects, labels, ""))
             continue
         heads = [str(head) for head in scan.data["head"].values]
         for role in roles:
             at_role = {d: effect.sel(role=role) for d, effect in effects.items()}
             at_role = {d: effect.transpose("head", "layer") for d, effect in at_role.items()}
-            name = f"{before}heads at {escape(role_name(role))}"
+            name = f"{before}heads (z) at {escape(role_name(role))}"
             rows.append(Row(name, at_role, heads, "head"))
     return rows
 

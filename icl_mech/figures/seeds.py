@@ -58,7 +58,7 @@ def seeds_figure(result: EmergenceOverSeeds) -> go.Figure:
         f"ridge's, vertical lines); means over {lead.n} seeds with t intervals; "
         f"{p['n_per_basis']} held-out sequences per basis",
     )
-    frame(figure, below=45, legend=True, t=150)
+    frame(figure, below=10, legend=True)
     return figure
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from icl_mech.figures.panels import LEGEND_BELOW, frame, rows_of_panels
-from icl_mech.figures.style import COLOURS, GRID, MARGIN, band, title
+from icl_mech.figures.panels import frame, rows_of_panels
+from icl_mech.figures.style import AFTER_BLOCK, COLOURS, GRID, band, title
 from icl_mech.figures.whiskers import whiskers
 
 if TYPE_CHECKING:
@@ -59,20 +59,12 @@ def task_map_figure(maps: list[TaskMap]) -> go.Figure:
         zeroline=False,
         range=[rows.n - 0.3, -0.7],
     )
-    figure.update_xaxes(gridcolor=GRID, title_text="relative depth" if many else "layer")
+    figure.update_xaxes(gridcolor=GRID, title_text="relative depth" if many else AFTER_BLOCK)
     if many:
         figure.update_xaxes(range=[0, 1.03])
     _title(figure, maps, "Where is the task formed, and where is it decoded?")
-    figure.update_layout(
-        height=rows.height + MARGIN["t"] + MARGIN["b"] + 90,
-        margin={
-            **MARGIN,
-            "l": 170 if rows.shared else 290,
-            "t": MARGIN["t"] + 15,
-            "b": MARGIN["b"] + 60,
-        },
-        legend=LEGEND_BELOW,
-    )
+    figure.update_layout(height=rows.height)
+    frame(figure, legend=True, l=170 if rows.shared else 290)
     return figure
 
 
@@ -111,7 +103,7 @@ def task_curves_figure(task_map: TaskMap) -> go.Figure:
         _mark(figure, task_map, task, row)
     figure.update_yaxes(range=[-0.03, 1.08], gridcolor=GRID, title_text="share")
     figure.update_xaxes(gridcolor=GRID, dtick=1 if len(task_map.layers) <= 24 else None)
-    figure.update_xaxes(title_text="layer (after block)", row=len(tasks), col=1)
+    figure.update_xaxes(title_text=AFTER_BLOCK, row=len(tasks), col=1)
     _title(figure, [task_map], "The curves behind the map")
     frame(figure, below=60, legend=True)
     return figure
