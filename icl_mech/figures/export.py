@@ -10,18 +10,6 @@ from icl_mech.results import write_whole
 
 STATIC = (".png", ".svg", ".pdf")
 _CONFIG = {"displaylogo": False, "responsive": True}
-#: A page taller than the figure: the figure takes the room, up to twice its own height.
-FILL = """
-const figure = document.getElementById('{plot_id}'), own = figure.layout.height;
-function fill() {
-  let others = 20;
-  for (let e = figure.parentElement.nextElementSibling; e; e = e.nextElementSibling)
-    others += e.offsetHeight;
-  const height = Math.max(own, Math.min(2 * own, window.innerHeight - others));
-  if (Math.abs(height - figure.layout.height) > 1) Plotly.relayout(figure, {height: height});
-}
-if (own) { fill(); window.addEventListener('resize', fill); }
-"""
 
 
 def check_target(path: Path) -> None:
@@ -63,10 +51,11 @@ def export(figure: go.Figure, path: str | Path) -> Path:
     path = Path(path)
     choose(path.suffix, (".html", *STATIC), "kind of figure")
     if path.suffix == ".html":
+        shown, height = fills_page(figure)
 
         def write(to: Path) -> None:
-            figure.write_html(
-                to, include_plotlyjs=True, config=_CONFIG, auto_play=False, post_script=FILL
+            shown.write_html(
+                to, include_plotlyjs=True, config=_CONFIG, auto_play=False, default_height=height
             )
 
         return write_whole(path, write)
@@ -80,3 +69,13 @@ def export(figure: go.Figure, path: str | Path) -> Path:
             f"({type(error).__name__}); expected both (pip install 'icl-mech[images]'), "
             "or write .html"
         ) from error
+
+
+def fills_page(figure: go.Figure) -> tuple[go.Figure, str]:
+    """The figure without a height of its own, and the height that a page gives it (in CSS).
+
+    As tall as the page, but not lower than it was made, nor more than twice as tall.
+    """
+    own = figure.layout.height or 450  # plotly's
+    shown = go.Figure(figure).update_layout(height=None, autosize=True)
+    return shown, f"max({own}px, min({2 * own}px, 100vh - 24px))"
