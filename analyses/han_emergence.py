@@ -34,6 +34,7 @@ import icl_mech
 from icl_mech.figures import check_target, export
 from icl_mech.results import load_result
 from icl_mech.synthetic import measure_emergence, preset, train
+from icl_mech.synthetic.timing import lead_in_words
 
 # %% [markdown]
 # ## Settings
@@ -42,8 +43,12 @@ from icl_mech.synthetic import measure_emergence, preset, train
 # change the defaults.
 
 # %%
-HERE = Path("." if Path.cwd().name == "analyses" else "analyses")
-FIGURES = HERE.parent / "figures" if HERE.name else Path("../figures")
+#: The folder of the measurements, wherever this is started: a notebook has no file of its own.
+STARTED = [Path(__file__)] if "__file__" in globals() else [Path.cwd() / "notebook"]
+NEAR = [*STARTED[0].parents, Path(icl_mech.__file__).parents[1]]
+KEPT = (folder / "analyses" / "data" for folder in NEAR)
+DATA = next((folder for folder in KEPT if folder.is_dir()), Path("analyses/data"))
+FIGURES = Path("../figures" if Path.cwd().name == "analyses" else "figures")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +59,7 @@ class Options:
     """Whose runs: small, paper or tiny."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of weights and data."""
-    data: Path = HERE / "data"
+    data: Path = DATA
     """Where measurements are kept, as <preset>-seed<seed>.nc."""
     train: tyro.conf.FlagCreatePairsOff[bool] = False
     """Train and measure, instead of reading what is kept."""
@@ -64,6 +69,8 @@ class Options:
     """--train: cuda, mps or cpu; by default the first that is there."""
     n_per_basis: int = 100
     """--train: held-out sequences per basis."""
+    n_probe: int = 1000
+    """--train: other sequences per basis, from which a probe reads W."""
     out: Path = FIGURES / "han_emergence.html"
     """The figure over all seeds; those of the first get a suffix (-training, -points,
     -perturbation, -heads)."""
@@ -84,7 +91,8 @@ def measured(seed: int) -> Path:
     if options.train:
         folder = options.checkpoints / f"synthetic-{options.preset}-seed{seed}"
         train(preset(options.preset, seed=seed), folder, device=options.device)
-        measure_emergence(folder, n_per_basis=options.n_per_basis).save(path, digits=3)
+        run = measure_emergence(folder, n_per_basis=options.n_per_basis, n_probe=options.n_probe)
+        run.save(path, digits=3)
     return path
 
 
@@ -105,9 +113,12 @@ for caveat in result.caveats():
 # %%
 print(result.onsets().round(0).to_string())
 for fraction in (0.25, 0.5, 0.75):
-    print(f"at {fraction:.0%} of the change, encoding {result.lead_in_words(fraction)}")
-print(f"by a linear probe instead of neighbours, it {result.lead_in_words(encoding='probe')}")
-print(f"encoding {result.lead_in_words(over='use')}")
+    print(
+        f"at {fraction:.0%} of the change, encoding {lead_in_words(result.lead(fraction))} updates"
+    )
+by_probe = result.lead(encoding="probe")
+print(f"by a linear probe instead of neighbours, encoding {lead_in_words(by_probe)} updates")
+print(f"relative to use, encoding {lead_in_words(result.lead(over='use'))} updates")
 
 # %% [markdown]
 # ## What the numbers show

@@ -1,8 +1,13 @@
 """The analyses of the synthetic setting, and the measurements that come with the repository."""
 
+import builtins
 from base64 import b64decode
+from contextlib import chdir
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
+import jupytext
 import numpy as np
 import pytest
 from commands import run_analysis
@@ -92,7 +97,9 @@ def test_exchanging_what_y_tokens_say_of_the_basis_changes_the_prediction(
 def test_han_emergence(tmp_path: Path) -> None:
     out = tmp_path / "emergence.html"
     said = run_analysis("han_emergence", "", out)
-    assert "encoding leads the error's fall by" in said
+    assert "at 50% of the change, encoding lags by 624 [445, 803] updates" in said
+    assert "relative to use, encoding leads by 1,887 [1,271, 2,502] updates" in said
+    assert "by -" not in said
     for suffix in ("", "-training", "-points", "-perturbation", "-heads"):
         assert out.with_stem(f"emergence{suffix}").stat().st_size > 1e6
     traces, layout = plotly(out)
@@ -100,14 +107,16 @@ def test_han_emergence(tmp_path: Path) -> None:
     assert isinstance(first, Emergence)
     marks = [t["x"][0] for t in traces if t["mode"] == "markers"][:2]
     assert marks == pytest.approx(onsets(first).loc[0, ["encoding", "performance"]].tolist())
-    assert "leads the error's fall" in layout["title"]["subtitle"]["text"]
+    assert "lags by 624 [445, 803] updates" in layout["title"]["subtitle"]["text"].replace(
+        "<br>", " "
+    )
 
 
 def test_han_emergence_trains(tmp_path: Path) -> None:
     said = run_analysis(
         "han_emergence",
-        f"--preset tiny --seeds 0 1 --train --n-per-basis 12 --device cpu --data {tmp_path} "
-        f"--checkpoints {tmp_path}",
+        "--preset tiny --seeds 0 1 --train --n-per-basis 12 --n-probe 20 --device cpu "
+        f"--data {tmp_path} --checkpoints {tmp_path}",
         tmp_path / "emergence.html",
     )
     assert "mean over seeds" in said
@@ -121,7 +130,23 @@ def test_task_vector_vs_gradient_descent(tmp_path: Path) -> None:
     first = load_result(SHIPPED[0])
     assert isinstance(first, Emergence)
     assert f"nearest: {first.nearest_reference()}" in said
+    assert "(100 sequences per basis) tells a true R² of 0.30 from 0" in said
     drawn = {t["name"]: t["y"] for t in plotly(out)[0]}
     shown = np.frombuffer(b64decode(drawn["Bayes mixture (optimum)"]["bdata"]))
     at = first.references.index("bayes_mixture")
     np.testing.assert_allclose(shown, first.distances().value[:, at], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["han_emergence", "task_vector_vs_gradient_descent"])
+@pytest.mark.parametrize("where", ["analyses", "elsewhere"])
+def test_they_find_their_data_as_notebooks(name: str, where: str, tmp_path: Path) -> None:
+    """Cells up to the settings, run where a notebook has no file of its own."""
+    cells = jupytext.read(ROOT / "analyses" / f"{name}.py").cells
+    code = [cell.source for cell in cells if cell.cell_type == "code"][:2]
+    there: dict[str, Any] = {"__name__": "__main__"}
+    with chdir(ROOT / "analyses" if where == "analyses" else tmp_path):
+        with patch.object(builtins, "__IPYTHON__", True, create=True):
+            exec("\n".join(code), there)
+        options = there["options"]
+        shown = options.data / "small-seed0.nc" if name == "han_emergence" else options.run
+        assert shown.is_file()

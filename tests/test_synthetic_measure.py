@@ -13,6 +13,7 @@ from sklearn.linear_model import LinearRegression
 import icl_mech
 from icl_mech.decodability import knn_credit
 from icl_mech.errors import InputError
+from icl_mech.stats import ratio_of_means
 from icl_mech.synthetic import (
     REFERENCES,
     Emergence,
@@ -36,7 +37,7 @@ from icl_mech.synthetic.perturb import (
     residuals,
     token_ys,
 )
-from icl_mech.synthetic.probes import basis_probe, weight_probe
+from icl_mech.synthetic.probes import basis_probe, detectable_r2, weight_probe
 
 N = 12
 
@@ -51,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def emergence(folder: Path) -> Emergence:
-    return measure_emergence(folder, n_per_basis=N, k=3, progress=False)
+    return measure_emergence(folder, n_per_basis=N, n_probe=100, k=3, progress=False)
 
 
 def test_errors_and_distances_are_the_plain_ones(folder: Path, emergence: Emergence) -> None:
@@ -307,6 +308,47 @@ def test_probes_read_what_is_there_and_nothing_else() -> None:
     assert abs(basis_probe(noise, basis).mean() - 0.5) < 5 * 0.5 / 200**0.5
 
 
+def test_what_a_probe_of_few_sequences_would_have_shown() -> None:
+    """A plant at the detection limit is read as above 0, one of half of it often is not."""
+    weights = draw_balanced(make_mixture(4, 2, 2), 100, 0).weights.numpy()
+    rng = np.random.default_rng(1)
+    rows = rng.standard_normal((200, 20)) * np.linspace(0.1, 3, 20)
+    limit = detectable_r2(rows, weights)
+    assert 0.05 <= limit <= 0.3
+    assert detectable_r2(np.repeat(rows, 4, 0) + rng.standard_normal((800, 20)) * 1e-3,
+                         np.repeat(weights, 4, 0)) < limit  # fmt: skip
+    # More coefficients than sequences: nothing short of everything is found.
+    assert not detectable_r2(rng.standard_normal((25, 60)), weights[::8]) < 0.3
+    linear = rows / rows.std(0) @ rng.standard_normal((20, 4)) / 20**0.5
+    shown = []
+    for share in (0.0, limit):
+        made = (1 - share) ** 0.5 * rng.permutation(weights) + share**0.5 * weights.std(0) * linear
+        lost = ratio_of_means(weight_probe(rows, made), (made**2).sum(1)).at()
+        shown.append(1 - lost.high > 0)
+    assert shown == [False, True]
+
+
+def test_the_probe_of_w_has_sequences_of_its_own(folder: Path, emergence: Emergence) -> None:
+    batch = draw_balanced(preset("tiny").mixture, 100, 0, 4)
+    model = load_checkpoint(list_checkpoints(folder)[-1]).model()
+    rows = residuals(model, model.tokens(batch.xs, batch.ys))[1][1, :, 5].numpy()
+    errors = weight_probe(rows, batch.weights.numpy())
+    found = emergence.weight_r2().at(1)
+    assert found.n == 200
+    assert found.value == pytest.approx(
+        1 - errors.sum() / batch.weights.square().sum().item(), abs=1e-4
+    )
+    assert emergence.n_probe == 100
+    best = int(emergence.weight_r2().value.argmax())
+    rows = residuals(model, model.tokens(batch.xs, batch.ys))[1][best, :, 5].numpy()
+    assert emergence.weight_limit == pytest.approx(detectable_r2(rows, batch.weights.numpy()))
+    assert emergence.summary()["weight_limit"].iloc[-1] == emergence.weight_limit
+    note = f"tells a true R² of {emergence.weight_limit:.2f} from 0"
+    assert any(note in caveat for caveat in emergence.caveats())
+    heading = emergence.plot_algorithms().layout.annotations[1].text
+    assert f"100 sequences per basis; a true R² of {emergence.weight_limit:.2f}" in heading
+
+
 def test_a_representation_of_the_basis_is_decoded(folder: Path) -> None:
     """A model made to carry the basis: the last y token's read-in is replaced by it."""
     model = load_checkpoint(list_checkpoints(folder)[-1]).model()
@@ -384,6 +426,9 @@ def test_mistakes_are_refused(folder: Path, emergence: Emergence, tmp_path: Path
         ({"n_per_basis": 9, "k": 3}, "n_per_basis 9, k 3; expected"),
         ({"n_per_basis": 20, "k": 20}, "above k"),
         ({"k": 0}, "expected k of at least 1"),
+        ({"n_probe": 9}, "n_probe 9; expected 10 to 10,000"),
+        ({"n_per_basis": 10**9}, "at most 10,000"),
+        ({"seed": 2**32}, "seed is 4294967296; expected at most 4294967295"),
         ({"projection": "pcb"}, "did you mean 'pca'"),
         ({"perturbations": []}, "expected at least one, each once"),
         ({"perturbations": [("last_y", "shift")] * 2}, "expected at least one, each once"),

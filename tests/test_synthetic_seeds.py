@@ -104,11 +104,13 @@ def test_seeds_side_by_side() -> None:
     assert lead.value == pytest.approx(leads.mean())
     expected = stats.ttest_1samp(leads, 0).confidence_interval(0.95)
     assert (lead.low, lead.high) == pytest.approx((expected.low, expected.high))
-    assert several.lead_in_words().startswith("leads the error's fall by 83 [")
     figure = several.plot()
     marks = [t.x[0] for t in figure.data if t.mode == "markers"]
     assert marks[:4] == [50, 250, 150, 150]
-    assert "by 83 [" in figure.layout.title.subtitle.text
+    assert "leads by 83 [-22" in figure.layout.title.subtitle.text
+    later = emergence_over_seeds([drawn(0, [3, 3], [1, 2]), drawn(1, [2, 3], [1, 1])])
+    assert later.lead().value == -150
+    assert "lags by 150 [-485, 785] updates" in later.plot().layout.title.subtitle.text
     assert [s.x0 for s in figure.layout.shapes][:2] == [275, 175]
     with pytest.raises(InputError, match=r"no run with seed 9; expected one of \[3, 1, 2\]"):
         several.run(9)
@@ -136,7 +138,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> EmergenceOverSeeds:
     for seed in (0, 1):
         folder = tmp_path_factory.mktemp("runs") / f"seed{seed}"
         train(preset("tiny", seed=seed), folder, device="cpu", n_log=0, n_regular=2, progress=False)
-        runs.append(measure_emergence(folder, n_per_basis=12, k=3, progress=False))
+        runs.append(measure_emergence(folder, n_per_basis=12, n_probe=20, k=3, progress=False))
     return emergence_over_seeds(runs)
 
 

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from dataclasses import replace
@@ -22,6 +23,7 @@ from icl_mech.synthetic import ModelConfig, list_checkpoints, load_checkpoint, p
 from icl_mech.synthetic.__main__ import main
 from icl_mech.synthetic.checkpoints import LAST, checkpoint_steps, make_model
 from icl_mech.synthetic.data import draw_batch, make_mixture
+from icl_mech.synthetic.memory import training_bytes
 from icl_mech.synthetic.settings import from_json, to_json
 
 TINY = preset("tiny")
@@ -175,6 +177,70 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
         list_checkpoints(tmp_path / "none")
 
 
+def test_a_last_file_from_which_training_cannot_go_on_is_refused(tmp_path: Path) -> None:
+    """Not counted as a finished run: a step's weights, and steps that the run does not have."""
+    train(TINY, tmp_path, device="cpu", n_log=0, n_regular=0, progress=False)
+    last = tmp_path / LAST
+    step_file = tmp_path / "step_0000040.safetensors"
+    # Copies: the file that they are mapped from is written over.
+    whole = {name: tensor.clone() for name, tensor in load_file(last).items()}
+    shutil.copy(step_file, last)
+    with pytest.raises(ModelError, match="'loss' after 40 updates is missing"):
+        train(TINY, tmp_path, device="cpu", progress=False)
+    header = {"format": 1, "version": "", "settings": to_json(TINY)}
+
+    def write(path: Path, tensors: dict[str, torch.Tensor], **changed: object) -> None:
+        save_file(tensors, path, metadata={"icl_mech": json.dumps(header | changed)})
+
+    for step in (-5, 41, 10**9, True, 1.5, None, "40"):
+        write(last, whole, step=step)
+        with pytest.raises(ModelError, match="expected 0 to 40"):
+            train(TINY, tmp_path, device="cpu", progress=False)
+    write(last, whole, step=39)  # the losses of 40 updates
+    with pytest.raises(ModelError, match="'loss' after 39 updates"):
+        train(TINY, tmp_path, device="cpu", progress=False)
+    write(last, {k: v for k, v in whole.items() if k != "extra/exp_avg/position"}, step=40)
+    with pytest.raises(ModelError, match="'exp_avg/position' after 40 updates"):
+        train(TINY, tmp_path, device="cpu", progress=False)
+    write(last, {**whole, "extra/exp_avg/position": torch.zeros(1)}, step=40)
+    with pytest.raises(ModelError, match="another shape"):
+        train(TINY, tmp_path, device="cpu", progress=False)
+    write(last, {**whole, "foreign": torch.zeros(1)}, step=40)
+    with pytest.raises(ModelError, match="not those of its settings"):
+        load_checkpoint(last)
+    huge = to_json(TINY)
+    huge["model"]["n_layers"] = 10**7
+    write(last, whole, step=40, settings=huge)
+    with pytest.raises(ModelError, match="not those of its settings"):
+        load_checkpoint(last)
+    write(last, whole, step=40)
+    assert train(TINY, tmp_path, device="cpu", progress=False).loss.isfinite().all()
+    shutil.copy(step_file, tmp_path / "step_0000007.safetensors")
+    with pytest.raises(ModelError, match="step is 40; expected 7, as in the file's name"):
+        load_checkpoint(tmp_path / "step_0000007.safetensors")
+
+
+def test_the_memory_asked_for_is_what_training_takes() -> None:
+    """The peak of a process that does two updates, beyond what a small batch takes."""
+    program = (
+        "import resource, sys, tempfile\n"
+        "from icl_mech.synthetic import preset, train\n"
+        "s = preset('tiny', n_steps=2, batch_size=int(sys.argv[1]))\n"
+        "train(s, tempfile.mkdtemp(dir=sys.argv[2]), device='cpu', progress=False)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)\n"
+    )
+
+    def peak(batch_size: int, folder: str) -> int:
+        command = [sys.executable, "-c", program, str(batch_size), folder]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    with tempfile.TemporaryDirectory() as folder:
+        taken = peak(40_000, folder) - peak(16, folder)
+    _, each = training_bytes(TINY)
+    assert 0.6 < 40_000 * each / taken < 1.5
+
+
 def test_a_diverged_run_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
     """A learning rate at which weights overflow."""
     wild = replace(TINY, learning_rate=1e30, n_steps=100, warmup_steps=100)
@@ -212,6 +278,17 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(tmp_path: Path) -> None
         (["--device", "cuda:77"], "device 'cuda:77' is not usable here"),
         (["--folder", "/proc/none"], "cannot write /proc/none"),
         (["--precision", "float7"], "float7"),
+        (["--seed", str(2**32)], "seed is 4294967296; expected at most 4294967295"),
+        (["--seed", "9" * 4000], "expected at most 4294967295"),
+        (["--n-steps", "10000000000"], "n_steps is 10000000000; expected at most 10,000,000"),
+        (["--batch-size", "1000000000"], "of memory; cpu has"),
+        (["--batch-size", "9" * 30], "Expected a batch_size of at most"),
+        (["--out", "x.html"], "--out without --measure"),
+        (["--n-per-basis", "50", "--n-probe", "50"], "--n-per-basis, --n-probe without --measure"),
+        (["--measure", "--n-per-basis", "0"], "n_per_basis 0, k 10; expected"),
+        (["--measure", "--n-per-basis", "1000000"], "at most 10,000: every sequence is compared"),
+        (["--measure", "--n-probe", "5"], "n_probe 5; expected 10 to 10,000"),
+        (["--measure", "--out", "x.gif"], "unknown kind of figure '.gif'"),
     ],
 )
 def test_mistakes_give_one_line_and_exit_code_2(
@@ -219,8 +296,9 @@ def test_mistakes_give_one_line_and_exit_code_2(
 ) -> None:
     where = [] if "--folder" in options else ["--folder", str(tmp_path)]
     with warnings.catch_warnings(), pytest.raises(SystemExit) as caught:
-        main(["--preset", "tiny", "--no-progress", *where, *options])
+        main(["--preset", "tiny", "--device", "cpu", "--no-progress", *where, *options])
     assert caught.value.code == 2
+    assert not list(tmp_path.iterdir())  # refused before the training
     out, err = capsys.readouterr()
     assert message in " ".join(err.replace("│", " ").split())
     assert out == ""
@@ -229,7 +307,7 @@ def test_mistakes_give_one_line_and_exit_code_2(
 def test_training_and_measuring_in_one_command(tmp_path: Path) -> None:
     folder = tmp_path / "<b>"
     done = run("--folder", str(folder), "--device", "cpu", "--measure", "--n-per-basis", "12",
-               "--json")  # fmt: skip
+               "--n-probe", "20", "--json")  # fmt: skip
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
     assert printed["summary"][-1]["step"] == 40

@@ -11,7 +11,8 @@ from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 
 from icl_mech.figures.names import short
-from icl_mech.figures.style import COLOURS, GRID, MARGIN, title
+from icl_mech.figures.panels import frame
+from icl_mech.figures.style import AFTER_BLOCK, COLOURS, GRID, title
 
 if TYPE_CHECKING:
     from icl_mech.decodability import TaskDecodability
@@ -57,7 +58,8 @@ def decodability_figure(
     pair = "TD of the pair" + " (chance 0.5)" * result.provenance["shared_inputs"]
     _map(figure, result.pairwise(shots, layer), 2, pair, 0.5)
     _style(figure, result, shots)
-    figure.update_layout(height=total + MARGIN["t"] + MARGIN["b"] + 40)
+    figure.update_layout(height=total)
+    frame(figure, below=40, legend=True)
     return figure
 
 
@@ -178,9 +180,8 @@ def _style(figure: go.Figure, result: TaskDecodability, shots: int) -> None:
         f"{result.data.sizes['point']} prompts for each of {len(result.tasks)} tasks, "
         f"seed {p['seed']}; band: 95 % bootstrap interval over queries",
     )
-    figure.update_layout(legend={"x": 1.02, "y": 1, "yanchor": "top"})
     figure.update_xaxes(
-        title_text=f"layer l (residual stream at {escape(str(p['role']))} after block l)",
+        title_text=f"{AFTER_BLOCK}; read at {escape(str(p['role']))}",
         range=[min(result.layers) - 0.5, max(result.layers) + 0.5],
         dtick=1 if n_layers <= 24 else None,
         gridcolor=GRID,

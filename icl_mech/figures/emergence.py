@@ -64,7 +64,7 @@ def emergence_figure(result: Emergence) -> go.Figure:
     decoded = result.td_by_layer()
     shades = sample_colorscale("Viridis", [(i + 0.5) / n_layers for i in range(n_layers)])
     for layer, shade in enumerate(shades):
-        figure.add_trace(line(x, decoded, layer, f"layer {layer}", shade), row=2, col=1)
+        figure.add_trace(line(x, decoded, layer, f"after block {layer}", shade), row=2, col=1)
     chance = 1 / data.sizes["basis"]
     figure.add_hline(
         y=chance,
@@ -86,7 +86,7 @@ def emergence_figure(result: Emergence) -> go.Figure:
         f"D = {mixture['dim']}, {len(mixture['bases'])} bases, {mixture['n_examples']} examples; "
         f"{p['n_per_basis']} held-out sequences per basis; hover for 95 % intervals",
     )
-    frame(figure, below=60, legend=True)
+    frame(figure, legend=True)
     return figure
 
 

@@ -10,16 +10,16 @@ from plotly.colors import sample_colorscale
 
 from icl_mech.figures.emergence import TOKENS, line
 from icl_mech.figures.panels import frame, rows_of_panels
-from icl_mech.figures.style import COLOURS, GRID, title
+from icl_mech.figures.style import AFTER_BLOCK, COLOURS, GRID, title
 
 if TYPE_CHECKING:
     from icl_mech.synthetic import Emergence
 
-_HEIGHT, _GAP = 320, 95
+_HEIGHT, _GAP = 320, 125
 _NAMES = {
-    "ridge": ("ridge, all coordinates", "shuffled"),
+    "ridge": ("ridge, all coord.", "shuffled"),
     "lasso": ("LASSO", "function"),
-    "least_squares": ("least squares, all coordinates", "random"),
+    "least_squares": ("least squares, all coord.", "random"),
     "known_basis_least_squares": ("least squares, basis known", "lens"),
     "known_basis_ridge": ("ridge, basis known", "regular"),
     "bayes_mixture": ("Bayes mixture (optimum)", "theta"),
@@ -27,7 +27,7 @@ _NAMES = {
 #: Families of algorithms by their number of steps: name, and shades.
 _DESCENTS = {
     "gradient_descent_": ("gradient descent", "Purples"),
-    "mixture_gradient_descent_": ("the same in each basis, by posterior", "Oranges"),
+    "mixture_gradient_descent_": ("GD in each basis", "Oranges"),
 }
 
 
@@ -38,7 +38,8 @@ def algorithm_figure(result: Emergence) -> go.Figure:
         _GAP,
         [
             "Distance of the predictions to those of each algorithm",
-            f"W, read by a linear probe at {TOKENS[result.provenance['token']]} (cross-validated)",
+            f"W, read by a linear probe at {TOKENS[result.provenance['token']]}<br>"
+            f"(cross-validated on {result.n_probe} sequences per basis; {_limit(result)})",
         ],
     )
     x = [1 + step for step in result.steps]
@@ -52,21 +53,24 @@ def algorithm_figure(result: Emergence) -> go.Figure:
     figure.update_yaxes(gridcolor=GRID)
     figure.update_xaxes(title_text="1 + updates (log scale)", type="log", dtick=1, row=1)
     figure.update_yaxes(title_text="mean squared distance (log)", type="log", dtick=1, row=1)
-    figure.update_xaxes(title_text="after block", dtick=1, row=2)
+    figure.update_xaxes(title_text=AFTER_BLOCK, dtick=1, row=2)
     figure.update_yaxes(title_text="R² of W", range=[-0.08, 1.03], row=2)
     p = result.provenance
     title(
         figure,
         f"Which algorithm does {escape(p['model'])} follow?",
         f"mean over all numbers of examples; {p['n_per_basis']} held-out sequences per basis; "
-        "hover for 95 % intervals",
+        "GD in each basis: gradient descent on each basis' coordinates, weighted by the posterior "
+        "of the bases; hover for 95 % intervals",
     )
-    frame(figure, r=230)
-    beside = {"yanchor": "top", "x": 1.01, "font": {"size": 12}}
-    figure.update_layout(
-        legend={"y": 1, **beside}, legend2={"y": figure.layout.yaxis2.domain[1], **beside}
-    )
+    frame(figure, legend=True)
     return figure
+
+
+def _limit(result: Emergence) -> str:
+    """What the probe would have shown."""
+    limit = result.weight_limit
+    return "no share would show" if limit != limit else f"a true R² of {limit:.2f} would show"
 
 
 def _looks(references: list[str]) -> dict[str, tuple[str, str]]:
@@ -100,7 +104,6 @@ def _weights(result: Emergence) -> list[go.Scatter]:
                 customdata=list(zip(found.value, found.low, found.high, strict=True)),
                 mode="lines+markers",
                 name=f"after {step:,} updates",
-                legend="legend2",
                 line={"color": shade, "width": 2},
                 hovertemplate=(
                     f"after {step:,} updates, block %{{x}}: %{{customdata[0]:.2f}} "

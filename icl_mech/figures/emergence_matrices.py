@@ -11,7 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from icl_mech.figures.panels import frame, rows_of_panels
-from icl_mech.figures.style import COLOURS, GRID, title
+from icl_mech.figures.style import AFTER_BLOCK, COLOURS, GRID, IN_BLOCK, title
 
 if TYPE_CHECKING:
     from icl_mech.stats import Estimates
@@ -67,7 +67,7 @@ def perturbation_figure(result: Emergence) -> go.Figure:
         "error of the query's prediction over the clean error, when the residual stream is given "
         "another basis; 1: no change",
     )
-    frame(figure, below=75, legend=True, t=140)
+    frame(figure, below=20, legend=True)
     figure.update_layout(coloraxis=_scale("error /<br>clean error", _MATRIX, figure.layout.height))
     return figure
 
@@ -77,7 +77,7 @@ def _add_layers(figure: go.Figure, result: Emergence, row: int) -> None:
     for i, name in enumerate(result.perturbations):
         for col, trace in _by_layer(result, name, COLOURS[_COLOURS[i % len(_COLOURS)]]):
             figure.add_trace(trace, row=row, col=col)
-    figure.update_xaxes(title_text="block", dtick=1, gridcolor=GRID, row=row)
+    figure.update_xaxes(title_text=AFTER_BLOCK, dtick=1, gridcolor=GRID, row=row)
     figure.update_yaxes(
         title_text="ratio (log)",
         type="log",
@@ -109,7 +109,7 @@ def basis_heads_figure(result: Emergence) -> go.Figure:
     for k in range(n_bases):
         figure.add_trace(_map(effects, k), row=1, col=k + 1)
     figure.update_xaxes(title_text="head", dtick=1)
-    figure.update_yaxes(title_text="layer", dtick=1, autorange="reversed", col=1)
+    figure.update_yaxes(title_text=IN_BLOCK, dtick=1, autorange="reversed", col=1)
     p = result.provenance
     title(
         figure,

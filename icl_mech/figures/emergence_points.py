@@ -44,8 +44,8 @@ def points_figure(result: Emergence, layer: int) -> go.Figure:
     figure.update_yaxes(title_text=f"{name} 2", **look)
     figure.update_layout(frames[last].layout)
     figure.update_layout(
-        height=640,
-        margin={**MARGIN, "b": 170},
+        height=680,
+        margin={**MARGIN, "t": figure.layout.margin.t + 20, "b": 170},
         sliders=[_slider(result.steps, last)],
         updatemenus=[_buttons()],
         legend={"itemsizing": "constant"},

@@ -19,8 +19,8 @@ held-out sequences per basis.</p>
 {% for figure in figures %}{{ figure }}{% endfor %}
 <h2>When do encoding and performance emerge?</h2>
 <p class="quiet">Updates after which half of a curve's whole change is behind it, for good; use:
-after which the error is below ridge regression's, which knows of no bases. Lead: by how many
-updates encoding comes first.</p>
+after which the error is below ridge regression's, which knows of no bases. Encoding leads where it
+comes first, and lags where it comes later.</p>
 <div class="scroll">{{ onsets }}</div>
 <h2>Checkpoint by checkpoint</h2>
 <div class="scroll">{{ table }}</div>
@@ -34,7 +34,12 @@ def emergence_report(run: Emergence, path: str | Path) -> Path:
         InputError: where the folder cannot be written.
     """
     from icl_mech.synthetic import onsets
+    from icl_mech.synthetic.timing import lead_in_words
 
+    when = onsets(run).round(0)
+    over = {"lead": "encoding over performance", "lead_of_use": "encoding over use"}
+    for column in over:
+        when[column] = when[column].map(lead_in_words)
     figures = [
         run.plot(),
         run.plot_points(),
@@ -48,7 +53,7 @@ def emergence_report(run: Emergence, path: str | Path) -> Path:
         heading=f"What training taught {run.provenance['model']}",
         p=run.provenance,
         figures=[embedded(figure, first=i == 0) for i, figure in enumerate(figures)],
-        onsets=html_table(onsets(run).round(0)),
+        onsets=html_table(when.rename(columns=over)),
         table=html_table(run.table()),
         caveats=run.caveats(),
     )

@@ -86,12 +86,25 @@ def export(figure: go.Figure, path: str | Path, caveats: Sequence[str] = ()) -> 
     path = Path(path)
     choose(path.suffix, (".html", *STATIC), "kind of figure")
     if path.suffix == ".html":
-        page = figure.to_html(include_plotlyjs=True, config=_CONFIG, auto_play=False)
+        shown, height = fills_page(figure)
+        page = shown.to_html(
+            include_plotlyjs=True, config=_CONFIG, auto_play=False, default_height=height
+        )
         before, end, after = page.rpartition("</body>")
         text = f"{before}{_notes(caveats)}{end}{after}"
         return write_whole(path, lambda to: to.write_text(text, encoding="utf-8"))
     image = _image(figure, path)
     return write_whole(path, lambda to: to.write_bytes(image))
+
+
+def fills_page(figure: go.Figure) -> tuple[go.Figure, str]:
+    """The figure without a height of its own, and the height that a page gives it (in CSS).
+
+    As tall as the page, but not lower than it was made, nor more than twice as tall.
+    """
+    own = figure.layout.height or 450  # plotly's
+    shown = go.Figure(figure).update_layout(height=None, autosize=True)
+    return shown, f"max({own}px, min({2 * own}px, 100vh - 24px))"
 
 
 def _notes(caveats: Sequence[str]) -> str:

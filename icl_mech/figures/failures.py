@@ -16,23 +16,29 @@ if TYPE_CHECKING:
     from icl_mech.failures import TaskVectorFailures
     from icl_mech.stats import Estimate
 
-_ROW = 36
-#: Kinds of errors, from those about the query over those about answers to those about nothing.
+_ROW = 40
+#: What is answered, in four groups; hovering names the kinds. Warm is what was predicted.
+_GROUPS = {
+    "right": "#009E73",
+    "wrong as predicted": "#D55E00",
+    "wrong in another way that has a name": "#9DB7CF",
+    "wrong, fits no name": "#E3E3E3",
+}
+#: The kinds of errors that a predicted outcome means.
+_PREDICTED = {
+    "label prior": ("label_prior", "shown_answer"),
+    "about half": ("copied_input", "wrong_direction"),
+}
 _KINDS = {
-    "": ("right", "#009E73"),
-    "copied_input": ("copied input", "#D55E00"),
-    "wrong_direction": ("wrong direction", "#882255"),
-    "label_prior": ("label prior", "#999999"),
-    "shown_answer": ("another demonstration's answer", "#E69F00"),
-    "another_element": ("another element of the list", "#F0E442"),
-    "shown_input": ("a demonstration's input", "#CC79A7"),
-    "near_miss": ("begins like the answer", "#44AA99"),
-    "task_answer": ("another answer of the task", "#56B4E9"),
-    "task_input": ("another input of the task", "#0072B2"),
-    "other_task": ("another task's answer", "#332288"),
-    "not_a_word": ("not a word", "#555555"),
-    "unlisted_word": ("a word in no list, written like answers", "#DDCC77"),
-    "other": ("none of these", "#DDDDDD"),
+    "shown_answer": "another demonstration's answer",
+    "another_element": "another element of the list",
+    "shown_input": "a demonstration's input",
+    "near_miss": "begins like the answer",
+    "task_answer": "another answer of the task",
+    "task_input": "another input of the task",
+    "other_task": "another task's answer",
+    "unlisted_word": "a word in no list, written like answers",
+    "other": "none of the named errors",
 }
 _REPAIRS = {
     "layers": ("attention, layers 0 to l", "diamond-open", "#E69F00"),
@@ -45,7 +51,7 @@ _REPAIRS = {
 def failure_figure(result: TaskVectorFailures) -> go.Figure:
     """Left: how much one vector, and several, explain. Middle and right: answers, by kind."""
     tasks = _ordered(result)
-    titles = ["share of in-context accuracy explained", "with θ: what is answered", "few-shot"]
+    titles = ["explained by one vector", "answers with θ", "answers, few-shot"]
     figure = rows_of_panels(
         [_ROW * len(tasks) + 30],
         0,
@@ -105,7 +111,6 @@ def _bars(result: TaskVectorFailures, tasks: list[str], names: list[str]) -> go.
         orientation="h",
         name="θ, one vector",
         marker={"color": COLOURS["theta"], "opacity": 0.75},
-        legend="legend",
         error_x=whiskers(*_ends(shown), color="#222222"),
         customdata=[_hover(result, task, "theta", e) for task, e in zip(tasks, shown, strict=True)],
         hovertemplate="%{customdata}<extra>θ</extra>",
@@ -128,7 +133,6 @@ def _marks(
             "color": colour,
             "line": {"width": 1.5, "color": colour},
         },
-        legend="legend",
         cliponaxis=False,
         customdata=[_hover(result, task, repair, e) for task, e in zip(tasks, shown, strict=True)],
         hovertemplate=f"%{{customdata}}<extra>{name}</extra>",
@@ -172,29 +176,49 @@ def _note_missing(
 def _composition(
     result: TaskVectorFailures, tasks: list[str], names: list[str], condition: str
 ) -> list[go.Bar]:
-    """A stack of what was answered, per task."""
+    """A stack of what was answered, per task: right, or wrong in one of three ways."""
     n = result.data.sizes["prompt"]
-    counts = []
-    for task in tasks:
-        errors = result.errors(task, condition)
-        counts.append({"": n - sum(errors.values()), **errors})
-    kinds = [kind for kind in _KINDS if any(c.get(kind) for c in counts)]
+    found = [_grouped(result, task, condition) for task in tasks]
     return [
         go.Bar(
             y=names,
-            x=[c.get(kind, 0) / n for c in counts],
+            x=[sum(kinds[group].values()) / n for kinds in found],
             orientation="h",
-            name=_KINDS[kind][0],
-            legendgroup=kind or "right",
-            legend="legend2",
-            marker={"color": _KINDS[kind][1], "line": {"width": 0.5, "color": "white"}},
-            customdata=[c.get(kind, 0) for c in counts],
-            hovertemplate=(
-                f"{_KINDS[kind][0]}: %{{customdata}} of {n} prompts (%{{x:.0%}})<extra></extra>"
-            ),
+            name=group,
+            legendgroup=group,
+            marker={"color": colour, "line": {"width": 0.5, "color": "white"}},
+            text=["" if group == "right" else _first(kinds[group]) for kinds in found],
+            textposition="inside",
+            insidetextanchor="middle",
+            textfont={"size": 11, "color": "white" if group.endswith("predicted") else "#222222"},
+            customdata=[_counts(kinds[group], n) for kinds in found],
+            hovertemplate=f"{group}<br>%{{customdata}}<extra></extra>",
         )
-        for kind in kinds
+        for group, colour in _GROUPS.items()
     ]
+
+
+def _grouped(result: TaskVectorFailures, task: str, condition: str) -> dict[str, dict[str, int]]:
+    """How many prompts got which kind of answer, by group."""
+    right, predicted, named, unnamed = _GROUPS
+    errors = result.errors(task, condition)
+    expected = _PREDICTED.get(str(result.of(task)["predicted"].item()), ())
+    groups: dict[str, dict[str, int]] = {group: {} for group in _GROUPS}
+    groups[right] = {"right": result.data.sizes["prompt"] - sum(errors.values())}
+    for kind, count in errors.items():
+        group = predicted if kind in expected else unnamed if kind == "other" else named
+        groups[group][_KINDS.get(kind, kind.replace("_", " "))] = count
+    return groups
+
+
+def _first(kinds: dict[str, int]) -> str:
+    """The most frequent kind of a group."""
+    return max(kinds, key=lambda kind: kinds[kind], default="")
+
+
+def _counts(kinds: dict[str, int], n: int) -> str:
+    """Every kind of a group with its prompts."""
+    return "<br>".join(f"{kind}: {count} of {n} prompts" for kind, count in kinds.items())
 
 
 def _style(figure: go.Figure, result: TaskVectorFailures, names: list[str]) -> None:
@@ -207,16 +231,10 @@ def _style(figure: go.Figure, result: TaskVectorFailures, names: list[str]) -> N
         f"{result.data.sizes['dev_prompt']} dev prompts, seed {p['seed']}; bars: 95 % intervals; "
         "grey: predicted",
     )
-    figure.update_layout(barmode="stack", bargap=0.3)
+    figure.update_layout(barmode="stack", bargap=0.3, uniformtext={"minsize": 10, "mode": "hide"})
     figure.update_xaxes(range=[0, 1], tickformat=".0%", gridcolor=GRID, zeroline=False)
-    figure.update_xaxes(title_text="explained (clipped to 0-100 %)", row=1, col=1)
+    figure.update_xaxes(title_text="explained, 0 to 100 %", row=1, col=1)
     figure.update_xaxes(title_text="share of prompts", row=1, col=2)
     figure.update_xaxes(title_text="share of prompts", row=1, col=3)
     figure.update_yaxes(categoryorder="array", categoryarray=names[::-1], automargin=True)
-    frame(figure, below=150, l=170)
-    below = {"yref": "container", "y": 0.01, "yanchor": "bottom", "font": {"size": 12}}
-    below |= {"xanchor": "left", "traceorder": "normal"}
-    figure.update_layout(
-        legend={**below, "x": -0.1},
-        legend2={**below, "orientation": "h", "x": 0.22, "entrywidth": 215},
-    )
+    frame(figure, legend=True, l=170)

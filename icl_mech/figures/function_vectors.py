@@ -9,19 +9,24 @@ import plotly.graph_objects as go
 
 from icl_mech.figures.names import subject
 from icl_mech.figures.panels import frame, rows_of_panels
-from icl_mech.figures.style import COLOURS, GRID, band, title
+from icl_mech.figures.style import AFTER_BLOCK, COLOURS, GRID, band, title
 
 if TYPE_CHECKING:
     from icl_mech.heads import FunctionVectors
 
-_HEIGHT, _GAP = 280, 80
+_HEIGHT, _GAP = 300, 90
+#: Name, colour, dash and mark of each vector: what is asked about in full colours with filled
+#: marks and intervals, controls thin with open ones.
 _NAMES = {
-    "function": ("function vector, added", "function", "solid"),
-    "theta": ("θ, replaces", "theta", "solid"),
-    "layer_mean": ("layer mean, added", "prior", "solid"),
-    "random_heads": ("random heads, added", "other_task", "dot"),
-    "random": ("random vector, added", "random", "dot"),
+    "theta": ("θ, replaces", "theta", "solid", "circle"),
+    "function": ("function vector, added", "function", "solid", "diamond"),
+    "function_unscaled": ("function vector, added times 1", "random", "dash", "square"),
+    "layer_mean": ("layer mean, added", "prior", "solid", "x-thin-open"),
+    "random_heads": ("random heads, added", "heads", "dot", "triangle-up-open"),
+    "random": ("random vector, added", "shuffled", "dot", "cross-thin-open"),
 }
+_WITH_BANDS = ("theta", "function")
+_CONTROLS = ("layer_mean", "random_heads", "random")
 _SETTINGS = {"zero_shot": "zero-shot prompts", "shuffled": "prompts with shuffled labels"}
 
 
@@ -39,7 +44,7 @@ def function_vector_figure(result: FunctionVectors) -> go.Figure:
     figure.update_yaxes(range=[-0.03, 1.08], gridcolor=GRID)
     figure.update_yaxes(title_text="accuracy", col=1)
     figure.update_xaxes(gridcolor=GRID, dtick=2 if len(layers) <= 24 else None)
-    figure.update_xaxes(title_text="layer after which it is injected", row=len(tasks))
+    figure.update_xaxes(title_text=AFTER_BLOCK, row=len(tasks))
     p = result.provenance
     title(
         figure,
@@ -47,7 +52,7 @@ def function_vector_figure(result: FunctionVectors) -> go.Figure:
         f"{_vectors(result)}; {result.data.sizes['prompt']} prompts, {p['n_shots']} shots, "
         f"seed {p['seed']}; bands: 95 % intervals",
     )
-    frame(figure, below=60, legend=True)
+    frame(figure, legend=True)
     return figure
 
 
@@ -80,19 +85,31 @@ def _panel(
             row=row,
             col=column,
         )
-    for vector, (name, colour, dash) in _NAMES.items():
+    injected = result.data["vector"].values
+    for vector, (name, colour, dash, symbol) in _NAMES.items():
+        if vector not in injected:
+            continue
         curve = result.curve(task, vector, setting)
-        if vector in ("function", "theta"):
+        if vector in _WITH_BANDS:
             figure.add_trace(band(layers, curve, colour, name), row=row, col=column)
         figure.add_trace(
             go.Scatter(
                 x=layers,
                 y=[e.value for e in curve],
-                mode="lines",
+                mode="lines+markers",
                 name=name,
                 legendgroup=name,
                 showlegend=first,
-                line={"color": COLOURS[colour], "dash": dash, "width": 2},
+                line={
+                    "color": COLOURS[colour],
+                    "dash": dash,
+                    "width": 1.3 if vector in _CONTROLS else 2.5,
+                },
+                marker={
+                    "symbol": symbol,
+                    "size": 7,
+                    "line": {"width": 1.3, "color": COLOURS[colour]},
+                },
                 customdata=[[e.low, e.high] for e in curve],
                 hovertemplate=(
                     "layer %{x}: %{y:.2f} [%{customdata[0]:.2f}, %{customdata[1]:.2f}]"

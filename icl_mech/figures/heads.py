@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from icl_mech.figures.names import subject
 from icl_mech.figures.panels import frame, rows_of_panels
-from icl_mech.figures.style import title
+from icl_mech.figures.style import IN_BLOCK, title
 
 if TYPE_CHECKING:
     from icl_mech.heads import HeadAttribution
@@ -56,7 +56,7 @@ def head_figure(result: HeadAttribution) -> go.Figure:
         figure.update_layout({f"coloraxis{index + 1}": _scale(result, method, index, figure)})
     figure.update_yaxes(title_text="head", dtick=1 if n_heads <= 16 else None)
     figure.update_xaxes(dtick=1 if result.data.sizes["layer"] <= 24 else None)
-    figure.update_xaxes(title_text="layer", row=len(panels), col=1)
+    figure.update_xaxes(title_text=IN_BLOCK, row=len(panels), col=1)
     p = result.provenance
     title(
         figure,

@@ -10,7 +10,8 @@ from plotly.subplots import make_subplots
 
 from icl_mech.errors import choose
 from icl_mech.figures.names import subject
-from icl_mech.figures.style import COLOURS, GRID, MARGIN, band, title
+from icl_mech.figures.panels import frame
+from icl_mech.figures.style import AFTER_BLOCK, COLOURS, GRID, band, title
 
 if TYPE_CHECKING:
     from icl_mech.patch import LayerScan
@@ -49,10 +50,10 @@ def layer_scan_figure(scan: LayerScan, score: str = "first_token") -> go.Figure:
         bottom, top = figure.layout.yaxis.domain
         length = max(top - bottom, 150 / total)
         figure.data[0].colorbar.update(y=top, yanchor="top", len=length)
-        figure.update_layout(height=total + MARGIN["t"] + MARGIN["b"])
+        figure.update_layout(height=total)
     else:
         figure = make_subplots(rows=1, cols=1)
-        figure.update_layout(height=560)
+        figure.update_layout(height=400)
     row = 2 if many else 1
     first = len(figure.data)
     per_task = []
@@ -201,10 +202,8 @@ def _style(figure: go.Figure, scan: LayerScan, score: str, row: int) -> None:
         f"At which layer does the task vector work? {subject(scan.tasks)}, {escape(p['model'])}",
         subtitle,
     )
-    figure.update_layout(
-        legend={"x": 1.02, "y": 0 if many else 1, "yanchor": "bottom" if many else "top"}
-    )
-    axis = "layer l (vector written into the residual stream after block l)"
+    frame(figure, legend=True)
+    axis = f"{AFTER_BLOCK}; here the vector is written"
     n_layers = scan.data.sizes["layer"]
     figure.update_xaxes(
         gridcolor=GRID,

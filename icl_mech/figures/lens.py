@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from icl_mech.figures.names import subject
 from icl_mech.figures.panels import frame, rows_of_panels
-from icl_mech.figures.style import COLOURS, GRID, MARGIN, band, title
+from icl_mech.figures.style import AFTER_BLOCK, COLOURS, GRID, MARGIN, band, title
 
 if TYPE_CHECKING:
     from icl_mech.lens import LogitLens
@@ -60,9 +60,7 @@ def lens_figure(result: LogitLens, role: str) -> go.Figure:
     )
     step = 1 if len(layers) <= 12 else 2 if len(layers) <= 30 else 4
     figure.update_xaxes(gridcolor=GRID, zeroline=False, dtick=step, tick0=-1)
-    figure.update_xaxes(
-        title_text="layer l (read after block l; -1: the embedding)", row=len(tasks)
-    )
+    figure.update_xaxes(title_text=f"{AFTER_BLOCK} (-1: the embedding)", row=len(tasks))
     p = result.provenance
     lens = "" if p["translator"] is None else f"; translator {escape(p['translator'])}"
     title(
@@ -139,7 +137,7 @@ def prompt_figure(result: LogitLens, task: str, i: int) -> go.Figure:
         np.exp(here["top_logprob"].values),
         [str(layer) for layer in result.layers],
         columns,
-        "after block",
+        AFTER_BLOCK,
     )
     p = result.provenance
     title(
@@ -149,7 +147,8 @@ def prompt_figure(result: LogitLens, task: str, i: int) -> go.Figure:
         f"{escape(str(here['answer'].item()))}; tokens in quotes, colour: their probability",
     )
     # Room for the names of the columns between subtitle and table.
-    figure.update_layout(margin={**MARGIN, "t": MARGIN["t"] + 20})
+    figure.layout.margin.t += 20
+    figure.layout.height += figure.layout.margin.t - MARGIN["t"]
     return figure
 
 

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from icl_mech.figures.style import MARGIN
+from icl_mech.figures.style import MARGIN, NARROWEST, n_lines, wrapped
 
-#: A legend in one line at the very bottom, however tall the figure is.
-LEGEND_BELOW = {"orientation": "h", "yref": "container", "y": 0.01, "yanchor": "bottom"}
+#: A legend at the very bottom, however tall the figure is.
+LEGEND_BELOW = {
+    "orientation": "h",
+    "yref": "container",
+    "y": 0.01,
+    "yanchor": "bottom",
+    "xref": "container",
+    "x": 0.01,
+    "xanchor": "left",
+}
+_TAG = re.compile(r"<[^>]*>")
+#: Titles of panels, in pixels; one more line of them takes so much more room.
+_TITLE, _LINE = 15, 19
 
 
 def rows_of_panels(
@@ -40,16 +52,44 @@ def rows_of_panels(
 
 
 def frame(figure: go.Figure, below: int = 0, legend: bool = False, **margin: int) -> None:
-    """Add margins to the height of the panels, and room for the first row's titles.
+    """Add margins to the height of the panels, with room for titles and for the legend.
 
     Args:
         figure: from `rows_of_panels`, its title set.
-        below: pixels under the last row, besides the margin of all figures.
-        legend: one line at the bottom; needs room `below`.
-        margin: sides other than those of all figures (`l`, `r`, `t`, `b`).
+        below: pixels under the last row, besides the margin of all figures and the legend.
+        legend: under everything, in as many lines as the narrowest page needs.
+        margin: sides other than those of all figures (`l`, `r`, `b`).
     """
-    sides = {**MARGIN, "t": MARGIN["t"] + 25, **margin}
+    sides = {**MARGIN, **margin}
+    across = NARROWEST - sides["l"] - sides["r"]
+    sides["t"] = figure.layout.margin.t + _wrap_titles(figure, across)
     sides["b"] += below
-    figure.update_layout(height=figure.layout.height + sides["t"] + sides["b"], margin=sides)
     if legend:
+        sides["b"] += 20 + 20 * legend_lines(figure)
         figure.update_layout(legend=LEGEND_BELOW)
+    figure.update_layout(height=figure.layout.height + sides["t"] + sides["b"], margin=sides)
+
+
+def legend_lines(figure: go.Figure) -> int:
+    """How many lines a legend below takes on the narrowest page: columns as wide as the widest."""
+    names = {trace.name for trace in figure.data if trace.name and trace.showlegend is not False}
+    if not names:
+        return 0
+    widest = max(len(_TAG.sub("", name)) for name in names)
+    columns = max(1, int((NARROWEST - 30) / (45 + 7.5 * widest)))
+    return -(-len(names) // columns)
+
+
+def _wrap_titles(figure: go.Figure, across: float) -> int:
+    """Break the panels' titles into lines that fit; the room that those of the first row take."""
+    domains = [axis.domain for axis in figure.select_xaxes() if axis.domain]
+    top, room = 0.0, 0
+    for note in figure.layout.annotations:
+        if note.xref != "paper" or note.yref != "paper" or note.yanchor != "bottom":
+            continue
+        widths = [b - a for a, b in domains if abs((a + b) / 2 - note.x) < 1e-6]
+        note.text = wrapped(note.text, max(widths, default=1.0) * across, _TITLE)
+        note.font.size = _TITLE
+        lines = 6 + _LINE * n_lines(note.text)
+        top, room = max((top, room), (note.y, lines))
+    return room

@@ -26,6 +26,8 @@ def seeds_figure(result: EmergenceOverSeeds) -> go.Figure:
     Both go from 0 (before training) to 1 (its end), on one axis of updates; a mark where each
     passes one half for good, and a line where the error falls below ridge regression's.
     """
+    from icl_mech.synthetic.timing import lead_in_words
+
     runs = {seed: result.run(seed) for seed in result.seeds}
     onsets = result.onsets()
     figure = rows_of_panels(
@@ -46,16 +48,17 @@ def seeds_figure(result: EmergenceOverSeeds) -> go.Figure:
     figure.update_yaxes(
         gridcolor=GRID, title_text="share of the change", range=[-0.3, 1.25], dtick=0.5
     )
+    lead, use = result.lead(), result.lead(over="use")
     p = result.provenance
     title(
         figure,
         "What emerges first, encoding or performance?",
-        f"encoding (solid, ●) {result.lead_in_words()} (dashed, ×) and "
-        f"{result.lead_in_words(over='use')} of the basis (error below ridge's, vertical lines)"
-        f"<br>means over {result.lead().n} seeds with t intervals; {p['n_per_basis']} "
-        "held-out sequences per basis",
+        f"encoding (solid, ●) {lead_in_words(lead)} updates relative to the error's fall "
+        f"(dashed, ×), and {lead_in_words(use)} relative to the use of the basis (error below "
+        f"ridge's, vertical lines); means over {lead.n} seeds with t intervals; "
+        f"{p['n_per_basis']} held-out sequences per basis",
     )
-    frame(figure, below=45, legend=True, t=150)
+    frame(figure, below=10, legend=True)
     return figure
 
 

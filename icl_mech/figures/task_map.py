@@ -10,8 +10,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from icl_mech.figures.panels import LEGEND_BELOW, frame, rows_of_panels
-from icl_mech.figures.style import COLOURS, GRID, MARGIN, band, title
+from icl_mech.figures.panels import frame, rows_of_panels
+from icl_mech.figures.style import COLOURS, GRID, band, title
 from icl_mech.figures.whiskers import whiskers
 
 if TYPE_CHECKING:
@@ -66,16 +66,8 @@ def task_map_figure(maps: list[TaskMap]) -> go.Figure:
     if many:
         figure.update_xaxes(range=[0, 1.03])
     _title(figure, maps, "Where is the task formed, and where is it decoded?")
-    figure.update_layout(
-        height=rows.height + MARGIN["t"] + MARGIN["b"] + 90,
-        margin={
-            **MARGIN,
-            "l": 170 if rows.shared else 290,
-            "t": MARGIN["t"] + 15,
-            "b": MARGIN["b"] + 60,
-        },
-        legend=LEGEND_BELOW,
-    )
+    figure.update_layout(height=rows.height)
+    frame(figure, legend=True, l=170 if rows.shared else 290)
     return figure
 
 

@@ -12,7 +12,7 @@ from plotly.colors import qualitative
 from icl_mech.figures.curves import curve
 from icl_mech.figures.names import short
 from icl_mech.figures.panels import frame, rows_of_panels
-from icl_mech.figures.style import COLOURS, GRID, title
+from icl_mech.figures.style import AFTER_BLOCK, COLOURS, GRID, title
 from icl_mech.figures.whiskers import whiskers
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ def variability_figure(
         f"{result.data.sizes['vector']} vectors per task, each from other demonstrations, "
         f"{shots} shots, seed {p['seed']}; bands and bars: 95 % intervals over vectors",
     )
-    figure.update_layout(legend={"x": 1.02, "y": 1, "yanchor": "top"}, barmode="overlay")
-    frame(figure)
+    figure.update_layout(barmode="overlay")
+    frame(figure, legend=True)
     return figure
 
 
@@ -153,7 +153,7 @@ def _by_layer(
             col=col,
         )
         figure.update_xaxes(
-            title_text="layer l (after block l)",
+            title_text=AFTER_BLOCK,
             range=[layers[0] - 0.5, layers[-1] + 0.5],
             dtick=1 if len(layers) <= 12 else 2 if len(layers) <= 24 else None,
             row=2,

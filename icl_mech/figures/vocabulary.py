@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import plotly.graph_objects as go
 
 from icl_mech.figures.lens import quoted, shortened
-from icl_mech.figures.panels import LEGEND_BELOW
-from icl_mech.figures.style import MARGIN, title
+from icl_mech.figures.panels import frame
+from icl_mech.figures.style import AFTER_BLOCK, MARGIN, title
 
 if TYPE_CHECKING:
     from icl_mech.lens import VectorLens
@@ -70,7 +70,7 @@ def vector_figure(result: VectorLens, task: str | None, layer: int | None) -> go
     figure.update_yaxes(
         tickvals=list(range(len(labels))),
         ticktext=labels,
-        title_text="after block" if task is not None and rows[0][1] != -1 else None,
+        title_text=AFTER_BLOCK if task is not None and rows[0][1] != -1 else None,
         autorange="reversed",
         showgrid=False,
         zeroline=False,
@@ -83,14 +83,10 @@ def vector_figure(result: VectorLens, task: str | None, layer: int | None) -> go
         f"({result.data.sizes['prompt']} vectors, {p['n_shots']} shots, seed {p['seed']})"
         f"{'; only words are shown' if p['only_words'] else ''}",
     )
-    top = MARGIN["t"] + 25
     longest = max(map(len, labels))
-    figure.update_layout(
-        height=_ROW * len(labels) + top + MARGIN["b"],
-        margin={**MARGIN, "t": top, "l": max(MARGIN["l"], 25 + 8 * longest)},
-        legend=LEGEND_BELOW,
-        plot_bgcolor="white",
-    )
+    figure.update_layout(height=_ROW * len(labels), plot_bgcolor="white")
+    figure.layout.margin.t += 25  # the axis on top
+    frame(figure, legend=True, l=max(MARGIN["l"], 25 + 8 * longest))
     return figure
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from icl_mech.cli import Flat, OutputOptions, deliver, run
+from icl_mech.errors import InputError
 
 if TYPE_CHECKING:
     from icl_mech.synthetic import Training
@@ -46,8 +47,10 @@ class Options:
     """Compile the model first (torch.compile)."""
     measure: tyro.conf.FlagCreatePairsOff[bool] = False
     """Measure every checkpoint after training; figures and a report go into the folder."""
-    n_per_basis: int = 100
-    """--measure: held-out sequences per basis."""
+    n_per_basis: int | None = None
+    """--measure: held-out sequences per basis; 100 by default."""
+    n_probe: int | None = None
+    """--measure: other sequences per basis, from which a probe reads W; 1000 by default."""
     output: Flat[OutputOptions]
 
 
@@ -60,6 +63,7 @@ def _main(options: Options) -> None:
     from icl_mech.figures import check_target, emergence_report
     from icl_mech.synthetic import measure_emergence, preset, train, variant
 
+    counts = _counts(options)
     changes: dict[str, Any] = {"seed": options.seed, "precision": options.precision}
     for name in ("n_steps", "batch_size", "learning_rate"):
         if getattr(options, name) is not None:
@@ -71,8 +75,10 @@ def _main(options: Options) -> None:
     settings = preset(options.preset, **changes)
     folder = options.folder or Path("figures") / f"synthetic-{options.preset}-seed{options.seed}"
     out = options.output.out or folder / "emergence.html"
+    page = out.with_name(f"{out.stem}-report.html")
     if options.measure:
         check_target(out)
+        check_target(page)
     print(f"training {options.preset} in {folder}", file=sys.stderr, flush=True)
     trained = train(
         settings,
@@ -84,11 +90,10 @@ def _main(options: Options) -> None:
     if options.measure:
         emergence = measure_emergence(
             folder,
-            n_per_basis=options.n_per_basis,
+            **counts,
             device=str(trained.model.device),
             progress=not options.output.no_progress,
         )
-        page = out.with_name(f"{out.stem}-report.html")
         deliver(
             emergence,
             out,
@@ -97,6 +102,28 @@ def _main(options: Options) -> None:
         )
     else:
         _report(trained, options.output.json)
+
+
+def _counts(options: Options) -> dict[str, Any]:
+    """What is measured, as given; refused now, not after the training.
+
+    Raises:
+        InputError: for numbers that do not fit, and options of --measure without it.
+    """
+    from icl_mech.synthetic.measure import check_counts
+
+    given = {"n_per_basis": options.n_per_basis, "n_probe": options.n_probe}
+    counts = {name: value for name, value in given.items() if value is not None}
+    if not options.measure:
+        unused = ["--out"] if options.output.out is not None else []
+        unused += [f"--{name.replace('_', '-')}" for name in counts]
+        if unused:
+            raise InputError(
+                f"{', '.join(unused)} without --measure, which alone writes figures; expected "
+                "--measure too (checkpoints go into --folder)"
+            )
+    check_counts(**counts)
+    return counts
 
 
 def _report(trained: "Training", as_json: bool) -> None:

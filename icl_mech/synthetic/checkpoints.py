@@ -65,8 +65,9 @@ def checkpoint_steps(n_steps: int, n_log: int = 20, n_regular: int = 20) -> list
     """
     if n_log < 0 or n_regular < 0:
         raise InputError(f"n_log {n_log}, n_regular {n_regular}; expected at least 0")
-    log = np.geomspace(1, n_steps, n_log)
-    regular = np.linspace(0, n_steps, n_regular + 1)
+    # More of them than updates would fall on the same ones.
+    log = np.geomspace(1, n_steps, min(n_log, n_steps))
+    regular = np.linspace(0, n_steps, min(n_regular, n_steps) + 1)
     return sorted({0, n_steps, *np.concatenate([log, regular]).round().astype(int).tolist()})
 
 
@@ -108,15 +109,21 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             f"{path}: damaged ({error}); expected a checkpoint. Delete it to go on without it"
         ) from error
     step, settings = _header(path, header)
-    parts: dict[str, dict[str, Tensor]] = {"weights": {}, "extra": {}}
-    for name, tensor in tensors.items():
-        part, _, key = name.partition("/")
-        parts[part][key] = tensor
-    expected = make_model(settings).state_dict()
-    got = parts["weights"]
-    if {n: t.shape for n, t in got.items()} != {n: t.shape for n, t in expected.items()}:
+    weights, extra = split(tensors, "weights"), split(tensors, "extra")
+    if len(weights) + len(extra) < len(tensors) or not _fits(weights, settings):
         raise ModelError(f"{path}: damaged (its weights are not those of its settings)")
-    return Checkpoint(step, settings, got, parts["extra"])
+    return Checkpoint(step, settings, weights, extra)
+
+
+def _fits(weights: Mapping[str, Tensor], settings: Settings) -> bool:
+    """Whether these are a model's of the settings; sizes first, before a model is made of them."""
+    position = weights.get("position", torch.empty(0)).shape
+    n_blocks = len({name.split(".")[1] for name in weights if name.startswith("blocks.")})
+    sizes = (2 * settings.mixture.n_examples + 1, settings.model.d_model)
+    if tuple(position) != sizes or n_blocks != settings.model.n_layers:
+        return False
+    expected = make_model(settings).state_dict()
+    return {n: t.shape for n, t in weights.items()} == {n: t.shape for n, t in expected.items()}
 
 
 def _header(path: Path, text: str | None) -> tuple[int, Settings]:
@@ -125,13 +132,28 @@ def _header(path: Path, text: str | None) -> tuple[int, Settings]:
     try:
         header = json.loads(text)
         if header["format"] == FORMAT:
-            return int(header["step"]), from_json(header["settings"])
-    except (ValueError, KeyError, TypeError) as error:
+            settings = from_json(header["settings"])
+            return _step(path, header["step"], settings.n_steps), settings
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"{path}: damaged (its header cannot be read: {error})") from error
     raise InputError(
         f"{path}: a checkpoint in format {header['format']}, written by icl-mech "
         f"{header.get('version')}; this version reads format {FORMAT}"
     )
+
+
+def _step(path: Path, step: object, n_steps: int) -> int:
+    """The step of a header, which is that of the file's name.
+
+    Raises:
+        ValueError: where it is neither that nor one of the run's.
+    """
+    if type(step) is not int or not 0 <= step <= n_steps:
+        raise ValueError(f"step is {step!r}; expected 0 to {n_steps}")
+    named = _NAME.fullmatch(path.name)
+    if named and int(named[1]) != step:
+        raise ValueError(f"step is {step}; expected {int(named[1])}, as in the file's name")
+    return step
 
 
 def list_checkpoints(folder: str | Path) -> list[Path]:

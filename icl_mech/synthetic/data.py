@@ -15,6 +15,8 @@ from torch import Tensor
 
 from icl_mech.errors import InputError, choose
 
+#: What every random generator takes that is used here (scikit-learn's: 32 bits).
+MOST_SEED = 2**32 - 1
 Layout = Literal["disjoint", "overlapping"]
 LAYOUTS = ("disjoint", "overlapping")
 
@@ -211,6 +213,8 @@ def draw_batch(
         raise InputError(
             f"n {n}, seed {seed}, step {step}; expected n above 0, the others not below"
         )
+    if seed > MOST_SEED:
+        raise InputError(f"seed is {seed}; expected at most {MOST_SEED} (32 bits)")
     if not 0 <= weight_mean <= 1:
         raise InputError(f"weight_mean is {weight_mean}; expected 0 to 1")
     (state,) = np.random.SeedSequence((seed, step, int(held_out))).generate_state(1, np.uint64)

@@ -1,5 +1,6 @@
 """How task encoding and decoding form over the course of training."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,11 @@ import xarray as xr
 from icl_mech.errors import InputError, choose
 from icl_mech.results import Result
 from icl_mech.stats import Estimate, Estimates, mean, means, ratio_of_means
+from icl_mech.synthetic.data import Mixture, draw_balanced
 from icl_mech.synthetic.following import followed_by_pair
 from icl_mech.synthetic.notes import emergence_notes
+from icl_mech.synthetic.probes import detectable_r2
+from icl_mech.synthetic.settings import from_json
 
 
 class Emergence(Result):
@@ -23,10 +27,11 @@ class Emergence(Result):
     share for ties), and `dev_credit` of the sequences on which the layer is chosen; `perturbed`,
     the query's prediction after each layer's residual was changed to a `target` basis, by
     `perturbation`; `head_off`, its squared error with one `head` replaced by its mean;
-    `basis_probe` (right or wrong) and `weight_probe` (squared error of the W read), by layer;
-    `points`, the sequences in the plane (`axis`), by layer. And without `step`: `query_y`, what is
-    to be predicted; `basis_prediction`, what ridge regression on the coordinates of each `target`
-    basis predicts; `reference_squared_error`, `weight_length`.
+    `basis_probe` (right or wrong), by layer; `points`, the sequences in the plane (`axis`), by
+    layer. Over `probe_sequence` instead of `sequence`: `weight_probe`, squared error of the W that
+    a linear probe reads, by layer. And without `step`: `query_y`, what is to be predicted;
+    `basis_prediction`, what ridge regression on the coordinates of each `target` basis predicts;
+    `reference_squared_error`; `weight_length`; and `weight_limit`, the probe's detection limit.
     """
 
     @property
@@ -180,11 +185,37 @@ class Emergence(Result):
         return Estimates(value, low, high, self.data.sizes["sequence"])
 
     def weight_r2(self, step: int | None = None) -> Estimates:
-        """Share of W's squared length that a linear probe reads, by layer: cross-validated R²."""
+        """Share of W's squared length that a linear probe reads, by layer: cross-validated R².
+
+        A value near 0 excludes no more than the probe would have shown: see `weight_limit`.
+        """
         wrong = self.data["weight_probe"].sel(step=self._step(step))
         length = self._flat(self.data["weight_length"])
         lost = ratio_of_means(self._flat(wrong), length)
         return Estimates(1 - lost.value, 1 - lost.high, 1 - lost.low, lost.n)
+
+    @property
+    def n_probe(self) -> int:
+        """Sequences per basis that the probe of W is cross-validated on."""
+        return int(self.data["weight_length"].sizes[self._probe_dim])
+
+    @property
+    def _probe_dim(self) -> str:
+        """In older files the probe had the sequences of everything else."""
+        found = "probe_sequence" in self.data["weight_length"].dims
+        return "probe_sequence" if found else "sequence"
+
+    @property
+    def weight_limit(self) -> float:
+        """The least true R² of W that the probe tells from 0, as in `probes.detectable_r2`.
+
+        Planted in the last checkpoint's activations, at the layer where most of W is read; in older
+        files, which have no such number, in normally distributed rows of the same sizes.
+        """
+        if "weight_limit" in self.data:
+            return float(self.data["weight_limit"])
+        settings = from_json(self.provenance["settings"])
+        return _limit_by_sizes(settings.mixture, settings.model.d_model, self.n_probe)
 
     def basis_accuracy(self, step: int | None = None) -> Estimates:
         """How often a linear probe names the basis, by layer, cross-validated."""
@@ -193,8 +224,9 @@ class Emergence(Result):
     @staticmethod
     def _flat(array: xr.DataArray) -> np.ndarray:
         """Sequences of all bases along a first axis."""
-        rest = [dim for dim in array.dims if dim not in ("basis", "sequence")]
-        found = array.transpose("basis", "sequence", *rest).values.astype(float)
+        own = [dim for dim in ("basis", "sequence", "probe_sequence") if dim in array.dims]
+        rest = [dim for dim in array.dims if dim not in own]
+        found = array.transpose(*own, *rest).values.astype(float)
         return found.reshape(-1, *found.shape[2:])
 
     def summary(self) -> pd.DataFrame:
@@ -222,6 +254,7 @@ class Emergence(Result):
         row |= {
             "basis_probe": float(self.basis_accuracy(step).value[layer]),
             "weight_r2": float(self.weight_r2(step).value.max()),
+            "weight_limit": self.weight_limit,
             "nearest_reference": self.nearest_reference(step),
         }
         errors = self.data["squared_error"].sel(step=step).isel(n_seen=-1).mean("sequence")
@@ -233,7 +266,7 @@ class Emergence(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """One row per (step, basis, sequence, layer): what is decoded there."""
-        names = ["credit", "dev_credit", "basis_probe", "weight_probe"]
+        names = ["credit", "dev_credit", "basis_probe"]
         return self.data[names].to_dataframe().reset_index()
 
     def table(self) -> pd.DataFrame:
@@ -254,6 +287,7 @@ class Emergence(Result):
                 },
                 "basis probe": f"{row['basis_probe']:.2f}",
                 "R² of W": f"{row['weight_r2']:.2f}",
+                "detectable": f"{row['weight_limit']:.2f}",
                 "nearest": row["nearest_reference"],
             }
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("step")
@@ -291,3 +325,11 @@ class Emergence(Result):
         from icl_mech.figures import basis_heads_figure
 
         return basis_heads_figure(self)
+
+
+@cache
+def _limit_by_sizes(mixture: Mixture, d_model: int, n_per_basis: int) -> float:
+    """The detection limit of a probe whose activations are not at hand."""
+    weights = draw_balanced(mixture, n_per_basis, 0).weights.numpy()
+    rows = np.random.default_rng(0).standard_normal((len(weights), d_model))
+    return detectable_r2(rows, weights)

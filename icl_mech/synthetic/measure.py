@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from jaxtyping import Float
 
 import icl_mech
 from icl_mech.decodability import knn_credit
@@ -33,12 +34,15 @@ from icl_mech.synthetic.perturb import (
     token_ys,
 )
 from icl_mech.synthetic.plane import plane, turned
-from icl_mech.synthetic.probes import basis_probe, weight_probe
+from icl_mech.synthetic.probes import basis_probe, detectable_r2, weight_probe
 from icl_mech.synthetic.reference import REFERENCES, basis_predictions, predict
 from icl_mech.synthetic.settings import Settings, differences, to_json
 
-#: Fewer sequences of a basis than this leave folds of the probes without one.
-LEAST = 10
+#: Fewer sequences of a basis than this leave folds of the probes without one; more take hours, as
+#: every sequence is compared with every other.
+LEAST, MOST = 10, 10_000
+#: Sequences that the model reads at a time, for the probe of W.
+CHUNK = 256
 #: Sequences of each basis from which lines are fitted, twice: what is taken away, what is written.
 LINE_SEQUENCES = 300
 PERTURBATIONS: tuple[tuple[Tokens, How], ...] = (
@@ -54,6 +58,7 @@ def measure_emergence(
     folder: str | Path,
     *,
     n_per_basis: int = 100,
+    n_probe: int = 1000,
     k: int = 10,
     token: Tokens = "last_y",
     perturbations: Sequence[tuple[Tokens, How]] = PERTURBATIONS,
@@ -72,6 +77,8 @@ def measure_emergence(
     Args:
         folder: of the run.
         n_per_basis: sequences per basis, for dev and test each.
+        n_probe: other sequences per basis, from which a linear probe reads W. Few of them hide
+            what is there; the least share that shows is measured too (`Emergence.weight_limit`).
         k: neighbours that vote (the paper: 10).
         token: where decodability and probes read, `"last_y"` (the paper) or `"query"`.
         perturbations: pairs of `at` and `how`, as in `perturbed`; by default the paper's (another
@@ -93,15 +100,11 @@ def measure_emergence(
     if not perturbations or len(set(perturbations)) < len(perturbations):
         raise InputError(f"perturbations {perturbations}; expected at least one, each once")
     check_projection(projection)
-    if n_per_basis < max(LEAST, k + 1) or k < 1:
-        raise InputError(
-            f"n_per_basis {n_per_basis}, k {k}; expected k of at least 1 and n_per_basis of at "
-            f"least {LEAST} and above k"
-        )
+    check_counts(n_per_basis, n_probe, k)
     files = list_checkpoints(folder)
     settings = load_checkpoint(files[-1]).settings
     measurer = _Measurer(
-        settings, n_per_basis, k, token, tuple(perturbations), seed, device, projection
+        settings, n_per_basis, n_probe, k, token, tuple(perturbations), seed, device, projection
     )
     parts, steps = [], []
     with progress_bar(len(files), "checkpoints", progress) as bar:
@@ -114,8 +117,24 @@ def measure_emergence(
             steps.append(checkpoint.step)
             bar.update()
     measured = xr.concat(parts, dim=xr.DataArray(steps, dims="step", name="step"))
-    data = xr.merge([measured, measurer.of_references()]).map(_single)
+    data = xr.merge([measured, measurer.of_references(), measurer.of_probe()]).map(_single)
     return Emergence(data, _provenance(files[-1], measurer))
+
+
+def check_counts(n_per_basis: int = 100, n_probe: int = 1000, k: int = 10) -> None:
+    """Refuse numbers of sequences that `measure_emergence` cannot work with.
+
+    Raises:
+        InputError: naming the number, and what is expected.
+    """
+    if not max(LEAST, k + 1) <= n_per_basis <= MOST or k < 1:
+        raise InputError(
+            f"n_per_basis {n_per_basis}, k {k}; expected k of at least 1 and n_per_basis of at "
+            f"least {LEAST}, above k and at most {MOST:,}: every sequence is compared with every "
+            "other"
+        )
+    if not LEAST <= n_probe <= MOST:
+        raise InputError(f"n_probe {n_probe}; expected {LEAST} to {MOST:,} sequences per basis")
 
 
 def _single(array: xr.DataArray) -> xr.DataArray:
@@ -130,6 +149,7 @@ def _provenance(last: Path, measurer: "_Measurer") -> dict[str, Any]:
         "settings": to_json(m.settings),
         "weights_sha256": hashlib.sha256(last.read_bytes()).hexdigest(),
         "n_per_basis": m.n,
+        "n_probe": m.n_probe,
         "k": m.k,
         "perturbations": [list(pair) for pair in m.perturbations],
         "projection": m.projection,
@@ -145,6 +165,7 @@ class _Measurer:
 
     settings: Settings
     n: int
+    n_probe: int
     k: int
     token: Tokens
     perturbations: tuple[tuple[Tokens, How], ...]
@@ -152,12 +173,14 @@ class _Measurer:
     device: str
     projection: str
     last_points: np.ndarray | None = None
+    limit: float = float("nan")
 
     def __post_init__(self) -> None:
         mixture = self.settings.mixture
         self.test = draw_balanced(mixture, self.n, self.seed, 0)
         self.dev = draw_balanced(mixture, self.n, self.seed, 1)
         self.lines = [draw_balanced(mixture, LINE_SEQUENCES, self.seed, step) for step in (2, 3)]
+        self.probed = draw_balanced(mixture, self.n_probe, self.seed, 4)
         self.references = {name: predict(name, self.test, mixture) for name in REFERENCES}
         self.shape = (mixture.n_bases, self.n)
 
@@ -165,7 +188,6 @@ class _Measurer:
         """The references' errors, what each basis would predict, and how long each W is."""
         ys = self.test.ys.double()
         errors = np.stack([self._by_basis((p - ys) ** 2) for p in self.references.values()])
-        length = self._by_basis(self.test.weights.square().sum(1))
         as_if = basis_predictions(self.test, self.settings.mixture)[:, -1]
         dims = ("basis", "sequence")
         return xr.Dataset(
@@ -173,9 +195,26 @@ class _Measurer:
                 "query_y": (dims, self._by_basis(self.test.ys[:, -1])),
                 "basis_prediction": ((*dims, "target"), self._by_basis(as_if)),
                 "reference_squared_error": (("reference", *dims, "n_seen"), errors),
-                "weight_length": (dims, length, {"long_name": "squared length of W"}),
             },
             coords={"reference": list(self.references)},
+        )
+
+    def of_probe(self) -> xr.Dataset:
+        """How long each W is that a probe reads, and the probe's detection limit."""
+        length = self.probed.weights.square().sum(1)
+        return xr.Dataset(
+            {
+                "weight_length": (
+                    ("basis", "probe_sequence"),
+                    self._by_basis(length),
+                    {"long_name": "squared length of W"},
+                ),
+                "weight_limit": (
+                    (),
+                    self.limit,
+                    {"long_name": "least true R² of W that the probe tells from 0"},
+                ),
+            }
         )
 
     def one(self, checkpoint: Checkpoint) -> xr.Dataset:
@@ -217,13 +256,26 @@ class _Measurer:
                     [basis_probe(r, basis.cpu().numpy()).reshape(self.shape) for r in rows],
                 ),
                 "weight_probe": (
-                    ("layer", *dims),
-                    [self._by_basis(weight_probe(r, self.test.weights.numpy())) for r in rows],
+                    ("layer", "basis", "probe_sequence"),
+                    self._weight_probe(model, place, checkpoint.step),
                     {"long_name": "squared error of the W that a linear probe reads"},
                 ),
             },
             coords={"perturbation": [f"{at}:{how}" for at, how in self.perturbations]},
         )
+
+    def _weight_probe(
+        self, model: RegressionTransformer, place: int, step: int
+    ) -> Float[np.ndarray, "layer basis probe_sequence"]:
+        """Squared error of the W read at every layer; at the end, what could have been read."""
+        tokens = model.tokens(self.probed.xs, self.probed.ys)
+        parts = [residuals(model, part)[1][:, :, place].cpu() for part in tokens.split(CHUNK)]
+        rows, weights = torch.cat(parts, 1).numpy(), self.probed.weights.numpy()
+        errors = [weight_probe(of_layer, weights) for of_layer in rows]
+        if step == self.settings.n_steps:
+            most_read = int(np.argmin([of_layer.sum() for of_layer in errors]))
+            self.limit = detectable_r2(rows[most_read], weights)
+        return np.stack([self._by_basis(of_layer) for of_layer in errors])
 
     def _lines(self, model: RegressionTransformer, batch: Batch) -> BasisLines:
         tokens = model.tokens(batch.xs, batch.ys)
@@ -247,4 +299,4 @@ class _Measurer:
     def _by_basis(self, values: torch.Tensor | np.ndarray) -> np.ndarray:
         """A first axis of sequences, as basis and sequence."""
         array = np.asarray(values)
-        return array.reshape(*self.shape, *array.shape[1:])
+        return array.reshape(self.shape[0], -1, *array.shape[1:])

@@ -12,6 +12,13 @@ def emergence_notes(run: "Emergence") -> list[str]:
         "one run: seeds differ in which basis is learned first, and when",
         "intervals are over held-out sequences, not over training runs",
     ]
+    notes.append(
+        f"the probe of W has {run.n_probe} sequences per basis: it tells a true R² of "
+        f"{run.weight_limit:.2f} from 0, and says nothing about smaller ones"
+        if run.weight_limit == run.weight_limit
+        else f"the probe of W has {run.n_probe} sequences per basis: too few to tell any share "
+        "of W from none"
+    )
     if "query:replace" in run.perturbations:
         notes.append("the query's x is lost where its residual is replaced")
     if run.provenance["settings"]["curriculum_steps"]:

@@ -1,15 +1,23 @@
 """Linear probes, cross-validated: how much of W and of the basis a layer holds."""
 
+from bisect import bisect_left
+
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from icl_mech.stats import ratio_of_means
+
 N_FOLDS = 5
-PENALTIES = (0.1, 1.0, 10.0, 100.0, 1000.0)
+PENALTIES = (0.1, 1.0, 10.0, 100.0, 1000.0, 10_000.0)
 MAX_ITER = 500
+#: Shares of W that are planted to find out which the probe tells from 0.
+SHARES = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7)
+N_REPEATS = 8
 
 
 def weight_probe(
@@ -26,6 +34,58 @@ def weight_probe(
         found = probe.fit(rows[train], weights[train]).predict(rows[test])
         errors[test] = ((found.reshape(len(test), -1) - weights[test]) ** 2).sum(1)
     return errors
+
+
+def detectable_r2(
+    rows: Float[np.ndarray, "seq d_model"],
+    weights: Float[np.ndarray, "seq dim"],
+    n_repeats: int = N_REPEATS,
+    seed: int = 0,
+) -> float:
+    """The detection limit of `weight_probe`: the least share of W that it tells from 0.
+
+    A probe of d_model coefficients that is fitted on few sequences loses part of what is there to
+    its own error. So a share is planted: W in another order (which these rows say nothing about)
+    plus a linear function of the rows, spread evenly over all directions in which they vary. The
+    probe reads that, several times.
+
+    Args:
+        rows: activations.
+        weights: W of every sequence, whose distribution the planted W keeps.
+        n_repeats: how often each share is planted.
+        seed: of what is planted.
+
+    Returns:
+        The least of `SHARES` at which the lower end of the 95 % interval of R² is above 0 with a
+        probability of .95 (a normal distribution over repeats); NaN where it is at none of them.
+    """
+    rng = np.random.default_rng(seed)
+    left, scale, _ = np.linalg.svd(rows - rows.mean(0), full_matrices=False)
+    # Directions in which nothing varies carry no more than rounding.
+    white = left[:, scale > 1e-5 * scale[0]] * len(rows) ** 0.5
+
+    def found(share: float) -> bool:
+        ends = [_planted(rows, white, weights, share, rng) for _ in range(n_repeats)]
+        return float(np.mean(ends) - norm.ppf(0.95) * np.std(ends, ddof=1)) > 0
+
+    at = bisect_left(SHARES, True, key=found)
+    return SHARES[at] if at < len(SHARES) else float("nan")
+
+
+def _planted(
+    rows: Float[np.ndarray, "seq d_model"],
+    white: Float[np.ndarray, "seq direction"],
+    weights: Float[np.ndarray, "seq dim"],
+    share: float,
+    rng: np.random.Generator,
+) -> float:
+    """The lower end of R² where a share of the weights' variance is linear in the rows."""
+    n_directions, dim = white.shape[1], weights.shape[1]
+    linear = white @ rng.standard_normal((n_directions, dim)) / n_directions**0.5
+    made = (1 - share) ** 0.5 * rng.permutation(weights)
+    made += share**0.5 * weights.std(0) * linear
+    lost = ratio_of_means(weight_probe(rows, made), (made**2).sum(1)).at()
+    return 1 - lost.high
 
 
 def basis_probe(

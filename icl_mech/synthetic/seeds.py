@@ -14,12 +14,12 @@ from icl_mech.results import Result
 from icl_mech.stats import Estimate, few_mean
 from icl_mech.synthetic.emergence import Emergence
 from icl_mech.synthetic.settings import differences
-from icl_mech.synthetic.timing import FRACTION, Encoding, onsets
+from icl_mech.synthetic.timing import FRACTION, Encoding, lead_in_words, onsets
 
 ONSETS = ("encoding", "performance", "use")
 Over = Literal["performance", "use"]
 #: Numbers of a run whose mean over seeds is reported, besides those of its perturbations.
-NUMBERS = ("over_bayes_mixture", "over_ridge", "td", "basis_probe", "weight_r2")
+NUMBERS = ("over_bayes_mixture", "over_ridge", "td", "basis_probe", "weight_r2", "weight_limit")
 
 
 class EmergenceOverSeeds(Result):
@@ -66,20 +66,6 @@ class EmergenceOverSeeds(Result):
         leads = self.onsets(fraction, encoding)[column].groupby("seed").mean().to_numpy()
         return few_mean(leads[~np.isnan(leads)])
 
-    def lead_in_words(
-        self, fraction: float = FRACTION, encoding: Encoding = "td", over: Over = "performance"
-    ) -> str:
-        """`lead` as words: whether encoding leads or lags, and by how many updates.
-
-        As "leads the error's fall by 624 [445, 803] updates".
-        """
-        by = self.lead(fraction, encoding, over)
-        what = {"performance": "the error's fall", "use": "use"}[over]
-        sign, word = (-1, "lags") if by.value < 0 else (1, "leads")
-        low, high = sorted((sign * by.low, sign * by.high))
-        number = f"{sign * by.value:,.0f} [{low:,.0f}, {high:,.0f}]"
-        return f"{word} {what} by {number} updates"
-
     def over_seeds(self) -> pd.Series:
         """The last checkpoint's numbers: `Estimate`s over seeds (Student's t interval)."""
         rows = pd.DataFrame([self.run(seed).at() for seed in self.seeds])
@@ -110,14 +96,13 @@ class EmergenceOverSeeds(Result):
                 **{name: f"{row[name]:.2f}" for name in self.numbers},
                 "layer": str(row["layer"]),
                 **{f"{name} onset": f"{row[f'{name}_onset']:.0f}" for name in ONSETS},
-                "lead": f"{row['lead']:.0f}",
-                "lead of use": f"{row['lead_of_use']:.0f}",
+                "encoding over performance": lead_in_words(row["lead"]),
+                "encoding over use": lead_in_words(row["lead_of_use"]),
             }
-        lead, of_use = self.lead(), self.lead(over="use")
         rows["mean over seeds"] = {
             **{name: str(estimate) for name, estimate in self.over_seeds().items()},
-            "lead": f"{lead.value:.0f} [{lead.low:.0f}, {lead.high:.0f}]",
-            "lead of use": f"{of_use.value:.0f} [{of_use.low:.0f}, {of_use.high:.0f}]",
+            "encoding over performance": lead_in_words(self.lead()),
+            "encoding over use": lead_in_words(self.lead(over="use")),
         }
         table = pd.DataFrame.from_dict(rows, orient="index").fillna("")
         return table.rename(columns=lambda name: name.replace("_", " "))

@@ -6,9 +6,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from icl_mech.errors import InputError, choose
-from icl_mech.synthetic.data import Mixture, make_mixture, variant
+from icl_mech.synthetic.data import MOST_SEED, Mixture, make_mixture, variant
 from icl_mech.synthetic.model import ModelConfig
 
+#: The losses of every update stay in memory and are written with each checkpoint.
+MOST_STEPS = 10_000_000
 SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("float32", "bfloat16")
 
@@ -20,7 +22,7 @@ class Settings:
     Attributes:
         mixture: what sequences are drawn from.
         model: sizes.
-        n_steps: updates.
+        n_steps: updates, at most `MOST_STEPS`.
         batch_size: fresh sequences per update.
         learning_rate, betas: of Adam.
         warmup_steps: over which the learning rate rises from 0.
@@ -52,6 +54,16 @@ class Settings:
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise InputError(f"{name} is {getattr(self, name)}; expected at least {value}")
+        if self.n_steps > MOST_STEPS:
+            raise InputError(
+                f"n_steps is {self.n_steps}; expected at most {MOST_STEPS:,}: the losses of all "
+                "updates stay in memory and are written with each checkpoint"
+            )
+        if self.seed > MOST_SEED:
+            raise InputError(
+                f"seed is {self.seed}; expected at most {MOST_SEED} (32 bits, which every random "
+                "generator takes)"
+            )
         if not 0 < self.learning_rate < math.inf:
             raise InputError(f"learning_rate is {self.learning_rate}; expected above 0")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):

@@ -8,7 +8,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from icl_mech.errors import InputError, choose
-from icl_mech.stats import paired_difference
+from icl_mech.stats import Estimate, paired_difference
 
 if TYPE_CHECKING:
     from icl_mech.synthetic.emergence import Emergence
@@ -59,6 +59,23 @@ def crossing(steps: Sequence[int], curve: Float[np.ndarray, "step"], level: floa
     before = int(below[-1])
     share = (level - curve[before]) / (curve[before + 1] - curve[before])
     return float(steps[before] + share * (steps[before + 1] - steps[before]))
+
+
+def lead_in_words(lead: Estimate | float) -> str:
+    """By how many updates something comes first, or after: never a negative lead.
+
+    >>> lead_in_words(1886.6), lead_in_words(-624.0)
+    ('leads by 1,887', 'lags by 624')
+    >>> lead_in_words(Estimate(-624.0, -803.0, -445.0, 3))
+    'lags by 624 [445, 803]'
+    """
+    if not isinstance(lead, Estimate):
+        return (
+            "no onset" if lead != lead else f"{'lags' if lead < 0 else 'leads'} by {abs(lead):,.0f}"
+        )
+    low, high = (-lead.high, -lead.low) if lead.value < 0 else (lead.low, lead.high)
+    interval = "" if low != low else f" [{low:,.0f}, {high:,.0f}]"
+    return lead_in_words(lead.value) + interval
 
 
 def onsets(run: "Emergence", fraction: float = FRACTION, encoding: Encoding = "td") -> pd.DataFrame:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from icl_mech.devices import pick_device
-from icl_mech.errors import NotFiniteError
+from icl_mech.errors import ModelError, NotFiniteError
 from icl_mech.progress import progress_bar
 from icl_mech.synthetic.checkpoints import (
     LAST,
@@ -23,6 +23,7 @@ from icl_mech.synthetic.checkpoints import (
     step_path,
 )
 from icl_mech.synthetic.data import Batch, draw_batch
+from icl_mech.synthetic.memory import check_memory
 from icl_mech.synthetic.model import RegressionTransformer
 from icl_mech.synthetic.settings import Settings
 
@@ -76,12 +77,14 @@ def train(
 
     Raises:
         InputError: where the folder holds a run of other settings or cannot be written, the disk
-            is full, or the device is not there.
+            is full, the device is not there, or its memory is too small.
+        ModelError: where a checkpoint that training would go on from is damaged.
         NotFiniteError: where the loss is no longer finite, naming the step. The last good
             checkpoint stays.
     """
-    folder = Path(folder)
-    run = _Run(settings, folder, pick_device(device), compile)
+    folder, where = Path(folder), pick_device(device)
+    check_memory(settings, where)
+    run = _Run(settings, folder, where, compile)
     run.begin()
     keep = set(checkpoint_steps(settings.n_steps, n_log, n_regular))
     if run.step == 0:
@@ -188,6 +191,7 @@ class _Run:
             return
         last = load_checkpoint(path)
         check_same(path, last.settings, self.settings)
+        self._check_last(path, last)
         self.model.load_state_dict(last.weights)
         self.step = self.good = last.step
         self.loss[: self.step] = last.extra["loss"].to(self.device)
@@ -198,6 +202,28 @@ class _Run:
                 self.optimiser.state[parameter] = {
                     key: stored[key][name].to(self.device) for key in _ADAM
                 }
+
+    def _check_last(self, path: Path, last: Checkpoint) -> None:
+        """Refuse a file from which training cannot go on, such as a copy of a step's weights.
+
+        Raises:
+            ModelError: where losses or the optimiser's state are missing or of other sizes.
+        """
+        sizes = {"loss": (last.step,), "basis_loss": (last.step, self.settings.mixture.n_bases)}
+        if last.step:  # before the first update Adam has no state
+            for name, parameter in self.model.named_parameters():
+                shape = tuple(parameter.shape)
+                sizes |= {f"{key}/{name}": () if key == "step" else shape for key in _ADAM}
+        wrong = next(
+            (n for n, s in sizes.items() if n not in last.extra or tuple(last.extra[n].shape) != s),
+            None,
+        )
+        if wrong is not None:
+            raise ModelError(
+                f"{path}: damaged ({wrong!r} after {last.step} updates is missing or has another "
+                "shape); expected losses and the optimiser's state, which files of single steps "
+                "lack. Delete it to train from the start, or choose another folder"
+            )
 
     def recent(self) -> str:
         """The loss of each basis over the last updates, for the bar."""
