@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _HEIGHT, _GAP = 280, 80
 _NAMES = {
     "function": ("function vector, added", "function", "solid"),
+    "function_unscaled": ("function vector, added times 1", "function", "dash"),
     "theta": ("θ, replaces", "theta", "solid"),
     "layer_mean": ("layer mean, added", "prior", "solid"),
     "random_heads": ("random heads, added", "other_task", "dot"),
@@ -28,7 +29,11 @@ _SETTINGS = {"zero_shot": "zero-shot prompts", "shuffled": "prompts with shuffle
 def function_vector_figure(result: FunctionVectors) -> go.Figure:
     """One row per task: zero-shot prompts on the left, shuffled labels on the right."""
     tasks = result.tasks
-    titles = [f"{escape(t)}: {name}" for t in tasks for name in _SETTINGS.values()]
+    titles = [
+        f"{escape(t)}: {name}, vectors times {result.scale(t):g}"
+        for t in tasks
+        for name in _SETTINGS.values()
+    ]
     figure = rows_of_panels(
         [_HEIGHT] * len(tasks), _GAP, titles, 2, shared_yaxes=True, horizontal_spacing=0.04
     )
@@ -80,7 +85,8 @@ def _panel(
             row=row,
             col=column,
         )
-    for vector, (name, colour, dash) in _NAMES.items():
+    for vector in result.vectors:
+        name, colour, dash = _NAMES[vector]
         curve = result.curve(task, vector, setting)
         if vector in ("function", "theta"):
             figure.add_trace(band(layers, curve, colour, name), row=row, col=column)

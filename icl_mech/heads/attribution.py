@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from icl_mech.errors import InputError, choose
+from icl_mech.errors import InputError, ModelError, choose
 from icl_mech.heads.drawing import Drawn, Prompts, draw
 from icl_mech.heads.looking import ROLES, attention_by_role, induction_scores
 from icl_mech.heads.result import METHODS, HeadAttribution
@@ -63,9 +63,10 @@ def head_attribution(
 
     Raises:
         InputError: where a task or count cannot work, the model never answers the clean prompts
-            right (there is nothing to attribute), or its weights are quantised and gradients
-            were asked for.
-        ModelError: where the model returns numbers that are not finite.
+            right (there is nothing to attribute), or its weights are quantised, which only
+            `methods=["aie"]` can do with.
+        ModelError: where the model returns numbers that are not finite, or where a method cannot
+            work on its architecture (before anything longer is run; leave the method out).
     """
     tasks = load_tasks(task)
     counts = {"n_prompts": n_prompts, "n_shots": n_shots, "n_clean": n_clean}
@@ -74,11 +75,10 @@ def head_attribution(
         choose(method, METHODS, "method")
     if not methods:
         raise InputError(f"no methods; expected at least one of {', '.join(METHODS)}")
-    if "attribution" in methods:
-        model.heads.refuse_quantised()
     drawn = [
         draw(model, t, n_prompts, n_clean, n_shots, seed, template, leading_space) for t in tasks
     ]
+    _refuse_methods(model, drawn[0].test, methods)
     heads = model.n_layers * model.n_heads
     with progress_bar(n_prompts * heads * len(tasks), "heads", progress) as bar:
         right = answers_in_context(model, drawn)
@@ -102,6 +102,21 @@ def head_attribution(
         "filters": "none: every prompt counts, also those that the model answers wrong",
     }
     return HeadAttribution(data, provenance)
+
+
+def _refuse_methods(model: HookedModel, prompts: Prompts, methods: Sequence[str]) -> None:
+    """Raise now, and not after the exact AIE, what another method will raise; on one prompt."""
+    for method in methods:
+        try:
+            if method == "attribution":
+                model.heads.refuse_no_gradients()
+            elif method == "direct":
+                shuffled, answers = prompts.shuffled[:1], prompts.answers[:1]
+                model.heads.direct_effects(shuffled, answers, prompts.rivals[:1])
+        except (InputError, ModelError) as error:
+            others = [m for m in methods if m != method]
+            hint = f"leave out {method!r}: methods={others}" if others else "no other method asked"
+            raise type(error)(f"method {method!r}: {error}; {hint}") from error
 
 
 def _attribute(

@@ -10,7 +10,9 @@ from icl_mech.results import Result
 from icl_mech.stats import Estimate, paired_difference, repeated, share, shares
 
 #: What is injected. All but theta are added; theta replaces.
-VECTORS = ("function", "theta", "layer_mean", "random_heads", "random")
+VECTORS = ("function", "function_unscaled", "theta", "layer_mean", "random_heads", "random")
+#: Those that are added times the scale that was chosen on dev; the others are injected as they are.
+SCALED = ("function", "random_heads", "random")
 #: Into which prompts.
 PROMPTS = ("zero_shot", "shuffled")
 
@@ -21,8 +23,19 @@ class FunctionVectors(Result):
     `data` holds, over (`task`, `prompt`, `setting`, `vector`, `layer`), `right` and `logprob`
     (nats) of the answer's first token; `dev_right` the same on dev prompts; `plain_right` without
     a vector, `few_shot_right` with the right demonstrations; and the `heads` and the `scale` of
-    the vector, chosen on dev.
+    the vector, chosen on dev. The vector `function_unscaled` is `function` at scale 1; it is not
+    there where 1 was the only scale.
     """
+
+    @property
+    def vectors(self) -> list[str]:
+        """Those of `VECTORS` that were injected."""
+        return [vector for vector in VECTORS if vector in self.data["vector"].values]
+
+    def scale(self, task: str, vector: str = "function") -> float:
+        """The factor on a vector where it is injected."""
+        choose(vector, self.vectors, "vector")
+        return float(self.of(task)["scale"]) if vector in SCALED else 1.0
 
     def curve(
         self, task: str, vector: str = "function", setting: str = "zero_shot"
@@ -70,7 +83,7 @@ class FunctionVectors(Result):
             few, of_task = self.few_shot(task), self.of(task)
             for setting in PROMPTS:
                 plain = self.plain(task, setting)
-                for vector in VECTORS:
+                for vector in self.vectors:
                     e = self.accuracy(task, vector, setting)
                     rows.append(
                         {
@@ -83,7 +96,7 @@ class FunctionVectors(Result):
                             "few_shot": few.value,
                             "n_prompts": e.n,
                             "heads": str(of_task["heads"].item()),
-                            "scale": float(of_task["scale"]),
+                            "scale": self.scale(task, vector),
                         }
                     )
         return pd.DataFrame(rows).set_index(["task", "setting", "vector"])
@@ -100,6 +113,14 @@ class FunctionVectors(Result):
                     f"{task}: zero-shot, the chosen heads' vector is not told apart from random "
                     f"heads' ({gap})"
                 )
+            if "function_unscaled" in self.vectors:
+                gain = self.difference(task, "function", "function_unscaled")
+                if gain.low > 0:
+                    notes.append(
+                        f"{task}: zero-shot, the function vector does so times "
+                        f"{self.scale(task):g}; at scale 1, the paper's, it gives "
+                        f"{self.accuracy(task, 'function_unscaled')}"
+                    )
             better = self.difference(task, "theta", "function")
             if better.low > 0:
                 notes.append(
@@ -123,13 +144,13 @@ class FunctionVectors(Result):
         for task in self.tasks:
             for setting in PROMPTS:
                 row = {"no vector": f"{self.plain(task, setting).value:.2f}"}
-                for vector in VECTORS:
+                for vector in self.vectors:
                     layer = self.best_layer(task, vector, setting)
-                    row[vector] = f"{self.accuracy(task, vector, setting)} @ {layer}"
-                of_task = self.of(task)
+                    scale = f", x {self.scale(task, vector):g}" if vector != "theta" else ""
+                    row[vector] = f"{self.accuracy(task, vector, setting)} @ {layer}{scale}"
                 rows[f"{task}, {setting}"] = row | {
                     "few-shot": f"{self.few_shot(task).value:.2f}",
-                    "heads": f"{of_task['heads'].item()} x {float(of_task['scale']):g}",
+                    "heads": str(self.of(task)["heads"].item()),
                 }
         return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -138,7 +159,7 @@ class FunctionVectors(Result):
         return self.of(task)["query"].values
 
     def _of(self, task: str, name: str, vector: str, setting: str) -> xr.DataArray:
-        choose(vector, VECTORS, "vector")
+        choose(vector, self.vectors, "vector")
         choose(setting, PROMPTS, "setting")
         return self.of(task)[name].sel(vector=vector, setting=setting)
 

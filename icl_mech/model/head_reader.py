@@ -9,7 +9,7 @@ from torch import Tensor
 from icl_mech.model.components import Components, DirectEffects
 from icl_mech.model.edits import Role
 from icl_mech.model.engine import Engine
-from icl_mech.model.gradients import head_gradients, refuse_quantised
+from icl_mech.model.gradients import NO_GRADIENTS, head_gradients, refuse_quantised
 from icl_mech.model.placing import positions_of
 from icl_mech.progress import Tick, silent
 from icl_mech.prompts import Prompt
@@ -57,6 +57,10 @@ class HeadReader:
         Returns:
             The heads, and what attention adds besides them (its output bias): together they are
             the mean of `hook_attn_out`.
+
+        Raises:
+            InputError: where the weights are quantised.
+            ModelError: where heads and bias do not add up to the attention output.
         """
         return self._components(prompts, role).mean_heads()
 
@@ -73,6 +77,8 @@ class HeadReader:
         fixed at the scale that they had in this run (the cached scale).
 
         Raises:
+            InputError: where the weights are quantised, or there are not as many answers, or
+                rivals, as prompts.
             ModelError: where the parts do not add up to the logit difference.
         """
         return self._components(prompts, -1).direct(torch.tensor(answers), rivals)
@@ -87,19 +93,20 @@ class HeadReader:
         """Every head's output (`hook_z`) at the last token, and a gradient with respect to it.
 
         The gradient of p(answer), or, with rivals, of the answer's logit minus their mean logit.
-        One forward and one backward pass per prompt, through TransformerLens.
+        One forward pass per prompt, and one backward pass through its last token.
 
         Raises:
             InputError: where the weights are quantised, the model is in training mode, or there
                 are not as many answers (and sets of rivals) as prompts.
+            ModelError: where not even one prompt fits into memory.
             NotFiniteError: where an output or a gradient is not a number.
         """
         tokens = [p.tokens for p in prompts]
-        return head_gradients(self._engine.bridge, tokens, answers, rivals, tick)
+        return head_gradients(self._engine, tokens, answers, rivals, tick)
 
-    def refuse_quantised(self) -> None:
-        """Raise `InputError` now where `gradients` would."""
-        refuse_quantised(self._engine.bridge)
+    def refuse_no_gradients(self) -> None:
+        """Raise `InputError` now where `gradients` would for any prompt."""
+        refuse_quantised(self._engine.bridge, *NO_GRADIENTS)
 
     def _components(self, prompts: Sequence[Prompt], role: Role) -> Components:
         positions = [at for (at,) in positions_of(prompts, [role])]

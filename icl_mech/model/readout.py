@@ -86,6 +86,7 @@ def read(
     resid: Float[Tensor, "row d_model"],
     targets: Int[Tensor, "row target"],
     n_best: int = 0,
+    share: float = 1.0,
 ) -> Readout:
     """Final norm and unembedding of residual vectors, reduced slice by slice.
 
@@ -95,11 +96,12 @@ def read(
         resid: the residual stream after the last block, one row per question.
         targets: token ids to read for each row; -1 where a row has fewer targets.
         n_best: how many of the most probable tokens to keep.
+        share: of the usual size of a slice, where memory is short.
 
     Raises:
         NotFiniteError: where the model's logits are not numbers.
     """
-    logits = SlicedLogits(bridge, resid)
+    logits = SlicedLogits(bridge, resid, share)
     known = targets.clamp_min(0)
     wanted = logits.at(known)
     n_rows, device = len(resid), wanted.device
@@ -146,6 +148,7 @@ def top_of_means(
     vectors: Float[Tensor, "group row d_model"],
     k: int,
     allowed: Bool[Tensor, "vocab"] | None,
+    share: float = 1.0,
 ) -> tuple[Int[Tensor, "group k"], Float[Tensor, "group k"]]:
     """The tokens with the largest log probability, averaged over the rows of each group.
 
@@ -154,12 +157,13 @@ def top_of_means(
         vectors: read as if they stood after the last block.
         k: how many tokens.
         allowed: tokens that may be among them; all by default.
+        share: as in `read`.
 
     Returns:
         Their ids and mean log probabilities (nats), the most probable first.
     """
     n_groups, n_rows, _ = vectors.shape
-    logits = SlicedLogits(bridge, vectors.flatten(0, 1))
+    logits = SlicedLogits(bridge, vectors.flatten(0, 1), share)
     total = torch.full((n_groups * n_rows,), -torch.inf, dtype=logits.dtype, device=vectors.device)
     kept = Best(n_groups, k, like=total)
     for ids, part in logits:
@@ -196,5 +200,10 @@ def pad_targets(
     wrong = [token for row in answers for token in row if not -1 <= token < d_vocab]
     if wrong:
         raise InputError(f"answer token {wrong[0]}; expected 0 to {d_vocab - 1}, the vocabulary")
-    width = max(map(len, answers))
-    return torch.tensor([[*row, *[-1] * (width - len(row))] for row in answers])
+    return pad_rows(answers)
+
+
+def pad_rows(rows: Sequence[Sequence[int]]) -> Int[Tensor, "row target"]:
+    """Rows of token ids, filled up with -1."""
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[-1] * (width - len(row))] for row in rows])
