@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_models import answering_bridge, answering_task
 
 from icl_mech import load_result
 from icl_mech.errors import InputError
+from icl_mech.heads import head_attribution
 from icl_mech.lens import NAMING, VectorLens, vector_lens
 from icl_mech.lens.counting import KINDS, Words, count, kind_of
 from icl_mech.lens.naming import naming_words
@@ -263,6 +265,19 @@ def test_tokens_are_text_and_kinds_are_colours(tiny_llama: HookedModel) -> None:
     assert np.array(one.data[0].z)[1, 3] == 1
     with pytest.raises(InputError, match="unknown task"):
         lens.plot("nothing")
+
+
+@pytest.mark.parametrize("template", ["{x}=>{y}", "<{x}:{y}>"])
+def test_heads_are_ranked_on_prompts_written_as_the_caller_writes_them(template: str) -> None:
+    last = template[template.index("{y}") - 1]
+    model = HookedModel(answering_bridge(last=last), "answers")
+    task, writing = answering_task(), {"template": template, "leading_space": False}
+    lens = vector_lens(model, task, "function", 3, 2, 5, n_heads=4, progress=False, **writing)
+    ranked = head_attribution(
+        model, task, 3, 2, 5, n_clean=3, methods="aie", progress=False, **writing
+    )
+    assert lens.provenance["heads"] == {"q": [[x, h] for x, h, _ in ranked.top("q", 4)]}
+    assert lens.provenance["output_bias"] == "left out"
 
 
 def test_saved_and_loaded(gemma: HookedModel, tmp_path: Path) -> None:

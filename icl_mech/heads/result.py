@@ -97,7 +97,9 @@ class HeadAttribution(Result):
     def caveats(self) -> list[str]:
         """What to keep in mind when reading the numbers, a line each."""
         n_prompts = self.data.sizes["prompt"]
-        notes = repeated(self.tasks, self.data["n_queries"].values.tolist(), n_prompts)
+        notes = super().caveats() + repeated(
+            self.tasks, self.data["n_queries"].values.tolist(), n_prompts
+        )
         for task in self.tasks if n_prompts > 1 else []:
             of_task = self.data.sel(task=task)
             gain = of_task["clean_probability"] - of_task["shuffled_probability"]

@@ -16,7 +16,7 @@ from icl_mech.lens.counting import KINDS, Words, among, count, kind_of
 from icl_mech.lens.naming import naming_words
 from icl_mech.lens.reading import texts
 from icl_mech.lens.vector_result import AVERAGES, VECTORS, VectorLens
-from icl_mech.model import HookedModel, TopTokens, as_array
+from icl_mech.model import HookedModel, TopTokens, as_array, check_model
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
@@ -98,6 +98,7 @@ def vector_lens(
             vectors without `heads`, the model never answers right.
         ModelError: where the model returns numbers that are not finite.
     """
+    check_model(model)
     tasks = load_tasks(task)
     n_prompts, n_shots = check_counts({"n_prompts": n_prompts, "n_shots": n_shots}, seed)
     choose(vector, VECTORS, "vector")

@@ -30,13 +30,19 @@ BUDGET_ACCELERATOR = 8192
 
 
 class Engine:
-    """Runs token sequences through a bridge, sharing everything that can be shared."""
+    """Runs token sequences through a bridge, sharing everything that can be shared.
+
+    Attributes:
+        budget: how much runs at once.
+        n_read, n_tied: how often a top token was read, and how often it was not the only one.
+    """
 
     def __init__(self, bridge: Any, budget: int | None = None) -> None:
         self.bridge = bridge
         self.trunk = Trunk(bridge)
         device = self.trunk.device.type
         self.budget = Budget(budget or BUDGET.get(device, BUDGET_ACCELERATOR))
+        self.n_read = self.n_tied = 0
 
     # --- what callers use -------------------------------------------------------------------
 
@@ -215,8 +221,11 @@ class Engine:
         targets: Int[Tensor, "row target"],
         n_best: int = 0,
     ) -> Readout:
-        """Read rows that fit together, see `readout.read`."""
-        return read(self.bridge, resid, targets, n_best, self.budget.share)
+        """Read rows that fit together, see `readout.read`, and count them."""
+        found = read(self.bridge, resid, targets, n_best, self.budget.share)
+        self.n_read += found.tied.numel()
+        self.n_tied += int(found.tied.sum())
+        return found
 
     def _edited(
         self,

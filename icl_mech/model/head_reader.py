@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from icl_mech.model.arguments import check_prompts, token_ids, token_rows
 from icl_mech.model.components import Components, DirectEffects
 from icl_mech.model.edits import Role
 from icl_mech.model.engine import Engine
@@ -26,6 +27,7 @@ class HeadReader:
 
     def attention(self, prompts: Sequence[Prompt]) -> list[Float[Tensor, "layer head token"]]:
         """What every head attends to from each prompt's last token (`hook_pattern`)."""
+        prompts = check_prompts(prompts)
         longest = max(map(len, prompts), default=0)
 
         def last_row(pattern: Tensor, rows: list[int]) -> Tensor:
@@ -40,6 +42,8 @@ class HeadReader:
         self, prompts: Sequence[Prompt], queries: Int[Tensor, "pair"], keys: Int[Tensor, "pair"]
     ) -> Float[Tensor, "prompt layer head"]:
         """Attention from query tokens to key tokens, averaged over the pairs."""
+
+        prompts = check_prompts(prompts)
 
         def mean(pattern: Tensor, rows: list[int]) -> Tensor:
             return pattern[:, :, queries, keys].mean(dim=-1)
@@ -81,7 +85,8 @@ class HeadReader:
                 rivals, as prompts.
             ModelError: where the parts do not add up to the logit difference.
         """
-        return self._components(prompts, -1).direct(torch.tensor(answers), rivals)
+        ids, others = token_ids(answers), token_rows(rivals, "rivals")
+        return self._components(prompts, -1).direct(torch.tensor(ids), others)
 
     def gradients(
         self,
@@ -101,13 +106,15 @@ class HeadReader:
             ModelError: where not even one prompt fits into memory.
             NotFiniteError: where an output or a gradient is not a number.
         """
-        tokens = [p.tokens for p in prompts]
-        return head_gradients(self._engine, tokens, answers, rivals, tick)
+        tokens = [p.tokens for p in check_prompts(prompts)]
+        others = None if rivals is None else token_rows(rivals, "rivals")
+        return head_gradients(self._engine, tokens, token_ids(answers), others, tick)
 
     def refuse_no_gradients(self) -> None:
         """Raise `InputError` now where `gradients` would for any prompt."""
         refuse_quantised(self._engine.bridge, *NO_GRADIENTS)
 
     def _components(self, prompts: Sequence[Prompt], role: Role) -> Components:
+        prompts = check_prompts(prompts)
         positions = [at for (at,) in positions_of(prompts, [role])]
         return Components(self._engine, [p.tokens for p in prompts], positions)
