@@ -224,6 +224,15 @@ def test_a_frozen_model_has_gradients_too() -> None:
     assert not any(p.requires_grad for p in bridge.original_model.parameters())
 
 
+def test_ids_that_the_vocabulary_lacks(tiny_llama: HookedModel) -> None:
+    (prompt,) = random_prompts(tiny_llama, (5,))
+    heads = tiny_llama.heads
+    for answer, rival, what in ((-1, 3, "answers"), (257, 3, "answers"), (3, -2, "rivals")):
+        for ask in (heads.direct_effects, heads.gradients):
+            with pytest.raises(InputError, match=f"{what} holds token .*; expected 0 to 256"):
+                ask([prompt], [answer], [[rival]])
+
+
 @pytest.mark.parametrize(
     ("answers", "rivals"), [([1, 2], [[5]]), ([1], [[5], [6]]), ([1, 2], [[5], []])]
 )

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from icl_mech.errors import InputError
 from icl_mech.model.arguments import check_prompts, token_ids, token_rows
 from icl_mech.model.components import Components, DirectEffects
 from icl_mech.model.edits import Role
@@ -85,7 +86,7 @@ class HeadReader:
                 rivals, as prompts.
             ModelError: where the parts do not add up to the logit difference.
         """
-        ids, others = token_ids(answers), token_rows(rivals, "rivals")
+        ids, others = self._ids(answers), self._rivals(rivals)
         return self._components(prompts, -1).direct(torch.tensor(ids), others)
 
     def gradients(
@@ -107,12 +108,30 @@ class HeadReader:
             NotFiniteError: where an output or a gradient is not a number.
         """
         tokens = [p.tokens for p in check_prompts(prompts)]
-        others = None if rivals is None else token_rows(rivals, "rivals")
-        return head_gradients(self._engine, tokens, token_ids(answers), others, tick)
+        others = None if rivals is None else self._rivals(rivals)
+        return head_gradients(self._engine, tokens, self._ids(answers), others, tick)
 
     def refuse_no_gradients(self) -> None:
         """Raise `InputError` now where `gradients` would for any prompt."""
         refuse_quantised(self._engine.bridge, *NO_GRADIENTS)
+
+    def _ids(self, ids: Sequence[int], name: str = "answers") -> list[int]:
+        """Token ids that the vocabulary has."""
+        found, n = token_ids(ids, name), int(self._engine.bridge.unembed.W_U.shape[1])
+        wrong = [token for token in found if not 0 <= token < n]
+        if wrong:
+            raise InputError(
+                f"{name} holds token {wrong[0]}; expected 0 to {n - 1}, the vocabulary"
+            )
+        return found
+
+    def _rivals(self, rivals: Sequence[Sequence[int]]) -> list[list[int]]:
+        rows = [self._ids(row, "rivals") for row in token_rows(rivals, "rivals")]
+        if not all(rows):
+            raise InputError(
+                "a set of rivals is empty; expected one of each per prompt, and a rival in each"
+            )
+        return rows
 
     def _components(self, prompts: Sequence[Prompt], role: Role) -> Components:
         prompts = check_prompts(prompts)
