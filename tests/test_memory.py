@@ -42,9 +42,9 @@ model.config.architectures = ["LlamaForCausalLM"]
 bridge = TransformerBridge.boot_transformers(
     "tiny", hf_model=model, tokenizer=byte_tokenizer(), device="cpu", dtype=torch.float32)
 model = HookedModel(bridge, "tight")
-prompts = random_prompts(model, (30, 40, 20, 40))
+prompts = random_prompts(model, (30, 40, 20, 40) * 3)
 edits = [Edit(layer, torch.ones(32)) for layer in range(4)]
-answers = [1, 2, 3, 4]
+answers = [1, 2, 3, 4] * 3
 ask = {
     "evaluate": lambda m: m.evaluate(prompts, edits, [[a] for a in answers]).logprob,
     "one prompt": lambda m: m.evaluate(prompts[:1], edits, [[1]]).logprob,
@@ -68,7 +68,7 @@ print(*counts, threading.active_count())
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="sizes are read from /proc")
 @pytest.mark.parametrize(
-    ("what", "mebibytes"), [("evaluate", 6), ("one prompt", 6), ("gradients", 20)]
+    ("what", "mebibytes"), [("evaluate", 6), ("one prompt", 6), ("gradients", 32)]
 )
 def test_a_limit_just_above_the_weights(what: str, mebibytes: int) -> None:
     """Slices of logits shrink with the batch, and the numbers are those of a roomy run."""

@@ -195,8 +195,8 @@ def test_function_vectors_belong_to_no_layer(tiny: HookedModel) -> None:
     encoder = tiny.encoder("{x}->{y}", [p.y for p in task.pairs])
     test = draw_split(task, 3, 1, 2, 2, 0).test
     prompts = [encoder.encode(e.demonstrations, e.query.x) for e in test]
-    outputs, bias = tiny.heads.mean_outputs(prompts)
-    expected = every_logprob(tiny, function_vector(outputs, bias, heads))
+    outputs, _ = tiny.heads.mean_outputs(prompts)
+    expected = every_logprob(tiny, function_vector(outputs, heads))
     np.testing.assert_allclose(
         lens.data["top_logprob"].values[0, 0], expected.topk(5).values, rtol=1e-3, atol=1e-3
     )
