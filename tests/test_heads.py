@@ -198,8 +198,8 @@ class EightBit(torch.nn.Module):
 
     def __init__(self, linear: torch.nn.Linear) -> None:
         super().__init__()
-        self.scale = float(linear.weight.abs().max() / 127)
-        whole = (linear.weight / self.scale).round().to(torch.int8)
+        self.scale = float(linear.weight.detach().abs().max() / 127)
+        whole = (linear.weight.detach() / self.scale).round().to(torch.int8)
         self.weight = torch.nn.Parameter(whole, requires_grad=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

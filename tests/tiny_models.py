@@ -103,8 +103,8 @@ def config(family: str) -> PretrainedConfig:
 FAMILIES = ("llama", "qwen2", "gemma2", "gemma3", "gpt2", "gpt_neox")
 
 
-def answering_bridge(family: str = "llama", last: str = ">") -> TransformerBridge:
-    """A model that says "Q" after (nearly) all that ends in `last`, so that it can do some task.
+def answering_bridge(family: str = "llama") -> TransformerBridge:
+    """A model that says "Q" after nearly all that ends in ">", so that it can do some task.
 
     Its blocks write little, so what it says depends most on the last token; the unembedding of
     what it says then and that of "Q" are exchanged.
@@ -115,7 +115,7 @@ def answering_bridge(family: str = "llama", last: str = ">") -> TransformerBridg
         for name, parameter in bridge.original_model.named_parameters():
             if any(part in name for part in ("o_proj", "down_proj", "attention.dense", "4h_to_h")):
                 parameter.mul_(0.3)
-        said = int(bridge(torch.tensor([[D_VOCAB - 1, ids["a"], ids[last]]]))[0, -1].argmax())
+        said = int(bridge(torch.tensor([[D_VOCAB - 1, ids["a"], ids[">"]]]))[0, -1].argmax())
         weight = bridge.unembed.original_component.weight
         weight[[said, ids["Q"]]] = weight[[ids["Q"], said]]
     return bridge
