@@ -109,7 +109,8 @@ for layer in options.layer:
 # %% [markdown]
 # ## Counts
 #
-# Mean over vectors with a 95 % bootstrap interval, of `--among` top tokens.
+# How many of the `--among` top tokens are of each kind (a number of tokens, not a share): mean over
+# vectors with a 95 % bootstrap interval.
 
 # %%
 n = options.among
@@ -125,7 +126,7 @@ for layer in options.layer:
         }
         for task in lens.tasks
     }
-    print(f"\nof the top {n} tokens after block {layer}")
+    print(f"\nnumber of tokens among the top {n} after block {layer}")
     print(pd.DataFrame.from_dict(table, orient="index").to_string())
 
 # %% [markdown]
@@ -143,7 +144,7 @@ test = {
     }
     for layer in options.layer
 }
-print(f"of the top {n} tokens, mean over {len(lens.tasks)} tasks")
+print(f"number of tokens among the top {n}, mean over {len(lens.tasks)} tasks")
 print(pd.DataFrame.from_dict(test, orient="index").to_string())
 
 # %% [markdown]
@@ -154,8 +155,8 @@ print(pd.DataFrame.from_dict(test, orient="index").to_string())
 # - *On this model the top tokens do not name the task*, as a rule. After block 9, where θ already
 #   works on some tasks, not one of 450 vectors has such a word in its top 10. After 10 and 11 two
 #   tasks have some: `location_religion` (.80, then 2.20 of 10: "religion") and `country_capital`
-#   after block 10 only (1.36: "Hauptstadt", German for capital). Over tasks the mean is .12, and
-#   its interval against either control touches zero.
+#   after block 10 only (1.36: "Hauptstadt", German for capital). Over tasks the mean is .12 tokens
+#   of ten, and its interval against either control touches zero.
 # - *They are answers, in the knowledge tasks.* After block 11, 3.6 to 7.8 of the top 10 begin an
 #   answer of the task (random vectors: .04 or fewer), though no query was asked: languages,
 #   continents, religions, capitals. θ there holds what kind of answer comes.

@@ -75,6 +75,7 @@ def progress_bar(total: int, unit: str, shown: bool) -> ProgressBar:
         unit=f" {unit}",
         disable=not shown,
         smoothing=0.05,
+        miniters=1,
         leave=False,
         **in_place,
     )

@@ -23,6 +23,8 @@ from icl_mech.errors import InputError, choose
 FORMAT = 1
 #: How many bytes of zeros deflate, which netCDF compresses with, puts into one (zlib's manual).
 _DEFLATE = 1032
+#: Share of read-outs with a tie for the top token from which it is said.
+TIES_NOTED = 0.02
 
 
 class Result(ABC):
@@ -69,8 +71,20 @@ class Result(ABC):
         """The summary as text, for people."""
 
     def caveats(self) -> list[str]:
-        """What to keep in mind when reading the numbers, a line each."""
-        return []
+        """What to keep in mind when reading the numbers, a line each.
+
+        Here what holds for every model that was read; subclasses add to it.
+        """
+        # Files that were written before ties were counted, and other kinds of models, have none.
+        readouts = self.provenance.get("readouts") or {"n": 0}
+        if not readouts["n"] or readouts["tied"] / readouts["n"] < TIES_NOTED:
+            return []
+        return [
+            f"ties: in {readouts['tied'] / readouts['n']:.0%} of {readouts['n']} read-outs since "
+            "the model was loaded several tokens are exactly as probable as the top one, as "
+            f"happens in {self.provenance.get('dtype', 'half precision')}; the smallest id counts "
+            "as the top token, as in greedy decoding"
+        ]
 
     def headline(self) -> str:
         """What was measured, on which model: the line over the table."""

@@ -127,22 +127,31 @@ def layer_name(layer: int | None) -> str:
 
 def function_vector(
     heads: Float[Tensor, "layer head d_model"],
-    bias: Float[Tensor, "layer d_model"],
     chosen: Sequence[tuple[int, int]],
+    bias: Float[Tensor, "layer d_model"] | None = None,
 ) -> Float[Tensor, "d_model"]:
     """Sum of what the chosen (layer, head)s add to the residual stream on average.
 
     Todd et al. 2023 (arXiv 2310.15213), section 2.3; `heads` and `bias` as
-    `model.heads.mean_outputs` gives them. The output bias of a block with chosen heads counts
-    once, however many of its heads are chosen.
+    `model.heads.mean_outputs` gives them.
+
+    Args:
+        heads: mean outputs of all heads.
+        chosen: the heads of the vector.
+        bias: what attention adds besides its heads; by default left out, as it belongs to no
+            head. If given, it is added once for every chosen head, as the paper's published code
+            does, which sends each head's output through the whole output projection. (Gemma,
+            Llama and GPT-J have no such bias.)
 
     Raises:
         InputError: where no head is chosen, one twice, or one that the model lacks.
     """
     n_layers, n_heads = heads.shape[:2]
     chosen = check_heads(chosen, n_layers, n_heads)
-    total = torch.stack([heads[layer, head] for layer, head in chosen]).sum(dim=0)
-    return total + torch.stack([bias[layer] for layer in {layer for layer, _ in chosen}]).sum(dim=0)
+    parts = [heads[layer, head] for layer, head in chosen]
+    if bias is not None:
+        parts += [bias[layer] for layer, _ in chosen]
+    return torch.stack(parts).sum(dim=0)
 
 
 def answer_logprob(readout: Readout) -> Float[np.ndarray, "*shape"]:

@@ -46,6 +46,36 @@ def test_direct_effects_add_up_to_the_logit_difference(tiny: HookedModel) -> Non
         assert abs(float(effects.total[i] - expected)) < 1e-3
 
 
+@pytest.mark.parametrize(("family", "factor"), [("cohere", 1 / 16), ("granite_logits", 1 / 8)])
+def test_a_scale_of_the_logits_counts(family: str, factor: float) -> None:
+    model = HookedModel(tiny_bridge(family), f"tiny-{family}")
+    prompts = random_prompts(model, LENGTHS)
+    answers, rivals = [1, 2, 3, 4], [[5], [6, 7], [8, 9, 10], [1]]
+    effects = model.heads.direct_effects(prompts, answers, rivals)
+    parts = effects.heads.sum((1, 2)) + effects.mlps.sum(1) + effects.rest
+    w_u = model.bridge.unembed.W_U
+    for i, prompt in enumerate(prompts):
+        with torch.no_grad():
+            logits, cache = model.bridge.run_with_cache(torch.tensor([prompt.tokens]))
+            last = cache[f"blocks.{model.n_layers - 1}.hook_resid_post"][:, -1:]
+            read = model.bridge.ln_final(last)[0, 0] @ w_u
+        expected = logits[0, -1, answers[i]] - logits[0, -1, rivals[i]].mean()
+        assert abs(float(effects.total[i] - expected)) < 1e-5
+        assert abs(float(parts[i] - expected)) < 1e-4
+        unscaled = float(read[answers[i]] - read[rivals[i]].mean())
+        assert float(expected) == pytest.approx(unscaled * factor, abs=1e-4)
+
+
+def test_logits_that_are_bent_otherwise_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    bridge = tiny_bridge("llama")
+    model = HookedModel(bridge, "bent")
+    prompts = random_prompts(model, (6,))
+    model.predict(prompts, [[1]])  # rehearsed
+    monkeypatch.setattr(bridge.adapter, "apply_output_logits_transform", lambda x: x + x**2 / 50)
+    with pytest.raises(ModelError, match="does more to its logits than scale them"):
+        model.heads.direct_effects(prompts, [1], [[2]])
+
+
 def test_each_head_writes_what_attention_writes_without_the_others(tiny: HookedModel) -> None:
     """One block, one head left on; the norm behind attention at the scale of the full run."""
     (prompt,) = random_prompts(tiny, (9,))
@@ -192,6 +222,15 @@ def test_a_frozen_model_has_gradients_too() -> None:
     _, gradient = model.heads.gradients(prompts, [1])
     torch.testing.assert_close(gradient, expected)
     assert not any(p.requires_grad for p in bridge.original_model.parameters())
+
+
+def test_ids_that_the_vocabulary_lacks(tiny_llama: HookedModel) -> None:
+    (prompt,) = random_prompts(tiny_llama, (5,))
+    heads = tiny_llama.heads
+    for answer, rival, what in ((-1, 3, "answers"), (257, 3, "answers"), (3, -2, "rivals")):
+        for ask in (heads.direct_effects, heads.gradients):
+            with pytest.raises(InputError, match=f"{what} holds token .*; expected 0 to 256"):
+                ask([prompt], [answer], [[rival]])
 
 
 @pytest.mark.parametrize(

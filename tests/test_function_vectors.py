@@ -9,9 +9,10 @@ import pytest
 import torch
 from pages import ROOT
 from plain import plain_logprobs
+from tiny_models import answering_bridge, answering_task, tiny_bridge
 
 from icl_mech import Edit, load_result
-from icl_mech.errors import InputError
+from icl_mech.errors import InputError, ModelError
 from icl_mech.heads import FunctionVectors, function_vectors
 from icl_mech.heads.drawing import draw
 from icl_mech.model import HookedModel
@@ -27,13 +28,65 @@ def result(gemma: HookedModel) -> FunctionVectors:
     return function_vectors(gemma, TASK, HEADS, 10, 10, scale=(2.0, 4.0), n_dev=6, progress=False)
 
 
-def test_the_bias_of_a_block_counts_once() -> None:
+def test_the_bias_counts_not_at_all_or_once_per_head() -> None:
     heads = torch.arange(24.0).reshape(2, 3, 4)
     bias = torch.tensor([[100.0] * 4, [1000.0] * 4])
-    vector = function_vector(heads, bias, [(0, 0), (0, 2), (1, 1)])
-    expected = heads[0, 0] + heads[0, 2] + heads[1, 1] + 1100
-    assert torch.equal(vector, expected)
-    assert torch.equal(function_vector(heads, bias, [(1, 2)]), heads[1, 2] + 1000)
+    chosen = [(0, 0), (0, 2), (1, 1)]
+    written = heads[0, 0] + heads[0, 2] + heads[1, 1]
+    assert torch.equal(function_vector(heads, chosen), written)
+    assert torch.equal(function_vector(heads, chosen, bias), written + 1200)
+
+
+@pytest.mark.parametrize("output_bias", [False, True])
+def test_a_vector_holds_what_heads_write(output_bias: bool) -> None:
+    """GPT-NeoX, with output biases that are much larger than what heads write."""
+    bridge = answering_bridge("gpt_neox")
+    with torch.no_grad():
+        for block in bridge.blocks:
+            block.attn.o.original_component.bias.copy_(torch.linspace(-0.3, 0.3, 32))
+    model = HookedModel(bridge, "biased")
+    task, chosen = answering_task(), [(1, 0), (1, 3), (2, 2)]
+    result = function_vectors(
+        model, task, chosen, 4, 2, n_dev=3, scale=2.0, output_bias=output_bias, progress=False
+    )
+    drawn = draw(model, task, 4, 3, 2, 0, "{x}->{y}", None, 2)
+    caches = [bridge.run_with_cache(torch.tensor([p.tokens]))[1] for p in drawn.dev.clean]
+    vector = torch.zeros(32)
+    for layer, head in chosen:
+        z = torch.stack([c[f"blocks.{layer}.attn.hook_z"][0, -1, head] for c in caches]).mean(0)
+        vector += (z @ bridge.blocks[layer].attn.W_O[head]).detach()
+        vector += output_bias * bridge.blocks[layer].attn.b_O.detach()
+    for name, scale in (("function", 2.0), ("function_unscaled", 1.0)):
+        assert result.scale("q", name) == scale
+        edit = Edit(2, vector, "resid_post", "final_arrow", "add", scale)
+        expected = plain_logprobs(model, drawn.test.zero_shot[1], edit)[drawn.test.answers[1]]
+        ours = result.data["logprob"].sel(task="q", setting="zero_shot", vector=name, layer=2)[1]
+        assert float(ours) == pytest.approx(float(expected), abs=1e-4)
+    assert result.provenance["output_bias"] == ("once per head" if output_bias else "left out")
+
+
+def test_the_scale_stands_beside_every_number() -> None:
+    model = HookedModel(answering_bridge(), "answers")
+    settings = {"n_prompts": 4, "n_shots": 2, "n_dev": 3, "progress": False}
+    result = function_vectors(model, answering_task(), [(1, 0)], scale=(2.0, 3.0), **settings)
+    scale = float(result.data["scale"][0])
+    assert scale in (2.0, 3.0)
+    rows = result.summary().reset_index().query("setting == 'zero_shot'")
+    assert dict(zip(rows["vector"], rows["scale"], strict=True)) == {
+        "function": scale, "function_unscaled": 1.0, "theta": 1.0, "layer_mean": 1.0,
+        "random_heads": scale, "random": scale,
+    }  # fmt: skip
+    row = result.table().loc["q, zero_shot"]
+    assert row["function"].endswith(f", x {scale:g}")
+    assert row["function_unscaled"].endswith(", x 1")
+    assert row["random"].endswith(f", x {scale:g}")
+    as_in_the_paper = function_vectors(model, answering_task(), [(1, 0)], scale=1.0, **settings)
+    assert "function_unscaled" not in as_in_the_paper.vectors
+    np.testing.assert_allclose(
+        as_in_the_paper.data["logprob"].sel(vector="function"),
+        result.data["logprob"].sel(vector="function_unscaled"),
+        atol=1e-5,
+    )
 
 
 @pytest.mark.parametrize(
@@ -42,7 +95,7 @@ def test_the_bias_of_a_block_counts_once() -> None:
 )
 def test_heads_that_cannot_be_summed(chosen: list, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        function_vector(torch.zeros(2, 3, 4), torch.zeros(2, 4), chosen)
+        function_vector(torch.zeros(2, 3, 4), chosen)
 
 
 #: Run in a process of its own: here arguments are checked to be of the types asked for.
@@ -102,7 +155,7 @@ def test_every_room_refuses_what_is_no_number() -> None:
 
 def test_equals_one_forward_per_layer(gemma: HookedModel, result: FunctionVectors) -> None:
     drawn = draw(gemma, load_task(TASK), 10, 6, 10, 0, "{x}->{y}", None, 2)
-    vector = function_vector(*gemma.heads.mean_outputs(drawn.dev.clean), HEADS)
+    vector = function_vector(gemma.heads.mean_outputs(drawn.dev.clean)[0], HEADS)
     scale = float(result.data["scale"].sel(task=TASK))
     for setting in ("zero_shot", "shuffled"):
         prompts = getattr(drawn.test, setting)
@@ -129,7 +182,7 @@ def test_saved_loaded_and_drawn(result: FunctionVectors, tmp_path: Path) -> None
     again = load_result(result.save(tmp_path / "vectors.nc"))
     assert isinstance(again, FunctionVectors)
     assert again.data.identical(result.data)
-    assert len(again.to_frame()) == 10 * 2 * 5 * 18
+    assert len(again.to_frame()) == 10 * 2 * 6 * 18
     summary = again.summary()
     assert summary.loc[(TASK, "zero_shot", "function"), "heads"] == "9.3 10.2"
     figure = again.plot()
@@ -154,6 +207,13 @@ def test_bad_input(tiny_llama: HookedModel, arguments: dict, message: str) -> No
         function_vectors(
             tiny_llama, "to_upper", n_prompts=2, n_shots=2, progress=False, **arguments
         )
+
+
+def test_an_architecture_that_cannot_is_refused_before_heads_are_ranked() -> None:
+    model = HookedModel(tiny_bridge("granite"), "tiny-granite")
+    with pytest.raises(ModelError, match="heads of block 0 miss its attention output"):
+        function_vectors(model, answering_task(), n_prompts=2, n_shots=2, progress=False)
+    assert model.provenance()["readouts"]["n"] == 0  # nothing was asked
 
 
 def test_a_model_that_cannot_do_the_task(tiny_llama: HookedModel) -> None:

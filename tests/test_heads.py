@@ -1,17 +1,21 @@
 """Head attribution: AIE as defined, against one plain forward per head."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tiny_models import tiny_bridge
+import xarray as xr
+from plain import prompt_of
+from tiny_models import answering_bridge, answering_task, tiny_bridge
 
 from icl_mech import Edit, load_result
-from icl_mech.errors import InputError
-from icl_mech.heads import HeadAttribution, head_attribution
+from icl_mech.errors import InputError, ModelError
+from icl_mech.heads import METHODS, HeadAttribution, function_vectors, head_attribution
 from icl_mech.heads.attribution import mean_heads
 from icl_mech.heads.drawing import draw
+from icl_mech.lens import vector_lens
 from icl_mech.model import HookedModel
 from icl_mech.prompts import draw_split, generator, shuffle_labels
 from icl_mech.tasks import load_task
@@ -156,6 +160,27 @@ def test_universal_heads_are_the_largest_mean_over_tasks(result: HeadAttribution
         result.universal(100)
 
 
+def test_the_map_names_the_largest_absolute_effects() -> None:
+    """One task, 2 layers x 3 heads; the largest effect by size works against the answer."""
+    means = np.array([[0.01, -0.25, 0.1], [0.05, 0.002, -0.03]])
+    data = xr.Dataset(
+        {
+            "aie": (("task", "prompt", "layer", "head"), np.stack([[means, means * 1.1]])),
+            "attention": (("task", "prompt", "layer", "head", "role"), np.ones((1, 2, 2, 3, 1))),
+            "induction": (("layer", "head"), np.zeros((2, 3))),
+            "query": (("task", "prompt"), [["a", "b"]]),
+        },
+        coords={"task": ["t"], "layer": [0, 1], "head": [0, 1, 2], "role": ["sink"]},
+    )
+    result = HeadAttribution(data, {"model": "m", "n_shots": 2, "seed": 0})
+    assert [head[:2] for head in result.top("t", 2)] == [(0, 2), (1, 0)]
+    assert [h[:2] for h in result.top("t", 3, absolute=True)] == [(0, 1), (0, 2), (1, 0)]
+    figure = result.plot()
+    named = [a.text for a in figure.layout.annotations if re.fullmatch(r"\d\.\d", a.text)]
+    assert named == ["0.1", "0.2", "1.0", "1.2", "0.0"]  # 1.1 is the smallest of six
+    assert "5 largest by absolute value are named" in figure.layout.title.subtitle.text
+
+
 def test_methods_can_be_left_out(gemma: HookedModel, tiny_llama: HookedModel) -> None:
     only = head_attribution(
         gemma, "country_capital", 2, 2, n_clean=2, methods=["direct"], progress=False
@@ -168,8 +193,53 @@ def test_methods_can_be_left_out(gemma: HookedModel, tiny_llama: HookedModel) ->
         head_attribution(tiny_llama, "to_upper", 2, 2, methods=["gradient"], progress=False)
 
 
-def test_gradients_of_quantised_weights_are_refused() -> None:
-    bridge = tiny_bridge("llama")
-    bridge.original_model.is_quantized = True
-    with pytest.raises(InputError, match="weights are quantised"):
-        head_attribution(HookedModel(bridge, "q"), "to_upper", 2, 2, progress=False)
+class EightBit(torch.nn.Module):
+    """A linear map by 8-bit integers and a scale."""
+
+    def __init__(self, linear: torch.nn.Linear) -> None:
+        super().__init__()
+        self.scale = float(linear.weight.detach().abs().max() / 127)
+        whole = (linear.weight.detach() / self.scale).round().to(torch.int8)
+        self.weight = torch.nn.Parameter(whole, requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ (self.weight.to(x) * self.scale).T
+
+
+def eight_bit() -> HookedModel:
+    """A model that says "Q", whose heads are projected by 8-bit integers."""
+    bridge = answering_bridge()
+    for block in bridge.blocks:
+        block.attn.o.set_original_component(EightBit(block.attn.o.original_component))
+    return HookedModel(bridge, "8 bits")
+
+
+@pytest.mark.parametrize(
+    ("methods", "refused", "left"),
+    [(METHODS, "attribution", r"\['aie', 'direct'\]"), (("aie", "direct"), "direct", r"\['aie'\]")],
+)
+def test_quantised_weights_are_refused_by_name_before_the_work(
+    methods: tuple, refused: str, left: str
+) -> None:
+    model, task = eight_bit(), answering_task()
+    with pytest.raises(InputError, match=f"'{refused}'.*weights are quantised.*methods={left}"):
+        head_attribution(model, "to_upper", 2, 2, n_clean=2, methods=methods, progress=False)
+    assert model.provenance()["readouts"]["n"] == 0
+    exact = head_attribution(model, task, 2, 2, n_clean=2, methods="aie", progress=False)
+    assert float(abs(exact.data["aie"]).max()) > 0
+    for ask in (
+        lambda: model.heads.mean_outputs([prompt_of([1, 2, 3])], -1),
+        lambda: function_vectors(model, task, n_prompts=2, n_shots=2, progress=False),
+        lambda: vector_lens(model, task, "function", 2, 2, progress=False),
+    ):
+        with pytest.raises(InputError, match="W_O, and this model's weights are quantised"):
+            ask()
+
+
+def test_granite_is_refused_before_the_exact_effect_and_told_what_works() -> None:
+    model = HookedModel(tiny_bridge("granite"), "tiny-granite")
+    with pytest.raises(
+        ModelError, match=r"'direct'.*unscaled; leave out .*methods=\['aie', 'attribution'\]"
+    ):
+        head_attribution(model, "to_upper", 2, 2, n_clean=2, progress=False)
+    assert model.provenance()["readouts"]["n"] == 0

@@ -20,6 +20,72 @@ print(peak, weights)
 """
 
 
+#: Runs with little more memory than is mapped once the model is there. How many threads there are
+#: is asked at the end: one that a bar starts would never come up, and be waited for.
+TIGHT = """
+import re, resource, sys, threading, warnings
+from pathlib import Path
+sys.path.insert(0, "tests")
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig
+from transformer_lens.model_bridge import TransformerBridge
+from plain import random_prompts
+from tiny_models import _SIZES, byte_tokenizer
+from icl_mech.model import Edit, HookedModel
+from icl_mech.model.batching import MemoryWarning
+from icl_mech.progress import progress_bar
+
+config = LlamaConfig(**{**_SIZES, "vocab_size": 200_000})
+torch.manual_seed(0)
+model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+model.config.architectures = ["LlamaForCausalLM"]
+bridge = TransformerBridge.boot_transformers(
+    "tiny", hf_model=model, tokenizer=byte_tokenizer(), device="cpu", dtype=torch.float32)
+model = HookedModel(bridge, "tight")
+prompts = random_prompts(model, (30, 40, 20, 40) * 3)
+edits = [Edit(layer, torch.ones(32)) for layer in range(4)]
+answers = [1, 2, 3, 4] * 3
+ask = {
+    "evaluate": lambda m: m.evaluate(prompts, edits, [[a] for a in answers]).logprob,
+    "one prompt": lambda m: m.evaluate(prompts[:1], edits, [[1]]).logprob,
+    "gradients": lambda m: m.heads.gradients(prompts, answers)[1],
+}[sys.argv[1]]
+warnings.simplefilter("ignore", MemoryWarning)
+torch.set_num_threads(1)
+status = Path("/proc/self/status").read_text()
+size = 1024 * int(re.search(r"VmSize:\\s+(\\d+)", status)[1])
+_, most = resource.getrlimit(resource.RLIMIT_AS)
+resource.setrlimit(resource.RLIMIT_AS, (size + int(float(sys.argv[2]) * 2**20), most))
+with progress_bar(3, "runs", shown=False) as bar:
+    found = ask(model)
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
+roomy = HookedModel(bridge, "roomy")
+torch.testing.assert_close(found, ask(roomy), atol=1e-4, rtol=1e-4)
+counts = [m.provenance()["batch_halvings"] for m in (model, roomy)]
+print(*counts, threading.active_count())
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="sizes are read from /proc")
+@pytest.mark.parametrize(
+    ("what", "mebibytes"), [("evaluate", 6), ("one prompt", 6), ("gradients", 32)]
+)
+def test_a_limit_just_above_the_weights(what: str, mebibytes: int) -> None:
+    """Slices of logits shrink with the batch, and the numbers are those of a roomy run."""
+
+    done = subprocess.run(
+        [sys.executable, "-c", TIGHT, what, str(mebibytes)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    tight, roomy, threads = map(int, done.stdout.split())
+    assert tight > roomy == 0
+    assert threads == 1
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from /proc")
 @pytest.mark.parametrize(
     ("call", "limit"),

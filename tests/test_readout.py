@@ -8,7 +8,9 @@ from plain import prompt_of, random_prompts
 from tiny_models import tiny_bridge
 
 from icl_mech.errors import InputError
+from icl_mech.lens import logit_lens
 from icl_mech.model import Edit, HookedModel, slices
+from icl_mech.patch import layer_scan
 
 
 @pytest.mark.parametrize("slice_bytes", [1, 5000, 2**30])
@@ -79,6 +81,50 @@ def test_tokens_that_tie(slice_bytes: int, monkeypatch: pytest.MonkeyPatch) -> N
     assert all(len(set(row)) == 5 for row in ours.best.tolist())
 
 
+@pytest.mark.parametrize("slice_bytes", [1, 3000, 2**30])
+def test_ranks_are_places_in_a_stable_order(
+    slice_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Equal tokens stand in the order of their ids: in half precision, against whole rows."""
+    monkeypatch.setitem(slices.SLICE_BYTES, "cpu", slice_bytes)
+    bridge = tiny_bridge("llama", torch.bfloat16)
+    model = HookedModel(bridge, "half")
+    resid = torch.randn(600, model.d_model, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        hidden = bridge.ln_final(resid.to(torch.bfloat16)[None])[0]
+        logits = (hidden @ bridge.unembed.W_U).float()
+    order = logits.sort(dim=1, descending=True, stable=True).indices
+    places = order.argsort(dim=1)
+    targets = torch.stack([torch.arange(600) * 7 % 257, order[:, 0], order[:, 1]], dim=1)
+    ours = model.read(resid, targets.tolist())
+    assert torch.equal(ours.top, order[:, 0])
+    assert torch.equal(ours.rank, places.gather(1, targets))
+    assert torch.equal((ours.rank == 0).any(dim=1), ours.hit)
+    two = logits.topk(2).values
+    assert torch.equal(ours.tied, two[:, 0] == two[:, 1])
+    assert 0 < int(ours.tied.sum()) < 60
+    assert model.provenance()["readouts"] == {"n": 600, "tied": int(ours.tied.sum())}
+
+
+def test_a_model_of_zeros_says_one_thing_to_the_lens_and_to_the_scan() -> None:
+    bridge = tiny_bridge("llama")
+    with torch.no_grad():
+        bridge.unembed.original_component.weight.zero_()
+    model = HookedModel(bridge, "zeros")
+    settings = {"n_prompts": 4, "n_shots": 2, "progress": False}
+    lens = logit_lens(model, "to_upper", **settings)
+    scan = layer_scan(model, "to_upper", **settings)
+    assert lens.curve("to_upper", value="rank1")[-1].value == 0
+    assert scan.reference("to_upper", "regular").value == 0
+    for result in (lens, scan):
+        readouts = result.provenance["readouts"]
+        assert readouts["tied"] == readouts["n"] > 0
+        assert result.caveats()[0].startswith("ties: in 100% of")
+    plain = logit_lens(HookedModel(tiny_bridge("llama"), "plain"), "to_upper", **settings)
+    assert plain.provenance["readouts"]["tied"] == 0
+    assert not any("ties" in caveat for caveat in plain.caveats())
+
+
 def test_best_tokens_follow_their_rows(tiny_llama: HookedModel) -> None:
     resid = torch.randn(6, tiny_llama.d_model, generator=torch.Generator().manual_seed(0))
     ours = tiny_llama.read(resid, [[0]] * 6, 3)
@@ -92,7 +138,7 @@ def test_best_tokens_follow_their_rows(tiny_llama: HookedModel) -> None:
 
 @pytest.mark.parametrize("k", [-1, 300])
 def test_best_tokens_that_are_not_there(tiny_llama: HookedModel, k: int) -> None:
-    with pytest.raises(InputError, match=rf"top_k is {k}; expected 0 to 257, the vocabulary"):
+    with pytest.raises(InputError, match=rf"n_best is {k}; expected 0 to 257, the vocabulary"):
         tiny_llama.read(torch.zeros(1, tiny_llama.d_model), [[0]], k)
 
 

@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_models import answering_bridge, answering_task
 
 from icl_mech import load_result
 from icl_mech.errors import InputError
+from icl_mech.heads import head_attribution
 from icl_mech.lens import NAMING, VectorLens, vector_lens
 from icl_mech.lens.counting import KINDS, Words, count, kind_of
 from icl_mech.lens.naming import naming_words
@@ -193,8 +195,8 @@ def test_function_vectors_belong_to_no_layer(tiny: HookedModel) -> None:
     encoder = tiny.encoder("{x}->{y}", [p.y for p in task.pairs])
     test = draw_split(task, 3, 1, 2, 2, 0).test
     prompts = [encoder.encode(e.demonstrations, e.query.x) for e in test]
-    outputs, bias = tiny.heads.mean_outputs(prompts)
-    expected = every_logprob(tiny, function_vector(outputs, bias, heads))
+    outputs, _ = tiny.heads.mean_outputs(prompts)
+    expected = every_logprob(tiny, function_vector(outputs, heads))
     np.testing.assert_allclose(
         lens.data["top_logprob"].values[0, 0], expected.topk(5).values, rtol=1e-3, atol=1e-3
     )
@@ -263,6 +265,17 @@ def test_tokens_are_text_and_kinds_are_colours(tiny_llama: HookedModel) -> None:
     assert np.array(one.data[0].z)[1, 3] == 1
     with pytest.raises(InputError, match="unknown task"):
         lens.plot("nothing")
+
+
+def test_heads_are_ranked_on_prompts_written_as_the_caller_writes_them() -> None:
+    model = HookedModel(answering_bridge(), "answers")
+    task, writing = answering_task(), {"template": "{x}=>{y}", "leading_space": False}
+    lens = vector_lens(model, task, "function", 3, 2, 5, n_heads=4, progress=False, **writing)
+    ranked = head_attribution(
+        model, task, 3, 2, 5, n_clean=3, methods="aie", progress=False, **writing
+    )
+    assert lens.provenance["heads"] == {"q": [[x, h] for x, h, _ in ranked.top("q", 4)]}
+    assert lens.provenance["output_bias"] == "left out"
 
 
 def test_saved_and_loaded(gemma: HookedModel, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
+    CohereConfig,
     Gemma2Config,
     Gemma3TextConfig,
     GPT2Config,
@@ -17,6 +18,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
 )
+
+from icl_mech.tasks import Pair, Task
 
 N_LAYERS = 4
 END = "<|endoftext|>"
@@ -86,6 +89,8 @@ def config(family: str) -> PretrainedConfig:
             eos_token_id=D_VOCAB - 1,
         ),
         "gpt_neox": lambda: GPTNeoXConfig(**_SIZES, rotary_pct=0.25),
+        "cohere": lambda: CohereConfig(**_SIZES, num_key_value_heads=2, logit_scale=1 / 16),
+        "granite_logits": lambda: GraniteConfig(**_SIZES, logits_scaling=8.0),
         "olmo": lambda: OlmoConfig(**_SIZES),
         "granite": lambda: GraniteConfig(**_SIZES, residual_multiplier=0.3),
         "bloom": lambda: BloomConfig(
@@ -96,6 +101,30 @@ def config(family: str) -> PretrainedConfig:
 
 
 FAMILIES = ("llama", "qwen2", "gemma2", "gemma3", "gpt2", "gpt_neox")
+
+
+def answering_bridge(family: str = "llama") -> TransformerBridge:
+    """A model that says "Q" after nearly all that ends in ">", so that it can do some task.
+
+    Its blocks write little, so what it says depends most on the last token; the unembedding of
+    what it says then and that of "Q" are exchanged.
+    """
+    bridge = tiny_bridge(family)
+    ids = {symbol: i for i, symbol in enumerate(_BYTES)}
+    with torch.no_grad():
+        for name, parameter in bridge.original_model.named_parameters():
+            if any(part in name for part in ("o_proj", "down_proj", "attention.dense", "4h_to_h")):
+                parameter.mul_(0.3)
+        said = int(bridge(torch.tensor([[D_VOCAB - 1, ids["a"], ids[">"]]]))[0, -1].argmax())
+        weight = bridge.unembed.original_component.weight
+        weight[[said, ids["Q"]]] = weight[[ids["Q"], said]]
+    return bridge
+
+
+def answering_task(n: int = 26) -> Task:
+    """A task whose answers all begin with "Q"."""
+    letters = "abcdefghijklmnopqrstuvwxyz"[:n]
+    return Task("q", "user", "", tuple(Pair(x, ("Q" + x,)) for x in letters))
 
 
 def tiny_bridge(family: str, dtype: torch.dtype = torch.float32) -> TransformerBridge:

@@ -147,8 +147,9 @@ class AnswerScores(Result):
         """What to keep in mind when reading the numbers, a line each."""
         n = self.data.sizes["prompt"]
         notes = [
+            *super().caveats(),
             f"most_probable: against {int(self.data['n_rivals'].min())} of each task's other "
-            "answers, not all; short answers have an advantage, for no end of the answer is read"
+            "answers, not all; short answers have an advantage, for no end of the answer is read",
         ]
         for task in self.tasks:
             of_task = self.of(task)

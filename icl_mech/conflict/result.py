@@ -167,7 +167,7 @@ class ConflictingTasks(Result):
 
     def caveats(self) -> list[str]:
         """What to keep in mind when reading the numbers, a line each."""
-        return notes(self)
+        return super().caveats() + notes(self)
 
     def plot(self, kind: str | None = None) -> go.Figure:
         """Shares as bars with intervals (`"bars"`), or a map of task by task (`"matrix"`).

@@ -164,7 +164,7 @@ class MeanPatching(Result):
 
     def caveats(self) -> list[str]:
         """What to keep in mind when reading the numbers, a line each."""
-        notes = ["accuracy is that of the answer's first token"]
+        notes = [*super().caveats(), "accuracy is that of the answer's first token"]
         if self.provenance["null"] is None:
             notes.append("the family has no null task: the paper's negative is missing")
         if self.provenance["n_queries"] < self.data.sizes["prompt"]:

@@ -282,7 +282,7 @@ class TaskDecodability(Result):
 
     def caveats(self) -> list[str]:
         """What to keep in mind when reading the numbers, a line each."""
-        return notes(self)
+        return super().caveats() + notes(self)
 
     def plot(self, shots: int | None = None, layer: int | None = None) -> go.Figure:
         """TD by layer for every number of shots; confusion and pairwise TD at one layer."""

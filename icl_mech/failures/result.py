@@ -216,7 +216,7 @@ class TaskVectorFailures(Result):
 
     def caveats(self) -> list[str]:
         """What to keep in mind when reading the numbers, a line each."""
-        return notes(self)
+        return super().caveats() + notes(self)
 
     def headline(self) -> str:
         """What was measured, on which model."""

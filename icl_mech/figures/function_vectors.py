@@ -33,7 +33,11 @@ _SETTINGS = {"zero_shot": "zero-shot prompts", "shuffled": "prompts with shuffle
 def function_vector_figure(result: FunctionVectors) -> go.Figure:
     """One row per task: zero-shot prompts on the left, shuffled labels on the right."""
     tasks = result.tasks
-    titles = [f"{escape(t)}: {name}" for t in tasks for name in _SETTINGS.values()]
+    titles = [
+        f"{escape(t)}: {name}, vectors times {result.scale(t):g}"
+        for t in tasks
+        for name in _SETTINGS.values()
+    ]
     figure = rows_of_panels(
         [_HEIGHT] * len(tasks), _GAP, titles, 2, shared_yaxes=True, horizontal_spacing=0.04
     )
@@ -85,10 +89,8 @@ def _panel(
             row=row,
             col=column,
         )
-    injected = result.data["vector"].values
-    for vector, (name, colour, dash, symbol) in _NAMES.items():
-        if vector not in injected:
-            continue
+    for vector in result.vectors:
+        name, colour, dash, symbol = _NAMES[vector]
         curve = result.curve(task, vector, setting)
         if vector in _WITH_BANDS:
             figure.add_trace(band(layers, curve, colour, name), row=row, col=column)

@@ -40,7 +40,7 @@ def head_figure(result: HeadAttribution) -> go.Figure:
     for row, (task, method) in enumerate(panels, 1):
         figure.add_trace(_map(result, task, method), row=row, col=1)
         figure.data[-1].coloraxis = f"coloraxis{methods.index(method) + 1}"
-        for layer, head, _ in result.top(task, n_named, method):
+        for layer, head, _ in result.top(task, n_named, method, absolute=True):
             figure.add_annotation(
                 x=layer,
                 y=head,
@@ -62,8 +62,8 @@ def head_figure(result: HeadAttribution) -> go.Figure:
         figure,
         f"Which heads write the task? {subject(tasks)}, {escape(p['model'])}",
         f"mean over {result.data.sizes['prompt']} prompts with shuffled labels, "
-        f"{p['n_shots']} shots, seed {p['seed']}; the {n_named} largest are named "
-        "(layer.head)",
+        f"{p['n_shots']} shots, seed {p['seed']}; the {n_named} largest by "
+        "absolute value are named (layer.head)",
     )
     frame(figure)
     return figure

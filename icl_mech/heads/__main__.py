@@ -19,7 +19,8 @@ _BELONGS: dict[str, tuple[str, ...]] = {
     "off": ("ablation",),
     "n_heads": ("function_vectors",),
     "scale": ("function_vectors",),
-    "no_gradients": (),
+    "output_bias": ("function_vectors",),
+    "methods": (),
 }
 
 
@@ -50,8 +51,10 @@ class Options:
     """--function-vectors: heads in a vector; of several numbers the best on dev prompts."""
     scale: tuple[float, ...] = (1.0, 2.0, 4.0)
     """--function-vectors: factor on vectors that are added; of several the best on dev prompts."""
-    no_gradients: tyro.conf.FlagCreatePairsOff[bool] = False
-    """The map without attribution patching, as quantised models need it."""
+    output_bias: tyro.conf.FlagCreatePairsOff[bool] = False
+    """--function-vectors: add attention's output bias once per head, as the paper's code does."""
+    methods: tuple[Literal["aie", "attribution", "direct"], ...] = ("aie", "attribution", "direct")
+    """The map: which methods. Quantised models can only do with aie."""
     tasks: Flat[TaskOptions]
     models: Flat[ModelOptions]
     output: Flat[OutputOptions]
@@ -76,6 +79,8 @@ def _main(options: Options) -> None:
     n_dummies = 2 if kind == "function_vectors" else 1
     for task in tasks:
         draw_split(task, n_prompts, n_other, options.n_shots, n_dummies, options.tasks.seed)
+    if not options.methods:
+        raise InputError("no methods; expected at least one of aie, attribution, direct")
     if options.n_shots < 2:
         raise InputError("n_shots is 1; expected at least 2 (labels are shuffled)")
     if kind == "function_vectors":
@@ -89,12 +94,11 @@ def _main(options: Options) -> None:
 
 def _result(options: Options, kind: str, tasks: list[Task], n_prompts: int, n_other: int) -> Result:
     model = load(options.models)
-    from icl_mech.heads import METHODS, function_vectors, head_ablation, head_attribution
+    from icl_mech.heads import function_vectors, head_ablation, head_attribution
 
     progress = not options.output.no_progress
     seed, template = options.tasks.seed, options.tasks.template
     if kind == "attribution":
-        methods = [m for m in METHODS if not (options.no_gradients and m == "attribution")]
         return head_attribution(
             model,
             tasks,
@@ -102,7 +106,7 @@ def _result(options: Options, kind: str, tasks: list[Task], n_prompts: int, n_ot
             options.n_shots,
             seed,
             n_clean=n_other,
-            methods=methods,
+            methods=options.methods,
             template=template,
             progress=progress,
         )
@@ -128,6 +132,7 @@ def _result(options: Options, kind: str, tasks: list[Task], n_prompts: int, n_ot
         seed,
         n_heads=options.n_heads,
         scale=options.scale,
+        output_bias=options.output_bias,
         n_dev=n_other,
         template=template,
         progress=progress,

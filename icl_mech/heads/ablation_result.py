@@ -69,7 +69,7 @@ class HeadAblation(Result):
 
     def caveats(self) -> list[str]:
         """What to keep in mind when reading the numbers, a line each."""
-        notes = repeated(
+        notes = super().caveats() + repeated(
             self.tasks, self.data["n_queries"].values.tolist(), self.data.sizes["prompt"]
         )
         for task in self.tasks:

@@ -9,11 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from icl_mech.errors import InputError, choose
+from icl_mech.errors import InputError, ModelError, choose
 from icl_mech.heads.drawing import Drawn, Prompts, draw
 from icl_mech.heads.looking import ROLES, attention_by_role, induction_scores
 from icl_mech.heads.result import METHODS, HeadAttribution
-from icl_mech.model import Edit, HookedModel, Readout, as_array
+from icl_mech.model import Edit, HookedModel, Readout, as_array, check_model
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE, Prompt, check_counts
 from icl_mech.results import over_tasks
@@ -28,7 +28,7 @@ def head_attribution(
     seed: int = 0,
     *,
     n_clean: int = 50,
-    methods: Sequence[str] = METHODS,
+    methods: str | Sequence[str] = METHODS,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
     progress: bool = True,
@@ -55,7 +55,7 @@ def head_attribution(
         n_shots: demonstrations per prompt.
         seed: of every random draw.
         n_clean: clean prompts over which a head's output is averaged.
-        methods: which of the three.
+        methods: one or several of the three.
         template: how a pair is written; holds `{x}` and `{y}`.
         leading_space: write words with a space before them; by default whichever way the
             tokenizer needs fewer tokens.
@@ -63,22 +63,24 @@ def head_attribution(
 
     Raises:
         InputError: where a task or count cannot work, the model never answers the clean prompts
-            right (there is nothing to attribute), or its weights are quantised and gradients
-            were asked for.
-        ModelError: where the model returns numbers that are not finite.
+            right (there is nothing to attribute), or its weights are quantised, which only
+            `methods=["aie"]` can do with.
+        ModelError: where the model returns numbers that are not finite, or where a method cannot
+            work on its architecture (before anything longer is run; leave the method out).
     """
+    check_model(model)
     tasks = load_tasks(task)
     counts = {"n_prompts": n_prompts, "n_shots": n_shots, "n_clean": n_clean}
     n_prompts, n_shots, n_clean = check_counts(counts, seed)
+    methods = [methods] if isinstance(methods, str) else list(methods)
     for method in methods:
         choose(method, METHODS, "method")
     if not methods:
         raise InputError(f"no methods; expected at least one of {', '.join(METHODS)}")
-    if "attribution" in methods:
-        model.heads.refuse_quantised()
     drawn = [
         draw(model, t, n_prompts, n_clean, n_shots, seed, template, leading_space) for t in tasks
     ]
+    _refuse_methods(model, [d.test for d in drawn], methods)
     heads = model.n_layers * model.n_heads
     with progress_bar(n_prompts * heads * len(tasks), "heads", progress) as bar:
         right = answers_in_context(model, drawn)
@@ -102,6 +104,22 @@ def head_attribution(
         "filters": "none: every prompt counts, also those that the model answers wrong",
     }
     return HeadAttribution(data, provenance)
+
+
+def _refuse_methods(model: HookedModel, drawn: Sequence[Prompts], methods: Sequence[str]) -> None:
+    """Raise now, and not after the exact AIE, what another method will raise; on one prompt."""
+    for method in methods:
+        try:
+            if method == "attribution":
+                model.heads.refuse_no_gradients()
+            elif method == "direct":
+                rivals = [prompts.rivals for prompts in drawn]
+                first = drawn[0]
+                model.heads.direct_effects(first.shuffled[:1], first.answers[:1], rivals[0][:1])
+        except (InputError, ModelError) as error:
+            others = [m for m in methods if m != method]
+            hint = f"leave out {method!r}: methods={others}" if others else "no other method asked"
+            raise type(error)(f"method {method!r}: {error}; {hint}") from error
 
 
 def _attribute(
@@ -193,6 +211,7 @@ def indirect_effects(
         answers: the first token of the right answer to each shuffled prompt.
         tick: called with the number of (prompt, head) cells just finished.
     """
+    check_model(model)
     targets = [[token] for token in answers]
     before = _probability(model.predict(shuffled, targets))
     after = _probability(patch_heads(model, shuffled, mean_heads(model, clean), targets, tick))

@@ -15,8 +15,8 @@ from icl_mech.heads.attribution import answers_in_context, average_indirect_effe
 from icl_mech.heads.drawing import Drawn, Prompts, draw
 from icl_mech.heads.result import Head, largest
 from icl_mech.heads.scales import check_scales
-from icl_mech.heads.vector_result import PROMPTS, VECTORS, FunctionVectors
-from icl_mech.model import Edit, HookedModel, Readout, as_array
+from icl_mech.heads.vector_result import PROMPTS, SCALED, VECTORS, FunctionVectors
+from icl_mech.model import Edit, HookedModel, Readout, as_array, check_model
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
@@ -41,6 +41,7 @@ def function_vectors(
     *,
     n_heads: int | Sequence[int] = (1, 2, 5, 10),
     scale: float | Sequence[float] = (1.0, 2.0, 4.0),
+    output_bias: bool = False,
     n_dev: int | None = None,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
@@ -50,9 +51,11 @@ def function_vectors(
 
     Todd et al. 2023 (arXiv 2310.15213, sections 2 and 3): the vector is the sum of the mean
     outputs of the heads with the largest AIE, *added* to the residual stream after block `l` at
-    the last token of zero-shot prompts, and of few-shot prompts with shuffled labels. On the same
-    prompts:
+    the last token of zero-shot prompts, and of few-shot prompts with shuffled labels. The paper
+    adds it as it is; here it is added times a `scale`. On the same prompts:
 
+    - `"function_unscaled"`: the same vector at scale 1, as in the paper (where other scales are
+      among those to choose from);
     - `"theta"`: the task vector of Hendel et al., which *replaces* the residual stream, read from
       each test prompt's own demonstrations with right labels;
     - `"layer_mean"`: the mean residual stream of clean prompts at that layer, added once;
@@ -78,6 +81,8 @@ def function_vectors(
         seed: of every random draw.
         n_heads: how many heads, where none are given; of several numbers the best on dev.
         scale: factor on vectors from heads, and on the random one; of several the best on dev.
+        output_bias: also add attention's output bias, once per head, as the paper's published code
+            does (see `function_vector`); by default vectors hold what heads write and nothing else.
         n_dev: dev prompts per task; half of `n_prompts` by default.
         template: how a pair is written.
         leading_space: write words with a space before them; by default as the tokenizer likes.
@@ -86,8 +91,10 @@ def function_vectors(
     Raises:
         InputError: where a task, a count, a head or a scale cannot work, or the model never
             answers right.
-        ModelError: where the model returns numbers that are not finite.
+        ModelError: where the model returns numbers that are not finite, or its blocks do not add
+            what heads write to the residual stream as it is.
     """
+    check_model(model)
     tasks = load_tasks(task)
     counts = {"n_prompts": n_prompts, "n_shots": n_shots, "n_dev": half(n_prompts, n_dev)}
     n_prompts, n_shots, n_dev = check_counts(counts, seed)
@@ -102,8 +109,10 @@ def function_vectors(
         draw(model, t, n_prompts, n_dev, n_shots, seed, template, leading_space, N_DUMMIES)
         for t in tasks
     ]
-    injections = (n_prompts + n_dev) * len(PROMPTS) * len(VECTORS) * model.n_layers
+    vectors = [v for v in VECTORS if v != "function_unscaled" or scales != [1.0]]
+    injections = (n_prompts + n_dev) * len(PROMPTS) * len(vectors) * model.n_layers
     ranking = n_dev * every if heads is None else 0
+    model.heads.mean_outputs(drawn[0].dev.clean[:1])  # refused now, not after the ranking
     with progress_bar((injections + ranking) * len(tasks), "runs", progress) as bar:
         few_shot = answers_in_context(model, drawn)
         parts = []
@@ -114,7 +123,8 @@ def function_vectors(
                 candidates = _candidates(model, ranked, sizes)
             else:
                 candidates = [tuple(heads)]
-            parts.append(_compare(model, d, clean, candidates, scales, seed, bar))
+            settings = _Settings(candidates, scales, output_bias, vectors, seed)
+            parts.append(_compare(model, d, clean, settings, bar))
     data = over_tasks(parts, [t.name for t in tasks])
     provenance = {
         "method": "function_vectors (Todd et al. 2023, arXiv 2310.15213)",
@@ -122,6 +132,7 @@ def function_vectors(
         "heads": "ranked by AIE on dev prompts" if heads is None else [list(h) for h in heads],
         "n_heads": sizes if heads is None else [len(heads)],
         "scale": scales,
+        "output_bias": "once per head" if output_bias else "left out",
         "n_prompts": n_prompts,
         "n_dev": n_dev,
         "n_shots": n_shots,
@@ -135,21 +146,41 @@ def function_vectors(
 
 
 @dataclass(frozen=True)
+class _Settings:
+    """How one task's vectors are built and used.
+
+    Attributes:
+        candidates: sets of heads, of which the best on dev is taken.
+        scales: factors, likewise.
+        output_bias: whether attention's output bias counts once per head, or not at all.
+        vectors: those of `VECTORS` that are injected.
+        seed: of random heads and directions.
+    """
+
+    candidates: Sequence[tuple[Head, ...]]
+    scales: Sequence[float]
+    output_bias: bool
+    vectors: Sequence[str]
+    seed: int
+
+
+@dataclass(frozen=True)
 class _Sources:
     """What a task's vectors are made of, all from its dev prompts.
 
     Attributes:
         function: the function vector.
         layer_mean: the mean residual stream of clean prompts, per layer.
-        heads, bias: mean outputs, as `model.heads.mean_outputs` gives them.
+        heads: mean outputs, as `model.heads.mean_outputs` gives them.
+        bias: likewise; None where it is left out.
         chosen: the heads of the function vector.
-        scale: factor on every vector that is added.
+        scale: factor on the vectors from heads and on the random one.
     """
 
     function: Float[Tensor, "d_model"]
     layer_mean: Float[Tensor, "layer d_model"]
     heads: Float[Tensor, "layer head d_model"]
-    bias: Float[Tensor, "layer d_model"]
+    bias: Float[Tensor, "layer d_model"] | None
     chosen: tuple[Head, ...]
     scale: float
 
@@ -166,15 +197,15 @@ def _candidates(
 def _sources(
     model: HookedModel,
     dev: Prompts,
-    candidates: Sequence[tuple[Head, ...]],
-    scales: Sequence[float],
+    s: _Settings,
     bar: tqdm,
 ) -> _Sources:
     """Build the vectors, from the heads and with the scale that do best on dev."""
-    heads, bias = model.heads.mean_outputs(dev.clean)
+    heads, every_bias = model.heads.mean_outputs(dev.clean)
+    bias = every_bias if s.output_bias else None
     layer_mean = model.capture(dev.clean, ["final_arrow"])[:, 0].float().mean(dim=0)
-    vectors = [function_vector(heads, bias, chosen) for chosen in candidates]
-    pairs = [(i, scale) for i in range(len(candidates)) for scale in scales]
+    vectors = [function_vector(heads, chosen, bias) for chosen in s.candidates]
+    pairs = [(i, scale) for i in range(len(s.candidates)) for scale in s.scales]
     layers = range(0, model.n_layers, 2)
     edits = [
         Edit(layer, vectors[i], position="final_arrow", mode="add", scale=scale)
@@ -186,25 +217,23 @@ def _sources(
     right = model.evaluate(dev.zero_shot, edits, targets, bar.update).right
     accuracy = right.mean(axis=0).reshape(len(pairs), len(layers)).max(axis=1)
     i, scale = pairs[int(accuracy.argmax())]
-    return _Sources(vectors[i], layer_mean, heads, bias, candidates[i], scale)
+    return _Sources(vectors[i], layer_mean, heads, bias, s.candidates[i], scale)
 
 
 def _compare(
     model: HookedModel,
     drawn: Drawn,
     clean: Readout,
-    candidates: Sequence[tuple[Head, ...]],
-    scales: Sequence[float],
-    seed: int,
+    s: _Settings,
     bar: tqdm,
 ) -> xr.Dataset:
     """One task: build the vectors from dev prompts, inject them into dev and test prompts."""
     test, dev = drawn.test, drawn.dev
-    sources = _sources(model, dev, candidates, scales, bar)
-    rng = generator(seed, drawn.task.name, "random vectors")
+    sources = _sources(model, dev, s, bar)
+    rng = generator(s.seed, drawn.task.name, "random vectors")
     per_cell = ("prompt", "setting", "vector", "layer")
-    scored = _inject(model, test, sources, rng, bar)
-    on_dev = _inject(model, dev, sources, rng, bar)
+    scored = _inject(model, test, sources, s.vectors, rng, bar)
+    on_dev = _inject(model, dev, sources, s.vectors, rng, bar)
     plain = [model.predict(p, test.targets) for p in (test.zero_shot, test.shuffled)]
     return xr.Dataset(
         {
@@ -221,7 +250,7 @@ def _compare(
         },
         coords={
             "setting": list(PROMPTS),
-            "vector": list(VECTORS),
+            "vector": list(s.vectors),
             "layer": np.arange(model.n_layers),
         },
     )
@@ -231,6 +260,7 @@ def _inject(
     model: HookedModel,
     prompts: Prompts,
     sources: _Sources,
+    vectors: Sequence[str],
     rng: np.random.Generator,
     bar: tqdm,
 ) -> Readout:
@@ -239,6 +269,7 @@ def _inject(
     own = theta(dummy_residuals(model, prompts.encoder, prompts.episodes))
     values = {
         "function": sources.function,
+        "function_unscaled": sources.function,
         "random_heads": _random_heads(sources, n, rng),
         "random": random_like(sources.function.expand(n, -1), rng),
     }
@@ -248,16 +279,16 @@ def _inject(
             return Edit(layer, own[:, layer], position="final_arrow")
         if vector == "layer_mean":
             return Edit(layer, sources.layer_mean[layer], position="final_arrow", mode="add")
-        value = values[vector]
-        return Edit(layer, value, position="final_arrow", mode="add", scale=sources.scale)
+        scale = sources.scale if vector in SCALED else 1.0
+        return Edit(layer, values[vector], position="final_arrow", mode="add", scale=scale)
 
-    edits = [edit(vector, layer) for vector in VECTORS for layer in range(model.n_layers)]
+    edits = [edit(vector, layer) for vector in vectors for layer in range(model.n_layers)]
     targets = prompts.targets
     parts = [
         model.evaluate(asked, edits, targets, bar.update)
         for asked in (prompts.zero_shot, prompts.shuffled)
     ]
-    return Readout.cat(parts, dim=1).reshape(n, len(PROMPTS), len(VECTORS), model.n_layers)
+    return Readout.cat(parts, dim=1).reshape(n, len(PROMPTS), len(vectors), model.n_layers)
 
 
 def _random_heads(
@@ -270,5 +301,5 @@ def _random_heads(
     every = others if len(others) >= len(sources.chosen) else every
     drawn = [rng.choice(len(every), len(sources.chosen), replace=False) for _ in range(n)]
     return torch.stack(
-        [function_vector(sources.heads, sources.bias, [every[i] for i in row]) for row in drawn]
+        [function_vector(sources.heads, [every[i] for i in row], sources.bias) for row in drawn]
     )

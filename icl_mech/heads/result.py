@@ -38,10 +38,17 @@ class HeadAttribution(Result):
         layers, heads = found.value.shape
         return [[found.at(layer, head) for head in range(heads)] for layer in range(layers)]
 
-    def top(self, task: str, k: int = 10, method: str = "aie") -> list[tuple[int, int, Estimate]]:
-        """The `k` heads with the largest mean effect: (layer, head, effect)."""
+    def top(
+        self, task: str, k: int = 10, method: str = "aie", *, absolute: bool = False
+    ) -> list[tuple[int, int, Estimate]]:
+        """The `k` heads with the largest mean effect: (layer, head, effect).
+
+        Heads that work against the answer are among the last, or, with `absolute`, stand where
+        the size of their effect puts them.
+        """
         effect = self._effect(task, method)
-        chosen = largest(effect.mean(axis=0), min(k, effect[0].size))
+        means = effect.mean(axis=0)
+        chosen = largest(abs(means) if absolute else means, min(k, means.size))
         queries = self._queries(task)
         return [(x, h, mean(effect[:, x, h], clusters=queries)) for x, h in chosen]
 
@@ -90,7 +97,9 @@ class HeadAttribution(Result):
     def caveats(self) -> list[str]:
         """What to keep in mind when reading the numbers, a line each."""
         n_prompts = self.data.sizes["prompt"]
-        notes = repeated(self.tasks, self.data["n_queries"].values.tolist(), n_prompts)
+        notes = super().caveats() + repeated(
+            self.tasks, self.data["n_queries"].values.tolist(), n_prompts
+        )
         for task in self.tasks if n_prompts > 1 else []:
             of_task = self.data.sel(task=task)
             gain = of_task["clean_probability"] - of_task["shuffled_probability"]

@@ -11,7 +11,9 @@ from icl_mech.stats import Estimate, paired_difference, repeated, share, shares
 from icl_mech.vectors import Choice, choose_layer, layer_name
 
 #: What is injected. All but theta are added; theta replaces.
-VECTORS = ("function", "theta", "layer_mean", "random_heads", "random")
+VECTORS = ("function", "function_unscaled", "theta", "layer_mean", "random_heads", "random")
+#: Those that are added times the scale that was chosen on dev; the others are injected as they are.
+SCALED = ("function", "random_heads", "random")
 #: Into which prompts.
 PROMPTS = ("zero_shot", "shuffled")
 
@@ -22,8 +24,19 @@ class FunctionVectors(Result):
     `data` holds, over (`task`, `prompt`, `setting`, `vector`, `layer`), `right` and `logprob`
     (nats) of the answer's first token; `dev_right` the same on dev prompts; `plain_right` without
     a vector, `few_shot_right` with the right demonstrations; and the `heads` and the `scale` of
-    the vector, chosen on dev.
+    the vector, chosen on dev. The vector `function_unscaled` is `function` at scale 1; it is not
+    there where 1 was the only scale.
     """
+
+    @property
+    def vectors(self) -> list[str]:
+        """Those of `VECTORS` that were injected."""
+        return [vector for vector in VECTORS if vector in self.data["vector"].values]
+
+    def scale(self, task: str, vector: str = "function") -> float:
+        """The factor on a vector where it is injected."""
+        choose(vector, self.vectors, "vector")
+        return float(self.of(task)["scale"]) if vector in SCALED else 1.0
 
     def curve(
         self, task: str, vector: str = "function", setting: str = "zero_shot"
@@ -78,7 +91,7 @@ class FunctionVectors(Result):
             few, of_task = self.few_shot(task), self.of(task)
             for setting in PROMPTS:
                 plain = self.plain(task, setting)
-                for vector in VECTORS:
+                for vector in self.vectors:
                     e = self.accuracy(task, vector, setting)
                     layer = self.best_layer(task, vector, setting)
                     rows.append(
@@ -92,14 +105,14 @@ class FunctionVectors(Result):
                             "few_shot": few.value,
                             "n_prompts": e.n,
                             "heads": str(of_task["heads"].item()),
-                            "scale": float(of_task["scale"]),
+                            "scale": self.scale(task, vector),
                         }
                     )
         return pd.DataFrame(rows).set_index(["task", "setting", "vector"])
 
     def caveats(self) -> list[str]:
         """What to keep in mind when reading the numbers, a line each."""
-        notes = repeated(
+        notes = super().caveats() + repeated(
             self.tasks, self.data["n_queries"].values.tolist(), self.data.sizes["prompt"]
         )
         for task in self.tasks:
@@ -112,6 +125,14 @@ class FunctionVectors(Result):
             choice = self.choice(task)
             lines = choice.caveat(choice.at, "zero-shot, the function vector")
             notes += [f"{task}: {line}" for line in lines]
+            if "function_unscaled" in self.vectors:
+                gain = self.difference(task, "function", "function_unscaled")
+                if gain.low > 0:
+                    notes.append(
+                        f"{task}: zero-shot, the function vector does so times "
+                        f"{self.scale(task):g}; at scale 1, the paper's, it gives "
+                        f"{self.accuracy(task, 'function_unscaled')}"
+                    )
             better = self.difference(task, "theta", "function")
             if better.low > 0:
                 notes.append(
@@ -135,13 +156,13 @@ class FunctionVectors(Result):
         for task in self.tasks:
             for setting in PROMPTS:
                 row = {"no vector": f"{self.plain(task, setting).value:.2f}"}
-                for vector in VECTORS:
+                for vector in self.vectors:
                     layer = layer_name(self.best_layer(task, vector, setting))
-                    row[vector] = f"{self.accuracy(task, vector, setting)} @ {layer}"
-                of_task = self.of(task)
+                    scale = f", x {self.scale(task, vector):g}" if vector != "theta" else ""
+                    row[vector] = f"{self.accuracy(task, vector, setting)} @ {layer}{scale}"
                 rows[f"{task}, {setting}"] = row | {
                     "few-shot": f"{self.few_shot(task).value:.2f}",
-                    "heads": f"{of_task['heads'].item()} x {float(of_task['scale']):g}",
+                    "heads": str(self.of(task)["heads"].item()),
                 }
         return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -150,7 +171,7 @@ class FunctionVectors(Result):
         return self.of(task)["query"].values
 
     def _of(self, task: str, name: str, vector: str, setting: str) -> xr.DataArray:
-        choose(vector, VECTORS, "vector")
+        choose(vector, self.vectors, "vector")
         choose(setting, PROMPTS, "setting")
         return self.of(task)[name].sel(vector=vector, setting=setting)
 

@@ -7,6 +7,8 @@ regard to case. No word here is an answer or an input of its task.
 
 from collections.abc import Mapping, Sequence
 
+from icl_mech.errors import InputError
+
 _LETTER = (
     "letter letters alphabet alphabetical alphabetically character characters"
     " buchstabe buchstaben lettre lettres letra letras alfabeto"
@@ -94,6 +96,15 @@ NAMING: dict[str, tuple[str, ...]] = {
 
 
 def naming_words(more: Mapping[str, Sequence[str]] | None = None) -> dict[str, frozenset[str]]:
-    """The words that name each task, in lower case, with a user's own."""
+    """The words that name each task, in lower case, with a user's own.
+
+    Raises:
+        InputError: where a task has text in place of a list of words.
+    """
+    for task, of in (more or {}).items():
+        if isinstance(of, str):
+            raise InputError(
+                f"naming[{task!r}] is the text {of!r}; expected a list of words: {of.split()}"
+            )
     words = {**NAMING, **(more or {})}
     return {task: frozenset(word.strip().casefold() for word in of) for task, of in words.items()}

@@ -150,7 +150,7 @@ class LogitLens(Result):
 
     def caveats(self) -> list[str]:
         """What to keep in mind when reading the numbers, a line each."""
-        notes = []
+        notes = super().caveats()
         if self.provenance["translator"] is None:
             notes.append(
                 "early layers need not write in the last layer's terms: a token that the lens does "

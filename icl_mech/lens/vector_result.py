@@ -113,7 +113,7 @@ class VectorLens(Result):
 
     def caveats(self) -> list[str]:
         """What to keep in mind when reading the numbers, a line each."""
-        notes = []
+        notes = super().caveats()
         if self.provenance["only_words"]:
             notes.append(f"filtered: {self.provenance['filters']}")
         nameless = [t for t in self.tasks if not self.provenance["naming"][t]]
@@ -158,7 +158,7 @@ class VectorLens(Result):
         for task in self.tasks:
             for layer in self.layers:
                 rows[f"{task}, layer {layer}" if layer >= 0 else task] = {
-                    f"of {n}: name the task": str(self.count(task, layer)),
+                    f"tokens of {n} that name the task": str(self.count(task, layer)),
                     "another task": f"{self.count(task, layer, 'other_naming').value:.2f}",
                     "random": f"{self.count(task, layer, vector='random').value:.2f}",
                     "answers": f"{self.count(task, layer, 'answers').value:.2f}",

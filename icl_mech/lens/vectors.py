@@ -17,7 +17,7 @@ from icl_mech.lens.counting import KINDS, Words, among, count, kind_of
 from icl_mech.lens.naming import naming_words
 from icl_mech.lens.reading import texts
 from icl_mech.lens.vector_result import AVERAGES, VECTORS, VectorLens
-from icl_mech.model import HookedModel, TopTokens, as_array
+from icl_mech.model import HookedModel, TopTokens, as_array, check_model
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
@@ -50,6 +50,7 @@ def vector_lens(
     layers: Sequence[int] | None = None,
     heads: Sequence[Head] | None = None,
     n_heads: int = 10,
+    output_bias: bool = False,
     top_k: int = 20,
     average: str = "log_probability",
     only_words: bool = False,
@@ -77,8 +78,11 @@ def vector_lens(
         n_shots: demonstrations per vector.
         seed: of every random draw.
         layers: of theta; all by default.
-        heads: of function vectors; by default the `n_heads` with the largest AIE on each task.
+        heads: of function vectors; by default the `n_heads` with the largest AIE on each task,
+            ranked on prompts that are drawn and written as these are.
         n_heads: how many, where no heads are given.
+        output_bias: whether function vectors hold attention's output bias too, once per head, as
+            in the paper's published code (see `function_vector`).
         top_k: tokens that are kept.
         average: over a task's vectors: `"log_probability"` of every token, or the `"vector"`
             itself, which is then read once.
@@ -94,6 +98,7 @@ def vector_lens(
             vectors without `heads`, the model never answers right.
         ModelError: where the model returns numbers that are not finite.
     """
+    check_model(model)
     tasks = load_tasks(task)
     n_prompts, n_shots = check_counts({"n_prompts": n_prompts, "n_shots": n_shots}, seed)
     choose(vector, VECTORS, "vector")
@@ -108,6 +113,23 @@ def vector_lens(
     splits = [draw_split(t, n_prompts, 1, n_shots, N_DUMMIES, seed) for t in tasks]
     settings = _Settings(chosen, top_k, average, model.vocabulary.words() if only_words else None)
     names = naming_words(naming)
+
+    def ranked(t: Task) -> list[Head]:
+        """The heads with the largest AIE on a task."""
+        found = head_attribution(
+            model,
+            t,
+            n_prompts,
+            n_shots,
+            seed,
+            n_clean=n_prompts,
+            methods=("aie",),
+            template=template,
+            leading_space=leading_space,
+            progress=False,
+        )
+        return [(layer, head) for layer, head, _ in found.top(t.name, n_heads)]
+
     parts: list[xr.Dataset] = []
     used: dict[str, list[Head]] = {}
     with progress_bar(len(tasks), "tasks", progress) as bar:
@@ -117,8 +139,9 @@ def vector_lens(
             if vector == "theta":
                 vectors = theta(dummy_residuals(model, encoder, split.test))[:, chosen]
             else:
-                used[t.name] = list(heads or _ranked(model, t, n_heads, n_prompts, n_shots, seed))
-                vectors = _function_vectors(model, encoder, split, used[t.name])
+                model.heads.mean_outputs(in_context(encoder, split.test[:1]))  # refused now
+                used[t.name] = list(heads or ranked(t))
+                vectors = _function_vectors(model, encoder, split, used[t.name], output_bias)
             words = Words.of(model, t, encoder, names)
             rng = generator(seed, t.name, "random vectors")
             parts.append(_project(model, vectors, random_like(vectors, rng), words, settings))
@@ -129,6 +152,7 @@ def vector_lens(
         **model.provenance(),
         "vector": vector,
         "heads": {name: [list(head) for head in of] for name, of in used.items()} or None,
+        "output_bias": ("once per head" if output_bias else "left out") if used else None,
         "n_prompts": n_prompts,
         "n_shots": n_shots,
         "n_dummies": N_DUMMIES,
@@ -169,31 +193,14 @@ def _layers(model: HookedModel, vector: str, layers: Sequence[int] | None) -> li
     return check_layers(layers, model.n_layers)
 
 
-def _ranked(
-    model: HookedModel, task: Task, n_heads: int, n_prompts: int, n_shots: int, seed: int
-) -> list[Head]:
-    """The heads with the largest AIE."""
-    found = head_attribution(
-        model,
-        task,
-        n_prompts,
-        n_shots,
-        seed,
-        n_clean=n_prompts,
-        methods=("aie",),
-        progress=False,
-    )
-    return [(layer, head) for layer, head, _ in found.top(task.name, n_heads)]
-
-
 def _function_vectors(
-    model: HookedModel, encoder: Encoder, split: Split, heads: Sequence[Head]
+    model: HookedModel, encoder: Encoder, split: Split, heads: Sequence[Head], output_bias: bool
 ) -> Float[Tensor, "prompt layer d_model"]:
     """A function vector from every prompt by itself, so that there is something to vary."""
     vectors = []
     for prompt in in_context(encoder, split.test):
         outputs, bias = model.heads.mean_outputs([prompt])
-        vectors.append(function_vector(outputs, bias, heads))
+        vectors.append(function_vector(outputs, heads, bias if output_bias else None))
     return torch.stack(vectors)[:, None]
 
 

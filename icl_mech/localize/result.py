@@ -222,7 +222,7 @@ class TaskMap(Result):
 
     def caveats(self) -> list[str]:
         """What to keep in mind when reading the numbers, a line each."""
-        return notes(self)
+        return super().caveats() + notes(self)
 
     def to_frame(self) -> pd.DataFrame:
         """One row per (task, read-out, prompt, layer); of heads, what the helpful ones add."""

@@ -2,7 +2,7 @@
 
 from icl_mech.model.continuation import Generation
 from icl_mech.model.edits import SITES, Edit, Mode, Site
-from icl_mech.model.hooked import HookedModel
+from icl_mech.model.hooked import HookedModel, check_model
 from icl_mech.model.loading import check_source, load_model
 from icl_mech.model.n_layers import check_layer_of
 from icl_mech.model.readout import Readout, as_array
@@ -19,6 +19,7 @@ __all__ = [
     "TopTokens",
     "as_array",
     "check_layer_of",
+    "check_model",
     "check_source",
     "load_model",
 ]

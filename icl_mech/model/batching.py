@@ -4,9 +4,10 @@ import warnings
 from collections.abc import Iterator
 from typing import TypeVar
 
+import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
-from icl_mech.errors import ModelError
+from icl_mech.errors import ModelError, first_line
 
 T = TypeVar("T")
 
@@ -15,11 +16,15 @@ class MemoryWarning(UserWarning):
     """A batch did not fit into memory and was halved."""
 
 
+#: So often is what runs at once halved before a model is said not to fit.
+MAX_HALVINGS = 10
+
+
 class Budget:
-    """How many tokens may run through a block at once; shrinks when memory runs out.
+    """How much may run at once; shrinks when memory runs out.
 
     Attributes:
-        tokens: today's limit.
+        tokens: today's limit of tokens that run through a block together, at least one.
         halvings: how often it was halved since the start (goes into a result's provenance).
     """
 
@@ -27,19 +32,26 @@ class Budget:
         self.tokens = tokens
         self.halvings = 0
 
+    @property
+    def share(self) -> float:
+        """What is left of the first limit: logits are made in slices of this part of their size."""
+        return 0.5**self.halvings
+
     def survives(self, error: BaseException) -> bool:
-        """True, with a warning and half the budget, if `error` means that memory ran out."""
-        out_of_memory = isinstance(error, MemoryError) or (
-            isinstance(error, Exception) and should_reduce_batch_size(error)
-        )
-        if not out_of_memory:
+        """True, with a warning and half the budget, if `error` means that memory ran out.
+
+        Raises:
+            ModelError: where there is nothing left to halve.
+        """
+        if not out_of_memory(error):
             return False
-        if self.tokens <= 1:
+        if self.tokens <= 1 and self.halvings >= MAX_HALVINGS:
             raise ModelError(
-                "out of memory with a single token in the batch; expected room for one. "
-                "Free memory, or use a smaller model or dtype='bfloat16'"
+                f"out of memory on a single prompt ({first_line(error)}), after what runs at once "
+                f"was halved {self.halvings} times; expected room for one. Free memory, or use a "
+                "smaller model, shorter prompts or dtype='bfloat16'"
             ) from error
-        self.tokens //= 2
+        self.tokens = max(1, self.tokens // 2)
         self.halvings += 1
         clear_device_cache()
         warnings.warn(
@@ -48,6 +60,13 @@ class Budget:
             stacklevel=3,
         )
         return True
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error, of whichever library, means that memory ran out."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, Exception) and should_reduce_batch_size(error)
+    )
 
 
 def runs(sizes: list[int], limit: int) -> Iterator[slice]:

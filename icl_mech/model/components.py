@@ -18,6 +18,9 @@ from torch import Tensor
 from icl_mech.errors import InputError, ModelError
 from icl_mech.model.edits import HOOKS
 from icl_mech.model.engine import Engine, Tokens
+from icl_mech.model.gradients import refuse_quantised
+from icl_mech.model.readout import pad_rows
+from icl_mech.model.slices import SlicedLogits
 
 #: Of the largest part: by how much parts may miss their sum. (RMS norms of Transformers compute in
 #: float32 even in a float64 model.)
@@ -65,6 +68,41 @@ class FrozenNorm:
 
 
 @dataclass(frozen=True)
+class LogitScale:
+    """What a model does to its logits after the unembedding: times a factor, then a soft cap.
+
+    Attributes:
+        factor: that of Cohere (`logit_scale`) or Granite (one over `logits_scaling`), 1 elsewhere.
+        cap: of Gemma 2; None where there is none.
+    """
+
+    factor: float
+    cap: float | None
+
+    @staticmethod
+    def of(bridge: Any) -> "LogitScale":
+        """Read off what the bridge does to numbers that are known.
+
+        Raises:
+            ModelError: where it is neither a factor nor a soft cap: no sum of parts would be
+                the logit difference.
+        """
+        cap = float(getattr(bridge.cfg, "output_logits_soft_cap", None) or 0)
+        numbers = torch.tensor([-300.0, -20.0, -1.0, -1e-3, 0.0, 1e-3, 1.0, 20.0, 300.0]).double()
+        done = bridge.adapter.apply_output_logits_transform(numbers.clone())
+        factor = float(done[5] / numbers[5])  # a soft cap leaves small numbers as they are
+        expected = numbers * factor
+        if cap > 0:
+            expected = cap * torch.tanh(expected / cap)
+        if not torch.allclose(done, expected, rtol=1e-4, atol=1e-9):
+            raise ModelError(
+                f"{bridge.cfg.architecture} does more to its logits than scale them and cap them "
+                "softly; expected one of these, so that parts add up to a logit difference"
+            )
+        return LogitScale(factor, cap if cap > 0 else None)
+
+
+@dataclass(frozen=True)
 class DirectEffects:
     """A logit difference in parts that add up to it.
 
@@ -72,7 +110,8 @@ class DirectEffects:
         heads: of every attention head.
         mlps: of every MLP.
         rest: embedding, output biases of attention, biases of norms and unembedding.
-        total: the model's logit difference (before a soft cap, where it has one).
+        total: the model's logit difference, any scale of its logits included; before a soft cap,
+            where it has one.
     """
 
     heads: Float[Tensor, "prompt layer head"]
@@ -113,11 +152,18 @@ class Components:
     All sums are done in float32 at least, whatever the model computes in.
 
     Raises:
+        InputError: where the weights are quantised: what a head writes is its output times its
+            rows of W_O, which has to be there as numbers.
         ModelError: where heads and bias do not add up to the attention output, as in a model that
             scales what attention adds.
     """
 
     def __init__(self, engine: Engine, prompts: Sequence[Tokens], positions: Sequence[int]) -> None:
+        refuse_quantised(
+            engine.bridge,
+            "what heads write is read through their rows of W_O",
+            "the exact AIE and theta need none",
+        )
         self.bridge, self.trunk = engine.bridge, engine.trunk
         at = engine.at_tokens([[p] for p in positions])
         sites = ("z", "attn_out", "mlp_out", "resid_pre", "resid_post")
@@ -190,7 +236,9 @@ class Components:
                 f"{len(answers)} answers and {len(rivals)} sets of rivals for {n} prompts; "
                 "expected one of each per prompt, and at least one rival in every set"
             )
+        logits = LogitScale.of(self.bridge)
         out, offset = self._unembedding(answers, rivals)
+        out, offset = out * logits.factor, offset * logits.factor
         norm, constant = self._final_norm(out)
         towards = norm.pull(out)
         heads = []
@@ -201,11 +249,24 @@ class Components:
             heads.append(einsum(written, towards, "p h d, p d -> p h"))
             rest = rest + (attention.constant() * towards).sum(dim=-1)
         mlps = einsum(self.mlp_out, towards, "p l d, p d -> p l")
-        normed = self.bridge.ln_final(self.final[None].to(self.trunk.dtype))[0].to(self.wide)
-        total = einsum(normed, out, "p d, p d -> p") + offset
+        total = self._logit_difference(answers, rivals, logits)
         effects = DirectEffects(torch.stack(heads, dim=1), mlps, rest, total)
         self._check_sum(effects)
         return effects
+
+    def _logit_difference(
+        self,
+        answers: Int[Tensor, "prompt"],
+        rivals: Sequence[Sequence[int]],
+        logits: "LogitScale",
+    ) -> Float[Tensor, "prompt"]:
+        """The model's own: from its logits (before the soft cap), not from the parts."""
+        read = SlicedLogits(self.bridge, self.final.to(self.trunk.dtype))
+        ids = pad_rows([[int(a), *row] for a, row in zip(answers, rivals, strict=True)])
+        known = ids.clamp_min(0).to(read.hidden.device)
+        found = read.at(known) if logits.cap is None else read.raw(known) * logits.factor
+        of_rivals = found[:, 1:].to(self.wide).masked_fill(ids[:, 1:].to(known) < 0, torch.nan)
+        return found[:, 0].to(self.wide) - of_rivals.nanmean(dim=1)
 
     def _check_sum(self, effects: DirectEffects) -> None:
         """Do the parts add up to the logit difference?"""

@@ -19,8 +19,6 @@ from icl_mech.errors import InputError
 from icl_mech.model.branches import Branch, Tails, reads_top, run_branches
 from icl_mech.model.context import Context, Prefill, advance
 from icl_mech.model.engine import Engine, Tokens
-from icl_mech.model.readout import read
-from icl_mech.model.rehearsal import rehearse
 from icl_mech.progress import Tick
 
 T = TypeVar("T")
@@ -126,7 +124,7 @@ class Continuer:
     ) -> list[list[T]]:
         """What `run` makes of every (prompt, branch), as many at a time as fit."""
         longest = max(map(len, prompts)) + n_new
-        rehearse(self.trunk, longest)
+        self.engine.rehearse(longest)
         first = min(min(branch.positions) for branch in branches)
         keys_only = not reads_top(branches, [len(t) for t in prompts])
 
@@ -186,7 +184,7 @@ class Continuer:
         running = list(range(len(tokens)))
         for step in range(max_new_tokens):
             nothing = torch.zeros_like(ended.lengths)[:, None]
-            said = read(self.trunk.bridge, ended.last, nothing).top
+            said = self.engine.readout(ended.last, nothing).top
             for row, token in zip(running, said.tolist(), strict=True):
                 tokens[row].append(token)
                 generation = self._ended_text(tokens[row], stop, step + 1 == max_new_tokens)
@@ -241,7 +239,7 @@ class Continuer:
     ) -> Float[Tensor, "row continuation"]:
         """Sum over each continuation's tokens; -1 is padding, and all padding gives NaN."""
         first, later = continuations[..., 0], continuations[..., 1:]
-        total = read(self.trunk.bridge, ended.last, first).logprob
+        total = self.engine.readout(ended.last, first).logprob
         real = later >= 0
         if not bool(real.any()):
             return total
@@ -254,7 +252,7 @@ class Continuer:
         entering = rearrange(embedded, "r (b t) d -> r b t d", b=n_branches)
         hidden = advance(self.trunk, ended.context, {0: entering}, positions)
         rest = torch.zeros(later.shape, dtype=total.dtype, device=total.device)
-        rest[real] = read(self.trunk.bridge, hidden[real], later[real][:, None]).logprob[:, 0]
+        rest[real] = self.engine.readout(hidden[real], later[real][:, None]).logprob[:, 0]
         return total + rest.sum(dim=-1)
 
 

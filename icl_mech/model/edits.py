@@ -51,6 +51,12 @@ class Edit:
     head: int | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.value, Tensor) or self.value.ndim not in (1, 2):
+            shape = f"of the shape {list(self.value.shape)}" if hasattr(self.value, "shape") else ""
+            raise InputError(
+                f"value is a {type(self.value).__name__} {shape}".rstrip()
+                + "; expected a torch tensor [d], or [prompt, d] for one per prompt"
+            )
         choose(self.site, SITES, "site")
         choose(self.mode, get_args(Mode), "mode")
         object.__setattr__(self, "position", as_role(self.position))

@@ -30,13 +30,19 @@ BUDGET_ACCELERATOR = 8192
 
 
 class Engine:
-    """Runs token sequences through a bridge, sharing everything that can be shared."""
+    """Runs token sequences through a bridge, sharing everything that can be shared.
+
+    Attributes:
+        budget: how much runs at once.
+        n_read, n_tied: how often a top token was read, and how often it was not the only one.
+    """
 
     def __init__(self, bridge: Any, budget: int | None = None) -> None:
         self.bridge = bridge
         self.trunk = Trunk(bridge)
         device = self.trunk.device.type
         self.budget = Budget(budget or BUDGET.get(device, BUDGET_ACCELERATOR))
+        self.n_read = self.n_tied = 0
 
     # --- what callers use -------------------------------------------------------------------
 
@@ -49,7 +55,7 @@ class Engine:
         The prompts of a group share their first tokens (the demonstrations), which run once.
         """
         shared = [min(_common(group), min(map(len, group)) - 1) for group in groups]
-        rehearse(self.trunk, max(len(t) for group in groups for t in group))
+        self.rehearse(max(len(t) for group in groups for t in group))
 
         def run(rows: list[int]) -> Tensor:
             start = self.prefill([groups[r][0][: shared[r]] for r in rows], keys_only=True)
@@ -93,7 +99,7 @@ class Engine:
         """
         if not prompts:
             raise InputError("no prompts; expected at least one")
-        rehearse(self.trunk, max(map(len, prompts)))
+        self.rehearse(max(map(len, prompts)))
 
         def run(rows: list[int]) -> tuple[Tensor, ...]:
             kept: list[list[Tensor]] = [[] for _ in picks]
@@ -115,7 +121,7 @@ class Engine:
                 self.prefill([prompts[r] for r in rows], start=longest, keys_only=False)
             return tuple(torch.stack(layers, dim=1) for layers in kept)
 
-        return self.in_batches([len(t) for t in prompts], run, _join_each)
+        return self.in_batches([len(t) for t in prompts], run, join_each)
 
     def token_activations(
         self, prompts: Sequence[Tokens], positions: Sequence[Sequence[int]], hook: str
@@ -144,7 +150,7 @@ class Engine:
 
         Only the first edited token and what follows it are run, from the first edited block on.
         """
-        rehearse(self.trunk, max(map(len, prompts)))
+        self.rehearse(max(map(len, prompts)))
         first = min(min(branch.positions) for branch in branches)
         keys_only = not reads_top(branches, [len(t) for t in prompts])
 
@@ -174,7 +180,7 @@ class Engine:
 
         def run(rows: list[int]) -> Readout:
             ours = resid[rows].to(self.trunk.device, self.trunk.dtype)
-            return read(self.bridge, ours, targets[rows].to(self.trunk.device), n_best)
+            return self.readout(ours, targets[rows].to(self.trunk.device), n_best)
 
         return self.in_batches([1] * len(resid), run, _join_readouts)
 
@@ -190,11 +196,36 @@ class Engine:
         def run(rows: list[int]) -> tuple[Tensor, ...]:
             ours = vectors[rows].to(self.trunk.device, self.trunk.dtype)
             passed = None if allowed is None else allowed.to(self.trunk.device)
-            return top_of_means(self.bridge, ours, k, passed)
+            return top_of_means(self.bridge, ours, k, passed, self.budget.share)
 
-        return self.in_batches([vectors.shape[1]] * len(vectors), run, _join_each)
+        return self.in_batches([vectors.shape[1]] * len(vectors), run, join_each)
 
-    # --- how it is done ---------------------------------------------------------------------
+    # --- what the other engines build on ----------------------------------------------------
+
+    def rehearse(self, n_positions: int) -> None:
+        """Prepare the trunk for prompts of `n_positions` tokens, see `rehearsal.rehearse`.
+
+        Raises:
+            InputError, ModelError: as there, and where not even one prompt fits into memory.
+        """
+        while True:
+            try:
+                return rehearse(self.trunk, n_positions, self.budget.share)
+            except Exception as error:
+                if not self.budget.survives(error):
+                    raise
+
+    def readout(
+        self,
+        resid: Float[Tensor, "row d_model"],
+        targets: Int[Tensor, "row target"],
+        n_best: int = 0,
+    ) -> Readout:
+        """Read rows that fit together, see `readout.read`, and count them."""
+        found = read(self.bridge, resid, targets, n_best, self.budget.share)
+        self.n_read += found.tied.numel()
+        self.n_tied += int(found.tied.sum())
+        return found
 
     def _edited(
         self,
@@ -206,8 +237,7 @@ class Engine:
         """Run branches that begin at the same token, and read each one's last token."""
         tails = Tails.of(branches, rows, start.lengths)
         last = run_branches(self.trunk, start, branches, tails)
-        readout = read(
-            self.bridge,
+        readout = self.readout(
             last.flatten(0, 1),
             repeat(targets, "p t -> (p b) t", b=len(branches)),
         )
@@ -273,7 +303,7 @@ def _join(parts: list[Tensor], order: Int[Tensor, "row"]) -> Tensor:
     return torch.cat(parts)[order]
 
 
-def _join_each(parts: list[tuple[Tensor, ...]], order: Int[Tensor, "row"]) -> tuple[Tensor, ...]:
+def join_each(parts: list[tuple[Tensor, ...]], order: Int[Tensor, "row"]) -> tuple[Tensor, ...]:
     return tuple(_join(list(part), order) for part in zip(*parts, strict=True))
 
 

@@ -1,37 +1,47 @@
-"""How the answer's probability would change with every head's output: one backward pass."""
+"""How the answer's probability would change with every head's output: one backward pass.
+
+What a head writes at the last token reaches nothing but the last token in later blocks. So all
+tokens before it run without gradients, as a context, and only the last one runs forth and back.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.tools.analysis.attribution_patching import cache_activation_and_gradient
 
 from icl_mech.errors import InputError, NotFiniteError
+from icl_mech.model.context import Context, advance
 from icl_mech.model.edits import HOOKS
-from icl_mech.model.engine import Tokens
+from icl_mech.model.engine import Engine, Tokens, join_each
 from icl_mech.model.rehearsal import refuse_training
 from icl_mech.progress import Tick, silent
 
 
-class _LastLogits:
-    """A bridge that computes logits for the last token only, as a gradient tool needs them.
+class _LastTokens:
+    """The model of every prompt's last token after a context, as a gradient tool calls it."""
 
-    Logits of every token, and their gradients, are a hundred megabytes for one prompt of Gemma.
-    """
-
-    def __init__(self, bridge: Any) -> None:
+    def __init__(
+        self, engine: Engine, context: Context, positions: Int[Tensor, "prompt 1"]
+    ) -> None:
+        self._trunk, self._context, self._positions = engine.trunk, context, positions
+        bridge = engine.bridge
         self._bridge = bridge
         self.cfg, self.hook_dict, self.hooks = bridge.cfg, bridge.hook_dict, bridge.hooks
 
-    def __call__(self, tokens: Tensor) -> Tensor:
-        return self._bridge(tokens, logits_to_keep=1)
+    def __call__(self, tokens: Int[Tensor, "prompt 1"]) -> Float[Tensor, "prompt d_vocab"]:
+        entering = self._trunk.embed(tokens, self._positions)[:, None]
+        hidden = advance(self._trunk, self._context, {0: entering}, self._positions[:, None])
+        normed = self._bridge.ln_final(hidden[:, 0])[:, 0]
+        logits = normed @ self._bridge.unembed.W_U + self._bridge.unembed.b_U
+        return self._bridge.adapter.apply_output_logits_transform(logits)
 
 
 def head_gradients(
-    bridge: Any,
+    engine: Engine,
     prompts: Sequence[Tokens],
     answers: Sequence[int],
     rivals: Sequence[Sequence[int]] | None = None,
@@ -40,16 +50,17 @@ def head_gradients(
     """Every head's output at the last token, and a gradient with respect to it.
 
     The gradient is that of p(answer), or, with rivals, of the answer's logit minus their mean.
-
-    Through TransformerLens's `cache_activation_and_gradient`; prompts of one length would run
-    together, but the unembedding of a large vocabulary leaves little to gain.
+    Through TransformerLens's `cache_activation_and_gradient`, several prompts at a time, fewer
+    where memory runs out.
 
     Raises:
         InputError: where weights are quantised (gradients through them mean little or nothing),
             the model is in training mode, or prompts, answers and rivals are not as many.
         NotFiniteError: where an output or a gradient is not a number.
+        ModelError: where not even one prompt fits into memory.
     """
-    refuse_quantised(bridge)
+    bridge = engine.bridge
+    refuse_quantised(bridge, *NO_GRADIENTS)
     refuse_training(bridge)
     n, n_rivals = len(prompts), len(prompts) if rivals is None else len(rivals)
     if not n or not len(answers) == n_rivals == n:
@@ -57,26 +68,35 @@ def head_gradients(
             f"{len(answers)} answers and {n_rivals} sets of rivals for {n} prompts; expected one "
             "of each per prompt, and at least one"
         )
-    n_layers = bridge.cfg.n_layers
-    names = [HOOKS["z"].format(layer) for layer in range(n_layers)]
-    device = next(bridge.original_model.parameters()).device
-    outputs, gradients = [], []
-    for row, tokens in enumerate(prompts):
-        metric = _metric(answers[row], None if rivals is None else rivals[row])
-        with torch.inference_mode(False), torch.enable_grad(), _with_gradients(bridge):
+    names = [HOOKS["z"].format(layer) for layer in range(bridge.cfg.n_layers)]
+
+    def run(rows: list[int]) -> tuple[Tensor, ...]:
+        metric = _metric([answers[r] for r in rows], rivals and [rivals[r] for r in rows])
+        ours = [prompts[r] for r in rows]
+        with torch.no_grad():
+            start = engine.prefill(ours, keys_only=True)
+            last = start.lengths - 1
+            before = start.context.before(last)
+        with torch.enable_grad(), _with_gradients(bridge):
             cache = cache_activation_and_gradient(
-                _LastLogits(bridge),
-                torch.tensor([list(tokens)], device=device),
+                _LastTokens(engine, before, last[:, None]),
+                engine.tensor([tokens[-1:] for tokens in ours]),
                 metric,
                 # The backward pass ends at the first hook named: it has to lie before all heads.
                 names_filter=lambda name: name in ("hook_embed", *names),
             )
-        outputs.append(torch.stack([cache.activations[name][0, -1] for name in names]))
-        gradients.append(torch.stack([_known(cache.gradients[name])[0, -1] for name in names]))
-        _refuse_not_finite(outputs[-1], gradients[-1])
-        tick(1)
-    wide = torch.promote_types(outputs[0].dtype, torch.float32)
-    return torch.stack(outputs).to(wide), torch.stack(gradients).to(wide)
+        outputs = torch.stack([cache.activations[name][:, 0] for name in names], dim=1)
+        gradients = torch.stack([_known(cache.gradients[name])[:, 0] for name in names], dim=1)
+        _refuse_not_finite(outputs, gradients)
+        tick(len(rows))
+        wide = torch.promote_types(outputs.dtype, torch.float32)
+        return outputs.to(wide), gradients.to(wide)
+
+    with torch.inference_mode(False):
+        with torch.no_grad():
+            engine.rehearse(max(map(len, prompts)))
+        outputs, gradients = engine.in_batches([len(t) for t in prompts], run, join_each)
+    return outputs, gradients
 
 
 @contextmanager
@@ -91,26 +111,42 @@ def _with_gradients(bridge: Any) -> Iterator[None]:
         weight.requires_grad_(not frozen)
 
 
-def _metric(answer: int, rivals: Sequence[int] | None) -> Callable[[Tensor], Tensor]:
+def _metric(
+    answers: Sequence[int], rivals: Sequence[Sequence[int]] | None
+) -> Callable[[Tensor], Tensor]:
+    """A sum over prompts: none of them has a part in another's gradient."""
+
     def metric(logits: Tensor) -> Tensor:
-        last = logits[0, -1].to(torch.promote_types(logits.dtype, torch.float32))
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        rows = torch.arange(len(answers), device=wide.device)
         if rivals is None:
-            return last.softmax(dim=-1)[answer]
-        return last[answer] - last[list(rivals)].mean()
+            return wide.softmax(dim=-1)[rows, list(answers)].sum()
+        others = [row[list(of)].mean() for row, of in zip(wide, rivals, strict=True)]
+        return (wide[rows, list(answers)] - torch.stack(others)).sum()
 
     return metric
 
 
-def refuse_quantised(bridge: Any) -> None:
-    """Raise InputError where the bridge's weights are quantised."""
+#: What `refuse_quantised` says where gradients are asked for.
+NO_GRADIENTS = ("attribution patching needs gradients", "the exact AIE needs no gradients")
+
+
+def refuse_quantised(bridge: Any, why: str, instead: str) -> None:
+    """Raise InputError where the bridge's weights are quantised.
+
+    Args:
+        bridge: the model.
+        why: what needs weights that are not.
+        instead: what does without.
+    """
     model = bridge.original_model
     quantised = getattr(model, "is_quantized", False) or any(
         not p.is_floating_point() for p in model.parameters()
     )
     if quantised:
         raise InputError(
-            "attribution patching needs gradients, and this model's weights are quantised; "
-            "expected floating-point weights (the exact AIE needs no gradients)"
+            f"{why}, and this model's weights are quantised; expected floating-point weights "
+            f"({instead})"
         )
 
 

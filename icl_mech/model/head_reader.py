@@ -6,10 +6,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from icl_mech.errors import InputError
+from icl_mech.model.arguments import check_prompts, token_ids, token_rows
 from icl_mech.model.components import Components, DirectEffects
 from icl_mech.model.edits import Role
 from icl_mech.model.engine import Engine
-from icl_mech.model.gradients import head_gradients, refuse_quantised
+from icl_mech.model.gradients import NO_GRADIENTS, head_gradients, refuse_quantised
 from icl_mech.model.placing import positions_of
 from icl_mech.progress import Tick, silent
 from icl_mech.prompts import Prompt
@@ -26,6 +28,7 @@ class HeadReader:
 
     def attention(self, prompts: Sequence[Prompt]) -> list[Float[Tensor, "layer head token"]]:
         """What every head attends to from each prompt's last token (`hook_pattern`)."""
+        prompts = check_prompts(prompts)
         longest = max(map(len, prompts), default=0)
 
         def last_row(pattern: Tensor, rows: list[int]) -> Tensor:
@@ -40,6 +43,8 @@ class HeadReader:
         self, prompts: Sequence[Prompt], queries: Int[Tensor, "pair"], keys: Int[Tensor, "pair"]
     ) -> Float[Tensor, "prompt layer head"]:
         """Attention from query tokens to key tokens, averaged over the pairs."""
+
+        prompts = check_prompts(prompts)
 
         def mean(pattern: Tensor, rows: list[int]) -> Tensor:
             return pattern[:, :, queries, keys].mean(dim=-1)
@@ -57,6 +62,10 @@ class HeadReader:
         Returns:
             The heads, and what attention adds besides them (its output bias): together they are
             the mean of `hook_attn_out`.
+
+        Raises:
+            InputError: where the weights are quantised.
+            ModelError: where heads and bias do not add up to the attention output.
         """
         return self._components(prompts, role).mean_heads()
 
@@ -73,9 +82,12 @@ class HeadReader:
         fixed at the scale that they had in this run (the cached scale).
 
         Raises:
+            InputError: where the weights are quantised, or there are not as many answers, or
+                rivals, as prompts.
             ModelError: where the parts do not add up to the logit difference.
         """
-        return self._components(prompts, -1).direct(torch.tensor(answers), rivals)
+        ids, others = self._ids(answers), self._rivals(rivals)
+        return self._components(prompts, -1).direct(torch.tensor(ids), others)
 
     def gradients(
         self,
@@ -87,20 +99,41 @@ class HeadReader:
         """Every head's output (`hook_z`) at the last token, and a gradient with respect to it.
 
         The gradient of p(answer), or, with rivals, of the answer's logit minus their mean logit.
-        One forward and one backward pass per prompt, through TransformerLens.
+        One forward pass per prompt, and one backward pass through its last token.
 
         Raises:
             InputError: where the weights are quantised, the model is in training mode, or there
                 are not as many answers (and sets of rivals) as prompts.
+            ModelError: where not even one prompt fits into memory.
             NotFiniteError: where an output or a gradient is not a number.
         """
-        tokens = [p.tokens for p in prompts]
-        return head_gradients(self._engine.bridge, tokens, answers, rivals, tick)
+        tokens = [p.tokens for p in check_prompts(prompts)]
+        others = None if rivals is None else self._rivals(rivals)
+        return head_gradients(self._engine, tokens, self._ids(answers), others, tick)
 
-    def refuse_quantised(self) -> None:
-        """Raise `InputError` now where `gradients` would."""
-        refuse_quantised(self._engine.bridge)
+    def refuse_no_gradients(self) -> None:
+        """Raise `InputError` now where `gradients` would for any prompt."""
+        refuse_quantised(self._engine.bridge, *NO_GRADIENTS)
+
+    def _ids(self, ids: Sequence[int], name: str = "answers") -> list[int]:
+        """Token ids that the vocabulary has."""
+        found, n = token_ids(ids, name), int(self._engine.bridge.unembed.W_U.shape[1])
+        wrong = [token for token in found if not 0 <= token < n]
+        if wrong:
+            raise InputError(
+                f"{name} holds token {wrong[0]}; expected 0 to {n - 1}, the vocabulary"
+            )
+        return found
+
+    def _rivals(self, rivals: Sequence[Sequence[int]]) -> list[list[int]]:
+        rows = [self._ids(row, "rivals") for row in token_rows(rivals, "rivals")]
+        if not all(rows):
+            raise InputError(
+                "a set of rivals is empty; expected one of each per prompt, and a rival in each"
+            )
+        return rows
 
     def _components(self, prompts: Sequence[Prompt], role: Role) -> Components:
+        prompts = check_prompts(prompts)
         positions = [at for (at,) in positions_of(prompts, [role])]
         return Components(self._engine, [p.tokens for p in prompts], positions)

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from icl_mech.errors import InputError
+from icl_mech.model.arguments import check_list, check_prompts, check_tensor, token_rows
 from icl_mech.model.continuation import Continuer, Generation
 from icl_mech.model.edits import HOOKS, Edit, Role, Site
 from icl_mech.model.engine import Engine
@@ -105,6 +106,9 @@ class HookedModel:
         Raises:
             InputError: where groups differ in size or are empty.
         """
+        groups = [
+            check_prompts(group, "a group") for group in check_list(groups, "groups", "groups")
+        ]
         sizes = {len(group) for group in groups}
         if len(sizes) != 1 or 0 in sizes:
             raise InputError(f"groups of {sorted(sizes)} prompts; expected one size, at least 1")
@@ -132,6 +136,7 @@ class HookedModel:
         Raises:
             InputError: where there is no prompt, one lacks a role, or the model a site.
         """
+        prompts = check_prompts(prompts)
         at, hook = positions_of(prompts, roles), self._placer.hook(site)
         found = self._engine.token_activations([p.tokens for p in prompts], at, hook)
         return rearrange(found, "prompt layer role ... -> prompt role layer ...")
@@ -148,6 +153,7 @@ class HookedModel:
         Raises:
             InputError: where there is no prompt, or one lacks a role.
         """
+        prompts = check_prompts(prompts)
         at = self._engine.at_tokens(positions_of(prompts, roles))
         picks = [(HOOKS[site], at) for site in ("resid_pre", "resid_post")]
         before, after = self._engine.observe([p.tokens for p in prompts], picks)
@@ -172,7 +178,8 @@ class HookedModel:
             InputError: where there are fewer than `n_best` tokens, or not as many answers as rows.
             ModelError: where the model returns numbers that are not finite.
         """
-        self.vocabulary.check_count(n_best, least=0)
+        self.vocabulary.check_count(n_best, "n_best", least=0)
+        resid = check_tensor(resid, "resid", "row, d_model", self.d_model)
         targets = pad_targets(answers, len(resid), len(self.vocabulary))
         return self._engine.read(resid, targets, n_best)
 
@@ -193,6 +200,7 @@ class HookedModel:
             InputError: where there are not as many rows of answers as prompts.
             ModelError: where the model returns numbers that are not finite.
         """
+        prompts = check_prompts(prompts)
         targets = pad_targets(answers, len(prompts), len(self.vocabulary))
         last = self.final_residuals([[p] for p in prompts], tick)[:, 0, -1]
         return self._engine.read(last, targets)
@@ -220,6 +228,7 @@ class HookedModel:
             InputError: where an edit, or the answers, do not fit the model or the prompts.
             ModelError: where the model returns numbers that are not finite.
         """
+        prompts = check_prompts(prompts)
         branches = self._placer.branches(edits, prompts)
         targets = pad_targets(answers, len(prompts), len(self.vocabulary))
         return self._engine.evaluate([p.tokens for p in prompts], branches, targets, tick)
@@ -249,6 +258,7 @@ class HookedModel:
             InputError: where an edit does not fit, `stop` is empty, or the whole is too long.
             ModelError: where the model returns numbers that are not finite.
         """
+        prompts = check_prompts(prompts)
         branches, tokens = self._placer.branches(edits, prompts), [p.tokens for p in prompts]
         return self._continuer.generate(tokens, branches, max_new_tokens, stop, tick)
 
@@ -274,8 +284,11 @@ class HookedModel:
             InputError: as in `generate`, and where a continuation is empty.
             ModelError: where the model returns numbers that are not finite.
         """
+        prompts = check_prompts(prompts)
+        rows = check_list(continuations, "continuations", "continuations for each prompt")
+        ids = [token_rows(row, "continuations") for row in rows]
         branches, tokens = self._placer.branches(edits, prompts), [p.tokens for p in prompts]
-        return self._continuer.sequence_logprob(tokens, continuations, branches, tick)
+        return self._continuer.sequence_logprob(tokens, ids, branches, tick)
 
     # --- provenance -------------------------------------------------------------------------
 
@@ -294,5 +307,19 @@ class HookedModel:
             "device": str(self.device),
             "batch_tokens": self._engine.budget.tokens,
             "batch_halvings": self._engine.budget.halvings,
+            # Since the model was loaded: how often a top token was read, and not the only one.
+            "readouts": {"n": self._engine.n_read, "tied": self._engine.n_tied},
             "versions": {library: version(library) for library in _LIBRARIES},
         }
+
+
+def check_model(model: Any) -> None:
+    """Refuse what is no `HookedModel`.
+
+    Raises:
+        InputError: where a name, a bridge or something else is given in its place.
+    """
+    if not isinstance(model, HookedModel):
+        given = repr(model) if isinstance(model, str) else f"a {type(model).__name__}"
+        inside = repr(model) if isinstance(model, str) else "name, path or TransformerBridge"
+        raise InputError(f"model is {given}; expected a HookedModel, from load_model({inside})")

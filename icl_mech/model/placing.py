@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from icl_mech.errors import InputError, choose
+from icl_mech.model.arguments import check_list
 from icl_mech.model.branches import Branch
 from icl_mech.model.edits import HOOKS, SITES, Edit, Role, as_role, place
 from icl_mech.prompts import Prompt
@@ -17,7 +18,7 @@ def positions_of(prompts: Sequence[Prompt], roles: Sequence[Role]) -> list[list[
     Raises:
         InputError: where a prompt lacks a role.
     """
-    wanted = [as_role(role) for role in roles]
+    wanted = [as_role(role) for role in check_list(roles, "roles", "roles, as ['final_arrow']")]
     return [[prompt.position(role) for role in wanted] for prompt in prompts]
 
 
@@ -37,6 +38,9 @@ class Placer:
         Raises:
             InputError: where there is no edit or no prompt, or one does not fit the other.
         """
+        if isinstance(edits, Edit):
+            raise InputError("edits is a single Edit; expected a list of edits: [edit]")
+        check_list(edits, "edits", "edits")
         if not prompts or not edits:
             raise InputError("expected at least one prompt and one edit")
         return [self.branch(edit, prompts) for edit in edits]
@@ -50,6 +54,12 @@ class Placer:
         if edit is None:
             edit = self._nothing()
         edits = [edit] if isinstance(edit, Edit) else edit
+        wrong = [e for e in check_list(edits, "edits", "edits") if not isinstance(e, Edit)]
+        if wrong:
+            raise InputError(
+                f"edits holds a {type(wrong[0]).__name__}; expected Edits, lists of Edits that are "
+                "applied together, or None for the prompt as it is"
+            )
         if not edits:
             raise InputError("an empty sequence of edits; expected at least one edit")
         lengths = [len(p) for p in prompts]

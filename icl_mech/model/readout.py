@@ -3,6 +3,11 @@
 TransformerLens's `logit_readout` reads either targets (one per row, or the same for all rows) or
 the top tokens, over whole rows of logits, always with their entropy. Here all of it comes from
 one pass, slice by slice (see `slices`).
+
+Tokens may be exactly as probable as one another: often in half precision, always in a model of
+zeros. One rule holds for all that is read, and it is that of greedy decoding: of equal tokens the
+one with the smallest id comes first. So ranks are all different, and a token has rank 0 where it is
+on top, and nowhere else. `tied` says where the rule decided what is on top.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +21,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from icl_mech.errors import InputError
+from icl_mech.model.arguments import token_rows
 from icl_mech.model.slices import Best, SlicedLogits, refuse_not_finite
 
 
@@ -24,10 +30,12 @@ class Readout:
     """What the model says at one position, for any batch shape `...`.
 
     Attributes:
-        top: id of the most probable next token.
+        top: id of the most probable next token; of equal ones the smallest id.
         logprob: log probability (nats) of each target token; NaN where a target is padding (-1).
-        rank: how many tokens are more probable than the target; -1 where a target is padding.
-        hit: whether `top` is one of the targets. A target may tie with it and miss.
+        rank: how many tokens come before the target: those that are more probable, and those that
+            are equally so and have smaller ids; -1 where a target is padding.
+        hit: whether `top` is one of the targets, which then has rank 0.
+        tied: whether another token is exactly as probable as `top`.
         best, best_logprob: the k most probable tokens, most probable first (`top`), and their
             log probabilities (nats); None where they were not asked for.
     """
@@ -36,6 +44,7 @@ class Readout:
     logprob: Float[Tensor, "... target"]
     rank: Int[Tensor, "... target"]
     hit: Bool[Tensor, "..."]
+    tied: Bool[Tensor, "..."]
     best: Int[Tensor, "... k"] | None = None
     best_logprob: Float[Tensor, "... k"] | None = None
 
@@ -86,6 +95,7 @@ def read(
     resid: Float[Tensor, "row d_model"],
     targets: Int[Tensor, "row target"],
     n_best: int = 0,
+    share: float = 1.0,
 ) -> Readout:
     """Final norm and unembedding of residual vectors, reduced slice by slice.
 
@@ -95,30 +105,40 @@ def read(
         resid: the residual stream after the last block, one row per question.
         targets: token ids to read for each row; -1 where a row has fewer targets.
         n_best: how many of the most probable tokens to keep.
+        share: of the usual size of a slice, where memory is short.
 
     Raises:
         NotFiniteError: where the model's logits are not numbers.
     """
-    logits = SlicedLogits(bridge, resid)
+    logits = SlicedLogits(bridge, resid, share)
     known = targets.clamp_min(0)
     wanted = logits.at(known)
+    below = torch.nextafter(wanted, torch.full_like(wanted, -torch.inf))
     n_rows, device = len(resid), wanted.device
     best = torch.full((n_rows,), -torch.inf, dtype=logits.dtype, device=device)
     top = torch.zeros(n_rows, dtype=torch.long, device=device)
+    n_top = torch.zeros(n_rows, dtype=torch.long, device=device)
     mass = torch.zeros_like(best)
     rank = torch.zeros_like(known)
     kept = Best(n_rows, n_best, like=best) if n_best else None
+    places = torch.arange(logits.width, device=device)
     above = torch.empty((n_rows, logits.width), dtype=logits.dtype, device=device)
     for ids, part in logits:
         part_best, part_top = part.max(dim=1)
         for t in range(targets.shape[1]):
+            # Smaller ids come before a target that they tie with: they need not lie above it.
+            bar = torch.where(known[:, t] >= ids.stop, below[:, t], wanted[:, t])
             # Written as floats: on a CPU, summing booleans takes three times as long.
-            flags = torch.gt(part, wanted[:, t, None], out=above[:, : part.shape[1]])
-            # A target never outranks itself, however its own logit was rounded.
-            own = (known[:, t] - ids.start).clamp(0, part.shape[1] - 1)
-            inside = (known[:, t] >= ids.start) & (known[:, t] < ids.stop)
-            itself = flags.gather(1, own[:, None])[:, 0] * inside
-            rank[:, t] += (flags.sum(dim=1) - itself).long()
+            flags = torch.gt(part, bar[:, None], out=above[:, : part.shape[1]])
+            rank[:, t] += flags.sum(dim=1).long()
+            rows = ((known[:, t] >= ids.start) & (known[:, t] < ids.stop)).nonzero()[:, 0]
+            if len(rows):
+                own = known[rows, t, None] - ids.start
+                tie = (part[rows] == wanted[rows, t, None]) & (places[: part.shape[1]] < own)
+                # A target never outranks itself, however its own logit was rounded.
+                itself = flags[rows].gather(1, own)[:, 0].long()
+                rank[rows, t] += tie.sum(dim=1) - itself
+        n_top = _count_top(n_top, best, part, part_best)
         if kept is not None:
             kept.see(part, part_best, ids.start)
         new_best = torch.maximum(best, part_best)
@@ -130,15 +150,37 @@ def read(
     refuse_not_finite(mass, logprob)
     if kept is not None:
         kept.lead(top)
+    # A target's own logit may be rounded otherwise than a row's: what is on top decides.
+    on_top = known == top[:, None]
+    rank = rank.clamp_min(1).masked_fill(on_top, 0)
     padding = targets < 0
     return Readout(
         top,
         logprob.masked_fill(padding, torch.nan),
         rank.masked_fill(padding, -1),
         (targets == top[:, None]).any(dim=1),
+        n_top > 1,
         None if kept is None else kept.ids,
         None if kept is None else kept.values - total,
     )
+
+
+def _count_top(
+    n_top: Int[Tensor, "row"],
+    best: Float[Tensor, "row"],
+    part: Float[Tensor, "row slice"],
+    part_best: Float[Tensor, "row"],
+) -> Int[Tensor, "row"]:
+    """How many tokens share each row's largest logit, `n_top` of them (`best`) before this slice.
+
+    Few slices hold a row's largest logit so far: only those rows are counted.
+    """
+    rows = (part_best >= best).nonzero()[:, 0]
+    if not len(rows):
+        return n_top
+    here = (part[rows] == part_best[rows, None]).sum(dim=1)
+    before = torch.where(part_best[rows] > best[rows], 0, n_top[rows])
+    return n_top.index_copy(0, rows, before + here)
 
 
 def top_of_means(
@@ -146,6 +188,7 @@ def top_of_means(
     vectors: Float[Tensor, "group row d_model"],
     k: int,
     allowed: Bool[Tensor, "vocab"] | None,
+    share: float = 1.0,
 ) -> tuple[Int[Tensor, "group k"], Float[Tensor, "group k"]]:
     """The tokens with the largest log probability, averaged over the rows of each group.
 
@@ -154,12 +197,13 @@ def top_of_means(
         vectors: read as if they stood after the last block.
         k: how many tokens.
         allowed: tokens that may be among them; all by default.
+        share: as in `read`.
 
     Returns:
         Their ids and mean log probabilities (nats), the most probable first.
     """
     n_groups, n_rows, _ = vectors.shape
-    logits = SlicedLogits(bridge, vectors.flatten(0, 1))
+    logits = SlicedLogits(bridge, vectors.flatten(0, 1), share)
     total = torch.full((n_groups * n_rows,), -torch.inf, dtype=logits.dtype, device=vectors.device)
     kept = Best(n_groups, k, like=total)
     for ids, part in logits:
@@ -186,6 +230,7 @@ def pad_targets(
     Raises:
         InputError: where there are more or fewer rows, one is empty, or there is no such token.
     """
+    answers = token_rows(answers)
     if len(answers) != n_rows or not n_rows:
         raise InputError(
             f"{len(answers)} rows of answers for {n_rows} prompts; expected one for each, and at "
@@ -196,5 +241,10 @@ def pad_targets(
     wrong = [token for row in answers for token in row if not -1 <= token < d_vocab]
     if wrong:
         raise InputError(f"answer token {wrong[0]}; expected 0 to {d_vocab - 1}, the vocabulary")
-    width = max(map(len, answers))
-    return torch.tensor([[*row, *[-1] * (width - len(row))] for row in answers])
+    return pad_rows(answers)
+
+
+def pad_rows(rows: Sequence[Sequence[int]]) -> Int[Tensor, "row target"]:
+    """Rows of token ids, filled up with -1."""
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[-1] * (width - len(row))] for row in rows])

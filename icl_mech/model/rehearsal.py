@@ -3,9 +3,9 @@
 from typing import Any
 
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
 
 from icl_mech.errors import InputError, ModelError, NotFiniteError
+from icl_mech.model.batching import out_of_memory
 from icl_mech.model.context import advance, prefill
 from icl_mech.model.readout import read
 from icl_mech.model.trunk import Trunk
@@ -17,12 +17,18 @@ TOLERANCE_HALF = 0.5
 STEP = 32
 
 
-def rehearse(trunk: Trunk, n_positions: int) -> None:
+def rehearse(trunk: Trunk, n_positions: int, share: float = 1.0) -> None:
     """Prepare the trunk for prompts of `n_positions` tokens, once.
+
+    Args:
+        trunk: of the model.
+        n_positions: tokens of the longest prompt.
+        share: of the usual size of a slice of logits, as in `read`.
 
     Raises:
         InputError: where the model does not read that many, or is in training mode.
-        ModelError: where the trunk cannot replay this architecture, or memory runs out.
+        ModelError: where the trunk cannot replay this architecture. (Where memory runs out, that
+            error is passed on.)
     """
     refuse_training(trunk.bridge)
     if n_positions <= trunk.n_rehearsed:
@@ -34,17 +40,15 @@ def rehearse(trunk: Trunk, n_positions: int) -> None:
             "use fewer shots or a shorter template"
         )
     try:
-        worst = _error(trunk, min(STEP * -(-n_positions // STEP), limit))
+        worst = _error(trunk, min(STEP * -(-n_positions // STEP), limit), share)
     except NotFiniteError:
         trunk.forget()
         raise
     except Exception as error:
         trunk.forget()
+        if out_of_memory(error):
+            raise
         why = next(iter(str(error).splitlines()), type(error).__name__)
-        if should_reduce_batch_size(error):
-            raise ModelError(
-                f"out of memory on a single prompt ({why}); expected room for one"
-            ) from error
         raise ModelError(_unsupported(trunk, why)) from error
     if not worst <= TOLERANCE.get(trunk.dtype, TOLERANCE_HALF):
         trunk.forget()
@@ -53,7 +57,7 @@ def rehearse(trunk: Trunk, n_positions: int) -> None:
         )
 
 
-def _error(trunk: Trunk, n_positions: int) -> float:
+def _error(trunk: Trunk, n_positions: int, share: float) -> float:
     """Rehearse, and return how far the trunk's log probabilities are from the model's own.
 
     The first half runs as a context, the second half twice, as two branches of it: what the
@@ -72,7 +76,7 @@ def _error(trunk: Trunk, n_positions: int) -> float:
     top = expected.argmax(dim=-1, keepdim=True)
     wide = torch.promote_types(expected.dtype, torch.float32)
     theirs = expected.to(wide).log_softmax(dim=-1).gather(1, top)
-    ours = read(trunk.bridge, hidden[0, :, -1], top.expand(2, 1)).logprob
+    ours = read(trunk.bridge, hidden[0, :, -1], top.expand(2, 1), share=share).logprob
     return float((ours - theirs).abs().max())
 
 

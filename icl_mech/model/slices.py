@@ -27,6 +27,7 @@ class SlicedLogits:
         bridge: the TransformerLens bridge whose `ln_final`, `W_U`, `b_U` and logit transform
             (Gemma-2's soft cap) are used.
         resid: the residual stream after the last block, or what is read as if it were.
+        share: of the usual size of a slice, where memory is short.
 
     Attributes:
         d_vocab: entries of the vocabulary.
@@ -34,7 +35,9 @@ class SlicedLogits:
         dtype: of the logits: at least float32.
     """
 
-    def __init__(self, bridge: Any, resid: Float[Tensor, "row d_model"]) -> None:
+    def __init__(
+        self, bridge: Any, resid: Float[Tensor, "row d_model"], share: float = 1.0
+    ) -> None:
         self.hidden = bridge.ln_final(resid[None])[0]
         self._w_u, self._b_u = bridge.unembed.W_U, bridge.unembed.b_U
         self._transform = bridge.adapter.apply_output_logits_transform
@@ -42,13 +45,16 @@ class SlicedLogits:
         self.dtype = torch.promote_types(self.hidden.dtype, torch.float32)
         slice_bytes = SLICE_BYTES.get(self.hidden.device.type, SLICE_BYTES_ACCELERATOR)
         row_bytes = max(1, len(resid)) * self.hidden.element_size()
-        self.width = max(64, slice_bytes // row_bytes)
+        self.width = min(self.d_vocab, max(64, int(slice_bytes * share) // row_bytes))
 
     def at(self, tokens: Int[Tensor, "row target"]) -> Float[Tensor, "row target"]:
         """The logits of a few tokens, other ones for each row."""
+        return self._transform(self.raw(tokens)).to(self.dtype)
+
+    def raw(self, tokens: Int[Tensor, "row target"]) -> Float[Tensor, "row target"]:
+        """What the unembedding gives for these tokens: logits before any scale or soft cap."""
         columns = self._w_u[:, tokens.flatten()].unflatten(1, tokens.shape)  # d_model row target
-        found = torch.einsum("rd,drt->rt", self.hidden, columns) + self._b_u[tokens]
-        return self._transform(found).to(self.dtype)
+        return torch.einsum("rd,drt->rt", self.hidden, columns) + self._b_u[tokens]
 
     def __iter__(self) -> Iterator[tuple[slice, Float[Tensor, "row slice"]]]:
         """Every slice with its logits, which may be written over."""

@@ -7,7 +7,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from icl_mech.errors import InputError
+from icl_mech.model.arguments import check_tensor
 from icl_mech.model.engine import Engine
+from icl_mech.prompts import whole
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,10 @@ class Vocabulary:
         """Columns of the unembedding."""
         return int(self._engine.bridge.unembed.W_U.shape[1])
 
-    def check_count(self, k: int, least: int = 1) -> None:
-        """Raise InputError where there are no k tokens to name."""
-        if not least <= k <= len(self):
-            raise InputError(f"top_k is {k}; expected {least} to {len(self)}, the vocabulary")
+    def check_count(self, k: int, name: str = "top_k", least: int = 1) -> None:
+        """Raise InputError where there are no k tokens to name; `name` is the argument's."""
+        if not least <= whole(name, k) <= len(self):
+            raise InputError(f"{name} is {k}; expected {least} to {len(self)}, the vocabulary")
 
     def top_tokens(
         self,
@@ -55,7 +57,9 @@ class Vocabulary:
             InputError: where there are fewer than `k` tokens.
             ModelError: where the logits are not finite.
         """
-        self.check_count(k)
+        self.check_count(k, "k")
+        width = self._engine.bridge.cfg.d_model
+        vectors = check_tensor(vectors, "vectors", "group, row, d_model", width)
         if allowed is not None and int(allowed.sum()) < k:
             raise InputError(f"{int(allowed.sum())} tokens pass the filter; expected at least {k}")
         return TopTokens(*self._engine.top_of_means(vectors, k, allowed))

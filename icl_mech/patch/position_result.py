@@ -137,7 +137,7 @@ class PositionScan(Result):
 
     def caveats(self) -> list[str]:
         """What to keep in mind when reading the numbers, a line each."""
-        notes = []
+        notes = super().caveats()
         n = self.data.sizes["prompt"]
         if n < FEW_PROMPTS:
             rough = "intervals over so few are rough" if n > 1 else "there is no interval over one"

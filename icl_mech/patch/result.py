@@ -141,7 +141,7 @@ class LayerScan(Result):
 
     def caveats(self, score: str = "first_token") -> list[str]:
         """What to keep in mind when reading the numbers, a line each."""
-        notes = []
+        notes = super().caveats()
         n = self.data.sizes["prompt"]
         if self.provenance["n_shots"] == 1:
             notes.append("with one shot there are no labels to shuffle: that control is θ itself")

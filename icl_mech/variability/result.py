@@ -292,7 +292,7 @@ class VectorVariability(Result):
 
     def caveats(self) -> list[str]:
         """What to keep in mind when reading the numbers, a line each."""
-        return notes(self)
+        return super().caveats() + notes(self)
 
     def plot(
         self,
