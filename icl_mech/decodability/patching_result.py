@@ -1,5 +1,7 @@
 """What mean-activation patching found."""
 
+from typing import Literal
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -7,13 +9,15 @@ import xarray as xr
 
 from icl_mech.errors import InputError, choose
 from icl_mech.results import Result
-from icl_mech.stats import Estimate, mean, share
+from icl_mech.stats import Estimate, mean, mean_change, share
 
 #: Names of the controls among `injected`: the mean of all tasks' means; a random direction as long
 #: as the own task's mean; the mean of all plus a random direction as long as what is special.
 MEAN, RANDOM, RANDOM_TASK = "mean of tasks", "random", "mean + random"
 #: What a matrix shows: accuracy (first token) or log probability (nats).
 MEASURES = ("right", "logprob")
+#: What a mean is of: right or wrong, changes of these, or numbers of any kind.
+Kind = Literal["share", "change", "number"]
 
 
 class MeanPatching(Result):
@@ -46,7 +50,7 @@ class MeanPatching(Result):
     def before(self, task: str | None = None, measure: str = "right") -> Estimate:
         """Accuracy (or mean log probability) of the prompts as they are."""
         own = self._own(self.data[f"{_measure(measure)}_before"])
-        return self._mean(own, task, shares=measure == "right")
+        return self._mean(own, task, "share" if measure == "right" else "number")
 
     def change(
         self,
@@ -74,13 +78,14 @@ class MeanPatching(Result):
         same = xr.DataArray(
             np.equal.outer(self.tasks, self.injected), dims=("task", "injected")
         ).assign_coords(task=self.tasks, injected=self.injected)
+        kind: Kind = "change" if measure == "right" else "number"
         if injected == "own":
-            return self._mean(change.where(same).mean("injected"), task)
+            return self._mean(change.where(same).mean("injected"), task, kind)
         if injected == "others":
             others = change.where(~same).sel(injected=self.tasks)
-            return self._mean(others.mean("injected"), task)
+            return self._mean(others.mean("injected"), task, kind)
         choose(injected, ("own", "others", *self.injected), "injected vector")
-        return self._mean(change.sel(injected=injected), task)
+        return self._mean(change.sel(injected=injected), task, kind)
 
     def followed(self, layer: int, mode: str = "replace") -> Estimate:
         """How often the answer is that of the injected *other* task to the same query.
@@ -88,13 +93,13 @@ class MeanPatching(Result):
         Beside it belongs how often that is so before any edit (`followed_before`).
         """
         right = self._at(layer, mode)["right"].sel(injected=self.tasks)
-        return self._mean(self._off_diagonal(right), None, shares=True)
+        return self._mean(self._off_diagonal(right), None, "share")
 
     def followed_before(self) -> Estimate:
         """How often a prompt's answer is right for another task without any edit."""
         right = self.data["right_before"].astype(float)
         other = right.where(right["answered"] != right["task"]).mean("answered")
-        return self._mean(other, None, shares=True)
+        return self._mean(other, None, "share")
 
     def matrix(
         self, layer: int, mode: str = "replace", measure: str = "right", answer: str = "source"
@@ -207,14 +212,21 @@ class MeanPatching(Result):
         theirs = right.where(right["answered"] == right["injected"]).mean("answered")
         return theirs.where(theirs["injected"] != theirs["task"]).mean("injected")
 
-    def _mean(self, values: xr.DataArray, task: str | None, shares: bool = False) -> Estimate:
+    def _mean(
+        self,
+        values: xr.DataArray,
+        task: str | None,
+        kind: Kind,
+    ) -> Estimate:
         """Mean over (`task`, `prompt`), its interval over queries."""
         queries = self.data["query"].transpose("task", "prompt")
         if task is not None:
             choose(task, self.tasks, "task")
             values, queries = values.sel(task=[task]), queries.sel(task=[task])
         flat, clusters = values.transpose("task", "prompt").values.ravel(), queries.values.ravel()
-        return share(flat, clusters) if shares else mean(flat, clusters=clusters)
+        if kind == "share":
+            return share(flat, clusters)
+        return (mean_change if kind == "change" else mean)(flat, clusters=clusters)
 
 
 def _measure(measure: str) -> str:

@@ -16,7 +16,7 @@ from icl_mech.decodability.settings import half_of
 from icl_mech.decodability.text import as_text
 from icl_mech.errors import InputError, choose
 from icl_mech.results import Result
-from icl_mech.stats import Estimate, means, shares
+from icl_mech.stats import Estimate, mean_change, shares
 
 #: What TD is compared with: prompts with shuffled labels, and the zero-shot query alone.
 CONTROLS = ("shuffled", "input")
@@ -174,8 +174,13 @@ class TaskDecodability(Result):
     def above(self, control: str, shots: int | None = None, task: str | None = None) -> Estimate:
         """TD minus that of a control on the same points, at the layers of `held_out`."""
         difference = self.at_held_out(shots) - self.at_held_out(shots, control)
-        found = self._means(difference.expand_dims("layer"), task, are_shares=False)
-        return widened(found, self._n_queries(task))[0]
+        queries = self.data["query_id"]
+        if task is not None:
+            choose(task, self.tasks, "task")
+            difference, queries = difference.sel(task=task), queries.sel(task=task)
+        values = difference.transpose(..., "point").values.ravel()
+        found = mean_change(values, clusters=queries.transpose(..., "point").values.ravel())
+        return widened([found], self._n_queries(task))[0]
 
     def without_difference(self, shots: int | None = None) -> list[int]:
         """Layers at which all tasks tie for every point."""
@@ -317,9 +322,7 @@ class TaskDecodability(Result):
         """Mean credit at every layer, with intervals that know of mutual neighbours."""
         return within_1(widened(self._means(credit, task), self._n_queries(task), n_choices))
 
-    def _means(
-        self, values: xr.DataArray, task: str | None, are_shares: bool = True
-    ) -> list[Estimate]:
+    def _means(self, values: xr.DataArray, task: str | None) -> list[Estimate]:
         """Means at every layer over points, with intervals over queries."""
         queries = self.data["query_id"]
         if task is not None:
@@ -328,7 +331,7 @@ class TaskDecodability(Result):
         rows = values.transpose("layer", "task", "point").values.astype(float)
         rows = rows.reshape(len(rows), -1)
         clusters = queries.transpose("task", "point").values.ravel()
-        return shares(rows, clusters) if are_shares else means(rows.T, clusters=clusters).rows()
+        return shares(rows, clusters)
 
     def _n_queries(self, task: str | None) -> int:
         """How many different queries all tasks ask, or one of them."""

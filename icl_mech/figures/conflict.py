@@ -134,7 +134,7 @@ def _bars(result: ConflictingTasks, pair: str, follows: str, shown: bool) -> go.
         offsetgroup=follows,
         legendgroup=follows,
         showlegend=shown,
-        customdata=[[e.low, e.high, e.n] for e in found],
+        customdata=[[e.low, e.high, e.n_clusters] for e in found],
         hovertemplate=(
             f"%{{x}}: %{{y:.2f}} [%{{customdata[0]:.2f}}, %{{customdata[1]:.2f}}] follow {name}"
             "<br>%{customdata[2]} different queries<extra></extra>"

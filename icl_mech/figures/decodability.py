@@ -118,7 +118,7 @@ def _line(
         marker={"size": 7},
         name=name,
         legendgroup=name,
-        customdata=[[e.low, e.high, e.n] for e in estimates],
+        customdata=[[e.low, e.high, e.n_clusters] for e in estimates],
         hovertemplate=(
             f"<b>{name}</b><br>after block %{{x}}: %{{y:.2f}} "
             "[%{customdata[0]:.2f}, %{customdata[1]:.2f}]<br>"

@@ -74,7 +74,13 @@ class HeadAblation(Result):
         )
         for task in self.tasks:
             known = [k for k in self.counts if self.cost(task, k).low > 0]
-            if not known:
+            unknown = all(np.isnan(self.cost(task, k).low) for k in self.counts)
+            if unknown:
+                notes.append(
+                    f"{task}: too few prompts or draws of random heads for an interval of what the "
+                    "top heads cost more"
+                )
+            elif not known:
                 notes.append(
                     f"{task}: for no k do the top heads cost more than random ones beyond the "
                     "95 % interval: the ranking is not shown to matter"

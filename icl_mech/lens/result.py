@@ -251,7 +251,7 @@ def _finite(estimate: Estimate) -> Estimate:
     value, low, high = (
         v if np.isfinite(v) else np.nan for v in (estimate.value, estimate.low, estimate.high)
     )
-    return Estimate(value, low, high, estimate.n)
+    return Estimate(value, low, high, estimate.n, estimate.n_clusters)
 
 
 def _layers(first: Estimate) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from icl_mech.localize.result import TaskMap
 
@@ -20,6 +22,8 @@ def notes(found: TaskMap) -> list[str]:
 
 def _learning(found: TaskMap, task: str) -> list[str]:
     regular, prior = found.share(task, "regular"), found.share(task, "prior")
+    if np.isnan(found.gain(task).low):
+        return [f"{task}: too few queries to tell whether the model learns this in context"]
     if not found.learns(task):
         return [
             f"{task}: no in-context learning to localise (few-shot accuracy {regular}, not above "

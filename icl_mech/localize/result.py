@@ -126,11 +126,13 @@ class TaskMap(Result):
         }
 
     def learns(self, task: str) -> bool:
-        """Whether the model does the task in context: more right answers with demonstrations than
-        without, beyond the 95 % interval (paired by prompt, over queries)."""
+        """Whether the model does the task in context: `gain` is above 0 beyond its interval."""
+        return self.gain(task).low > 0
+
+    def gain(self, task: str) -> Estimate:
+        """Share of right answers with demonstrations minus without, paired by prompt."""
         right, without = (self._each(task, name) for name in ("regular", "baseline"))
-        queries = self._queries(task, len(right))
-        return paired_difference(right, without, clusters=queries).low > 0
+        return paired_difference(right, without, clusters=self._queries(task, len(right)))
 
     def share(self, task: str, name: str) -> Estimate:
         """Share of the prompts that are right: `"regular"` (few-shot), `"baseline"` (zero-shot),

@@ -83,7 +83,7 @@ class PositionScan(Result):
         return xr.Dataset(
             {name: (dims, getattr(estimates, name)) for name in ("value", "low", "high")},
             coords={dim: patched[dim] for dim in dims},
-            attrs={"n": estimates.n},
+            attrs={"n": estimates.n, "n_clusters": estimates.n_clusters},
         )
 
     def _queries(self, task: str) -> Clusters:
@@ -103,9 +103,8 @@ class PositionScan(Result):
             return None
         at = effect["value"].argmax(dim=...)
         cell = effect.isel(at)
-        estimate = Estimate(
-            float(cell["value"]), float(cell["low"]), float(cell["high"]), effect.attrs["n"]
-        )
+        value, low, high = (float(cell[name]) for name in ("value", "low", "high"))
+        estimate = Estimate(value, low, high, effect.attrs["n"], effect.attrs["n_clusters"])
         head = int(cell["head"]) if site == "z" else None
         return str(cell["role"].item()), int(cell["layer"]), head, estimate
 

@@ -3,7 +3,13 @@
 from icl_mech.stats.estimate import CONFIDENCE, ENDS, Estimate, Estimates
 from icl_mech.stats.means import few_mean, mean, means, resampled_means
 from icl_mech.stats.medians import median
-from icl_mech.stats.pairings import crossed, paired_difference, rank_correlation, ratio_of_means
+from icl_mech.stats.pairings import (
+    crossed,
+    mean_change,
+    paired_difference,
+    rank_correlation,
+    ratio_of_means,
+)
 from icl_mech.stats.pairs import FEWEST_GROUPS, nearer_than_chance, pair_means
 from icl_mech.stats.regression import r_squared, r_squared_estimate
 from icl_mech.stats.resampling import (
@@ -29,6 +35,7 @@ __all__ = [
     "draw_weights",
     "few_mean",
     "mean",
+    "mean_change",
     "means",
     "median",
     "nearer_than_chance",

@@ -14,13 +14,14 @@ from scipy.stats import t
 
 from icl_mech.stats.estimate import CONFIDENCE, Estimate, Estimates
 from icl_mech.stats.resampling import (
-    MIN_CLUSTERS,
     N_RESAMPLES_SLOW,
     Clusters,
     cluster_index,
     cluster_sums,
     draw_counts,
     draw_weights,
+    effective_clusters,
+    too_few,
 )
 
 #: Cells of an array that are resampled at once: more would only take memory.
@@ -43,7 +44,8 @@ def means(
         clusters: which rows are not independent (prompts that share a query).
 
     Returns:
-        An estimate per cell. No interval (NaN) for fewer than four rows or clusters, nor where a
+        An estimate per cell. No interval (NaN) for fewer than four rows or clusters (clusters that
+        differ much in size count as fewer), nor where a
         value is NaN. Values that are all the same have an interval of no width: nothing in them
         tells how they vary. Where they are right or wrong, use `shares`.
     """
@@ -52,11 +54,11 @@ def means(
     index = cluster_index(n, clusters)
     k = int(index.max()) + 1
     ends = np.full((2, *shape), np.nan)
-    if k >= MIN_CLUSTERS:
+    if not too_few(index):
         cells, flat = values.reshape(n, -1), ends.reshape(2, -1)
         for i in range(0, cells.shape[1], _CELLS):
             part = slice(i, i + _CELLS)
-            flat[:, part] = _ends(cells[:, part], index, k, seed)
+            flat[:, part] = _ends(cells[:, part], index, seed)
     low, high = map(np.asarray, ends)
     return Estimates(np.asarray(values.mean(axis=0)), low, high, n, k)
 
@@ -83,12 +85,13 @@ def spread(values: Float[np.ndarray, "n cell"], index: Int[np.ndarray, "n"]) -> 
 
 
 def _ends(
-    values: Float[np.ndarray, "n cell"], index: Int[np.ndarray, "n"], k: int, seed: int
+    values: Float[np.ndarray, "n cell"], index: Int[np.ndarray, "n"], seed: int
 ) -> Float[np.ndarray, "end cell"]:
-    """Both ends of every cell's interval, of `k` clusters."""
+    """Both ends of every cell's interval."""
     mean, error = values.mean(axis=0), np.sqrt(spread(values, index).variance)
-    reach = t.ppf((1 + CONFIDENCE) / 2, k - 1)
-    low, high = _studentised(values, mean, index, k, seed)
+    n_effective = effective_clusters(index)
+    reach = t.ppf((1 + CONFIDENCE) / 2, n_effective - 1)
+    low, high = _studentised(values, mean, index, n_effective, seed)
     # Nothing varies where the error is rounding alone.
     error = np.where(error > 1e-12 * abs(mean), error, 0)
     with np.errstate(invalid="ignore"):
@@ -101,7 +104,7 @@ def _studentised(
     values: Float[np.ndarray, "n cell"],
     mean: Float[np.ndarray, "cell"],
     index: Int[np.ndarray, "n"],
-    k: int,
+    n_effective: float,
     seed: int,
 ) -> tuple[Float[np.ndarray, "cell"], Float[np.ndarray, "cell"]]:
     """How many standard errors below and above the mean a studentised interval ends.
@@ -109,7 +112,8 @@ def _studentised(
     Resampled clusters vary less than clusters do; with few of them the ends are taken further
     out, which the coverage study in this folder's README.md chose.
     """
-    tail = (1 - CONFIDENCE) / 2 * (1 - min(0.5, 5 / k))
+    tail = (1 - CONFIDENCE) / 2 * (1 - min(0.5, 5 / n_effective))
+    k = int(index.max()) + 1
     counts = draw_counts(k, seed)
     sums, sizes = cluster_sums(values - mean, index), np.bincount(index).astype(float)
     weight = (counts @ sizes)[:, None]

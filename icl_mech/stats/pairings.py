@@ -14,11 +14,11 @@ from scipy.stats import spearmanr
 from icl_mech.stats.estimate import ENDS, Estimate, Estimates
 from icl_mech.stats.means import mean, means, spread
 from icl_mech.stats.resampling import (
-    MIN_CLUSTERS,
     N_RESAMPLES_SLOW,
     Clusters,
     cluster_index,
     draw_weights,
+    too_few,
 )
 from icl_mech.stats.shares import is_trials, share, share_ends
 
@@ -32,8 +32,8 @@ def paired_difference(
     """Mean of `first - second` over the same prompts, with a 95 % interval.
 
     Args:
-        first, second: right or wrong, or numbers of any kind.
-        seed: of the bootstrap, where they are numbers.
+        first, second: right or wrong, chances of being right, or numbers of any kind.
+        seed: of the bootstrap, where they are not right or wrong.
         clusters: which prompts are not independent (they share a query).
 
     Returns:
@@ -43,11 +43,14 @@ def paired_difference(
     0.00 [-0.18, 0.18]
     """
     one, two = (np.asarray(arm, dtype=float)[:, None] for arm in (first, second))
-    if not is_trials(np.concatenate([one, two])).all():
-        return mean(one[:, 0] - two[:, 0], seed, clusters)
-    index = cluster_index(len(one), clusters)
+    index, both = cluster_index(len(one), clusters), np.concatenate([one, two])
+    if not is_trials(both).all():
+        found = mean(one[:, 0] - two[:, 0], seed, clusters)
+        # Chances that differ by the same everywhere do not tell how they vary: as many trials.
+        if found.low < found.high or both.min() < 0 or both.max() > 1:
+            return found
     k, value = int(index.max()) + 1, float(one.mean() - two.mean())
-    ends = np.full(2, np.nan) if k < MIN_CLUSTERS else _difference_ends(one, two, index)[:, 0]
+    ends = np.full(2, np.nan) if too_few(index) else _difference_ends(one, two, index)[:, 0]
     return Estimate(value, float(ends[0]), float(ends[1]), len(one), k)
 
 
@@ -108,7 +111,7 @@ def ratio_of_means(
     value = above / (below or np.nan)
     ends = np.full((2, len(above)), np.nan)
     (least,), (most,) = _ends(denominator[:, None], index, seed, clusters)
-    if k >= MIN_CLUSTERS and not least <= 0 <= most:
+    if not too_few(index) and not least <= 0 <= most:
         # First order: how far numerators are from the ratio times their denominators.
         rest = means(cells - value * denominator[:, None], seed, clusters)
         ends = np.sort(np.stack([rest.low, rest.high]) / below, axis=0) + value
@@ -198,6 +201,17 @@ def crossed(
     return Estimate(value, float(low), float(high), n, sides[0].n_clusters)
 
 
+def mean_change(
+    values: Float[np.ndarray, "n"], seed: int = 0, clusters: Clusters = None
+) -> Estimate:
+    """Mean of changes of right and wrong (-1, 0, 1) or of their averages, with a 95 % interval.
+
+    As `paired_difference` of what was gained and what was lost: prompts none of which changed get
+    an interval that has a width.
+    """
+    return paired_difference(values.clip(min=0), (-values).clip(min=0), seed, clusters)
+
+
 def rank_correlation(
     first: Float[np.ndarray, "n item"],
     second: Float[np.ndarray, "n item"],
@@ -209,10 +223,10 @@ def rank_correlation(
     The interval is a percentile bootstrap over prompts (clusters): it says how much the ranking
     depends on which prompts were asked. No interval (NaN) for fewer than four.
     """
-    n = len(first)
-    k = int(cluster_index(n, clusters).max()) + 1
+    n, index = len(first), cluster_index(len(first), clusters)
+    k = int(index.max()) + 1
     value = float(spearmanr(first.mean(axis=0), second.mean(axis=0)).statistic)
-    if k < MIN_CLUSTERS:
+    if too_few(index):
         return Estimate(value, float("nan"), float("nan"), n, k)
     weights = draw_weights(n, seed, N_RESAMPLES_SLOW, clusters)
     pairs = zip(weights @ first, weights @ second, strict=True)

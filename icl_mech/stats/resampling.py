@@ -35,6 +35,21 @@ def cluster_index(n: int, clusters: Clusters = None) -> Int[np.ndarray, "n"]:
     return np.arange(n) if index is None else index
 
 
+def effective_clusters(index: Int[np.ndarray, "n"]) -> float:
+    """How many clusters of one size would be worth as much as these: their number where all are
+    equally large, fewer where a few hold most of the values.
+
+    >>> effective_clusters(np.array([0, 0, 1, 1])), effective_clusters(np.array([0, 0, 0, 1]))
+    (2.0, 1.6)
+    """
+    return float(len(index) ** 2 / (np.bincount(index) ** 2).sum())
+
+
+def too_few(index: Int[np.ndarray, "n"]) -> bool:
+    """Whether no interval holds what it promises."""
+    return round(effective_clusters(index)) < MIN_CLUSTERS
+
+
 def cluster_sums(
     values: Float[np.ndarray, "n *cell"], index: Int[np.ndarray, "n"]
 ) -> Float[np.ndarray, "cluster *cell"]:

@@ -15,7 +15,13 @@ from scipy.stats import norm, t
 
 from icl_mech.stats.estimate import CONFIDENCE, Estimate, Estimates
 from icl_mech.stats.means import means, spread
-from icl_mech.stats.resampling import MIN_CLUSTERS, Clusters, cluster_index
+from icl_mech.stats.resampling import (
+    MIN_CLUSTERS,
+    Clusters,
+    cluster_index,
+    effective_clusters,
+    too_few,
+)
 
 #: As many clusters of complete dependence are taken as seen beside the real ones.
 _PRIOR_CLUSTERS = 2
@@ -50,7 +56,7 @@ def shares(
     """Mean of every row of shares of 1 (right or wrong), with a 95 % interval.
 
     Rows that hold other values than 0 and 1 (chances of being right) are no trials: their
-    interval is that of `means`, cut at 0 and 1.
+    interval is that of `means`, cut at 0 and 1, or where they are all the same that of trials.
 
     Args:
         values: 0 to 1; a column per prompt. NaN makes a row's mean and interval NaN.
@@ -69,7 +75,9 @@ def shares(
     chances = ~is_trials(columns)
     if chances.any():
         found = means(columns[:, chances], seed, clusters)
-        ends[:, chances] = np.stack([found.low, found.high]).clip(0, 1)
+        wide = np.stack([found.low, found.high]).clip(0, 1)
+        # Chances that are all the same do not tell how they vary: as many trials.
+        ends[:, chances] = np.where(wide[0] == wide[1], ends[:, chances], wide)
     return Estimates(columns.mean(axis=0), ends[0], ends[1], n, k).rows()
 
 
@@ -91,11 +99,11 @@ def share_ends(
     """
     n, k = len(right), int(index.max()) + 1
     mean = right.mean(axis=0)
-    if k < n and k < MIN_CLUSTERS:
+    if k < n and too_few(index):
         return np.full((2, len(mean)), np.nan)
     z = norm.ppf((1 + CONFIDENCE) / 2)
     if k < n or (small and k > 1):
-        z = t.ppf((1 + CONFIDENCE) / 2, k - 1)
+        z = t.ppf((1 + CONFIDENCE) / 2, effective_clusters(index) - 1)
     trials = n / _design_effect(right, index)
     middle = (mean + z**2 / (2 * trials)) / (1 + z**2 / trials)
     half = np.sqrt(mean * (1 - mean) / trials + (z / (2 * trials)) ** 2) * z / (1 + z**2 / trials)
@@ -121,14 +129,15 @@ def _design_effect(
 
 
 def repeated(tasks: Sequence[str], n_queries: Sequence[int], n_prompts: int) -> list[str]:
-    """A caveat for every task that is too small for the number of prompts."""
+    """A caveat for every task with queries that return, or too few for an interval."""
     return [
-        f"{task}: {n} different queries in {n_prompts} prompts (a small task); "
-        + (
-            f"fewer than {MIN_CLUSTERS} queries give no interval"
-            if n < MIN_CLUSTERS
-            else "intervals are over queries, for prompts that share one are not independent"
+        (
+            f"{task}: {n} different queries in {n_prompts} prompts (a small task); intervals are "
+            "over queries, for prompts that share one are not independent"
+            if n >= MIN_CLUSTERS
+            else f"{task}: {n} different queries; fewer than {MIN_CLUSTERS} give no interval, and "
+            "nothing can be told from another"
         )
         for task, n in zip(tasks, n_queries, strict=True)
-        if n < n_prompts
+        if n < max(n_prompts, MIN_CLUSTERS)
     ]

@@ -192,7 +192,7 @@ class Emergence(Result):
         wrong = self.data["weight_probe"].sel(step=self._step(step))
         length = self._flat(self.data["weight_length"])
         lost = ratio_of_means(self._flat(wrong), length)
-        return Estimates(1 - lost.value, 1 - lost.high, 1 - lost.low, lost.n)
+        return Estimates(1 - lost.value, 1 - lost.high, 1 - lost.low, lost.n, lost.n_clusters)
 
     @property
     def n_probe(self) -> int:
