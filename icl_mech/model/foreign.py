@@ -16,8 +16,9 @@ def foreign_hooks(bridge: Any) -> list[str]:
         if point.fwd_hooks or point.bwd_hooks
     }
     names |= {
-        f"{name} (a hook of PyTorch)"
-        for name, module in bridge.named_modules()
+        f"{name or 'the model'} (a hook of PyTorch)"
+        for whole in (bridge, bridge.original_model)
+        for name, module in whole.named_modules()
         if any(_is_foreign(hook) for hook in _torch_hooks(module))
     }
     return sorted(names)

@@ -15,7 +15,7 @@ from icl_mech.model.foreign import foreign_hooks, left_hooks
 from icl_mech.model.gguf import PACKAGED_MODEL, quiet_transformers
 from icl_mech.model.hooked import HookedModel
 from icl_mech.model.sources import Source, find, label
-from icl_mech.model.weights import refuse_incomplete
+from icl_mech.model.weights import other_shapes, refuse_incomplete, some
 from icl_mech.prompts import Sink, choose_sink
 from icl_mech.prompts.sink import prepends_bos
 
@@ -130,6 +130,12 @@ def _finish(model: HookedModel) -> None:
         )
 
 
+def _other_shapes(folder: str) -> list[str]:
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    return other_shapes(Path(folder), {k: v.shape for k, v in model.state_dict().items()})
+
+
 def _boot(
     source: Source,
     device: torch.device,
@@ -174,6 +180,8 @@ def _boot(
         raise
     except Exception as error:  # every library below raises its own kinds
         said = f"{type(error).__name__}: {first_line(error)}"
+        if source.local and "ignore_mismatched_sizes" in str(error):
+            said = f"weights of another shape: {some(_other_shapes(source.location))}"
         if source.local or not isinstance(error, OSError):
             raise ModelError(
                 f"{source.given}: cannot be loaded ({said}); expected "

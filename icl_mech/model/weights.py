@@ -6,9 +6,11 @@ no place for. Both make another model of it, without an error.
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from safetensors import safe_open
 
 from icl_mech.errors import ModelError
 
@@ -23,6 +25,7 @@ _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 #: Tables that old checkpoints hold and that a model works out itself: causal masks, frequencies.
 _CONSTANT = re.compile(r"(^|\.)(attn|attention|self_attn)\.(masked_)?bias$|\binv_freq$")
 _SHOWN = 5
+_TOKENIZERS = ("tokenizer*", "vocab*", "*.model", "spiece*", "merges.txt")
 
 
 def some(names: Iterable[str]) -> str:
@@ -67,8 +70,8 @@ def check_folder(folder: Path) -> None:
     """Check what a model's folder says of itself, before anything of it is loaded.
 
     Raises:
-        ModelError: where it holds an adapter instead of a model, and as `check_config` and
-            `check_index` do.
+        ModelError: where it holds an adapter instead of a model, or no tokenizer, and as
+            `check_config` and `check_index` do.
     """
     if (folder / ADAPTER).exists():
         raise ModelError(
@@ -78,6 +81,11 @@ def check_folder(folder: Path) -> None:
     for name, check in ((CONFIG, check_config), (INDEX, check_index)):
         if (folder / name).exists():
             check(folder / name)
+    if not any(file for pattern in _TOKENIZERS for file in folder.glob(pattern)):
+        raise ModelError(
+            f"{folder}: holds no tokenizer; expected tokenizer.json and tokenizer_config.json "
+            "beside the weights: tokenizer.save_pretrained writes them"
+        )
 
 
 def refuse_incomplete(name: str, found: Mapping[str, Any]) -> None:
@@ -92,12 +100,10 @@ def refuse_incomplete(name: str, found: Mapping[str, Any]) -> None:
         ModelError: naming the weights.
     """
     unused = [key for key in found["unexpected_keys"] if not _CONSTANT.search(key)]
-    wrong = [key if isinstance(key, str) else str(key[0]) for key in found["mismatched_keys"]]
     faults = [
         f"{what}: {some(names)}"
         for what, names in (
             ("weights that are missing", found["missing_keys"]),
-            ("weights of another shape", wrong),
             ("weights that the model has no place for", unused),
         )
         if names
@@ -107,6 +113,18 @@ def refuse_incomplete(name: str, found: Mapping[str, Any]) -> None:
             f"{name}: cannot be loaded: {'; '.join(faults)}. Expected all weights of the model "
             "that config.json describes, and no others"
         )
+
+
+def other_shapes(folder: Path, expected: Mapping[str, Sequence[int]]) -> list[str]:
+    """Weights in a folder's files whose shapes are others than the model's."""
+    found = []
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118 (no mapping)
+                shape = list(weights.get_slice(name).get_shape())
+                if name in expected and list(expected[name]) != shape:
+                    found.append(f"{name} {shape}, not {list(expected[name])}")
+    return found
 
 
 def _check_name(path: Path, file: object, endings: tuple[str, ...]) -> None:

@@ -87,9 +87,9 @@ def _known(vocabulary: dict[str, int], wanted: str | int) -> int:
             return int(vocabulary[wanted])
         marks = [t for t in vocabulary if t.startswith("<")]
         near = get_close_matches(wanted, marks, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = f"; did you mean {near[0]!r}?" if near else "."
         raise InputError(
-            f"sink {wanted!r} is no token of this tokenizer{hint}. Expected one of its "
+            f"sink {wanted!r} is no token of this tokenizer{hint} Expected one of its "
             "vocabulary, such as its BOS or end-of-text token"
         )
     if isinstance(wanted, bool) or wanted not in vocabulary.values():
