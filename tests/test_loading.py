@@ -270,7 +270,7 @@ def test_a_chat_models_bos_is_not_taken_for_the_sink(folder: Path) -> None:
     bridge = TransformerBridge.boot_transformers(str(folder), device="cpu")
     with pytest.warns(UserWarning, match="names a BOS but does not prepend it: '!'"):
         assert load_model(bridge).sink == model.sink
-    with pytest.warns(UserWarning):
+    with pytest.warns(UserWarning, match="names a BOS"):
         scan = layer_scan(load_model(folder), "to_upper", n_prompts=6, n_shots=2, progress=False)
     assert scan.data.sizes["sink_prompt"] == 6
     assert "which is in doubt: few-shot accuracy on 6 prompts" in "\n".join(scan.caveats())
