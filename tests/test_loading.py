@@ -11,14 +11,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from threading import Timer
 
 import gguf
 import numpy as np
 import pytest
 import torch
 import transformers
-from filelock import FileLock
 from plain import assert_same, random_prompts
 from safetensors.torch import load_file, save_file
 from tiny_models import byte_tokenizer, config, tiny_bridge
@@ -531,8 +529,14 @@ def test_a_pipe_gets_lines_and_a_wait_is_said(
     assert "converting: 3 of 21 tensors\n" in said
     assert "it/s" not in said
     cache.mkdir(exist_ok=True)
-    with FileLock(cache / f"other-v{FORMAT}.lock") as held:
-        Timer(0.5, lambda: held.release(force=True)).start()
+    lock = str(cache / f"other-v{FORMAT}.lock")
+    hold = (
+        "import sys, time; from filelock import FileLock\n"
+        "with FileLock(sys.argv[1]): print('held', flush=True); time.sleep(1)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", hold, lock], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
         cached_folder("other", lambda to: (to / "weights").write_text("sound"))
     assert "waiting for another process" in capsys.readouterr().err
 
