@@ -43,6 +43,9 @@ class ModelOptions:
     """Of weights and activations."""
     trust_remote_code: tyro.conf.FlagCreatePairsOff[bool] = False
     """Let a hub model run its own code. Only for sources that you trust."""
+    sink: str | None = None
+    """The token that every prompt begins with, such as "<|endoftext|>"; by default BOS where the
+    tokenizer itself prepends it, else the end-of-text token."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +170,7 @@ def load(options: ModelOptions) -> HookedModel:
         device=options.device,
         dtype=options.dtype,
         trust_remote_code=options.trust_remote_code,
+        sink=options.sink,
     )
 
 

@@ -4,22 +4,35 @@ import torch
 
 from icl_mech.errors import InputError, first_line
 
+KNOWN = ("cuda", "mps", "cpu")
+
 
 def pick_device(device: str | torch.device | None) -> torch.device:
     """The device of that name; by default the first of cuda, mps and cpu that is there.
 
     Raises:
-        InputError: where it cannot be used here.
+        InputError: where it cannot be used here, or is of a kind that nothing was tried on.
     """
     if device is None:
         found = torch.accelerator.current_accelerator(check_available=True)
         return found if found is not None and found.type in ("cuda", "mps") else torch.device("cpu")
     try:
         chosen = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise _unusable(device, first_line(error)) from None
+    if chosen.type not in KNOWN:
+        raise _unusable(device, "no such kind")
+    # PyTorch takes any number for the CPU, of which there is one.
+    if chosen.type != "cuda" and chosen.index not in (None, 0):
+        raise _unusable(device, f"there is one {chosen.type}")
+    try:
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(
-            f"device {str(device)!r} is not usable here ({first_line(error)}); expected one of "
-            "cuda, mps, cpu"
-        ) from None
+        raise _unusable(device, first_line(error)) from None
     return chosen
+
+
+def _unusable(device: str | torch.device, why: str) -> InputError:
+    return InputError(
+        f"device {str(device)!r} is not usable here ({why}); expected one of {', '.join(KNOWN)}"
+    )

@@ -19,6 +19,7 @@ import xarray as xr
 
 import icl_mech
 from icl_mech.errors import InputError, choose
+from icl_mech.files import follow_umask
 
 FORMAT = 1
 #: How many bytes of zeros deflate, which netCDF compresses with, puts into one (zlib's manual).
@@ -274,7 +275,7 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
         temporary = Path(name)
         try:
             write(temporary)
-            temporary.chmod(0o644)
+            follow_umask(temporary)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

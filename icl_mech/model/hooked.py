@@ -1,5 +1,6 @@
 """`HookedModel`: what the rest of icl-mech, and its users, see of a language model."""
 
+import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
@@ -14,13 +15,22 @@ from icl_mech.model.arguments import check_list, check_prompts, check_tensor, to
 from icl_mech.model.continuation import Continuer, Generation
 from icl_mech.model.edits import HOOKS, Edit, Role, Site
 from icl_mech.model.engine import Engine
+from icl_mech.model.foreign import foreign_hooks, left_hooks
 from icl_mech.model.hashing import WeightHash
 from icl_mech.model.head_reader import HeadReader
 from icl_mech.model.placing import Placer, positions_of
 from icl_mech.model.readout import Readout, pad_targets
+from icl_mech.model.rehearsal import STEP, rehearse
 from icl_mech.model.vocabulary import Vocabulary
 from icl_mech.progress import Tick, silent
-from icl_mech.prompts import Encoder, Prompt, Template, wants_leading_space
+from icl_mech.prompts import (
+    Encoder,
+    Prompt,
+    Sink,
+    Template,
+    choose_sink,
+    wants_leading_space,
+)
 
 _LIBRARIES = ("icl-mech", "transformer-lens", "transformers", "torch")
 
@@ -32,11 +42,14 @@ class HookedModel:
         bridge: the `TransformerBridge`, for everything that TransformerLens offers.
         name: what it was loaded as.
         n_layers, n_heads, d_model, d_head: its sizes.
+        sink: the token that every prompt begins with (`Sink`).
         heads: what attention heads look at and write (`HeadReader`).
         vocabulary: which tokens a vector points to (`Vocabulary`).
     """
 
-    def __init__(self, bridge: Any, name: str, batch_tokens: int | None = None) -> None:
+    def __init__(
+        self, bridge: Any, name: str, batch_tokens: int | None = None, sink: Sink | None = None
+    ) -> None:
         self.bridge = bridge
         self.name = name
         self.n_layers: int = bridge.cfg.n_layers
@@ -47,6 +60,7 @@ class HookedModel:
         self._placer = Placer(bridge, name)
         self._continuer = Continuer(self._engine)
         self._weight_hash = WeightHash(bridge.original_model)
+        self.sink = choose_sink(bridge.tokenizer) if sink is None else sink
         self.heads = HeadReader(self._engine)
         self.vocabulary = Vocabulary(self._engine)
 
@@ -71,6 +85,17 @@ class HookedModel:
         """The Transformers tokenizer."""
         return self.bridge.tokenizer
 
+    def rehearse(self) -> None:
+        """Find out now, not at the first question, whether the model can be run block by block.
+
+        Raises:
+            InputError: where the model is in training mode.
+            ModelError: where it cannot, saying why.
+        """
+        limit = getattr(self.bridge.cfg, "n_ctx", None) or STEP
+        with torch.no_grad():
+            rehearse(self._engine.trunk, min(STEP, limit))
+
     # --- text -------------------------------------------------------------------------------
 
     def encoder(
@@ -85,7 +110,8 @@ class HookedModel:
         """
         if leading_space is None:
             leading_space = wants_leading_space(self.tokenizer, words)
-        return Encoder(self.tokenizer, Template(template, leading_space=leading_space))
+        made = Template(template, leading_space=leading_space)
+        return Encoder(self.tokenizer, made, self.sink.token, len(self.vocabulary))
 
     def to_string(self, token: int) -> str:
         """One token as text. It is data: escape it before it goes into HTML."""
@@ -298,13 +324,23 @@ class HookedModel:
         return self._weight_hash.value
 
     def provenance(self) -> dict[str, Any]:
-        """What a result must record about the model that it came from."""
+        """What a result must record about the model that it came from.
+
+        A hook that somebody left on the bridge changes every number: it is recorded, with a
+        warning.
+        """
+        hooks = foreign_hooks(self.bridge)
+        if hooks:
+            warnings.warn(left_hooks(hooks), stacklevel=2)
         return {
             "model": self.name,
             "weights_sha256": self.weight_hash,
             "architecture": self.bridge.cfg.architecture,
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": str(self.device),
+            "sink_token": self.to_string(self.sink.token),
+            "sink_reason": self.sink.reason,
+            "foreign_hooks": hooks,
             "batch_tokens": self._engine.budget.tokens,
             "batch_halvings": self._engine.budget.halvings,
             # Since the model was loaded: how often a top token was read, and not the only one.

@@ -1,131 +1,195 @@
 """From a name, a folder, a file or a bridge to a `HookedModel`."""
 
-import re
-from difflib import get_close_matches
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from icl_mech.devices import pick_device
 from icl_mech.errors import InputError, ModelError, choose, first_line
-from icl_mech.model.gguf import (
-    PACKAGED_MODEL,
-    gguf_folder,
-    packaged_folder,
-    quiet_transformers,
-)
+from icl_mech.model.families import refuse_config
+from icl_mech.model.foreign import foreign_hooks, left_hooks
+from icl_mech.model.gguf import PACKAGED_MODEL, quiet_transformers
 from icl_mech.model.hooked import HookedModel
+from icl_mech.model.sources import Source, find, label
+from icl_mech.model.weights import other_shapes, refuse_incomplete, some
+from icl_mech.prompts import Sink, choose_sink
+from icl_mech.prompts.sink import prepends_bos
 
 DTYPES = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16", "float64")}
-_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def load_model(
     source: str | Path | TransformerBridge = PACKAGED_MODEL,
     *,
     device: str | torch.device | None = None,
-    dtype: str | torch.dtype = "float32",
+    dtype: str | torch.dtype | None = None,
     trust_remote_code: bool = False,
     batch_tokens: int | None = None,
+    sink: str | int | None = None,
 ) -> HookedModel:
     """Load a model to capture from and to edit.
+
+    Results name a folder or file by its stem and a checksum of its weights, never by its path.
 
     Args:
         source: `"gemma-3-270m"` (the packaged model, offline); a hub name, with `@revision` if
             wanted (`"EleutherAI/pythia-70m@step3000"`); a Transformers folder; a `.gguf` file;
             or a `TransformerBridge`, which is used as it is.
         device: `"cuda"`, `"mps"`, `"cpu"`, ...; by default the first of these that is there.
-        dtype: of weights and activations, by name.
+        dtype: of weights and activations, by name; `"float32"` by default.
         trust_remote_code: let a hub model run code of its own. Off unless you trust it.
         batch_tokens: how many tokens run at once (halved by itself when memory runs out).
+        sink: the token that every prompt begins with, as text or id; by default BOS where the
+            tokenizer itself prepends it, else the end-of-text token.
 
     Raises:
-        InputError: where the source, device or dtype does not exist.
-        ModelError: where a file is damaged, or the model is of a kind that cannot be edited.
+        InputError: where the source, device, dtype or sink does not exist, or a bridge has
+            another device or dtype than the one asked for.
+        ModelError: where a file is damaged, weights are missing or left over, or the model is of
+            a kind that cannot be edited.
     """
+    number = DTYPES[choose(dtype, DTYPES, "dtype")] if isinstance(dtype, str) else dtype
     if isinstance(source, TransformerBridge):
-        return HookedModel(source, name=source.cfg.model_name, batch_tokens=batch_tokens)
-    chosen_dtype = (
-        dtype if isinstance(dtype, torch.dtype) else DTYPES[choose(dtype, DTYPES, "dtype")]
-    )
+        return _wrap(source, device, number, batch_tokens, sink)
     chosen_device = pick_device(device)
-    check_source(source)
-    name, revision = str(source), None
     with quiet_transformers():
-        if name == PACKAGED_MODEL:
-            location = str(packaged_folder())
-        elif name.endswith(".gguf"):
-            location = str(gguf_folder(_existing(Path(name))))
-        elif Path(name).is_dir():
-            location = name
-        else:
-            location, _, at = name.partition("@")
-            revision = at or None
-            if not _HUB_NAME.fullmatch(location) or Path(name).exists():
-                raise InputError(
-                    f"unknown model {name!r}; expected {PACKAGED_MODEL!r}, a hub name such as "
-                    "'org/name' or 'org/name@revision', a Transformers folder, or a .gguf file"
-                )
-        bridge = _boot(location, name, revision, chosen_device, chosen_dtype, trust_remote_code)
-    return HookedModel(bridge, name=name, batch_tokens=batch_tokens)
+        found = find(source)
+        bridge, chosen_sink = _boot(
+            found, chosen_device, number or torch.float32, trust_remote_code, sink
+        )
+    model = HookedModel(bridge, name=found.name, batch_tokens=batch_tokens, sink=chosen_sink)
+    _finish(model)
+    return model
 
 
-def check_source(source: str | Path) -> None:
-    """Refuse, before anything is loaded or asked for, what can be no model.
+def _wrap(
+    bridge: TransformerBridge,
+    device: str | torch.device | None,
+    dtype: torch.dtype | None,
+    batch_tokens: int | None,
+    sink: str | int | None,
+) -> HookedModel:
+    """A bridge of the caller's own, as it is."""
+    if getattr(bridge, "tokenizer", None) is None:
+        raise InputError(
+            "the bridge has no tokenizer; expected one: pass tokenizer= to boot_transformers"
+        )
+    chosen = choose_sink(bridge.tokenizer, sink, _publishes_bos(bridge.tokenizer))
+    model = HookedModel(bridge, label(bridge.cfg.model_name), batch_tokens, chosen)
+    wanted = None if device is None else pick_device(device)
+    same_device = wanted is None or (
+        wanted.type == model.device.type and wanted.index in (None, model.device.index)
+    )
+    if dtype not in (None, model.dtype) or not same_device:
+        raise InputError(
+            f"the bridge is {model.dtype} on {model.device}, and is used as it is; expected no "
+            "dtype= or device= beside it, or the same: use bridge.to(...) first"
+        )
+    hooks = foreign_hooks(bridge)
+    if hooks:
+        warnings.warn(left_hooks(hooks), stacklevel=3)
+    if not bridge.original_model.training:  # refused where it is first run, which may be later
+        _finish(model)
+    return model
 
-    Raises:
-        InputError: where a folder or file is not there, or a name is nearly the packaged model's.
-    """
-    name = str(source)
-    path = Path(name).expanduser()
-    if name.startswith((".", "/", "~")) and not path.exists():
-        raise InputError(f"{name}: no such folder or file; expected a model")
-    # A name without an owner may still be on the hub ("gpt2"), but hardly one letter away.
-    elsewhere = name == PACKAGED_MODEL or path.exists() or "/" in name
-    if not elsewhere and get_close_matches(name.lower(), [PACKAGED_MODEL], cutoff=0.9):
-        raise InputError(f"unknown model {name!r}; did you mean {PACKAGED_MODEL!r}?")
+
+def _publishes_bos(tokenizer: Any) -> bool:
+    """Whether the tokenizer prepends BOS by itself: TransformerLens may have told it to."""
+    if not prepends_bos(tokenizer):
+        return False
+    try:
+        original = AutoTokenizer.from_pretrained(tokenizer.name_or_path, local_files_only=True)
+    except Exception:  # made in memory, or not on this machine: what it does is all there is
+        return True
+    return prepends_bos(original)
+
+
+def _finish(model: HookedModel) -> None:
+    """Refuse what does not fit together, or cannot be run block by block, before it is used."""
+    sizes = len(model.vocabulary)
+    added = set(model.tokenizer.get_added_vocab().values())
+    beyond = [(i, t) for t, i in model.tokenizer.get_vocab().items() if i >= sizes]
+    # Marks of images and the like may have numbers that a text model has no embeddings for.
+    if model.sink.token >= sizes or any(i not in added for i, _ in beyond):
+        worst, text = max(beyond)
+        raise ModelError(
+            f"{model.name}: the tokenizer gives numbers up to {worst} ({text!r}), and the model "
+            f"has embeddings for {sizes} tokens; expected the tokenizer that the model was "
+            "trained with"
+        )
+    model.rehearse()
+    if model.sink.rival is not None:
+        warnings.warn(
+            f"prompts begin with {model.to_string(model.sink.token)!r} ({model.sink.reason}: "
+            f"{model.to_string(model.sink.rival)!r}); sink= chooses another",
+            stacklevel=3,
+        )
+
+
+def _other_shapes(folder: str) -> list[str]:
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    return other_shapes(Path(folder), {k: v.shape for k, v in model.state_dict().items()})
 
 
 def _boot(
-    location: str,
-    name: str,
-    revision: str | None,
+    source: Source,
     device: torch.device,
     dtype: torch.dtype,
     trust_remote_code: bool,
-) -> TransformerBridge:
+    sink: str | int | None,
+) -> tuple[TransformerBridge, Sink]:
     """Read weights (safetensors only) and tokenizer, and wrap them in a bridge."""
-    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    options: dict[str, Any] = {
+        "revision": source.revision,
+        "trust_remote_code": trust_remote_code,
+        "local_files_only": source.offline,
+    }
+    place = source.location
     try:
-        tokenizer = AutoTokenizer.from_pretrained(location, **options)
-        model = AutoModelForCausalLM.from_pretrained(
-            location, **options, dtype=dtype, use_safetensors=True, attn_implementation="eager"
+        config = AutoConfig.from_pretrained(place, **options)
+        refuse_config(source.given, config)
+        tokenizer = AutoTokenizer.from_pretrained(place, **options)
+        chosen = choose_sink(tokenizer, sink)
+        model, found = AutoModelForCausalLM.from_pretrained(
+            place,
+            **options,
+            dtype=dtype,
+            use_safetensors=True,
+            attn_implementation="eager",
+            output_loading_info=True,
         )
-        return TransformerBridge.boot_transformers(
-            location,
+        refuse_incomplete(source.given, found)
+        # TransformerLens would read the tokenizer a second time, to make it prepend BOS. Ours
+        # begins no text by itself, and the bridge looks at what the tokenizer does.
+        tokenizer.init_kwargs["add_bos_token"] = True
+        bridge = TransformerBridge.boot_transformers(
+            place,
             hf_model=model.to(device).eval(),
             tokenizer=tokenizer,
             device=device,
             dtype=dtype,
         )
+        bridge.cfg.model_name = source.name
+        return bridge, chosen
+    except (InputError, ModelError):
+        raise
     except Exception as error:  # every library below raises its own kinds
-        if Path(location).is_dir() or not isinstance(error, OSError):
+        said = f"{type(error).__name__}: {first_line(error)}"
+        if source.local and "ignore_mismatched_sizes" in str(error):
+            said = f"weights of another shape: {some(_other_shapes(source.location))}"
+        if source.local or not isinstance(error, OSError):
             raise ModelError(
-                f"{name}: cannot be loaded ({type(error).__name__}: {first_line(error)}); expected "
+                f"{source.given}: cannot be loaded ({said}); expected "
                 "config.json, tokenizer.json and .safetensors weights of a causal language model "
                 "that TransformerLens knows, and memory for it"
             ) from error
+        reached = "and the hub cannot be reached" if source.offline else "and the hub has none"
         raise InputError(
-            f"model {name!r} cannot be loaded: it is not on this machine, and the hub has no such "
-            f"model or cannot be reached ({type(error).__name__}: {first_line(error)}). "
-            f"Without network use {PACKAGED_MODEL!r}, a local folder or a .gguf file"
+            f"model {source.given!r} cannot be loaded: it is not on this machine, {reached} "
+            f"({said}). Without network use {PACKAGED_MODEL!r}, a local folder or a .gguf file"
         ) from error
-
-
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; expected a .gguf file")
-    return path

@@ -7,8 +7,8 @@ from gguf import GGUFReader
 from transformers import AutoConfig
 
 from icl_mech.layers import check_layer
-from icl_mech.model.cache import cache_root
-from icl_mech.model.gguf import PACKAGED_MODEL, PACKAGED_SHA256
+from icl_mech.model.cache import folder_of
+from icl_mech.model.gguf import PACKAGED_FOLDER, PACKAGED_MODEL
 
 
 def check_layer_of(source: str, layer: int | None) -> None:
@@ -32,7 +32,7 @@ def n_layers(source: str) -> int | None:
     """The number of blocks, or None where it cannot be told: loading will say why."""
     path = Path(source).expanduser()
     if source == PACKAGED_MODEL:
-        path = cache_root() / f"{PACKAGED_MODEL}-{PACKAGED_SHA256[:16]}"
+        path = folder_of(PACKAGED_FOLDER)
     try:
         if path.is_dir():
             config = json.loads((path / "config.json").read_text(encoding="utf-8"))

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from icl_mech.errors import InputError, ModelError, NotFiniteError
+from icl_mech.errors import InputError, ModelError, NotFiniteError, first_line
 from icl_mech.model.batching import out_of_memory
 from icl_mech.model.context import advance, prefill
 from icl_mech.model.readout import read
@@ -15,6 +15,10 @@ TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
 TOLERANCE_HALF = 0.5
 #: Positions are rehearsed in steps of this many, so that growing prompts do not each start anew.
 STEP = 32
+_NOT_ALIKE = (
+    "one of its blocks fails when it is run by itself, with a mask, positions and keys and values "
+    "that the engine made (its error follows from that call, and stands above this one)"
+)
 
 
 def rehearse(trunk: Trunk, n_positions: int, share: float = 1.0) -> None:
@@ -48,7 +52,8 @@ def rehearse(trunk: Trunk, n_positions: int, share: float = 1.0) -> None:
         trunk.forget()
         if out_of_memory(error):
             raise
-        why = next(iter(str(error).splitlines()), type(error).__name__)
+        # Our own errors say in words what is wrong; what a library raises says nothing to a reader.
+        why = first_line(error) if isinstance(error, ModelError) else _NOT_ALIKE
         raise ModelError(_unsupported(trunk, why)) from error
     if not worst <= TOLERANCE.get(trunk.dtype, TOLERANCE_HALF):
         trunk.forget()

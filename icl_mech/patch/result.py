@@ -145,6 +145,8 @@ class LayerScan(Result):
         n = self.data.sizes["prompt"]
         if self.provenance["n_shots"] == 1:
             notes.append("with one shot there are no labels to shuffle: that control is θ itself")
+        if "sink_right" in self.data:
+            notes += self._sink_note()
         for task in self.tasks:
             of_task = self.data.sel(task=task)
             regular, ours = (
@@ -178,6 +180,17 @@ class LayerScan(Result):
                     "kind of answer more than the mapping"
                 )
         return notes
+
+    def _sink_note(self) -> list[str]:
+        """Whether prompts are answered better under the other token that may begin them."""
+        counts = [int(self.data[name].sum()) for name in ("sink_right", "rival_sink_right")]
+        n = int(self.data["sink_right"].size)
+        better = counts[1] > counts[0]
+        return [
+            f"prompts begin with {self.provenance['sink_token']!r}, which is in doubt: few-shot "
+            f"accuracy on {n} prompts is {counts[0] / n:.2f} under it and {counts[1] / n:.2f} "
+            "under the tokenizer's BOS" + ("; try that one (sink=)" if better else "")
+        ]
 
     def to_frame(self) -> pd.DataFrame:
         """One row per (task, prompt, vector, layer), test prompts; references have no layer."""

@@ -1,7 +1,7 @@
 """At which layer does a task vector work? (Hendel et al. 2023, sections 3 and 4.)"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -20,8 +20,10 @@ from icl_mech.progress import READING, dear, progress_bar
 from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
     N_DUMMIES,
+    Answers,
     Encoder,
     Episode,
+    Prompt,
     Protocol,
     Split,
     accepted,
@@ -37,6 +39,8 @@ from icl_mech.vectors import dummy_residuals, inject, random_like, theta
 
 Vectors = Float[Tensor, "prompt layer d_model"]
 ControlLayers = Literal["all", "chosen"]
+#: On which a doubtful sink token is compared with its rival.
+N_SINK_PROMPTS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,8 +212,24 @@ def _scan(model: HookedModel, plan: _Plan, everywhere: bool, bar: tqdm) -> xr.Da
             "prior_answer": ((), plan.split.prior),
             "collisions": ((), count_collisions(encoder, plan.task, zero[0], answers)),
             "n_queries": ((), plan.split.n_test_queries),
+            **_under_both_sinks(model, [group[0] for group in few[rows_test]], few_answers),
         }
     )
+
+
+def _under_both_sinks(
+    model: HookedModel, prompts: Sequence[Prompt], right: Answers
+) -> dict[str, tuple[str, list[bool]]]:
+    """Few-shot answers on the first prompts under the sink token and its rival, if there is one."""
+    if model.sink.rival is None:
+        return {}
+    first = prompts[:N_SINK_PROMPTS]
+    under = {}
+    for name, sink in (("sink_right", model.sink.token), ("rival_sink_right", model.sink.rival)):
+        ours = [replace(p, tokens=(sink, *p.tokens[1:])) for p in first]
+        targets = right.first_tokens[: len(first)]
+        under[name] = ("sink_prompt", model.predict(ours, targets).right.tolist())
+    return under
 
 
 def _chosen(on_dev: xr.Dataset) -> list[int]:

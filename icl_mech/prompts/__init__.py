@@ -8,7 +8,7 @@ from icl_mech.prompts.asking import (
     with_dummies,
     zero_shot,
 )
-from icl_mech.prompts.encode import Encoder, Prompt, sink_token, wants_leading_space
+from icl_mech.prompts.encode import Encoder, Prompt, wants_leading_space
 from icl_mech.prompts.matched import Matched, draw_matched, same_inputs
 from icl_mech.prompts.protocol import N_DUMMIES, Protocol, half, shot_counts, shuffled
 from icl_mech.prompts.sampling import (
@@ -21,6 +21,7 @@ from icl_mech.prompts.sampling import (
     draw_split,
     shuffle_labels,
 )
+from icl_mech.prompts.sink import Sink, choose_sink
 from icl_mech.prompts.template import DEFAULT_TEMPLATE, Span, Template
 from icl_mech.tasks.seeds import generator, whole, whole_numbers
 
@@ -33,11 +34,13 @@ __all__ = [
     "Matched",
     "Prompt",
     "Protocol",
+    "Sink",
     "Span",
     "Split",
     "Template",
     "accepted",
     "check_counts",
+    "choose_sink",
     "cut",
     "draw_context_split",
     "draw_episodes",
@@ -51,7 +54,6 @@ __all__ = [
     "shot_counts",
     "shuffle_labels",
     "shuffled",
-    "sink_token",
     "wants_leading_space",
     "whole",
     "whole_numbers",

@@ -6,11 +6,11 @@ from itertools import accumulate
 from typing import Any
 
 from icl_mech.errors import InputError, ModelError
+from icl_mech.prompts.sink import choose_sink
 from icl_mech.prompts.template import Span, Template
 from icl_mech.tasks.task import Pair
 
 SINK = "sink"
-END_OF_TEXT = "<|endoftext|>"
 #: What separates demonstrations may merge with its neighbours; what they are made of may not.
 OPTIONAL = ("_start", "_end")
 
@@ -54,12 +54,20 @@ class Encoder:
     Args:
         tokenizer: a fast Transformers tokenizer (offsets are needed).
         template: how pairs are written.
+        sink: id of the token that every prompt begins with; by default as `choose_sink` has it.
+        n_tokens: how many tokens the model has embeddings for; by default those of the tokenizer.
 
     Raises:
         ModelError: where the tokenizer cannot report offsets or has no token to begin with.
     """
 
-    def __init__(self, tokenizer: Any, template: Template) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        template: Template,
+        sink: int | None = None,
+        n_tokens: int | None = None,
+    ) -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise ModelError(
                 f"{type(tokenizer).__name__} does not report the offsets of its tokens; "
@@ -67,13 +75,24 @@ class Encoder:
             )
         self.tokenizer = tokenizer
         self.template = template
-        self.sink = sink_token(tokenizer)
+        self.sink = choose_sink(tokenizer).token if sink is None else sink
+        self._n_tokens = len(tokenizer) if n_tokens is None else n_tokens
         # Some tokenizers put a space before a text's first word by themselves.
         first = tokenizer.convert_ids_to_tokens(self._ids("a")[:1])
         self._adds_space = bool(first) and first[0].startswith(("▁", "Ġ"))
 
     def _ids(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return self._within(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _within(self, ids: list[int]) -> list[int]:
+        """Refuse tokens that the model has no embedding for."""
+        beyond = [token for token in ids if token >= self._n_tokens]
+        if beyond:
+            raise InputError(
+                f"the text {self.tokenizer.decode(beyond[:1])!r} is token {beyond[0]}, and the "
+                f"model has embeddings for {self._n_tokens} tokens; expected text without it"
+            )
+        return ids
 
     def encode(self, demonstrations: Sequence[Pair], query: str) -> Prompt:
         """The prompt that shows `demonstrations` and asks for the answer to `query`."""
@@ -95,7 +114,7 @@ class Encoder:
                 f"template {self.template.text!r}: this tokenizer merges {lost[0]!r} with the "
                 "text beside it; expected an arrow that keeps tokens of its own, as '->' does"
             )
-        return Prompt(text, (self.sink, *encoded["input_ids"]), (SINK, *roles))
+        return Prompt(text, (self.sink, *self._within(encoded["input_ids"])), (SINK, *roles))
 
     def answer_tokens(self, prompt: Prompt, answers: Iterable[str]) -> tuple[tuple[int, ...], ...]:
         """Token ids of every accepted answer as they follow `prompt`."""
@@ -124,24 +143,6 @@ class Encoder:
                 f"{text!r} gives no tokens; expected a word that this tokenizer can write"
             )
         return tuple(alone)
-
-
-def sink_token(tokenizer: Any) -> int:
-    """The token every prompt begins with: BOS, or end-of-text where there is no BOS.
-
-    Attention heads rest on the first token; without one that carries no meaning, injecting a
-    vector fails on models whose tokenizers add none.
-    """
-    if tokenizer.bos_token_id is not None:
-        return int(tokenizer.bos_token_id)
-    vocabulary = tokenizer.get_vocab()
-    if END_OF_TEXT in vocabulary:
-        return int(vocabulary[END_OF_TEXT])
-    if tokenizer.eos_token_id is not None:
-        return int(tokenizer.eos_token_id)
-    raise ModelError(
-        "the tokenizer has no BOS and no end-of-text token; expected one to start prompts with"
-    )
 
 
 def wants_leading_space(tokenizer: Any, words: Sequence[str]) -> bool:

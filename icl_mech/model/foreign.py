@@ -1,0 +1,43 @@
+"""Hooks on a bridge that are not ours: they act in every run, and so on every number."""
+
+from typing import Any
+
+from torch import nn
+
+#: Whose own hooks a bridge works by.
+_LIBRARIES = ("transformer_lens", "transformers", "accelerate", "torch", "icl_mech")
+
+
+def foreign_hooks(bridge: Any) -> list[str]:
+    """The names of the places where a caller has left hooks, of TransformerLens or of PyTorch."""
+    names = {
+        str(point.name or name)
+        for name, point in bridge.hook_dict.items()
+        if point.fwd_hooks or point.bwd_hooks
+    }
+    names |= {
+        f"{name or 'the model'} (a hook of PyTorch)"
+        for whole in (bridge, bridge.original_model)
+        for name, module in whole.named_modules()
+        if any(_is_foreign(hook) for hook in _torch_hooks(module))
+    }
+    return sorted(names)
+
+
+def left_hooks(hooks: list[str]) -> str:
+    """What a caller is told of hooks that were left."""
+    more = f" and {len(hooks) - 3} more" if len(hooks) > 3 else ""
+    return (
+        f"the bridge has hooks of its own at {', '.join(hooks[:3])}{more}: they act in every run, "
+        "and change every result. Remove them with bridge.reset_hooks(), or the handle's remove()"
+    )
+
+
+def _torch_hooks(module: nn.Module) -> list[Any]:
+    return [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+
+
+def _is_foreign(hook: Any) -> bool:
+    """Whether neither the function nor its class is of a library."""
+    home = getattr(getattr(hook, "func", hook), "__module__", None) or type(hook).__module__
+    return home.split(".")[0] not in _LIBRARIES

@@ -1,0 +1,149 @@
+"""What the name of a model points to, checked before anything of it is opened."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from huggingface_hub import constants, hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.utils import get_session
+from xxhash import xxh32
+
+from icl_mech.errors import InputError, ModelError
+from icl_mech.model.gguf import PACKAGED_MODEL, gguf_folder, packaged_folder
+from icl_mech.model.weights import ADAPTER, CONFIG, INDEX, check_config, check_folder, check_index
+
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+#: Seconds to wait for the hub's first word. Its library asks six times, each with pauses.
+_PATIENCE = 5.0
+#: Bytes that are read at this many places of every file of weights, to tell models apart.
+_PIECE, _PLACES = 4096, 64
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model is read from.
+
+    Attributes:
+        name: what results call it: never a path.
+        given: as the caller wrote it, for messages.
+        location: a folder, or a hub name.
+        revision: of a hub model.
+        offline: whether only what is on this machine is read.
+    """
+
+    name: str
+    given: str
+    location: str
+    revision: str | None = None
+    offline: bool = True
+
+    @property
+    def local(self) -> bool:
+        """Whether it is a folder on this machine."""
+        return Path(self.location).is_dir()
+
+
+def check_source(source: str | Path) -> None:
+    """Refuse, before anything is loaded or asked for, what can be no model.
+
+    Raises:
+        InputError: where a folder or file is not there, or a name is nearly the packaged model's.
+    """
+    name = str(source)
+    path = Path(name).expanduser()
+    if name.startswith((".", "/", "~")) and not path.exists():
+        raise InputError(f"{name}: no such folder or file; expected a model")
+    # A name without an owner may still be on the hub ("gpt2"), but hardly one letter away.
+    elsewhere = name == PACKAGED_MODEL or path.exists() or "/" in name
+    if not elsewhere and get_close_matches(name.lower(), [PACKAGED_MODEL], cutoff=0.9):
+        raise InputError(f"unknown model {name!r}; did you mean {PACKAGED_MODEL!r}?")
+
+
+def find(source: str | Path) -> Source:
+    """The folder (converted from GGUF where need be) or hub name that a source means.
+
+    Raises:
+        InputError: where there is nothing of that name.
+        ModelError: where what the files say of themselves is refused, see `check_folder`.
+    """
+    check_source(source)
+    name = str(source)
+    path = Path(name).expanduser()
+    if name == PACKAGED_MODEL:
+        return Source(name, name, str(packaged_folder()))
+    if path.suffix.lower() == ".gguf":
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; expected a .gguf file")
+        return Source(f"{path.stem}-{fingerprint(path)}", name, str(gguf_folder(path)))
+    if path.is_dir():
+        check_folder(path)
+        return Source(f"{path.resolve().name}-{fingerprint(path)}", name, str(path))
+    location, _, revision = name.partition("@")
+    if not _HUB_NAME.fullmatch(location) or path.exists():
+        raise InputError(
+            f"unknown model {name!r}; expected {PACKAGED_MODEL!r}, a hub name such as "
+            "'org/name' or 'org/name@revision', a Transformers folder, or a .gguf file"
+        )
+    offline = not _hub_answers()
+    _check_hub_files(location, revision or None, offline)
+    return Source(name, name, location, revision or None, offline)
+
+
+def label(name: str) -> str:
+    """What results call a model of that name: of a path only its last part."""
+    return Path(name).name if Path(name).expanduser().exists() else name
+
+
+def fingerprint(path: Path) -> str:
+    """Eight digits that tell the weights of a file, or of a folder, from others'.
+
+    They do not depend on where the weights lie. Pieces of every file are read, not all of it.
+    """
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    digest = xxh32()
+    for file in files:
+        size = file.stat().st_size
+        digest.update(str(size).encode())
+        with file.open("rb") as content:
+            for i in range(_PLACES):
+                content.seek(i * size // _PLACES)
+                digest.update(content.read(_PIECE))
+    return digest.hexdigest()
+
+
+def _check_hub_files(location: str, revision: str | None, offline: bool) -> None:
+    """The checks of `check_folder` for a hub model. A model that is not there fails later."""
+
+    def adapter(path: Path) -> None:
+        base = json.loads(path.read_text()).get("base_model_name_or_path")
+        raise ModelError(
+            f"{location}: holds an adapter of {base!r}, which is not a whole model; expected a "
+            "model with the adapter merged into it"
+        )
+
+    checks: dict[str, Callable[[Path], None]] = {
+        ADAPTER: adapter,
+        CONFIG: check_config,
+        INDEX: check_index,
+    }
+    for file, check in checks.items():
+        try:
+            path = hf_hub_download(location, file, revision=revision, local_files_only=offline)
+        except (EntryNotFoundError, OSError, ValueError):
+            continue
+        check(Path(path))
+
+
+def _hub_answers() -> bool:
+    """Whether the hub can be reached, asked once."""
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_PATIENCE)
+    except Exception:  # whatever the network, a proxy or a certificate may be wrong with
+        return False
+    return True
