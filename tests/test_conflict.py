@@ -255,7 +255,7 @@ def test_shares_by_hand() -> None:
     assert result.share(pair, "prompt").value == 0.125
     assert result.share(pair, "neither").value == 0.125
     assert result.difference(pair).value == 0.625
-    assert result.difference(pair).n == 4  # queries, not prompts
+    assert (result.difference(pair).n, result.difference(pair).n_clusters) == (8, 4)
     assert result.share(pair, "prompt", "regular").value == 1
     assert result.share(pair, "prompt", "regular").low == pytest.approx(0.5101, abs=1e-4)
     assert result.flipped() == {pair: True}

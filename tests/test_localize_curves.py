@@ -139,7 +139,7 @@ def test_prompts_that_share_a_query_are_drawn_together() -> None:
     assert str(locate(values, Rule(min_rise=0.01), formed)) == "9 [9, 9]"
     found = locate(values, Rule(min_rise=0.01), formed, clusters=np.arange(144) // 12)
     assert str(found) == "none"
-    assert found.estimate.n == 12
+    assert (found.estimate.n, found.estimate.n_clusters) == (144, 12)
     # In (11/12) ** 12 of the resamples it does not come at all.
     assert found.found == pytest.approx(1 - (11 / 12) ** 12, abs=0.04)
 

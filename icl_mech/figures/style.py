@@ -43,7 +43,7 @@ IN_BLOCK = "block l, from 0"
 _TAG = re.compile(r"<[^>]*>")
 
 
-def wrapped(text: str, width: float, size: float) -> str:
+def wrapped(text: str, width: float, size: int) -> str:
     """Text in as many lines as it takes.
 
     Args:
@@ -79,7 +79,7 @@ def title(figure: go.Figure, text: str, subtitle: str) -> None:
     They are broken into lines that fit the narrowest page, and the top margin holds them all below
     plotly's tool bar.
     """
-    room = NARROWEST - 40
+    room = float(NARROWEST - 40)
     text, subtitle = wrapped(text, room, 20), wrapped(subtitle, room, 13)
     top = _TOOL_BAR + 26 * n_lines(text) + 17 * n_lines(subtitle) + 30
     figure.update_layout(

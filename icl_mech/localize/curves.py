@@ -190,7 +190,7 @@ def locate(
     clusters = np.arange(len(values)) if clusters is None else clusters
     n, mean = len(np.unique(clusters)), values.mean(axis=0)
     if n < MIN_QUERIES:
-        return nowhere(n, f"{n} queries; at least {MIN_QUERIES} are needed")
+        return nowhere(len(values), n, f"{n} queries; at least {MIN_QUERIES} are needed")
     drawn = draw_weights(len(values), seed, clusters=clusters) @ values
     layer, rise, evidence = (float(a[0]) for a in where(mean[None], rule))
     draws = where(drawn, rule).layer
@@ -198,7 +198,7 @@ def locate(
     as_much = float((noise >= evidence - EQUAL).mean())
     why = _why_none(layer, rise, float(np.isfinite(draws).mean()), as_much, rule, where)
     if why:
-        return Located(_none(n), draws, why)
+        return Located(_none(len(values), n), draws, why)
     # Layers are whole numbers: no interpolation between them.
     low, high = np.quantile(draws[np.isfinite(draws)], ENDS, method="nearest")
     return Located(Estimate(layer, float(low), float(high), len(values), n), draws)
@@ -222,13 +222,13 @@ def _why_none(
     return ""
 
 
-def nowhere(n: int, why: str) -> Located:
-    """No layer: there is nothing to locate in these `n` clusters of prompts."""
-    return Located(_none(n), np.full(N_RESAMPLES, np.nan), why)
+def nowhere(n: int, n_clusters: int, why: str) -> Located:
+    """No layer: there is nothing to locate in these `n` prompts."""
+    return Located(_none(n, n_clusters), np.full(N_RESAMPLES, np.nan), why)
 
 
-def _none(n: int) -> Estimate:
-    return Estimate(np.nan, np.nan, np.nan, n)
+def _none(n: int, n_clusters: int) -> Estimate:
+    return Estimate(np.nan, np.nan, np.nan, n, n_clusters)
 
 
 def gap(one: Located, two: Located) -> dict[str, float]:

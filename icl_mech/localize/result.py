@@ -158,7 +158,7 @@ class TaskMap(Result):
         values = self._values(task, readout)[:n]
         queries = np.unique(self._queries(task, len(values)), return_inverse=True)[1]
         if not self.learns(task):
-            return nowhere(len(np.unique(queries)), "no in-context learning")
+            return nowhere(len(queries), len(np.unique(queries)), "no in-context learning")
         i = self.tasks.index(task)
         return locate(values, self.rule, _WHERE[what, readout], i, queries)
 
