@@ -340,16 +340,17 @@ def test_ratio_of_proportional_numbers_is_exact() -> None:
 
 def test_prompts_and_draws_both_count() -> None:
     every = crossed(np.ones((25, 10), bool))
-    z = [t.ppf(0.975, k - 1) for k in (25, 10)]
-    width = math.hypot(*(z**2 / (k + z**2) for z, k in zip(z, (25, 10), strict=True)))
-    assert (every.low, every.high) == pytest.approx((1 - width, 1))
-    assert math.isnan(crossed(np.ones((25, 3), bool)).low)
+    z = t.ppf(0.975, 24)
+    sides = z**2 / (25 + z**2), 1 - wilson(10, 10)[0]
+    assert (every.low, every.high) == pytest.approx((1 - math.hypot(*sides), 1))
+    assert (every.n, every.n_clusters) == (25, 25)
     same = crossed(np.ones((25, 10), bool), minus=np.ones(25, bool))
-    assert same.low == pytest.approx(-same.high)
-    assert same.low < -0.1
-    some = np.random.default_rng(0).random((25, 10)) < 0.5
-    over_prompts = share(some.ravel().astype(float), np.arange(25).repeat(10))
-    assert crossed(some).high > over_prompts.high
+    assert same.low < -0.1 < 0.1 < same.high
+    draws = np.random.default_rng(0).random(10)
+    some = np.random.default_rng(0).random((25, 10)) < draws  # draws differ, prompts hardly
+    assert crossed(some).high - crossed(some).low > 0.2
+    one_more = crossed(some, minus=np.zeros(25, bool))
+    assert one_more.value == pytest.approx(some.mean())
 
 
 def test_repeated_queries_are_said() -> None:

@@ -185,20 +185,18 @@ def crossed(
         clusters: which prompts are not independent.
         minus: another arm of the same prompts, whose share is subtracted.
     """
-    n, n_draws = values.shape
-    flat = values.astype(float).ravel()
-    prompts = np.repeat(cluster_index(n, clusters), n_draws)
-    draws = np.tile(np.arange(n_draws), n)
+    by_prompt, by_draw = (values.astype(float).mean(axis=axis) for axis in (1, 0))
+    draws = share(by_draw, None, seed)
     if minus is None:
-        sides = [share(flat, over, seed) for over in (prompts, draws)]
+        index = cluster_index(len(values), clusters).repeat(values.shape[1])
+        prompts = share(values.astype(float).ravel(), index, seed)
     else:
-        other = np.repeat(minus, n_draws).astype(float)
-        sides = [paired_difference(flat, other, seed, over) for over in (prompts, draws)]
-    value = sides[0].value
-    low = value - np.sqrt(sum((value - side.low) ** 2 for side in sides))
-    high = value + np.sqrt(sum((side.high - value) ** 2 for side in sides))
-    low, high = np.clip([low, high], 0.0 if minus is None else -1.0, 1.0)
-    return Estimate(value, float(low), float(high), n, sides[0].n_clusters)
+        prompts = paired_difference(by_prompt, minus, seed, clusters)
+    value, least = prompts.value, 0.0 if minus is None else -1.0
+    low = value - np.hypot(value - prompts.low, draws.value - draws.low)
+    high = value + np.hypot(prompts.high - value, draws.high - draws.value)
+    low, high = np.clip([low, high], least, 1.0)
+    return Estimate(value, float(low), float(high), len(values), prompts.n_clusters)
 
 
 def mean_change(
