@@ -5,15 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from commands import Done, run_room
 from plain import plain_logprobs, prompt_of
 
 from icl_mech.answers import CONDITIONS, SCORES, AnswerScores, answer_scores
 from icl_mech.answers.judge import judge_text
 from icl_mech.errors import InputError
-from icl_mech.model import Edit, HookedModel
-from icl_mech.patch import layer_scan
-from icl_mech.prompts import Template, draw_split
+from icl_mech.model import Edit, HookedModel, Readout
+from icl_mech.patch import layer_scan, score
+from icl_mech.prompts import Episode, Template, accepted, draw_split, zero_shot
 from icl_mech.results import load_result
 from icl_mech.tasks import Pair, Task, load_task
 from icl_mech.vectors import dummy_residuals, theta
@@ -39,14 +40,14 @@ def test_the_prompts_and_layers_are_those_of_a_layer_scan(scores: AnswerScores) 
         layer = scan.read_at(task)
         assert int(ours["layer"]) == layer
         assert ours["query"].values.tolist() == theirs["query"].values.tolist()
-        for score in ("first_token", "two_way_prefix"):
-            at_best = theirs[score].sel(vector="theta", layer=layer)
+        for measure in ("first_token", "two_way_prefix"):
+            at_best = theirs[measure].sel(vector="theta", layer=layer)
             expected = [
-                theirs[f"reference_{score}"].sel(reference="baseline"),
+                theirs[f"reference_{measure}"].sel(reference="baseline"),
                 at_best,
-                theirs[f"reference_{score}"].sel(reference="regular"),
+                theirs[f"reference_{measure}"].sel(reference="regular"),
             ]
-            assert np.array_equal(ours[score].values, np.stack([e.values for e in expected]))
+            assert np.array_equal(ours[measure].values, np.stack([e.values for e in expected]))
         for name, expected in (("baseline", 0), ("hypothesis", None), ("regular", 1)):
             found = ours["first_logprob"].sel(condition=name).values
             wanted = (
@@ -184,6 +185,34 @@ def test_the_figure(scores: AnswerScores) -> None:
         assert any("&lt;b&gt;x" in a.text for a in scores.plot().layout.annotations)
     finally:
         scores.data["task"] = TASKS
+
+
+@pytest.mark.parametrize(
+    ("answer", "said", "first_token", "two_way_prefix"),
+    [
+        ("東京", "東京", True, True),  # the token is the first byte of 東
+        ("กรุงเทพ", "กรุงเทพ", True, True),
+        ("Bern", "B", True, True),
+        ("Bern", "é", False, False),
+        ("東京", "é", False, False),
+    ],
+)
+def test_a_two_way_prefix_is_right_where_the_first_token_is(
+    tiny_llama: HookedModel, answer: str, said: str, first_token: bool, two_way_prefix: bool
+) -> None:
+    """Here a token is one byte: that of a longer character has no text of its own."""
+    encoder = tiny_llama.encoder("{x} -> {y}", [], leading_space=False)
+    episode = Episode((), Pair("capital", (answer,)), ())
+    prompts = zero_shot(encoder, [episode])
+    answers = accepted(encoder, prompts, [episode])
+    top = torch.tensor(encoder.first_tokens(prompts[0], [said]))
+    targets = torch.tensor(answers.first_tokens)
+    readout = Readout(
+        top, torch.zeros(1, 1), torch.zeros(1, 1, dtype=torch.long), top == targets[0]
+    )
+    scored = score(tiny_llama, readout, answers)
+    assert scored.first_token.tolist() == [first_token]
+    assert scored.two_way_prefix.tolist() == [two_way_prefix]
 
 
 def test_given_layer_and_limit(tiny_llama: HookedModel) -> None:

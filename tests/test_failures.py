@@ -132,7 +132,17 @@ def test_both_directions_are_shown_and_asked(name: str) -> None:
 def test_no_word_is_on_both_sides_of_a_bijection() -> None:
     for name in ("case_both_ways", "en_fr_both_ways", "gerund_both_ways"):
         task = load_failure(name)
-        assert len(set(task.answers)) == 2 * len(task.items)
+        assert len(set(task.inputs)) == len(task.inputs) == 2 * len(task.items)
+
+
+def test_both_directions_accept_what_the_tasks_do() -> None:
+    there = {pair.x: pair.answers for pair in load_task("en_fr").pairs}
+    back = {pair.x: pair.answers for pair in load_task("fr_en").pairs}
+    for episode in split_of("en_fr_both_ways").test:
+        for pair in (episode.query, *episode.demonstrations, *episode.dummies):
+            assert pair.answers == there.get(pair.x, back.get(pair.x))
+    assert "travailler" in load_failure("en_fr_both_ways").answers
+    assert "ship" in load_failure("en_fr_both_ways").answers
 
 
 def test_fresh_labels_are_bound_by_the_prompt() -> None:

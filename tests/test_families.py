@@ -28,7 +28,7 @@ from icl_mech.tasks.grammar import PATTERNS, lexicon
 TAGS = ["noun", "adjective", "verb", "adverb", "preposition", "pronoun"]
 SIZES = {
     "verbs": (73, {"gerund", "past", "participle", "third_person"}),
-    "english_words": (237, {"spanish", "french", "italian", "german", "upper"}),
+    "english_words": (229, {"spanish", "french", "italian", "german", "upper"}),
     "countries": (178, {"capital", "continent", "language", "currency"}),
     "letters": (24, {"next", "previous", "upper"}),
     "pos": (1200, {*TAGS, "null"}),

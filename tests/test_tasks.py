@@ -43,6 +43,10 @@ def pairs(name: str) -> dict[str, str]:
     return {pair.x: pair.y for pair in load_task(name).pairs}
 
 
+def accepted(name: str) -> dict[str, tuple[str, ...]]:
+    return {pair.x: pair.answers for pair in load_task(name).pairs}
+
+
 def test_there_are_eighteen_tasks() -> None:
     assert len(ALL) == 18
     assert list_tasks() == ALL
@@ -204,7 +208,102 @@ def test_both_list_tasks_ask_the_same_lists() -> None:
 
 @pytest.mark.parametrize(("there", "back"), [("en_es", "es_en"), ("en_fr", "fr_en")])
 def test_translations_are_each_other_backwards(there: str, back: str) -> None:
+    """What is shown is one pair, whichever side is asked; what is accepted may be more."""
     assert {y: x for x, y in pairs(there).items()} == pairs(back)
+    # Comparing directions is fair where both accept about as much.
+    n = [sum(map(len, accepted(name).values())) / len(accepted(name)) for name in (there, back)]
+    assert 1.3 < n[0] < 2 * n[1]
+    assert 1.3 < n[1] < 2 * n[0]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_answer_is_its_own_input(name: str) -> None:
+    """Copying is never right: not *force* for French *force*."""
+    assert [x for x, answers in accepted(name).items() if x in answers] == []
+
+
+WEEKDAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday"
+MONTHS = "January February June July December"
+
+
+@pytest.mark.parametrize("name", ["fr_en", "es_en"])
+def test_english_answers_are_capitalised_as_english_is(name: str) -> None:
+    found = {y for answers in accepted(name).values() for y in answers if y[0].isupper()}
+    assert found == {*WEEKDAYS.split(), *MONTHS.split(), "Earth"}
+    there = {"fr_en": "en_fr", "es_en": "en_es"}[name]
+    asked = {x for x in pairs(there) if x[0].isupper()}
+    assert asked == found - {"Earth"}
+    # French and Spanish write these in lower case.
+    assert all(y == y.lower() for x in asked for y in accepted(there)[x])
+
+
+@pytest.mark.parametrize(
+    "name", ["country_capital", "person_language", "location_continent", "location_religion"]
+)
+def test_names_are_capitalised(name: str) -> None:
+    assert [y for answers in accepted(name).values() for y in answers if not y[0].isupper()] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "x", "answers"),
+    [
+        ("es_en", "miércoles", "Wednesday"),
+        ("fr_en", "février", "February"),
+        ("es_en", "reloj", "clock watch"),
+        ("es_en", "tierra", "earth Earth land"),
+        ("fr_en", "rapide", "fast quick"),
+        ("fr_en", "bois", "wood forest"),
+        ("es_en", "madera", "wood timber"),
+        ("en_es", "beautiful", "hermoso hermosa bella"),
+        ("en_fr", "open", "ouvert ouvrir"),
+        ("en_fr", "fish", "poisson poissons"),
+        ("antonyms", "ancient", "modern new"),
+        ("antonyms", "fall", "rise spring"),
+        ("present_past", "learn", "learned learnt"),
+        ("present_past", "dream", "dreamed dreamt"),
+        ("plural_singular", "bases", "basis base"),
+        ("plural_singular", "axes", "axis axe ax"),
+        ("plural_singular", "leaves", "leaf leave"),
+        ("country_capital", "Ukraine", "Kyiv Kiev"),
+        ("country_capital", "Kazakhstan", "Astana Nur-Sultan"),
+        ("person_language", "Rumi", "Persian Farsi"),
+        ("person_language", "Plato", "Greek"),
+        ("location_continent", "Sydney", "Oceania Australia"),
+        ("location_religion", "Ireland", "Christianity Catholicism"),
+    ],
+)
+def test_all_right_answers_are_accepted(name: str, x: str, answers: str) -> None:
+    found = accepted(name)[x]
+    assert found[0] == answers.split()[0]
+    assert set(answers.split()) <= set(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "x", "wrong"),
+    [
+        ("fr_en", "mercredi", "wednesday"),
+        ("es_en", "madera", "forest"),
+        ("fr_en", "horloge", "watch"),
+        ("location_continent", "Auckland", "Australia"),
+        ("location_continent", "Fiji", "Australia"),
+        ("country_capital", "Australia", "Sydney"),
+        ("antonyms", "light", "bright"),
+    ],
+)
+def test_wrong_answers_are_not(name: str, x: str, wrong: str) -> None:
+    assert wrong not in accepted(name)[x]
+
+
+def test_sri_lanka_shows_its_capital_by_law() -> None:
+    shown, *others = accepted("country_capital")["Sri Lanka"]
+    assert shown == "Sri Jayawardenepura Kotte"
+    assert "Colombo" in others
+
+
+def test_opposites_of_words_that_are_asked_go_both_ways() -> None:
+    opposites = accepted("antonyms")
+    one_way = [(x, y) for x, ys in opposites.items() for y in ys if x not in opposites.get(y, (x,))]
+    assert one_way == []
 
 
 @pytest.mark.parametrize(
@@ -257,11 +356,16 @@ def test_alternatives_of_an_answer_are_kept_in_order() -> None:
     assert answers["appendices"] == ("appendix",)  # only the first alternative is asked
     assert "appendixes" not in answers
     text = files("icl_mech.tasks").joinpath("data/words.tsv").read_text(encoding="utf-8")
-    french = {row.split("\t")[0].split("|")[0]: row.split("\t")[1] for row in text.splitlines()[1:]}
-    several = {x: y for x, y in french.items() if "|" in y}
-    asked = {pair.x: pair.answers for pair in load_task("en_fr").pairs}
-    assert several
-    assert {x: "|".join(asked[x]) for x in several} == several
+    header, *rows = (line.split("\t") for line in text.splitlines())
+    for name, asked, answered in (
+        ("en_fr", "english", "french"),
+        ("fr_en", "french", "from_french"),
+        ("en_es", "english", "spanish"),
+        ("es_en", "spanish", "from_spanish"),
+    ):
+        i, j = header.index(asked), header.index(answered)
+        written = {row[i].split("|")[0]: row[j] for row in rows}
+        assert {x: "|".join(ys) for x, ys in accepted(name).items()} == written
 
 
 # --- names ----------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from icl_mech.tasks import Task
 
 #: How an answer is judged. `first_token`: the top token is the first token of an accepted
 #: answer. `two_way_prefix`: the top token's text begins an accepted answer, or the other way
-#: round, as in the authors' evaluation ("P" counts for "Paris").
+#: round, as in the authors' evaluation ("P" counts for "Paris"). An accepted first token counts
+#: whatever its text: one that holds a space alone, or part of a character, has none.
 SCORES = ("first_token", "two_way_prefix")
 
 
@@ -60,7 +61,7 @@ def score(model: HookedModel, readout: Readout, answers: Answers) -> Scored:
     return Scored(
         top=top,
         first_token=readout.right,
-        two_way_prefix=np.array(prefix),
+        two_way_prefix=np.array(prefix) | readout.right,
         logprob=np.nanmax(logprob, axis=-1),
         rank=np.where(rank < 0, np.iinfo(rank.dtype).max, rank).min(axis=-1),
     )

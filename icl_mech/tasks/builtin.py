@@ -1,4 +1,18 @@
-"""The 18 tasks of Hendel et al. 2023 (section 3, table 1; our own data)."""
+"""The 18 tasks of Hendel et al. 2023 (section 3, table 1; our own data).
+
+A cell of a table in `data/` lists what is right, split at `|`. The first is asked and shown; the
+others are accepted as answers:
+
+- a translation in any part of speech and sense that the word has by itself, masculine or feminine,
+  and in the plural where both numbers are written alike (*fish*). English answers have a column
+  for each language they come from: *bois* is a wood or a forest, *madera* is timber;
+- every opposite in common use, and where a word's opposite is itself asked, the word back;
+- other names of the same thing (*Kiev*, *Farsi*), the capital by law and the one in fact (the
+  first is that by law), the majority's confession beside its religion.
+
+Never accepted: a translation spelled as the input is (*force*), which copying would give; other
+spellings that are wrong in the language (*monday*).
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,9 +47,9 @@ SPECS = (
     Spec("list_last", "algorithmic", "list of letters -> its last", generators.list_last),
     Spec("to_upper", "algorithmic", "letter -> upper case", generators.to_upper, ("to_uppercase",)),
     Spec("to_lower", "algorithmic", "letter -> lower case", generators.to_lower, ("to_lowercase",)),
-    Spec("fr_en", "translation", "French word -> English", ("words", "french", "english")),
+    Spec("fr_en", "translation", "French word -> English", ("words", "french", "from_french")),
     Spec("en_fr", "translation", "English word -> French", ("words", "english", "french")),
-    Spec("es_en", "translation", "Spanish word -> English", ("words", "spanish", "english")),
+    Spec("es_en", "translation", "Spanish word -> English", ("words", "spanish", "from_spanish")),
     Spec("en_es", "translation", "English word -> Spanish", ("words", "english", "spanish")),
     Spec(
         "present_gerund",
@@ -78,20 +92,21 @@ SPECS = (
 
 
 @cache
-def table(name: str) -> tuple[dict[str, str], ...]:
-    """The rows of a table in `data/`, each a mapping from column to cell."""
+def table(name: str) -> tuple[dict[str, tuple[str, ...]], ...]:
+    """The rows of a table in `data/`, each a mapping from column to what its cell lists."""
     text = files("icl_mech.tasks").joinpath(f"data/{name}.tsv").read_text(encoding="utf-8")
     header, *rows = (line.split("\t") for line in text.splitlines())
-    return tuple(dict(zip(header, row, strict=True)) for row in rows)
+    cells = ([tuple(cell.split("|")) for cell in row] for row in rows)
+    return tuple(dict(zip(header, row, strict=True)) for row in cells)
 
 
-def _column_pairs(name: str, source: str, target: str) -> list[Pair]:
-    """Pairs of two columns. Cells list alternatives, split at `|`: the first is the input."""
-    return [Pair(row[source].split("|")[0], tuple(row[target].split("|"))) for row in table(name)]
+def column_pairs(name: str, source: str, target: str) -> list[Pair]:
+    """Pairs of two columns of a table: the first of the source, and all of the target."""
+    return [Pair(row[source][0], row[target]) for row in table(name)]
 
 
 @cache
 def build(spec: Spec) -> Task:
     """The task that `spec` describes."""
-    pairs = spec.source() if callable(spec.source) else _column_pairs(*spec.source)
+    pairs = spec.source() if callable(spec.source) else column_pairs(*spec.source)
     return Task(spec.name, spec.category, spec.description, tuple(pairs))

@@ -64,19 +64,18 @@ def constant(values: Sequence[str], n_shots: int) -> Compose:
     return compose
 
 
-def both_ways(pairs: Mapping[str, Pair], n_shots: int) -> Compose:
+def both_ways(forward: Mapping[str, Pair], backward: Mapping[str, Pair], n_shots: int) -> Compose:
     """A mapping and its inverse in one prompt: half of the demonstrations each way.
 
     The query decides the direction, which is drawn; dummies go both ways in turn.
 
     Args:
-        pairs: forward, by item.
+        forward: an item's pair one way.
+        backward: the same item's the other way: the first answer is the input of the other pair.
         n_shots: demonstrations; even, for as many of each direction.
     """
-    forward = dict(pairs)
-    backward = {item: Pair(pair.y, (pair.x,)) for item, pair in pairs.items()}
     directions = (forward, backward)
-    sides = [tuple(p.x for p in side.values()) for side in directions]
+    sides = [tuple(side[item].x for item in forward) for side in directions]
 
     def compose(
         asked: str, others: Sequence[str], n_dummies: int, rng: np.random.Generator

@@ -7,16 +7,17 @@ single demonstration, which is of rank one and cannot hold a bijection (Dong et 
 arXiv 2506.09048).
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from itertools import chain
-from string import ascii_lowercase, ascii_uppercase
+from string import ascii_uppercase
 
 from icl_mech.errors import InputError, choose
 from icl_mech.tasks import composing
-from icl_mech.tasks.builtin import table
+from icl_mech.tasks.builtin import column_pairs, table
 from icl_mech.tasks.context import ContextTask, Prediction
-from icl_mech.tasks.generators import letter_lists
+from icl_mech.tasks.generators import letter_lists, to_lower, to_upper
 from icl_mech.tasks.grammar import lexicon
 from icl_mech.tasks.task import Pair
 
@@ -78,13 +79,13 @@ def load_failure(name: str) -> ContextTask:
 
 
 def _keys() -> tuple[str, ...]:
-    return tuple(dict.fromkeys(row["english"].split("|")[0] for row in table("words")))
+    return tuple(dict.fromkeys(row["english"][0] for row in table("words")))
 
 
 def _values() -> tuple[str, ...]:
     """Nouns that are not among the keys."""
     keys = set(_keys())
-    nouns = dict.fromkeys(row["singular"].split("|")[0] for row in table("nouns"))
+    nouns = dict.fromkeys(row["singular"][0] for row in table("nouns"))
     return tuple(noun for noun in nouns if noun not in keys)
 
 
@@ -148,33 +149,36 @@ def _constant(name: str) -> ContextTask:
     return ContextTask(name, what, ONE_ANSWER, keys, values, keys, SHOTS, SHOTS, compose)
 
 
-def _both_ways(name: str, what: str, pairs: Callable[[], dict[str, Pair]]) -> ContextTask:
-    by_item = pairs()
-    words = tuple(dict.fromkeys(chain(*((p.x, *p.answers) for p in by_item.values()))))
+#: A pair, and the pair that goes back.
+_Way = tuple[Pair, Pair]
+
+
+def _both_ways(name: str, what: str, pairs: Callable[[], list[_Way]]) -> ContextTask:
+    ways = pairs()
+    forward = {there.x: there for there, _ in ways}
+    backward = {there.x: back for there, back in ways}
     return ContextTask(
         name,
         f"{what}, both directions in one prompt",
         INVERSE,
-        tuple(by_item),
-        words,
-        words,
+        tuple(forward),
+        tuple(dict.fromkeys(answer for pair in chain(*ways) for answer in pair.answers)),
+        tuple(pair.x for pair in chain(*ways)),
         MIXED_SHOTS,
         MIXED_SHOTS,
-        composing.both_ways(by_item, MIXED_SHOTS),
+        composing.both_ways(forward, backward, MIXED_SHOTS),
     )
 
 
-def _letters() -> dict[str, Pair]:
-    return {a: Pair(a, (b,)) for a, b in zip(ascii_lowercase, ascii_uppercase, strict=True)}
+def _letters() -> list[_Way]:
+    return list(zip(to_upper(), to_lower(), strict=True))
 
 
-def _rows(name: str, source: str, target: str) -> dict[str, Pair]:
-    """Rows of two columns where no word is on both sides, or twice on one."""
-    cells = [(row[source].split("|")[0], row[target].split("|")[0]) for row in table(name)]
-    counts: dict[str, int] = {}
-    for word in chain(*cells):
-        counts[word.casefold()] = counts.get(word.casefold(), 0) + 1
-    return {a: Pair(a, (b,)) for a, b in cells if counts[a.casefold()] == counts[b.casefold()] == 1}
+def _rows(name: str, there: tuple[str, str], back: tuple[str, str]) -> list[_Way]:
+    """Rows of a table read both ways, where no word is asked both ways, or twice one way."""
+    ways = list(zip(column_pairs(name, *there), column_pairs(name, *back), strict=True))
+    counts = Counter(pair.x.casefold() for pair in chain(*ways))
+    return [way for way in ways if all(counts[pair.x.casefold()] == 1 for pair in way)]
 
 
 def _classes(*slots: str) -> dict[str, int]:
@@ -242,12 +246,12 @@ _BUILD: dict[str, Callable[[str], ContextTask]] = {
     "en_fr_both_ways": partial(
         _both_ways,
         what="English <-> French",
-        pairs=partial(_rows, "words", "english", "french"),
+        pairs=partial(_rows, "words", ("english", "french"), ("french", "from_french")),
     ),
     "gerund_both_ways": partial(
         _both_ways,
         what="verb <-> gerund",
-        pairs=partial(_rows, "verbs", "base", "gerund"),
+        pairs=partial(_rows, "verbs", ("base", "gerund"), ("gerund", "base")),
     ),
     "fresh_labels": _fresh_labels,
     "skewed_labels": _skewed_labels,

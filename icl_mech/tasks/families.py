@@ -117,11 +117,8 @@ def _all_differ(x: str, row: tuple[tuple[str, ...], ...]) -> bool:
 
 
 def _columns(name: str, source: str, targets: Iterable[str]) -> _Rows:
-    """Columns of a table. Cells list alternatives, split at `|`: the first is the input."""
-    return [
-        (row[source].split("|")[0], tuple(tuple(row[target].split("|")) for target in targets))
-        for row in table(name)
-    ]
+    """Columns of a table: the first of the source, and all of every target."""
+    return [(row[source][0], tuple(row[target] for target in targets)) for row in table(name)]
 
 
 _VERBS = {

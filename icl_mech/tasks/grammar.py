@@ -46,7 +46,7 @@ PATTERNS = (
 @cache
 def lexicon() -> dict[str, tuple[str, tuple[str, ...]]]:
     """Slot -> its tag and its words."""
-    return {row["slot"]: (row["tag"], tuple(row["words"].split("|"))) for row in table("lexicon")}
+    return {row["slot"][0]: (row["tag"][0], row["words"]) for row in table("lexicon")}
 
 
 @cache
