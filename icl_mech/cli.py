@@ -18,6 +18,7 @@ import tyro
 from icl_mech.errors import IclMechError
 from icl_mech.prompts import Template
 from icl_mech.tasks import Task, list_tasks, load_tasks
+from icl_mech.tasks.text import check_text
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -64,7 +65,11 @@ class TaskOptions:
     seed: int = 0
     """Of every random draw."""
     template: str = "{x}->{y}"
-    """How a pair is written."""
+    r"""How a pair is written; \n is a line break."""
+
+    def __post_init__(self) -> None:
+        # A shell hands on "\n" as two characters, which no prompt is meant to hold.
+        object.__setattr__(self, "template", self.template.replace("\\n", "\n"))
 
     @property
     def names(self) -> list[str]:
@@ -86,6 +91,8 @@ _LONGEST = 100
 def run(program: str, options: type[T], main: Callable[[T], None], argv: list[str] | None) -> None:
     """Parse options and run; a user's mistake gives one line on stderr and exit code 2."""
     try:
+        for word in sys.argv[1:] if argv is None else argv:
+            check_text("option", word)
         chosen = tyro.cli(options, prog=f"python -m {program}", args=argv)
         _calm_libraries()
         main(chosen)

@@ -16,6 +16,7 @@ import xarray as xr
 
 import icl_mech
 from icl_mech.errors import InputError, choose
+from icl_mech.tasks.text import check_text
 
 FORMAT = 1
 
@@ -38,7 +39,16 @@ class Result(ABC):
 
     @property
     def tasks(self) -> list[str]:
-        """The names of the tasks, in order."""
+        """The names of the tasks, in order.
+
+        Raises:
+            InputError: where the result is not about tasks (`Emergence`).
+        """
+        if "task" not in self.data.variables:
+            raise InputError(
+                f"a result of kind {type(self).__name__} has no tasks; it has: "
+                f"{', '.join(map(str, self.data.coords))}"
+            )
         return [str(name) for name in self.data["task"].values]
 
     @abstractmethod
@@ -123,7 +133,8 @@ def load_result(path: str | Path) -> Result:
         InputError: where there is no such file, or it was not written by icl-mech.
     """
     path = Path(path)
-    if not path.is_file():
+    check_text("the name of a result", str(path))
+    if not os.path.isfile(path):  # unlike Path.is_file, False for a name that is too long
         raise InputError(f"{path}: no such file; expected a saved result (.nc)")
     try:
         data = xr.load_dataset(path, engine="netcdf4")

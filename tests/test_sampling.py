@@ -207,7 +207,8 @@ def test_a_split_by_integers_of_numpy_is_the_same_split() -> None:
         # As numpy adds them up, 200 and 100 are 44.
         "given = (np.uint8(200), np.uint8(100), np.int64(5), np.int32(2), np.int64(3))\n"
         "print(draw_split(task, *given) == draw_split(task, 200, 100, 5, 2, 3))\n"
-        "matched = [draw_matched([task], [n(200), n(100)], n(4), 0) for n in (int, np.uint8)]\n"
+        "sizes = [{'dev': n(200), 'test': n(100)} for n in (int, np.uint8)]\n"
+        "matched = [draw_matched([task], s, 4, 0) for s in sizes]\n"
         "print(matched[0] == matched[1])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -98,7 +98,7 @@ def test_equals_one_forward_per_prompt_and_edit(patched: MeanPatching) -> None:
     from conftest import _tiny
 
     model, pool = _tiny("gemma3"), load_pool("letters")
-    dev, test = draw_matched(pool.tasks, [N_MEAN, N], SHOTS, 1)
+    dev, test = draw_matched(pool.tasks, {"n_mean": N_MEAN, "n_prompts": N}, SHOTS, 1)
     encoder = model.encoder("{x}->{y}", [p.y for t in pool.tasks for p in t.pairs])
 
     def tokens(e: object) -> torch.Tensor:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from icl_mech.answers.judge import judge_text
 from icl_mech.answers.result import CONDITIONS, AnswerScores
 from icl_mech.errors import InputError
-from icl_mech.model import Edit, Generation, HookedModel
+from icl_mech.model import Edit, Generation, HookedModel, check_model
 from icl_mech.patch import Scored, score
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import (
@@ -22,6 +22,7 @@ from icl_mech.prompts import (
     Protocol,
     Split,
     accepted,
+    count,
     few_shot,
     generator,
     half,
@@ -87,6 +88,7 @@ def answer_scores(
         InputError: where a task, template, layer or count cannot work.
         ModelError: where the model returns numbers that are not finite.
     """
+    check_model(model)
     tasks = load_tasks(task)
     s = _Settings(
         n_prompts,
@@ -117,10 +119,9 @@ def answer_scores(
 def _check(s: _Settings, n_layers: int) -> None:
     if s.layer is not None and not 0 <= s.layer < n_layers:
         raise InputError(f"layer {s.layer} out of range: expected 0 to {n_layers - 1}")
-    if s.n_rivals < 1:
-        raise InputError(f"n_rivals is {s.n_rivals}; expected at least 1")
-    if s.max_new_tokens is not None and s.max_new_tokens < 1:
-        raise InputError(f"max_new_tokens is {s.max_new_tokens}; expected at least 1")
+    count("n_rivals", s.n_rivals)
+    if s.max_new_tokens is not None:
+        count("max_new_tokens", s.max_new_tokens)
 
 
 def _one_task(model: HookedModel, task: Task, split: Split, s: _Settings) -> xr.Dataset:
@@ -164,11 +165,8 @@ def _one_task(model: HookedModel, task: Task, split: Split, s: _Settings) -> xr.
             *_logprobs(model, encoder, shown, whole, [None]),
         ]
     )  # condition prompt candidate
-    lengths = [
-        len(encoder.answer_tokens(p, [of[0]])[0]) for p, of in zip(plain, texts, strict=True)
-    ]
     return _arrays(first, said, texts, logprob).assign(
-        n_tokens=("prompt", lengths),
+        n_tokens=("prompt", list(answers.n_tokens)),
         query=("prompt", [e.query.x for e in test]),
         answer=("prompt", [e.query.y for e in test]),
         layer=layer,

@@ -51,5 +51,5 @@ def plan_patching(
     if not modes or len(set(modes)) != len(modes) or not set(modes) <= set(MODES):
         raise InputError(f"modes {list(modes)}; expected 'replace', 'add', or both")
     everyone = [*pool.tasks, *([pool.null] if pool.null else [])]
-    dev, test = draw_matched(everyone, [n_mean, n_prompts], n_shots, seed)
+    dev, test = draw_matched(everyone, {"n_mean": n_mean, "n_prompts": n_prompts}, n_shots, seed)
     return PatchPlan(pool, dev, test)

@@ -17,7 +17,7 @@ from icl_mech.heads.attribution import (
 )
 from icl_mech.heads.drawing import Drawn, draw
 from icl_mech.heads.result import Head, largest
-from icl_mech.model import Edit, HookedModel, Readout, as_array
+from icl_mech.model import Edit, HookedModel, Readout, as_array, check_model
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE, Prompt, check_counts, generator, whole_numbers
 from icl_mech.results import over_tasks
@@ -83,6 +83,7 @@ def head_ablation(
         InputError: where a task, a count or a head cannot work, or the model never answers right.
         ModelError: where the model returns numbers that are not finite.
     """
+    check_model(model)
     tasks = load_tasks(task)
     asked = {"n_prompts": n_prompts, "n_shots": n_shots, "n_draws": n_draws, "n_dev": n_dev}
     n_prompts, n_shots, n_draws, n_dev = check_counts(asked, seed)

@@ -13,7 +13,7 @@ from icl_mech.errors import InputError, choose
 from icl_mech.heads.drawing import Drawn, Prompts, draw
 from icl_mech.heads.looking import ROLES, attention_by_role, induction_scores
 from icl_mech.heads.result import METHODS, HeadAttribution
-from icl_mech.model import Edit, HookedModel, Readout, as_array
+from icl_mech.model import Edit, HookedModel, Readout, as_array, check_model
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE, Prompt, check_counts
 from icl_mech.results import over_tasks
@@ -67,6 +67,7 @@ def head_attribution(
             were asked for.
         ModelError: where the model returns numbers that are not finite.
     """
+    check_model(model)
     tasks = load_tasks(task)
     counts = {"n_prompts": n_prompts, "n_shots": n_shots, "n_clean": n_clean}
     n_prompts, n_shots, n_clean = check_counts(counts, seed)

@@ -16,7 +16,7 @@ from icl_mech.heads.drawing import Drawn, Prompts, draw
 from icl_mech.heads.result import Head, largest
 from icl_mech.heads.scales import check_scales
 from icl_mech.heads.vector_result import PROMPTS, VECTORS, FunctionVectors
-from icl_mech.model import Edit, HookedModel, Readout, as_array
+from icl_mech.model import Edit, HookedModel, Readout, as_array, check_model
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
@@ -88,6 +88,7 @@ def function_vectors(
             answers right.
         ModelError: where the model returns numbers that are not finite.
     """
+    check_model(model)
     tasks = load_tasks(task)
     counts = {"n_prompts": n_prompts, "n_shots": n_shots, "n_dev": half(n_prompts, n_dev)}
     n_prompts, n_shots, n_dev = check_counts(counts, seed)

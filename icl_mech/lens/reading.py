@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from icl_mech.errors import InputError
 from icl_mech.lens.result import LogitLens
 from icl_mech.lens.targets import TARGETS, Asked, Columns, check_roles, draw_asked
-from icl_mech.model import HookedModel, Readout
+from icl_mech.model import HookedModel, Readout, check_model
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE, Prompt, check_counts
 from icl_mech.results import over_tasks
@@ -85,6 +85,7 @@ def logit_lens(
             shape.
         ModelError: where the model returns numbers that are not finite.
     """
+    check_model(model)
     tasks = load_tasks(task)
     n_prompts, n_shots = check_counts({"n_prompts": n_prompts, "n_shots": n_shots}, seed)
     model.vocabulary.check_count(top_k)

@@ -16,7 +16,7 @@ from icl_mech.lens.counting import KINDS, Words, among, count, kind_of
 from icl_mech.lens.naming import naming_words
 from icl_mech.lens.reading import texts
 from icl_mech.lens.vector_result import AVERAGES, VECTORS, VectorLens
-from icl_mech.model import HookedModel, TopTokens, as_array
+from icl_mech.model import HookedModel, TopTokens, as_array, check_model
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
@@ -94,6 +94,7 @@ def vector_lens(
             vectors without `heads`, the model never answers right.
         ModelError: where the model returns numbers that are not finite.
     """
+    check_model(model)
     tasks = load_tasks(task)
     n_prompts, n_shots = check_counts({"n_prompts": n_prompts, "n_shots": n_shots}, seed)
     choose(vector, VECTORS, "vector")
@@ -121,7 +122,8 @@ def vector_lens(
                 vectors = _function_vectors(model, encoder, split, used[t.name])
             words = Words.of(model, t, encoder, names)
             rng = generator(seed, t.name, "random vectors")
-            parts.append(_project(model, vectors, random_like(vectors, rng), words, settings))
+            part = _project(model, vectors, random_like(vectors, rng), words, settings)
+            parts.append(part.assign(n_queries=split.n_test_queries))
             bar.update()
     data = over_tasks(parts, [t.name for t in tasks])
     provenance = {

@@ -18,7 +18,7 @@ from icl_mech.cli import (
 )
 from icl_mech.errors import InputError
 from icl_mech.localize.curves import Rule
-from icl_mech.prompts import draw_matched
+from icl_mech.prompts import N_DUMMIES, check_counts, draw_matched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +55,10 @@ def _main(options: Options) -> None:
     tasks = options.tasks.load()
     Rule(options.fraction)
     # What would be refused, before a model is loaded.
-    draw_matched(tasks, [options.n_points], options.n_shots + 2, options.tasks.seed)
-    if options.n_prompts < 1:
-        raise InputError(f"n_prompts is {options.n_prompts}; expected at least 1")
+    counts = {"n_prompts": options.n_prompts, "n_shots": options.n_shots}
+    check_counts(counts, options.tasks.seed)
+    n_points = {"n_points": options.n_points}
+    draw_matched(tasks, n_points, options.n_shots + N_DUMMIES, options.tasks.seed)
     page = _page(options)
     from icl_mech.model import check_source
 

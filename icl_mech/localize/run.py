@@ -14,12 +14,13 @@ from icl_mech.heads import indirect_effects
 from icl_mech.localize.curves import Rule
 from icl_mech.localize.prompts import Drawn, Pool, draw
 from icl_mech.localize.result import TaskMap
-from icl_mech.model import HookedModel, as_array
+from icl_mech.model import HookedModel, as_array, check_model
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
     N_DUMMIES,
     accepted,
+    check_counts,
     few_shot,
     generator,
     in_context,
@@ -76,9 +77,10 @@ def localize(
         InputError: where a task, a count or the rule cannot work.
         ModelError: where the model returns numbers that are not finite.
     """
+    check_model(model)
     rule = Rule(fraction, min_rise, min_found)
-    if n_prompts < 1:
-        raise InputError(f"n_prompts is {n_prompts}; expected at least 1")
+    asked = {"n_prompts": n_prompts, "n_shots": n_shots, "n_points": n_points, "k": k}
+    n_prompts, n_shots, n_points, k = check_counts(asked, seed)
     if not k < n_points >= n_prompts:
         raise InputError(
             f"n_points is {n_points}; expected more than k = {k} neighbours, and at least "
@@ -89,8 +91,8 @@ def localize(
     pool = draw(model, task, n_points, n_shots, seed, template, leading_space)
     seconds: dict[str, float] = {}
     read = n_points + n_prompts * N_DUMMIES
-    asked = n_prompts * (1 + model.n_layers * (1 + model.n_heads * heads))
-    total = read * len(pool.names) + asked * len(pool.tasks)
+    edited = n_prompts * (1 + model.n_layers * (1 + model.n_heads * heads))
+    total = read * len(pool.names) + edited * len(pool.tasks)
     with progress_bar(total, "runs", progress) as bar:
         arrays = _measure(model, pool, n_prompts, k, bar, seconds)
         if heads:

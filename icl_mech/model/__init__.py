@@ -2,7 +2,7 @@
 
 from icl_mech.model.continuation import Generation
 from icl_mech.model.edits import SITES, Edit, Mode, Site
-from icl_mech.model.hooked import HookedModel
+from icl_mech.model.hooked import HookedModel, check_model
 from icl_mech.model.loading import check_source, load_model
 from icl_mech.model.readout import Readout, as_array
 from icl_mech.model.vocabulary import TopTokens
@@ -17,6 +17,7 @@ __all__ = [
     "Site",
     "TopTokens",
     "as_array",
+    "check_model",
     "check_source",
     "load_model",
 ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from icl_mech.errors import InputError
+from icl_mech.errors import InputError, shown
 from icl_mech.model.continuation import Continuer, Generation
 from icl_mech.model.edits import HOOKS, Edit, Role, Site
 from icl_mech.model.engine import Engine
@@ -22,6 +23,25 @@ from icl_mech.progress import Tick, silent
 from icl_mech.prompts import Encoder, Prompt, Template, wants_leading_space
 
 _LIBRARIES = ("icl-mech", "transformer-lens", "transformers", "torch")
+
+
+def check_model(model: Any) -> None:
+    """Refuse what is not loaded yet, or no model.
+
+    Raises:
+        InputError: saying what makes a `HookedModel` of it.
+    """
+    if isinstance(model, HookedModel):
+        return
+    kind = type(model).__name__
+    if isinstance(model, str | Path):
+        how = f"load_model({str(model)!r})"
+    elif isinstance(model, torch.nn.Module):
+        how = "load_model(bridge) for a TransformerBridge, load_model(name or folder) for others"
+    else:
+        how = "load_model(...)"
+    said = f"{shown(model)} ({kind})" if isinstance(model, str | Path | None) else f"a {kind}"
+    raise InputError(f"model is {said}; expected a HookedModel, from {how}")
 
 
 class HookedModel:

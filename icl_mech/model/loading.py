@@ -1,5 +1,6 @@
 """From a name, a folder, a file or a bridge to a `HookedModel`."""
 
+import os
 import re
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,6 +19,7 @@ from icl_mech.model.gguf import (
     quiet_transformers,
 )
 from icl_mech.model.hooked import HookedModel
+from icl_mech.tasks.text import check_text
 
 DTYPES = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16", "float64")}
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -64,7 +66,7 @@ def load_model(
         else:
             location, _, at = name.partition("@")
             revision = at or None
-            if not _HUB_NAME.fullmatch(location) or Path(name).exists():
+            if not _HUB_NAME.fullmatch(location) or os.path.exists(name):
                 raise InputError(
                     f"unknown model {name!r}; expected {PACKAGED_MODEL!r}, a hub name such as "
                     "'org/name' or 'org/name@revision', a Transformers folder, or a .gguf file"
@@ -80,11 +82,12 @@ def check_source(source: str | Path) -> None:
         InputError: where a folder or file is not there, or a name is nearly the packaged model's.
     """
     name = str(source)
+    check_text("model", name)
     path = Path(name).expanduser()
-    if name.startswith((".", "/", "~")) and not path.exists():
+    if name.startswith((".", "/", "~")) and not os.path.exists(path):
         raise InputError(f"{name}: no such folder or file; expected a model")
     # A name without an owner may still be on the hub ("gpt2"), but hardly one letter away.
-    elsewhere = name == PACKAGED_MODEL or path.exists() or "/" in name
+    elsewhere = name == PACKAGED_MODEL or os.path.exists(path) or "/" in name
     if not elsewhere and get_close_matches(name.lower(), [PACKAGED_MODEL], cutoff=0.9):
         raise InputError(f"unknown model {name!r}; did you mean {PACKAGED_MODEL!r}?")
 
@@ -126,6 +129,6 @@ def _boot(
 
 
 def _existing(path: Path) -> Path:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"{path}: no such file; expected a .gguf file")
     return path

@@ -22,7 +22,7 @@ from icl_mech.prompts.sampling import (
     shuffle_labels,
 )
 from icl_mech.prompts.template import DEFAULT_TEMPLATE, Span, Template
-from icl_mech.tasks.seeds import generator, whole, whole_numbers
+from icl_mech.tasks.seeds import check_seed, count, generator, whole, whole_numbers
 
 __all__ = [
     "DEFAULT_TEMPLATE",
@@ -38,6 +38,8 @@ __all__ = [
     "Template",
     "accepted",
     "check_counts",
+    "check_seed",
+    "count",
     "cut",
     "draw_context_split",
     "draw_episodes",

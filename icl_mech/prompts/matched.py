@@ -1,14 +1,14 @@
 """Episodes that match across tasks: the same queries and the same inputs shown, other answers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 import numpy as np
 
 from icl_mech.errors import InputError
-from icl_mech.prompts.sampling import QUERY_SHARE, Episode, mirrors
-from icl_mech.tasks.seeds import generator, whole
+from icl_mech.prompts.sampling import QUERY_SHARE, Episode, check_counts, mirrors
+from icl_mech.tasks.seeds import generator
 from icl_mech.tasks.task import Task
 
 
@@ -33,26 +33,22 @@ def same_inputs(tasks: Sequence[Task]) -> bool:
 
 
 def draw_matched(
-    tasks: Sequence[Task], sizes: Sequence[int], n_shots: int, seed: int
+    tasks: Sequence[Task], sizes: Mapping[str, int], n_shots: int, seed: int
 ) -> tuple[Matched, ...]:
-    """Draw sets of episodes, as many per task as `sizes` says, that share no query.
+    """Draw sets of episodes, as many per task as `sizes` says by name, that share no query.
 
     No query of any set is among the demonstrations of any. Where a task has fewer inputs than
     episodes, queries return with other demonstrations. Tasks that do not share their inputs are
     drawn each for itself.
 
     Raises:
-        InputError: where a count is no positive whole number, the seed is negative, or inputs do
-            not suffice.
+        InputError: where a count (named as in `sizes`) or the seed cannot work, or inputs do not
+            suffice.
     """
-    n_shots = whole("n_shots", n_shots)
-    sizes = [whole("a number of points", size) for size in sizes]
-    for count, name in [(n_shots, "n_shots"), *((size, "a number of points") for size in sizes)]:
-        if count < 1:
-            raise InputError(f"{name} is {count}; expected at least 1")
+    n_shots, *counts = check_counts({"n_shots": n_shots, **sizes}, seed)
     if same_inputs(tasks):
-        return _draw(tasks, sizes, n_shots, generator(seed, "matched"))
-    drawn = [_draw([t], sizes, n_shots, generator(seed, "matched", t.name)) for t in tasks]
+        return _draw(tasks, counts, n_shots, generator(seed, "matched"))
+    drawn = [_draw([t], counts, n_shots, generator(seed, "matched", t.name)) for t in tasks]
     return tuple(
         Matched(tuple(m.episodes[0] for m in parts), min(m.n_queries for m in parts))
         for parts in zip(*drawn, strict=True)
