@@ -21,6 +21,7 @@ from icl_mech.interrupts import raise_again
 from icl_mech.prompts import Template
 from icl_mech.run_names import run_name
 from icl_mech.tasks import Task, list_tasks, load_tasks
+from icl_mech.tasks.text import check_text
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -71,7 +72,11 @@ class TaskOptions:
     seed: int = 0
     """Of every random draw."""
     template: str = "{x}->{y}"
-    """How a pair is written."""
+    r"""How a pair is written; \n is a line break."""
+
+    def __post_init__(self) -> None:
+        # A shell hands on "\n" as two characters, which no prompt is meant to hold.
+        object.__setattr__(self, "template", self.template.replace("\\n", "\n"))
 
     @property
     def names(self) -> list[str]:
@@ -92,6 +97,8 @@ def run(program: str, options: type[T], main: Callable[[T], None], argv: list[st
     _print_any_letter()
     try:
         raise_again()
+        for word in sys.argv[1:] if argv is None else argv:
+            check_text("option", word)
         with printing():
             chosen = tyro.cli(options, prog=f"python -m {program}", args=argv)
         _calm_libraries()

@@ -1,7 +1,15 @@
 """Errors that a user can act on: what was wrong, what was expected, the nearest valid choice."""
 
 from collections.abc import Iterable
-from difflib import get_close_matches
+from difflib import SequenceMatcher
+from typing import Any
+
+#: Characters of a value that a message quotes.
+_QUOTED = 80
+#: How alike a value and an option must be for the option to be suggested (1: the same).
+_ALIKE = 0.66
+#: How much more alike it must be where it is like one word of the option only.
+_WORD = 0.14
 
 
 class IclMechError(Exception):
@@ -24,14 +32,54 @@ def choose(value: str, options: Iterable[str], what: str) -> str:
     """Return `value` if it is one of `options`.
 
     Raises:
-        InputError: naming the nearest option, and all of them.
+        InputError: naming the nearest option, if one is near, and all of them.
     """
     known = list(options)
-    if value in known:
+    if isinstance(value, str) and value in known:
         return value
-    near = get_close_matches(value, known, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    raise InputError(f"unknown {what} {value!r}{hint} Choose from: {', '.join(known)}")
+    near = nearest(value, known) if isinstance(value, str) else None
+    hint = f"; did you mean {near!r}?" if near else "."
+    raise InputError(f"unknown {what} {shown(value)}{hint} Choose from: {', '.join(known)}")
+
+
+def nearest(value: str, options: Iterable[str]) -> str | None:
+    """The option that was probably meant: a misspelling of it, or one of its words.
+
+    >>> nearest("antonym", ["antonyms", "to_upper"]), nearest("capital", ["country_capital"])
+    ('antonyms', 'country_capital')
+    >>> nearest("nope", ["antonyms", "to_upper"]) is None
+    True
+    """
+    typed = value.lower()
+
+    def alike(option: str) -> float:
+        whole = option.lower()
+        words = (_ratio(typed, word) for word in whole.replace("/", "_").split("_"))
+        return max(_ratio(typed, whole), max(words) - _WORD)
+
+    best = max(options, key=alike, default=None)
+    return best if best is not None and alike(best) >= _ALIKE else None
+
+
+def _ratio(one: str, other: str) -> float:
+    return SequenceMatcher(None, one, other, autojunk=False).ratio()
+
+
+def shown(value: Any) -> str:
+    """A value as messages quote it: a long one is cut.
+
+    >>> shown("short")
+    "'short'"
+    """
+    try:
+        text = repr(value)
+    except RecursionError:
+        return f"a {type(value).__name__} that is nested very deeply"
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return f"a number of about {value.bit_length() * 3 // 10:,} digits"
+    if len(text) <= _QUOTED:
+        return text
+    return f"{text[:_QUOTED]}... ({len(text):,} characters)"
 
 
 def first_line(error: BaseException) -> str:

@@ -20,6 +20,7 @@ import xarray as xr
 import icl_mech
 from icl_mech.errors import InputError, choose
 from icl_mech.files import follow_umask
+from icl_mech.tasks.text import check_text
 
 FORMAT = 1
 #: How many bytes of zeros deflate, which netCDF compresses with, puts into one (zlib's manual).
@@ -48,7 +49,16 @@ class Result(ABC):
 
     @property
     def tasks(self) -> list[str]:
-        """The names of the tasks, in order."""
+        """The names of the tasks, in order.
+
+        Raises:
+            InputError: where the result is not about tasks (`Emergence`).
+        """
+        if "task" not in self.data.variables:
+            raise InputError(
+                f"a result of kind {type(self).__name__} has no tasks; it has: "
+                f"{', '.join(map(str, self.data.coords))}"
+            )
         return [str(name) for name in self.data["task"].values]
 
     @abstractmethod
@@ -157,7 +167,8 @@ def load_result(path: str | Path) -> Result:
         InputError: where there is no such file, it cannot be read, or it is no result of icl-mech.
     """
     path = Path(path)
-    if not os.path.isfile(path):
+    check_text("the name of a result", str(path))
+    if not os.path.isfile(path):  # unlike Path.is_file, False for a name that is too long
         raise InputError(f"{path}: no such file; expected a saved result (.nc)")
     try:
         with _plainly_named(path) as name, netCDF4.Dataset(name) as file:

@@ -17,6 +17,9 @@ GOOD = {
     "spaces.csv": " input , output\n a , b\nc d,é \n",
     "quotes.csv": 'input,output\n"a","b"\n"c d",é\n',
     "windows.csv": "input,output\r\na,b\r\nc d,é\r\n",
+    "UPPER.CSV": "INPUT, Output\na,b\nc d,é\n",
+    "Upper.Json": '[{"Input": "a", "OUTPUT": "b"}, {"input": "c d", "output": "é"}]',
+    "twice.csv": "note,note,input,output\n1,2,a,b\n3,4,c d,é\n",
     "tab.tsv": "input\toutput\na\tb\nc d\té\n",
     "blank.tsv": "input\toutput\n\na\tb\n\nc d\té",
     "same.csv": "input,output\na,b\nc d,é\na,b\n",
@@ -165,6 +168,59 @@ BAD = [
     ("p.jsonl", "\n\n", ": no pairs"),
     ("p.csv", "input,output\n", ": no pairs"),
     ("p.tsv", "input\toutput\n\n", ": no pairs"),
+    # A column, or a key, that is there twice: one of the two would be lost.
+    ("p.csv", "input,output,input\na,b,c\n", "line 1: two columns 'input'; expected each once"),
+    ("p.csv", "input,Output,output\na,b,c\n", "line 1: two columns 'output'"),
+    ("p.jsonl", '{"input": "a", "output": "b", "input": "c"}', "line 1: two keys 'input'"),
+    ("p.json", '[{"input": "a", "output": "b", "OUTPUT": "c"}]', "row 1: two keys 'output'"),
+    # Characters that no prompt can hold.
+    ("p.csv", "input,output\na\0b,c\n", r"line 2: input 'a\\x00b' holds a control character"),
+    ("p.csv", "input,output\na,b\x1b[1m\n", r"line 2: answer 'b\\x1b\[1m' holds a control"),
+    ("p.tsv", "input\toutput\na\tb\n".encode("utf-16-le"), "line 1: missing column"),
+    ("p.json", '{"a": "\\ud800"}', r"entry 1: answer '\\ud800' holds half of a character"),
+    ("p.jsonl", '{"input": "a\\udfff", "output": "b"}', "line 1: input .* holds half of a char"),
+    # Nothing that could be seen.
+    ("p.csv", "input,output\n\u200b,b\n", r"line 2: an empty input \('\\u200b': nothing of it"),
+    ("p.csv", "input,output\na,\u2060\u200d\n", "line 2: an empty answer for input 'a' .*nothing"),
+    ("p.json", '{"\u3164": "b"}', r"entry 1: an empty input \('\\u3164'"),
+    ("p.json", '{"a": ["b", "\u00ad"]}', "entry 1: an empty answer for input 'a'"),
+    # One word, written in two ways.
+    (
+        "p.csv",
+        "input,output\ncaf\u00e9,b\ncafe\u0301,c\n",
+        r"line 3: input 'cafe.*' appears again \('caf\\xe9' and 'cafe\\u0301' look the same\)",
+    ),
+    ("p.json", '{"dog": "a", "do\u200bg": "b"}', "entry 2: input .* appears again .*look the same"),
+    # A bar without an answer on one side.
+    ("p.csv", "input,output\n1,|x|\n", r"line 2: an empty answer .* '\|x\|' has nothing on one"),
+    # More than Python, or a prompt, takes.
+    pytest.param(
+        "p.csv",
+        "input,output\na,b\nc," + "d" * 131_073,
+        "line 3: a cell of more than 131,072 characters; expected a word",
+        id="long-cell",
+    ),
+    pytest.param("p.json", "[" * 100_000, ": nested too deeply", id="deep"),
+    pytest.param("p.jsonl", '{"a":' * 100_000, "line 1: nested too deeply", id="deep-line"),
+    pytest.param(
+        "p.json",
+        '{"a": ' + "[" * 300 + '"b"' + "]" * 300 + "}",
+        "entry 1: input and output must be text",
+        id="nested",
+    ),
+    pytest.param("p.json", '{"a": %s}' % ("9" * 5_000), "more than 4,300 digits", id="digits"),
+    pytest.param(
+        "p.jsonl",
+        '\n{"input": "a", "output": %s}' % ("9" * 5_000),
+        "line 2: a number of more than 4,300 digits",
+        id="digits-line",
+    ),
+    pytest.param(
+        "p.json", '{"a": "%s"}' % ("b" * 1_001), "an answer of 1,001 characters", id="long-answer"
+    ),
+    pytest.param(
+        "p.json", '{"%s": "b"}' % ("a" * 10_001), "an input of 10,001 characters", id="long-input"
+    ),
     # Another kind of file.
     ("p.txt", "a b", ": unknown kind of file; expected one of .json, .jsonl, .csv, .tsv"),
     ("p", "a b", ": unknown kind of file"),
@@ -195,3 +251,36 @@ def test_folder_instead_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(InputError, match=r"folder\.csv: no such file"):
         load_task(tmp_path / "folder.csv")
+
+
+@pytest.mark.parametrize("kind", ["csv", "json", "jsonl", "tsv"])
+def test_a_name_that_names_no_task(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(InputError, match="has 300 bytes; expected at most 100: rename the file"):
+        load_task(tmp_path / f"{'a' * 300}.{kind}")
+    with pytest.raises(InputError, match=r"caf\\udce9.*' holds half of a character .*not UTF-8"):
+        load_task(tmp_path / f"caf\udce9.{kind}")
+
+
+def test_a_folder_with_a_name_that_is_too_long(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        load_task(tmp_path / ("a" * 300) / "pairs.csv")
+    with pytest.raises(InputError, match="no such file"):
+        load_task(f"pos:{tmp_path}/{'a' * 300}.conllu")
+
+
+def test_a_word_in_two_encodings_is_kept_once(tmp_path: Path) -> None:
+    content = "input,output\ncaf\u00e9,b\ncafe\u0301,b\n"
+    assert load_task(written(tmp_path, "p.csv", content)).pairs == (Pair("caf\u00e9", ("b",)),)
+
+
+def test_no_message_is_longer_than_a_few_lines(tmp_path: Path) -> None:
+    long = "x" * 100_000
+    for name, content in {
+        "p.json": f'{{"a": ["{long}", 1]}}',
+        "p.csv": f"input,output\n{long}\n",
+        "q.csv": f"{long},output\n",
+        "r.json": f'["{long}"]',
+    }.items():
+        with pytest.raises(InputError) as caught:
+            load_task(written(tmp_path, name, content))
+        assert len(str(caught.value)) < 1_000

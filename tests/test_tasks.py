@@ -446,9 +446,103 @@ def test_files_with_the_name_of_another_task(tmp_path: Path) -> None:
 @pytest.mark.parametrize("task", ["5", "None", "2.5"])
 def test_what_is_no_task(task: str) -> None:
     """In a process of its own: here arguments are checked to be of the type that is asked for."""
-    code = f"from icl_mech.tasks import load_tasks\nload_tasks({task})"
+    assert f"task is {task} (" in (said := refused(f"load_tasks({task})"))
+    assert "); expected a name, a path, a Task, or a list of these" in said
+
+
+#: Pairs in Python objects that are no tasks, each with what is said of it.
+NO_TASKS = {
+    "load_tasks({'dog': 'puppy'})": "task is {'dog': 'puppy'} (dict); expected",
+    "load_tasks(frame)": "(DataFrame); expected a name",
+    "load_tasks(frame['input'])": "(Series); expected a name",
+    "load_tasks([('dog', 'puppy'), ('cat', 'kitten')])": "task is ('dog', 'puppy') (tuple)",
+    "load_task({'dog': 'puppy'})": "task is {'dog': 'puppy'} (dict)",
+    "load_tasks(b'antonyms')": "task is 97 (int)",
+    "load_other(load_task('antonyms'), {'dog': 'puppy'})": "task is {'dog': 'puppy'} (dict)",
+    "load_any({'dog': 'puppy'})": "task is {'dog': 'puppy'} (dict)",
+    "load_any([{'dog': 'puppy'}])": "task is {'dog': 'puppy'} (dict)",
+    "as_pairs(5)": "task is 5 (int)",
+    "as_pairs({'dog': 'puppy'})": "task is {'dog': 'puppy'} (dict)",
+}
+
+
+@pytest.mark.parametrize("call", NO_TASKS)
+def test_pairs_that_are_no_task_say_how_to_make_one(call: str) -> None:
+    said = refused(call)
+    assert NO_TASKS[call] in said
+    assert "Task.of('name', {'dog': 'puppy', ...})" in said
+
+
+def test_a_failure_task_where_pairs_are_meant() -> None:
+    said = refused("load_tasks([load_failure('lookup')])")
+    assert "task 'lookup' makes whole prompts (a ContextTask)" in said
+
+
+#: What is given as pairs, each with what is said of it.
+NO_PAIRS = {
+    "Task.of('mine', [('dog', 'puppy')])": "expected a dict from inputs to answers",
+    "Task.of('mine', {'dog': 1})": "the answers to 'dog' are (1,); expected a tuple of texts",
+    "Task.of('mine', {'dog': {'a': 'b'}})": "the answers to 'dog' are ({'a': 'b'},)",
+    "Task.of('mine', {1: 'puppy'})": "an input is 1; expected text",
+    "Task.of('', {'dog': 'puppy'})": "a task is named ''; expected text",
+    "Task.of('a\\0', {'dog': 'puppy'})": "the task's name 'a\\x00' holds a control character",
+    "Pair('dog', 'puppy')": "the answers to 'dog' are 'puppy'; expected a tuple of texts",
+    "Pair('dog', ['puppy'])": "the answers to 'dog' are ['puppy']; expected a tuple of texts",
+    "Task('mine', 'user', '', {'dog': 'puppy'})": "has 'dog' among its pairs; expected a Pair",
+}
+
+
+@pytest.mark.parametrize("call", NO_PAIRS)
+def test_what_are_no_pairs(call: str) -> None:
+    assert NO_PAIRS[call] in refused(call)
+
+
+def refused(call: str) -> str:
+    """The message of the `InputError` that code raises.
+
+    In a process of its own: here arguments are checked to be of the type that is asked for.
+    """
+    code = (
+        "from pandas import DataFrame\n"
+        "from icl_mech.conflict.pairs import as_pairs\n"
+        "from icl_mech.errors import InputError\n"
+        "from icl_mech.failures.plan import load_any\n"
+        "from icl_mech.tasks import *\n"
+        "frame = DataFrame({'input': ['dog'], 'output': ['puppy']})\n"
+        f"try:\n    {call}\nexcept InputError as error:\n    print(error)\n"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert f"InputError: task is {task}; expected a name, a path, a Task, or a list" in done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_a_task_of_ones_own_from_a_dict() -> None:
+    task = Task.of("young", {"dog": "puppy", "cat": ["kitten", "kitty"]}, "animal -> young")
+    pairs = (Pair("dog", ("puppy",)), Pair("cat", ("kitten", "kitty")))
+    assert task == Task("young", "user", "animal -> young", pairs)
+    assert load_tasks([task]) == [task]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("caf\u00e9", "cafe\u0301"),
+        ("zero\u200bwidth", "zerowidth"),
+        ("soft\u00adhyphen", "softhyphen"),
+        ("mark\ufeff", "mark"),
+        ("a\u00a0b", "a b"),
+        ("e\u034f\u0301", "\u00e9"),
+        ("\u2764\ufe0f", "\u2764"),
+    ],
+)
+def test_words_that_look_the_same_are_one_input(one: str, other: str) -> None:
+    with pytest.raises(InputError, match=r"appears twice \(.*look the same\).*one row per input"):
+        Task("mine", "user", "", (Pair(one, ("a",)), Pair(other, ("a",))))
+
+
+@pytest.mark.parametrize(("one", "other"), [("cafe", "café"), ("a b", "a  b"), ("Dog", "dog")])
+def test_words_that_look_different_are_two_inputs(one: str, other: str) -> None:
+    assert len(Task("mine", "user", "", (Pair(one, ("a",)), Pair(other, ("a",))))) == 2
 
 
 @pytest.mark.parametrize("output", ["", "/verb", "/null"])

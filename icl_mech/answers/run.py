@@ -13,7 +13,7 @@ from icl_mech.answers.judge import BY, USUAL, judge_text
 from icl_mech.answers.result import CONDITIONS, AnswerScores
 from icl_mech.answers.settings import Settings, check
 from icl_mech.layers import check_layer
-from icl_mech.model import Edit, Generation, HookedModel
+from icl_mech.model import Edit, Generation, HookedModel, check_model
 from icl_mech.patch import Scored, score
 from icl_mech.progress import Tick, progress_bar
 from icl_mech.prompts import (
@@ -87,6 +87,7 @@ def answer_scores(
         InputError: where a task, template, layer or count cannot work.
         ModelError: where the model returns numbers that are not finite.
     """
+    check_model(model)
     tasks = load_tasks(task)
     s = Settings(
         n_prompts,
@@ -172,11 +173,8 @@ def _one_task(model: HookedModel, task: Task, split: Split, s: Settings, tick: T
             *_logprobs(model, encoder, shown, whole, [None], tick),
         ]
     )  # condition prompt candidate
-    lengths = [
-        len(encoder.answer_tokens(p, [of[0]])[0]) for p, of in zip(plain, texts, strict=True)
-    ]
     return _arrays(first, said, texts, logprob).assign(
-        n_tokens=("prompt", lengths),
+        n_tokens=("prompt", list(answers.n_tokens)),
         query=("prompt", [e.query.x for e in test]),
         answer=("prompt", [e.query.y for e in test]),
         layer=layer,

@@ -1,12 +1,11 @@
 """Which pairs of tasks are meant."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import permutations
-from pathlib import Path
 
 from icl_mech.errors import InputError
 from icl_mech.reference import hendel2023
-from icl_mech.tasks import Family, Task, Tasks, load_task, load_tasks
+from icl_mech.tasks import Task, Tasks, load_task, load_tasks
 
 Pairs = Sequence[tuple[Task | str, Task | str]]
 
@@ -33,8 +32,10 @@ def as_pairs(
     """
     if given is None:
         given = paper_pairs()
-    if not isinstance(given, str | Path | Task | Family) and any(
-        isinstance(item, tuple) for item in given
+    if (
+        isinstance(given, Iterable)
+        and not isinstance(given, str)
+        and any(isinstance(item, tuple) for item in given)
     ):
         return _explicit(given), False
     tasks = load_tasks(given)  # type: ignore[arg-type]  # no tuples among them

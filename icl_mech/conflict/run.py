@@ -13,7 +13,7 @@ from icl_mech.conflict.pairs import Pairs, as_pairs
 from icl_mech.conflict.plan import plan
 from icl_mech.conflict.result import CONDITIONS, ConflictingTasks
 from icl_mech.conflict.settings import Settings, Undefined, defined, pair_name
-from icl_mech.model import HookedModel
+from icl_mech.model import HookedModel, check_model
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
@@ -81,6 +81,7 @@ def conflicting_tasks(
             every pair) has no conflict: no shared input, the same answers, or too few pairs.
         ModelError: where the model returns numbers that are not finite.
     """
+    check_model(model)
     settings = Settings(n_prompts, n_dev, n_shots, n_dummies, seed, template, leading_space)
     asked, matrix = as_pairs(pairs_or_tasks)
     pairs, undefined = defined(asked, matrix, settings)

@@ -16,7 +16,7 @@ from icl_mech.decodability.settings import (
     plan,
 )
 from icl_mech.layers import check_layers
-from icl_mech.model import HookedModel
+from icl_mech.model import HookedModel, check_model
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE, shot_counts
 from icl_mech.tasks import Tasks
@@ -98,6 +98,7 @@ def task_decodability(
         InputError: where a task, name or count cannot work; a single task cannot be decoded.
         ModelError: where the model returns numbers that are not finite.
     """
+    check_model(model)
     settings = Settings(
         n_points=n_points,
         n_shots=shot_counts(n_shots),

@@ -14,7 +14,7 @@ from icl_mech.decodability.patch_plan import MODES, Mode, plan_patching
 from icl_mech.decodability.patching_result import MEAN, RANDOM, RANDOM_TASK, MeanPatching
 from icl_mech.decodability.pool import Pool
 from icl_mech.layers import check_layers, evenly_spaced
-from icl_mech.model import Edit, HookedModel, Readout, as_array
+from icl_mech.model import Edit, HookedModel, Readout, as_array, check_model
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE, Encoder, Matched, generator, in_context
 from icl_mech.results import over_tasks
@@ -70,6 +70,7 @@ def mean_patching(
         InputError: where a task or count cannot work, or the tasks ask different inputs.
         ModelError: where the model returns numbers that are not finite.
     """
+    check_model(model)
     plan = plan_patching(tasks, n_prompts, n_mean, n_shots, seed, modes)
     pool, dev, test = plan.pool, plan.dev, plan.test
     if layers is None:

@@ -8,7 +8,7 @@ from jaxtyping import Int
 
 from icl_mech.decodability.pool import Pool, load_pool
 from icl_mech.errors import InputError, choose
-from icl_mech.prompts import Matched, Template, draw_matched, shot_counts
+from icl_mech.prompts import Matched, Template, check_counts, draw_matched, shot_counts
 from icl_mech.tasks import Tasks
 
 Metric = Literal["cosine", "euclidean"]
@@ -41,8 +41,7 @@ class Settings:
         choose(self.leave_out, get_args(LeaveOut), "leave_out")
         Template(self.template)
         shot_counts(self.n_shots)
-        if self.k < 1:
-            raise InputError(f"k is {self.k}; expected at least 1")
+        check_counts({"n_points": self.n_points, "k": self.k}, self.seed)
         if self.n_points <= self.k:
             raise InputError(
                 f"n_points is {self.n_points} for k = {self.k} neighbours; expected at least "
@@ -96,9 +95,8 @@ def plan(tasks: Tasks, settings: Settings) -> Plan:
         InputError: where a task or count cannot work; nothing was run yet.
     """
     pool = load_pool(tasks)
-    (points,) = draw_matched(
-        pool.tasks, {"n_points": settings.n_points}, max(settings.n_shots), settings.seed
-    )
+    n_points = {"n_points": settings.n_points}
+    (points,) = draw_matched(pool.tasks, n_points, max(settings.n_shots), settings.seed)
     texts = [[episode.query.x for episode in row] for row in points.episodes]
     _, index = np.unique(texts, return_inverse=True)
     # Every task has at least two queries, so that without one of them (as often as it comes back)

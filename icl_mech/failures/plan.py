@@ -1,7 +1,9 @@
 """What is asked: tasks with their episodes drawn, before a model runs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -26,6 +28,7 @@ from icl_mech.tasks import (
     load_failure,
     load_other,
     load_task,
+    not_a_task,
 )
 
 AnyTask = Task | ContextTask
@@ -77,15 +80,23 @@ def load_any(names: AnyTask | str | Sequence[AnyTask | str] | None) -> list[AnyT
     """
     if names is None:
         names = list_failures()
-    several = [names] if isinstance(names, Task | ContextTask | str) else list(names)
-    tasks = [_load(name) if isinstance(name, str) else name for name in several]
+    if isinstance(names, Task | ContextTask | str | Path):
+        several: list[Any] = [names]
+    elif isinstance(names, Iterable) and not hasattr(names, "keys"):
+        several = list(names)
+    else:
+        raise InputError(not_a_task(names))
+    tasks = [t if isinstance(t, Task | ContextTask) else _load(t) for t in several]
     found = [task.name for task in tasks]
     if not found or len(set(found)) < len(found):
         raise InputError(f"tasks {found}; expected at least one, each once")
     return tasks
 
 
-def _load(name: str) -> AnyTask:
+def _load(name: str | Path) -> AnyTask:
+    if not isinstance(name, str | Path):
+        raise InputError(not_a_task(name))
+    name = str(name)
     key = name.lower().replace("-", "_")
     if key in list_failures():
         return load_failure(key)

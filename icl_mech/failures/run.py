@@ -9,7 +9,7 @@ from icl_mech.failures.plan import AnyTask, Plan, Settings, check, load_any, pla
 from icl_mech.failures.repair import BLANK, REPAIRS, check_repairs
 from icl_mech.failures.result import TaskVectorFailures
 from icl_mech.layers import check_layers
-from icl_mech.model import HookedModel
+from icl_mech.model import HookedModel, check_model
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE, N_DUMMIES, half
 from icl_mech.results import over_tasks
@@ -73,6 +73,7 @@ def task_vector_failures(
         InputError: where a task, template, repair, layer or count cannot work.
         ModelError: where the model returns numbers that are not finite.
     """
+    check_model(model)
     several = load_any(tasks)
     settings = Settings(
         n_prompts,

@@ -9,7 +9,7 @@ from icl_mech.cli import Flat, ModelOptions, OutputOptions, TaskOptions, deliver
 from icl_mech.errors import InputError
 from icl_mech.heads.scales import check_scales
 from icl_mech.modes import refuse_unread
-from icl_mech.prompts import draw_split
+from icl_mech.prompts import check_counts, draw_split
 from icl_mech.results import Result
 from icl_mech.tasks import Task
 
@@ -77,6 +77,7 @@ def _main(options: Options) -> None:
     tasks = options.tasks.load()
     # What would be refused, before a model is loaded.
     n_dummies = 2 if kind == "function_vectors" else 1
+    check_counts({"n_prompts": n_prompts, "n_clean": n_other}, options.tasks.seed)
     for task in tasks:
         draw_split(task, n_prompts, n_other, options.n_shots, n_dummies, options.tasks.seed)
     if not options.methods:

@@ -121,7 +121,15 @@ class VectorLens(Result):
             notes.append(
                 f"{', '.join(nameless)}: no words that name the task are known; pass naming={{...}}"
             )
+        n = self.data.sizes["prompt"]
         for task in self.tasks:
+            # Files of earlier versions do not say how many queries differ.
+            if "n_queries" in self.data and int(self.of(task)["n_queries"]) < n:
+                notes.append(
+                    f"{task}: {int(self.of(task)['n_queries'])} different queries for {n} vectors "
+                    "(a small task): their demonstrations overlap too, so intervals over vectors "
+                    "are too narrow"
+                )
             if task in nameless:
                 continue
             named = [x for x in self.layers if self.difference(task, x).low > 0]

@@ -144,7 +144,8 @@ def vector_lens(
                 vectors = _function_vectors(model, encoder, split, used[t.name], output_bias)
             words = Words.of(model, t, encoder, names)
             rng = generator(seed, t.name, "random vectors")
-            parts.append(_project(model, vectors, random_like(vectors, rng), words, settings))
+            part = _project(model, vectors, random_like(vectors, rng), words, settings)
+            parts.append(part.assign(n_queries=split.n_test_queries))
             bar.update()
     data = over_tasks(parts, [t.name for t in tasks])
     provenance = {

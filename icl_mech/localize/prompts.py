@@ -8,7 +8,14 @@ import numpy as np
 from jaxtyping import Int
 
 from icl_mech.model import HookedModel
-from icl_mech.prompts import N_DUMMIES, Encoder, Episode, draw_matched, same_inputs
+from icl_mech.prompts import (
+    N_DUMMIES,
+    Encoder,
+    Episode,
+    check_counts,
+    draw_matched,
+    same_inputs,
+)
 from icl_mech.tasks import Task, Tasks, load_other, load_tasks
 
 
@@ -92,6 +99,7 @@ def draw(
     tasks = load_tasks(task)
     others = [] if len(tasks) > 1 else [load_other(tasks[0])]
     every = [*tasks, *others]
+    (n_shots,) = check_counts({"n_shots": n_shots}, seed)
     # Dummies are drawn as further demonstrations: never asked, and never shown.
     (matched,) = draw_matched(every, {"n_points": n_points}, n_shots + N_DUMMIES, seed)
     words = [pair.y for t in every for pair in t.pairs]

@@ -14,7 +14,7 @@ from icl_mech.localize.curves import Rule
 from icl_mech.localize.prompts import Drawn, Pool, draw
 from icl_mech.localize.result import TaskMap
 from icl_mech.localize.settings import N_NEIGHBOURS, check_sizes
-from icl_mech.model import HookedModel, as_array
+from icl_mech.model import HookedModel, as_array, check_model
 from icl_mech.progress import READING, dear, progress_bar
 from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
@@ -76,6 +76,7 @@ def localize(
         InputError: where a task, a count or the rule cannot work.
         ModelError: where the model returns numbers that are not finite.
     """
+    check_model(model)
     rule = Rule(fraction, min_rise, min_found)
     check_sizes(n_prompts, n_shots, n_points, k, seed, heads)
     pool = draw(model, task, n_points, n_shots, seed, template, leading_space)

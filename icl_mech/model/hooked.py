@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from icl_mech.errors import InputError
+from icl_mech.errors import InputError, shown
 from icl_mech.model.arguments import check_list, check_prompts, check_tensor, token_rows
 from icl_mech.model.continuation import Continuer, Generation
 from icl_mech.model.edits import HOOKS, Edit, Role, Site
@@ -33,6 +34,25 @@ from icl_mech.prompts import (
 )
 
 _LIBRARIES = ("icl-mech", "transformer-lens", "transformers", "torch")
+
+
+def check_model(model: Any) -> None:
+    """Refuse what is not loaded yet, or no model.
+
+    Raises:
+        InputError: saying what makes a `HookedModel` of it.
+    """
+    if isinstance(model, HookedModel):
+        return
+    kind = type(model).__name__
+    if isinstance(model, str | Path):
+        how = f"load_model({str(model)!r})"
+    elif isinstance(model, torch.nn.Module):
+        how = "load_model(bridge) for a TransformerBridge, load_model(name or folder) for others"
+    else:
+        how = "load_model(...)"
+    said = f"{shown(model)} ({kind})" if isinstance(model, str | Path | None) else f"a {kind}"
+    raise InputError(f"model is {said}; expected a HookedModel, from {how}")
 
 
 class HookedModel:
@@ -347,15 +367,3 @@ class HookedModel:
             "readouts": {"n": self._engine.n_read, "tied": self._engine.n_tied},
             "versions": {library: version(library) for library in _LIBRARIES},
         }
-
-
-def check_model(model: Any) -> None:
-    """Refuse what is no `HookedModel`.
-
-    Raises:
-        InputError: where a name, a bridge or something else is given in its place.
-    """
-    if not isinstance(model, HookedModel):
-        given = repr(model) if isinstance(model, str) else f"a {type(model).__name__}"
-        inside = repr(model) if isinstance(model, str) else "name, path or TransformerBridge"
-        raise InputError(f"model is {given}; expected a HookedModel, from load_model({inside})")

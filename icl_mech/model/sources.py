@@ -1,6 +1,7 @@
 """What the name of a model points to, checked before anything of it is opened."""
 
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from xxhash import xxh32
 from icl_mech.errors import InputError, ModelError
 from icl_mech.model.gguf import PACKAGED_MODEL, gguf_folder, packaged_folder
 from icl_mech.model.weights import ADAPTER, CONFIG, INDEX, check_config, check_folder, check_index
+from icl_mech.tasks.text import check_text
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 #: Seconds to wait for the hub's first word. Its library asks six times, each with pauses.
@@ -54,11 +56,12 @@ def check_source(source: str | Path) -> None:
         InputError: where a folder or file is not there, or a name is nearly the packaged model's.
     """
     name = str(source)
+    check_text("model", name)
     path = Path(name).expanduser()
-    if name.startswith((".", "/", "~")) and not path.exists():
+    if name.startswith((".", "/", "~")) and not os.path.exists(path):
         raise InputError(f"{name}: no such folder or file; expected a model")
     # A name without an owner may still be on the hub ("gpt2"), but hardly one letter away.
-    elsewhere = name == PACKAGED_MODEL or path.exists() or "/" in name
+    elsewhere = name == PACKAGED_MODEL or os.path.exists(path) or "/" in name
     if not elsewhere and get_close_matches(name.lower(), [PACKAGED_MODEL], cutoff=0.9):
         raise InputError(f"unknown model {name!r}; did you mean {PACKAGED_MODEL!r}?")
 
@@ -76,14 +79,14 @@ def find(source: str | Path) -> Source:
     if name == PACKAGED_MODEL:
         return Source(name, name, str(packaged_folder()))
     if path.suffix.lower() == ".gguf":
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise InputError(f"{path}: no such file; expected a .gguf file")
         return Source(f"{path.stem}-{fingerprint(path)}", name, str(gguf_folder(path)))
-    if path.is_dir():
+    if os.path.isdir(path):
         check_folder(path)
         return Source(f"{path.resolve().name}-{fingerprint(path)}", name, str(path))
     location, _, revision = name.partition("@")
-    if not _HUB_NAME.fullmatch(location) or path.exists():
+    if not _HUB_NAME.fullmatch(location) or os.path.exists(path):
         raise InputError(
             f"unknown model {name!r}; expected {PACKAGED_MODEL!r}, a hub name such as "
             "'org/name' or 'org/name@revision', a Transformers folder, or a .gguf file"

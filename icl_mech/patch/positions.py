@@ -6,7 +6,7 @@ from typing import Any
 import xarray as xr
 
 from icl_mech.errors import InputError
-from icl_mech.model import HookedModel
+from icl_mech.model import HookedModel, check_model
 from icl_mech.patch.cells import patch_batch
 from icl_mech.patch.contrasts import Contrast, draw_pairs, encode_contrast
 from icl_mech.patch.grid import Grid, Roles, grid_of
@@ -74,6 +74,7 @@ def patch_positions(
             the answer has nothing to be compared with.
         ModelError: where the model returns numbers that are not finite.
     """
+    check_model(model)
     tasks = load_tasks(task)
     others = [load_other(t, other_task) if corruption == "task" else t for t in tasks]
     # Drawn before anything runs: a task with too few pairs fails at once.
@@ -131,6 +132,7 @@ def patch_contrasts(
         InputError: where there are none, they do not line up, or a site does not exist.
         ModelError: where the model returns numbers that are not finite.
     """
+    check_model(model)
     if not contrasts:
         raise InputError("no contrasts; expected at least one")
     named = {name: list(contrasts)}

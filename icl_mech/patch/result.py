@@ -32,10 +32,10 @@ class LayerScan(Result):
     """Accuracy of injected vectors at every layer, per prompt.
 
     `data` holds, over (`task`, `prompt`, `vector`, `layer`): `first_token` and `two_way_prefix`
-    (right or wrong), `logprob` (nats) and `rank` of the answer, `top` (token id); the same with
-    the prefix `reference_` for the baseline and the regular prompt, and with `dev_` for theta on
-    the dev prompts. `vector` is theta, shuffled, other_task or random; `measured` says at which
-    layers each was injected.
+    (right or wrong), `logprob` (nats) and `rank` of the answer, `top` (token id); over `prompt`
+    the `query`, the `answer` and its `n_tokens`. The scores with the prefix `reference_` are those
+    of the baseline and the regular prompt, with `dev_` those of theta on the dev prompts. `vector`
+    is theta, shuffled, other_task or random; `measured` says at which layers each was injected.
     """
 
     def curve(self, task: str, vector: str = "theta", score: str = "first_token") -> list[Estimate]:
@@ -160,6 +160,13 @@ class LayerScan(Result):
                 task, *(self._at_best(task, v, score) for v in ("theta", "shuffled"))
             )
             notes += repeated([task], [int(of_task["n_queries"])], n)
+            if "n_tokens" in of_task:  # files of earlier versions do not say
+                several = int((of_task["n_tokens"] > 1).sum())
+                if several:
+                    notes.append(
+                        f"{task}: in {several} of {n} prompts the answer takes several tokens; "
+                        "first tokens are scored"
+                    )
             if int(of_task["collisions"]):
                 notes.append(
                     f"{task}: in {int(of_task['collisions'])} of {n} prompts another answer begins "

@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from icl_mech.errors import choose
-from icl_mech.model import HookedModel
+from icl_mech.model import HookedModel, check_model
 from icl_mech.patch.arrays import prefixed, score_arrays, with_controls
 from icl_mech.patch.result import REFERENCES, VECTORS, LayerScan, choice_on_dev
 from icl_mech.patch.scores import SCORES, count_collisions, score
@@ -96,6 +96,7 @@ def layer_scan(
         InputError: where a task, template or count cannot work.
         ModelError: where the model returns numbers that are not finite.
     """
+    check_model(model)
     tasks = load_tasks(task)
     choose(control_layers, get_args(ControlLayers), "control_layers")
     settings = _Settings(
@@ -209,6 +210,7 @@ def _scan(model: HookedModel, plan: _Plan, everywhere: bool, bar: tqdm) -> xr.Da
             "prior_right": ("prompt", [plan.split.prior in e.query.answers for e in test]),
             "query": ("prompt", [e.query.x for e in test]),
             "answer": ("prompt", [e.query.y for e in test]),
+            "n_tokens": ("prompt", list(answers.n_tokens)),
             "prior_answer": ((), plan.split.prior),
             "collisions": ((), count_collisions(encoder, plan.task, zero[0], answers)),
             "n_queries": ((), plan.split.n_test_queries),

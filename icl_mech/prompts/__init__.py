@@ -23,7 +23,7 @@ from icl_mech.prompts.sampling import (
 )
 from icl_mech.prompts.sink import Sink, choose_sink
 from icl_mech.prompts.template import DEFAULT_TEMPLATE, Span, Template
-from icl_mech.tasks.seeds import generator, whole, whole_numbers
+from icl_mech.tasks.seeds import check_seed, count, generator, whole, whole_numbers
 
 __all__ = [
     "DEFAULT_TEMPLATE",
@@ -40,7 +40,9 @@ __all__ = [
     "Template",
     "accepted",
     "check_counts",
+    "check_seed",
     "choose_sink",
+    "count",
     "cut",
     "draw_context_split",
     "draw_episodes",

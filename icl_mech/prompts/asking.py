@@ -35,14 +35,20 @@ class Answers:
     Attributes:
         texts: as the task writes them.
         first_tokens: the ids with which they may begin, without repeats.
+        n_tokens: tokens of the answer that demonstrations would show.
     """
 
     texts: tuple[tuple[str, ...], ...]
     first_tokens: tuple[tuple[int, ...], ...]
+    n_tokens: tuple[int, ...]
 
 
 def accepted(encoder: Encoder, prompts: Sequence[Prompt], episodes: Sequence[Episode]) -> Answers:
     """The answers to the episodes' queries as they would follow `prompts`."""
     texts = tuple(e.query.answers for e in episodes)
-    pairs = zip(prompts, texts, strict=True)
-    return Answers(texts, tuple(encoder.first_tokens(p, answers) for p, answers in pairs))
+    tokens = [encoder.answer_tokens(p, of) for p, of in zip(prompts, texts, strict=True)]
+    return Answers(
+        texts,
+        tuple(tuple(dict.fromkeys(ids[0] for ids in of)) for of in tokens),
+        tuple(len(of[0]) for of in tokens),
+    )

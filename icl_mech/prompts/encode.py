@@ -1,5 +1,6 @@
 """Labelled text -> token ids, each with its role, read from the tokenizer's own offsets."""
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -11,6 +12,12 @@ from icl_mech.prompts.template import Span, Template
 from icl_mech.tasks.task import Pair
 
 SINK = "sink"
+#: Tokens of a prompt beyond which a run is no matter of seconds.
+LONG = 1_000
+LONG_PROMPT = (
+    f"prompts of more than {LONG:,} tokens: a run takes time and memory that grow faster than "
+    "their length (shorter inputs and answers, or fewer shots, make it faster)"
+)
 #: What separates demonstrations may merge with its neighbours; what they are made of may not.
 OPTIONAL = ("_start", "_end")
 
@@ -114,6 +121,8 @@ class Encoder:
                 f"template {self.template.text!r}: this tokenizer merges {lost[0]!r} with the "
                 "text beside it; expected an arrow that keeps tokens of its own, as '->' does"
             )
+        if len(roles) > LONG:
+            warnings.warn(LONG_PROMPT, stacklevel=2)
         return Prompt(text, (self.sink, *self._within(encoded["input_ids"])), (SINK, *roles))
 
     def answer_tokens(self, prompt: Prompt, answers: Iterable[str]) -> tuple[tuple[int, ...], ...]:

@@ -35,7 +35,7 @@ def same_inputs(tasks: Sequence[Task]) -> bool:
 def draw_matched(
     tasks: Sequence[Task], sizes: Mapping[str, int], n_shots: int, seed: int
 ) -> tuple[Matched, ...]:
-    """Draw sets of episodes, as many per task as `sizes` says, that share no query.
+    """Draw sets of episodes, as many per task as `sizes` says by name, that share no query.
 
     Args:
         tasks: a set of episodes of each.
@@ -48,8 +48,8 @@ def draw_matched(
     drawn each for itself.
 
     Raises:
-        InputError: where a count is no positive whole number, the seed is negative, or inputs do
-            not suffice.
+        InputError: where a count (named as in `sizes`) or the seed cannot work, or inputs do not
+            suffice.
     """
     n_shots, *counts = check_counts({"n_shots": n_shots, **sizes}, seed)
     if same_inputs(tasks):

@@ -10,7 +10,7 @@ from icl_mech.errors import InputError
 from icl_mech.prompts.sampling import Split, draw_split, shuffle_labels
 from icl_mech.prompts.template import DEFAULT_TEMPLATE
 from icl_mech.tasks.episode import Episode
-from icl_mech.tasks.seeds import whole, whole_numbers
+from icl_mech.tasks.seeds import count, whole_numbers
 from icl_mech.tasks.task import Task
 
 N_DUMMIES = 2
@@ -51,10 +51,10 @@ def half(n_prompts: Any, n_dev: Any) -> int:
     """The number of dev prompts: by default (None) half as many as test prompts.
 
     Raises:
-        InputError: where one is no whole number.
+        InputError: where one is no count of prompts.
     """
-    n_prompts = whole("n_prompts", n_prompts)
-    return max(1, n_prompts // 2) if n_dev is None else whole("n_dev", n_dev)
+    n_prompts = count("n_prompts", n_prompts)
+    return max(1, n_prompts // 2) if n_dev is None else count("n_dev", n_dev)
 
 
 def shot_counts(n_shots: Any) -> tuple[int, ...]:
@@ -66,9 +66,7 @@ def shot_counts(n_shots: Any) -> tuple[int, ...]:
     counts = tuple(sorted(whole_numbers("n_shots", n_shots)))
     if not counts or len(set(counts)) < len(counts):
         raise InputError(f"n_shots {list(counts)}; expected at least one, each once")
-    if counts[0] < 1:
-        raise InputError(f"n_shots is {counts[0]}; expected at least 1")
-    return counts
+    return tuple(count("n_shots", n) for n in counts)
 
 
 def shuffled(episodes: Sequence[Episode], rng: np.random.Generator) -> tuple[Episode, ...]:

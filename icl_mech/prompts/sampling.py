@@ -10,7 +10,7 @@ import numpy as np
 from icl_mech.errors import InputError
 from icl_mech.tasks.context import ContextTask
 from icl_mech.tasks.episode import Episode
-from icl_mech.tasks.seeds import generator, whole
+from icl_mech.tasks.seeds import check_seed, count, generator
 from icl_mech.tasks.task import Pair, Task
 
 #: Share of the pairs that may be asked; the others are there for demonstrations.
@@ -107,7 +107,7 @@ def draw_context_split(
 
 
 def check_counts(counts: Mapping[str, Any], seed: Any) -> list[int]:
-    """Refuse counts below 1, negative seeds, and what is no whole number.
+    """Refuse counts below 1 or too large to draw, seeds that are none, and what is no whole number.
 
     Returns:
         The counts in their order, as plain integers (sums of numpy's small ones overflow).
@@ -115,13 +115,9 @@ def check_counts(counts: Mapping[str, Any], seed: Any) -> list[int]:
     Raises:
         InputError: naming the first.
     """
-    checked = {name: whole(name, count) for name, count in counts.items()}
-    for name, count in checked.items():
-        if count < 1:
-            raise InputError(f"{name} is {count}; expected at least 1")
-    if whole("seed", seed) < 0:
-        raise InputError(f"seed is {seed}; expected 0 or more")
-    return list(checked.values())
+    checked = [count(name, value) for name, value in counts.items()]
+    check_seed(seed)
+    return checked
 
 
 def cut(

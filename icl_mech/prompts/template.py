@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from icl_mech.errors import InputError
 from icl_mech.tasks.task import Pair
+from icl_mech.tasks.text import check_text
 
 DEFAULT_TEMPLATE = "{x}->{y}"
 
@@ -34,7 +35,8 @@ class Template:
             want them (" Paris" is one token where "Paris" may be three).
 
     Raises:
-        InputError: where `{x}` or `{y}` is missing, repeated, or in the wrong order.
+        InputError: where `{x}` or `{y}` is missing, repeated, or in the wrong order, or a
+            character cannot be written.
     """
 
     text: str = DEFAULT_TEMPLATE
@@ -42,6 +44,8 @@ class Template:
     leading_space: bool = True
 
     def __post_init__(self) -> None:
+        for what in ("text", "separator"):
+            check_text(f"the template's {what}", getattr(self, what))
         fields = re.findall(r"\{[xy]\}", self.text)
         if fields != ["{x}", "{y}"] or re.search(r"\{x\} *\{y\}", self.text):
             raise InputError(

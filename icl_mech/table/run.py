@@ -6,7 +6,7 @@ from typing import Any
 
 import xarray as xr
 
-from icl_mech.model import HookedModel
+from icl_mech.model import HookedModel, check_model
 from icl_mech.patch import ControlLayers, LayerScan, layer_scan
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE, N_DUMMIES
@@ -58,6 +58,7 @@ def task_table(
             other settings.
         ModelError: where the model returns numbers that are not finite.
     """
+    check_model(model)
     tasks = load_tasks(list_tasks() if task is None else task)
     settings = run_settings(
         tasks, n_prompts, n_shots, seed, n_dev, n_dummies, template, leading_space, control_layers

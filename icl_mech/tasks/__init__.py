@@ -4,8 +4,9 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-from icl_mech.errors import InputError, choose
+from icl_mech.errors import InputError, choose, shown
 from icl_mech.tasks.builtin import SPECS, build
 from icl_mech.tasks.context import ContextTask, Prediction
 from icl_mech.tasks.episode import Episode
@@ -14,6 +15,7 @@ from icl_mech.tasks.families import list_families, load_family, load_member, mem
 from icl_mech.tasks.family import Family
 from icl_mech.tasks.files import SUFFIXES, read_task
 from icl_mech.tasks.task import Pair, Task
+from icl_mech.tasks.text import check_text
 
 __all__ = [
     "ContextTask",
@@ -34,6 +36,7 @@ __all__ = [
     "load_task",
     "load_tasks",
     "lookup_task",
+    "not_a_task",
 ]
 
 #: What questions take: one task or several, as themselves, by name, by file, or by family.
@@ -69,7 +72,10 @@ def load_task(name: str | Path) -> Task:
     Raises:
         InputError: where no such task or file exists, or a row is malformed (named).
     """
+    if not isinstance(name, str | Path):
+        raise InputError(not_a_task(name))
     text = str(name)
+    check_text("task", text)
     key = text.lower().replace("-", "_")
     key = _ALIASES.get(key, key)
     if key in _BY_NAME:
@@ -77,7 +83,7 @@ def load_task(name: str | Path) -> Task:
     member = load_member(text)
     if member is not None:
         return member
-    if Path(text).suffix in SUFFIXES or os.path.exists(text):
+    if Path(text).suffix.lower() in SUFFIXES or os.path.exists(text):
         return read_task(Path(text))
     try:
         choose(key, [*_BY_NAME, *member_names()], "task")
@@ -118,10 +124,29 @@ def load_parts(task: Tasks) -> list[Task | Family]:
     Raises:
         InputError: where a name is unknown, or what is given is no name, task or list of these.
     """
-    if not isinstance(task, Iterable | Family | Task | Path):
-        raise InputError(f"task is {task!r}; expected a name, a path, a Task, or a list of these")
-    several = [task] if isinstance(task, Family | Task | str | Path) else list(task)
-    return [t if isinstance(t, Family | Task) else _task_or_family(str(t)) for t in several]
+    if isinstance(task, Family | Task | str | Path):
+        several: list[Any] = [task]
+    # What has keys (a dict, a frame) holds pairs, not tasks.
+    elif isinstance(task, Iterable) and not hasattr(task, "keys"):
+        several = list(task)
+    else:
+        raise InputError(not_a_task(task))
+    return [t if isinstance(t, Family | Task) else _task_or_family(t) for t in several]
+
+
+def not_a_task(given: Any) -> str:
+    """What to say of something that was given as a task."""
+    if isinstance(given, ContextTask):
+        return (
+            f"task {given.name!r} makes whole prompts (a ContextTask), which only "
+            "task_vector_failures asks; expected a task of pairs"
+        )
+    kind = type(given).__name__
+    return (
+        f"task is {shown(given)} ({kind}); expected a name, a path, a Task, or a list of these. "
+        "Pairs of your own: Task.of('name', {'dog': 'puppy', ...}), or a file "
+        f"({', '.join(SUFFIXES)})"
+    )
 
 
 def flat(parts: Sequence[Task | Family]) -> list[Task]:
@@ -129,8 +154,11 @@ def flat(parts: Sequence[Task | Family]) -> list[Task]:
     return [t for p in parts for t in (p.proper if isinstance(p, Family) else (p,))]
 
 
-def _task_or_family(name: str) -> Task | Family:
-    is_treebank = name.startswith("pos:") and Path(name.removeprefix("pos:")).is_file()
+def _task_or_family(given: Any) -> Task | Family:
+    if not isinstance(given, str | Path):
+        raise InputError(not_a_task(given))
+    name = str(given)
+    is_treebank = name.startswith("pos:") and os.path.isfile(name.removeprefix("pos:"))
     known = name.lower().replace("-", "_") in list_families()
     return load_family(name) if known or is_treebank else load_task(name)
 

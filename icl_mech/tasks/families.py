@@ -1,9 +1,9 @@
 """Families by name: tasks whose inputs are the same, from tables, generators and treebanks."""
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from string import ascii_lowercase
 
 from icl_mech.errors import InputError, choose
@@ -70,7 +70,7 @@ def load_member(name: str) -> Task | None:
         path, slash, output = name.removeprefix(TREEBANK).rpartition("/")
         if slash and output in pos.OUTPUTS:
             return load_family(TREEBANK + path).task(output)
-        if slash and Path(path).is_file():
+        if slash and os.path.isfile(path):
             choose(output, pos.OUTPUTS, "part-of-speech task")
         # All of it is the path: it must be a treebank, and then the task is not named.
         load_family(name)

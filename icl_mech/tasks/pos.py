@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from icl_mech.tasks.family import Family
 from icl_mech.tasks.seeds import generator
 from icl_mech.tasks.task import Pair, Task
+from icl_mech.tasks.text import look
 
 TAGS = ("noun", "adjective", "verb", "adverb", "preposition", "pronoun")
 #: The tag of every other word: determiners, conjunctions, numerals, auxiliaries.
@@ -75,4 +76,4 @@ def _random_word(sentence: Sentence, seed: int) -> str:
 
 def askable(sentences: Iterable[Sentence]) -> list[Sentence]:
     """Those that can be asked, each text once."""
-    return list({s.text: s for s in sentences if s.is_askable()}.values())
+    return list({look(s.text): s for s in sentences if s.is_askable()}.values())

@@ -7,7 +7,12 @@ from zlib import crc32
 
 import numpy as np
 
-from icl_mech.errors import InputError
+from icl_mech.errors import InputError, shown
+
+#: The largest count of anything that is drawn: a share of so many prompts is known to .01.
+MOST = 10_000
+#: The largest seed: what arrays and files can hold.
+LARGEST_SEED = 2**63 - 1
 
 
 def whole(name: str, value: Any) -> int:
@@ -20,10 +25,48 @@ def whole(name: str, value: Any) -> int:
         InputError: where it is no whole number.
     """
     try:
+        if isinstance(value, bool):
+            raise TypeError
         return index(value)
     except TypeError:
-        said = value if isinstance(value, float) else repr(value)
+        said = value if isinstance(value, float) else shown(value)
         raise InputError(f"{name} is {said}; expected a whole number") from None
+
+
+def count(name: str, value: Any, least: int = 1) -> int:
+    """A count of what is drawn or run, as a plain integer.
+
+    Args:
+        name: as the caller typed it.
+        value: the count.
+        least: the smallest that works.
+
+    Raises:
+        InputError: where it is no whole number, less than `least` or more than `MOST`.
+    """
+    number = whole(name, value)
+    if number < least:
+        raise InputError(f"{name} is {shown(number)}; expected at least {least}")
+    if number > MOST:
+        raise InputError(
+            f"{name} is {shown(number)}; expected at most {MOST:,}, of which a share is "
+            "known to .01 (drawing far more takes minutes before anything is run)"
+        )
+    return number
+
+
+def check_seed(seed: Any) -> int:
+    """A seed as a plain integer.
+
+    Raises:
+        InputError: where it is negative, no whole number, or more than 64 bits can hold.
+    """
+    number = whole("seed", seed)
+    if number < 0:
+        raise InputError(f"seed is {shown(number)}; expected 0 or more")
+    if number > LARGEST_SEED:
+        raise InputError(f"seed is {shown(number)}; expected at most {LARGEST_SEED}")
+    return number
 
 
 def whole_numbers(name: str, value: Any) -> list[int]:
@@ -44,9 +87,7 @@ def generator(seed: int, *labels: str) -> np.random.Generator:
     """A random generator of its own for each purpose, the same in every process.
 
     Raises:
-        InputError: where the seed is negative or no whole number.
+        InputError: as `check_seed`.
     """
-    seed = whole("seed", seed)
-    if seed < 0:
-        raise InputError(f"seed is {seed}; expected 0 or more")
+    seed = check_seed(seed)
     return np.random.default_rng([seed, *(crc32(label.encode()) for label in labels)])

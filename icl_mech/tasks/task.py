@@ -1,9 +1,14 @@
 """A task: pairs of an input and the answers that count as right."""
 
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from icl_mech.errors import InputError
+from icl_mech.errors import InputError, shown
+from icl_mech.tasks.text import check_text, is_blank, look
+
+#: Characters of an input, and of an answer. Every demonstration shows both in full.
+LONGEST_INPUT, LONGEST_ANSWER = 10_000, 1_000
 
 
 @dataclass(frozen=True)
@@ -14,10 +19,23 @@ class Pair:
     answers: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if not self.x.strip():
-            raise InputError("an empty input; expected text")
-        if not self.answers or not all(a.strip() for a in self.answers):
-            raise InputError(f"an empty answer for input {self.x!r}; expected text")
+        if not isinstance(self.x, str):
+            raise InputError(f"an input is {shown(self.x)}; expected text")
+        texts = isinstance(self.answers, tuple) and all(isinstance(a, str) for a in self.answers)
+        if not texts:
+            raise InputError(
+                f"the answers to {shown(self.x)} are {shown(self.answers)}; expected a tuple of "
+                "texts, such as ('puppy',)"
+            )
+        _check("input", self.x, LONGEST_INPUT)
+        if is_blank(self.x):
+            raise InputError(f"an empty input{_hidden(self.x)}; expected text")
+        for answer in self.answers or ("",):
+            _check("answer", answer, LONGEST_ANSWER)
+            if is_blank(answer):
+                raise InputError(
+                    f"an empty answer for input {shown(self.x)}{_hidden(answer)}; expected text"
+                )
 
     @property
     def y(self) -> str:
@@ -34,7 +52,7 @@ class Task:
         category: `"algorithmic"`, `"translation"`, `"linguistic"`, `"knowledge"`, `"pos"`,
             `"bitwise"` or `"user"`.
         description: one line.
-        pairs: every input once.
+        pairs: every input once (words that look the same are one, see `tasks.text.look`).
     """
 
     name: str
@@ -43,14 +61,52 @@ class Task:
     pairs: tuple[Pair, ...]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or is_blank(self.name):
+            raise InputError(f"a task is named {shown(self.name)}; expected text")
+        check_text("the task's name", self.name)
         seen: dict[str, Pair] = {}
         for pair in self.pairs:
-            if pair.x in seen:
+            if not isinstance(pair, Pair):
                 raise InputError(
-                    f"task {self.name!r}: input {pair.x!r} appears twice, with answers "
-                    f"{seen[pair.x].y!r} and {pair.y!r}; expected one row per input"
+                    f"task {self.name!r} has {shown(pair)} among its pairs; expected a Pair each "
+                    f"(Task.of({self.name!r}, {{'dog': 'puppy'}}) makes them of a dict)"
                 )
-            seen[pair.x] = pair
+            # Words that look the same are one: else what is asked could be shown.
+            known = seen.setdefault(look(pair.x), pair)
+            if known is not pair:
+                raise InputError(
+                    f"task {self.name!r}: input {pair.x!r} appears twice{as_typed(known, pair)}, "
+                    f"with answers {known.y!r} and {pair.y!r}; expected one row per input"
+                )
+
+    @staticmethod
+    def of(
+        name: str, pairs: Mapping[str, str | Sequence[str]], description: str = "pairs"
+    ) -> "Task":
+        """A task of one's own.
+
+        >>> Task.of("young", {"dog": "puppy", "cat": ["kitten", "kitty"]})
+        Task('young', user, 2 pairs: pairs)
+
+        Args:
+            name: what results call it.
+            pairs: from every input to its answer, or to several accepted answers.
+            description: one line.
+
+        Raises:
+            InputError: where an input or an answer is no text, or is empty.
+        """
+        if not isinstance(pairs, Mapping):
+            raise InputError(
+                f"pairs is {shown(pairs)}; expected a dict from inputs to answers "
+                "(dict(zip(inputs, answers)) makes one of two columns)"
+            )
+        one = (str, Mapping)
+        found = (
+            Pair(x, (y,) if isinstance(y, one) or not isinstance(y, Iterable) else tuple(y))
+            for x, y in pairs.items()
+        )
+        return Task(name, "user", description, tuple(found))
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -61,3 +117,24 @@ class Task:
     def labels(self) -> Counter[str]:
         """How often each answer occurs."""
         return Counter(pair.y for pair in self.pairs)
+
+
+def as_typed(known: Pair, again: Pair) -> str:
+    """What to say of two inputs that look the same, where they are not."""
+    if known.x == again.x:
+        return ""
+    return f" ({known.x!a} and {again.x!a} look the same)"
+
+
+def _check(what: str, text: str, longest: int) -> None:
+    check_text(what, text)
+    if len(text) > longest:
+        raise InputError(
+            f"an {what} of {len(text):,} characters; expected at most {longest:,}: every "
+            "demonstration shows it in full, and the time of a run grows with the prompt's length"
+        )
+
+
+def _hidden(text: str) -> str:
+    """What to say of text that is empty to the eye only."""
+    return f" ({text!a}: nothing of it can be seen)" if text.strip() else ""

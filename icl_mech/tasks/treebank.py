@@ -1,5 +1,6 @@
 """Part-of-speech tasks on a treebank in CoNLL-U (needs the package conllu)."""
 
+import os
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 from icl_mech.errors import InputError
 from icl_mech.tasks.family import Family
 from icl_mech.tasks.pos import OTHER, Sentence, askable, pos_family
+from icl_mech.tasks.text import check_text
 
 if TYPE_CHECKING:
     from conllu import Token
@@ -51,7 +53,8 @@ def pos_family_from_conllu(path: str | Path, seed: int = 0) -> Family:
             f"{path}: reading a treebank needs the package conllu; "
             "install it with: pip install 'icl-mech[treebanks]'"
         )
-    if not path.is_file():
+    check_text("the name of a treebank", str(path))
+    if not os.path.isfile(path):  # unlike Path.is_file, False for a name that is too long
         raise InputError(f"{path}: no such file; expected a treebank in CoNLL-U")
     try:
         text = path.read_text(encoding="utf-8-sig")

@@ -11,7 +11,7 @@ from scipy.spatial.distance import pdist
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from icl_mech.model import HookedModel, Readout, as_array
+from icl_mech.model import HookedModel, Readout, as_array, check_model
 from icl_mech.progress import READING, dear, progress_bar
 from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
@@ -75,6 +75,7 @@ def vector_variability(
         InputError: where a task or count cannot work, or there is one task only.
         ModelError: where the model returns numbers that are not finite.
     """
+    check_model(model)
     counts = shot_counts(n_shots)
     settings = Settings(n_vectors, counts, n_dev, n_dummies, seed, template, leading_space)
     sets = draw_all(tasks, settings)

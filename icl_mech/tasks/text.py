@@ -1,0 +1,64 @@
+"""Text that people write: what no prompt can hold, and which words look the same."""
+
+import re
+import unicodedata
+
+from icl_mech.errors import InputError, shown
+
+#: Control characters but tabs and line breaks, and halves of characters (lone surrogates).
+_UNUSABLE = re.compile("[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]")
+#: Beside format characters (zero-width space, soft hyphen): joiners, variation selectors.
+_UNSEEN = re.compile("[\u034f\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+#: Format characters that are seen: the tags in the flags of England, Scotland and Wales.
+_TAGS = range(0xE0020, 0xE0080)
+#: Letters and symbols without ink: Hangul fillers, the empty Braille pattern.
+_BLANK = set("\u115f\u1160\u2800\u3164\uffa0")
+
+
+def check_text(what: str, text: str) -> None:
+    """Refuse text that tokenizers, files or terminals cannot take.
+
+    Raises:
+        InputError: where it holds a control character (but tabs and line breaks) or half of a
+            character (a lone surrogate), naming the first.
+    """
+    bad = _UNUSABLE.search(text)
+    if bad:
+        kind = "a control character"
+        if ord(bad[0]) >= 0xD800:
+            kind = "half of a character (or a byte that is not UTF-8)"
+        raise InputError(
+            f"{what} {shown(text)} holds {kind}, {bad[0]!r}; expected text that UTF-8 can write, "
+            "without control characters"
+        )
+
+
+def is_blank(text: str) -> bool:
+    """Whether there is nothing to see.
+
+    >>> is_blank(" "), is_blank("zero\u200bwidth"), is_blank("\u200b")
+    (True, False, True)
+    """
+    return all(c.isspace() or _is_unseen(c) or c in _BLANK for c in text)
+
+
+def look(text: str) -> str:
+    """Equal for words that look the same, whichever way they are encoded.
+
+    Accents composed or not (NFC and NFD), any one space for another, and characters that are not
+    seen make no difference. For comparisons only: prompts show words as they are written.
+
+    >>> look("e\u0301te\u0301") == look("été"), look("zero\u200bwidth") == look("zerowidth")
+    (True, True)
+    """
+    if text.isascii():
+        return text.replace("\t", " ")
+    # What is not seen goes first: it can keep a letter and its accent apart.
+    seen = (" " if c.isspace() else c for c in text if not _is_unseen(c))
+    return unicodedata.normalize("NFC", "".join(seen))
+
+
+def _is_unseen(character: str) -> bool:
+    return (
+        unicodedata.category(character) == "Cf" and ord(character) not in _TAGS
+    ) or _UNSEEN.match(character) is not None
