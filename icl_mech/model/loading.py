@@ -61,7 +61,7 @@ def load_model(
             location = str(packaged_folder())
         elif name.endswith(".gguf"):
             location = str(gguf_folder(_existing(Path(name))))
-        elif Path(name).is_dir():
+        elif os.path.isdir(name):  # unlike Path.is_dir, False for a name that is too long
             location = name
         else:
             location, _, at = name.partition("@")
@@ -115,7 +115,7 @@ def _boot(
             dtype=dtype,
         )
     except Exception as error:  # every library below raises its own kinds
-        if Path(location).is_dir() or not isinstance(error, OSError):
+        if os.path.isdir(location) or not isinstance(error, OSError):
             raise ModelError(
                 f"{name}: cannot be loaded ({type(error).__name__}: {first_line(error)}); expected "
                 "config.json, tokenizer.json and .safetensors weights of a causal language model "
