@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from commands import Done, assert_refused, run_room
 
+from icl_mech.cli import TaskOptions
 from icl_mech.results import load_result
 
 SCAN = [sys.executable, "-m", "icl_mech.patch", "--layer-scan", "--no-progress"]
@@ -219,13 +221,11 @@ def test_failures_command(tmp_path: Path) -> None:
             ["--no-repairs", "--repairs", "layers"],
             "--repairs does not go with --no-rep",
         ),
-        ("answers", ["--layer", "-1"], "layer -1 out of range: expected 0 or more"),
         ("answers", ["--n-rivals", "0"], "n_rivals is 0; expected at least 1"),
         ("answers", ["--max-new-tokens", "0"], "max_new_tokens is 0; expected at least 1"),
         ("localize", ["--n-prompts", "200"], "n_points is 100; expected more than k = 10"),
         ("localize", ["--also", "gemma-3-270m"], "model 'gemma-3-270m' is named twice"),
         ("table", ["--task", "es_en", "--folder", "/proc/none"], "cannot write /proc/none"),
-        ("variability", ["--layer", "-3"], "layer -3 out of range"),
     ],
 )
 def test_a_mistake_is_refused_before_a_model_is_loaded(
@@ -327,3 +327,84 @@ def test_a_figure_that_fails_costs_no_result(
     assert f"data: {out.with_suffix('.nc')}" in done.stdout
     assert "figure:" not in done.stdout
     assert f"error: cannot write {out}" in done.stderr
+
+
+#: Options with which every command draws, each with the count that is named.
+DRAWING = [
+    ("patch", ["--layer-scan"], "n_prompts"),
+    ("patch", ["--layer-scan"], "n_dev"),
+    ("patch", ["--position-scan"], "n_prompts"),
+    ("answers", [], "n_prompts"),
+    ("answers", [], "n_dev"),
+    ("conflict", [], "n_prompts"),
+    ("conflict", [], "n_dev"),
+    ("decodability", [], "n_points"),
+    ("decodability", [], "n_shots"),
+    ("decodability", ["--mean-patching"], "n_mean"),
+    ("failures", [], "n_prompts"),
+    ("failures", [], "n_dev"),
+    ("heads", [], "n_prompts"),
+    ("heads", [], "n_clean"),
+    ("heads", ["--ablation"], "n_clean"),
+    ("heads", ["--function-vectors"], "n_clean"),
+    ("lens", [], "n_prompts"),
+    ("lens", ["--vectors"], "n_prompts"),
+    ("localize", [], "n_prompts"),
+    ("localize", [], "n_points"),
+    ("localize", [], "n_shots"),
+    ("table", [], "n_prompts"),
+    ("table", [], "n_dev"),
+    ("variability", [], "n_vectors"),
+    ("variability", [], "n_dev"),
+]
+
+
+@pytest.mark.parametrize(("room", "options", "name"), DRAWING)
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [("1000000000", "is 1000000000; expected at most 10,000"), ("0", "is 0; expected at least 1")],
+)
+def test_counts_that_cannot_be(
+    room: str, options: list[str], name: str, value: str, said: str
+) -> None:
+    """Refused before anything is drawn, under the name that was typed."""
+    start = time.perf_counter()
+    done = run_room(room, *options, f"--{name.replace('_', '-')}", value)
+    assert_refused(done, f"error: {name} {said}")
+    assert time.perf_counter() - start < 10
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--task", "anto\0nyms"], r"error: option 'anto\x00nyms' holds a control character"),
+        (["--out", "a\0b.html"], r"error: option 'a\x00b.html' holds a control character"),
+        (["--model", "a\0b"], r"error: option 'a\x00b' holds a control character"),
+        (["--template", "{x}\0{y}"], "holds a control character"),
+        (["--task", "caf\udce9.csv"], r"error: option 'caf\udce9.csv' holds half of a character"),
+        (["--template", "{x}\udce9{y}"], "not UTF-8"),
+        (["--task", "a" * 300], "error: unknown task 'aaa"),
+        (["--task", f"{'a' * 300}.csv"], "names the task, and has 300 bytes; expected at most 100"),
+        (["--task", f"pos:{'a' * 300}"], "no such file; expected a treebank"),
+        (["--out", f"{'a' * 300}.html"], "error: cannot write aaa"),
+        (
+            ["--model", f"./{'a' * 300}", "--out", "a.html"],
+            "no such folder or file; expected a model",
+        ),
+        (
+            ["--model", f"{'a' * 300}.gguf", "--out", "a.html"],
+            "no such file; expected a .gguf file",
+        ),
+        (["--n-prompts", "9" * 5000], "n-prompts"),
+        (["--seed", "9" * 30], "expected at most 9223372036854775807"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_options_that_no_file_or_prompt_can_hold(options: list[str], message: str) -> None:
+    assert_refused(run(*options), message)
+
+
+def test_a_line_break_in_a_template_is_read_as_it_is_typed() -> None:
+    r"""A shell hands on \n as two characters."""
+    assert TaskOptions(template=r"Q: {x}\nA: {y}").template == "Q: {x}\nA: {y}"
+    assert TaskOptions().template == "{x}->{y}"

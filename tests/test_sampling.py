@@ -3,23 +3,29 @@
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
+from icl_mech.decodability.patch_plan import plan_patching
 from icl_mech.errors import InputError
 from icl_mech.prompts import (
     Episode,
     Split,
     check_counts,
+    draw_context_split,
+    draw_matched,
     draw_split,
     generator,
     half,
     shot_counts,
     shuffle_labels,
 )
-from icl_mech.tasks import Pair, Task, list_tasks, load_task
+from icl_mech.tasks import Pair, Task, list_tasks, load_failure, load_task, load_tasks
+from icl_mech.variability.drawing import draw_sets
 
 #: n_test, n_dev, n_shots, n_dummies
 COUNTS = [(50, 25, 5, 2), (1, 1, 1, 1), (7, 90, 3, 4), (200, 100, 16, 2), (10, 5, 8, 1)]
@@ -196,6 +202,48 @@ def test_integers_of_numpy_are_integers() -> None:
     assert shot_counts(np.array([4, 1])) == (1, 4)
     numbers = [*counts, *shot_counts(np.array([4, 1])), half(np.int64(9), None)]
     assert {type(number) for number in numbers} == {int}
+
+
+@pytest.mark.parametrize("name", ["n_prompts", "n_dev", "n_vectors"])
+@pytest.mark.parametrize("value", [10_001, 10**9, 10**6_000], ids=["near", "far", "digits"])
+def test_a_count_that_nobody_could_draw_is_refused_at_once(name: str, value: int) -> None:
+    start = time.perf_counter()
+    with pytest.raises(InputError, match=f"^{name} is .*; expected at most 10,000, of which"):
+        check_counts({"n_shots": 5, name: value}, 0)
+    assert time.perf_counter() - start < 1
+    assert check_counts({name: 10_000}, 0) == [10_000]
+
+
+#: What draws, with a count each that cannot be, named as its caller knows it.
+TOO_MANY: dict[str, Callable[[int], object]] = {
+    "n_prompts": lambda n: draw_split(load_task("antonyms"), n, 5, 5, 2, 0),
+    "n_dev": lambda n: half(10, n),
+    "n_shots": lambda n: shot_counts((4, n)),
+    "n_mean": lambda n: plan_patching("letters", 5, n, 4, 0, ["add"]),
+    "n_points": lambda n: draw_matched(load_tasks("letters"), {"n_points": n}, 4, 0),
+    "n_vectors": lambda n: draw_sets(load_task("antonyms"), n, 5, 5, 2, 0),
+    "n_dummies": lambda n: draw_context_split(load_failure("lookup"), 5, 5, n, 0),
+}
+
+
+@pytest.mark.parametrize("name", TOO_MANY)
+def test_every_count_is_bounded_and_named_as_it_was_typed(name: str) -> None:
+    with pytest.raises(InputError, match=f"^{name} is 1000000000; expected at most 10,000"):
+        TOO_MANY[name](10**9)
+    with pytest.raises(InputError, match=f"^{name} is 0; expected at least 1"):
+        TOO_MANY[name](0)
+
+
+@pytest.mark.parametrize("seed", [2**63, 10**6_000], ids=["near", "digits"])
+def test_a_seed_that_no_file_can_hold(seed: int) -> None:
+    with pytest.raises(InputError, match=r"^seed is .*; expected at most 9223372036854775807"):
+        generator(seed, "label")
+    assert generator(2**63 - 1).random() != generator(0).random()
+
+
+def test_a_truth_value_is_no_count() -> None:
+    with pytest.raises(InputError, match="n_prompts is True; expected a whole number"):
+        check_counts({"n_prompts": True}, 0)
 
 
 def test_a_split_by_integers_of_numpy_is_the_same_split() -> None:

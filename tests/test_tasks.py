@@ -1,5 +1,6 @@
 """The built-in tasks and their tables."""
 
+import json
 import subprocess
 import sys
 import unicodedata
@@ -443,13 +444,6 @@ def test_files_with_the_name_of_another_task(tmp_path: Path) -> None:
     assert len(load_tasks(tmp_path / "a/antonyms.csv")[0]) == 1
 
 
-@pytest.mark.parametrize("task", ["5", "None", "2.5"])
-def test_what_is_no_task(task: str) -> None:
-    """In a process of its own: here arguments are checked to be of the type that is asked for."""
-    assert f"task is {task} (" in (said := refused(f"load_tasks({task})"))
-    assert "); expected a name, a path, a Task, or a list of these" in said
-
-
 #: Pairs in Python objects that are no tasks, each with what is said of it.
 NO_TASKS = {
     "load_tasks({'dog': 'puppy'})": "task is {'dog': 'puppy'} (dict); expected",
@@ -461,21 +455,11 @@ NO_TASKS = {
     "load_other(load_task('antonyms'), {'dog': 'puppy'})": "task is {'dog': 'puppy'} (dict)",
     "load_any({'dog': 'puppy'})": "task is {'dog': 'puppy'} (dict)",
     "load_any([{'dog': 'puppy'}])": "task is {'dog': 'puppy'} (dict)",
-    "as_pairs(5)": "task is 5 (int)",
+    "as_pairs(5)": "task is 5 (int); expected a name, a path, a Task, or a list of these",
+    "load_tasks(None)": "task is None (NoneType); expected a name",
+    "load_tasks(2.5)": "task is 2.5 (float); expected a name",
     "as_pairs({'dog': 'puppy'})": "task is {'dog': 'puppy'} (dict)",
 }
-
-
-@pytest.mark.parametrize("call", NO_TASKS)
-def test_pairs_that_are_no_task_say_how_to_make_one(call: str) -> None:
-    said = refused(call)
-    assert NO_TASKS[call] in said
-    assert "Task.of('name', {'dog': 'puppy', ...})" in said
-
-
-def test_a_failure_task_where_pairs_are_meant() -> None:
-    said = refused("load_tasks([load_failure('lookup')])")
-    assert "task 'lookup' makes whole prompts (a ContextTask)" in said
 
 
 #: What is given as pairs, each with what is said of it.
@@ -492,28 +476,28 @@ NO_PAIRS = {
 }
 
 
-@pytest.mark.parametrize("call", NO_PAIRS)
-def test_what_are_no_pairs(call: str) -> None:
-    assert NO_PAIRS[call] in refused(call)
-
-
-def refused(call: str) -> str:
-    """The message of the `InputError` that code raises.
-
-    In a process of its own: here arguments are checked to be of the type that is asked for.
-    """
+def test_what_is_given_in_place_of_a_task_or_of_pairs() -> None:
+    """In a process of its own: here arguments are checked to be of the type that is asked for."""
+    calls = {**NO_TASKS, **NO_PAIRS, "load_tasks([load_failure('lookup')])": "only task_vector_"}
     code = (
+        "import json\n"
         "from pandas import DataFrame\n"
         "from icl_mech.conflict.pairs import as_pairs\n"
         "from icl_mech.errors import InputError\n"
         "from icl_mech.failures.plan import load_any\n"
         "from icl_mech.tasks import *\n"
         "frame = DataFrame({'input': ['dog'], 'output': ['puppy']})\n"
-        f"try:\n    {call}\nexcept InputError as error:\n    print(error)\n"
+        "said = {}\n"
+        f"for call in {list(calls)!r}:\n"
+        "    try:\n        eval(call)\n"
+        "    except InputError as error:\n        said[call] = str(error)\n"
+        "print(json.dumps(said))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr == ""
-    return done.stdout
+    said = json.loads(done.stdout)
+    assert {call for call, expected in calls.items() if expected not in said.get(call, "")} == set()
+    assert all("Task.of('name', {'dog': 'puppy', ...})" in said[call] for call in NO_TASKS)
 
 
 def test_a_task_of_ones_own_from_a_dict() -> None:
@@ -521,6 +505,30 @@ def test_a_task_of_ones_own_from_a_dict() -> None:
     pairs = (Pair("dog", ("puppy",)), Pair("cat", ("kitten", "kitty")))
     assert task == Task("young", "user", "animal -> young", pairs)
     assert load_tasks([task]) == [task]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("captial", "country_capital"),
+        ("capitals", "country_capital"),
+        ("antonym", "antonyms"),
+        ("Country_Capitol", "country_capital"),
+        ("gerund", "present_gerund"),
+        ("upper", "to_upper"),
+        ("nope", None),
+        ("banana", None),
+        ("dog", None),
+        ("xyz", None),
+        ("reviews", None),
+        ("translate", None),
+    ],
+)
+def test_only_what_is_near_is_suggested(typed: str, meant: str | None) -> None:
+    with pytest.raises(InputError, match=f"unknown task '{typed.lower()}'") as caught:
+        load_task(typed)
+    hint = f"did you mean {meant!r}?"
+    assert hint in str(caught.value) if meant else "did you mean" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def legend_lines(figure: go.Figure) -> int:
     return -(-len(names) // columns)
 
 
-def _wrap_titles(figure: go.Figure, across: float) -> int:
+def _wrap_titles(figure: go.Figure, across: int) -> int:
     """Break the panels' titles into lines that fit; the room that those of the first row take."""
     domains = [axis.domain for axis in figure.select_xaxes() if axis.domain]
     top, room = 0.0, 0
