@@ -73,7 +73,7 @@ def made(top: np.ndarray, random: np.ndarray, intact: np.ndarray) -> HeadAblatio
 def test_numbers_by_hand() -> None:
     intact = np.array([True] * 8 + [False] * 2)
     top = np.stack([intact & (np.arange(10) < 4), np.zeros(10, bool)], axis=1)
-    random = np.repeat(np.repeat(intact[:, None, None], 2, axis=1), 3, axis=2)
+    random = np.repeat(np.repeat(intact[:, None, None], 2, axis=1), 5, axis=2)
     result = made(top, random, intact)
     assert result.intact("t").value == 0.8
     assert result.top("t", 1).value == 0.4
@@ -82,7 +82,7 @@ def test_numbers_by_hand() -> None:
     assert result.cost("t", 2).value == pytest.approx(0.8)
     assert result.caveats() == []
     frame = result.to_frame()
-    assert len(frame) == 10 + 10 * 2 + 10 * 2 * 3
+    assert len(frame) == 10 + 10 * 2 + 10 * 2 * 5
     assert frame[(frame["k"] == 1) & (frame["draw"] == -1)]["right"].sum() == 4
     assert frame[frame["k"] == 0]["right"].sum() == 8
     assert result.summary().loc[("t", 2), "heads"] == "1.0 0.1"
@@ -103,7 +103,7 @@ def test_no_random_head_that_matters_is_no_certainty() -> None:
 def test_heads_that_do_not_matter_are_reported() -> None:
     intact = np.array([True, False] * 5)
     same = np.repeat(intact[:, None], 2, axis=1)
-    result = made(same, np.repeat(same[..., None], 3, axis=2), intact)
+    result = made(same, np.repeat(same[..., None], 5, axis=2), intact)
     (note,) = result.caveats()
     assert "the ranking is not shown to matter" in note
 

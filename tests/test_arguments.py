@@ -72,11 +72,8 @@ WORD = (
     "encoder.first_tokens(prompt, [{0!r}]) gives them"
 )
 TENSOR = "; expected a torch tensor [row, d_model] with 32 numbers in the last axis"
-FROM_BRIDGE = (
-    "model is a TransformerBridge; expected a HookedModel, from load_model(name, path or "
-    "TransformerBridge)"
-)
-FROM_NAME = "model is 'gemma'; expected a HookedModel, from load_model('gemma')"
+FROM_BRIDGE = "model is a TransformerBridge; expected a HookedModel, from load_model(bridge)"
+FROM_NAME = "model is 'gemma' (str); expected a HookedModel, from load_model('gemma')"
 SINGLE = "prompts is a single Prompt; expected a list of prompts: [prompt]"
 TEXT = "prompts is the text 'Japan->'; expected a list of prompts"
 EXPECTED = [

@@ -257,7 +257,7 @@ def test_shares_by_hand() -> None:
     assert result.difference(pair).value == 0.625
     assert (result.difference(pair).n, result.difference(pair).n_clusters) == (8, 4)
     assert result.share(pair, "prompt", "regular").value == 1
-    assert result.share(pair, "prompt", "regular").low == pytest.approx(0.5101, abs=1e-4)
+    assert result.share(pair, "prompt", "regular").low == pytest.approx(0.2831, abs=1e-4)
     assert result.flipped() == {pair: True}
     worse = drawn_result(injected=[False] * 4, prompt=[True] * 4)
     assert worse.flipped() == {pair: False}

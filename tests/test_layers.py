@@ -7,6 +7,7 @@ import pytest
 
 from icl_mech.errors import InputError
 from icl_mech.layers import check_layer, check_layers
+from icl_mech.localize.settings import check_sizes
 from icl_mech.vectors import choose_layer, layer_name
 
 

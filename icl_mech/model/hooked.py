@@ -10,6 +10,7 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
 
 from icl_mech.errors import InputError, shown
 from icl_mech.model.arguments import check_list, check_prompts, check_tensor, token_rows
@@ -47,8 +48,8 @@ def check_model(model: Any) -> None:
     kind = type(model).__name__
     if isinstance(model, str | Path):
         how = f"load_model({str(model)!r})"
-    elif isinstance(model, torch.nn.Module):
-        how = "load_model(bridge) for a TransformerBridge, load_model(name or folder) for others"
+    elif isinstance(model, TransformerBridge):
+        how = "load_model(bridge)"
     else:
         how = "load_model(...)"
     said = f"{shown(model)} ({kind})" if isinstance(model, str | Path | None) else f"a {kind}"

@@ -186,7 +186,8 @@ def crossed(
         minus: another arm of the same prompts, whose share is subtracted.
     """
     by_prompt, by_draw = (values.astype(float).mean(axis=axis) for axis in (1, 0))
-    draws = share(by_draw, None, seed)
+    same = is_trials(by_draw[:, None]).all()  # always right or always wrong
+    draws = share(by_draw, None, seed) if same else mean(by_draw, seed)
     if minus is None:
         index = cluster_index(len(values), clusters).repeat(values.shape[1])
         prompts = share(values.astype(float).ravel(), index, seed)
