@@ -148,7 +148,7 @@ def test_every_room_refuses_what_is_no_number() -> None:
     assert said[8:] == [
         [f"n_clean is 'x'; {number}", f"counts is 1.5; {number}"],
         [f"n_heads is 2.5; {number}", f"n_heads is '2'; {number}"],
-        [f"layers is 1.5; {number}", "scale is 'big'; expected a number"],
+        ["layer 1.5; expected a whole number", "scale is 'big'; expected a number"],
         ["nothing", "nothing"],
     ]
 

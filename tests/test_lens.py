@@ -318,15 +318,15 @@ def test_intervals_of_few_prompts_and_of_prompts_that_share_queries() -> None:
     task = lens.tasks[0]
     assert str(lens.curve(task, value="rank1")[1]) == "0.50 [0.24, 0.76]"  # Wilson, 5 of 10
     apart = {value: lens.curve(task, value=value)[1] for value in VALUES}
-    # The first five prompts ask one thing, the others another: two queries, not ten.
-    lens.data["query"][:] = [["a"] * 5 + ["b"] * 5]
-    lens.data["n_queries"][:] = 2
+    # Two prompts each ask one thing: five queries, not ten.
+    lens.data["query"][:] = [[query for query in "abcde" for _ in range(2)]]
+    lens.data["n_queries"][:] = 5
     for value, alone in apart.items():
         together = lens.curve(task, value=value)[1]
         assert together.value == alone.value
         assert together.high - together.low > 1.2 * (alone.high - alone.low)
     (note,) = [note for note in lens.caveats() if "different queries" in note]
-    assert "2 different queries in 10 prompts (a small task); intervals are over queries" in note
+    assert "5 different queries in 10 prompts (a small task); intervals are over queries" in note
     assert note.endswith("; but that of the median first layer is over prompts")
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from scipy.stats import t
 
 from icl_mech import load_result
 from icl_mech.errors import InputError
@@ -151,10 +152,10 @@ def test_intervals_are_over_queries(found: TaskMap) -> None:
     few["regular"] = few["regular"] | True
     few["query"] = few["query"].copy(data=[[f"query {i % 4}" for i in range(N)]] * 2)
     task_map = TaskMap(few, found.provenance)
-    four = proportion(np.ones(4, dtype=bool))
+    z = t.ppf(0.975, 3)
     for e in (task_map.curve("second", "encoding")[3], task_map.share("second", "regular")):
         assert (e.value, e.high) == (1, 1)
-        assert e.low == pytest.approx(four.low)
+        assert e.low == pytest.approx(4 / (4 + z**2))
     forty = TaskMap(few.assign(query=found.data["query"]), found.provenance)
     assert forty.curve("second", "encoding")[3].low == pytest.approx(
         proportion(np.ones(N, dtype=bool)).low
