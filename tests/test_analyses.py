@@ -129,7 +129,7 @@ def test_hendel_vocabulary(tmp_path: Path) -> None:
     said = run_analysis(
         "hendel_vocabulary", "--task country_capital to_upper --n-prompts 2 --layer 10 11", out
     )
-    assert "of the top 10 tokens, mean over 2 tasks" in said
+    assert "number of tokens among the top 10, mean over 2 tasks" in said
     lens = load_result(out.with_suffix(".nc"))
     assert isinstance(lens, VectorLens)
     assert lens.layers == [10, 11]

@@ -82,7 +82,7 @@ def test_layers_of_country_capital(found: TaskMap) -> None:
 
 
 def test_a_model_that_cannot_do_the_task(tiny_llama: HookedModel) -> None:
-    task_map = localize(tiny_llama, "letters", 3, 2, n_points=12, heads=False, progress=False)
+    task_map = localize(tiny_llama, "letters", 6, 2, n_points=12, heads=False, progress=False)
     assert set(task_map.table()["decoding (lens)"]) == {"no in-context learning"}
     assert any("no in-context learning to localise" in note for note in task_map.caveats())
 
@@ -129,7 +129,7 @@ def test_the_command_tells_people_where_everything_lies(
     monkeypatch.chdir(tmp_path)
     main([*QUICK, "--no-progress"])
     *_, report, data = capsys.readouterr().out.splitlines()
-    stem = tmp_path / "figures" / "task_map-letters-gemma-3-270m"
+    stem = tmp_path / "figures" / "task_map-letters-gemma-3-270m-n_prompts_4-n_points_14-no_heads"
     assert report.split() == ["report:", f"{stem}.html"]
     assert data.split() == ["data:", f"{stem}.nc"]
 
@@ -153,7 +153,7 @@ def test_no_report_is_written_over_another(tmp_path: Path, monkeypatch: pytest.M
     ]
     assert len(set(pages)) == len(pages)
     assert {page.parent for page in pages} == {Path("figures")}
-    assert pages[1].name == "task_map-antonyms-es_en-other-v1.html"
+    assert pages[1].name == "task_map-antonyms-es_en-org-other-v1.html"
     assert max(len(page.name) for page in pages) < 150
 
 
