@@ -325,7 +325,7 @@ def test_caveats_say_where_shares_mean_nothing() -> None:
     assert scan_of(n_prompts=3).caveats()[0].startswith("few prompts per task (3)")
 
 
-def test_ratio_of_means_has_the_bootstrap_interval() -> None:
+def test_ratio_of_means_is_near_the_bootstrap_interval() -> None:
     rng = np.random.default_rng(1)
     below = rng.normal(3, 1, 20)
     above = below[:, None] * [0.5, 2.0] + rng.normal(0, 0.5, (20, 2))
@@ -340,8 +340,9 @@ def test_ratio_of_means_has_the_bootstrap_interval() -> None:
             rng=np.random.default_rng(0),
         ).confidence_interval
         assert ours.value[cell] == pytest.approx(above[:, cell].mean() / below.mean())
-        assert ours.low[cell] == pytest.approx(drawn.low, abs=0.01)
-        assert ours.high[cell] == pytest.approx(drawn.high, abs=0.01)
+        # A little wider: percentiles of so few prompts are too narrow.
+        assert drawn.low - 0.06 < ours.low[cell] < drawn.low + 0.01
+        assert drawn.high - 0.01 < ours.high[cell] < drawn.high + 0.06
     # More cells than are resampled at once.
     many = ratio_of_means(np.repeat(above, 3000, axis=1).reshape(20, 2, 3000), below)
     assert many.low.shape == (2, 3000)
@@ -542,7 +543,7 @@ def test_a_scan_from_the_command_line(
         [f"--{scan}-scan", "--task", "to_upper", "--n-shots", "2", "--json", "--no-progress"]
     )
     printed = json.loads(capsys.readouterr().out)
-    assert printed["figure"] == f"figures/{scan}_scan-to_upper-gemma-3-270m.html"
+    assert printed["figure"] == f"figures/{scan}_scan-to_upper-gemma-3-270m-n_shots_2.html"
     saved = load_result(printed["data"])
     assert isinstance(saved, PositionScan)
     assert saved.sites == sites

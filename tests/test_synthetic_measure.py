@@ -376,7 +376,12 @@ def test_it_is_saved_shown_and_drawn(emergence: Emergence, tmp_path: Path) -> No
     assert len(emergence.to_frame()) == 3 * 2 * N * 2
     assert any("curriculum" in note for note in emergence.caveats())
     figure = emergence.plot()
-    assert [trace.name for trace in figure.data] == ["basis 0", "basis 1", "layer 0", "layer 1"]
+    assert [trace.name for trace in figure.data] == [
+        "basis 0",
+        "basis 1",
+        "after block 0",
+        "after block 1",
+    ]
     assert list(figure.data[0].x) == [1, 21, 41]
     np.testing.assert_allclose(figure.data[2].y, emergence.td_by_layer().value[:, 0])
     assert "<b>" not in figure.layout.title.text
