@@ -19,7 +19,7 @@ from icl_mech.model import HookedModel
 from icl_mech.patch import SCORES, LayerScan, layer_scan
 from icl_mech.reference import hendel2023
 from icl_mech.results import load_result
-from icl_mech.stats import mean, ratio_of_means
+from icl_mech.stats import share
 from icl_mech.table import (
     ACCURACIES,
     CONTROLS,
@@ -85,7 +85,7 @@ def test_numbers_are_those_of_layer_scans(table: TaskTable, tiny_llama: HookedMo
 def test_controls_only_where_theta_is_best(table: TaskTable, tiny_llama: HookedModel) -> None:
     scan = table.scan
     for task in TASKS:
-        best = {scan.best_layer(task, score) for score in SCORES}
+        best = {scan.read_at(task, score) for score in SCORES}
         assert scan.layers(task) == list(range(tiny_llama.n_layers))
         for control in ("shuffled", "other_task", "random"):
             assert scan.layers(task, control) == sorted(best)
@@ -125,10 +125,7 @@ def test_ratio_and_means() -> None:
     table.data["first_token"].loc[{"task": "second", "layer": 3, "vector": "theta"}] = False
     assert table.mean("hypothesis").value == 0.5
     assert table.mean_ratio().value == 1
-    expected = mean(np.array([1.0, 0.0]))
-    assert table.mean("hypothesis") == expected
-    over = ratio_of_means(np.array([1.0, 0.0]), np.array([0.5, 0.5])).at()
-    assert table.mean_ratio() == over
+    assert table.mean("hypothesis") == share(np.array([1.0, 0.0]), None)
     assert table.table().loc["mean", "n"] == "2 tasks"
     with pytest.raises(InputError, match="did you mean 'second'"):
         table.ratio("secnd")
@@ -228,13 +225,14 @@ def test_a_damaged_file_is_run_again(
 
 def test_two_runs_share_a_folder(tiny_llama: HookedModel, tmp_path: Path) -> None:
     """Each adds what it finished to what the other has written since; also one that began later."""
-    scan = layer_scan(tiny_llama, TASKS[0], **N)
+    names = ("antonyms", "to_upper", "to_lower")
+    scans = {name: layer_scan(tiny_llama, name, **N) for name in names}
     first = RunFolder(tmp_path, {"seed": 1}, {"device": "cpu"})
     second = RunFolder(tmp_path, {"seed": 1}, {"device": "cuda"})
-    first.keep(load_task("antonyms"), scan)
-    second.keep(load_task("to_upper"), scan)
+    first.keep(load_task("antonyms"), scans["antonyms"])
+    second.keep(load_task("to_upper"), scans["to_upper"])
     third = RunFolder(tmp_path, {"seed": 1}, {})
-    first.keep(load_task("to_lower"), scan)
+    first.keep(load_task("to_lower"), scans["to_lower"])
     for run in (third, RunFolder(tmp_path, {"seed": 1}, {})):
         for name in ("antonyms", "to_upper"):
             assert run.finished(load_task(name)) is not None

@@ -227,6 +227,7 @@ def test_controls(measured: VectorVariability) -> None:
 def test_the_layer_is_chosen_on_dev(measured: VectorVariability) -> None:
     result = VectorVariability(measured.data.copy(deep=True), measured.provenance)
     result.data["dev_right"][:] = False
+    result.data["dev_logprob"][:] = -1.0
     assert result.best_layer() == 0
     result.data["dev_right"].loc[{"task": "antonyms", "layer": 2}] = True
     result.data["right"][:] = False

@@ -92,6 +92,8 @@ def _ends(
     n_effective = effective_clusters(index)
     reach = t.ppf((1 + CONFIDENCE) / 2, n_effective - 1)
     low, high = _studentised(values, mean, index, n_effective, seed)
+    # Draws of hardly any different cluster have hardly any spread: their scores say nothing.
+    low, high = np.maximum(low, -2 * reach), np.minimum(high, 2 * reach)
     # Nothing varies where the error is rounding alone.
     error = np.where(error > 1e-12 * abs(mean), error, 0)
     with np.errstate(invalid="ignore"):

@@ -82,6 +82,8 @@ def nearer_than_chance(
     """
     n = len(gram)
     p = np.full((n, n), np.nan)
+    if not np.isfinite(gram).all():  # groups without a direction
+        return p
     away = np.eye(n) - 1 / n
     centred = away @ gram @ away
     spectrum = np.clip(np.linalg.eigvalsh(centred), 0, None)

@@ -143,7 +143,11 @@ class VectorVariability(Result):
         lengths = norm.transpose("task", "vector").values.astype(float).ravel()
         products = (1 - self.square(layer, shots)) * np.outer(lengths, lengths)
         n, size = len(self.tasks), self.data.sizes["vector"]
-        return np.nanmean(products.reshape(n, size, n, size), axis=(1, 3))
+        blocks = products.reshape(n, size, n, size)
+        counted = np.isfinite(blocks).sum(axis=(1, 3))
+        return np.where(
+            counted > 0, np.nansum(blocks, axis=(1, 3)) / np.maximum(counted, 1), np.nan
+        )
 
     def silhouettes(
         self, layer: int, shots: int | None = None, form: str = "raw"
