@@ -211,6 +211,6 @@ def test_another_tasks_mean_changes_the_answer_to_that_task(gemma: HookedModel) 
         gemma, "verbs", 6, 4, n_mean=8, layers=[3, 11], modes=["replace"], progress=False
     )
     assert result.change("own", 11).value > -0.2
-    assert result.change("others", 11).high < 0
+    assert result.change("others", 11).value < -0.3
     assert result.followed(11).value > result.followed_before().value + 0.15
     assert result.change("others", 3).value > result.change("others", 11).value

@@ -509,6 +509,7 @@ def test_what_more_models_add_to_the_command(measured: VectorVariability, tmp_pa
     options = __main__.Options(models=ModelOptions(), output=OutputOptions(json=True))
     more = __main__._compared(options, tmp_path / "v.html", measured, [measured])
     assert set(more) == {"data_1", "models"}
-    assert isinstance(load_result(more["data_1"]), VectorVariability)
-    assert Path(more["models"]).name == "v-models.html"
-    assert Path(more["models"]).exists()
+    assert isinstance(load_result(more["data_1"]()), VectorVariability)
+    written = more["models"]()
+    assert written.name == "v-models.html"
+    assert written.exists()

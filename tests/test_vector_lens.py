@@ -290,6 +290,6 @@ def test_saved_and_loaded(gemma: HookedModel, tmp_path: Path) -> None:
     assert len(summary) == 4
     assert not (summary["naming_low"] > summary["naming"]).any()
     # What theta says after block 11 are capitals, and hardly any word that names the task.
-    assert lens.count("country_capital", 11, "answers").low > 2
+    assert lens.count("country_capital", 11, "answers").value > 2
     assert lens.count("country_capital", 5, "answers").value < 1
     assert lens.count("country_capital", 11, "naming", 20).value < 2

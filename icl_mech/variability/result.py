@@ -15,7 +15,7 @@ from icl_mech.projection import project
 from icl_mech.results import Result
 from icl_mech.stats import Estimate, Estimates, means, nearer_than_chance, pair_means, shares
 from icl_mech.variability.notes import notes
-from icl_mech.variability.tables import by_shots, per_vector, summary, text
+from icl_mech.variability.tables import by_shots, known_mean, per_vector, summary, text
 from icl_mech.vectors import Choice, choose_layer
 
 #: Whose accuracy is measured: theta, and theta from the same demonstrations, labels shuffled.
@@ -143,11 +143,7 @@ class VectorVariability(Result):
         lengths = norm.transpose("task", "vector").values.astype(float).ravel()
         products = (1 - self.square(layer, shots)) * np.outer(lengths, lengths)
         n, size = len(self.tasks), self.data.sizes["vector"]
-        blocks = products.reshape(n, size, n, size)
-        counted = np.isfinite(blocks).sum(axis=(1, 3))
-        return np.where(
-            counted > 0, np.nansum(blocks, axis=(1, 3)) / np.maximum(counted, 1), np.nan
-        )
+        return known_mean(products.reshape(n, size, n, size), axis=(1, 3))
 
     def silhouettes(
         self, layer: int, shots: int | None = None, form: str = "raw"

@@ -56,6 +56,13 @@ def _row(result: VectorVariability, task: str | None, layer: int, shots: int) ->
     return row
 
 
+def known_mean(values: np.ndarray, axis: int | tuple[int, ...]) -> np.ndarray:
+    """Mean over what is no NaN; NaN, without a warning, where everything is."""
+    known = np.isfinite(values).sum(axis=axis)
+    total = np.nansum(values, axis=axis)
+    return np.asarray(np.where(known > 0, total / np.maximum(known, 1), np.nan))
+
+
 def per_vector(result: VectorVariability) -> pd.DataFrame:
     """One row per (shots, layer, task, vector); distances to others are means, raw."""
     same = result.labels[:, None] == result.labels
@@ -65,8 +72,8 @@ def per_vector(result: VectorVariability) -> pd.DataFrame:
             table = result.square(layer, shots)
             # NaN on the diagonal: a vector's own distance is left out of the mean.
             means = {
-                "within": np.nanmean(np.where(same, table, np.nan), axis=1),
-                "between": np.nanmean(np.where(same, np.nan, table), axis=1),
+                "within": known_mean(np.where(same, table, np.nan), axis=1),
+                "between": known_mean(np.where(same, np.nan, table), axis=1),
                 "silhouette": result.silhouettes(layer, shots).ravel(),
             }
             at = {"shots": shots, "layer": layer, "kind": "theta", "form": "raw"}
