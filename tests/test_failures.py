@@ -503,3 +503,8 @@ def test_errors_have_names_on_the_packaged_model(on_gemma: TaskVectorFailures) -
         for condition in ("theta", "few_shot", "demonstrations"):
             named = on_gemma.named(task, condition)
             assert np.isnan(named) or named >= 0.9
+
+
+def test_a_lookup_of_counts_that_cannot_be() -> None:
+    with pytest.raises(InputError, match="n_pairs x repeats is 4000000000; expected at most 10"):
+        lookup_task(repeats=10**9)

@@ -19,6 +19,7 @@ from icl_mech.tasks.builtin import column_pairs, table
 from icl_mech.tasks.context import ContextTask, Prediction
 from icl_mech.tasks.generators import letter_lists, to_lower, to_upper
 from icl_mech.tasks.grammar import lexicon
+from icl_mech.tasks.seeds import count, whole
 from icl_mech.tasks.task import Pair
 
 #: Pairs of a lookup prompt, and how often each is shown: few and often, so that a small model can.
@@ -117,11 +118,13 @@ def lookup_task(
     """
     keys = _keys() if keys is None else tuple(keys)
     values = _values() if values is None else tuple(values)
+    n_pairs, repeats = whole("n_pairs", n_pairs), whole("repeats", repeats)
     if n_pairs < 2 or repeats < 1:
         raise InputError(
             f"n_pairs is {n_pairs} and repeats {repeats}; expected at least 2 pairs, each at least "
             "once"
         )
+    count("n_pairs x repeats", n_pairs * repeats)
     if at not in (None, 0, -1):
         raise InputError(f"at is {at}; expected 0 (the first), -1 (the last) or None (any)")
     if len(set(values)) < max(n_pairs, len(values)):
