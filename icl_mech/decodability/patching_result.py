@@ -29,7 +29,7 @@ class MeanPatching(Result):
     (`task`, `prompt`, `answered`). `injected` names the tasks, the null task where there is one,
     and the controls `"mean of tasks"`, `"random"` and `"mean + random"`.
 
-    Intervals are percentile bootstraps over queries, 95 %.
+    Intervals are 95 %, over queries (`icl_mech.stats`).
     """
 
     @property
