@@ -186,7 +186,7 @@ def effect(room: str, options: Any, monkeypatch: pytest.MonkeyPatch, folder: Pat
             patched.setattr(package, name, stub(name, None), raising=False)
         if room == "table":
             patched.setattr(package, "write_table", stub("write_table", lambda _, path: path))
-        import icl_mech.figures as figures
+        import icl_mech.plotting as figures
 
         patched.setattr(figures, "task_map_report", stub("report", lambda _, path: path))
         patched.setattr(

@@ -180,7 +180,7 @@ def test_patching_is_saved_loaded_and_drawn(patched: MeanPatching, tmp_path: Pat
 
 
 def test_controls_have_the_lengths_they_claim() -> None:
-    from icl_mech.decodability.mean_patching import _vectors
+    from icl_mech.patch.means import _vectors
     from icl_mech.prompts import generator
 
     means = torch.randn(4, 2, 50, generator=torch.Generator().manual_seed(0))
