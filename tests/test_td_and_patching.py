@@ -9,9 +9,7 @@ import xarray as xr
 
 from icl_mech import load_result
 from icl_mech.decodability import (
-    MeanPatching,
     TaskDecodability,
-    mean_patching,
     task_decodability,
     td_predicts_accuracy,
 )
@@ -19,6 +17,7 @@ from icl_mech.decodability.accuracy import td_and_accuracy
 from icl_mech.decodability.pool import load_pool
 from icl_mech.errors import InputError
 from icl_mech.model import HookedModel
+from icl_mech.patch import MeanPatching, mean_patching
 from icl_mech.prompts import draw_matched
 
 # --- TD and accuracy ------------------------------------------------------------------------
