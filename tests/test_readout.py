@@ -9,7 +9,7 @@ from tiny_models import tiny_bridge
 
 from icl_mech.errors import InputError
 from icl_mech.lens import logit_lens
-from icl_mech.model import Edit, HookedModel
+from icl_mech.model import Edit, HookedModel, chunked_logits
 from icl_mech.patch import layer_scan
 
 
