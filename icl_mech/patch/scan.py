@@ -1,18 +1,17 @@
 """At which layer does a task vector work? (Hendel et al. 2023, sections 3 and 4.)"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from copy import deepcopy
+from dataclasses import replace
 
-import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from icl_mech.errors import choose
 from icl_mech.model import HookedModel, check_model
+from icl_mech.patch.scan_plan import ControlLayers, ScanPlan, ScanSettings, TaskPlan, plan_scan
 from icl_mech.patch.scan_result import REFERENCES, VECTORS, LayerScan, choice_on_dev
 from icl_mech.patch.scores import (
     SCORES,
@@ -28,35 +27,23 @@ from icl_mech.prompts import (
     N_DUMMIES,
     Answers,
     Encoder,
-    Episode,
     Prompt,
-    PromptSettings,
-    Split,
     accepted,
     few_shot,
-    generator,
-    half,
-    shuffled,
     zero_shot,
 )
 from icl_mech.results import over_tasks
-from icl_mech.tasks import Task, Tasks, load_other, load_tasks
+from icl_mech.tasks import Task, Tasks
 from icl_mech.vectors import dummy_residuals, inject, random_like, theta
 
 Vectors = Float[Tensor, "prompt layer d_model"]
-ControlLayers = Literal["all", "chosen"]
 #: On which a doubtful sink token is compared with its rival.
 N_SINK_PROMPTS = 16
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Settings(PromptSettings):
-    control_layers: str
-
-
 def layer_scan(
     model: HookedModel,
-    task: Tasks,
+    tasks: Tasks,
     n_prompts: int = 50,
     n_shots: int = 5,
     seed: int = 0,
@@ -81,7 +68,7 @@ def layer_scan(
 
     Args:
         model: from `load_model`.
-        task: a task, its name, a path to pairs, a family, or several of these.
+        tasks: a task, its name, a path to pairs, a family, or several of these.
         n_prompts: test prompts per task; queries return with other demonstrations where the
             task has too few pairs (the result says how many differ).
         n_shots: demonstrations per prompt.
@@ -103,66 +90,63 @@ def layer_scan(
         ModelError: where the model returns numbers that are not finite.
     """
     check_model(model)
-    tasks = load_tasks(task)
-    choose(control_layers, get_args(ControlLayers), "control_layers")
-    settings = _Settings(
-        n_prompts,
-        half(n_prompts, n_dev),
-        n_shots,
-        n_dummies,
-        seed,
-        template,
-        leading_space,
+    settings = ScanSettings(
+        n_prompts=n_prompts,
+        n_shots=n_shots,
+        seed=seed,
+        n_dev=n_dev,
+        n_dummies=n_dummies,
+        template=template,
+        leading_space=leading_space,
         control_layers=control_layers,
     )
-    # Draw everything before the first forward pass: a task with too few pairs fails at once.
-    plans = [_plan(model, t, load_other(t, other_task), settings) for t in tasks]
-    injections = (settings.n_prompts + settings.n_dev) * model.n_layers
-    n_control = model.n_layers if control_layers == "all" else 1
-    injections += settings.n_prompts * (len(VECTORS) - 1) * n_control
-    injections += settings.n_prompts  # without a vector
-    readings = settings.n_prompts * (1 + 3 * n_dummies) + settings.n_dev * (1 + n_dummies)
-    with progress_bar((injections + READING * readings) * len(plans), "runs", progress) as bar:
-        parts = [_scan(model, plan, control_layers == "all", bar) for plan in plans]
-    data = over_tasks(parts, [t.name for t in tasks])
-    return LayerScan(data, _provenance(model, plans, settings))
+    return measure_scan(model, plan_scan(tasks, settings, other_task), progress)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """A task with its episodes drawn."""
+def measure_scan(model: HookedModel, plan: ScanPlan, progress: bool = True) -> LayerScan:
+    """Run a plan of `plan_scan`: what `layer_scan` does after it has drawn the prompts.
 
-    task: Task
-    other: Task
-    encoder: Encoder
-    split: Split
-    shuffled: tuple[Episode, ...]
-    other_episodes: tuple[Episode, ...]
-    other_encoder: Encoder
-    rng: np.random.Generator
+    Raises:
+        InputError: where the model cannot read a prompt.
+        ModelError: where the model returns numbers that are not finite.
+    """
+    s = plan.settings
+    # Every task is encoded before the first forward pass: bad input fails at once.
+    encoded = [(task, *_encoders(model, task, s)) for task in plan.tasks]
+    everywhere = s.control_layers == "all"
+    injections = (s.n_prompts + s.dev) * model.n_layers
+    injections += s.n_prompts * (len(VECTORS) - 1) * (model.n_layers if everywhere else 1)
+    injections += s.n_prompts  # without a vector
+    readings = s.n_prompts * (1 + 3 * s.n_dummies) + s.dev * (1 + s.n_dummies)
+    with progress_bar((injections + READING * readings) * len(encoded), "runs", progress) as bar:
+        parts = [_scan(model, *task, everywhere, bar) for task in encoded]
+    data = over_tasks(parts, [task.task.name for task in plan.tasks])
+    encoders = [encoder for _, encoder, _ in encoded]
+    return LayerScan(data, _provenance(model, plan, encoders))
 
 
-def _plan(model: HookedModel, task: Task, other: Task, s: PromptSettings) -> _Plan:
-    def encoder(t: Task) -> Encoder:
-        return model.encoder(s.template, [pair.y for pair in t.pairs], s.leading_space)
-
-    split = s.split(task)
-    rng = generator(s.seed, task.name, "controls")
-    return _Plan(
-        task,
-        other,
-        encoder(task),
-        split,
-        shuffled(split.test, rng),
-        s.split(other).test,
-        encoder(other),
-        rng,
+def _encoders(model: HookedModel, plan: TaskPlan, s: ScanSettings) -> tuple[Encoder, Encoder]:
+    """How the prompts of the task, and those of the other task, become tokens."""
+    own, other = (
+        model.encoder(s.template, [pair.y for pair in task.pairs], s.leading_space)
+        for task in (plan.task, plan.other)
     )
+    return own, other
 
 
-def _scan(model: HookedModel, plan: _Plan, everywhere: bool, bar: tqdm) -> xr.Dataset:
-    """One task: read vectors, inject them (controls everywhere, or where theta is best), score."""
-    encoder, test, dev = plan.encoder, plan.split.test, plan.split.dev
+def _scan(
+    model: HookedModel,
+    plan: TaskPlan,
+    encoder: Encoder,
+    other_encoder: Encoder,
+    everywhere: bool,
+    bar: tqdm,
+) -> xr.Dataset:
+    """One task: read vectors, inject them, and score the answers.
+
+    Controls are injected after every block (`everywhere`), or where theta is best on dev.
+    """
+    test, dev = plan.split.test, plan.split.dev
     bar.set_description(f"{plan.task.name}: reading vectors")
     few = few_shot(encoder, test + dev)
     resid = model.final_residuals(few, dear(bar.update))
@@ -171,9 +155,9 @@ def _scan(model: HookedModel, plan: _Plan, everywhere: bool, bar: tqdm) -> xr.Da
     controls = {
         "shuffled": theta(dummy_residuals(model, encoder, plan.shuffled, dear(bar.update))),
         "other_task": theta(
-            dummy_residuals(model, plan.other_encoder, plan.other_episodes, dear(bar.update))
+            dummy_residuals(model, other_encoder, plan.other_episodes, dear(bar.update))
         ),
-        "random": random_like(own[rows_test], plan.rng),
+        "random": random_like(own[rows_test], deepcopy(plan.rng)),
     }
     bar.set_description(f"{plan.task.name}: injecting")
     zero = zero_shot(encoder, test + dev)
@@ -245,22 +229,22 @@ def _chosen(on_dev: xr.Dataset) -> list[int]:
     return sorted({choice_on_dev(on_dev, score).at for score in SCORES})
 
 
-def _provenance(model: HookedModel, plans: Sequence[_Plan], s: PromptSettings) -> dict:
+def _provenance(model: HookedModel, plan: ScanPlan, encoders: Sequence[Encoder]) -> dict:
     return {
         "method": "layer_scan (Hendel et al. 2023, arXiv 2310.15916)",
         **model.provenance(),
-        **vars(s),
-        "sink_token": model.to_string(plans[0].encoder.sink),
+        **plan.settings.recorded(),
+        "sink_token": model.to_string(encoders[0].sink),
         "tasks": {
-            plan.task.name: {
-                "category": plan.task.category,
-                "n_pairs": len(plan.task),
-                "n_test_queries": plan.split.n_test_queries,
-                "n_dev_queries": plan.split.n_dev_queries,
-                "other_task": plan.other.name,
-                "leading_space": plan.encoder.template.leading_space,
+            task.task.name: {
+                "category": task.task.category,
+                "n_pairs": len(task.task),
+                "n_test_queries": task.split.n_test_queries,
+                "n_dev_queries": task.split.n_dev_queries,
+                "other_task": task.other.name,
+                "leading_space": encoder.template.leading_space,
             }
-            for plan in plans
+            for task, encoder in zip(plan.tasks, encoders, strict=True)
         },
         "filters": "none: every prompt counts, also those whose answer takes several tokens",
     }

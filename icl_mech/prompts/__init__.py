@@ -20,7 +20,14 @@ from icl_mech.prompts.sampling import (
     draw_split,
     shuffle_labels,
 )
-from icl_mech.prompts.settings import N_DUMMIES, PromptSettings, half, shot_counts, shuffled
+from icl_mech.prompts.settings import (
+    N_DUMMIES,
+    PromptSettings,
+    VectorSettings,
+    half,
+    shot_counts,
+    shuffled,
+)
 from icl_mech.prompts.sink import Sink, choose_sink
 from icl_mech.prompts.template import DEFAULT_TEMPLATE, Span, Template
 from icl_mech.tasks.seeds import check_seed, count, generator, whole, whole_numbers
@@ -38,6 +45,7 @@ __all__ = [
     "Span",
     "Split",
     "Template",
+    "VectorSettings",
     "accepted",
     "check_counts",
     "check_seed",

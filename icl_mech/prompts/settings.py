@@ -1,4 +1,4 @@
-"""How episodes are drawn, for every question that works with task vectors."""
+"""Which prompts there are: the settings that every question about language models shares."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,43 +8,102 @@ import numpy as np
 
 from icl_mech.errors import InputError
 from icl_mech.prompts.sampling import Split, draw_split, shuffle_labels
-from icl_mech.prompts.template import DEFAULT_TEMPLATE
+from icl_mech.prompts.template import DEFAULT_TEMPLATE, Template
 from icl_mech.tasks.episode import Episode
-from icl_mech.tasks.seeds import count, whole_numbers
+from icl_mech.tasks.seeds import check_seed, count, whole_numbers
 from icl_mech.tasks.task import Task
 
+#: Dummy queries per set of demonstrations, where a caller does not say how many.
 N_DUMMIES = 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PromptSettings:
-    """All that, with the model and the tasks, decides which prompts there are.
+    """Everything that, with the model and the tasks, decides which prompts there are.
 
-    Attributes:
-        n_prompts: test prompts per task.
-        n_dev: prompts on which the layer is chosen.
-        n_shots: demonstrations per prompt.
-        n_dummies: dummy queries per demonstration set.
-        seed: of every random draw.
-        template: how a pair is written; holds `{x}` and `{y}`.
-        leading_space: write words with a space before them; None: as the tokenizer likes.
+    The settings check themselves when they are made, are the options of the command line, and are
+    what a result's provenance records. Questions add their own settings in a subclass.
+
+    Raises:
+        InputError: where a count, the seed or the template cannot work.
+
+    Example:
+        >>> PromptSettings(n_prompts=8, n_shots=3).n_shots
+        3
     """
 
-    n_prompts: int
-    n_dev: int
-    n_shots: int
-    n_dummies: int = N_DUMMIES
+    n_prompts: int = 50
+    """Test prompts per task."""
+    n_shots: int = 5
+    """Demonstrations per prompt."""
     seed: int = 0
+    """Of every random draw."""
     template: str = DEFAULT_TEMPLATE
+    r"""How a pair is written; {x} is the input, {y} the answer, \n a line break."""
     leading_space: bool | None = None
+    """Write words with a space before them; by default as the tokenizer needs fewer tokens."""
+
+    def __post_init__(self) -> None:
+        self.set_counts("n_prompts")
+        if isinstance(self.n_shots, Sequence):
+            self._set("n_shots", shot_counts(self.n_shots))
+        else:
+            self.set_counts("n_shots")
+        self._set("seed", check_seed(self.seed))
+        Template(self.template)
+
+    def set_counts(self, *names: str) -> None:
+        """Check fields that are counts, and keep them as plain integers; None stays None.
+
+        Raises:
+            InputError: where one is no whole number, less than 1 or too large to draw.
+        """
+        for name in names:
+            if getattr(self, name) is not None:
+                self._set(name, count(name, getattr(self, name)))
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def recorded(self) -> dict[str, Any]:
+        """What provenance records: every setting by name."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorSettings(PromptSettings):
+    """Settings of questions that read task vectors and choose a layer on dev prompts.
+
+    Example:
+        >>> VectorSettings(n_prompts=8).dev
+        4
+    """
+
+    n_dev: int | None = None
+    """Other prompts per task, on which the layer is chosen; by default half of --n-prompts."""
+    n_dummies: int = N_DUMMIES
+    """Dummy queries per set of demonstrations, over which a task vector is averaged."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.set_counts("n_dev", "n_dummies")
+
+    @property
+    def dev(self) -> int:
+        """The number of dev prompts: `n_dev`, or half of the number of test prompts."""
+        return max(1, self.n_prompts // 2) if self.n_dev is None else self.n_dev
+
+    def recorded(self) -> dict[str, Any]:
+        """What provenance records: every setting by name, with the number of dev prompts."""
+        return super().recorded() | {"n_dev": self.dev}
 
     def split(self, task: Task) -> Split:
         """The task's episodes, dev apart from test.
 
         Raises:
-            InputError: where a count is not positive or the task has too few pairs.
+            InputError: where the task has too few pairs.
         """
-        return draw_split(task, self.n_prompts, self.n_dev, self.n_shots, self.n_dummies, self.seed)
+        return draw_split(task, self.n_prompts, self.dev, self.n_shots, self.n_dummies, self.seed)
 
 
 def half(n_prompts: Any, n_dev: Any) -> int:
@@ -58,10 +117,14 @@ def half(n_prompts: Any, n_dev: Any) -> int:
 
 
 def shot_counts(n_shots: Any) -> tuple[int, ...]:
-    """One number of shots or several, in order.
+    """One number of shots or several, in ascending order.
 
     Raises:
         InputError: where there is none, one comes twice, or is no positive whole number.
+
+    Example:
+        >>> shot_counts((4, 1))
+        (1, 4)
     """
     counts = tuple(sorted(whole_numbers("n_shots", n_shots)))
     if not counts or len(set(counts)) < len(counts):
@@ -70,5 +133,5 @@ def shot_counts(n_shots: Any) -> tuple[int, ...]:
 
 
 def shuffled(episodes: Sequence[Episode], rng: np.random.Generator) -> tuple[Episode, ...]:
-    """The same episodes, each demonstration with another one's label."""
+    """The same episodes, each demonstration with the label of another one."""
     return tuple(replace(e, demonstrations=shuffle_labels(e.demonstrations, rng)) for e in episodes)

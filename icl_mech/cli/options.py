@@ -1,0 +1,159 @@
+"""The options that subcommands share, and what every subcommand does with its own."""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
+
+import tyro
+
+from icl_mech.cli.output import deliver
+from icl_mech.errors import InputError
+from icl_mech.run_names import run_name
+from icl_mech.tasks import Task, list_tasks, load_tasks
+
+if TYPE_CHECKING:
+    from icl_mech.model import HookedModel
+    from icl_mech.results import Result
+
+T = TypeVar("T")
+#: The fields of a dataclass as options of their own names.
+Flat = Annotated[T, tyro.conf.OmitArgPrefixes]
+#: An option without a value: it is given or not.
+Flag = tyro.conf.FlagCreatePairsOff[bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskOptions:
+    """Which tasks."""
+
+    task: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--tasks"])] = ("country_capital",)
+    """Tasks by name, files of pairs (.json, .jsonl, .csv, .tsv), families of tasks that share
+    their inputs (verbs, english_words, countries, letters, pos, bitwise), or 'all'."""
+
+    @property
+    def names(self) -> list[str]:
+        """The names, with 'all' spelled out."""
+        return [n for name in self.task for n in (list_tasks() if name == "all" else [name])]
+
+    def load(self) -> list[Task]:
+        """The tasks named."""
+        return load_tasks(self.names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Which model, and where it runs."""
+
+    model: str = "gemma-3-270m"
+    """The packaged model, a hub name (org/name or org/name@revision), a folder, or a .gguf file."""
+    device: str | None = None
+    """cuda, mps or cpu; by default the first that is there."""
+    dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
+    """Of weights and activations."""
+    trust_remote_code: Flag = False
+    """Let a hub model run its own code. Only for sources that you trust."""
+    sink: str | None = None
+    """The token that every prompt begins with, such as "<|endoftext|>"; by default BOS where the
+    tokenizer itself prepends it, else the end-of-text token."""
+
+    def load(self) -> HookedModel:
+        """The model that the options name."""
+        from icl_mech.model import load_model
+
+        print(f"loading {self.model}", file=sys.stderr, flush=True)
+        return load_model(
+            self.model,
+            device=self.device,
+            dtype=self.dtype,
+            trust_remote_code=self.trust_remote_code,
+            sink=self.sink,
+        )
+
+    def several(self, also: Sequence[str]) -> list[ModelOptions]:
+        """The same options for this model and for others.
+
+        Raises:
+            InputError: where one could not be loaded later, or is named twice.
+        """
+        from icl_mech.model import check_source
+
+        names = (self.model, *also)
+        for name in names:
+            check_source(name)
+            if names.count(name) > 1:
+                raise InputError(f"model {name!r} is named twice; expected each once")
+        return [replace(self, model=name) for name in names]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """What is written and shown."""
+
+    out: Path | None = None
+    """The figure: .html, or .png, .svg, .pdf (these need Chrome). The data go beside it as .nc.
+    By default in figures/, named after the question, tasks, model and changed settings."""
+    json: Flag = False
+    """Print the summary as one JSON object on stdout, and nothing else there."""
+    no_progress: Flag = False
+    """No progress bar."""
+
+
+class Command(ABC):
+    """A subcommand: a frozen dataclass of options, and how they become a result.
+
+    Everything that can be refused is refused by `plan` and `target`, before a model is loaded.
+    """
+
+    #: The question, as the names of files begin with it.
+    what: ClassVar[str]
+    settings: Any
+    tasks: TaskOptions
+    models: ModelOptions
+    output: OutputOptions
+
+    def __post_init__(self) -> None:
+        # A shell hands on "\n" as two characters, which no prompt is meant to hold.
+        template = self.settings.template.replace("\\n", "\n")
+        object.__setattr__(self, "settings", replace(self.settings, template=template))
+
+    @property
+    def progress(self) -> bool:
+        """Whether to show a progress bar."""
+        return not self.output.no_progress
+
+    @abstractmethod
+    def plan(self) -> Any:
+        """What is to be run: tasks loaded, prompts drawn, and bad input refused."""
+
+    @abstractmethod
+    def measure(self, model: HookedModel, plan: Any) -> Result:
+        """Run the plan."""
+
+    def run(self) -> None:
+        """Plan, load the model, measure, and write and print what was found."""
+        plan = self.plan()
+        out = target(self)
+        deliver(self.measure(self.models.load(), plan), out, self.output)
+
+
+def target(command: Command) -> Path:
+    """Where the figure goes; refused now if it could not be written later.
+
+    By default it is named after the question, the tasks, the models and what else was changed
+    from its default, so that another run does not write over it.
+    """
+    from icl_mech.plotting import check_target
+
+    if command.output.out is None:
+        out = Path("figures") / f"{run_name(command, command.what)}.html"
+    else:
+        out = command.output.out
+    check_target(out)
+    if command.output.out is not None and out.exists():
+        print(f"note: {out} exists and will be replaced", file=sys.stderr)
+    return out
