@@ -20,6 +20,7 @@ import xarray as xr
 
 from icl_mech.errors import InputError, choose
 from icl_mech.files import follow_umask
+from icl_mech.stats import repeated
 from icl_mech.tasks.text import check_text
 
 FORMAT = 1
@@ -66,20 +67,6 @@ class Result(ABC):
     def __init__(self, data: xr.Dataset, provenance: dict[str, Any]) -> None:
         self.data = data
         self.provenance = provenance
-
-    @property
-    def tasks(self) -> list[str]:
-        """The names of the tasks, in order.
-
-        Raises:
-            InputError: where the result is not about tasks (`Emergence`).
-        """
-        if "task" not in self.data.variables:
-            raise InputError(
-                f"a result of kind {type(self).__name__} has no tasks; it has: "
-                f"{', '.join(map(str, self.data.coords))}"
-            )
-        return [str(name) for name in self.data["task"].values]
 
     @abstractmethod
     def summary(self) -> pd.DataFrame:
@@ -130,15 +117,6 @@ class Result(ABC):
         notes = "".join(f"<li>{escape(note)}</li>" for note in self.caveats())
         return f"<p>{escape(self.headline())}</p>{table}" + (f"<ul>{notes}</ul>" if notes else "")
 
-    def of(self, task: str) -> xr.Dataset:
-        """One task's arrays.
-
-        Raises:
-            InputError: where there is no such task, with the nearest.
-        """
-        choose(task, self.tasks, "task")
-        return self.data.sel(task=task)
-
     def save(self, path: str | Path, digits: int | None = None) -> Path:
         """Write arrays and provenance to one netCDF file, whole or not at all.
 
@@ -174,6 +152,34 @@ class Result(ABC):
         own = ("icl_mech_kind", "icl_mech_format", "provenance")
         kept = {name: value for name, value in data.attrs.items() if name not in own}
         return cls(data.drop_attrs(deep=False).assign_attrs(kept), provenance)
+
+
+class TaskResult(Result):
+    """A result whose arrays have an axis `task`, and that knows what every prompt asked (`query`)."""
+
+    @property
+    def tasks(self) -> list[str]:
+        """The names of the tasks, in order."""
+        return [str(name) for name in self.data["task"].values]
+
+    def of(self, task: str) -> xr.Dataset:
+        """One task's arrays.
+
+        Raises:
+            InputError: where there is no such task, with the nearest.
+        """
+        choose(task, self.tasks, "task")
+        return self.data.sel(task=task)
+
+    def queries(self, task: str) -> np.ndarray:
+        """What each test prompt of a task asks: prompts that share a query are not independent."""
+        queries: np.ndarray = self.of(task)["query"].values
+        return queries
+
+    def repeated_queries(self) -> list[str]:
+        """A caveat for every task whose queries come back, or are too few for an interval."""
+        n_queries = self.data["n_queries"].values.tolist()
+        return repeated(self.tasks, n_queries, self.data.sizes["prompt"])
 
 
 def load_result(path: str | Path) -> Result:

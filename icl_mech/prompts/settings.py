@@ -111,6 +111,10 @@ def half(n_prompts: Any, n_dev: Any) -> int:
 
     Raises:
         InputError: where one is no count of prompts.
+
+    Example:
+        >>> half(50, None), half(50, 10)
+        (25, 10)
     """
     n_prompts = count("n_prompts", n_prompts)
     return max(1, n_prompts // 2) if n_dev is None else count("n_dev", n_dev)
