@@ -155,7 +155,7 @@ class Result(ABC):
 
 
 class TaskResult(Result):
-    """A result whose arrays have an axis `task`, and that knows what every prompt asked (`query`)."""
+    """A result whose arrays have an axis `task`, and say what every prompt asked (`query`)."""
 
     @property
     def tasks(self) -> list[str]:

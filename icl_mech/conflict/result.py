@@ -10,7 +10,7 @@ import xarray as xr
 from icl_mech.conflict.notes import notes
 from icl_mech.errors import InputError, choose
 from icl_mech.reference import Conflict, hendel2023
-from icl_mech.results import Result
+from icl_mech.results import TaskResult
 from icl_mech.stats import Estimate, paired_difference, share
 
 #: What happens to the prompt: nothing; theta of the injected task (B); theta of the prompt's own
@@ -21,7 +21,7 @@ FOLLOWS = ("prompt", "injected", "neither")
 _COLUMNS = ("top", "follows_prompt", "follows_injected", "prompt_logprob", "injected_logprob")
 
 
-class ConflictingTasks(Result):
+class ConflictingTasks(TaskResult):
     """Answers to prompts of one task with the vector of another, per pair and prompt.
 
     `data` holds, over (`pair`, `condition`, `prompt`): `follows_prompt` and `follows_injected`

@@ -14,7 +14,7 @@ from icl_mech.decodability.neighbours import decoded
 from icl_mech.decodability.notes import notes
 from icl_mech.decodability.settings import half_of
 from icl_mech.errors import InputError, choose
-from icl_mech.results import Result
+from icl_mech.results import TaskResult
 from icl_mech.stats import Estimate, mean_change, shares
 
 #: What TD is compared with: prompts with shuffled labels, and the zero-shot query alone.
@@ -23,7 +23,7 @@ CONTROLS = ("shuffled", "input")
 SCORES = ("exact", "first_token")
 
 
-class TaskDecodability(Result):
+class TaskDecodability(TaskResult):
     """Which task the neighbours of every prompt vote for, at every layer.
 
     `data` holds, over (`shots`, `task`, `point`, `layer`): `credit` (1 where the vote is right, 0

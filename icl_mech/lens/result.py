@@ -7,7 +7,7 @@ import xarray as xr
 
 from icl_mech.errors import InputError, choose
 from icl_mech.lens.targets import TARGETS
-from icl_mech.results import Result
+from icl_mech.results import TaskResult
 from icl_mech.stats import Estimate, mean, median, repeated, shares
 
 #: What a curve may show: the mean probability, the share of prompts with the target on top, or
@@ -15,7 +15,7 @@ from icl_mech.stats import Estimate, mean, median, repeated, shares
 VALUES = ("probability", "rank1", "log_rank")
 
 
-class LogitLens(Result):
+class LogitLens(TaskResult):
     """What every layer would answer, per prompt.
 
     `data` holds, over (`task`, `prompt`, `role`, `layer`): `logprob` (nats) and `rank` of every

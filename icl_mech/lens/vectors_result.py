@@ -7,7 +7,7 @@ import xarray as xr
 
 from icl_mech.errors import InputError, choose
 from icl_mech.lens.counting import KINDS
-from icl_mech.results import Result
+from icl_mech.results import TaskResult
 from icl_mech.stats import Estimate, mean
 
 #: Which vectors can be read, and how several are averaged.
@@ -17,7 +17,7 @@ AVERAGES = ("log_probability", "vector")
 SHOWN = 10
 
 
-class VectorLens(Result):
+class VectorLens(TaskResult):
     """The top tokens of a task's vectors, and how many of them are of which kind.
 
     `data` holds, over (`task`, `layer`, `k`): ids `top`, mean log probabilities `top_logprob`

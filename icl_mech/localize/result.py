@@ -23,7 +23,7 @@ from icl_mech.localize.curves import (
     settled,
 )
 from icl_mech.localize.notes import notes
-from icl_mech.results import Result
+from icl_mech.results import TaskResult
 from icl_mech.stats import (
     Estimate,
     means,
@@ -46,7 +46,7 @@ _WHERE = {
 }
 
 
-class TaskMap(Result):
+class TaskMap(TaskResult):
     """Four read-outs on one axis of layers, and the layers that they name, per task.
 
     - *encoding*: task decodability (Han et al. 2024), the share of a prompt's nearest neighbours'

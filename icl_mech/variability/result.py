@@ -11,7 +11,7 @@ from sklearn.metrics import silhouette_samples
 
 from icl_mech.errors import InputError, choose
 from icl_mech.layers import check_layer
-from icl_mech.results import Result
+from icl_mech.results import TaskResult
 from icl_mech.stats import Estimate, Estimates, means, nearer_than_chance, pair_means, shares
 from icl_mech.stats.projection import project
 from icl_mech.variability.notes import notes
@@ -24,7 +24,7 @@ KINDS = ("theta", "shuffled")
 FORMS = ("raw", "centred")
 
 
-class VectorVariability(Result):
+class VectorVariability(TaskResult):
     """Distances between task vectors at every layer, and how well each vector works.
 
     `data` holds `distance` over (`shots`, `form`, `layer`, `pair`): cosine distances (0 to 2) of
