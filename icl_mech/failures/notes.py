@@ -21,7 +21,6 @@ AGREES = {
 
 def notes(result: "TaskVectorFailures") -> list[str]:
     """A line for everything that would mislead, task by task."""
-    data, n = result.data, result.data.sizes["prompt"]
     lines = result.repeated_queries()
     for task in result.tasks:
         lines += [f"{task}: {line}" for line in _of_task(result, task)]
