@@ -12,7 +12,7 @@ from icl_mech.devices import pick_device
 from icl_mech.errors import InputError, ModelError, choose, first_line
 from icl_mech.model.families import refuse_config
 from icl_mech.model.foreign import foreign_hooks, left_hooks
-from icl_mech.model.gguf import PACKAGED_MODEL, quiet_transformers
+from icl_mech.model.gguf import PACKAGED_MODEL, converted_tokenizer, quiet_transformers
 from icl_mech.model.hooked import HookedModel
 from icl_mech.model.sources import Source, find, label
 from icl_mech.model.weights import other_shapes, refuse_incomplete, some
@@ -153,7 +153,10 @@ def _boot(
     try:
         config = AutoConfig.from_pretrained(place, **options)
         refuse_config(source.given, config)
-        tokenizer = AutoTokenizer.from_pretrained(place, **options)
+        if source.converted:
+            tokenizer = converted_tokenizer(Path(place))
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(place, **options)
         chosen = choose_sink(tokenizer, sink)
         model, found = AutoModelForCausalLM.from_pretrained(
             place,

@@ -35,6 +35,7 @@ class Source:
         location: a folder, or a hub name.
         revision: of a hub model.
         offline: whether only what is on this machine is read.
+        converted: whether it is a folder of the cache, converted from GGUF.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Source:
     location: str
     revision: str | None = None
     offline: bool = True
+    converted: bool = False
 
     @property
     def local(self) -> bool:
@@ -77,11 +79,12 @@ def find(source: str | Path) -> Source:
     name = str(source)
     path = Path(name).expanduser()
     if name == PACKAGED_MODEL:
-        return Source(name, name, str(packaged_folder()))
+        return Source(name, name, str(packaged_folder()), converted=True)
     if path.suffix.lower() == ".gguf":
         if not os.path.isfile(path):
             raise InputError(f"{path}: no such file; expected a .gguf file")
-        return Source(f"{path.stem}-{fingerprint(path)}", name, str(gguf_folder(path)))
+        given_name = f"{path.stem}-{fingerprint(path)}"
+        return Source(given_name, name, str(gguf_folder(path)), converted=True)
     if os.path.isdir(path):
         check_folder(path)
         return Source(f"{path.resolve().name}-{fingerprint(path)}", name, str(path))
