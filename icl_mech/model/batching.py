@@ -63,7 +63,11 @@ class Budget:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error, of whichever library, means that memory ran out."""
+    """Whether an error, of whichever library, means that memory ran out.
+
+    >>> out_of_memory(MemoryError()), out_of_memory(ValueError())
+    (True, False)
+    """
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         isinstance(error, Exception) and should_reduce_batch_size(error)
     )

@@ -29,7 +29,11 @@ class WeightHash:
 
 
 def hash_weights(model: torch.nn.Module) -> str:
-    """sha256 over the names, shapes, types and bytes of all parameters."""
+    """sha256 over the names, shapes, types and bytes of all parameters.
+
+    >>> hash_weights(torch.nn.Linear(2, 2)) == hash_weights(torch.nn.Linear(2, 2))  # both random
+    False
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.named_parameters()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())

@@ -84,7 +84,11 @@ class Readout:
 
 
 def as_array(values: Tensor) -> np.ndarray:
-    """As numpy, which knows no bfloat16."""
+    """As numpy, which knows no bfloat16.
+
+    >>> as_array(torch.ones(2, dtype=torch.bfloat16))
+    array([1., 1.], dtype=float32)
+    """
     wide = torch.promote_types(values.dtype, torch.float32)
     array: np.ndarray = values.detach().to("cpu", wide).numpy()
     return array
@@ -222,6 +226,10 @@ def pad_targets(
 ) -> Int[Tensor, "row target"]:
     """Rows of token ids, filled up with -1.
 
+    >>> pad_targets([[5], [7, 9]], n_rows=2, d_vocab=10)
+    tensor([[ 5, -1],
+            [ 7,  9]])
+
     Args:
         answers: a row of token ids (or -1) for each prompt or vector.
         n_rows: how many of these there are.
@@ -245,6 +253,11 @@ def pad_targets(
 
 
 def pad_rows(rows: Sequence[Sequence[int]]) -> Int[Tensor, "row target"]:
-    """Rows of token ids, filled up with -1."""
+    """Rows of token ids, filled up with -1.
+
+    >>> pad_rows([[5], [7, 9]])
+    tensor([[ 5, -1],
+            [ 7,  9]])
+    """
     width = max(map(len, rows))
     return torch.tensor([[*row, *[-1] * (width - len(row))] for row in rows])

@@ -99,7 +99,10 @@ class Best:
 
 
 def refuse_not_finite(*values: Tensor) -> None:
-    """Raise NotFiniteError where a number that came of logits is NaN or infinite."""
+    """Raise NotFiniteError where a number that came of logits is NaN or infinite.
+
+    >>> refuse_not_finite(torch.tensor([1.0]))
+    """
     if not all(bool(torch.isfinite(v).all()) for v in values):
         raise NotFiniteError(
             "the model returns logits that are not finite numbers (NaN or infinity); "

@@ -54,6 +54,11 @@ class Source:
 def check_source(source: str | Path) -> None:
     """Refuse, before anything is loaded or asked for, what can be no model.
 
+    >>> check_source("gemma-3-270n")
+    Traceback (most recent call last):
+        ...
+    icl_mech.errors.InputError: unknown model 'gemma-3-270n'; did you mean 'gemma-3-270m'?
+
     Raises:
         InputError: where a folder or file is not there, or a name is nearly the packaged model's.
     """
@@ -100,7 +105,11 @@ def find(source: str | Path) -> Source:
 
 
 def label(name: str) -> str:
-    """What results call a model of that name: of a path only its last part."""
+    """What results call a model of that name: of a path only its last part.
+
+    >>> label("EleutherAI/pythia-70m")
+    'EleutherAI/pythia-70m'
+    """
     return Path(name).name if Path(name).expanduser().exists() else name
 
 

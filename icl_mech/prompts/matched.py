@@ -27,7 +27,12 @@ class Matched:
 
 
 def same_inputs(tasks: Sequence[Task]) -> bool:
-    """Whether all tasks ask the same inputs in the same order, as those of a family do."""
+    """Whether all tasks ask the same inputs in the same order, as those of a family do.
+
+    >>> from icl_mech.tasks import Task
+    >>> same_inputs([Task.of("a", {"x": "1"}), Task.of("b", {"x": "2"})])
+    True
+    """
     inputs = [[pair.x for pair in task.pairs] for task in tasks]
     return all(row == inputs[0] for row in inputs[1:])
 
