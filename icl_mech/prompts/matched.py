@@ -42,6 +42,12 @@ def draw_matched(
 ) -> tuple[Matched, ...]:
     """Draw sets of episodes, as many per task as `sizes` says by name, that share no query.
 
+    >>> from icl_mech.tasks import load_family
+    >>> (drawn,) = draw_matched(load_family("bitwise").tasks[:2], {"n_points": 4}, 3, seed=0)
+    >>> first, second = drawn.episodes
+    >>> [len(first), first[0].query.x == second[0].query.x]
+    [4, True]
+
     Args:
         tasks: a set of episodes of each.
         sizes: of every set, by the caller's name of it, which errors then use.
