@@ -32,8 +32,8 @@ import pandas as pd
 import tyro
 
 import icl_mech
-from icl_mech.figures import check_target
 from icl_mech.localize import TaskMap, localize
+from icl_mech.plotting import check_target
 from icl_mech.tasks import load_family
 
 # %% [markdown]

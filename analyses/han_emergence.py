@@ -31,7 +31,7 @@ from pathlib import Path
 import tyro
 
 import icl_mech
-from icl_mech.figures import check_target, export
+from icl_mech.plotting import check_target, export
 from icl_mech.results import load_result
 from icl_mech.synthetic import measure_emergence, preset, train
 from icl_mech.synthetic.timing import lead_in_words

@@ -47,8 +47,8 @@ from plotly.subplots import make_subplots
 import icl_mech
 from icl_mech.decodability import TaskDecodability, td_predicts_accuracy
 from icl_mech.decodability.accuracy import td_and_accuracy
-from icl_mech.figures import FONT, GRID, check_target, export
-from icl_mech.figures.whiskers import whiskers
+from icl_mech.plotting import FONT, GRID, check_target, export
+from icl_mech.plotting.marks import whiskers
 from icl_mech.reference import han2024
 
 # %% [markdown]

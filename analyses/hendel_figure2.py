@@ -45,8 +45,8 @@ import tyro
 from plotly.subplots import make_subplots
 
 import icl_mech
-from icl_mech.figures import COLOURS, FONT, GRID, check_target, export
 from icl_mech.patch import LayerScan
+from icl_mech.plotting import COLOURS, FONT, GRID, check_target, export
 from icl_mech.reference import PublishedScans, hendel2023
 from icl_mech.stats import Estimate
 

@@ -37,7 +37,7 @@ import tyro
 
 import icl_mech
 from icl_mech.answers import CONDITIONS, SCORES
-from icl_mech.figures import check_target, export
+from icl_mech.plotting import check_target, export
 from icl_mech.table import write_table
 
 # %% [markdown]

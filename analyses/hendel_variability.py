@@ -36,7 +36,8 @@ from typing import Literal
 import tyro
 
 import icl_mech
-from icl_mech.figures import check_target, export, variability_models_figure
+from icl_mech.plotting import check_target, export
+from icl_mech.variability.models_plot import variability_models_figure
 
 # %% [markdown]
 # ## Settings

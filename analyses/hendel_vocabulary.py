@@ -41,7 +41,7 @@ import pandas as pd
 import tyro
 
 import icl_mech
-from icl_mech.figures import check_target, export
+from icl_mech.plotting import check_target, export
 
 # %% [markdown]
 # ## Settings

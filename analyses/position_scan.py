@@ -40,8 +40,8 @@ import pandas as pd
 import tyro
 
 import icl_mech
-from icl_mech.figures import check_target, export
 from icl_mech.patch import DIRECTIONS, PositionScan, patch_positions
+from icl_mech.plotting import check_target, export
 from icl_mech.stats import Estimate
 
 # %% [markdown]

@@ -35,7 +35,7 @@ import tyro
 
 import icl_mech
 from icl_mech.errors import InputError
-from icl_mech.figures import check_target, export
+from icl_mech.plotting import check_target, export
 from icl_mech.results import load_result
 from icl_mech.synthetic import Emergence
 

@@ -33,8 +33,8 @@ import pandas as pd
 import tyro
 
 import icl_mech
-from icl_mech.figures import check_target, export
 from icl_mech.heads import function_vectors, head_ablation, head_attribution
+from icl_mech.plotting import check_target, export
 
 # %% [markdown]
 # ## Settings

@@ -34,7 +34,7 @@ import tyro
 
 import icl_mech
 from icl_mech.failures import REPAIRS
-from icl_mech.figures import check_target, export
+from icl_mech.plotting import check_target, export
 from icl_mech.tasks import list_failures
 
 # %% [markdown]

@@ -155,7 +155,7 @@ def target(options: Any, what: str, mode: str | None = None) -> Path:
         what: the question.
         mode: the field of the flag that asks it, if it has one.
     """
-    from icl_mech.figures import check_target
+    from icl_mech.plotting import check_target
 
     if options.output.out is None:
         out = Path("figures") / f"{run_name(options, what, mode)}.html"
@@ -220,7 +220,7 @@ def deliver(
     Raises:
         InputError: where a file cannot be written, after everything else was, and was printed.
     """
-    from icl_mech.figures import export
+    from icl_mech.plotting import export
 
     def draw() -> Path:
         return export(result.plot() if figure is None else figure, out, result.caveats())

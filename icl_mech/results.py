@@ -1,5 +1,6 @@
 """What every result shares: labelled arrays, provenance, and a file that holds both."""
 
+import importlib
 import json
 import math
 import os
@@ -17,7 +18,6 @@ import pandas as pd
 import plotly.graph_objects as go
 import xarray as xr
 
-import icl_mech
 from icl_mech.errors import InputError, choose
 from icl_mech.files import follow_umask
 from icl_mech.tasks.text import check_text
@@ -27,6 +27,26 @@ FORMAT = 1
 _DEFLATE = 1032
 #: Share of read-outs with a tie for the top token from which it is said.
 TIES_NOTED = 0.02
+#: The kinds of results that files hold, and the module that defines each.
+ROOMS = {
+    "AnswerScores": "icl_mech.answers.result",
+    "ConflictingTasks": "icl_mech.conflict.result",
+    "Emergence": "icl_mech.synthetic.emergence",
+    "EmergenceOverSeeds": "icl_mech.synthetic.seeds",
+    "FunctionVectors": "icl_mech.heads.vectors_result",
+    "HeadAblation": "icl_mech.heads.ablation_result",
+    "HeadAttribution": "icl_mech.heads.attribution_result",
+    "LayerScan": "icl_mech.patch.scan_result",
+    "LogitLens": "icl_mech.lens.result",
+    "MeanPatching": "icl_mech.patch.means_result",
+    "PositionScan": "icl_mech.patch.positions_result",
+    "TaskDecodability": "icl_mech.decodability.result",
+    "TaskMap": "icl_mech.localize.result",
+    "TaskTable": "icl_mech.table.result",
+    "TaskVectorFailures": "icl_mech.failures.result",
+    "VectorLens": "icl_mech.lens.vectors_result",
+    "VectorVariability": "icl_mech.variability.result",
+}
 
 
 class Result(ABC):
@@ -202,12 +222,12 @@ def _checked(
     """The class and the provenance of a file whose arrays are not read yet."""
     kind, version = str(file.getncattr("icl_mech_kind")), int(file.getncattr("icl_mech_format"))
     provenance = json.loads(file.getncattr("provenance"))
-    if kind in icl_mech.__all__:
-        getattr(icl_mech, kind)  # names are loaded on first use: defining the class registers it
+    if kind in ROOMS:
+        importlib.import_module(ROOMS[kind])  # which defines the class, and so registers it
     if kind not in Result._kinds or version != FORMAT:
         raise InputError(
             f"{path}: a {kind!r} result in format {version}; this version reads "
-            f"{', '.join(sorted(Result._kinds))} in format {FORMAT}"
+            f"{', '.join(sorted({*ROOMS, *Result._kinds}))} in format {FORMAT}"
         )
     if not isinstance(provenance, dict):
         raise InputError(

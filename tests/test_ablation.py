@@ -11,7 +11,7 @@ from plain import plain_logprobs
 from icl_mech import Edit, load_result
 from icl_mech.errors import InputError
 from icl_mech.heads import HeadAblation, head_ablation
-from icl_mech.heads.drawing import draw
+from icl_mech.heads.sampling import draw
 from icl_mech.model import HookedModel
 from icl_mech.tasks import load_task
 

@@ -10,7 +10,7 @@ from commands import Done, run_room
 from plain import plain_logprobs, prompt_of
 
 from icl_mech.answers import CONDITIONS, SCORES, AnswerScores, answer_scores
-from icl_mech.answers.judge import judge_text
+from icl_mech.answers.text_scores import judge_text
 from icl_mech.errors import InputError
 from icl_mech.model import Edit, HookedModel, Readout
 from icl_mech.patch import layer_scan, score

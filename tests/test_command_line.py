@@ -320,7 +320,7 @@ def test_a_figure_that_fails_costs_no_result(
 ) -> None:
     """The disk is full for the figure, which a folder in its place stands for."""
     out = tmp_path / "scan.html"
-    monkeypatch.setattr("icl_mech.figures.check_target", lambda path: path.mkdir())
+    monkeypatch.setattr("icl_mech.plotting.check_target", lambda path: path.mkdir())
     done = run(*SMALL, "--out", str(out))
     assert done.returncode == 2
     assert "country_capital" in done.stdout

@@ -12,7 +12,7 @@ import xarray as xr
 from commands import assert_quick_help, assert_refused, run_room
 
 from icl_mech import load_result
-from icl_mech.decodability import MeanPatching, TaskDecodability, knn_credit, task_decodability
+from icl_mech.decodability import TaskDecodability, knn_credit, task_decodability
 from icl_mech.decodability.chance import chances
 from icl_mech.decodability.measure import measure
 from icl_mech.decodability.neighbours import credit, decoded, distances, vote_shares
@@ -21,6 +21,7 @@ from icl_mech.decodability.probe import folds, probe
 from icl_mech.decodability.settings import Plan, Settings, plan
 from icl_mech.errors import InputError, NotFiniteError
 from icl_mech.model import HookedModel
+from icl_mech.patch import MeanPatching
 from icl_mech.tasks import Pair, Task, load_family, load_task
 
 

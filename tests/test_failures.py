@@ -13,7 +13,7 @@ from plain import assert_same, plain_logprobs
 from icl_mech import load_result
 from icl_mech.errors import InputError
 from icl_mech.failures import KINDS, REPAIRS, TaskVectorFailures, task_vector_failures
-from icl_mech.failures.errors import Classifier, begins, most_frequent
+from icl_mech.failures.error_kinds import Classifier, begins, most_frequent
 from icl_mech.failures.plan import Settings, load_any, plan
 from icl_mech.failures.repair import States, placeholder
 from icl_mech.model import HookedModel

@@ -14,8 +14,9 @@ from scipy.stats import t
 from test_stats import wilson
 
 from icl_mech.errors import InputError
-from icl_mech.figures import check_target, export, layer_scan_figure
 from icl_mech.patch import REFERENCES, VECTORS, LayerScan
+from icl_mech.patch.scan_plot import layer_scan_figure
+from icl_mech.plotting import check_target, export
 from icl_mech.stats import Estimate, share
 
 N_LAYERS, N_PROMPTS, N_DEV = 6, 20, 10

@@ -14,7 +14,7 @@ from tiny_models import answering_bridge, answering_task, tiny_bridge
 from icl_mech import Edit, load_result
 from icl_mech.errors import InputError, ModelError
 from icl_mech.heads import FunctionVectors, function_vectors
-from icl_mech.heads.drawing import draw
+from icl_mech.heads.sampling import draw
 from icl_mech.model import HookedModel
 from icl_mech.tasks import load_task
 from icl_mech.vectors import function_vector

@@ -14,7 +14,7 @@ from icl_mech import Edit, load_result
 from icl_mech.errors import InputError, ModelError
 from icl_mech.heads import METHODS, HeadAttribution, function_vectors, head_attribution
 from icl_mech.heads.attribution import mean_heads
-from icl_mech.heads.drawing import draw
+from icl_mech.heads.sampling import draw
 from icl_mech.lens import vector_lens
 from icl_mech.model import HookedModel
 from icl_mech.prompts import draw_split, generator, shuffle_labels

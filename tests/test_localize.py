@@ -9,10 +9,11 @@ from scipy.stats import t
 
 from icl_mech import load_result
 from icl_mech.errors import InputError
-from icl_mech.figures import task_map_figure, task_map_report
 from icl_mech.localize import Rule, TaskMap
 from icl_mech.localize.curves import gathered, locate
-from icl_mech.localize.mass import helpful
+from icl_mech.localize.page import task_map_report
+from icl_mech.localize.plot import task_map_figure
+from icl_mech.localize.result import helpful
 from icl_mech.stats import proportion
 
 N, LAYERS = 40, 18

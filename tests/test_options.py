@@ -186,12 +186,12 @@ def effect(room: str, options: Any, monkeypatch: pytest.MonkeyPatch, folder: Pat
             patched.setattr(package, name, stub(name, None), raising=False)
         if room == "table":
             patched.setattr(package, "write_table", stub("write_table", lambda _, path: path))
-        import icl_mech.figures as figures
-
-        patched.setattr(figures, "task_map_report", stub("report", lambda _, path: path))
-        patched.setattr(
-            figures, "variability_models_figure", stub("models", lambda *_: go.Figure())
-        )
+        page = import_module("icl_mech.localize.page")
+        patched.setattr(page, "task_map_report", stub("report", lambda _, path: path))
+        models = import_module("icl_mech.variability.models_plot")
+        patched.setattr(models, "variability_models_figure", stub("models", lambda *_: go.Figure()))
+        patch = import_module("icl_mech.patch")
+        patched.setattr(patch, "mean_patching", stub("mean_patching", None))
         said = StringIO()
         with redirect_stdout(said), redirect_stderr(StringIO()):
             main._main(options)

@@ -15,11 +15,11 @@ from transformer_lens import patching
 
 from icl_mech import load_result
 from icl_mech.errors import InputError
-from icl_mech.figures import export
 from icl_mech.model import SITES, Edit, HookedModel
 from icl_mech.patch import Contrast, PositionScan, __main__, cells, patch_contrasts, patch_positions
 from icl_mech.patch.contrasts import check_aligned, draw_pairs, encode_contrast
-from icl_mech.patch.position_result import role_name
+from icl_mech.patch.positions_result import role_name
+from icl_mech.plotting import export
 from icl_mech.prompts import Encoder, Template
 from icl_mech.stats import mean, ratio_of_means
 from icl_mech.tasks import Pair, load_other, load_task

@@ -9,7 +9,7 @@ from tiny_models import tiny_bridge
 
 from icl_mech.errors import InputError
 from icl_mech.lens import logit_lens
-from icl_mech.model import Edit, HookedModel, slices
+from icl_mech.model import Edit, HookedModel, chunked_logits
 from icl_mech.patch import layer_scan
 
 
@@ -17,7 +17,7 @@ from icl_mech.patch import layer_scan
 def test_slices_equal_the_whole(
     tiny: HookedModel, slice_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(slices.SLICE_BYTES, "cpu", slice_bytes)
+    monkeypatch.setitem(chunked_logits.SLICE_BYTES, "cpu", slice_bytes)
     prompts = random_prompts(tiny, (6, 9, 12))
     resid = tiny.final_residuals([[p] for p in prompts])[:, 0, -1]
     ours = tiny.read(resid, [[0, 7], [200], [256, 1]])
@@ -37,7 +37,7 @@ def test_slices_equal_the_whole(
 def test_best_tokens_equal_those_of_whole_rows(
     tiny: HookedModel, slice_bytes: int, k: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(slices.SLICE_BYTES, "cpu", slice_bytes)
+    monkeypatch.setitem(chunked_logits.SLICE_BYTES, "cpu", slice_bytes)
     prompts = random_prompts(tiny, (6, 9, 12))
     resid = tiny.final_residuals([[p] for p in prompts])[:, 0, -1]
     ours = tiny.read(resid, [[0]] * 3, k)
@@ -62,7 +62,7 @@ def test_best_tokens_equal_those_of_whole_rows(
 @pytest.mark.parametrize("slice_bytes", [1, 2**30])
 def test_tokens_that_tie(slice_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """In half precision every tenth row has two best tokens; one stands first everywhere."""
-    monkeypatch.setitem(slices.SLICE_BYTES, "cpu", slice_bytes)
+    monkeypatch.setitem(chunked_logits.SLICE_BYTES, "cpu", slice_bytes)
     bridge = tiny_bridge("llama", torch.bfloat16)
     model = HookedModel(bridge, "half")
     resid = torch.randn(400, model.d_model, generator=torch.Generator().manual_seed(0))
@@ -86,7 +86,7 @@ def test_ranks_are_places_in_a_stable_order(
     slice_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Equal tokens stand in the order of their ids: in half precision, against whole rows."""
-    monkeypatch.setitem(slices.SLICE_BYTES, "cpu", slice_bytes)
+    monkeypatch.setitem(chunked_logits.SLICE_BYTES, "cpu", slice_bytes)
     bridge = tiny_bridge("llama", torch.bfloat16)
     model = HookedModel(bridge, "half")
     resid = torch.randn(600, model.d_model, generator=torch.Generator().manual_seed(0))
@@ -147,7 +147,7 @@ def test_top_tokens_of_mean_log_probabilities(
     tiny: HookedModel, slice_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The soft cap of Gemma 2 makes this another thing than the logits of a mean."""
-    monkeypatch.setitem(slices.SLICE_BYTES, "cpu", slice_bytes)
+    monkeypatch.setitem(chunked_logits.SLICE_BYTES, "cpu", slice_bytes)
     vectors = torch.randn(3, 4, tiny.d_model, generator=torch.Generator().manual_seed(0)) * 3
     d_vocab = tiny.bridge.cfg.d_vocab
     every = tiny.read(vectors.flatten(0, 1), [list(range(d_vocab))] * 12).logprob

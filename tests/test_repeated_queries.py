@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from icl_mech.answers import AnswerScores
-from icl_mech.answers.judge import SCORES
+from icl_mech.answers.text_scores import SCORES
 from icl_mech.failures import TaskVectorFailures
 from icl_mech.heads import FunctionVectors, HeadAblation, HeadAttribution
 from icl_mech.patch import PositionScan

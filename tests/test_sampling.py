@@ -10,8 +10,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from icl_mech.decodability.patch_plan import plan_patching
 from icl_mech.errors import InputError
+from icl_mech.patch.means_plan import plan_patching
 from icl_mech.prompts import (
     Episode,
     Split,
@@ -25,7 +25,7 @@ from icl_mech.prompts import (
     shuffle_labels,
 )
 from icl_mech.tasks import Pair, Task, list_tasks, load_failure, load_task, load_tasks
-from icl_mech.variability.drawing import draw_sets
+from icl_mech.variability.sampling import draw_sets
 
 #: n_test, n_dev, n_shots, n_dummies
 COUNTS = [(50, 25, 5, 2), (1, 1, 1, 1), (7, 90, 3, 4), (200, 100, 16, 2), (10, 5, 8, 1)]

@@ -26,10 +26,10 @@ from icl_mech.table import (
     FORMATS,
     DamagedFileWarning,
     TaskTable,
+    run as table_run,
     task_table,
     write_table,
 )
-from icl_mech.table import run as table_run
 from icl_mech.table.folder import RunFolder
 from icl_mech.tasks import Pair, Task, load_task
 

@@ -3,7 +3,7 @@
 import pytest
 from test_figures import scan_of
 
-from icl_mech.figures import layer_scan_figure
+from icl_mech.patch.scan_plot import layer_scan_figure
 
 
 @pytest.mark.parametrize("names", [("2023-01-01", "2024-05-01"), ("1", "2", "10"), ("nan", "inf")])

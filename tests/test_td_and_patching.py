@@ -9,9 +9,7 @@ import xarray as xr
 
 from icl_mech import load_result
 from icl_mech.decodability import (
-    MeanPatching,
     TaskDecodability,
-    mean_patching,
     task_decodability,
     td_predicts_accuracy,
 )
@@ -19,6 +17,7 @@ from icl_mech.decodability.accuracy import td_and_accuracy
 from icl_mech.decodability.pool import load_pool
 from icl_mech.errors import InputError
 from icl_mech.model import HookedModel
+from icl_mech.patch import MeanPatching, mean_patching
 from icl_mech.prompts import draw_matched
 
 # --- TD and accuracy ------------------------------------------------------------------------
@@ -180,7 +179,7 @@ def test_patching_is_saved_loaded_and_drawn(patched: MeanPatching, tmp_path: Pat
 
 
 def test_controls_have_the_lengths_they_claim() -> None:
-    from icl_mech.decodability.mean_patching import _vectors
+    from icl_mech.patch.means import _vectors
     from icl_mech.prompts import generator
 
     means = torch.randn(4, 2, 50, generator=torch.Generator().manual_seed(0))

@@ -19,11 +19,10 @@ from sklearn.metrics import silhouette_score
 from icl_mech import load_result
 from icl_mech.cli import ModelOptions, OutputOptions
 from icl_mech.errors import InputError
-from icl_mech.figures import variability_models_figure
 from icl_mech.model import Edit, HookedModel
-from icl_mech.projection import project
 from icl_mech.prompts import Episode
 from icl_mech.stats import pair_means
+from icl_mech.stats.projection import project
 from icl_mech.tasks import list_tasks, load_family, load_task
 from icl_mech.variability import (
     VectorVariability,
@@ -32,6 +31,7 @@ from icl_mech.variability import (
     draw_sets,
     vector_variability,
 )
+from icl_mech.variability.models_plot import variability_models_figure
 from icl_mech.vectors import dummy_residuals, theta
 
 TASKS = ("to_upper", "list_first", "antonyms")

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from icl_mech.answers.judge import BY, SCORES, USUAL
+from icl_mech.answers.text_scores import BY, SCORES, USUAL
 from icl_mech.errors import choose
 from icl_mech.results import Result
 from icl_mech.stats import Estimate, mean, paired_difference, ratio_of_means, repeated, share
@@ -192,7 +192,7 @@ class AnswerScores(Result):
 
     def plot(self) -> go.Figure:
         """Accuracy by every score, and log probabilities, one row of panels per task."""
-        from icl_mech.figures import answer_figure
+        from icl_mech.answers.plot import answer_figure
 
         return answer_figure(self)
 

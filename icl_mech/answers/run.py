@@ -9,9 +9,9 @@ import xarray as xr
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from icl_mech.answers.judge import BY, USUAL, judge_text
 from icl_mech.answers.result import CONDITIONS, AnswerScores
 from icl_mech.answers.settings import Settings, check
+from icl_mech.answers.text_scores import BY, USUAL, judge_text
 from icl_mech.layers import check_layer
 from icl_mech.model import Edit, Generation, HookedModel, check_model
 from icl_mech.patch import Scored, score

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from icl_mech.answers.judge import BY
+from icl_mech.answers.text_scores import BY
 from icl_mech.errors import InputError, choose
-from icl_mech.prompts import Protocol, Split, check_counts
+from icl_mech.prompts import PromptSettings, Split, check_counts
 from icl_mech.tasks import Task
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Protocol):
+class Settings(PromptSettings):
     """Everything that, with the model and the tasks, decides the numbers.
 
     Attributes:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from icl_mech.conflict.drawing import Drawn
+from icl_mech.conflict.sampling import Drawn
 from icl_mech.model import Readout, as_array
 from icl_mech.prompts import Encoder, Prompt, accepted
 

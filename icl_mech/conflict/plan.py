@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from icl_mech.conflict.drawing import ConflictUndefined, Differ, Drawn
+from icl_mech.conflict.sampling import ConflictUndefined, Differ, Drawn
 from icl_mech.conflict.settings import Settings, Undefined, first_reason, pair_name, why
 from icl_mech.errors import InputError
 from icl_mech.model import HookedModel

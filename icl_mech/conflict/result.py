@@ -174,7 +174,7 @@ class ConflictingTasks(Result):
 
         By default whichever was asked for: pairs or a matrix.
         """
-        from icl_mech.figures import conflict_bars_figure, conflict_matrix_figure
+        from icl_mech.conflict.plot import conflict_bars_figure, conflict_matrix_figure
 
         if kind is None:
             kind = "matrix" if self.provenance["matrix"] else "bars"

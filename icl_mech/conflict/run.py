@@ -7,11 +7,11 @@ import xarray as xr
 from jaxtyping import Bool, Float
 from tqdm.auto import tqdm
 
-from icl_mech.conflict.drawing import Drawn
 from icl_mech.conflict.following import Tokens, follow
 from icl_mech.conflict.pairs import Pairs, as_pairs
 from icl_mech.conflict.plan import plan
 from icl_mech.conflict.result import CONDITIONS, ConflictingTasks
+from icl_mech.conflict.sampling import Drawn
 from icl_mech.conflict.settings import Settings, Undefined, defined, pair_name
 from icl_mech.model import HookedModel, check_model
 from icl_mech.progress import progress_bar

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from icl_mech.conflict.drawing import (
+from icl_mech.conflict.sampling import (
     ConflictUndefined,
     Differ,
     Drawn,
@@ -11,7 +11,7 @@ from icl_mech.conflict.drawing import (
     draw_conflict,
 )
 from icl_mech.errors import InputError
-from icl_mech.prompts import Protocol
+from icl_mech.prompts import PromptSettings
 from icl_mech.tasks import Task
 
 #: Pairs without a conflict: their tasks, and the reason.
@@ -19,7 +19,7 @@ Undefined = dict[str, dict[str, str]]
 
 
 @dataclass(frozen=True)
-class Settings(Protocol):
+class Settings(PromptSettings):
     """Everything that, with the model and the tasks, decides the numbers."""
 
     def draw(self, a: Task, b: Task, differ: Differ = answers_differ) -> Drawn:

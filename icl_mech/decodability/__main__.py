@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 import tyro
 
 from icl_mech.cli import Flat, ModelOptions, OutputOptions, TaskOptions, deliver, load, run, target
-from icl_mech.decodability.patch_plan import MODES, Mode, plan_patching
 from icl_mech.decodability.settings import LeaveOut, Metric, Normalise, Settings, plan
 from icl_mech.errors import InputError
 from icl_mech.modes import refuse_unread
+from icl_mech.patch.means_plan import MODES, Mode, plan_patching
 from icl_mech.prompts import check_counts
 from icl_mech.results import Result
 
@@ -125,7 +125,7 @@ def _decodability(o: Options) -> Result:
 
 def _mean_patching(o: Options) -> Result:
     model = load(o.models)
-    from icl_mech.decodability import mean_patching
+    from icl_mech.patch import mean_patching
 
     return mean_patching(
         model,

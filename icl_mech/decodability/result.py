@@ -13,7 +13,6 @@ from icl_mech.decodability.intervals import widened, within_1
 from icl_mech.decodability.neighbours import decoded
 from icl_mech.decodability.notes import notes
 from icl_mech.decodability.settings import half_of
-from icl_mech.decodability.text import as_text
 from icl_mech.errors import InputError, choose
 from icl_mech.results import Result
 from icl_mech.stats import Estimate, mean_change, shares
@@ -291,7 +290,7 @@ class TaskDecodability(Result):
 
     def plot(self, shots: int | None = None, layer: int | None = None) -> go.Figure:
         """TD by layer for every number of shots; confusion and pairwise TD at one layer."""
-        from icl_mech.figures import decodability_figure
+        from icl_mech.decodability.plot import decodability_figure
 
         return decodability_figure(self, shots, layer)
 
@@ -349,3 +348,27 @@ class TaskDecodability(Result):
         if layer not in self.layers:
             raise InputError(f"layer {layer} was not measured; expected one of {self.layers}")
         return layer
+
+
+_COLUMNS = {
+    "td": "TD",
+    "shuffled": "shuffled labels",
+    "input": "query alone",
+    "probe": "linear probe",
+    "accuracy": "accuracy",
+}
+
+
+def as_text(summary: pd.DataFrame) -> pd.DataFrame:
+    """Numbers with their intervals, for people."""
+    text = pd.DataFrame(index=summary.index)
+    for name, title in _COLUMNS.items():
+        if name in summary:
+            text[title] = [
+                "–" if np.isnan(v) else f"{v:.2f} [{low:.2f}, {high:.2f}]"
+                for v, low, high in summary[[name, f"{name}_low", f"{name}_high"]].to_numpy()
+            ]
+    layers = zip(summary["layer_first_half"], summary["layer_second_half"], strict=True)
+    # Chosen on one half of the queries each: the same where the choice is clear.
+    text["layers"] = [", ".join(str(layer) for layer in sorted(set(pair))) for pair in layers]
+    return text

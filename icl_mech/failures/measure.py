@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from icl_mech.failures.errors import Classifier
+from icl_mech.failures.error_kinds import Classifier
 from icl_mech.failures.plan import Plan, guess_right, prior_right
 from icl_mech.failures.repair import REPAIRS, States, placeholder
 from icl_mech.failures.result import CONTROLS, RIGHT, THETA

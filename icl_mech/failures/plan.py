@@ -13,7 +13,7 @@ from icl_mech.model import HookedModel
 from icl_mech.prompts import (
     Encoder,
     Episode,
-    Protocol,
+    PromptSettings,
     Split,
     Template,
     draw_context_split,
@@ -37,7 +37,7 @@ ORDINARY = Prediction("works", "A fixed mapping, which the weights may know: the
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Protocol):
+class Settings(PromptSettings):
     """Everything that, with the model and the tasks, decides the numbers."""
 
     repairs: tuple[str, ...]

@@ -224,7 +224,7 @@ class TaskVectorFailures(Result):
 
     def plot(self) -> go.Figure:
         """Share of in-context accuracy that the vector explains, and the errors that it makes."""
-        from icl_mech.figures import failure_figure
+        from icl_mech.failures.plot import failure_figure
 
         return failure_figure(self)
 

@@ -7,7 +7,7 @@ import tyro
 
 from icl_mech.cli import Flat, ModelOptions, OutputOptions, TaskOptions, deliver, load, run, target
 from icl_mech.errors import InputError
-from icl_mech.heads.scales import check_scales
+from icl_mech.heads.vectors import check_scales
 from icl_mech.modes import refuse_unread
 from icl_mech.prompts import check_counts, draw_split
 from icl_mech.results import Result

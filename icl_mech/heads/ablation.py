@@ -15,8 +15,8 @@ from icl_mech.heads.attribution import (
     average_indirect_effects,
     mean_heads,
 )
-from icl_mech.heads.drawing import Drawn, draw
-from icl_mech.heads.result import Head, largest
+from icl_mech.heads.attribution_result import Head, largest
+from icl_mech.heads.sampling import Drawn, draw
 from icl_mech.model import Edit, HookedModel, Readout, as_array, check_model
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE, Prompt, check_counts, generator, whole_numbers

@@ -107,7 +107,7 @@ class HeadAblation(Result):
 
     def plot(self) -> go.Figure:
         """Accuracy against the number of heads switched off."""
-        from icl_mech.figures import ablation_figure
+        from icl_mech.heads.ablation_plot import ablation_figure
 
         return ablation_figure(self)
 

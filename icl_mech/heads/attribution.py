@@ -10,9 +10,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from icl_mech.errors import InputError, ModelError, choose
-from icl_mech.heads.drawing import Drawn, Prompts, draw
-from icl_mech.heads.looking import ROLES, attention_by_role, induction_scores
-from icl_mech.heads.result import METHODS, HeadAttribution
+from icl_mech.heads.attention import ROLES, attention_by_role, induction_scores
+from icl_mech.heads.attribution_result import METHODS, HeadAttribution
+from icl_mech.heads.sampling import Drawn, Prompts, draw
 from icl_mech.model import Edit, HookedModel, Readout, as_array, check_model
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE, Prompt, check_counts

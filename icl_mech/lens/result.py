@@ -190,7 +190,7 @@ class LogitLens(Result):
 
     def plot(self, role: str | None = None) -> go.Figure:
         """Probability and rank of every target against layer, a row per task."""
-        from icl_mech.figures import lens_figure
+        from icl_mech.lens.plot import lens_figure
 
         return lens_figure(self, self._role(role))
 
@@ -200,7 +200,7 @@ class LogitLens(Result):
         Raises:
             InputError: where there is no such prompt.
         """
-        from icl_mech.figures import prompt_figure
+        from icl_mech.lens.plot import prompt_figure
 
         n = self.data.sizes["prompt"]
         if not 0 <= i < n:

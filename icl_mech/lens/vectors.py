@@ -15,8 +15,8 @@ from icl_mech.heads import head_attribution
 from icl_mech.layers import check_layers
 from icl_mech.lens.counting import KINDS, Words, among, count, kind_of
 from icl_mech.lens.naming import naming_words
-from icl_mech.lens.reading import texts
-from icl_mech.lens.vector_result import AVERAGES, VECTORS, VectorLens
+from icl_mech.lens.run import texts
+from icl_mech.lens.vectors_result import AVERAGES, VECTORS, VectorLens
 from icl_mech.model import HookedModel, TopTokens, as_array, check_model
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import (

@@ -73,7 +73,7 @@ def _main(options: Options) -> None:
     page = _page(o)
     names = check_models(o.models, o.also)
     maps = [_measure(o, tasks, name, page) for name in names]
-    from icl_mech.figures import task_map_report
+    from icl_mech.localize.page import task_map_report
 
     writers: dict[str, Callable[[], Path]] = {"report": lambda: task_map_report(maps, page)}
     for i, (name, found) in enumerate(zip(names, maps, strict=True)):

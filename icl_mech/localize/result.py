@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from jaxtyping import Float
 
 from icl_mech.errors import InputError, choose
 from icl_mech.localize.curves import (
@@ -21,7 +22,6 @@ from icl_mech.localize.curves import (
     nowhere,
     settled,
 )
-from icl_mech.localize.mass import added, helpful
 from icl_mech.localize.notes import notes
 from icl_mech.results import Result
 from icl_mech.stats import (
@@ -240,7 +240,7 @@ class TaskMap(Result):
 
     def plot(self) -> go.Figure:
         """The layers that read-outs name, for all tasks; and every task's curves."""
-        from icl_mech.figures import task_map_figure
+        from icl_mech.localize.plot import task_map_figure
 
         return task_map_figure([self])
 
@@ -250,7 +250,7 @@ class TaskMap(Result):
         Raises:
             InputError: where the folder cannot be written.
         """
-        from icl_mech.figures import task_map_report
+        from icl_mech.localize.page import task_map_report
 
         return task_map_report([self], path)
 
@@ -285,3 +285,26 @@ def check_comparable(maps: list[TaskMap]) -> None:
         raise InputError(
             "the task maps define risen differently; expected one rule (with_rule sets it)"
         )
+
+
+def helpful(effects: Float[np.ndarray, "prompt layer head"]) -> Float[np.ndarray, "prompt layer"]:
+    """Per prompt, what a layer's helpful heads add together.
+
+    A head counts on every other prompt where its mean over the prompts between is positive. With
+    a single prompt there is nothing to decide on, and all heads count.
+    """
+    if len(effects) < 2:
+        return effects.sum(axis=-1)
+    mass = np.empty(effects.shape[:2])
+    for counted, decided in ((0, 1), (1, 0)):
+        helps = effects[decided::2].mean(axis=0) > 0
+        mass[counted::2] = (effects[counted::2] * helps).sum(axis=-1)
+    return mass
+
+
+def added(values: np.ndarray) -> list[Estimate]:
+    """The share of the heads' effect that has been added by each layer."""
+    mass = values.mean(axis=0)
+    total = mass.sum()
+    shares = np.cumsum(mass) / total if total > 0 else np.full(len(mass), np.nan)
+    return [Estimate(float(s), np.nan, np.nan, len(values)) for s in shares]

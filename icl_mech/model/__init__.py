@@ -1,7 +1,7 @@
 """The only room that touches TransformerLens, Transformers and KV caches."""
 
-from icl_mech.model.continuation import Generation
 from icl_mech.model.edits import SITES, Edit, Mode, Site
+from icl_mech.model.generation import Generation
 from icl_mech.model.hooked import HookedModel, check_model
 from icl_mech.model.loading import load_model
 from icl_mech.model.n_layers import check_layer_of

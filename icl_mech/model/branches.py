@@ -12,9 +12,9 @@ from einops import repeat
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icl_mech.model.context import Keeper, Prefill, advance
+from icl_mech.model.blocks import Blocks
 from icl_mech.model.edits import HOOKS, ORDER, PlacedEdit
-from icl_mech.model.trunk import Trunk
+from icl_mech.model.prefix_cache import Keeper, Prefill, advance
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def entering(branch: Branch, start: Prefill, tails: Tails) -> Float[Tensor, "pro
 
 
 def run_branches(
-    trunk: Trunk,
+    trunk: Blocks,
     start: Prefill,
     branches: Sequence[Branch],
     tails: Tails,

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from icl_mech.errors import InputError
 from icl_mech.model.batching import Budget, runs
+from icl_mech.model.blocks import Blocks
 from icl_mech.model.branches import Branch, Tails, reads_top, run_branches, take
-from icl_mech.model.context import Prefill, advance, prefill
+from icl_mech.model.prefix_cache import Prefill, advance, prefill
 from icl_mech.model.readout import Readout, read, top_of_means
-from icl_mech.model.rehearsal import rehearse
-from icl_mech.model.trunk import Trunk
+from icl_mech.model.verification import rehearse
 from icl_mech.progress import Tick, silent
 
 Tokens = Sequence[int]
@@ -39,7 +39,7 @@ class Engine:
 
     def __init__(self, bridge: Any, budget: int | None = None) -> None:
         self.bridge = bridge
-        self.trunk = Trunk(bridge)
+        self.trunk = Blocks(bridge)
         device = self.trunk.device.type
         self.budget = Budget(budget or BUDGET.get(device, BUDGET_ACCELERATOR))
         self.n_read = self.n_tied = 0

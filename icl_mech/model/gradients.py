@@ -14,10 +14,10 @@ from torch import Tensor
 from transformer_lens.tools.analysis.attribution_patching import cache_activation_and_gradient
 
 from icl_mech.errors import InputError, NotFiniteError
-from icl_mech.model.context import Context, advance
 from icl_mech.model.edits import HOOKS
 from icl_mech.model.engine import Engine, Tokens, join_each
-from icl_mech.model.rehearsal import refuse_training
+from icl_mech.model.prefix_cache import Context, advance
+from icl_mech.model.verification import refuse_training
 from icl_mech.progress import Tick, silent
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from icl_mech.errors import InputError
 from icl_mech.model.arguments import check_prompts, token_ids, token_rows
-from icl_mech.model.components import Components, DirectEffects
+from icl_mech.model.direct_logit_attribution import Components, DirectEffects
 from icl_mech.model.edits import Role
 from icl_mech.model.engine import Engine
 from icl_mech.model.gradients import NO_GRADIENTS, head_gradients, refuse_quantised

@@ -14,15 +14,15 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from icl_mech.errors import InputError, shown
 from icl_mech.model.arguments import check_list, check_prompts, check_tensor, token_rows
-from icl_mech.model.continuation import Continuer, Generation
 from icl_mech.model.edits import HOOKS, Edit, Role, Site
 from icl_mech.model.engine import Engine
 from icl_mech.model.foreign import foreign_hooks, left_hooks
+from icl_mech.model.generation import Continuer, Generation
 from icl_mech.model.hashing import WeightHash
 from icl_mech.model.head_reader import HeadReader
 from icl_mech.model.placing import Placer, positions_of
 from icl_mech.model.readout import Readout, pad_targets
-from icl_mech.model.rehearsal import STEP, rehearse
+from icl_mech.model.verification import STEP, rehearse
 from icl_mech.model.vocabulary import Vocabulary
 from icl_mech.progress import Tick, silent
 from icl_mech.prompts import (

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from icl_mech.errors import InputError
 from icl_mech.model.arguments import token_rows
-from icl_mech.model.slices import Best, SlicedLogits, refuse_not_finite
+from icl_mech.model.chunked_logits import Best, SlicedLogits, refuse_not_finite
 
 
 @dataclass(frozen=True)

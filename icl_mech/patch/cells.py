@@ -9,7 +9,7 @@ import xarray as xr
 from icl_mech.model import Edit, HookedModel, Readout, Site
 from icl_mech.patch.contrasts import Contrast
 from icl_mech.patch.grid import Grid, Roles
-from icl_mech.patch.position_result import VALUES
+from icl_mech.patch.positions_result import VALUES
 from icl_mech.prompts import Prompt
 
 Values = dict[str, np.ndarray]

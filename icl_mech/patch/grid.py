@@ -7,7 +7,7 @@ from typing import cast
 from icl_mech.errors import InputError, choose
 from icl_mech.model import SITES, HookedModel, Site
 from icl_mech.patch.contrasts import Contrast, check_aligned, default_roles
-from icl_mech.patch.position_result import DIRECTIONS
+from icl_mech.patch.positions_result import DIRECTIONS
 
 Roles = Sequence[str | int]
 

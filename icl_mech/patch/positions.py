@@ -10,7 +10,7 @@ from icl_mech.model import HookedModel, check_model
 from icl_mech.patch.cells import patch_batch
 from icl_mech.patch.contrasts import Contrast, draw_pairs, encode_contrast
 from icl_mech.patch.grid import Grid, Roles, grid_of
-from icl_mech.patch.position_result import DIRECTIONS, PositionScan
+from icl_mech.patch.positions_result import DIRECTIONS, PositionScan
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE
 from icl_mech.results import over_tasks

@@ -13,9 +13,15 @@ from tqdm.auto import tqdm
 
 from icl_mech.errors import choose
 from icl_mech.model import HookedModel, check_model
-from icl_mech.patch.arrays import prefixed, score_arrays, with_controls
-from icl_mech.patch.result import REFERENCES, VECTORS, LayerScan, choice_on_dev
-from icl_mech.patch.scores import SCORES, count_collisions, score
+from icl_mech.patch.scan_result import REFERENCES, VECTORS, LayerScan, choice_on_dev
+from icl_mech.patch.scores import (
+    SCORES,
+    count_collisions,
+    prefixed,
+    score,
+    score_arrays,
+    with_controls,
+)
 from icl_mech.progress import READING, dear, progress_bar
 from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
@@ -24,7 +30,7 @@ from icl_mech.prompts import (
     Encoder,
     Episode,
     Prompt,
-    Protocol,
+    PromptSettings,
     Split,
     accepted,
     few_shot,
@@ -44,7 +50,7 @@ N_SINK_PROMPTS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Settings(Protocol):
+class _Settings(PromptSettings):
     control_layers: str
 
 
@@ -136,7 +142,7 @@ class _Plan:
     rng: np.random.Generator
 
 
-def _plan(model: HookedModel, task: Task, other: Task, s: Protocol) -> _Plan:
+def _plan(model: HookedModel, task: Task, other: Task, s: PromptSettings) -> _Plan:
     def encoder(t: Task) -> Encoder:
         return model.encoder(s.template, [pair.y for pair in t.pairs], s.leading_space)
 
@@ -239,7 +245,7 @@ def _chosen(on_dev: xr.Dataset) -> list[int]:
     return sorted({choice_on_dev(on_dev, score).at for score in SCORES})
 
 
-def _provenance(model: HookedModel, plans: Sequence[_Plan], s: Protocol) -> dict:
+def _provenance(model: HookedModel, plans: Sequence[_Plan], s: PromptSettings) -> dict:
     return {
         "method": "layer_scan (Hendel et al. 2023, arXiv 2310.15916)",
         **model.provenance(),

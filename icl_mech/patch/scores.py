@@ -1,10 +1,12 @@
 """Was the answer right? Readouts -> arrays of scores, per prompt."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import xarray as xr
 from jaxtyping import Bool, Float, Int
 
 from icl_mech.model import HookedModel, Readout
@@ -74,3 +76,53 @@ def two_way_prefix(said: str, answers: Sequence[str]) -> bool:
     (True, False)
     """
     return said != "" and any(a.startswith(said) or said.startswith(a) for a in answers)
+
+
+_UNITS = {"logprob": "nats"}
+#: What stands where a vector was not injected.
+_UNMEASURED = {
+    "measured": False,
+    "top": -1,
+    "first_token": False,
+    "two_way_prefix": False,
+    "logprob": np.nan,
+    "rank": -1,
+}
+
+
+def score_arrays(scored: Scored, coords: Mapping[str, Sequence[Any]] | None = None) -> xr.Dataset:
+    """Scores with dimensions `prompt` and those of `coords`, in order."""
+    coords = coords or {}
+    dims = ("prompt", *coords)
+    return xr.Dataset(
+        {
+            name: xr.DataArray(values, dims=dims, attrs=_attributes(name))
+            for name, values in vars(scored).items()
+        },
+        coords={name: list(values) for name, values in coords.items()},
+    )
+
+
+def _attributes(name: str) -> dict[str, str]:
+    return {"units": _UNITS[name]} if name in _UNITS else {}
+
+
+def with_controls(theta: xr.Dataset, controls: xr.Dataset) -> xr.Dataset:
+    """Along one axis `vector`; `measured` says at which layers each was injected."""
+    parts = [
+        part.assign(measured=(("vector", "layer"), np.ones(_shape(part), dtype=bool)))
+        for part in (theta, controls)
+    ]
+    layers = theta["layer"].values
+    return xr.concat(
+        [part.reindex(layer=layers, fill_value=_UNMEASURED) for part in parts], dim="vector"
+    )
+
+
+def _shape(part: xr.Dataset) -> tuple[int, int]:
+    return part.sizes["vector"], part.sizes["layer"]
+
+
+def prefixed(prefix: str, arrays: xr.Dataset) -> xr.Dataset:
+    """The same arrays, each name with a prefix."""
+    return arrays.rename({str(name): f"{prefix}{name}" for name in arrays.data_vars})

@@ -10,7 +10,6 @@ from icl_mech.prompts.asking import (
 )
 from icl_mech.prompts.encode import Encoder, Prompt, wants_leading_space
 from icl_mech.prompts.matched import Matched, draw_matched, same_inputs
-from icl_mech.prompts.protocol import N_DUMMIES, Protocol, half, shot_counts, shuffled
 from icl_mech.prompts.sampling import (
     Episode,
     Split,
@@ -21,6 +20,7 @@ from icl_mech.prompts.sampling import (
     draw_split,
     shuffle_labels,
 )
+from icl_mech.prompts.settings import N_DUMMIES, PromptSettings, half, shot_counts, shuffled
 from icl_mech.prompts.sink import Sink, choose_sink
 from icl_mech.prompts.template import DEFAULT_TEMPLATE, Span, Template
 from icl_mech.tasks.seeds import check_seed, count, generator, whole, whole_numbers
@@ -33,7 +33,7 @@ __all__ = [
     "Episode",
     "Matched",
     "Prompt",
-    "Protocol",
+    "PromptSettings",
     "Sink",
     "Span",
     "Split",

@@ -60,8 +60,9 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _main(options: Options) -> None:
-    from icl_mech.figures import check_target, emergence_report
+    from icl_mech.plotting import check_target
     from icl_mech.synthetic import measure_emergence, preset, train, variant
+    from icl_mech.synthetic.page import emergence_report
 
     counts = _counts(options)
     changes: dict[str, Any] = {"seed": options.seed, "precision": options.precision}

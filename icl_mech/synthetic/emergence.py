@@ -294,7 +294,7 @@ class Emergence(Result):
 
     def plot(self) -> go.Figure:
         """Error and decodability over training."""
-        from icl_mech.figures import emergence_figure
+        from icl_mech.synthetic.plot import emergence_figure
 
         return emergence_figure(self)
 
@@ -304,25 +304,25 @@ class Emergence(Result):
         Args:
             layer: by default the one with the best decodability at the end, on dev.
         """
-        from icl_mech.figures import points_figure
+        from icl_mech.synthetic.points_plot import points_figure
 
         return points_figure(self, self.best_layer() if layer is None else layer)
 
     def plot_perturbation(self) -> go.Figure:
         """Source x target before and after training, and over the layers, by perturbation."""
-        from icl_mech.figures import perturbation_figure
+        from icl_mech.synthetic.matrices_plot import perturbation_figure
 
         return perturbation_figure(self)
 
     def plot_algorithms(self) -> go.Figure:
         """Distance to every reference algorithm over training; how much of W each layer holds."""
-        from icl_mech.figures import algorithm_figure
+        from icl_mech.synthetic.algorithms_plot import algorithm_figure
 
         return algorithm_figure(self)
 
     def plot_heads(self) -> go.Figure:
         """What each basis loses with each head off, at the end of training."""
-        from icl_mech.figures import basis_heads_figure
+        from icl_mech.synthetic.matrices_plot import basis_heads_figure
 
         return basis_heads_figure(self)
 

@@ -15,7 +15,7 @@ import icl_mech
 from icl_mech.decodability import knn_credit
 from icl_mech.errors import InputError, choose
 from icl_mech.progress import progress_bar
-from icl_mech.projection import check_projection
+from icl_mech.stats.projection import check_projection
 from icl_mech.synthetic.ablation import head_means, heads_off
 from icl_mech.synthetic.checkpoints import Checkpoint, list_checkpoints, load_checkpoint
 from icl_mech.synthetic.data import Batch, draw_balanced

@@ -6,7 +6,7 @@ from scipy.linalg import orthogonal_procrustes
 from scipy.spatial.distance import cdist
 from sklearn.decomposition import PCA
 
-from icl_mech.projection import project
+from icl_mech.stats.projection import project
 
 
 def plane(

@@ -133,7 +133,7 @@ class EmergenceOverSeeds(Result):
 
     def plot(self) -> go.Figure:
         """Decodability and error of every seed and basis over training, with their onsets."""
-        from icl_mech.figures import seeds_figure
+        from icl_mech.synthetic.seeds_plot import seeds_figure
 
         return seeds_figure(self)
 

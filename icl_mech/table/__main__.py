@@ -61,7 +61,7 @@ def _main(options: Options) -> None:
     out = target(o, "table")
     folder = o.folder or out.with_name(f"{out.stem}-runs")
     check_folder(folder, settings)
-    from icl_mech.figures.export import check_writable
+    from icl_mech.plotting.export import check_writable
 
     check_writable(folder / MANIFEST)
     tables = {kind: out.with_name(f"{out.stem}-table.{kind}") for kind in dict.fromkeys(o.formats)}

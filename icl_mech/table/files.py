@@ -23,7 +23,7 @@ def write_table(table: TaskTable, path: str | Path) -> Path:
     path = Path(path)
     choose(path.suffix, FORMATS, "kind of table")
     if path.suffix == ".html":
-        from icl_mech.figures import task_table_report
+        from icl_mech.table.page import task_table_report
 
         return task_table_report(table, path)
     text = _WRITERS[path.suffix](table)

@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from icl_mech.patch import LayerScan
-from icl_mech.patch.result import ENDS
+from icl_mech.patch.scan_result import ENDS
 from icl_mech.reference import Accuracies, hendel2023
 from icl_mech.results import Result
 from icl_mech.stats import Estimate, ratio_of_means, share
@@ -120,7 +120,7 @@ class TaskTable(Result):
 
     def plot(self, score: str = "first_token") -> go.Figure:
         """The three accuracies of every task, before the range of published means."""
-        from icl_mech.figures import task_table_figure
+        from icl_mech.table.plot import task_table_figure
 
         return task_table_figure(self, score)
 

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from typing import Any
 
 from icl_mech.errors import InputError
-from icl_mech.prompts import DEFAULT_TEMPLATE, N_DUMMIES, Protocol, Template, half, whole
+from icl_mech.prompts import DEFAULT_TEMPLATE, N_DUMMIES, PromptSettings, Template, half, whole
 from icl_mech.tasks import Task, load_other
 
 
@@ -26,7 +26,7 @@ def run_settings(
         InputError: where a template or count cannot work with one of the tasks.
     """
     Template(template)
-    protocol = Protocol(
+    protocol = PromptSettings(
         whole("n_prompts", n_prompts),
         half(n_prompts, n_dev),
         whole("n_shots", n_shots),

@@ -76,7 +76,7 @@ def _main(options: Options) -> None:
             o.n_vectors, shot_counts(o.n_shots), o.n_dev, 2, o.tasks.seed, o.tasks.template, None
         ),
     )
-    from icl_mech.projection import check_projection
+    from icl_mech.stats.projection import check_projection
 
     check_projection(o.projection)
     out = target(o, "variability")
@@ -121,7 +121,8 @@ def _compared(
     o: Options, out: Path, first: VectorVariability, others: list[VectorVariability]
 ) -> Writers:
     """The other models' data, and the figure of all models."""
-    from icl_mech.figures import export, variability_models_figure
+    from icl_mech.plotting import export
+    from icl_mech.variability.models_plot import variability_models_figure
 
     def draw() -> Path:
         figure = variability_models_figure([first, *others], o.form)

@@ -11,9 +11,9 @@ from sklearn.metrics import silhouette_samples
 
 from icl_mech.errors import InputError, choose
 from icl_mech.layers import check_layer
-from icl_mech.projection import project
 from icl_mech.results import Result
 from icl_mech.stats import Estimate, Estimates, means, nearer_than_chance, pair_means, shares
+from icl_mech.stats.projection import project
 from icl_mech.variability.notes import notes
 from icl_mech.variability.tables import by_shots, known_mean, per_vector, summary, text
 from icl_mech.vectors import Choice, choose_layer
@@ -259,7 +259,7 @@ class VectorVariability(Result):
         """Vectors in the plane: one row each, with what the axes are in `.attrs["axes"]`.
 
         Args:
-            method: `"pca"`, `"tsne"` or `"umap"` (see `icl_mech.projection`).
+            method: `"pca"`, `"tsne"` or `"umap"` (see `icl_mech.stats.projection`).
             layer: by default the best over all tasks.
             shots: demonstrations per vector.
             seed: of t-SNE and UMAP; by default the result's own.
@@ -310,7 +310,7 @@ class VectorVariability(Result):
             method: `"pca"`, `"tsne"` or `"umap"`.
             form: of the distances, `"raw"` or `"centred"`.
         """
-        from icl_mech.figures import variability_figure
+        from icl_mech.variability.plot import variability_figure
 
         return variability_figure(self, self._at(layer), self._shots(shots), method, _form(form))
 

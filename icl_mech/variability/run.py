@@ -27,8 +27,8 @@ from icl_mech.prompts import (
     zero_shot,
 )
 from icl_mech.tasks import Tasks
-from icl_mech.variability.drawing import Sets
 from icl_mech.variability.result import FORMS, KINDS, VectorVariability
+from icl_mech.variability.sampling import Sets
 from icl_mech.variability.settings import Settings, draw_all
 from icl_mech.vectors import answer_logprob, dummy_residuals, inject, random_like, theta
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from icl_mech.errors import InputError
 from icl_mech.prompts import Template, shot_counts
 from icl_mech.tasks import Tasks, load_tasks
-from icl_mech.variability.drawing import Sets, draw_sets
+from icl_mech.variability.sampling import Sets, draw_sets
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,64 @@
+__version__: str
+__all__: list[str]
+
+from .answers import AnswerScores as AnswerScores, answer_scores as answer_scores
+from .conflict import ConflictingTasks as ConflictingTasks, conflicting_tasks as conflicting_tasks
+from .decodability import (
+    TaskDecodability as TaskDecodability,
+    task_decodability as task_decodability,
+    td_predicts_accuracy as td_predicts_accuracy,
+)
+from .errors import (
+    IclMechError as IclMechError,
+    InputError as InputError,
+    ModelError as ModelError,
+)
+from .failures import (
+    TaskVectorFailures as TaskVectorFailures,
+    task_vector_failures as task_vector_failures,
+)
+from .heads import (
+    FunctionVectors as FunctionVectors,
+    HeadAblation as HeadAblation,
+    HeadAttribution as HeadAttribution,
+    function_vectors as function_vectors,
+    head_ablation as head_ablation,
+    head_attribution as head_attribution,
+)
+from .lens import (
+    LogitLens as LogitLens,
+    VectorLens as VectorLens,
+    logit_lens as logit_lens,
+    vector_lens as vector_lens,
+)
+from .localize import TaskMap as TaskMap, localize as localize
+from .model import Edit as Edit, HookedModel as HookedModel, load_model as load_model
+from .patch import (
+    LayerScan as LayerScan,
+    MeanPatching as MeanPatching,
+    PositionScan as PositionScan,
+    layer_scan as layer_scan,
+    mean_patching as mean_patching,
+    patch_contrasts as patch_contrasts,
+    patch_positions as patch_positions,
+)
+from .results import Result as Result, load_result as load_result
+from .synthetic import (
+    Emergence as Emergence,
+    EmergenceOverSeeds as EmergenceOverSeeds,
+    emergence_over_seeds as emergence_over_seeds,
+    measure_emergence as measure_emergence,
+)
+from .table import TaskTable as TaskTable, task_table as task_table
+from .tasks import (
+    Task as Task,
+    list_failures as list_failures,
+    list_tasks as list_tasks,
+    load_failure as load_failure,
+    load_task as load_task,
+    lookup_task as lookup_task,
+)
+from .variability import (
+    VectorVariability as VectorVariability,
+    vector_variability as vector_variability,
+)

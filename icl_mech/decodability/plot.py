@@ -1,0 +1,198 @@
+"""The figure of task decodability: TD by layer, and who is taken for whom."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.colors import sample_colorscale
+from plotly.subplots import make_subplots
+
+from icl_mech.plotting.panels import frame
+from icl_mech.plotting.style import AFTER_BLOCK, COLOURS, GRID, short, title
+
+if TYPE_CHECKING:
+    from icl_mech.decodability import TaskDecodability
+    from icl_mech.stats import Estimate
+
+#: The darker, the more shots.
+SCALE = "Purples"
+PROBE = "#117733"
+CURVES, GAP = 380, 130
+
+
+def decodability_figure(
+    result: TaskDecodability, shots: int | None = None, layer: int | None = None
+) -> go.Figure:
+    """TD by layer for every number of shots, with controls; below, two maps of task by task.
+
+    Args:
+        result: what to draw.
+        shots: of the controls, the probe and the maps; the largest number by default.
+        layer: of the maps; the best one by default.
+    """
+    shots = max(result.shots) if shots is None else shots
+    layer = result.best_layer(shots) if layer is None else layer
+    side = max(190, 34 * len(result.tasks))
+    total = CURVES + GAP + side
+    figure = make_subplots(
+        rows=2,
+        cols=2,
+        specs=[[{"colspan": 2}, None], [{}, {}]],
+        row_heights=[CURVES, side],
+        vertical_spacing=GAP / total,
+        horizontal_spacing=0.28,
+        subplot_titles=[
+            "",
+            f"decoded as … (layer {layer}, {shots} shots)",
+            f"two tasks at a time (layer {layer}, {shots} shots)",
+        ],
+    )
+    for trace in _curves(result, shots):
+        figure.add_trace(trace, row=1, col=1)
+    _map(figure, result.confusion(shots, layer), 1, "share of the task's points", 0.0)
+    # Tasks with inputs of their own have a lower one, and every pair its own.
+    pair = "TD of the pair" + " (chance 0.5)" * result.provenance["shared_inputs"]
+    _map(figure, result.pairwise(shots, layer), 2, pair, 0.5)
+    _style(figure, result, shots)
+    figure.update_layout(height=total)
+    frame(figure, below=40, legend=True)
+    return figure
+
+
+def _curves(result: TaskDecodability, shots: int) -> list[go.Scatter]:
+    """Everything that the upper panel shows."""
+    layers, traces = result.layers, []
+    depths = [0.95] if len(result.shots) == 1 else [
+        0.45 + 0.5 * sorted(result.shots).index(n) / (len(result.shots) - 1) for n in result.shots
+    ]  # fmt: skip
+    for n, depth in zip(result.shots, depths, strict=True):
+        (colour,) = sample_colorscale(SCALE, [depth])
+        name = f"TD, {n} shot{'s' if n > 1 else ''}"
+        traces += [
+            _band(layers, result.td(n), colour, name),
+            _line(layers, result.td(n), name, colour, 3.0, markers=True),
+        ]
+    if "probe_task" in result.data:
+        traces.append(
+            _line(layers, result.probe(shots), f"linear probe, {shots} shots", PROBE, 1.8, "dash")
+        )
+    if "input_credit" in result.data:
+        if shots > 1:
+            name = f"shuffled labels, {shots} shots"
+            shuffled = result.td(shots, control="shuffled")
+            traces.append(_line(layers, shuffled, name, COLOURS["shuffled"], 1.8))
+        alone = result.td(control="input")
+        # Wide and pale: within a family it lies exactly on the line of chance.
+        traces.append(_line(layers, alone, "query alone", "#C4C4C4", 6.0))
+    traces.append(
+        go.Scatter(
+            x=layers,
+            y=[result.chance] * len(layers),
+            mode="lines",
+            line={"color": COLOURS["baseline"], "width": 1.5, "dash": "dot"},
+            name=f"chance: {result.chance:.2f}",
+            hoverinfo="skip",
+        )
+    )
+    return traces
+
+
+def _line(
+    layers: list[int],
+    estimates: list[Estimate],
+    name: str,
+    colour: str,
+    width: float,
+    dash: str = "solid",
+    markers: bool = False,
+) -> go.Scatter:
+    return go.Scatter(
+        x=layers,
+        y=[e.value for e in estimates],
+        mode="lines+markers" if markers else "lines",
+        line={"color": colour, "width": width, "dash": dash},
+        marker={"size": 7},
+        name=name,
+        legendgroup=name,
+        customdata=[[e.low, e.high, e.n_clusters] for e in estimates],
+        hovertemplate=(
+            f"<b>{name}</b><br>after block %{{x}}: %{{y:.2f}} "
+            "[%{customdata[0]:.2f}, %{customdata[1]:.2f}]<br>"
+            "%{customdata[2]} different queries<extra></extra>"
+        ),
+    )
+
+
+def _band(layers: list[int], estimates: list[Estimate], colour: str, group: str) -> go.Scatter:
+    return go.Scatter(
+        x=[*layers, *layers[::-1]],
+        y=[*(e.high for e in estimates), *(e.low for e in reversed(estimates))],
+        mode="lines",
+        fill="toself",
+        fillcolor=colour.replace("rgb(", "rgba(").replace(")", ", 0.18)"),
+        line={"width": 0},
+        hoverinfo="skip",
+        legendgroup=group,
+        showlegend=False,
+    )
+
+
+def _map(figure: go.Figure, table: pd.DataFrame, column: int, what: str, low: float) -> None:
+    """A heat map of task by task with its numbers written in."""
+    names = short([str(name) for name in table.columns])
+    values = table.to_numpy()
+    figure.add_trace(
+        go.Heatmap(
+            z=values,
+            x=names,
+            y=names,
+            zmin=low,
+            zmax=1,
+            colorscale="Purples",
+            xgap=1,
+            ygap=1,
+            text=[["" if v != v else f"{v:.2f}" for v in row] for row in values],
+            texttemplate="%{text}",
+            textfont={"size": 12},
+            hovertemplate=f"<b>%{{y}}</b>, %{{x}}<br>{what}: %{{z:.2f}}<extra></extra>",
+            showscale=False,
+            name="",
+        ),
+        row=2,
+        col=column,
+    )
+    figure.update_yaxes(autorange="reversed", showgrid=False, row=2, col=column)
+    figure.update_xaxes(showgrid=False, row=2, col=column)
+
+
+def _style(figure: go.Figure, result: TaskDecodability, shots: int) -> None:
+    p, n_layers = result.provenance, len(result.layers)
+    heads = {task.rpartition("/")[0] for task in result.tasks}
+    what = heads.pop() if len(heads) == 1 and "" not in heads else f"{len(result.tasks)} tasks"
+    title(
+        figure,
+        f"Where can the task be read? {escape(what)}, {escape(p['model'])}",
+        f"task decodability: {p['k']} nearest neighbours ({p['metric']}) vote, "
+        f"{result.data.sizes['point']} prompts for each of {len(result.tasks)} tasks, "
+        f"seed {p['seed']}; band: 95 % bootstrap interval over queries",
+    )
+    figure.update_xaxes(
+        title_text=f"{AFTER_BLOCK}; read at {escape(str(p['role']))}",
+        range=[min(result.layers) - 0.5, max(result.layers) + 0.5],
+        dtick=1 if n_layers <= 24 else None,
+        gridcolor=GRID,
+        zeroline=False,
+        row=1,
+        col=1,
+    )
+    figure.update_yaxes(
+        title_text="share decoded right",
+        range=[-0.03, 1.05],
+        gridcolor=GRID,
+        zeroline=False,
+        row=1,
+        col=1,
+    )

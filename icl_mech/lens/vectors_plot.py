@@ -1,0 +1,123 @@
+"""The figure of a vector lens: the top tokens of task vectors, coloured by what they are."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+import plotly.graph_objects as go
+
+from icl_mech.lens.plot import quoted, shortened
+from icl_mech.plotting.panels import frame
+from icl_mech.plotting.style import AFTER_BLOCK, MARGIN, title
+
+if TYPE_CHECKING:
+    from icl_mech.lens import VectorLens
+
+_ROW = 28
+_SHOWN = 10
+#: Light enough for dark text; the hues are those of theta, answer and query.
+_KINDS = {
+    "": ("other tokens", "#F7F7F7"),
+    "naming": ("name the task", "#8DC1E8"),
+    "answers": ("begin an answer", "#93D9C2"),
+    "inputs": ("begin an input", "#F6CF7E"),
+}
+_AVERAGES = {
+    "log_probability": "log probabilities averaged over vectors",
+    "vector": "the mean vector",
+}
+_VECTORS = {"theta": "θ", "function": "the function vector"}
+
+
+def vector_figure(result: VectorLens, task: str | None, layer: int | None) -> go.Figure:
+    """Tokens across; layers of one task, or (no task) all tasks at one layer, downwards."""
+    if task is None:
+        rows = [(t, layer) for t in result.tasks]
+        labels, what = [escape(t) for t in result.tasks], f"after block {layer}"
+    else:
+        layers = result.layers if layer is None else [layer]
+        rows = [(task, x) for x in reversed(layers)]
+        labels, what = [str(x) for _, x in rows], escape(task)
+    found = [result.data.sel(task=t, layer=x) for t, x in rows]
+    n = min(_SHOWN, result.data.sizes["k"])
+    figure = go.Figure(_cells(found, labels, n))
+    for name, colour in _KINDS.values():
+        figure.add_trace(
+            go.Scatter(
+                x=[None],
+                y=[None],
+                mode="markers",
+                marker={
+                    "symbol": "square",
+                    "size": 14,
+                    "color": colour,
+                    "line": {"color": "#999999", "width": 1},
+                },
+                name=name,
+            )
+        )
+    figure.update_xaxes(
+        side="top",
+        tickvals=list(range(n)),
+        ticktext=["most probable", *map(str, range(2, n + 1))],
+        showgrid=False,
+        zeroline=False,
+    )
+    if any(x == -1 for _, x in rows):  # function vectors have no layers
+        labels = [escape(t) for t, _ in rows]
+        what = "function vectors" if task is None else what
+    figure.update_yaxes(
+        tickvals=list(range(len(labels))),
+        ticktext=labels,
+        title_text=AFTER_BLOCK if task is not None and rows[0][1] != -1 else None,
+        autorange="reversed",
+        showgrid=False,
+        zeroline=False,
+    )
+    p = result.provenance
+    title(
+        figure,
+        f"What does {_VECTORS[p['vector']]} say? {what}, {escape(p['model'])}",
+        f"top tokens after final norm and unembedding, {_AVERAGES[p['average']]} "
+        f"({result.data.sizes['prompt']} vectors, {p['n_shots']} shots, seed {p['seed']})"
+        f"{'; only words are shown' if p['only_words'] else ''}",
+    )
+    longest = max(map(len, labels))
+    figure.update_layout(height=_ROW * len(labels), plot_bgcolor="white")
+    figure.layout.margin.t += 25  # the axis on top
+    frame(figure, legend=True, l=max(MARGIN["l"], 25 + 8 * longest))
+    return figure
+
+
+def _cells(found: list, labels: list[str], n: int) -> go.Heatmap:
+    """A row of tokens for each entry, on the colours of `_KINDS`."""
+    kinds = list(_KINDS)
+    steps = []
+    for i, (_, colour) in enumerate(_KINDS.values()):
+        steps += [[i / len(kinds), colour], [(i + 1) / len(kinds), colour]]
+    tokens = [[str(t) for t in at["top_text"].values[:n]] for at in found]
+    shares = [at["top_logprob"].values[:n] for at in found]
+    return go.Heatmap(
+        z=[[kinds.index(str(k)) for k in at["top_kind"].values[:n]] for at in found],
+        x=list(range(n)),
+        y=list(range(len(found))),
+        zmin=-0.5,
+        zmax=len(kinds) - 0.5,
+        colorscale=steps,
+        showscale=False,
+        xgap=1,
+        ygap=1,
+        text=[[shortened(t, 12) for t in row] for row in tokens],
+        texttemplate="%{text}",
+        textfont={"size": 12, "color": "#222222"},
+        customdata=[
+            [[quoted(t), label, float(s)] for t, s in zip(row, share, strict=True)]
+            for row, share, label in zip(tokens, shares, labels, strict=True)
+        ],
+        hovertemplate=(
+            "<b>%{customdata[0]}</b><br>%{customdata[1]}<br>"
+            "mean log probability %{customdata[2]:.2f}<extra></extra>"
+        ),
+        name="",
+    )

@@ -1,0 +1,83 @@
+"""A task map as one HTML page: what was run, figures, tables, caveats. It opens offline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from icl_mech.localize.plot import task_curves_figure, task_map_figure
+from icl_mech.plotting.page import embedded, html_table, write_page
+
+if TYPE_CHECKING:
+    from icl_mech.localize import TaskMap
+
+_PAGE = """
+<p>A task is <b>formed</b> where its vector can first be told apart and, injected into a prompt
+without demonstrations, brings the answer; it is <b>decoded</b> where an injected vector has
+stopped working and the answer can be read from the residual stream. A curve counts as risen at
+{{ "%.0f"|format(100 * rule["fraction"]) }} % of the way from its floor to its peak, where these
+are at least {{ rule["min_rise"] }} apart. A layer is named where at least
+{{ "%.0f"|format(100 * rule["min_found"]) }} % of resamples have one, and noise alone rises as far
+in no more than the others; where none is, the notes below say why. Layer <i>l</i> is the residual
+stream after block <i>l</i>, counted from 0. Brackets and bars are 95 % intervals over queries.</p>
+{{ overview }}
+{% for part in parts %}
+<h2>{{ part.model }}</h2>
+<div class="scroll">{{ part.table }}</div>
+{{ part.curves }}
+<h3>Do the read-outs agree?</h3>
+<p class="quiet">Layers of the second minus the first, with 95 % intervals over resampled
+queries, and the share of resamples in which they are at most one layer apart. Both are read on the
+same prompts; encoding, too, on those of the others alone.</p>
+<div class="scroll">{{ part.agreement }}</div>
+<h3>What to keep in mind</h3>
+{% if part.caveats %}<ul>{% for note in part.caveats %}<li>{{ note }}</li>{% endfor %}</ul>
+{% else %}<p>Nothing that the checks know of.</p>{% endif %}
+<h3>What was run</h3>
+<div class="scroll"><table>
+{% for name, value in part.provenance %}<tr><th>{{ name }}</th><td>{{ value }}</td></tr>{% endfor %}
+</table></div>
+{% endfor %}
+"""
+
+
+def task_map_report(maps: list[TaskMap], path: str | Path) -> Path:
+    """Write the page, whole or not at all.
+
+    Args:
+        maps: one per model, of the same tasks.
+        path: where to.
+
+    Raises:
+        InputError: where the maps cannot be compared, or the folder cannot be written.
+    """
+    from icl_mech.localize.result import check_comparable
+
+    check_comparable(maps)
+    models = ", ".join(str(m.provenance["model"]) for m in maps)
+    return write_page(
+        _PAGE,
+        path,
+        heading=f"Where is the task formed, and where is it decoded? {models}",
+        rule=vars(maps[0].rule),
+        overview=embedded(task_map_figure(maps), first=True),
+        parts=[_part(m) for m in maps],
+    )
+
+
+def _part(task_map: TaskMap) -> dict[str, Any]:
+    agreement = {task: task_map.agreement(task) for task in task_map.tasks}
+    return {
+        "model": task_map.provenance["model"],
+        "table": html_table(task_map.table()),
+        "curves": embedded(task_curves_figure(task_map), first=False),
+        "agreement": html_table(pd.concat(agreement, names=["task"]).round(2)),
+        "caveats": task_map.caveats(),
+        "provenance": [
+            (name, value)
+            for name, value in task_map.provenance.items()
+            if name not in ("notes", "rule")
+        ],
+    }

@@ -1,0 +1,232 @@
+"""The blocks of a bridge, callable one at a time, on any mix of positions.
+
+A Transformers model prepares what its blocks need (rotary tables, masks, a cache) inside one
+long forward. To run only a suffix, and each row only from its own layer on, the engine has to
+call blocks itself. Instead of knowing every family, the trunk *rehearses*: it watches one real
+forward, keeps the arguments that each block was given, and later repeats the call with its own
+rows of the position-dependent ones. The rehearsal ends with a proof: the same tokens, run
+through the trunk, must give the same log probabilities.
+"""
+
+import inspect
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import Cache
+
+from icl_mech.errors import ModelError
+from icl_mech.model.masks import OwnMask, window_of
+
+
+@runtime_checkable
+class Past(Protocol):
+    """What a block sees of the tokens before its own: the one method of a cache that it calls."""
+
+    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]: ...
+
+
+#: Arguments that depend on the tokens, and that we know how to make for other tokens.
+_KNOWN = ("attention_mask", "position_ids", "position_embeddings")
+#: Stand where a call had a cache, a mask or positions: these are large, and never used again.
+_PAST, _MASK, _POSITIONS = object(), object(), object()
+
+
+@dataclass(frozen=True)
+class BlockCall:
+    """The arguments, by name, with which a model calls one of its blocks.
+
+    Attributes:
+        arguments: those that stay the same, tables of positions, and marks for the others.
+        window: how many tokens back the block sees; None where there is no sliding window.
+    """
+
+    arguments: dict[str, Any]
+    window: int | None
+
+    @staticmethod
+    def of(arguments: dict[str, Any], n_tokens: int, own: list[OwnMask]) -> "BlockCall":
+        """What to keep of a call for tokens 0 .. `n_tokens` - 1.
+
+        Raises:
+            ModelError: where a block is given tensors of a kind that cannot be made for other
+                tokens, or a mask that we would not make.
+        """
+        mask = arguments.get("attention_mask")
+        if not isinstance(mask, Tensor):
+            raise ModelError("its blocks take no mask (eager attention is needed)")
+        kept: dict[str, Any] = {"attention_mask": _MASK}
+        for name, value in arguments.items():
+            tensors = value if isinstance(value, tuple | list) else [value]
+            if name not in _KNOWN and any(isinstance(t, Tensor) for t in tensors):
+                raise ModelError(f"its blocks take {name!r}, which depends on the tokens")
+            if isinstance(value, Cache):
+                kept[name] = _PAST
+            elif name == "position_ids":
+                kept[name] = _POSITIONS
+            elif name != "attention_mask":
+                kept[name] = value
+        return BlockCall(kept, window_of(mask, n_tokens, own))
+
+    @property
+    def tables(self) -> tuple[Tensor, ...]:
+        """What turns each position's queries and keys, `[1, position, d]`; none in many models."""
+        return tuple(self.arguments.get("position_embeddings") or ())
+
+    def at(self, positions: Int[Tensor, "batch token"], mask: Tensor, past: Past) -> dict[str, Any]:
+        """The same call for tokens at `positions`, under our own mask and past."""
+        ours: dict[str, Any] = {}
+        for name, value in self.arguments.items():
+            if value is _PAST:
+                ours[name] = past
+            elif value is _MASK:
+                ours[name] = mask
+            elif value is _POSITIONS:
+                ours[name] = positions
+            elif name == "position_embeddings" and value is not None:
+                # Recorded for one row at positions 0, 1, 2, ...: pick what each token needs.
+                ours[name] = tuple(table[0][positions] for table in value)
+            else:
+                ours[name] = value
+        return ours
+
+
+class _EmbeddedError(Exception):
+    """Raised in front of block 0, with what would enter it."""
+
+    def __init__(self, hidden: Tensor) -> None:
+        super().__init__()
+        self.hidden = hidden
+
+
+class Blocks:
+    """Embedding, blocks and unembedding of a TransformerLens bridge, one step at a time.
+
+    Attributes:
+        bridge: the model.
+        n_layers, device, dtype: of it.
+        calls: how each block is called, once rehearsed.
+        windows: how many tokens back each block sees; None where there is no sliding window.
+        n_rehearsed: positions that `calls` are good for.
+        rehearsal_tokens: what was run to find out.
+
+    Raises:
+        ModelError: where a block has no attention, as in state-space models and hybrids.
+    """
+
+    def __init__(self, bridge: Any) -> None:
+        for layer, block in enumerate(bridge.blocks):
+            if not hasattr(block, "attn"):
+                raise ModelError(
+                    f"{bridge.cfg.architecture} cannot be edited: block {layer} has no attention; "
+                    "expected a transformer with attention in every block (no state-space model)"
+                )
+        self.bridge = bridge
+        self.n_layers: int = bridge.cfg.n_layers
+        self.forget()
+        self.rehearsal_tokens = torch.empty((1, 0), dtype=torch.long)
+        parameter = next(bridge.original_model.parameters())
+        self.device, self.dtype = parameter.device, parameter.dtype
+        self._own = [OwnMask.of(block.attn.original_component) for block in bridge.blocks]
+
+    def forget(self) -> None:
+        """As if nothing had been rehearsed."""
+        self._learn([], 0)
+
+    def _learn(self, calls: list[BlockCall], n_positions: int) -> None:
+        self.calls, self.n_rehearsed = calls, n_positions
+        self.windows = [call.window for call in calls]
+
+    def rehearse(self, n_positions: int) -> Float[Tensor, "1 d_vocab"]:
+        """Record every block's call for positions 0 .. `n_positions` - 1.
+
+        Returns:
+            The model's own logits at the last of them, to compare with.
+
+        Raises:
+            ModelError: where a block's call cannot be made for other tokens, or differs from
+                that of a shorter rehearsal.
+        """
+        calls: list[BlockCall] = []
+
+        def record(block: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+            signature = inspect.signature(block.original_component.forward)
+            bound = signature.bind(*args, **kwargs).arguments
+            extra = bound.pop("kwargs", {})
+            named = {k: v for k, v in {**bound, **extra}.items() if v is not None}
+            named.pop("hidden_states")
+            calls.append(BlockCall.of(named, n_positions, self._own[len(calls)]))
+
+        handles = [
+            block.register_forward_pre_hook(record, with_kwargs=True)
+            for block in self.bridge.blocks
+        ]
+        positions = torch.arange(n_positions, device=self.device)[None]
+        # Any tokens do; these are all different where the vocabulary allows.
+        self.rehearsal_tokens = (positions * 7 + 3) % self.bridge.cfg.d_vocab
+        try:
+            logits = self.bridge(
+                self.rehearsal_tokens, position_ids=positions, use_cache=True, logits_to_keep=1
+            )
+        finally:
+            for handle in handles:
+                handle.remove()
+        _refuse_other_tables(self.calls, calls)
+        self._learn(calls, n_positions)
+        return logits[:, -1]
+
+    def embed(
+        self, tokens: Int[Tensor, "batch token"], positions: Int[Tensor, "batch token"]
+    ) -> Float[Tensor, "batch token d_model"]:
+        """The residual stream that enters block 0."""
+
+        def stop(block: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+            raise _EmbeddedError(args[0] if args else kwargs["hidden_states"])
+
+        # Not `stop_at_layer=0`: that fires block 0's hooks here, and the real run once more.
+        handle = self.bridge.blocks[0].register_forward_pre_hook(stop, with_kwargs=True)
+        try:
+            self.bridge(tokens, position_ids=positions)
+        except _EmbeddedError as embedded:
+            return embedded.hidden
+        finally:
+            handle.remove()
+        raise AssertionError("the model never reached its first block")
+
+    def block(
+        self,
+        layer: int,
+        hidden: Float[Tensor, "batch token d_model"],
+        positions: Int[Tensor, "batch token"],
+        mask: Float[Tensor, "batch 1 token key"],
+        past: Past,
+    ) -> Float[Tensor, "batch token d_model"]:
+        """Run one block, with the bridge's hooks, on tokens at any positions."""
+        ours = self.calls[layer].at(positions, mask, past)
+        with ExitStack() as stack:
+            for own in self._own[layer]:
+                stack.enter_context(own.off())
+            out = self.bridge.blocks[layer](hidden, **ours)
+        return out[0] if isinstance(out, tuple) else out
+
+
+def _refuse_other_tables(short: Sequence[BlockCall], long: Sequence[BlockCall]) -> None:
+    """Raise ModelError where a longer prompt turns the same positions otherwise.
+
+    RoPE may depend on the length ("longrope", "dynamic"). One table serves prompts of all lengths
+    here, so that they can share a batch.
+    """
+    for before, after in zip(short, long, strict=False):
+        for old, new in zip(before.tables, after.tables, strict=True):
+            n = old.shape[1]
+            # Some last bits depend on a table's length; another frequency shows far above them.
+            tolerance = max(1e-4, 2 * torch.finfo(old.dtype).eps)
+            if not torch.allclose(old, new[:, :n], atol=tolerance, rtol=0):
+                raise ModelError(
+                    f"its position embeddings depend on the prompt's length: those of {n} and of "
+                    f"{new.shape[1]} tokens differ (shorter prompts may run)"
+                )

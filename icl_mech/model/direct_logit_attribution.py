@@ -1,0 +1,309 @@
+"""What single heads write: into the residual stream, and straight to the logits.
+
+TransformerLens's `direct_logit_attribution` needs the model's weights folded (compatibility mode,
+which changes the bridge for everybody) and does not know norms that stand between attention and
+the residual stream (Gemma). Both are linear once their scale is fixed to what it was in the real
+run (the cached scale), which is all that is needed here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from einops import einsum
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from icl_mech.errors import InputError, ModelError
+from icl_mech.model.chunked_logits import SlicedLogits
+from icl_mech.model.edits import HOOKS
+from icl_mech.model.engine import Engine, Tokens
+from icl_mech.model.gradients import refuse_quantised
+from icl_mech.model.readout import pad_rows
+
+#: Of the largest part: by how much parts may miss their sum. (RMS norms of Transformers compute in
+#: float32 even in a float64 model.)
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
+TOLERANCE_HALF = 5e-2
+_POST_NORM = "ln1_post"
+
+
+@dataclass(frozen=True)
+class FrozenNorm:
+    """A normalisation whose scale is fixed: a linear map, and a constant.
+
+    Attributes:
+        gain: the learned factor, `[d_model]`; `[1]` where nothing is learned.
+        scale: the divisor, one for each vector that was normalised.
+        centred: whether the mean is taken off first (LayerNorm; not RMSNorm).
+        shift: the learned constant that is added, if any.
+    """
+
+    gain: Float[Tensor, "#d_model"]
+    scale: Float[Tensor, "*batch 1"]
+    centred: bool
+    shift: Float[Tensor, "d_model"] | None
+
+    @staticmethod
+    def of(norm: Any, scale: Float[Tensor, "*batch 1"]) -> "FrozenNorm":
+        """A bridge's norm, at the scale that its `hook_scale` showed."""
+        weight = getattr(norm.original_component, "weight", None)  # OLMo's norms have none
+        gain = torch.ones_like(scale[..., :1]).flatten()[:1] if weight is None else weight.detach()
+        if weight is not None and norm.uses_weight_offset:
+            gain = 1 + gain
+        bias = None if norm.uses_rms_norm else getattr(norm.original_component, "bias", None)
+        shift = None if bias is None else bias.detach().to(scale)
+        return FrozenNorm(gain.to(scale), scale, not norm.uses_rms_norm, shift)
+
+    def apply(self, part: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
+        """What a part of the input becomes (the constant left out)."""
+        centred = part - part.mean(-1, keepdim=True) if self.centred else part
+        return centred * self.gain / self.scale
+
+    def pull(self, out: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
+        """The direction in the input whose dot product gives that of `out` in the output."""
+        weighed = out * self.gain / self.scale
+        return weighed - weighed.mean(-1, keepdim=True) if self.centred else weighed
+
+
+@dataclass(frozen=True)
+class LogitScale:
+    """What a model does to its logits after the unembedding: times a factor, then a soft cap.
+
+    Attributes:
+        factor: that of Cohere (`logit_scale`) or Granite (one over `logits_scaling`), 1 elsewhere.
+        cap: of Gemma 2; None where there is none.
+    """
+
+    factor: float
+    cap: float | None
+
+    @staticmethod
+    def of(bridge: Any) -> "LogitScale":
+        """Read off what the bridge does to numbers that are known.
+
+        Raises:
+            ModelError: where it is neither a factor nor a soft cap: no sum of parts would be
+                the logit difference.
+        """
+        cap = float(getattr(bridge.cfg, "output_logits_soft_cap", None) or 0)
+        numbers = torch.tensor([-300.0, -20.0, -1.0, -1e-3, 0.0, 1e-3, 1.0, 20.0, 300.0]).double()
+        done = bridge.adapter.apply_output_logits_transform(numbers.clone())
+        factor = float(done[5] / numbers[5])  # a soft cap leaves small numbers as they are
+        expected = numbers * factor
+        if cap > 0:
+            expected = cap * torch.tanh(expected / cap)
+        if not torch.allclose(done, expected, rtol=1e-4, atol=1e-9):
+            raise ModelError(
+                f"{bridge.cfg.architecture} does more to its logits than scale them and cap them "
+                "softly; expected one of these, so that parts add up to a logit difference"
+            )
+        return LogitScale(factor, cap if cap > 0 else None)
+
+
+@dataclass(frozen=True)
+class DirectEffects:
+    """A logit difference in parts that add up to it.
+
+    Attributes:
+        heads: of every attention head.
+        mlps: of every MLP.
+        rest: embedding, output biases of attention, biases of norms and unembedding.
+        total: the model's logit difference, any scale of its logits included; before a soft cap,
+            where it has one.
+    """
+
+    heads: Float[Tensor, "prompt layer head"]
+    mlps: Float[Tensor, "prompt layer"]
+    rest: Float[Tensor, "prompt"]
+    total: Float[Tensor, "prompt"]
+
+
+@dataclass(frozen=True)
+class _Attention:
+    """One block's attention output as a map of its heads' outputs."""
+
+    w_o: Float[Tensor, "head d_head d_model"]
+    bias: Float[Tensor, "d_model"]
+    norm: FrozenNorm | None
+
+    def heads(self, z: Float[Tensor, "prompt head d_head"]) -> Float[Tensor, "prompt head d_model"]:
+        """What every head adds to the residual stream."""
+        written = einsum(z, self.w_o, "p h e, h e d -> p h d")
+        if self.norm is None:
+            return written
+        per_head = FrozenNorm(
+            self.norm.gain, self.norm.scale[:, None], self.norm.centred, self.norm.shift
+        )
+        return per_head.apply(written)
+
+    def constant(self) -> Float[Tensor, "d_model"] | Float[Tensor, "prompt d_model"]:
+        """What attention adds besides its heads."""
+        if self.norm is None:
+            return self.bias
+        bias = self.norm.apply(self.bias.expand(len(self.norm.scale), -1))
+        return bias if self.norm.shift is None else bias + self.norm.shift
+
+
+class Components:
+    """Reads the parts of the residual stream at one token of every prompt.
+
+    All sums are done in float32 at least, whatever the model computes in.
+
+    Raises:
+        InputError: where the weights are quantised: what a head writes is its output times its
+            rows of W_O, which has to be there as numbers.
+        ModelError: where heads and bias do not add up to the attention output, as in a model that
+            scales what attention adds.
+    """
+
+    def __init__(self, engine: Engine, prompts: Sequence[Tokens], positions: Sequence[int]) -> None:
+        refuse_quantised(
+            engine.bridge,
+            "what heads write is read through their rows of W_O",
+            "the exact AIE and theta need none",
+        )
+        self.bridge, self.trunk = engine.bridge, engine.trunk
+        at = engine.at_tokens([[p] for p in positions])
+        sites = ("z", "attn_out", "mlp_out", "resid_pre", "resid_post")
+        hooks = [HOOKS[site] for site in sites]
+        self.wide = torch.promote_types(self.trunk.dtype, torch.float32)
+        self.has_post_norm = f"blocks.0.{_POST_NORM}.hook_scale" in self.bridge.hook_dict
+        if self.has_post_norm:
+            hooks.append(f"blocks.{{}}.{_POST_NORM}.hook_scale")
+        found = engine.observe(prompts, [(hook, at) for hook in hooks])
+        self.z, attn_out, self.mlp_out, resid_pre, resid_post, *scale = (
+            f[:, :, 0].to(self.wide) for f in found
+        )
+        self.embedding, self.final = resid_pre[:, 0], resid_post[:, -1]
+        self.post_scale = scale[0] if scale else None
+        self._check_attention(attn_out)
+
+    def _attention(self, layer: int) -> _Attention:
+        block = self.bridge.blocks[layer]
+        w_o = block.attn.W_O.detach().to(self.wide)
+        b_o = getattr(block.attn, "b_O", None)
+        bias = torch.zeros_like(w_o[0, 0]) if b_o is None else b_o.detach().to(self.wide)
+        norm = None
+        if self.post_scale is not None:
+            norm = FrozenNorm.of(getattr(block, _POST_NORM), self.post_scale[:, layer])
+        return _Attention(w_o, bias, norm)
+
+    @torch.no_grad()
+    def _check_attention(self, attn_out: Float[Tensor, "prompt layer d_model"]) -> None:
+        """Do heads and bias add up to what attention adds to the stream?"""
+        for layer in range(self.trunk.n_layers):
+            attention = self._attention(layer)
+            ours = attention.heads(self.z[:, layer]).sum(dim=1) + attention.constant()
+            miss = (ours - attn_out[:, layer]).abs().amax()
+            if not miss <= self._tolerance() * (1 + attn_out[:, layer].abs().amax()):
+                raise ModelError(
+                    f"the heads of block {layer} miss its attention output by {float(miss):.2g}; "
+                    "expected blocks that add what heads write to the residual stream, unscaled"
+                )
+
+    def _tolerance(self) -> float:
+        return TOLERANCE.get(self.trunk.dtype, TOLERANCE_HALF)
+
+    @torch.no_grad()
+    def mean_heads(
+        self,
+    ) -> tuple[Float[Tensor, "layer head d_model"], Float[Tensor, "layer d_model"]]:
+        """What heads add to the residual stream, and what attention adds besides: means."""
+        heads, constants = [], []
+        for layer in range(self.trunk.n_layers):
+            attention = self._attention(layer)
+            heads.append(attention.heads(self.z[:, layer]).mean(dim=0))
+            constants.append(attention.constant().expand(len(self.z), -1).mean(dim=0))
+        return torch.stack(heads), torch.stack(constants)
+
+    @torch.no_grad()
+    def direct(
+        self,
+        answers: Int[Tensor, "prompt"],
+        rivals: Sequence[Sequence[int]],
+    ) -> DirectEffects:
+        """Parts of the logit of each answer minus the mean logit of its rivals.
+
+        Raises:
+            InputError: where there are not as many answers, or rivals, as prompts.
+            ModelError: where the parts do not add up, as in a model that scales what blocks add.
+        """
+        n = len(self.z)
+        if not len(answers) == len(rivals) == n or not all(len(row) for row in rivals):
+            raise InputError(
+                f"{len(answers)} answers and {len(rivals)} sets of rivals for {n} prompts; "
+                "expected one of each per prompt, and at least one rival in every set"
+            )
+        logits = LogitScale.of(self.bridge)
+        out, offset = self._unembedding(answers, rivals)
+        out, offset = out * logits.factor, offset * logits.factor
+        norm, constant = self._final_norm(out)
+        towards = norm.pull(out)
+        heads = []
+        rest = einsum(self.embedding, towards, "p d, p d -> p") + constant + offset
+        for layer in range(self.trunk.n_layers):
+            attention = self._attention(layer)
+            written = attention.heads(self.z[:, layer])
+            heads.append(einsum(written, towards, "p h d, p d -> p h"))
+            rest = rest + (attention.constant() * towards).sum(dim=-1)
+        mlps = einsum(self.mlp_out, towards, "p l d, p d -> p l")
+        total = self._logit_difference(answers, rivals, logits)
+        effects = DirectEffects(torch.stack(heads, dim=1), mlps, rest, total)
+        self._check_sum(effects)
+        return effects
+
+    def _logit_difference(
+        self,
+        answers: Int[Tensor, "prompt"],
+        rivals: Sequence[Sequence[int]],
+        logits: "LogitScale",
+    ) -> Float[Tensor, "prompt"]:
+        """The model's own: from its logits (before the soft cap), not from the parts."""
+        read = SlicedLogits(self.bridge, self.final.to(self.trunk.dtype))
+        ids = pad_rows([[int(a), *row] for a, row in zip(answers, rivals, strict=True)])
+        known = ids.clamp_min(0).to(read.hidden.device)
+        found = read.at(known) if logits.cap is None else read.raw(known) * logits.factor
+        of_rivals = found[:, 1:].to(self.wide).masked_fill(ids[:, 1:].to(known) < 0, torch.nan)
+        return found[:, 0].to(self.wide) - of_rivals.nanmean(dim=1)
+
+    def _check_sum(self, effects: DirectEffects) -> None:
+        """Do the parts add up to the logit difference?"""
+        parts = [effects.heads.flatten(1), effects.mlps, effects.rest[:, None]]
+        every = torch.cat(parts, dim=1)
+        miss = (every.sum(dim=1) - effects.total).abs()
+        if not bool((miss <= self._tolerance() * (1 + every.abs().amax(dim=1))).all()):
+            raise ModelError(
+                f"heads, MLPs and the rest miss the logit difference by {float(miss.max()):.2g}; "
+                "expected blocks that add what they write to the residual stream, unscaled"
+            )
+
+    def _unembedding(
+        self, answers: Int[Tensor, "prompt"], rivals: Sequence[Sequence[int]]
+    ) -> tuple[Float[Tensor, "prompt d_model"], Float[Tensor, "prompt"]]:
+        """The direction whose dot product is the logit difference, and the biases' part of it."""
+        w_u, b_u = self.bridge.unembed.W_U, self.bridge.unembed.b_U
+        device = w_u.device
+        answers = answers.to(device)
+        out, offset = w_u[:, answers].T.to(self.wide), b_u[answers].to(self.wide)
+        for row, tokens in enumerate(rivals):
+            ids = torch.tensor(list(tokens), dtype=torch.long, device=device)
+            out[row] -= w_u[:, ids].to(self.wide).mean(dim=1)
+            offset[row] -= b_u[ids].to(self.wide).mean()
+        return out, offset
+
+    def _final_norm(
+        self, out: Float[Tensor, "prompt d_model"]
+    ) -> tuple[FrozenNorm, Float[Tensor, "prompt"]]:
+        """The final norm at the scale of this run, and what its constant gives."""
+        seen: list[Tensor] = []
+
+        def keep(scale: Tensor, hook: Any) -> None:
+            seen.append(scale.clone())
+
+        with self.bridge.hooks(fwd_hooks=[("ln_final.hook_scale", keep)]):
+            self.bridge.ln_final(self.final[None].to(self.trunk.dtype))
+        norm = FrozenNorm.of(self.bridge.ln_final, seen[0][0].to(self.wide))
+        constant = out.new_zeros(len(out)) if norm.shift is None else out @ norm.shift
+        return norm, constant

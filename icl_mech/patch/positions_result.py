@@ -1,0 +1,220 @@
+"""What an activation-patching scan over positions found."""
+
+import re
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import xarray as xr
+
+from icl_mech.errors import choose
+from icl_mech.results import Result
+from icl_mech.stats import Clusters, Estimate, mean, ratio_of_means, repeated
+
+#: `denoise`: clean activations into the corrupted prompt. `noise`: the reverse.
+DIRECTIONS = ("denoise", "noise")
+#: What is kept of every patched run.
+VALUES = ("logit_difference", "logprob", "rank")
+#: What effects can be read from. Not ranks: a few large ones would decide their mean.
+METRICS = ("logit_difference", "logprob")
+#: Fewer prompts than this are worth a note.
+FEW_PROMPTS = 10
+
+
+class PositionScan(Result):
+    """Runs with one activation patched, for every token role and layer, per prompt.
+
+    `data` holds `logit_difference` (logits), `logprob` (nats) and `rank` of the answer over
+    (`task`, `site`, `direction`, `prompt`, `role`, `layer`); where single heads were patched
+    (site `"z"`), the same with the prefix `head_` over (`task`, `direction`, `prompt`,
+    `head_role`, `layer`, `head`). The two prompts as they are: the same with the prefixes
+    `clean_` and `corrupted_` over (`task`, `prompt`).
+    """
+
+    @property
+    def sites(self) -> list[str]:
+        """The sites that were patched, in order, `"z"` last."""
+        sites = [str(s) for s in self.data["site"].values] if "site" in self.data.dims else []
+        return [*sites, "z"] if "head_logit_difference" in self.data else sites
+
+    @property
+    def directions(self) -> list[str]:
+        """The directions that were patched: denoise, noise, or both."""
+        return [str(d) for d in self.data["direction"].values]
+
+    def effect(
+        self, task: str, site: str, direction: str, metric: str = "logit_difference"
+    ) -> xr.Dataset:
+        """Normalised effect of every patch, with bootstrap intervals.
+
+        Over prompts or, where these share queries, over queries.
+
+        Denoising: (patched - corrupted) / (clean - corrupted), the share that is *restored*.
+        Noising: (clean - patched) / (clean - corrupted), the share that is *lost*. Both are 0
+        where the patch changes nothing and 1 where it does as much as replacing the prompt. They
+        are ratios of means over prompts: of a single prompt, clean - corrupted may be near 0.
+
+        Returns:
+            `value`, `low` and `high` over (`role`, `layer`), or (`role`, `layer`, `head`) for
+            site `"z"`. NaN where clean and corrupted do not differ; no interval where theirs
+            covers 0.
+
+        Raises:
+            InputError: where the scan has no such task, site or direction.
+        """
+        choose(task, self.tasks, "task")
+        choose(site, self.sites, "site")
+        choose(direction, self.directions, "direction")
+        choose(metric, METRICS, "metric")
+        of_task = self.data.sel(task=task, direction=direction)
+        if site == "z":
+            patched = of_task[f"head_{metric}"].rename(head_role="role")
+        else:
+            patched = of_task[metric].sel(site=site)
+        dims = ("role", "layer", "head") if site == "z" else ("role", "layer")
+        clean, corrupted = of_task[f"clean_{metric}"], of_task[f"corrupted_{metric}"]
+        change = patched - corrupted if direction == "denoise" else clean - patched
+        estimates = ratio_of_means(
+            change.transpose("prompt", *dims).values,
+            (clean - corrupted).values,
+            clusters=self._queries(task),
+        )
+        return xr.Dataset(
+            {name: (dims, getattr(estimates, name)) for name in ("value", "low", "high")},
+            coords={dim: patched[dim] for dim in dims},
+            attrs={"n": estimates.n, "n_clusters": estimates.n_clusters},
+        )
+
+    def _queries(self, task: str) -> Clusters:
+        """What each clean prompt asks; None where that is not known (prompts without roles)."""
+        queries = self.of(task)["query"].values
+        return queries if all(queries) else None
+
+    def largest(
+        self, task: str, site: str, direction: str
+    ) -> tuple[str, int, int | None, Estimate] | None:
+        """The patch with the largest effect: role, layer, head (at `"z"`), effect.
+
+        The largest of many is a little too large. None where no effect is defined.
+        """
+        effect = self.effect(task, site, direction)
+        if not bool(effect["value"].notnull().any()):
+            return None
+        at = effect["value"].argmax(dim=...)
+        cell = effect.isel(at)
+        value, low, high = (float(cell[name]) for name in ("value", "low", "high"))
+        estimate = Estimate(value, low, high, effect.attrs["n"], effect.attrs["n_clusters"])
+        head = int(cell["head"]) if site == "z" else None
+        return str(cell["role"].item()), int(cell["layer"]), head, estimate
+
+    def _rows(self) -> list[tuple[str, str, str]]:
+        return [(t, s, d) for t in self.tasks for s in self.sites for d in self.directions]
+
+    def summary(self) -> pd.DataFrame:
+        """One row per (task, site, direction): the largest effect, and what it is a share of."""
+        return pd.DataFrame([self._row(*key) for key in self._rows()]).set_index(
+            ["task", "site", "direction"]
+        )
+
+    def _row(self, task: str, site: str, direction: str) -> dict[str, Any]:
+        row: dict[str, Any] = {"task": task, "site": site, "direction": direction}
+        found = self.largest(task, site, direction)
+        if found is None:
+            row |= {"role": None, "layer": pd.NA, "head": pd.NA}
+            row |= {"effect": np.nan, "effect_low": np.nan, "effect_high": np.nan}
+        else:
+            role, layer, head, effect = found
+            row |= {"role": role, "layer": layer, "head": pd.NA if head is None else head}
+            row |= effect.columns("effect")
+        of_task = self.data.sel(task=task)
+        return row | {
+            "n_prompts": self.data.sizes["prompt"],
+            "clean_logit_difference": float(of_task["clean_logit_difference"].mean()),
+            "corrupted_logit_difference": float(of_task["corrupted_logit_difference"].mean()),
+        }
+
+    def caveats(self) -> list[str]:
+        """What to keep in mind when reading the numbers, a line each."""
+        notes = super().caveats()
+        n = self.data.sizes["prompt"]
+        if n < FEW_PROMPTS:
+            rough = "intervals over so few are rough" if n > 1 else "there is no interval over one"
+            notes.append(f"few prompts per task ({n}): {rough}")
+        for task in self.tasks:
+            of_task, queries = self.data.sel(task=task), self._queries(task)
+            gap = of_task["clean_logit_difference"] - of_task["corrupted_logit_difference"]
+            apart = mean(gap.values, clusters=queries)
+            if queries is not None:
+                notes += repeated([task], [len(set(queries))], n)
+            if apart.low <= 0 or apart.value <= 0:
+                notes.append(
+                    f"{task}: clean prompts are not told apart from corrupted ones (logit "
+                    f"difference {apart} higher): shares of that difference mean nothing"
+                )
+            right = int((of_task["clean_rank"] == 0).sum())
+            if 2 * right < n:
+                notes.append(f"{task}: the model answers {right} of {n} clean prompts right")
+            same = int((of_task["clean_text"] == of_task["corrupted_text"]).sum())
+            if same:
+                notes.append(
+                    f"{task}: {same} of {n} corrupted prompts are the clean one again (few labels)"
+                )
+        return notes
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per (task, site, direction, prompt, role, layer), and head at site `"z"`."""
+        frames = []
+        if "site" in self.data.dims:
+            frames.append(self.data[list(VALUES)].to_dataframe().reset_index())
+        if "z" in self.sites:
+            heads = self.data[[f"head_{name}" for name in VALUES]]
+            heads = heads.rename({f"head_{name}": name for name in VALUES} | {"head_role": "role"})
+            frames.append(heads.to_dataframe().reset_index().assign(site="z"))
+        else:
+            frames[0]["head"] = pd.NA
+        frame = pd.concat(frames, ignore_index=True)
+        frame["head"] = frame["head"].astype("Int64")
+        shared = ["query", "answer", "clean_logit_difference", "corrupted_logit_difference"]
+        prompts = self.data[shared].to_dataframe().reset_index()
+        frame = frame.merge(prompts, on=["task", "prompt"])
+        first = ["task", "site", "direction", "prompt", "query", "answer", "role", "layer", "head"]
+        return frame[[*first, *VALUES, *shared[2:]]]
+
+    def plot(self) -> go.Figure:
+        """Effects as maps of roles x layers (heads x layers at `"z"`), a panel per direction."""
+        from icl_mech.patch.positions_plot import position_figure
+
+        return position_figure(self)
+
+    def table(self) -> pd.DataFrame:
+        """The summary as text, for people."""
+        rows = {}
+        for task, site, direction in self._rows():
+            of_task = self.data.sel(task=task)
+            found = self.largest(task, site, direction)
+            if found is None:
+                largest = "none: clean and corrupted do not differ"
+            else:
+                role, layer, head, effect = found
+                at = f"layer {layer}" if head is None else f"head {layer}.{head}"
+                largest = f"{effect} at {role_name(role)}, {at}"
+            rows[task, site, direction] = {
+                "largest effect": largest,
+                "logit difference, clean": f"{float(of_task['clean_logit_difference'].mean()):.2f}",
+                "corrupted": f"{float(of_task['corrupted_logit_difference'].mean()):.2f}",
+                "n": str(self.data.sizes["prompt"]),
+            }
+        return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def role_name(role: str) -> str:
+    """A role as people read it; anything else as it is.
+
+    >>> role_name("demo_0_arrow"), role_name("final_arrow"), role_name("3: cat")
+    ('demo 1: →', 'final →', '3: cat')
+    """
+    demo = re.fullmatch(r"demo_(\d+)_(\w+)", role)
+    if demo:
+        return f"demo {int(demo[1]) + 1}: {'→' if demo[2] == 'arrow' else demo[2]}"
+    return {"final_arrow": "final →", "query_start": "query: start"}.get(role, role)

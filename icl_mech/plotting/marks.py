@@ -1,0 +1,88 @@
+"""A line with its intervals, in a panel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import ArrayLike
+
+if TYPE_CHECKING:
+    from icl_mech.stats import Estimate
+
+
+def curve(
+    figure: go.Figure,
+    x: Sequence[int] | Sequence[float],
+    found: Sequence[Estimate],
+    name: str,
+    colour: str,
+    place: tuple[int, int],
+    shown: bool = True,
+    dash: str = "solid",
+) -> None:
+    """A line with its band."""
+    row, col = place
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    figure.add_trace(
+        go.Scatter(
+            x=[*x, *x[::-1]],
+            y=[*(e.high for e in found), *(e.low for e in reversed(found))],
+            mode="lines",
+            fill="toself",
+            fillcolor=f"rgba({red},{green},{blue},0.15)",
+            line={"width": 0},
+            hoverinfo="skip",
+            legendgroup=name,
+            showlegend=False,
+        ),
+        row=row,
+        col=col,
+    )
+    figure.add_trace(
+        go.Scatter(
+            x=list(x),
+            y=[e.value for e in found],
+            mode="lines+markers",
+            line={"color": colour, "width": 2.5, "dash": dash},
+            marker={"size": 5},
+            name=name,
+            legendgroup=name,
+            showlegend=shown,
+            customdata=[[e.low, e.high] for e in found],
+            hovertemplate=(
+                f"{name}, %{{x:.3~f}}: %{{y:.3f}} "
+                "[%{customdata[0]:.3f}, %{customdata[1]:.3f}]<extra></extra>"
+            ),
+        ),
+        row=row,
+        col=col,
+    )
+
+
+def whiskers(value: ArrayLike, low: ArrayLike, high: ArrayLike, **options: Any) -> dict[str, Any]:
+    """What `error_x` and `error_y` take.
+
+    Args:
+        value: where the marks stand.
+        low, high: ends of their intervals; an end on the wrong side of its mark counts as on it.
+        options: more of plotly's, or others than the usual ones.
+    """
+    at = np.asarray(value, dtype=float)
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": (np.asarray(high, dtype=float) - at).clip(min=0),
+        "arrayminus": (at - np.asarray(low, dtype=float)).clip(min=0),
+        "thickness": 1.2,
+        "width": 4,
+        **options,
+    }
+
+
+def interval_whiskers(estimates: Sequence[Estimate], **options: Any) -> dict[str, Any]:
+    """The intervals of estimates, as `whiskers`."""
+    ends = ([getattr(e, name) for e in estimates] for name in ("value", "low", "high"))
+    return whiskers(*ends, **options)
