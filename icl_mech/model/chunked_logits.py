@@ -27,7 +27,7 @@ class SlicedLogits:
         bridge: the TransformerLens bridge whose `ln_final`, `W_U`, `b_U` and logit transform
             (Gemma-2's soft cap) are used.
         resid: the residual stream after the last block, or what is read as if it were.
-        share: of the usual size of a slice, where memory is short.
+        share: factor on the usual size of a slice; below 1 where memory is short.
 
     Attributes:
         d_vocab: entries of the vocabulary.

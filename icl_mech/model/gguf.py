@@ -31,14 +31,14 @@ PACKAGED_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6
 #: Its name in the cache.
 PACKAGED_FOLDER = f"{PACKAGED_MODEL}-{PACKAGED_SHA256[:16]}"
 MAGIC = b"GGUF"
-#: Of the packaged file, put together from parts before it is converted.
+#: Size of the packaged GGUF file in bytes. It is assembled from parts before it is converted.
 _PACKAGED_BYTES = 260_000_000
-#: Beside the weights: tokenizer, configuration.
+#: Bytes that tokenizer and configuration take beside the weights.
 _TOKENIZER_BYTES = 50_000_000
 _TOKENIZER, _TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 #: What a tokenizer has of its class unless its files say otherwise.
 _OF_THE_CLASS = ("padding_side", "truncation_side", "model_input_names")
-#: Seconds between two lines about a conversion, where nobody watches a bar.
+#: Seconds between two progress lines of a conversion, where stderr is no terminal.
 _EVERY = 5.0
 T = TypeVar("T")
 
@@ -107,7 +107,8 @@ def convert(path: Path, folder: Path) -> None:
     print(f"converting {path.name}, once (about a minute)", file=sys.stderr, flush=True)
     try:
         require_space(folder, _check_tensors(path) + _TOKENIZER_BYTES)
-        # By itself: Transformers would also read whatever configuration lies beside the file.
+        # Transformers would also read a configuration that lies beside the file: the file is
+        # linked into an empty folder.
         with TemporaryDirectory(dir=folder) as alone, _lines_for_a_pipe():
             (Path(alone) / "model.gguf").symlink_to(path.resolve())
             source = {"gguf_file": "model.gguf", "trust_remote_code": False}
@@ -124,7 +125,7 @@ def convert(path: Path, folder: Path) -> None:
         ) from error
     refuse_incomplete(str(path), found)
     refuse_config(str(path), model.config, [type(model).__name__])
-    # The weights are plain numbers by now; these marks would make Transformers refuse to save.
+    # The weights are dequantised. With these attributes Transformers would refuse to save them.
     model.hf_quantizer = None
     model.is_quantized = False
     for owner, mark in ((model, "quantization_method"), (model.config, "quantization_config")):

@@ -43,10 +43,10 @@ def hash_weights(model: torch.nn.Module) -> str:
 
 
 def _mark(tensor: Tensor) -> tuple[object, ...]:
-    """What changes where a tensor does: where it is, how often it was written, a checksum.
+    """Values that change when a tensor does: its address, its version counter, a checksum.
 
-    Writing through `.data` is not counted, which leaves the checksum: a sum over its bytes, eight
-    at a time where they can be so divided, is many times as fast as a hash.
+    The version counter misses writes through `.data`, which the checksum sees: a sum over the
+    bytes, eight at a time where their number allows, is many times as fast as a hash.
     """
     version = None if tensor.is_inference() else tensor._version
     flat = tensor.detach().contiguous().view(-1).view(torch.uint8)

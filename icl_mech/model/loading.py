@@ -42,7 +42,7 @@ def load_model(
         device: `"cuda"`, `"mps"`, `"cpu"`, ...; by default the first of these that is there.
         dtype: of weights and activations, by name; `"float32"` by default.
         trust_remote_code: let a hub model run code of its own. Off unless you trust it.
-        batch_tokens: how many tokens run at once (halved by itself when memory runs out).
+        batch_tokens: the number of tokens that run at once; halved whenever memory runs out.
         sink: the token that every prompt begins with, as text or id; by default BOS where the
             tokenizer itself prepends it, else the end-of-text token.
 

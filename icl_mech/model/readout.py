@@ -109,7 +109,7 @@ def read(
         resid: the residual stream after the last block, one row per question.
         targets: token ids to read for each row; -1 where a row has fewer targets.
         n_best: how many of the most probable tokens to keep.
-        share: of the usual size of a slice, where memory is short.
+        share: factor on the usual size of a slice; below 1 where memory is short.
 
     Raises:
         NotFiniteError: where the model's logits are not numbers.

@@ -19,9 +19,9 @@ from icl_mech.model.weights import ADAPTER, CONFIG, INDEX, check_config, check_f
 from icl_mech.tasks.text import check_text
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
-#: Seconds to wait for the hub's first word. Its library asks six times, each with pauses.
+#: Seconds to wait for the hub's first answer. (The hub's library tries six times, with pauses.)
 _PATIENCE = 5.0
-#: Bytes that are read at this many places of every file of weights, to tell models apart.
+#: A fingerprint reads this many bytes at this many places of every file of weights.
 _PIECE, _PLACES = 4096, 64
 
 

@@ -1,4 +1,4 @@
-"""What of a model's files is read before anything is loaded, and what must have been found after.
+"""Checks of a model's files before it is loaded, and of the weights that were found after that.
 
 Transformers gives weights that it does not find random values, and passes over weights that it has
 no place for. Both make another model of it, without an error.
