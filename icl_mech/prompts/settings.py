@@ -109,6 +109,9 @@ class VectorSettings(PromptSettings):
 def half(n_prompts: Any, n_dev: Any) -> int:
     """The number of dev prompts: by default (None) half as many as test prompts.
 
+    >>> half(100, None), half(100, 20)
+    (50, 20)
+
     Raises:
         InputError: where one is no count of prompts.
 
@@ -122,6 +125,9 @@ def half(n_prompts: Any, n_dev: Any) -> int:
 
 def shot_counts(n_shots: Any) -> tuple[int, ...]:
     """One number of shots or several, in ascending order.
+
+    >>> shot_counts(5), shot_counts([8, 2])
+    ((5,), (2, 8))
 
     Raises:
         InputError: where there is none, one comes twice, or is no positive whole number.

@@ -43,6 +43,9 @@ def load_family(name: str, seed: int = 0) -> Family:
     (past and participle are one word), come, run and become (participle and base are), and words
     that are the same in two of the languages (*libro*). `Family.distinct` says so as a number.
 
+    >>> len(load_family("bitwise").tasks)
+    7
+
     Args:
         name: one of `list_families()`, or `"pos:<path>"` for the sentences of a CoNLL-U file.
         seed: of the random answers in `pos/null` and `bitwise/null`; nothing else depends on it.
@@ -56,12 +59,19 @@ def load_family(name: str, seed: int = 0) -> Family:
 
 
 def member_names() -> list[str]:
-    """Names of the tasks of all families, as `load_task` knows them: `"verbs/gerund"`, ..."""
+    """Names of the tasks of all families, as `load_task` knows them: `"verbs/gerund"`, ...
+
+    >>> "bitwise/xor" in member_names()
+    True
+    """
     return [f"{name}/{output}" for name, spec in _SPECS.items() for output in spec.outputs]
 
 
 def load_member(name: str) -> Task | None:
     """A task of a family by its name, its random answers drawn with seed 0; `None` if it is none.
+
+    >>> load_member("bitwise/xor").name
+    'bitwise/xor'
 
     Raises:
         InputError: where the name begins with `"pos:"` and the treebank or the task is not there.

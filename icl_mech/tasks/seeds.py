@@ -36,6 +36,9 @@ def whole(name: str, value: Any) -> int:
 def count(name: str, value: Any, least: int = 1) -> int:
     """A count of what is drawn or run, as a plain integer.
 
+    >>> count("n_prompts", 100)
+    100
+
     Args:
         name: as the caller typed it.
         value: the count.
@@ -57,6 +60,9 @@ def count(name: str, value: Any, least: int = 1) -> int:
 
 def check_seed(seed: Any) -> int:
     """A seed as a plain integer.
+
+    >>> check_seed(7)
+    7
 
     Raises:
         InputError: where it is negative, no whole number, or more than 64 bits can hold.
@@ -85,6 +91,9 @@ def whole_numbers(name: str, value: Any) -> list[int]:
 
 def generator(seed: int, *labels: str) -> np.random.Generator:
     """A random generator of its own for each purpose, the same in every process.
+
+    >>> bool(generator(0, "a").integers(10**6) == generator(0, "a").integers(10**6))
+    True
 
     Raises:
         InputError: as `check_seed`.

@@ -120,7 +120,11 @@ class Task:
 
 
 def as_typed(known: Pair, again: Pair) -> str:
-    """What to say of two inputs that look the same, where they are not."""
+    """What to say of two inputs that look the same, where they are not.
+
+    >>> as_typed(Pair("a b", ("c",)), Pair("a\\xa0b", ("c",)))
+    " ('a b' and 'a\\\\xa0b' look the same)"
+    """
     if known.x == again.x:
         return ""
     return f" ({known.x!a} and {again.x!a} look the same)"

@@ -18,6 +18,11 @@ _BLANK = set("\u115f\u1160\u2800\u3164\uffa0")
 def check_text(what: str, text: str) -> None:
     """Refuse text that tokenizers, files or terminals cannot take.
 
+    >>> check_text("answer", "dog\\x07")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    icl_mech.errors.InputError: answer 'dog\\x07' holds a control character, '\\x07'; expected...
+
     Raises:
         InputError: where it holds a control character (but tabs and line breaks) or half of a
             character (a lone surrogate), naming the first.
