@@ -10,7 +10,7 @@ from icl_mech.prompts.asking import (
 )
 from icl_mech.prompts.encode import Encoder, Prompt, wants_leading_space
 from icl_mech.prompts.matched import Matched, draw_matched, same_inputs
-from icl_mech.prompts.protocol import N_DUMMIES, Protocol, half, shot_counts, shuffled
+from icl_mech.prompts.protocol import N_DUMMIES, Protocol, check_shots, half, shot_counts, shuffled
 from icl_mech.prompts.sampling import (
     Episode,
     Split,
@@ -41,6 +41,7 @@ __all__ = [
     "accepted",
     "check_counts",
     "check_seed",
+    "check_shots",
     "choose_sink",
     "count",
     "cut",
