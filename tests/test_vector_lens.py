@@ -298,5 +298,5 @@ def test_saved_and_loaded(gemma: HookedModel, tmp_path: Path) -> None:
 
 def test_one_shot_cannot_rank_heads() -> None:
     """Refused before a model is loaded: there is none of this name."""
-    options = "--vectors --vector function --n-shots 1 --model /nowhere".split()
+    options = ["--vectors", "--vector", "function", "--n-shots", "1", "--model", "/nowhere"]
     assert_refused(run_room("lens", *options), "n_shots is 1; expected at least 2")
