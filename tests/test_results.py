@@ -18,6 +18,7 @@ import icl_mech
 from icl_mech.errors import InputError
 from icl_mech.figures import check_target
 from icl_mech.results import FORMAT, Result, load_result, write_whole
+from icl_mech.tasks.text import as_path
 
 
 class Tiny(Result):
@@ -473,8 +474,14 @@ def test_a_name_that_is_too_long_is_called_that(
     assert leftovers(tmp_path) == []
 
 
-@pytest.mark.parametrize("path", ["nul\0.nc", "\ud800.nc", 5, None, b"bytes.nc"])
+@pytest.mark.parametrize("path", ["nul\0.nc", "\ud800.nc"])
 def test_what_no_file_can_be_named(path: Any) -> None:
     for use in (tiny().save, load_result):
-        with pytest.raises(InputError, match="expected (a path|text that UTF-8 can write)"):
+        with pytest.raises(InputError, match="expected text that UTF-8 can write"):
             use(path)
+
+
+@pytest.mark.parametrize("given", [5, None, b"bytes.nc"])
+def test_what_is_no_path(given: Any) -> None:
+    with pytest.raises(InputError, match="the name of a result is .*; expected a path"):
+        as_path("the name of a result", given)
