@@ -1,5 +1,6 @@
 """What every result shares: labelled arrays, provenance, and a file that holds both."""
 
+import errno
 import importlib
 import json
 import math
@@ -7,7 +8,7 @@ import os
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from html import escape
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,11 +22,13 @@ import xarray as xr
 from icl_mech.errors import InputError, choose
 from icl_mech.files import follow_umask
 from icl_mech.stats import repeated
-from icl_mech.tasks.text import check_text
+from icl_mech.tasks.text import as_path
 
 FORMAT = 1
 #: How many bytes of zeros deflate, which netCDF compresses with, puts into one (zlib's manual).
 _DEFLATE = 1032
+#: Characters of a file's name that its temporary file keeps.
+_STEM = 40
 #: Share of read-outs with a tie for the top token from which it is said.
 TIES_NOTED = 0.02
 #: The kinds of results that files hold, and the module that defines each.
@@ -192,8 +195,7 @@ def load_result(path: str | Path) -> Result:
     Raises:
         InputError: where there is no such file, it cannot be read, or it is no result of icl-mech.
     """
-    path = Path(path)
-    check_text("the name of a result", str(path))
+    path = as_path("the name of a result", path)
     if not os.path.isfile(path):  # unlike Path.is_file, False for a name that is too long
         raise InputError(f"{path}: no such file; expected a saved result (.nc)")
     try:
@@ -300,13 +302,16 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
     """Let `write` fill a temporary file beside `path`, then rename it: never a half-written file.
 
     Raises:
-        InputError: where the folder cannot be made or written.
+        InputError: where it is no path, its name is too long, or the folder cannot be made or
+            written.
     """
-    path = Path(path)
+    path = as_path("the name of a file to write", path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        refuse_long(path)
+        # A part of the name is kept: with all of it, a long one would become too long.
         handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix
+            dir=path.parent, prefix=f".{path.stem[:_STEM]}-", suffix=path.suffix[-_STEM:]
         )
         os.close(handle)
         temporary = Path(name)
@@ -317,8 +322,20 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
+        expected = "a folder that exists or can be made, with write permission"
+        if error.errno == errno.ENAMETOOLONG:
+            expected = "a shorter name (most systems take 255 bytes, and 4,096 for a whole path)"
         raise InputError(
-            f"cannot write {path} ({error.strerror or error}); expected a folder that exists or "
-            "can be made, with write permission"
+            f"cannot write {path} ({error.strerror or error}); expected {expected}"
         ) from error
     return path
+
+
+def refuse_long(path: Path) -> None:
+    """Ask the system for a name that need not exist.
+
+    Raises:
+        OSError: where no file can have the name.
+    """
+    with suppress(FileNotFoundError):
+        path.lstat()

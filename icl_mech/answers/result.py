@@ -1,6 +1,6 @@
 """What whole answers said."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,14 @@ class AnswerScores(TaskResult):
     that theta works, by the score that chose the layer) and `dev_accuracy` (NaN where the layer was
     given), `max_new_tokens`, `n_rivals`, `n_queries`.
     """
+
+    ARRAYS: ClassVar = {
+        "accepted": ("task", "condition", "prompt"),
+        "first_token": ("task", "condition", "prompt"),
+        "logprob": ("task", "condition", "prompt"),
+        "query": ("task", "prompt"),
+        "layer": ("task",),
+    }
 
     def accuracy(self, task: str, condition: str, score: str) -> Estimate:
         """Share of prompts that are right.

@@ -1,6 +1,6 @@
 """Whose task was answered: the prompt's, or the injected one."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -32,6 +32,13 @@ class ConflictingTasks(TaskResult):
     `layer`). A pair is named `"<prompt's task>:<injected task>"`; `condition` is
     one of `CONDITIONS`.
     """
+
+    ARRAYS: ClassVar = {
+        "follows_prompt": ("pair", "condition", "prompt"),
+        "follows_injected": ("pair", "condition", "prompt"),
+        "chosen_layer": ("pair",),
+        "query": ("pair", "prompt"),
+    }
 
     @property
     def pairs(self) -> list[str]:

@@ -1,7 +1,7 @@
 """What task decodability found."""
 
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -43,6 +43,13 @@ class TaskDecodability(TaskResult):
     `icl_mech.decodability.intervals.MUTUAL`, as neighbours vote for one another. `shots` is always
     one of `result.shots`; the largest by default.
     """
+
+    ARRAYS: ClassVar = {
+        "credit": ("shots", "task", "point", "layer"),
+        "half_td": ("shots", "half", "layer"),
+        "exact": ("shots", "task", "point"),
+        "query_id": ("task", "point"),
+    }
 
     @property
     def shots(self) -> list[int]:

@@ -1,7 +1,7 @@
 """What one task vector could not do."""
 
 from collections import Counter
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -34,6 +34,13 @@ class TaskVectorFailures(TaskResult):
     `named_by_chance` (see `by_chance`). `condition` is few_shot, zero_shot, theta, shuffled,
     other_task, random, placeholder, and every repair with its controls.
     """
+
+    ARRAYS: ClassVar = {
+        "right": ("task", "prompt", "condition"),
+        "error": ("task", "prompt", "condition"),
+        "prior_right": ("task", "prompt"),
+        "best_layer": ("task", "injected"),
+    }
 
     @property
     def conditions(self) -> list[str]:

@@ -1,5 +1,7 @@
 """What switching heads off did."""
 
+from typing import ClassVar
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -17,6 +19,13 @@ class HeadAblation(TaskResult):
     `random_logprob` over (`task`, `prompt`, `k`, `draw`), `intact_right` and `intact_logprob`
     over (`task`, `prompt`), and the names of the `ranked` heads.
     """
+
+    ARRAYS: ClassVar = {
+        "top_right": ("task", "prompt", "k"),
+        "random_right": ("task", "prompt", "k", "draw"),
+        "intact_right": ("task", "prompt"),
+        "ranked": ("task",),
+    }
 
     @property
     def counts(self) -> list[int]:

@@ -1,6 +1,7 @@
 """What a head attribution found."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,12 @@ class HeadAttribution(TaskResult):
     head; per (`task`, `prompt`) the probability with shuffled and with right labels, and the
     `logit_difference` that `direct`, `direct_mlp` and `direct_rest` add up to.
     """
+
+    ARRAYS: ClassVar = {
+        "attention": ("task", "prompt", "layer", "head", "role"),
+        "clean_probability": ("task", "prompt"),
+        "shuffled_probability": ("task", "prompt"),
+    }
 
     @property
     def methods(self) -> list[str]:

@@ -1,5 +1,7 @@
 """What function vectors did, beside theta and controls."""
 
+from typing import ClassVar
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -27,6 +29,13 @@ class FunctionVectors(TaskResult):
     the vector, chosen on dev. The vector `function_unscaled` is `function` at scale 1; it is not
     there where 1 was the only scale.
     """
+
+    ARRAYS: ClassVar = {
+        "right": ("task", "prompt", "setting", "vector", "layer"),
+        "dev_right": ("task", "setting", "vector", "layer"),
+        "plain_right": ("task", "prompt", "setting"),
+        "few_shot_right": ("task", "prompt"),
+    }
 
     @property
     def vectors(self) -> list[str]:

@@ -1,5 +1,7 @@
 """What a logit lens saw."""
 
+from typing import ClassVar
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -24,6 +26,12 @@ class LogitLens(TaskResult):
     Layer -1 is the embedding, layer `l` the residual stream after block `l`. Texts are written
     as in source code (a line break is a backslash and an n).
     """
+
+    ARRAYS: ClassVar = {
+        "logprob": ("task", "prompt", "role", "layer", "target"),
+        "rank": ("task", "prompt", "role", "layer", "target"),
+        "top_text": ("task", "prompt", "role", "layer", "k"),
+    }
 
     @property
     def roles(self) -> list[str]:

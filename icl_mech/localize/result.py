@@ -3,13 +3,14 @@
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Float
 
+from icl_mech.decodability.intervals import widened, within_1
 from icl_mech.errors import InputError, choose
 from icl_mech.localize.curves import (
     Located,
@@ -71,6 +72,13 @@ class TaskMap(TaskResult):
     point `i`. Prompts that share a query are not independent: intervals are over queries.
     """
 
+    ARRAYS: ClassVar = {
+        "encoding": ("task", "point", "layer"),
+        "transfer": ("task", "prompt", "layer"),
+        "lens": ("task", "prompt", "layer"),
+        "query": ("task", "point"),
+    }
+
     @property
     def layers(self) -> list[int]:
         """Block numbers."""
@@ -98,8 +106,8 @@ class TaskMap(TaskResult):
         """A read-out at every layer, with 95 % intervals over queries."""
         values = self._values(task, readout)
         queries = self._queries(task, len(values))
-        if readout == "encoding":
-            return shares(values.T, queries)
+        if readout == "encoding":  # prompts vote for one another, see `decodability.intervals`
+            return within_1(widened(shares(values.T, queries), len(np.unique(queries))))
         if readout == "transfer":
             return shares(values.T.astype(bool), queries)
         if readout == "heads":

@@ -1,6 +1,6 @@
 """What mean-activation patching found."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -31,6 +31,11 @@ class MeanPatching(TaskResult):
 
     Intervals are 95 %, over queries (`icl_mech.stats`).
     """
+
+    ARRAYS: ClassVar = {
+        "right": ("task", "prompt", "mode", "layer", "injected", "answered"),
+        "right_before": ("task", "prompt", "answered"),
+    }
 
     @property
     def layers(self) -> list[int]:

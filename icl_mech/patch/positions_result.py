@@ -1,7 +1,7 @@
 """What an activation-patching scan over positions found."""
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -31,6 +31,12 @@ class PositionScan(TaskResult):
     `head_role`, `layer`, `head`). The two prompts as they are: the same with the prefixes
     `clean_` and `corrupted_` over (`task`, `prompt`).
     """
+
+    ARRAYS: ClassVar = {
+        "clean_logit_difference": ("task", "prompt"),
+        "corrupted_logit_difference": ("task", "prompt"),
+        "clean_rank": ("task", "prompt"),
+    }
 
     @property
     def sites(self) -> list[str]:

@@ -1,6 +1,6 @@
 """What a layer scan found."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -37,6 +37,14 @@ class LayerScan(TaskResult):
     of the baseline and the regular prompt, with `dev_` those of theta on the dev prompts. `vector`
     is theta, shuffled, other_task or random; `measured` says at which layers each was injected.
     """
+
+    ARRAYS: ClassVar = {
+        "first_token": ("task", "prompt", "vector", "layer"),
+        "dev_first_token": ("task", "dev_prompt", "layer"),
+        "reference_first_token": ("task", "prompt", "reference"),
+        "query": ("task", "prompt"),
+        "measured": ("vector", "layer"),
+    }
 
     def curve(self, task: str, vector: str = "theta", score: str = "first_token") -> list[Estimate]:
         """Test accuracy at each of `layers(task, vector)`.

@@ -142,6 +142,19 @@ def shot_counts(n_shots: Any) -> tuple[int, ...]:
     return tuple(count("n_shots", n) for n in counts)
 
 
+def check_shots(n_shots: int) -> None:
+    """Refuse a single demonstration, whose label cannot be shuffled.
+
+    Raises:
+        InputError: where there are fewer than two.
+
+    Example:
+        >>> check_shots(2)
+    """
+    if n_shots < 2:
+        raise InputError(f"n_shots is {n_shots}; expected at least 2 (labels are shuffled)")
+
+
 def shuffled(episodes: Sequence[Episode], rng: np.random.Generator) -> tuple[Episode, ...]:
     """The same episodes, each demonstration with the label of another one."""
     return tuple(replace(e, demonstrations=shuffle_labels(e.demonstrations, rng)) for e in episodes)

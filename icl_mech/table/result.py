@@ -1,6 +1,6 @@
 """What the main table holds."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,8 @@ class TaskTable(TaskResult):
 
     `data` is that of a `LayerScan` over all tasks, which `scan` gives.
     """
+
+    ARRAYS: ClassVar = LayerScan.ARRAYS
 
     @property
     def scan(self) -> LayerScan:

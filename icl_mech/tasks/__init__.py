@@ -135,8 +135,13 @@ def load_parts(task: Tasks) -> list[Task | Family]:
     """
     if isinstance(task, Family | Task | str | Path):
         several: list[Any] = [task]
-    # What has keys (a dict, a frame) holds pairs, not tasks.
-    elif isinstance(task, Iterable) and not hasattr(task, "keys"):
+    # What has keys (a dict, a frame) holds pairs, not tasks; bytes hold numbers.
+    elif (
+        isinstance(task, Iterable)
+        and not isinstance(task, bytes | bytearray)
+        and not hasattr(task, "keys")
+        and getattr(task, "ndim", 1)
+    ):
         several = list(task)
     else:
         raise InputError(not_a_task(task))

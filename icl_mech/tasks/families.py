@@ -11,7 +11,9 @@ from icl_mech.tasks import bitwise, pos
 from icl_mech.tasks.builtin import table
 from icl_mech.tasks.family import Family
 from icl_mech.tasks.grammar import own_sentences
+from icl_mech.tasks.seeds import check_seed
 from icl_mech.tasks.task import Pair, Task
+from icl_mech.tasks.text import check_text
 from icl_mech.tasks.treebank import pos_family_from_conllu
 
 #: `load_family("pos:en_ewt-ud-dev.conllu")` reads the sentences from a file.
@@ -53,6 +55,8 @@ def load_family(name: str, seed: int = 0) -> Family:
     Raises:
         InputError: where no such family exists, a treebank cannot be used, or the seed is negative.
     """
+    check_text("family", name)
+    seed = check_seed(seed)
     if name.startswith(TREEBANK):
         return pos_family_from_conllu(name.removeprefix(TREEBANK), seed)
     return _build(choose(_key(name), _SPECS, "family"), seed)

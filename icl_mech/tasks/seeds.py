@@ -84,8 +84,10 @@ def whole_numbers(name: str, value: Any) -> list[int]:
     Raises:
         InputError: where one is no whole number.
     """
-    # Text can be gone through too, but "12" is not the numbers 1 and 2.
-    is_one = isinstance(value, str) or not isinstance(value, Iterable)
+    # Text can be gone through too, but "12" is not the numbers 1 and 2; an array without axes
+    # cannot, though it looks as if.
+    is_one = isinstance(value, str | bytes) or not isinstance(value, Iterable)
+    is_one = is_one or getattr(value, "ndim", None) == 0
     return [whole(name, number) for number in ([value] if is_one else value)]
 
 

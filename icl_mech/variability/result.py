@@ -1,6 +1,7 @@
 """How far a task's vectors are from one another, and from those of other tasks."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -38,6 +39,15 @@ class VectorVariability(TaskResult):
     apart they are beside what all have in common; that alone pushes tasks apart, and pulls some
     pairs together: `pairs_of_tasks` says which are nearer than chance would have them).
     """
+
+    ARRAYS: ClassVar = {
+        "distance": ("shots", "form", "layer", "pair"),
+        "right": ("shots", "kind", "layer", "task", "vector"),
+        "baseline_right": ("task", "vector"),
+        "norm": ("task", "vector"),
+        "dev_right": ("task", "dev_vector", "layer"),
+        "query": ("task", "vector"),
+    }
 
     @property
     def layers(self) -> list[int]:
