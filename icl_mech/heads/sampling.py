@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
+from icl_mech.errors import InputError
 from icl_mech.model import HookedModel
 from icl_mech.prompts import (
     Encoder,
