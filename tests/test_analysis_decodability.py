@@ -15,7 +15,7 @@ from icl_mech.results import load_result
 def decodability(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """What the script writes and prints, run once."""
     out = tmp_path_factory.mktemp("figures") / "td.html"
-    options = "--families verbs countries --n-points 8 --n-shots 1 2 --k 3"
+    options = "--families verbs countries --n-prompts 8 --n-shots 1 2 --k 3"
     said = run_analysis("han_td_predicts_icl", options, out)
     return out, said
 
