@@ -1,12 +1,27 @@
-"""The plain way, to compare with: one full TransformerLens forward per prompt and edit."""
+"""The plain way, to compare with: one full TransformerLens forward per prompt and edit.
 
+And closed formulas of statistics.
+"""
+
+import math
 from collections.abc import Callable, Sequence
+from statistics import NormalDist
 
 import torch
 from torch import Tensor
 
 from icl_mech.model import Edit, HookedModel
 from icl_mech.prompts import Prompt
+
+Z = NormalDist().inv_cdf(0.975)
+
+
+def wilson(k: int, n: int) -> tuple[float, float]:
+    """Wilson 1927: the p for which |k/n - p| = z sqrt(p (1 - p) / n)."""
+    share = k / n
+    middle = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
+    return middle - half, middle + half
 
 
 def prompt_of(tokens: Sequence[int]) -> Prompt:

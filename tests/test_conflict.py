@@ -374,11 +374,11 @@ def test_a_mistake_gives_one_line_and_exit_code_2(options: list[str], message: s
     assert "loading" not in done.stderr
 
 
-def test_command(tmp_path: Path) -> None:
+def test_command(small_model: list[str], tmp_path: Path) -> None:
     out = tmp_path / "conflict.html"
     done = run_room(
         "conflict", "--pairs", "list_last:list_first", "--n-prompts", "4", "--n-dev", "2", "--json",
-        "--out", str(out),
+        "--out", str(out), *small_model,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)["summary"]

@@ -10,6 +10,7 @@ import pytest
 import torch
 import xarray as xr
 from commands import assert_quick_help, assert_refused, run_room
+from tiny_models import tiny_model
 
 from icl_mech import load_result
 from icl_mech.decodability import MeanPatching, TaskDecodability, knn_credit, task_decodability
@@ -307,9 +308,9 @@ def test_a_model_that_returns_nonsense(
 
 @pytest.fixture(scope="module")
 def tiny_run() -> TaskDecodability:
-    from conftest import _tiny
-
-    return task_decodability(_tiny("llama"), "verbs", 12, (1, 3), k=3, keep=True, progress=False)
+    return task_decodability(
+        tiny_model("llama"), "verbs", 12, (1, 3), k=3, keep=True, progress=False
+    )
 
 
 def test_credit_is_that_of_the_representations(
@@ -586,11 +587,11 @@ def test_exact_match_is_what_greedy_decoding_says(
 # --- the command line -----------------------------------------------------------------------
 
 
-def test_the_command_writes_figure_data_and_json(tmp_path: Path) -> None:
+def test_the_command_writes_figure_data_and_json(small_model: list[str], tmp_path: Path) -> None:
     out = tmp_path / "new folder" / "td.html"
     done = run_room(
         "decodability", "--task", "letters", "--n-points", "6", "--n-shots", "1", "2", "--k", "3",
-        "--no-probe", "--json", "--out", str(out),
+        "--no-probe", "--json", "--out", str(out), *small_model,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
@@ -603,15 +604,16 @@ def test_the_command_writes_figure_data_and_json(tmp_path: Path) -> None:
     assert out.is_file()
 
 
-def test_the_command_writes_means_into_prompts(tmp_path: Path) -> None:
+def test_the_command_writes_means_into_prompts(small_model: list[str], tmp_path: Path) -> None:
     out = tmp_path / "means.html"
     done = run_room(
         "decodability", "--mean-patching", "--task", "letters", "--n-points", "2", "--n-shots", "2",
-        "--n-mean", "3", "--layers", "9", "--modes", "add", "--json", "--out", str(out),
+        "--n-mean", "3", "--layers", "2", "--modes", "add", "--json", *small_model,
+        "--out", str(out),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
-    assert [(row["mode"], row["layer"]) for row in printed["summary"]] == [("add", 9)]
+    assert [(row["mode"], row["layer"]) for row in printed["summary"]] == [("add", 2)]
     result = load_result(printed["data"])
     assert isinstance(result, MeanPatching)
     assert result.provenance["n_mean"] == 3

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import _tiny
 from plain import assert_same, plain_logprobs
+from tiny_models import tiny_model
 
 from icl_mech import load_result
 from icl_mech.errors import InputError
@@ -306,7 +306,7 @@ def test_beginnings() -> None:
 def tiny_result() -> TaskVectorFailures:
     tasks = ["lookup_once", "country_capital", "skewed_labels"]
     return task_vector_failures(
-        _tiny("llama"), tasks, 4, 2, n_dev=3, repair_layers=[1, 3], progress=False
+        tiny_model("llama"), tasks, 4, 2, n_dev=3, repair_layers=[1, 3], progress=False
     )
 
 

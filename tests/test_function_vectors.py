@@ -1,13 +1,11 @@
 """Function vectors: what they are made of, and what they do beside theta."""
 
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
-from pages import ROOT
 from plain import plain_logprobs
 from tiny_models import answering_bridge, answering_task, tiny_bridge
 
@@ -100,7 +98,6 @@ def test_heads_that_cannot_be_summed(chosen: list, message: str) -> None:
 
 #: Run in a process of its own: here arguments are checked to be of the types asked for.
 ROOMS = """
-import sys; sys.path.insert(0, "tests")
 import numpy as np
 from tiny_models import tiny_bridge
 from icl_mech.errors import InputError
@@ -131,9 +128,7 @@ print(says(logit_lens, **numbers), says(vector_lens, layers=np.array([1]), **num
 
 
 def test_every_room_refuses_what_is_no_number() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", ROOMS], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = forked.run(ROOMS)
     assert done.returncode == 0, done.stderr
     said = [line.split("|") for line in done.stdout.splitlines()]
     number = "expected a whole number"

@@ -405,7 +405,7 @@ def test_a_conversion_that_was_killed_is_cleared_away(cache: Path) -> None:
         "cached_folder('model', build)\n"
     )
     for _ in range(2):
-        assert subprocess.run([sys.executable, "-c", program]).returncode == -9
+        assert forked.run(program).returncode == -9
         assert len([p for p in cache.iterdir() if p.is_dir()]) == 1
     others = [cache / name for name in ("model.v2", "model.gguf.abcdefgh", "model-3.abcdefgh")]
     for other in others:
@@ -427,7 +427,7 @@ def test_a_conversion_that_is_asked_to_end_leaves_nothing(
         "    (folder / 'more').write_text('never')\n"
         "cached_folder('model', build)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], stderr=subprocess.PIPE)
+    done = forked.run(program)
     assert done.returncode == 128 + number, done.stderr
     assert [p for p in cache.iterdir() if p.is_dir()] == []
 
@@ -597,11 +597,8 @@ def test_two_processes_convert_once(cache: Path, tmp_path: Path) -> None:
         "folder = cached_folder('model', build)\n"
         "print(sorted(p.name for p in folder.iterdir()))\n"
     )
-    both = [
-        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    printed = [p.communicate()[0] for p in both]
+    both = [forked.start(program) for _ in range(2)]
+    printed = [process.wait().stdout for process in both]
     assert printed == ["['a', 'b', 'icl-mech.json']\n"] * 2
     assert (tmp_path / "log").read_text() == "built\n"
 

@@ -104,15 +104,15 @@ def test_bad_input(tiny_llama: HookedModel, arguments: dict, message: str) -> No
 QUICK = ["--task", "letters", "--n-prompts", "4", "--n-points", "14", "--no-heads"]
 
 
-def test_the_command_writes_a_report(tmp_path: Path) -> None:
+def test_the_command_writes_a_report(small_model: list[str], tmp_path: Path) -> None:
     out = tmp_path / "map.html"
-    done = run_room("localize", *QUICK, "--json", "--out", str(out))
+    done = run_room("localize", *QUICK, *small_model, "--json", "--out", str(out))
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
     assert [(row["model"], row["task"]) for row in printed["summary"]] == [
-        ("gemma-3-270m", "letters/next"),
-        ("gemma-3-270m", "letters/previous"),
-        ("gemma-3-270m", "letters/upper"),
+        ("small", "letters/next"),
+        ("small", "letters/previous"),
+        ("small", "letters/upper"),
     ]
     assert printed["report"] == str(out)
     assert "What was run" in out.read_text()
@@ -124,12 +124,15 @@ def test_the_command_writes_a_report(tmp_path: Path) -> None:
 
 
 def test_the_command_tells_people_where_everything_lies(
-    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    small_model: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    main([*QUICK, "--no-progress"])
+    main([*QUICK, *small_model, "--no-progress"])
     *_, report, data = capsys.readouterr().out.splitlines()
-    stem = tmp_path / "figures" / "task_map-letters-gemma-3-270m-n_prompts_4-n_points_14-no_heads"
+    stem = tmp_path / "figures" / "task_map-letters-small-n_prompts_4-n_points_14-no_heads"
     assert report.split() == ["report:", f"{stem}.html"]
     assert data.split() == ["data:", f"{stem}.nc"]
 

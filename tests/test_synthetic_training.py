@@ -1,9 +1,7 @@
 """Training: right losses, exact resume, and every way in which it can stop."""
 
 import json
-import resource
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -12,6 +10,7 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -27,19 +26,12 @@ from icl_mech.synthetic.memory import training_bytes
 from icl_mech.synthetic.settings import from_json, to_json
 
 TINY = preset("tiny")
-COMMAND = [sys.executable, "-m", "icl_mech.synthetic", "--preset", "tiny", "--no-progress"]
+COMMAND = ("icl_mech.synthetic", "--preset", "tiny", "--no-progress")
 
 
-def run(*options: str, limit: int | None = None) -> subprocess.CompletedProcess[str]:
-    """The command; no file may grow beyond `limit` bytes, as on a full disk."""
-
-    def cap() -> None:
-        if limit is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    return subprocess.run(
-        [*COMMAND, *options], capture_output=True, text=True, check=False, preexec_fn=cap
-    )
+def run(*options: str, **limits: int) -> subprocess.CompletedProcess[str]:
+    """The command."""
+    return forked.run(*COMMAND, *options, **limits)
 
 
 def test_training_is_the_plain_loop(tmp_path: Path) -> None:
@@ -102,16 +94,12 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     options = ["--n-steps", "400", "--device", "cpu"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert run(*options, "--folder", str(whole)).returncode == 0
-    process = subprocess.Popen(
-        [*COMMAND, *options, "--folder", str(killed)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    process = forked.start(*COMMAND, *options, "--folder", str(killed))
     deadline = time.monotonic() + 120
     while not (killed / "step_0000100.safetensors").exists() and time.monotonic() < deadline:
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    process.wait()
     at = load_checkpoint(killed / LAST).step
     assert 80 <= at < 400, "killed too early or too late to show anything"
     done = run(*options, "--folder", str(killed), "--json")
@@ -234,9 +222,7 @@ def test_the_memory_asked_for_is_what_training_takes() -> None:
     )
 
     def peak(batch_size: int, folder: str) -> int:
-        command = [sys.executable, "-c", program, str(batch_size), folder]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        return int(done.stdout)
+        return int(forked.run(program, str(batch_size), folder).stdout)
 
     with tempfile.TemporaryDirectory() as folder:
         taken = peak(40_000, folder) - peak(16, folder)
@@ -260,7 +246,7 @@ def test_a_diverged_run_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path)
 def test_a_full_disk_is_one_line_and_leaves_no_half_file(tmp_path: Path) -> None:
     """The weights fit, the optimiser's state does not."""
     folder = tmp_path / "run"
-    done = run("--folder", str(folder), "--device", "cpu", limit=50_000)
+    done = run("--folder", str(folder), "--device", "cpu", file_limit=50_000)
     assert done.returncode == 2, done.stderr
     assert f"cannot write {folder}" in done.stderr
     assert "File too large" in done.stderr

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from commands import Done, run_room
-from test_figures import scan_of
+from made_results import scan_of
+from tiny_models import tiny_model
 
 from icl_mech.errors import InputError
 from icl_mech.model import HookedModel
@@ -302,10 +303,8 @@ def test_other_settings_are_refused(
 
 
 def test_another_model_or_other_pairs_are_refused(tiny_llama: HookedModel, folder: Path) -> None:
-    from conftest import _tiny
-
     with pytest.raises(InputError, match="was made with weights_sha256"):
-        task_table(_tiny("gpt2"), TASKS[:2], folder=folder, **N)
+        task_table(tiny_model("gpt2"), TASKS[:2], folder=folder, **N)
     pairs = tuple(Pair(f"w{i}", (f"v{i}",)) for i in range(20))
     with pytest.raises(InputError, match="holds a task 'to_upper' with other pairs"):
         task_table(tiny_llama, Task("to_upper", "user", "", pairs), folder=folder, **N)
@@ -481,9 +480,9 @@ def run(*options: str) -> Done:
     return run_room("table", *options)
 
 
-def test_command_writes_resumes_and_refuses(tmp_path: Path) -> None:
+def test_command_writes_resumes_and_refuses(small_model: list[str], tmp_path: Path) -> None:
     out = tmp_path / "table.html"
-    small = ("--task", "to_upper", "--n-shots", "4", "--out", str(out))
+    small = (*small_model, "--task", "to_upper", "--n-shots", "4", "--out", str(out))
     done = run(*small, "--n-prompts", "2", "--json")
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)

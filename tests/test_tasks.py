@@ -1,8 +1,6 @@
 """The built-in tasks and their tables."""
 
 import json
-import subprocess
-import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
@@ -10,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import ascii_lowercase
 
+import forked
 import pytest
 
 from icl_mech.errors import IclMechError, InputError, choose
@@ -493,7 +492,7 @@ def test_what_is_given_in_place_of_a_task_or_of_pairs() -> None:
         "    except InputError as error:\n        said[call] = str(error)\n"
         "print(json.dumps(said))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = forked.run(code)
     assert done.stderr == ""
     said = json.loads(done.stdout)
     assert {call for call, expected in calls.items() if expected not in said.get(call, "")} == set()

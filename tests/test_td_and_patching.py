@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from tiny_models import tiny_model
 
 from icl_mech import load_result
 from icl_mech.decodability import (
@@ -87,17 +88,13 @@ N, N_MEAN, SHOTS = 4, 6, 3
 
 @pytest.fixture(scope="module")
 def patched() -> MeanPatching:
-    from conftest import _tiny
-
     return mean_patching(
-        _tiny("gemma3"), "letters", N, SHOTS, 1, n_mean=N_MEAN, layers=[1, 3], progress=False
+        tiny_model("gemma3"), "letters", N, SHOTS, 1, n_mean=N_MEAN, layers=[1, 3], progress=False
     )
 
 
 def test_equals_one_forward_per_prompt_and_edit(patched: MeanPatching) -> None:
-    from conftest import _tiny
-
-    model, pool = _tiny("gemma3"), load_pool("letters")
+    model, pool = tiny_model("gemma3"), load_pool("letters")
     dev, test = draw_matched(pool.tasks, {"n_mean": N_MEAN, "n_prompts": N}, SHOTS, 1)
     encoder = model.encoder("{x}->{y}", [p.y for t in pool.tasks for p in t.pairs])
 
