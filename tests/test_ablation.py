@@ -39,16 +39,6 @@ def test_equals_one_forward_with_all_heads_off(gemma: HookedModel, result: HeadA
         assert abs(intact - float(plain_logprobs(gemma, prompt)[answer])) < 1e-3
 
 
-def test_the_task_needs_its_first_head(gemma: HookedModel) -> None:
-    """Beyond the intervals: the top heads by AIE cost more than as many random ones."""
-    found = head_ablation(gemma, TASK, None, 20, 10, counts=(10,), n_draws=5, progress=False)
-    cost = found.cost(TASK, 10)
-    assert cost.low > 0.1
-    assert found.top(TASK, 10).high < found.random(TASK, 10).low
-    assert found.ranked(TASK)[0] == "9.3"
-    assert found.caveats() == []
-
-
 def made(top: np.ndarray, random: np.ndarray, intact: np.ndarray) -> HeadAblation:
     n, k = top.shape
     data = xr.Dataset(

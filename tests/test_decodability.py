@@ -547,43 +547,6 @@ def test_constant_activations_are_chance_and_said_to_be(
     assert "nan" not in str(run)
 
 
-# --- the packaged model ---------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def verbs(gemma: HookedModel) -> TaskDecodability:
-    return task_decodability(gemma, "verbs", 24, 4, probe=False, progress=False)
-
-
-def test_verbs_are_decoded_where_task_vectors_work(verbs: TaskDecodability) -> None:
-    best = verbs.held_out(4)
-    assert best.low > 0.5  # chance is 0.25
-    assert 8 <= verbs.best_layer(4) <= 11
-    assert verbs.td(4)[0].high < best.low
-    assert {e.value for e in verbs.td(control="input")} == {0.25}
-
-
-def test_exact_match_is_what_greedy_decoding_says(
-    verbs: TaskDecodability, gemma: HookedModel
-) -> None:
-    p = plan("verbs", settings(n_points=24, n_shots=(4,), k=10))
-    encoder = gemma.encoder("{x}->{y}", [pair.y for t in p.pool.tasks for pair in t.pairs])
-    for row in (0, 2):
-        for i in range(0, 24, 5):
-            e = p.points.episodes[row][i]
-            prompt = encoder.encode(e.demonstrations, e.query.x)
-            whole = encoder.answer_tokens(prompt, e.query.answers)
-            said: list[int] = []
-            for _ in range(max(map(len, whole))):
-                tokens = torch.tensor([[*prompt.tokens, *said]])
-                with torch.inference_mode():
-                    said.append(int(gemma.bridge(tokens)[0, -1].argmax()))
-            right = any(tuple(said[: len(answer)]) == answer for answer in whole)
-            assert bool(verbs.data["exact"].sel(shots=4)[row, i]) == right
-            first = said[0] in {answer[0] for answer in whole}
-            assert bool(verbs.data["first_token"].sel(shots=4)[row, i]) == first
-
-
 # --- the command line -----------------------------------------------------------------------
 
 
