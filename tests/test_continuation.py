@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 from plain import plain_logprobs, prompt_of, random_prompts
+from tiny_models import tiny_model
 
 from icl_mech.errors import InputError
 from icl_mech.model import Edit, HookedModel
@@ -136,8 +137,10 @@ def test_where_generation_stops(tiny_llama: HookedModel) -> None:
     assert not ended.cut
 
 
-def test_small_batches_give_the_same(tiny: HookedModel) -> None:
-    """As many rows as fit a budget of few tokens, put back in order."""
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+def test_small_batches_give_the_same(family: str) -> None:
+    """As many rows as fit a budget of few tokens, put back in order; with and without windows."""
+    tiny = tiny_model(family)
     small = HookedModel(tiny.bridge, "small", batch_tokens=14)
     prompts = random_prompts(tiny, (10, 4, 7, 4, 13))
     edits = some_edits(tiny, len(prompts))

@@ -1,9 +1,6 @@
-"""Figures: what they show, and that a browser without network draws them."""
+"""Figures: what they show, and what they are written as."""
 
-import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -180,44 +177,3 @@ def test_caveats_stand_below_a_figure(tmp_path: Path) -> None:
     notes = "<ul><li>few &lt;prompts&gt;</li><li>repeated queries</li></ul></div></body>"
     assert text.count(notes) == 1
     assert "What to keep in mind" not in export(go.Figure(), page).read_text()
-
-
-WATCH = (
-    "<script>addEventListener('error', e => document.documentElement.dataset.error = e.message)"
-    "</script>"
-)
-
-
-@pytest.mark.parametrize("tasks", [("task",), ("first", "<i>second</i>", "third")])
-def test_a_browser_without_network_draws_it(tasks: tuple[str, ...], tmp_path: Path) -> None:
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None and os.environ.get("CI") != "true":
-        pytest.skip("needs Chromium or Chrome")
-    assert browser, "CI must install Chromium"
-    figure = scan_of(*tasks).plot()
-    page = export(figure, tmp_path / "figure.html")
-    page.write_text(WATCH + page.read_text())
-    dom = subprocess.run(
-        [
-            browser,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-background-networking",
-            "--host-resolver-rules=MAP * ~NOTFOUND",
-            f"--user-data-dir={tmp_path / 'profile'}",
-            "--virtual-time-budget=10000",
-            "--dump-dom",
-            page.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    ).stdout
-    assert "data-error" not in dom
-    visible = [t for t in figure.data if t.type == "scatter" and t.visible]
-    assert len(re.findall(r'class="trace scatter', dom)) == len(visible)
-    assert ('class="heatmaplayer mlayer"><g class="hm"' in dom) == (len(tasks) > 1)
-    assert "accuracy (first token)" in dom
-    assert "task vector θ (hypothesis)" in dom

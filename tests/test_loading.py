@@ -19,7 +19,7 @@ import torch
 import transformers
 from plain import assert_same, random_prompts
 from safetensors.torch import load_file, save_file
-from tiny_models import byte_tokenizer, config, tiny_bridge
+from tiny_models import byte_tokenizer, config, saved, tiny_bridge
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
@@ -45,9 +45,7 @@ def folder(tmp_path: Path) -> Path:
 
 def save_tiny(path: Path, sizes: PretrainedConfig) -> Path:
     torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(sizes).save_pretrained(path)
-    byte_tokenizer().save_pretrained(path)
-    return path
+    return saved(AutoModelForCausalLM.from_config(sizes), path)
 
 
 def test_a_folder(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""`localize` on the packaged model: curves against the plain way, layers, and the command."""
+"""`localize` on the packaged model: curves against the plain way, and the command."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ from icl_mech.model import Edit, HookedModel
 from icl_mech.tasks import list_tasks
 
 TASKS = ["countries/capital", "countries/language"]
-N, POINTS, SHOTS = 12, 24, 5
+N, POINTS, SHOTS = 5, 12, 3
 
 
 @pytest.fixture(scope="module")
@@ -68,17 +68,6 @@ def test_encoding_is_leave_one_out_decodability(gemma: HookedModel, found: TaskM
     expected = credit.reshape(2, POINTS, gemma.n_layers)
     assert abs(found.data["encoding"].values - expected).max() < 0.51  # ties of near neighbours
     assert np.mean(found.data["encoding"].values == expected) > 0.99
-
-
-def test_layers_of_country_capital(found: TaskMap) -> None:
-    """The vector forms in blocks 7 to 10, and is consumed in 10 to 13; the lens agrees."""
-    formed = found.formation(TASKS[0], "transfer").estimate
-    assert 7 <= formed.value <= 10
-    for readout in ("transfer", "lens"):
-        assert 10 <= found.decoding(TASKS[0], readout).estimate.value <= 13
-    assert found.learns(TASKS[0])
-    assert found.data["query"].dims == ("task", "point")
-    assert set(found.provenance["seconds"]) == {"reading", "lens", "transfer", "encoding", "heads"}
 
 
 def test_a_model_that_cannot_do_the_task(tiny_llama: HookedModel) -> None:

@@ -45,7 +45,8 @@ def test_edits_equal_transformerlens_patching(gemma: HookedModel) -> None:
         logprobs = logits[:, -1].log_softmax(-1)
         return logprobs.gather(1, torch.tensor(answers)).sum()
 
-    grid = pd.DataFrame([(layer, length - 1) for layer in range(18)], columns=["layer", "pos"])
+    layers = (0, 4, 9, 13, 17)
+    grid = pd.DataFrame([(layer, length - 1) for layer in layers], columns=["layer", "pos"])
     with torch.inference_mode():
         theirs = generic_activation_patch(
             gemma.bridge,
@@ -56,7 +57,7 @@ def test_edits_equal_transformerlens_patching(gemma: HookedModel) -> None:
             activation_name="resid_post",
             index_df=grid,
         )
-    edits = [Edit(layer, cache[f"blocks.{layer}.hook_resid_post"][:, -1]) for layer in range(18)]
+    edits = [Edit(layer, cache[f"blocks.{layer}.hook_resid_post"][:, -1]) for layer in layers]
     ours = gemma.evaluate(same, edits, answers)
     torch.testing.assert_close(ours.logprob[..., 0].sum(0), theirs, atol=4e-3, rtol=0)
 
@@ -67,7 +68,7 @@ def test_edits_equal_one_forward_each(gemma: HookedModel) -> None:
     clean = gemma.capture(prompts, ["final_arrow", "demo_2_y"], "resid_post")
     edits = [
         Edit(layer, clean[torch.randperm(3, generator=generator), r, layer], position=role)
-        for layer in (0, 5, 9, 17)
+        for layer in (0, 9, 17)
         for r, role in enumerate(("final_arrow", "demo_2_y"))
     ]
     heads = gemma.capture(prompts, ["final_arrow"], "z")[:, 0].mean(0)
@@ -107,14 +108,14 @@ def test_batched_equals_one_by_one(gemma: HookedModel) -> None:
 
 
 def test_the_same_seed_gives_the_same_numbers(gemma: HookedModel) -> None:
-    first, again = (layer_scan(gemma, "es_en", 3, 2, seed=7, progress=False) for _ in range(2))
+    first, again = (layer_scan(gemma, "es_en", 2, 1, seed=7, progress=False) for _ in range(2))
     assert first.data.identical(again.data)
-    other = layer_scan(gemma, "es_en", 3, 2, seed=8, progress=False)
+    other = layer_scan(gemma, "es_en", 2, 1, seed=8, progress=False)
     assert not first.data["query"].equals(other.data["query"])
 
 
 def test_a_bridge_is_used_as_it_is(gemma: HookedModel) -> None:
     model = load_model(gemma.bridge)
     assert model.bridge is gemma.bridge
-    scan = layer_scan(model, "country_capital", 2, 3, progress=False)
+    scan = layer_scan(model, "country_capital", 2, 1, progress=False)
     assert scan.data.sizes["layer"] == 18

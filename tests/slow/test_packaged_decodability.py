@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from icl_mech import HookedModel, TaskDecodability, task_decodability
+from icl_mech.decodability import mean_patching
 from icl_mech.decodability.settings import Settings, plan
 from icl_mech.stats import paired_difference
 from icl_mech.tasks import load_family
@@ -93,3 +94,14 @@ def test_exact_match_is_what_greedy_decoding_says(gemma: HookedModel) -> None:
             assert bool(found.data["exact"].sel(shots=4)[row, i]) == right
             first = said[0] in {answer[0] for answer in whole}
             assert bool(found.data["first_token"].sel(shots=4)[row, i]) == first
+
+
+def test_another_tasks_mean_changes_the_answer_to_that_task(gemma: HookedModel) -> None:
+    """Where task vectors work, the answer follows the injected mean; after it, nothing does."""
+    result = mean_patching(
+        gemma, "verbs", 6, 4, n_mean=8, layers=[3, 11], modes=["replace"], progress=False
+    )
+    assert result.change("own", 11).value > -0.2
+    assert result.change("others", 11).value < -0.3
+    assert result.followed(11).value > result.followed_before().value + 0.15
+    assert result.change("others", 3).value > result.change("others", 11).value

@@ -1,6 +1,5 @@
 """The numbers that a layer scan of the packaged model must reach."""
 
-
 import pytest
 
 from icl_mech import load_result
