@@ -1,4 +1,4 @@
-"""The analyses that need the packaged model at length, run small."""
+"""The analyses that run the packaged model at length or train, run small."""
 
 from base64 import b64decode
 from pathlib import Path
@@ -129,3 +129,15 @@ def test_where_task_vectors_fail(tmp_path: Path) -> None:
     for axis in ("x2", "x3"):
         parts = [t["x"] for t in traces if t.get("xaxis") == axis]
         assert [sum(shares) for shares in zip(*parts, strict=True)] == pytest.approx([1, 1])
+
+
+def test_han_emergence_trains(tmp_path: Path) -> None:
+    said = run_analysis(
+        "han_emergence",
+        "--preset tiny --seeds 0 1 --train --n-per-basis 12 --n-probe 20 --device cpu "
+        f"--data {tmp_path} --checkpoints {tmp_path}",
+        tmp_path / "emergence.html",
+    )
+    assert "mean over seeds" in said
+    again = load_result(tmp_path / "tiny-seed1.nc")
+    assert again.provenance["settings"]["seed"] == 1
