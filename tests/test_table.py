@@ -6,6 +6,7 @@ import json
 import shutil
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -59,9 +60,15 @@ def scans(monkeypatch: pytest.MonkeyPatch) -> Counting:
     return counting
 
 
+@pytest.fixture(scope="module")
+def run_once() -> TaskTable:
+    return task_table(tiny_model("llama"), TASKS, **N)
+
+
 @pytest.fixture
-def table(tiny_llama: HookedModel) -> TaskTable:
-    return task_table(tiny_llama, TASKS, **N)
+def table(run_once: TaskTable) -> TaskTable:
+    """A table that a test may change."""
+    return TaskTable(run_once.data.copy(deep=True), deepcopy(run_once.provenance))
 
 
 def test_numbers_are_those_of_layer_scans(table: TaskTable, tiny_llama: HookedModel) -> None:
@@ -186,11 +193,18 @@ def test_an_interrupted_run_goes_on(
     assert more.tasks == [*TASKS, "to_lower"]
 
 
-@pytest.fixture
-def folder(tiny_llama: HookedModel, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two finished tasks."""
-    task_table(tiny_llama, TASKS[:2], folder=tmp_path, **N)
-    return tmp_path
+    folder = tmp_path_factory.mktemp("finished")
+    task_table(tiny_model("llama"), TASKS[:2], folder=folder, **N)
+    return folder
+
+
+@pytest.fixture
+def folder(finished: Path, tmp_path: Path) -> Path:
+    """The same, for a test to change."""
+    return shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
 
 
 def damage(file: Path, how: str) -> None:

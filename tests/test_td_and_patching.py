@@ -25,11 +25,11 @@ from icl_mech.prompts import draw_matched
 # --- TD and accuracy ------------------------------------------------------------------------
 
 
-@pytest.fixture
-def made_up(tiny_llama: HookedModel) -> TaskDecodability:
+@pytest.fixture(scope="module")
+def made_up() -> TaskDecodability:
     """Shots raise TD and accuracy alike; within a number of shots they go against each other."""
     result = task_decodability(
-        tiny_llama, "verbs", 40, (1, 2, 3), k=3, layers=[1], probe=False, progress=False
+        tiny_model("llama"), "verbs", 40, (1, 2, 3), k=3, layers=[1], probe=False, progress=False
     )
     data = result.data.copy(deep=True)
     n = data.sizes["point"]
