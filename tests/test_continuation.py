@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from plain import plain_logprobs, prompt_of, random_prompts
+from plain import plain_each, plain_logprobs, prompt_of, random_prompts
 from tiny_models import tiny_model
 
 from icl_mech.errors import InputError
@@ -64,13 +64,13 @@ def test_sequence_logprob_is_that_of_full_forwards(tiny: HookedModel) -> None:
     found = tiny.sequence_logprob(prompts, continuations, edits)
     assert found.shape == (len(prompts), len(edits), 3)
     for p, prompt in enumerate(prompts):
-        for e, edit in enumerate(edits):
-            for c, tokens in enumerate(continuations[p]):
-                expected = sum(
-                    float(plain_next(tiny, prompt, tokens[:i], edit, p)[token])
-                    for i, token in enumerate(tokens)
-                )
-                assert float(found[p, e, c]) == pytest.approx(expected, abs=1e-3), (p, e, c)
+        here = [at(prompt, edit) for edit in edits]
+        for c, tokens in enumerate(continuations[p]):
+            expected = sum(
+                plain_each(tiny, prompt_of([*prompt.tokens, *tokens[:i]]), here, p)[:, token]
+                for i, token in enumerate(tokens)
+            )
+            torch.testing.assert_close(found[p, :, c], expected, atol=1e-3, rtol=0)
         assert torch.isnan(found[p, :, len(continuations[p]) :]).all()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from commands import assert_refused, run_room
+from commands import assert_refused, loaded, run_room
 from plain import plain_logprobs
 
 from icl_mech import load_result
@@ -17,6 +17,7 @@ from icl_mech.localize import TaskMap, localize
 from icl_mech.localize.__main__ import Options, _page, main
 from icl_mech.localize.prompts import draw
 from icl_mech.model import Edit, HookedModel
+from icl_mech.run_names import model_label
 from icl_mech.tasks import list_tasks
 
 TASKS = ["countries/capital", "countries/language"]
@@ -98,11 +99,9 @@ def test_the_command_writes_a_report(small_model: list[str], tmp_path: Path) -> 
     done = run_room("localize", *QUICK, *small_model, "--json", "--out", str(out))
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
-    assert [(row["model"], row["task"]) for row in printed["summary"]] == [
-        ("small", "letters/next"),
-        ("small", "letters/previous"),
-        ("small", "letters/upper"),
-    ]
+    tasks = ["letters/next", "letters/previous", "letters/upper"]
+    assert [row["task"] for row in printed["summary"]] == tasks
+    assert {row["model"] for row in printed["summary"]} == {loaded(small_model[1]).name}
     assert printed["report"] == str(out)
     assert "What was run" in out.read_text()
     # As other commands do.
@@ -121,7 +120,8 @@ def test_the_command_tells_people_where_everything_lies(
     monkeypatch.chdir(tmp_path)
     main([*QUICK, *small_model, "--no-progress"])
     *_, report, data = capsys.readouterr().out.splitlines()
-    stem = tmp_path / "figures" / "task_map-letters-small-n_prompts_4-n_points_14-no_heads"
+    name = f"task_map-letters-{model_label(small_model[1])}-n_prompts_4-n_points_14-no_heads"
+    stem = tmp_path / "figures" / name
     assert report.split() == ["report:", f"{stem}.html"]
     assert data.split() == ["data:", f"{stem}.nc"]
 
