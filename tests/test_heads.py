@@ -185,9 +185,9 @@ def test_the_map_names_the_largest_absolute_effects() -> None:
 
 def test_methods_can_be_left_out(tiny_llama: HookedModel) -> None:
     model, task = HookedModel(answering_bridge(), "answers"), answering_task()
-    only = head_attribution(model, task, 2, 2, n_clean=2, methods=["direct"], progress=False)
-    assert only.methods == ["direct"]
-    assert "direct" in only.summary()
+    only = head_attribution(model, task, 2, 2, n_clean=2, methods=["attribution"], progress=False)
+    assert only.methods == ["attribution"]
+    assert "attribution" in only.summary()
     with pytest.raises(InputError, match="no methods"):
         head_attribution(tiny_llama, "to_upper", 2, 2, methods=[], progress=False)
     with pytest.raises(InputError, match=r"unknown method 'gradient'.*attribution"):
