@@ -10,6 +10,7 @@ import pytest
 import torch
 import xarray as xr
 from commands import assert_quick_help, assert_refused, run_room
+from tiny_models import tiny_model
 
 from icl_mech import load_result
 from icl_mech.decodability import TaskDecodability, knn_credit, task_decodability
@@ -308,9 +309,9 @@ def test_a_model_that_returns_nonsense(
 
 @pytest.fixture(scope="module")
 def tiny_run() -> TaskDecodability:
-    from conftest import _tiny
-
-    return task_decodability(_tiny("llama"), "verbs", 12, (1, 3), k=3, keep=True, progress=False)
+    return task_decodability(
+        tiny_model("llama"), "verbs", 12, (1, 3), k=3, keep=True, progress=False
+    )
 
 
 def test_credit_is_that_of_the_representations(
@@ -541,51 +542,14 @@ def test_constant_activations_are_chance_and_said_to_be(
     assert "nan" not in str(run)
 
 
-# --- the packaged model ---------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def verbs(gemma: HookedModel) -> TaskDecodability:
-    return task_decodability(gemma, "verbs", 24, 4, probe=False, progress=False)
-
-
-def test_verbs_are_decoded_where_task_vectors_work(verbs: TaskDecodability) -> None:
-    best = verbs.held_out(4)
-    assert best.low > 0.5  # chance is 0.25
-    assert 8 <= verbs.best_layer(4) <= 11
-    assert verbs.td(4)[0].high < best.low
-    assert {e.value for e in verbs.td(control="input")} == {0.25}
-
-
-def test_exact_match_is_what_greedy_decoding_says(
-    verbs: TaskDecodability, gemma: HookedModel
-) -> None:
-    p = plan("verbs", settings(n_prompts=24, n_shots=(4,), k=10))
-    encoder = gemma.encoder("{x}->{y}", [pair.y for t in p.pool.tasks for pair in t.pairs])
-    for row in (0, 2):
-        for i in range(0, 24, 5):
-            e = p.points.episodes[row][i]
-            prompt = encoder.encode(e.demonstrations, e.query.x)
-            whole = encoder.answer_tokens(prompt, e.query.answers)
-            said: list[int] = []
-            for _ in range(max(map(len, whole))):
-                tokens = torch.tensor([[*prompt.tokens, *said]])
-                with torch.inference_mode():
-                    said.append(int(gemma.bridge(tokens)[0, -1].argmax()))
-            right = any(tuple(said[: len(answer)]) == answer for answer in whole)
-            assert bool(verbs.data["exact"].sel(shots=4)[row, i]) == right
-            first = said[0] in {answer[0] for answer in whole}
-            assert bool(verbs.data["first_token"].sel(shots=4)[row, i]) == first
-
-
 # --- the command line -----------------------------------------------------------------------
 
 
-def test_the_command_writes_figure_data_and_json(tmp_path: Path) -> None:
+def test_the_command_writes_figure_data_and_json(small_model: list[str], tmp_path: Path) -> None:
     out = tmp_path / "new folder" / "td.html"
     done = run_room(
         "decodability", "--task", "letters", "--n-prompts", "6", "--n-shots", "1", "2", "--k", "3",
-        "--no-probe", "--json", "--out", str(out),
+        "--no-probe", "--json", "--out", str(out), *small_model,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
@@ -598,16 +562,16 @@ def test_the_command_writes_figure_data_and_json(tmp_path: Path) -> None:
     assert out.is_file()
 
 
-def test_the_command_writes_means_into_prompts(tmp_path: Path) -> None:
+def test_the_command_writes_means_into_prompts(small_model: list[str], tmp_path: Path) -> None:
     out = tmp_path / "means.html"
     done = run_room(
-        "decodability", "--mean-patching", "--task", "letters", "--n-prompts", "2",
-        "--n-shots", "2", "--n-mean", "3", "--layers", "9", "--modes", "add", "--json",
+        "decodability", "--mean-patching", "--task", "letters", "--n-prompts", "2", "--n-shots", "2",
+        "--n-mean", "3", "--layers", "2", "--modes", "add", "--json", *small_model,
         "--out", str(out),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
-    assert [(row["mode"], row["layer"]) for row in printed["summary"]] == [("add", 9)]
+    assert [(row["mode"], row["layer"]) for row in printed["summary"]] == [("add", 2)]
     result = load_result(printed["data"])
     assert isinstance(result, MeanPatching)
     assert result.provenance["n_mean"] == 3

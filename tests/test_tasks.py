@@ -1,8 +1,6 @@
 """The built-in tasks and their tables."""
 
 import json
-import subprocess
-import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
@@ -10,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import ascii_lowercase
 
+import forked
 import numpy as np
 import pytest
 
@@ -495,7 +494,7 @@ def test_what_is_given_in_place_of_a_task_or_of_pairs() -> None:
         "    except InputError as error:\n        said[call] = str(error)\n"
         "print(json.dumps(said))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = forked.run(code)
     assert done.stderr == ""
     said = json.loads(done.stdout)
     assert {call for call, expected in calls.items() if expected not in said.get(call, "")} == set()
@@ -643,7 +642,7 @@ def test_wrong_types_name_what_was_meant() -> None:
         "same = Task('a', 'user', 'd', pairs) == Task('a', 'user', 'd', tuple(pairs))\n"
         "print(json.dumps([said, same]))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = forked.run(code)
     assert done.returncode == 0, done.stderr
     said, a_list_of_pairs_is_as_good = json.loads(done.stdout)
     wrong = {call for call, expected in WRONG_TYPES.items() if expected not in said.get(call, "")}
