@@ -565,8 +565,8 @@ def test_the_command_writes_figure_data_and_json(small_model: list[str], tmp_pat
 def test_the_command_writes_means_into_prompts(small_model: list[str], tmp_path: Path) -> None:
     out = tmp_path / "means.html"
     done = run_room(
-        "decodability", "--mean-patching", "--task", "letters", "--n-prompts", "2", "--n-shots", "2",
-        "--n-mean", "3", "--layers", "2", "--modes", "add", "--json", *small_model,
+        "decodability", "--mean-patching", "--task", "letters", "--n-prompts", "2",
+        "--n-shots", "2", "--n-mean", "3", "--layers", "2", "--modes", "add", "--json", *small_model,
         "--out", str(out),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
