@@ -7,12 +7,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from icl_mech.errors import InputError, choose
+from icl_mech.heads.plan import METHODS, Head
 from icl_mech.results import Result
 from icl_mech.stats import Estimate, mean, means, rank_correlation, repeated
-
-#: Exact effect, its first-order estimate, and what is written straight to the logits.
-METHODS = ("aie", "attribution", "direct")
-Head = tuple[int, int]
 
 
 class HeadAttribution(Result):
