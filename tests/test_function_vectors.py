@@ -134,6 +134,7 @@ for room in (head_ablation, function_vectors, vector_lens):
     print(*(says(room, heads=heads) for heads in ([3], 3, [(0, 1, 2)], [(0.5, 1)])), sep="|")
 print(says(head_attribution, n_clean="x"), says(head_ablation, counts=[1.5]), sep="|")
 print(says(head_ablation, off="zeros"), says(vector_lens, average="sum"), sep="|")
+print(says(vector_lens, vector="thetta"), sep="|")
 print(says(function_vectors, n_heads=2.5), says(vector_lens, n_heads="2"), sep="|")
 print(says(vector_lens, layers=[1.5]), says(function_vectors, scale="big"), sep="|")
 numbers = {"n_prompts": np.int64(2), "n_shots": np.uint8(2), "seed": np.int64(3)}
@@ -163,6 +164,7 @@ def test_every_room_refuses_what_is_no_number() -> None:
             "other_tasks, shuffled_labels, zero",
             "unknown average 'sum'. Choose from: log_probability, vector",
         ],
+        ["unknown vector 'thetta'; did you mean 'theta'? Choose from: theta, function"],
         [f"n_heads is 2.5; {number}", f"n_heads is '2'; {number}"],
         ["layer 1.5; expected a whole number", "scale is 'big'; expected a number"],
         ["nothing", "nothing"],

@@ -239,6 +239,7 @@ def indirect_effects(
 
     Example:
         >>> from icl_mech.heads import indirect_effects
+        >>> from icl_mech.tasks import Pair
         >>> encoder = model.encoder("{x}->{y}", ["b", "d"])
         >>> a, b = Pair("a", ("b",)), Pair("c", ("d",))
         >>> clean, other = encoder.encode([a], "c"), encoder.encode([b], "a")

@@ -10,9 +10,6 @@ from icl_mech.lens.counting import KINDS
 from icl_mech.results import Result
 from icl_mech.stats import Estimate, mean
 
-#: Which vectors can be read, and how several are averaged.
-VECTORS = ("theta", "function")
-AVERAGES = ("log_probability", "vector")
 #: Tokens that a table shows.
 SHOWN = 10
 

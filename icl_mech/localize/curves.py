@@ -40,17 +40,18 @@ MIN_QUERIES = 10
 class Rule:
     """When a curve counts as risen, and when its layer is named.
 
-    Attributes:
-        fraction: how far from floor to peak, between 0 and 1.
-        min_rise: smallest distance from floor to peak that counts, in the curve's own units.
-        min_found: share of the bootstrap resamples in which the curve must have a layer; and
-            noise alone, resampled about a flat curve, may stand out as much as the curve does in no
-            more than the rest of them. With 0 every curve that rises by `min_rise` names a layer.
+    Raises:
+        InputError: where a number is out of its range.
     """
 
     fraction: float = 0.5
+    """How far from floor to peak a curve has to be to count as risen, between 0 and 1."""
     min_rise: float = 0.1
+    """Smallest distance from floor to peak that counts, in the curve's own units."""
     min_found: float = CONFIDENCE
+    """Share of the bootstrap resamples in which the curve must have a layer. Noise alone, resampled
+    about a flat curve, may stand out as much as the curve in no more than the rest of them. With 0
+    every curve that rises by min_rise names a layer."""
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction < 1:

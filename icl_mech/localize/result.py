@@ -22,7 +22,6 @@ from icl_mech.localize.curves import (
     nowhere,
     settled,
 )
-from icl_mech.localize.notes import notes
 from icl_mech.results import Result
 from icl_mech.stats import (
     Estimate,
@@ -224,7 +223,41 @@ class TaskMap(Result):
 
     def caveats(self) -> list[str]:
         """What to keep in mind when reading the numbers, a line each."""
-        return super().caveats() + notes(self)
+        lines = super().caveats() + list(self.provenance.get("notes", []))
+        for task in self.tasks:
+            lines += self._caveats_of_learning(task)
+        for task in filter(self.learns, self.tasks):
+            lines += self._caveats_of_layers(task)
+        return lines
+
+    def _caveats_of_learning(self, task: str) -> list[str]:
+        regular, prior = self.share(task, "regular"), self.share(task, "prior")
+        if np.isnan(self.gain(task).low):
+            return [f"{task}: too few queries to tell whether the model learns this in context"]
+        if not self.learns(task):
+            return [
+                f"{task}: no in-context learning to localise (few-shot accuracy {regular}, not "
+                "above zero-shot)"
+            ]
+        if regular.low < prior.value:
+            return [
+                f"{task}: the label prior is high ({prior.value:.2f}, few-shot {regular}): always "
+                "giving the most frequent answer does about as well"
+            ]
+        return []
+
+    def _caveats_of_layers(self, task: str) -> list[str]:
+        lines = []
+        for (what, readout), located in self.layers_of(task).items():
+            e = located.estimate
+            if located.why:
+                lines.append(f"{task}: the {readout} curve names no {what} layer ({located.why})")
+            elif e.high - e.low > len(self.layers) / 4:
+                lines.append(
+                    f"{task}: the {what} layer by {readout} is uncertain: {located}, more than a "
+                    "quarter of the depth"
+                )
+        return lines
 
     def to_frame(self) -> pd.DataFrame:
         """One row per (task, read-out, prompt, layer); of heads, what the helpful ones add."""
