@@ -76,8 +76,8 @@ def head_ablation(
         off: what replaces a head's output.
         counts: how many heads are switched off together, each k in turn; by default 1, 2, 5, 10
             and 20, as far as there are heads.
-        n_draws: random sets of heads for each k, none of the top k among them (as far as there are
-            others).
+        n_draws: random sets of heads for each k, without the top k (where the model has enough
+            other heads).
         n_dev: dev prompts per task; half of `n_prompts` by default.
         template: how a pair is written.
         leading_space: write words with a space before them; by default whichever way the

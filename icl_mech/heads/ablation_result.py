@@ -125,7 +125,7 @@ class HeadAblation(Result):
         return pd.DataFrame.from_dict(rows, orient="index")
 
     def _queries(self, task: str) -> np.ndarray:
-        """What each prompt asks: prompts that share a query are not independent."""
+        """The query of each prompt: prompts that share one are not independent."""
         return self.of(task)["query"].values
 
     def _at(self, task: str, k: int) -> xr.Dataset:

@@ -29,7 +29,7 @@ class HeadAttribution(Result):
     def estimates(self, task: str, method: str = "aie") -> list[list[Estimate]]:
         """Mean effect of every head, `[layer][head]`, with bootstrap intervals.
 
-        Here and below over prompts or, where these share queries, over queries.
+        Intervals here and below are over prompts or, where these share queries, over queries.
         """
         found = means(self._effect(task, method), clusters=self._queries(task))
         layers, heads = found.value.shape
@@ -40,8 +40,8 @@ class HeadAttribution(Result):
     ) -> list[tuple[int, int, Estimate]]:
         """The `k` heads with the largest mean effect: (layer, head, effect).
 
-        Heads that work against the answer are among the last, or, with `absolute`, stand where
-        the size of their effect puts them.
+        Heads that work against the answer come last; with `absolute`, heads are ordered by the
+        size of their effect.
         """
         effect = self._effect(task, method)
         means = effect.mean(axis=0)
@@ -65,7 +65,7 @@ class HeadAttribution(Result):
         )
 
     def misses(self, task: str, k: int = 5, method: str = "attribution") -> pd.DataFrame:
-        """The heads where attribution patching is furthest from the exact AIE."""
+        """The heads for which attribution patching is furthest from the exact AIE."""
         exact, estimate = (self._effect(task, m).mean(axis=0) for m in ("aie", method))
         rows = [
             {"layer": x, "head": h, "aie": exact[x, h], method: estimate[x, h]}
@@ -74,7 +74,7 @@ class HeadAttribution(Result):
         return pd.DataFrame(rows).set_index(["layer", "head"])
 
     def summary(self, k: int = 10) -> pd.DataFrame:
-        """The top `k` heads of every task by AIE, with all that is known of each."""
+        """The top `k` heads of every task by AIE, with their other scores."""
         method = self.methods[0]
         rows = []
         for task in self.tasks:
@@ -110,7 +110,7 @@ class HeadAttribution(Result):
                 agrees = self.agreement(task)
                 if agrees.low < 0.5:
                     notes.append(
-                        f"{task}: attribution patching ranks heads otherwise than the exact AIE "
+                        f"{task}: attribution patching ranks heads differently from the exact AIE "
                         f"(Spearman {agrees})"
                     )
         return notes
@@ -121,7 +121,7 @@ class HeadAttribution(Result):
         return self.data[names].to_dataframe().reset_index()
 
     def plot(self) -> go.Figure:
-        """Maps of layers x heads: a row per task, a column per method."""
+        """Maps of layers x heads, a panel per task and method."""
         from icl_mech.heads.attribution_plot import head_figure
 
         return head_figure(self)
@@ -143,7 +143,7 @@ class HeadAttribution(Result):
         return pd.DataFrame.from_dict(rows, orient="index")
 
     def _queries(self, task: str) -> np.ndarray:
-        """What each prompt asks: prompts that share a query are not independent."""
+        """The query of each prompt: prompts that share one are not independent."""
         return self.of(task)["query"].values
 
     def _effect(self, task: str, method: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a few heads' mean output does on its own: function vectors beside theta and controls."""
+"""Does a few heads' mean output carry the task? Function vectors, theta and controls."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -169,13 +169,13 @@ def measure_function_vectors(
 
 @dataclass(frozen=True)
 class _Sources:
-    """What a task's vectors are made of, all from its dev prompts.
+    """The parts of a task's vectors, all measured on its dev prompts.
 
     Attributes:
         function: the function vector.
         layer_mean: the mean residual stream of clean prompts, per layer.
-        heads: mean outputs, as `model.heads.mean_outputs` gives them.
-        bias: likewise; None where it is left out.
+        heads: mean outputs of all heads, from `model.heads.mean_outputs`.
+        bias: attention's output bias, from the same; None where it is left out.
         chosen: the heads of the function vector.
         scale: factor on the vectors from heads and on the random one.
     """
@@ -297,7 +297,7 @@ def _inject(
 def _random_heads(
     sources: _Sources, n: int, rng: np.random.Generator
 ) -> Float[Tensor, "prompt d_model"]:
-    """Function vectors from as many random heads, new ones for each prompt, not the chosen."""
+    """For each prompt, a function vector from as many random heads, none of them chosen."""
     n_layers, n_heads = sources.heads.shape[:2]
     every = [(layer, head) for layer in range(n_layers) for head in range(n_heads)]
     others = [head for head in every if head not in sources.chosen]

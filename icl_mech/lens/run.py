@@ -233,7 +233,7 @@ def _translated(
 
 
 def texts(model: HookedModel, ids: Tensor) -> np.ndarray:
-    """Tokens as text, written as in source code: line breaks are seen, and any file holds them."""
+    """Tokens as text, as in source code: line breaks are visible, and any file can hold it."""
     every = ids.cpu().numpy()
     known, index = np.unique(every, return_inverse=True)
     names = np.array([repr(model.to_string(token))[1:-1] for token in known.tolist()])

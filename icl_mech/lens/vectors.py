@@ -161,6 +161,7 @@ def measure_vectors(model: HookedModel, plan: VectorLensPlan, progress: bool = T
         **model.provenance(),
         **s.recorded(),
         "layers": layers,
+        "n_heads": len(next(iter(used.values()))) if used else None,
         "heads": {name: [list(head) for head in of] for name, of in used.items()} or None,
         "output_bias": ("once per head" if s.output_bias else "left out") if used else None,
         "naming": {name: sorted(plan.naming.get(name, ())) for name in names},

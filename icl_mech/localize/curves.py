@@ -6,12 +6,12 @@ inside, one outside). The *floor* is the mean before the plateau (for what is co
 the *peak* is the mean on the plateau. A level of `fraction` of the way from floor to peak is
 crossed where the isotonic fit (the increasing curve that is nearest by least squares) crosses it:
 a single layer above the level does not count where the layers after it, taken together, are below.
-So neither the levels nor the layer hang on one noisy mean. The first crossing of the curve itself
-does: it names a layer too early wherever the floor is not 0 (`icl_mech/localize/README.md`).
+So neither the levels nor the layer depend on one noisy mean. The first crossing of the curve itself
+depends on one, and is too early wherever the floor is not 0 (`icl_mech/localize/README.md`).
 
 Where floor and peak are less than `min_rise` apart there is nothing to locate, and the layer is
-NaN. Some run always stands out in noise, so a rise alone is no evidence: `locate` names a layer
-only where the run stands out further than in noise (see `Rule`).
+NaN. In noise, too, some run always stands out, so a rise alone is no evidence: `locate` names a
+layer only where the run stands out further than runs in noise do (see `Rule`).
 
 All functions take curves `[*, layer]` and return arrays `[*]` of floats. Layers are block numbers
 from 0: the stream after block `l`.
@@ -63,12 +63,12 @@ class Rule:
 
 
 class Turn(NamedTuple):
-    """Where curves turn (NaN where there is nothing to locate), and what speaks for it.
+    """The layer at which each curve turns, and the evidence for it.
 
     Attributes:
-        layer: the first layer after the turn.
+        layer: the first layer after the turn; NaN where there is nothing to locate.
         rise: from floor to peak.
-        evidence: how much stands out, to be compared with that of noise.
+        evidence: how far the plateau stands out, to be compared with the same number in noise.
     """
 
     layer: Layers

@@ -1,4 +1,4 @@
-"""Where the task is encoded and where it is decoded: one task map per model."""
+"""A task map: the layers at which one model encodes tasks, and those at which it decodes them."""
 
 from functools import cached_property
 from itertools import combinations
@@ -62,9 +62,9 @@ class TaskMap(Result):
     The task is *formed* where encoding and transfer have risen half-way from floor to peak, and
     where half of the heads' effect has been added. It is *decoded* where an injected vector has
     stopped working, and where the lens has come half-way to the model's own answer for good.
-    "Half-way" is an argument (`Rule`), and all that is needed is kept, so `with_rule` asks again.
-    Where demonstrations do not help the model there is no in-context learning to localise, and no
-    layer is named; nor is one where the rise is within noise.
+    "Half-way" is an argument (`Rule`); the result keeps all curves, so that `with_rule` can apply
+    another. Where demonstrations do not help the model there is no in-context learning to localise,
+    and no layer is named. Neither is one named where the rise is within noise.
 
     `query` over (`task`, `point`) is what each prompt asks. Prompt `i` of the other read-outs is
     point `i`. Prompts that share a query are not independent: intervals are over queries.
