@@ -135,12 +135,12 @@ def test_heads_of_a_task_that_the_model_never_answers_right(tmp_path: Path) -> N
         (["--n-shots", "0"], "n_shots is 0; expected at least 1"),
         (["--task", "antonym"], "did you mean 'antonyms'"),
         (["--ablation", "--off", "mean"], "mean"),
-        (["--n-heads", "2"], "--n-heads is for --function-vectors"),
-        (["--ablation", "--scale", "3"], "--scale is for --function-vectors"),
-        (["--function-vectors", "--off", "zero"], "--off is for --ablation"),
-        (["--ablation", "--methods", "aie"], "--methods does not go with --ablation"),
+        (["--n-heads", "2"], "Unrecognized options: --n-heads"),
+        (["--ablation", "--scale", "3"], "Unrecognized options: --scale"),
+        (["--function-vectors", "--off", "zero"], "Unrecognized options: --off"),
+        (["--ablation", "--methods", "aie"], "Unrecognized options: --methods"),
         (["--methods"], "no methods; expected at least one of aie"),
-        (["--output-bias"], "--output-bias is for --function-vectors"),
+        (["--output-bias"], "Unrecognized options: --output-bias"),
         (["--function-vectors", "--scale", "1", "nan"], "scale is nan; expected a finite number"),
         (["--function-vectors", "--scale"], "no scale; expected at least one number"),
     ],
@@ -157,7 +157,7 @@ def test_heads_command_switches_heads_off(small: list[str], tmp_path: Path) -> N
     out = tmp_path / "ablation.html"
     done = heads(
         "--ablation", "--off", "shuffled_labels", "--n-prompts", "3", "--n-shots", "4",
-        "--n-clean", "3", "--json", "--out", str(out), *small,
+        "--n-dev", "3", "--json", "--out", str(out), *small,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
@@ -345,8 +345,8 @@ DRAWING = [
     ("failures", [], "n_dev"),
     ("heads", [], "n_prompts"),
     ("heads", [], "n_clean"),
-    ("heads", ["--ablation"], "n_clean"),
-    ("heads", ["--function-vectors"], "n_clean"),
+    ("heads", ["--ablation"], "n_dev"),
+    ("heads", ["--function-vectors"], "n_dev"),
     ("lens", [], "n_prompts"),
     ("lens", ["--vectors"], "n_prompts"),
     ("localize", [], "n_prompts"),
@@ -370,7 +370,7 @@ def test_counts_that_cannot_be(
     """Refused before anything is drawn, under the name that was typed."""
     start = time.perf_counter()
     done = run_room(room, *options, f"--{name.replace('_', '-')}", value)
-    assert_refused(done, f"error: {name} {said}")
+    assert_refused(done, f"{name} {said}")
     assert time.perf_counter() - start < 10
 
 

@@ -566,8 +566,8 @@ def test_the_command_writes_means_into_prompts(small_model: list[str], tmp_path:
     out = tmp_path / "means.html"
     done = run_room(
         "decodability", "--mean-patching", "--task", "letters", "--n-prompts", "2",
-        "--n-shots", "2", "--n-mean", "3", "--layers", "2", "--modes", "add", "--json", *small_model,
-        "--out", str(out),
+        "--n-shots", "2", "--n-mean", "3", "--layers", "2", "--modes", "add", "--json",
+        *small_model, "--out", str(out),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)

@@ -14,7 +14,8 @@ from icl_mech import Edit, load_result
 from icl_mech.errors import InputError, ModelError
 from icl_mech.heads import METHODS, HeadAttribution, function_vectors, head_attribution
 from icl_mech.heads.attribution import mean_heads
-from icl_mech.heads.sampling import draw
+from icl_mech.heads.plan import AttributionSettings, plan_heads
+from icl_mech.heads.prompts import encode
 from icl_mech.lens import vector_lens
 from icl_mech.model import HookedModel
 from icl_mech.prompts import draw_split, generator, shuffle_labels
@@ -129,7 +130,8 @@ def test_attribution_patching_is_the_gradient_towards_the_mean(
 ) -> None:
     """Small steps from a head's own output to its mean change p(answer) at that rate."""
     task = load_task("country_capital")
-    drawn = draw(gemma, task, N_PROMPTS, N_CLEAN, N_SHOTS, SEED, "{x}->{y}", None)
+    settings = AttributionSettings(n_prompts=N_PROMPTS, n_clean=N_CLEAN, n_shots=N_SHOTS, seed=SEED)
+    (drawn,) = encode(gemma, plan_heads(task, settings))
     means = mean_heads(gemma, drawn.dev.clean)
     own = gemma.capture(drawn.test.shuffled, ["final_arrow"], "z")[:, 0]
     step = 0.02
@@ -231,7 +233,7 @@ def test_quantised_weights_are_refused_by_name_before_the_work(
     for ask in (
         lambda: model.heads.mean_outputs([prompt_of([1, 2, 3])], -1),
         lambda: function_vectors(model, task, n_prompts=2, n_shots=2, progress=False),
-        lambda: vector_lens(model, task, "function", 2, 2, progress=False),
+        lambda: vector_lens(model, task, 2, 2, vector="function", progress=False),
     ):
         with pytest.raises(InputError, match="W_O, and this model's weights are quantised"):
             ask()

@@ -10,13 +10,15 @@ from commands import assert_refused, loaded, run_room
 from plain import plain_logprobs
 
 from icl_mech import load_result
-from icl_mech.cli import ModelOptions, OutputOptions, TaskOptions
+from icl_mech.cli.localize import Localize
+from icl_mech.cli.options import ModelOptions, TaskOptions
 from icl_mech.decodability import knn_credit
 from icl_mech.errors import InputError
 from icl_mech.localize import TaskMap, localize
-from icl_mech.localize.__main__ import Options, _page, main
-from icl_mech.localize.prompts import draw
+from icl_mech.localize.__main__ import main
+from icl_mech.localize.plan import MapPlan, MapSettings, plan_map
 from icl_mech.model import Edit, HookedModel
+from icl_mech.prompts import Encoder
 from icl_mech.run_names import model_label
 from icl_mech.tasks import list_tasks
 
@@ -29,17 +31,23 @@ def found(gemma: HookedModel) -> TaskMap:
     return localize(gemma, TASKS, N, SHOTS, n_points=POINTS, heads=False, progress=False)
 
 
+def planned_with_encoder(model: HookedModel) -> tuple[MapPlan, Encoder]:
+    settings = MapSettings(n_prompts=N, n_points=POINTS, n_shots=SHOTS)
+    planned = plan_map(TASKS, settings)
+    words = [pair.y for t in planned.tasks for pair in t.task.pairs]
+    return planned, model.encoder("{x}->{y}", words)
+
+
 def test_curves_equal_the_plain_way(gemma: HookedModel, found: TaskMap) -> None:
     """Theta of two dummies into the zero-shot prompt; the lens by final norm and unembedding."""
-    pool = draw(gemma, TASKS, POINTS, SHOTS, 0, "{x}->{y}", None)
-    drawn, i = pool.tasks[0], 3
-    e = drawn.episodes[i]
-    few = drawn.encoder.encode(e.demonstrations, e.query.x)
-    answer = drawn.encoder.answer_tokens(few, [e.query.y])[0][0]
+    planned, encoder = planned_with_encoder(gemma)
+    e, i = planned.tasks[0].episodes[3], 3
+    few = encoder.encode(e.demonstrations, e.query.x)
+    answer = encoder.answer_tokens(few, [e.query.y])[0][0]
     with torch.no_grad():
         thetas = torch.zeros(gemma.n_layers, gemma.d_model)
         for dummy in e.dummies:
-            prompt = drawn.encoder.encode(e.demonstrations, dummy.x)
+            prompt = encoder.encode(e.demonstrations, dummy.x)
             _, cache = gemma.bridge.run_with_cache(torch.tensor([prompt.tokens]))
             for layer in range(gemma.n_layers):
                 thetas[layer] += cache[f"blocks.{layer}.hook_resid_post"][0, -1] / 2
@@ -50,8 +58,8 @@ def test_curves_equal_the_plain_way(gemma: HookedModel, found: TaskMap) -> None:
             expected = float(logits.softmax(-1)[answer])
             ours = float(found.data["lens"].sel(task=TASKS[0], layer=layer)[i])
             assert abs(ours - expected) < 1e-4
-    zero = drawn.encoder.encode((), e.query.x)
-    target = drawn.encoder.answer_tokens(zero, [e.query.y])[0][0]
+    zero = encoder.encode((), e.query.x)
+    target = encoder.answer_tokens(zero, [e.query.y])[0][0]
     for layer in (5, 14):
         edit = Edit(layer, thetas[layer], "resid_post", "final_arrow")
         logprobs = plain_logprobs(gemma, zero, edit)
@@ -60,12 +68,12 @@ def test_curves_equal_the_plain_way(gemma: HookedModel, found: TaskMap) -> None:
 
 
 def test_encoding_is_leave_one_out_decodability(gemma: HookedModel, found: TaskMap) -> None:
-    pool = draw(gemma, TASKS, POINTS, SHOTS, 0, "{x}->{y}", None)
+    planned, encoder = planned_with_encoder(gemma)
     prompts = [
-        d.encoder.encode(e.demonstrations, e.query.x) for d in pool.tasks for e in d.episodes
+        encoder.encode(e.demonstrations, e.query.x) for t in planned.tasks for e in t.episodes
     ]
     rows = gemma.capture(prompts, ["final_arrow"])[:, 0].numpy()
-    credit = knn_credit(rows, *pool.labels_and_groups())
+    credit = knn_credit(rows, *planned.labels_and_groups())
     expected = credit.reshape(2, POINTS, gemma.n_layers)
     assert abs(found.data["encoding"].values - expected).max() < 0.51  # ties of near neighbours
     assert np.mean(found.data["encoding"].values == expected) > 0.99
@@ -128,7 +136,7 @@ def test_the_command_tells_people_where_everything_lies(
 
 def page_of(task: list[str], model: str, *also: str) -> Path:
     tasks, models = TaskOptions(task=tuple(task)), ModelOptions(model=model)
-    return _page(Options(tasks=tasks, models=models, output=OutputOptions(), also=also))
+    return Localize(tasks=tasks, models=models, also=also).page()
 
 
 def test_no_report_is_written_over_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
