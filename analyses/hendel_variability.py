@@ -57,6 +57,8 @@ class Options:
     """Two or more tasks, one per category by default."""
     n_prompts: int = 25
     """Vectors per task."""
+    n_dev: int = 15
+    """Further vectors per task, on which the layer is chosen."""
     n_shots: tuple[int, ...] = (1, 2, 5, 10)
     """Demonstrations per vector."""
     projection: Literal["pca", "tsne", "umap"] = "tsne"
@@ -89,6 +91,7 @@ for name in options.model:
             options.n_prompts,
             options.n_shots,
             options.seed,
+            n_dev=options.n_dev,
         )
     )
     print(results[-1])

@@ -18,7 +18,8 @@ from sklearn.metrics import silhouette_score
 from tiny_models import tiny_model
 
 from icl_mech import load_result
-from icl_mech.cli import ModelOptions, OutputOptions
+from icl_mech.cli.options import OutputOptions
+from icl_mech.cli.variability import Variability
 from icl_mech.errors import InputError
 from icl_mech.model import Edit, HookedModel
 from icl_mech.prompts import Episode
@@ -27,7 +28,6 @@ from icl_mech.stats.projection import project
 from icl_mech.tasks import list_tasks, load_family, load_task
 from icl_mech.variability import (
     VectorVariability,
-    __main__,
     compare_variability,
     draw_sets,
     vector_variability,
@@ -485,8 +485,8 @@ def test_a_layer_that_the_model_lacks_is_refused_before_measuring(tmp_path: Path
 
 
 def test_what_more_models_add_to_the_command(measured: VectorVariability, tmp_path: Path) -> None:
-    options = __main__.Options(models=ModelOptions(), output=OutputOptions(json=True))
-    more = __main__._compared(options, tmp_path / "v.html", measured, [measured])
+    command = Variability(output=OutputOptions(json=True))
+    more = command._compared(tmp_path / "v.html", measured, [measured])
     assert set(more) == {"data_1", "models"}
     assert isinstance(load_result(more["data_1"]()), VectorVariability)
     written = more["models"]()
