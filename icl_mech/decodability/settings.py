@@ -6,9 +6,16 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Int
 
-from icl_mech.decodability.pool import Pool, load_pool
 from icl_mech.errors import InputError, choose
-from icl_mech.prompts import Matched, Template, check_counts, draw_matched, shot_counts
+from icl_mech.prompts import (
+    Matched,
+    Pool,
+    Template,
+    check_counts,
+    draw_matched,
+    load_pool,
+    shot_counts,
+)
 from icl_mech.tasks import Tasks
 
 Metric = Literal["cosine", "euclidean"]

@@ -10,13 +10,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from icl_mech.decodability.answers import accepted_tokens
-from icl_mech.decodability.pool import Pool
 from icl_mech.layers import check_layers, evenly_spaced
 from icl_mech.model import Edit, HookedModel, Readout, as_array, check_model
 from icl_mech.patch.means_plan import MODES, Mode, plan_patching
 from icl_mech.patch.means_result import MEAN, RANDOM, RANDOM_TASK, MeanPatching
 from icl_mech.progress import progress_bar
-from icl_mech.prompts import DEFAULT_TEMPLATE, Encoder, Matched, generator, in_context
+from icl_mech.prompts import DEFAULT_TEMPLATE, Encoder, Matched, Pool, generator, in_context
 from icl_mech.results import over_tasks
 from icl_mech.tasks import Tasks
 from icl_mech.vectors import random_like

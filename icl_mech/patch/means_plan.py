@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from icl_mech.decodability.pool import Pool, load_pool
 from icl_mech.errors import InputError
-from icl_mech.prompts import Matched, draw_matched
+from icl_mech.prompts import Matched, Pool, draw_matched, load_pool
 from icl_mech.tasks import Task, Tasks
 
 #: How a mean is written.
