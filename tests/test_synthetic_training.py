@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import warnings
 from dataclasses import replace
@@ -23,7 +22,6 @@ from icl_mech.synthetic import ModelConfig, list_checkpoints, load_checkpoint, p
 from icl_mech.synthetic.__main__ import main
 from icl_mech.synthetic.checkpoints import LAST, checkpoint_steps, make_model
 from icl_mech.synthetic.data import draw_batch, make_mixture
-from icl_mech.synthetic.memory import training_bytes
 from icl_mech.synthetic.settings import from_json, to_json
 
 TINY = preset("tiny")
@@ -220,28 +218,39 @@ def test_a_last_file_from_which_training_cannot_go_on_is_refused(tmp_path: Path)
         load_checkpoint(tmp_path / "step_0000007.safetensors")
 
 
-def test_the_memory_asked_for_is_what_training_takes() -> None:
-    """The peak of a process that does two updates, beyond what a small batch takes."""
+@pytest.mark.parametrize(
+    ("name", "n_layers", "batch_size"),
+    [("paper", 4, 4), ("paper", 4, 40), ("small", 6, 200)],
+    ids=["weights decide", "both", "the batch decides"],
+)
+def test_the_memory_asked_for_is_what_training_takes(
+    tmp_path: Path, name: str, n_layers: int, batch_size: int
+) -> None:
+    """The peak of a process that does three updates, beyond what it takes before them."""
     program = (
         "import re, sys, tempfile\n"
+        "from dataclasses import replace\n"
         "from pathlib import Path\n"
         "from icl_mech.synthetic import preset, train\n"
-        "s = preset('tiny', n_steps=2, batch_size=int(sys.argv[1]))\n"
-        "train(s, tempfile.mkdtemp(dir=sys.argv[2]), device='cpu', progress=False)\n"
+        "from icl_mech.synthetic.memory import training_bytes\n"
+        "name, n_layers, batch_size, folder = sys.argv[1:]\n"
+        "def go(s):\n"
+        "    train(s, tempfile.mkdtemp(dir=folder), device='cpu', progress=False)\n"
         # Not ru_maxrss, which a process inherits from its parent.
-        "status = Path('/proc/self/status').read_text()\n"
-        "print(int(re.search(r'VmHWM:\\s+(\\d+)', status)[1]) * 1024)\n"
+        "def taken(what):\n"
+        "    status = Path('/proc/self/status').read_text()\n"
+        "    return int(re.search(rf'{what}:\\s+(\\d+)', status)[1]) * 1024\n"
+        "go(preset('tiny', n_steps=3))\n"  # what is imported and prepared once
+        "s = preset(name, n_steps=3, batch_size=int(batch_size))\n"
+        "s = replace(s, model=replace(s.model, n_layers=int(n_layers)))\n"
+        "before = taken('VmRSS')\n"
+        "go(s)\n"
+        "fixed, each = training_bytes(s)\n"
+        "print((fixed + s.batch_size * each) / (taken('VmHWM') - before))\n"
     )
-
-    def peak(batch_size: int, folder: str) -> int:
-        command = [sys.executable, "-c", program, str(batch_size), folder]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        return int(done.stdout)
-
-    with tempfile.TemporaryDirectory() as folder:
-        taken = peak(40_000, folder) - peak(16, folder)
-    _, each = training_bytes(TINY)
-    assert 0.6 < 40_000 * each / taken < 1.5
+    command = [sys.executable, "-c", program, name, str(n_layers), str(batch_size), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert 0.85 < float(done.stdout) < 1.15
 
 
 def test_a_diverged_run_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:

@@ -9,11 +9,14 @@ from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from string import ascii_lowercase
+from typing import Any
 
+import numpy as np
 import pytest
 
 from icl_mech.errors import IclMechError, InputError, choose
-from icl_mech.tasks import Pair, Task, list_tasks, load_task, load_tasks
+from icl_mech.prompts import Template, shot_counts
+from icl_mech.tasks import Pair, Task, list_tasks, load_family, load_task, load_tasks
 
 CATEGORIES = {
     "algorithmic": (
@@ -606,3 +609,42 @@ def test_pair_without_answer(answers: tuple[str, ...]) -> None:
 def test_task_with_an_input_twice() -> None:
     with pytest.raises(InputError, match="'t': input 'a' appears twice, with answers 'b' and 'c'"):
         Task("t", "user", "", (Pair("a", ("b",)), Pair("a", ("c",))))
+
+
+# --- wrong types, long names ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: load_family("pos", seed=np.array([3])), "seed is array.*whole number"),
+        (lambda: load_family(5), "family is 5 .int.; expected text"),
+        (lambda: Template(5), "the template's text is 5 .int.; expected text"),
+        (lambda: Template(separator=None), "the template's separator is None"),
+        (lambda: Task("a", "user", "d", None), "pairs of task 'a' are None; expected a tuple"),
+        (lambda: Task("a", "user", "d", "xy"), "pairs of task 'a' are 'xy'; expected a tuple"),
+        (lambda: Task("a", 5, "d", ()), "the task's category is 5"),
+        (lambda: load_tasks(b"x"), "task is b'x' .bytes.; expected a name"),
+        (lambda: load_tasks(np.array("x")), "task is array.* .ndarray.; expected a name"),
+        (lambda: shot_counts(b"12"), "n_shots is b'12'; expected a whole number"),
+    ],
+)
+def test_wrong_types_name_what_was_meant(call: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        call()
+
+
+def test_arrays_without_axes_are_numbers() -> None:
+    assert shot_counts(np.array(3)) == (3,)
+
+
+def test_pairs_of_a_task_may_be_a_list() -> None:
+    pairs = [Pair("dog", ("puppy",))]
+    assert hash(Task("a", "user", "d", pairs)) == hash(Task("a", "user", "d", tuple(pairs)))
+
+
+@pytest.mark.parametrize("name", ["pos:" + "a" * 5000, "a/" * 3000 + "x.csv", "b" * 4000])
+def test_long_names_are_cut_in_messages(name: str) -> None:
+    with pytest.raises(InputError, match=r"characters\)") as told:
+        load_tasks(name)
+    assert len(str(told.value)) < 700

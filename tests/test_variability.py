@@ -32,6 +32,7 @@ from icl_mech.variability import (
     vector_variability,
 )
 from icl_mech.variability.models_plot import variability_models_figure
+from icl_mech.variability.sampling import _overlap
 from icl_mech.vectors import dummy_residuals, theta
 
 TASKS = ("to_upper", "list_first", "antonyms")
@@ -513,3 +514,16 @@ def test_what_more_models_add_to_the_command(measured: VectorVariability, tmp_pa
     written = more["models"]()
     assert written.name == "v-models.html"
     assert written.exists()
+
+
+def test_overlap_is_the_mean_over_pairs_of_sets() -> None:
+    task = load_task("to_upper")
+    rng = np.random.default_rng(0)
+    episodes = [
+        Episode(tuple(task.pairs[i] for i in rng.choice(len(task), 4, False)), task.pairs[0], ())
+        for _ in range(30)
+    ]
+    sets = [{pair.x for pair in e.demonstrations} for e in episodes]
+    expected = np.mean([len(a & b) / 4 for a, b in combinations(sets, 2)])
+    assert _overlap(episodes) == pytest.approx(expected, abs=1e-12)
+    assert _overlap([episodes[0], episodes[0]]) == 1

@@ -9,7 +9,7 @@ from icl_mech.cli import Flat, ModelOptions, OutputOptions, TaskOptions, deliver
 from icl_mech.errors import InputError
 from icl_mech.heads.vectors import check_scales
 from icl_mech.modes import refuse_unread
-from icl_mech.prompts import check_counts, draw_split
+from icl_mech.prompts import check_counts, check_shots, draw_split
 from icl_mech.results import Result
 from icl_mech.tasks import Task
 
@@ -82,8 +82,7 @@ def _main(options: Options) -> None:
         draw_split(task, n_prompts, n_other, options.n_shots, n_dummies, options.tasks.seed)
     if not options.methods:
         raise InputError("no methods; expected at least one of aie, attribution, direct")
-    if options.n_shots < 2:
-        raise InputError("n_shots is 1; expected at least 2 (labels are shuffled)")
+    check_shots(options.n_shots)
     if kind == "function_vectors":
         check_scales(options.scale)
         if not (options.n_heads and min(options.n_heads) > 0):

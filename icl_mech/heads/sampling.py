@@ -6,12 +6,12 @@ from functools import cached_property
 
 import numpy as np
 
-from icl_mech.errors import InputError
 from icl_mech.model import HookedModel
 from icl_mech.prompts import (
     Encoder,
     Episode,
     Prompt,
+    check_shots,
     draw_split,
     generator,
     in_context,
@@ -130,9 +130,3 @@ def draw(
     rng = generator(seed, task.name, "shuffled")
     test = Prompts.of(encoder, task, split.test, rng)
     return Drawn(task, Prompts.of(encoder, task, split.dev, rng), test, split.n_test_queries)
-
-
-def check_shots(n_shots: int) -> None:
-    """Raise InputError where there are no labels to shuffle."""
-    if n_shots < 2:
-        raise InputError(f"n_shots is {n_shots}; expected at least 2 (labels are shuffled)")

@@ -7,7 +7,7 @@ import tyro
 
 from icl_mech.cli import Flat, ModelOptions, OutputOptions, TaskOptions, deliver, load, run, target
 from icl_mech.errors import InputError
-from icl_mech.lens.targets import check_roles
+from icl_mech.lens.targets import check_roles, check_vector
 from icl_mech.modes import refuse_unread
 from icl_mech.prompts import draw_split
 from icl_mech.results import Result
@@ -68,6 +68,8 @@ def _main(options: Options) -> None:
         draw_split(task, o.n_prompts, 1, o.n_shots, 2 if o.vectors else 1, o.tasks.seed)
         if o.other_task is not None:
             load_other(task, o.other_task)
+    if o.vectors:
+        check_vector(o.vector, o.n_shots)
     check_roles(o.roles, o.tasks.template, o.n_shots)
     if o.top_k is not None and o.top_k < 1:
         raise InputError(f"top_k is {o.top_k}; expected at least 1")

@@ -7,13 +7,24 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from icl_mech.errors import InputError, choose
-from icl_mech.prompts import Encoder, Episode, Prompt, Template, draw_split, in_context, whole
+from icl_mech.prompts import (
+    Encoder,
+    Episode,
+    Prompt,
+    Template,
+    check_shots,
+    draw_split,
+    in_context,
+    whole,
+)
 from icl_mech.prompts.encode import SINK
 from icl_mech.tasks import Pair, Task, list_tasks, load_other, load_task
 
 #: The right answer and its rivals: the query itself, the most frequent answer of the task, and
 #: what another task answers to the same query.
 TARGETS = ("answer", "query", "prior", "other")
+#: Vectors that are read: theta, or function vectors.
+VECTORS = ("theta", "function")
 #: Share of a task's inputs that another one must know to be compared with by default.
 SHARED = 0.5
 
@@ -121,6 +132,22 @@ def check_roles(roles: str | Sequence[str], template: str, n_shots: int) -> tupl
     if not several or len(set(several)) != len(several):
         raise InputError(f"roles {list(several)}; expected at least one, each once")
     return several
+
+
+def check_vector(vector: str, n_shots: int, given: bool = False) -> None:
+    """Whether vectors of a kind can be made from so many shots.
+
+    Args:
+        vector: one of `VECTORS`.
+        n_shots: demonstrations per vector.
+        given: whether the heads of function vectors are given: else they are ranked by their AIE,
+            for which labels are shuffled.
+
+    Raises:
+        InputError: where not.
+    """
+    if choose(vector, VECTORS, "vector") == "function" and not given:
+        check_shots(n_shots)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from icl_mech.layers import check_layers
 from icl_mech.lens.counting import KINDS, Words, among, count, kind_of
 from icl_mech.lens.naming import naming_words
 from icl_mech.lens.run import texts
-from icl_mech.lens.vectors_result import AVERAGES, VECTORS, VectorLens
+from icl_mech.lens.targets import check_vector
+from icl_mech.lens.vectors_result import AVERAGES, VectorLens
 from icl_mech.model import HookedModel, TopTokens, as_array, check_model
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import (
@@ -101,7 +102,7 @@ def vector_lens(
     check_model(model)
     tasks = load_tasks(task)
     n_prompts, n_shots = check_counts({"n_prompts": n_prompts, "n_shots": n_shots}, seed)
-    choose(vector, VECTORS, "vector")
+    check_vector(vector, n_shots, given=heads is not None)
     choose(average, AVERAGES, "average")
     model.vocabulary.check_count(top_k)
     chosen = _layers(model, vector, layers)
