@@ -1,4 +1,4 @@
-"""What whole answers said."""
+"""The result of scoring whole answers."""
 
 from typing import Any, ClassVar
 
@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from icl_mech.answers.text_scores import BY, SCORES, USUAL
+from icl_mech.answers.plan import BY
+from icl_mech.answers.text_scores import SCORES, USUAL
 from icl_mech.errors import choose
 from icl_mech.results import TaskResult
 from icl_mech.stats import Estimate, mean, paired_difference, ratio_of_means, share

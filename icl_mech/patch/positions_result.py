@@ -12,8 +12,6 @@ from icl_mech.errors import choose
 from icl_mech.results import TaskResult
 from icl_mech.stats import Clusters, Estimate, mean, ratio_of_means, repeated
 
-#: `denoise`: clean activations into the corrupted prompt. `noise`: the reverse.
-DIRECTIONS = ("denoise", "noise")
 #: What is kept of every patched run.
 VALUES = ("logit_difference", "logprob", "rank")
 #: What effects can be read from. Not ranks: a few large ones would decide their mean.

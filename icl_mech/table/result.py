@@ -11,12 +11,11 @@ from icl_mech.patch.scan_result import ENDS
 from icl_mech.reference import Accuracies, hendel2023
 from icl_mech.results import TaskResult
 from icl_mech.stats import Estimate, ratio_of_means, share
+from icl_mech.table.plan import MEAN
 from icl_mech.vectors import layer_name
 
 ACCURACIES = ("baseline", "hypothesis", "regular")
 CONTROLS = ("label_prior", "shuffled", "other_task", "random")
-#: The last row: over tasks.
-MEAN = "mean"
 
 
 class TaskTable(TaskResult):
