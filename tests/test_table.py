@@ -16,11 +16,12 @@ from test_figures import scan_of
 
 from icl_mech.errors import InputError
 from icl_mech.model import HookedModel
-from icl_mech.patch import SCORES, LayerScan, layer_scan
+from icl_mech.patch import LayerScan, layer_scan
 from icl_mech.patch.scan import measure_scan
 from icl_mech.patch.scan_plan import ScanPlan
 from icl_mech.reference import hendel2023
 from icl_mech.results import load_result
+from icl_mech.scores import SCORES
 from icl_mech.stats import share
 from icl_mech.table import (
     ACCURACIES,

@@ -14,7 +14,6 @@ from icl_mech.answers.result import CONDITIONS, AnswerScores
 from icl_mech.answers.text_scores import USUAL, judge_text
 from icl_mech.layers import check_layer
 from icl_mech.model import Edit, Generation, HookedModel, check_model
-from icl_mech.patch import Scored, score
 from icl_mech.progress import Tick, progress_bar
 from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
@@ -29,6 +28,7 @@ from icl_mech.prompts import (
     zero_shot,
 )
 from icl_mech.results import over_tasks
+from icl_mech.scores import Scored, score
 from icl_mech.tasks import Task, Tasks
 from icl_mech.vectors import Choice, answer_logprob, choose_layer, inject, overwrite, theta
 

@@ -7,4 +7,3 @@ from .positions_result import PositionScan as PositionScan
 from .scan import layer_scan as layer_scan
 from .scan_plan import ControlLayers as ControlLayers
 from .scan_result import REFERENCES as REFERENCES, VECTORS as VECTORS, LayerScan as LayerScan
-from .scores import SCORES as SCORES, Scored as Scored, score as score

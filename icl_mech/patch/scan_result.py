@@ -8,8 +8,8 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from icl_mech.errors import choose
-from icl_mech.patch.scores import SCORES
 from icl_mech.results import TaskResult
+from icl_mech.scores import SCORES
 from icl_mech.stats import Estimate, paired_difference, repeated, share, shares
 from icl_mech.vectors import Choice, choose_layer, layer_name
 
