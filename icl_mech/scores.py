@@ -9,10 +9,10 @@ from jaxtyping import Bool, Float, Int
 from icl_mech.model import HookedModel, Readout
 from icl_mech.prompts import Answers
 
-#: When the answer of a prompt counts as right. `first_token`: the top token is the first token of
-#: an accepted answer. `two_way_prefix`: the top token's text begins an accepted answer, or the other
-#: way round, as in the evaluation of Hendel et al. ("P" counts for "Paris"). An accepted first
-#: token also counts where its text is empty: a space alone, or a part of a character.
+#: When an answer counts as right. `first_token`: the top token is the first token of an accepted
+#: answer. `two_way_prefix`: the text of the top token begins an accepted answer, or the other way
+#: round, as in the evaluation of Hendel et al. ("P" counts for "Paris"). An accepted first token
+#: also counts where its text is empty: a space alone, or a part of a character.
 SCORES = ("first_token", "two_way_prefix")
 
 
