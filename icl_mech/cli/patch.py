@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from icl_mech.cli.options import Command, Flat, ModelOptions, OutputOptions, TaskOptions
 from icl_mech.patch.means_plan import MeanPlan, MeanSettings, plan_means
-from icl_mech.patch.positions_plan import PositionPlan, PositionSettings, plan_positions
+from icl_mech.patch.positions_plan import (
+    ComponentSettings,
+    PositionPlan,
+    PositionSettings,
+    plan_positions,
+)
 from icl_mech.patch.scan_plan import ScanPlan, ScanSettings, plan_scan
 
 if TYPE_CHECKING:
@@ -77,9 +82,7 @@ class Components(Positions):
     """
 
     what = "component_scan"
-    settings: Flat[PositionSettings] = field(
-        default_factory=lambda: PositionSettings(sites=("attn_out", "mlp_out", "z"))
-    )
+    settings: Flat[ComponentSettings] = field(default_factory=ComponentSettings)
 
 
 @dataclass(frozen=True, kw_only=True)

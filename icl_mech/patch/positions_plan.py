@@ -60,6 +60,19 @@ class PositionSettings(PromptSettings):
         return check_direction(self.direction)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ComponentSettings(PositionSettings):
+    """Settings of `patch_positions` where it patches what blocks and heads write.
+
+    Example:
+        >>> ComponentSettings().sites
+        ('attn_out', 'mlp_out', 'z')
+    """
+
+    sites: tuple[str, ...] = ("attn_out", "mlp_out", "z")
+    """What is patched: resid_pre, resid_mid, resid_post, attn_out, mlp_out, z (single heads)."""
+
+
 @dataclass(frozen=True)
 class PromptPair:
     """What a clean and a corrupted prompt show and ask.

@@ -37,12 +37,8 @@ def task_table_figure(table: TaskTable, score: str = "first_token") -> go.Figure
         ]
         rows = [row + offset for row in range(n_rows)]
         figure.add_trace(_dots(estimates, rows, [*tasks, "mean over tasks"], name, colour, symbol))
-    for column, (
-        _,
-        colour,
-        _,
-        _,
-    ) in _DOTS.items():  # after the dots: plotly adds no shapes to empty panels
+    # After the dots: plotly adds no shapes to empty panels.
+    for column, (_, colour, *_) in _DOTS.items():
         low, high = published[column].min(), published[column].max()
         figure.add_vrect(
             x0=low,
