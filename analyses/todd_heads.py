@@ -143,11 +143,11 @@ for task, estimate in agreement.items():
 ablation = head_ablation(
     model,
     options.task[:2],
-    None,
     options.n_prompts,
     options.n_shots,
     options.seed,
     counts=(1, 3, 10),
+    n_dev=25,
 )
 show(ablation, "ablation")
 
@@ -161,6 +161,6 @@ show(ablation, "ablation")
 universal = heads.universal(options.n_heads)
 print("heads by mean AIE:", ", ".join(f"{layer}.{head}" for layer, head in universal))
 vectors = function_vectors(
-    model, options.held_out, universal, options.n_prompts, options.n_shots, options.seed
+    model, options.held_out, options.n_prompts, options.n_shots, options.seed, heads=universal
 )
 show(vectors, "vectors")

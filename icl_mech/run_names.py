@@ -77,7 +77,7 @@ def _content(file: Path) -> bytes:
 
 def _as_text(name: str, value: Any) -> str:
     if isinstance(value, bool):
-        return name
+        return name if value else f"no_{name}"
     several = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     return f"{name}_{'_'.join(map(str, several))}"
 

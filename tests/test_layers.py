@@ -7,7 +7,7 @@ import pytest
 
 from icl_mech.errors import InputError
 from icl_mech.layers import check_layer, check_layers
-from icl_mech.localize.settings import check_sizes
+from icl_mech.localize.plan import MapSettings
 from icl_mech.vectors import choose_layer, layer_name
 
 
@@ -86,9 +86,9 @@ def test_prompts_that_share_a_query_are_one() -> None:
 
 
 def test_heads_means_need_prompts_of_their_own() -> None:
-    check_sizes(25, 5, 35, 10, 0, True)
-    check_sizes(4, 5, 8, 3, 0, True)
+    MapSettings(n_prompts=25, n_points=35)
+    MapSettings(n_prompts=4, n_points=8, k=3)
     with pytest.raises(InputError, match="come from the 1 points after the first n_prompts = 25"):
-        check_sizes(25, 5, 26, 10, 0, True)
+        MapSettings(n_prompts=25, n_points=26)
     with pytest.raises(InputError, match="at least 2 shots"):
-        check_sizes(25, 1, 100, 10, 0, True)
+        MapSettings(n_shots=1)

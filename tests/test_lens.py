@@ -13,9 +13,11 @@ from transformer_lens.tools.analysis.logit_lens import logit_readout
 from icl_mech import load_result
 from icl_mech.errors import InputError
 from icl_mech.lens import LogitLens, VectorLens, logit_lens
+from icl_mech.lens.plan import LensSettings, check_roles, plan_lens, sharing_task
 from icl_mech.lens.result import VALUES
-from icl_mech.lens.targets import TARGETS, Columns, check_roles, draw_asked, sharing_task
+from icl_mech.lens.targets import TARGETS, Asked, Columns
 from icl_mech.model import HookedModel
+from icl_mech.prompts import Encoder
 from icl_mech.tasks import Pair, Task, load_task
 
 N_PROMPTS, N_SHOTS, SEED = 6, 5, 1
@@ -36,6 +38,11 @@ def words(n: int = 24) -> Task:
     return Task("words", "user", "letters", (*pairs, *more))
 
 
+def asked_of(task: Task, encoder: Encoder, n_prompts: int, n_shots: int, seed: int = 0) -> Asked:
+    settings = LensSettings(n_prompts=n_prompts, n_shots=n_shots, seed=seed)
+    return Asked.of(encoder, plan_lens(task, settings).tasks[0])
+
+
 def model_logprobs(model: HookedModel, tokens: tuple[int, ...], at: int = -1) -> torch.Tensor:
     with torch.inference_mode():
         return model.bridge(torch.tensor([tokens]))[0, at].double().log_softmax(-1)
@@ -49,7 +56,7 @@ def test_the_last_layer_is_the_model_and_every_layer_is_the_plain_lens(tiny: Hoo
     task = words()
     lens = logit_lens(tiny, task, 4, 2, roles=ROLES, top_k=6, progress=False)
     encoder = tiny.encoder("{x}->{y}", [p.y for p in task.pairs])
-    asked = draw_asked(task, None, encoder, 4, 2, 0)
+    asked = asked_of(task, encoder, 4, 2)
     for i, prompt in enumerate(asked.prompts):
         with torch.inference_mode():
             _, cache = tiny.bridge.run_with_cache(torch.tensor([prompt.tokens]))
@@ -81,7 +88,7 @@ def test_the_last_layer_is_the_model_and_every_layer_is_the_plain_lens(tiny: Hoo
 def test_the_last_layer_is_the_packaged_model(gemma: HookedModel, result: LogitLens) -> None:
     task = load_task("country_capital")
     encoder = gemma.encoder("{x}->{y}", [p.y for p in task.pairs])
-    asked = draw_asked(task, None, encoder, N_PROMPTS, N_SHOTS, SEED)
+    asked = asked_of(task, encoder, N_PROMPTS, N_SHOTS, SEED)
     last = result.data.sel(task="country_capital", role="final_arrow", layer=gemma.n_layers - 1)
     for i, prompt in enumerate(asked.prompts):
         said = model_logprobs(gemma, prompt.tokens)
@@ -115,11 +122,11 @@ def test_capitals_are_decoded_late(gemma: HookedModel, result: LogitLens) -> Non
 def test_targets_are_the_first_tokens_that_count(gemma: HookedModel) -> None:
     task, other = load_task("en_fr"), load_task("en_es")
     encoder = gemma.encoder("{x}->{y}", [p.y for p in task.pairs])
-    asked = draw_asked(task, None, encoder, 12, 3, 0)
+    asked = asked_of(task, encoder, 12, 3)
     spanish = {pair.x: pair.answers for pair in other.pairs}
-    assert asked.other == other
+    assert asked.plan.other == other
     for prompt, episode, (answer, query, prior, rival) in zip(
-        asked.prompts, asked.episodes, asked.tokens, strict=True
+        asked.prompts, asked.plan.split.test, asked.tokens, strict=True
     ):
 
         def first(labels: tuple[str, ...], prompt=prompt) -> set[int]:
@@ -127,7 +134,7 @@ def test_targets_are_the_first_tokens_that_count(gemma: HookedModel) -> None:
 
         assert set(answer) == first(episode.query.answers)
         assert set(query) == first((episode.query.x,)) - set(answer)
-        assert set(prior) == first((asked.prior,)) - set(answer)
+        assert set(prior) == first((asked.plan.split.prior,)) - set(answer)
         assert set(rival) == first(spanish[episode.query.x]) - set(answer)
 
 
@@ -174,7 +181,7 @@ def test_a_translator_is_applied_before_the_final_norm(tiny: HookedModel) -> Non
     task = words()
     plain = logit_lens(tiny, task, 3, 2, progress=False)
     encoder = tiny.encoder("{x}->{y}", [p.y for p in task.pairs])
-    prompts = draw_asked(task, None, encoder, 3, 2, 0).prompts
+    prompts = asked_of(task, encoder, 3, 2).prompts
     final = tiny.residual_stream(prompts, ["final_arrow"])[:, 0, -1]
     seen = []
 
@@ -216,26 +223,26 @@ def test_a_translator_of_the_wrong_shape(tiny_llama, translator, message: str) -
         ({"roles": "demo_2_x"}, "unknown role 'demo_2_x'; did you mean"),
         ({"roles": []}, "expected at least one, each once"),
         ({"roles": ["query", "query"]}, "expected at least one, each once"),
-        ({"top_k": 0}, "top_k is 0; expected 1 to 257"),
+        ({"top_k": 0}, "top_k is 0; expected at least 1"),
         ({"top_k": 258}, "top_k is 258; expected 1 to 257"),
         ({"other_task": "to_upper"}, "other_task is the task itself"),
         ({"other_task": "to_uper"}, "unknown task 'to_uper'"),
         ({"n_prompts": 0}, "n_prompts is 0"),
         ({"n_shots": 0}, "n_shots is 0"),
-        ({"task": "to_uper"}, "unknown task 'to_uper'; did you mean 'to_upper'"),
+        ({"tasks": "to_uper"}, "unknown task 'to_uper'; did you mean 'to_upper'"),
     ],
 )
 def test_mistakes_are_named(tiny_llama: HookedModel, settings: dict, message: str) -> None:
-    asked = {"task": "to_upper", "n_prompts": 2, "n_shots": 2, "progress": False, **settings}
+    asked = {"tasks": "to_upper", "n_prompts": 2, "n_shots": 2, "progress": False, **settings}
     with pytest.raises(InputError, match=message):
         logit_lens(tiny_llama, **asked)
 
 
 def test_roles_that_prompts_have() -> None:
-    assert check_roles("demo_1_arrow", "{x}->{y}", 2) == ("demo_1_arrow",)
-    assert check_roles(["sink", "query_start"], "Q: {x} A: {y}", 1) == ("sink", "query_start")
+    check_roles(["demo_1_arrow"], "{x}->{y}", 2)
+    check_roles(["sink", "query_start"], "Q: {x} A: {y}", 1)
     with pytest.raises(InputError, match="unknown role 'query_start'"):
-        check_roles("query_start", "{x}->{y}", 2)
+        check_roles(["query_start"], "{x}->{y}", 2)
 
 
 def test_names_in_a_result(result: LogitLens) -> None:
@@ -404,11 +411,13 @@ def test_one_role_shows_the_top_tokens_and_several_show_one_each(result: LogitLe
         (["--other-task", "country_capital"], "other_task is the task itself"),
         (["--n-shots", "0"], "n_shots is 0; expected at least 1"),
         (["--out", "figure.gif"], "unknown kind of figure '.gif'"),
-        (["--only-words"], "--only-words is for --vectors"),
-        (["--vector", "function"], "--vector is for --vectors"),
-        (["--average", "vector"], "--average is for --vectors"),
-        (["--vectors", "--roles", "query"], "--roles does not go with --vectors"),
-        (["--vectors", "--other-task", "en_fr"], "--other-task does not go with --vectors"),
+        (["--only-words"], "Unrecognized options: --only-words"),
+        (["--vector", "function"], "Unrecognized options: --vector"),
+        (["--average", "vector"], "Unrecognized options: --average"),
+        (["--vectors", "--roles", "query"], "Unrecognized options: --roles"),
+        (["--vectors", "--other-task", "en_fr"], "Unrecognized options: --other-task"),
+        (["--vectors", "--output-bias"], "output_bias is for function vectors"),
+        (["--vectors", "--vector", "function", "--layers", "3"], "layers of a function vector"),
     ],
 )
 def test_the_command_refuses_before_it_loads_a_model(options: list[str], message: str) -> None:
@@ -421,24 +430,25 @@ def test_help_does_not_wait_for_torch() -> None:
     assert_quick_help("lens", "torch")
 
 
-def test_the_command_writes_figure_and_data(tmp_path: Path) -> None:
+def test_the_command_writes_figure_and_data(small: list[str], tmp_path: Path) -> None:
     out = tmp_path / "lens.html"
-    done = run_room("lens", "--n-prompts", "2", "--n-shots", "2", "--top-k", "2", "--out", str(out))
+    options = ["--n-prompts", "2", "--n-shots", "2", "--top-k", "2", "--out", str(out)]
+    done = run_room("lens", *small, *options)
     assert done.returncode == 0, done.stderr
-    assert "LogitLens on gemma-3-270m" in done.stdout
+    assert "LogitLens on small" in done.stdout
     loaded = load_result(out.with_suffix(".nc"))
     assert isinstance(loaded, LogitLens)
     assert loaded.data.sizes["k"] == 2
 
 
-def test_the_command_reads_vectors(tmp_path: Path) -> None:
+def test_the_command_reads_vectors(small: list[str], tmp_path: Path) -> None:
     out = tmp_path / "vectors.html"
     done = run_room(
         "lens", "--vectors", "--only-words", "--n-prompts", "2", "--top-k", "10", "--json",
-        "--out", str(out),
+        "--out", str(out), *small,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
-    assert len(printed["summary"]) == 18
+    assert len(printed["summary"]) == 4
     assert printed["provenance"]["only_words"] is True
     assert isinstance(load_result(out.with_suffix(".nc")), VectorLens)

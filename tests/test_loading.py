@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import forked
 import gguf
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ import torch
 import transformers
 from plain import assert_same, random_prompts
 from safetensors.torch import load_file, save_file
-from tiny_models import byte_tokenizer, config, tiny_bridge
+from tiny_models import byte_tokenizer, config, saved, tiny_bridge
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import (
     AutoModelForCausalLM,
@@ -52,9 +53,7 @@ def folder(tmp_path: Path) -> Path:
 
 def save_tiny(path: Path, sizes: PretrainedConfig) -> Path:
     torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(sizes).save_pretrained(path)
-    byte_tokenizer().save_pretrained(path)
-    return path
+    return saved(AutoModelForCausalLM.from_config(sizes), path)
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
@@ -487,7 +486,7 @@ def test_a_conversion_that_was_killed_is_cleared_away(cache: Path) -> None:
         "cached_folder('model', build)\n"
     )
     for _ in range(2):
-        assert subprocess.run([sys.executable, "-c", program]).returncode == -9
+        assert forked.run(program).returncode == -9
         assert len([p for p in cache.iterdir() if p.is_dir()]) == 1
     others = [cache / name for name in ("model.v2", "model.gguf.abcdefgh", "model-3.abcdefgh")]
     for other in others:
@@ -509,7 +508,7 @@ def test_a_conversion_that_is_asked_to_end_leaves_nothing(
         "    (folder / 'more').write_text('never')\n"
         "cached_folder('model', build)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], stderr=subprocess.PIPE)
+    done = forked.run(program)
     assert done.returncode == 128 + number, done.stderr
     assert [p for p in cache.iterdir() if p.is_dir()] == []
 
@@ -679,11 +678,8 @@ def test_two_processes_convert_once(cache: Path, tmp_path: Path) -> None:
         "folder = cached_folder('model', build)\n"
         "print(sorted(p.name for p in folder.iterdir()))\n"
     )
-    both = [
-        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    printed = [p.communicate()[0] for p in both]
+    both = [forked.start(program) for _ in range(2)]
+    printed = [process.wait().stdout for process in both]
     assert printed == ["['a', 'b', 'icl-mech.json']\n"] * 2
     assert (tmp_path / "log").read_text() == "built\n"
 

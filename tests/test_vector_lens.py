@@ -189,7 +189,7 @@ def test_random_vectors_have_the_norm_and_change_with_the_seed(tiny_llama: Hooke
 def test_function_vectors_belong_to_no_layer(tiny: HookedModel) -> None:
     heads = [(1, 0), (2, 3)]
     lens = vector_lens(
-        tiny, TASK, "function", 3, 2, heads=heads, top_k=5, average="vector", progress=False
+        tiny, TASK, 3, 2, vector="function", heads=heads, top_k=5, average="vector", progress=False
     )
     assert lens.layers == [-1]
     task = load_task(TASK)
@@ -208,20 +208,22 @@ def test_function_vectors_belong_to_no_layer(tiny: HookedModel) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"vector": "thetta"}, "unknown vector 'thetta'; did you mean 'theta'"),
-        ({"average": "mean"}, "unknown average 'mean'"),
         ({"layers": [4]}, "layer 4 out of range: expected 0 to 3, or -4 to -1"),
         ({"layers": []}, "no layers; expected at least one"),
         ({"layers": [1], "vector": "function"}, "layers of a function vector"),
         ({"heads": [(9, 0)], "vector": "function"}, "the model has no head 9.0"),
-        ({"n_heads": 0, "vector": "function"}, "n_heads is 0; expected 1 to 16"),
-        ({"top_k": 0}, "top_k is 0; expected 1 to 257"),
-        ({"task": "upper"}, "unknown task 'upper'"),
+        ({"n_heads": 0, "vector": "function"}, "n_heads is 0; expected at least 1"),
+        ({"n_heads": 17, "vector": "function"}, "n_heads is 17; expected 1 to 16"),
+        ({"n_heads": 3}, "n_heads is for function vectors; expected vector='function'"),
+        ({"heads": [(1, 0)]}, "heads are for function vectors; expected vector='function'"),
+        ({"top_k": 0}, "top_k is 0; expected at least 1"),
+        ({"top_k": 258}, "top_k is 258; expected 1 to 257"),
+        ({"tasks": "upper"}, "unknown task 'upper'"),
         ({"n_prompts": 0}, "n_prompts is 0"),
     ],
 )
 def test_mistakes_are_named(tiny_llama: HookedModel, settings: dict, message: str) -> None:
-    asked = {"task": TASK, "n_prompts": 2, "n_shots": 2, "progress": False, **settings}
+    asked = {"tasks": TASK, "n_prompts": 2, "n_shots": 2, "progress": False, **settings}
     with pytest.raises(InputError, match=message):
         vector_lens(tiny_llama, **asked)
 
@@ -271,7 +273,9 @@ def test_tokens_are_text_and_kinds_are_colours(tiny_llama: HookedModel) -> None:
 def test_heads_are_ranked_on_prompts_written_as_the_caller_writes_them() -> None:
     model = HookedModel(answering_bridge(), "answers")
     task, writing = answering_task(), {"template": "{x}=>{y}", "leading_space": False}
-    lens = vector_lens(model, task, "function", 3, 2, 5, n_heads=4, progress=False, **writing)
+    lens = vector_lens(
+        model, task, 3, 2, 5, vector="function", n_heads=4, progress=False, **writing
+    )
     ranked = head_attribution(
         model, task, 3, 2, 5, n_clean=3, methods="aie", progress=False, **writing
     )

@@ -12,7 +12,7 @@ from icl_mech.decodability.chance import own_inputs_chances
 from icl_mech.decodability.intervals import widened, within_1
 from icl_mech.decodability.neighbours import decoded
 from icl_mech.decodability.notes import notes
-from icl_mech.decodability.settings import half_of
+from icl_mech.decodability.plan import half_of
 from icl_mech.errors import InputError, choose
 from icl_mech.results import TaskResult
 from icl_mech.stats import Estimate, mean_change, shares

@@ -65,7 +65,7 @@ def ablation_figure(result: HeadAblation) -> go.Figure:
 
 
 def _ranking(result: HeadAblation) -> str:
-    """By what they were ranked; given heads may have any order."""
+    """How the heads were ranked, for the legend; given heads may have any order."""
     return " by AIE" if isinstance(result.provenance["heads"], str) else ", as given,"
 
 

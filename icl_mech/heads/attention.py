@@ -1,4 +1,4 @@
-"""What heads look at: by role from the last token, and whether they match prefixes."""
+"""What heads attend to: the roles that the last token attends to, and prefix matching."""
 
 from collections.abc import Sequence
 
@@ -31,7 +31,7 @@ def kind(role: str) -> str:
 def attention_by_role(
     model: HookedModel, prompts: Sequence[Prompt]
 ) -> Float[np.ndarray, "prompt layer head role"]:
-    """Share of every head's attention, from the last token, that goes to each of `ROLES`."""
+    """The share of its attention that every head's last token pays to each of `ROLES`."""
     rows = []
     for prompt, pattern in zip(prompts, model.heads.attention(prompts), strict=True):
         kinds = [kind(role) for role in prompt.roles]
@@ -43,10 +43,11 @@ def attention_by_role(
 def induction_scores(model: HookedModel, seed: int = 0) -> Float[np.ndarray, "layer head"]:
     """Prefix-matching score of every head (Olsson et al. 2022, arXiv 2209.11895).
 
-    On random tokens that are then repeated: mean attention, from each token of the second copy,
-    to the token that followed its first occurrence. 1 for a perfect induction head, about one
-    over the number of tokens for a head that looks everywhere. (TransformerLens's `detect_head`
-    takes text, which random tokens do not survive, and counts the first copy's attention too.)
+    The prompts are random tokens followed by a copy of them. The score is the mean attention that
+    each token of the copy pays to the token that followed its first occurrence: 1 for a perfect
+    induction head, about one over the number of tokens for a head with uniform attention.
+    (TransformerLens's `detect_head` takes text, in which random tokens do not stay the same, and
+    also counts the first copy's attention.)
     """
     rng = generator(seed, "induction")
     sink = model.sink.token

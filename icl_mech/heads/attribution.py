@@ -1,6 +1,6 @@
 """Which attention heads carry the task? Three methods, on the same prompts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -9,20 +9,30 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from icl_mech.errors import InputError, ModelError, choose
+from icl_mech.errors import InputError, ModelError
 from icl_mech.heads.attention import ROLES, attention_by_role, induction_scores
-from icl_mech.heads.attribution_result import METHODS, HeadAttribution
-from icl_mech.heads.sampling import Drawn, Prompts, draw
+from icl_mech.heads.attribution_result import HeadAttribution
+from icl_mech.heads.plan import (
+    METHODS,
+    AttributionSettings,
+    HeadsPlan,
+    plan_heads,
+    several_methods,
+)
+from icl_mech.heads.prompts import Prompts, TaskPrompts, encode
 from icl_mech.model import Edit, HookedModel, Readout, as_array, check_model
-from icl_mech.progress import progress_bar
-from icl_mech.prompts import DEFAULT_TEMPLATE, Prompt, check_counts
+from icl_mech.progress import Tick, progress_bar, silent
+from icl_mech.prompts import DEFAULT_TEMPLATE, Prompt
 from icl_mech.results import over_tasks
-from icl_mech.tasks import Tasks, load_tasks
+from icl_mech.tasks import Tasks
+
+#: What provenance says of prompts that were left out.
+NO_FILTERS = "none: every prompt counts, also those that the model answers wrong"
 
 
 def head_attribution(
     model: HookedModel,
-    task: Tasks,
+    tasks: Tasks,
     n_prompts: int = 25,
     n_shots: int = 10,
     seed: int = 0,
@@ -33,28 +43,29 @@ def head_attribution(
     leading_space: bool | None = None,
     progress: bool = True,
 ) -> HeadAttribution:
-    """What every head does for the answer, on prompts whose labels are shuffled.
+    """Measure what every head does for the answer, on prompts whose labels are shuffled.
 
     - `"aie"`: average indirect effect, exact (Todd et al. 2023, arXiv 2310.15213, section 2.3).
       At the last token of a few-shot prompt with shuffled labels, replace one head's output
-      (`hook_z`) by its mean over clean prompts of the task; the change in the probability of the
-      answer's first token, averaged over prompts.
-    - `"attribution"`: attribution patching, its first-order estimate: (mean - own output) times
-      the gradient of the probability. Same sign, same units, one backward pass.
-    - `"direct"`: direct logit attribution: what the head's own output, as it is on the shuffled
-      prompt, adds to the logit of the answer minus the mean logit of the other labels shown.
+      (`hook_z`) by its mean over clean prompts of the task; the effect is the change in the
+      probability of the answer's first token, averaged over prompts.
+    - `"attribution"`: attribution patching, the first-order estimate of this: (mean - own output)
+      times the gradient of the probability. It has the same sign and unit, and takes one backward
+      pass.
+    - `"direct"`: direct logit attribution: what the head's own output on the shuffled prompt adds
+      to the logit of the answer minus the mean logit of the other labels shown.
 
-    Beside them, what the head attends to from the last token, by role, and its prefix-matching
-    (induction) score on repeated random tokens. The clean prompts ask other queries than the
-    shuffled ones, and neither are among the demonstrations.
+    The result also holds how much attention the last token pays to each role, and each head's
+    prefix-matching (induction) score on repeated random tokens. The clean prompts ask other
+    queries than the shuffled ones, and the demonstrations hold neither.
 
     Args:
         model: from `load_model`.
-        task: a task, its name, a path to pairs, a family, or several of these.
+        tasks: a task, its name, a path to pairs, a family, or several of these.
         n_prompts: prompts with shuffled labels, per task.
         n_shots: demonstrations per prompt.
         seed: of every random draw.
-        n_clean: clean prompts over which a head's output is averaged.
+        n_clean: prompts with right labels over which a head's output is averaged.
         methods: one or several of the three.
         template: how a pair is written; holds `{x}` and `{y}`.
         leading_space: write words with a space before them; by default whichever way the
@@ -64,50 +75,64 @@ def head_attribution(
     Raises:
         InputError: where a task or count cannot work, the model never answers the clean prompts
             right (there is nothing to attribute), or its weights are quantised, which only
-            `methods=["aie"]` can do with.
+            `methods=["aie"]` allows.
         ModelError: where the model returns numbers that are not finite, or where a method cannot
             work on its architecture (before anything longer is run; leave the method out).
+
+    Example:
+        >>> heads = icl_mech.head_attribution(
+        ...     model, "country_capital", n_prompts=2, n_shots=4, n_clean=4, methods="aie",
+        ...     progress=False,
+        ... )
+        >>> heads.data["aie"].sizes["layer"], heads.data["aie"].sizes["head"]
+        (18, 4)
     """
     check_model(model)
-    tasks = load_tasks(task)
-    counts = {"n_prompts": n_prompts, "n_shots": n_shots, "n_clean": n_clean}
-    n_prompts, n_shots, n_clean = check_counts(counts, seed)
-    methods = [methods] if isinstance(methods, str) else list(methods)
-    for method in methods:
-        choose(method, METHODS, "method")
-    if not methods:
-        raise InputError(f"no methods; expected at least one of {', '.join(METHODS)}")
-    drawn = [
-        draw(model, t, n_prompts, n_clean, n_shots, seed, template, leading_space) for t in tasks
-    ]
-    _refuse_methods(model, [d.test for d in drawn], methods)
+    settings = AttributionSettings(
+        n_prompts=n_prompts,
+        n_shots=n_shots,
+        seed=seed,
+        n_clean=n_clean,
+        methods=several_methods(methods),
+        template=template,
+        leading_space=leading_space,
+    )
+    return measure_attribution(model, plan_heads(tasks, settings), progress)
+
+
+def measure_attribution(
+    model: HookedModel, plan: HeadsPlan[AttributionSettings], progress: bool = True
+) -> HeadAttribution:
+    """Run a plan of `plan_heads`: what `head_attribution` does after the prompts are drawn.
+
+    Raises:
+        InputError: as `head_attribution`.
+        ModelError: as `head_attribution`.
+    """
+    s = plan.settings
+    encoded = encode(model, plan)
+    _refuse_methods(model, [e.test for e in encoded], s.methods)
     heads = model.n_layers * model.n_heads
-    with progress_bar(n_prompts * heads * len(tasks), "heads", progress) as bar:
-        right = answers_in_context(model, drawn)
+    with progress_bar(s.n_prompts * heads * len(encoded), "heads", progress) as bar:
+        in_context = answers_in_context(model, encoded)
         parts = []
-        for d, clean in zip(drawn, right, strict=True):
-            bar.set_description(d.task.name)
-            parts.append(_attribute(model, d, clean, methods, bar))
-    data = over_tasks(parts, [t.name for t in tasks])
-    induction = induction_scores(model, seed)
+        for of, clean in zip(encoded, in_context, strict=True):
+            bar.set_description(of.plan.task.name)
+            parts.append(_attribute(model, of, clean, s.methods, bar))
+    data = over_tasks(parts, [of.task.name for of in plan.tasks])
+    induction = induction_scores(model, s.seed)
     data["induction"] = (("layer", "head"), induction, {"units": "attention"})
     provenance = {
         "method": "head_attribution: AIE (Todd et al. 2023, arXiv 2310.15213)",
         **model.provenance(),
-        "methods": list(methods),
-        "n_prompts": n_prompts,
-        "n_shots": n_shots,
-        "n_clean": n_clean,
-        "seed": seed,
-        "template": template,
-        "leading_space": leading_space,
-        "filters": "none: every prompt counts, also those that the model answers wrong",
+        **s.recorded(),
+        "filters": NO_FILTERS,
     }
     return HeadAttribution(data, provenance)
 
 
 def _refuse_methods(model: HookedModel, drawn: Sequence[Prompts], methods: Sequence[str]) -> None:
-    """Raise now, and not after the exact AIE, what another method will raise; on one prompt."""
+    """Try the other methods on one prompt, so that they are refused before the exact AIE is run."""
     for method in methods:
         try:
             if method == "attribution":
@@ -123,13 +148,13 @@ def _refuse_methods(model: HookedModel, drawn: Sequence[Prompts], methods: Seque
 
 
 def _attribute(
-    model: HookedModel, drawn: Drawn, right: Readout, methods: Sequence[str], bar: tqdm
+    model: HookedModel, of: TaskPrompts, right: Readout, methods: Sequence[str], bar: tqdm
 ) -> xr.Dataset:
     """One task: mean outputs from clean prompts, effects on prompts with shuffled labels."""
-    test = drawn.test
+    test = of.test
     targets = test.targets
     before = _probability(model.predict(test.shuffled, targets))
-    means = mean_heads(model, drawn.dev.clean)
+    means = mean_heads(model, of.dev.clean)
     per_head = ("prompt", "layer", "head")
     found: dict[str, tuple] = {}
     if "aie" in methods:
@@ -150,9 +175,7 @@ def _attribute(
             "shuffled_probability": ("prompt", before, {"units": "probability"}),
             "clean_probability": ("prompt", _probability(right), {"units": "probability"}),
             "clean_right": ("prompt", right.right),
-            "n_queries": ((), drawn.n_queries),
-            "query": ("prompt", [e.query.x for e in test.episodes]),
-            "answer": ("prompt", [e.query.y for e in test.episodes]),
+            **of.asked(),
         },
         coords={
             "layer": np.arange(model.n_layers),
@@ -184,7 +207,7 @@ def patch_heads(
     prompts: Sequence[Prompt],
     means: Float[Tensor, "layer head d_head"],
     targets: Sequence[Sequence[int]],
-    tick: Callable[[int], object],
+    tick: Tick,
 ) -> Readout:
     """Each head's output at the final arrow replaced by its mean: `[prompt, layer x head]`."""
     edits = [
@@ -200,7 +223,7 @@ def indirect_effects(
     clean: Sequence[Prompt],
     shuffled: Sequence[Prompt],
     answers: Sequence[int],
-    tick: Callable[[int], object] = lambda n: None,
+    tick: Tick = silent,
 ) -> Float[np.ndarray, "prompt layer head"]:
     """Change in each answer's probability when one head's output becomes its mean: exact.
 
@@ -210,6 +233,18 @@ def indirect_effects(
         shuffled: prompts with shuffled labels, in which they are replaced.
         answers: the first token of the right answer to each shuffled prompt.
         tick: called with the number of (prompt, head) cells just finished.
+
+    Raises:
+        InputError: where prompts or answers are not of these kinds.
+
+    Example:
+        >>> from icl_mech.heads import indirect_effects
+        >>> from icl_mech.tasks import Pair
+        >>> encoder = model.encoder("{x}->{y}", ["b", "d"])
+        >>> a, b = Pair("a", ("b",)), Pair("c", ("d",))
+        >>> clean, other = encoder.encode([a], "c"), encoder.encode([b], "a")
+        >>> indirect_effects(model, [clean], [other], encoder.first_tokens(other, ["b"])).shape
+        (1, 18, 4)
     """
     check_model(model)
     targets = [[token] for token in answers]
@@ -220,27 +255,27 @@ def indirect_effects(
 
 
 def average_indirect_effects(
-    model: HookedModel, prompts: Prompts, tick: Callable[[int], object]
+    model: HookedModel, prompts: Prompts, tick: Tick
 ) -> Float[np.ndarray, "layer head"]:
     """AIE of every head, means and effects from the same prompts (to choose heads by)."""
     effects = indirect_effects(model, prompts.clean, prompts.shuffled, prompts.answers, tick)
     return effects.mean(axis=0)
 
 
-def answers_in_context(model: HookedModel, drawn: Sequence[Drawn]) -> list[Readout]:
-    """What the model says to every task's clean test prompts, before anything longer is run.
+def answers_in_context(model: HookedModel, encoded: Sequence[TaskPrompts]) -> list[Readout]:
+    """What the model answers to every task's clean test prompts.
 
     Raises:
         InputError: where it answers no prompt of a task right.
     """
     found = []
-    for d in drawn:
-        readout = model.predict(d.test.clean, d.test.targets)
+    for of in encoded:
+        readout = model.predict(of.test.clean, of.test.targets)
         if not readout.right.any():
             raise InputError(
-                f"task {d.task.name!r}: the model answers none of {len(readout.top)} few-shot "
-                "prompts right, so there is nothing to attribute; expected a task that it can do "
-                "in context"
+                f"task {of.plan.task.name!r}: the model answers none of {len(readout.top)} "
+                "few-shot prompts right, so there is nothing to attribute; expected a task that it "
+                "can do in context"
             )
         found.append(readout)
     return found

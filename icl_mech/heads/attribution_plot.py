@@ -69,7 +69,7 @@ def head_figure(result: HeadAttribution) -> go.Figure:
 
 
 def _map(result: HeadAttribution, task: str, method: str) -> go.Heatmap:
-    """One panel: mean effects, with what else is known of each head on hover."""
+    """One panel: mean effects; on hover each head's interval, attention and induction score."""
     layers = result.data["layer"].values.tolist()
     heads = result.data["head"].values.tolist()
     estimates = result.estimates(task, method)
@@ -95,7 +95,7 @@ def _map(result: HeadAttribution, task: str, method: str) -> go.Heatmap:
         hovertemplate=(
             f"<b>head %{{x}}.%{{y}}</b><br>{unit} %{{z:+.4f}} [%{{customdata[0]:+.4f}}, "
             "%{customdata[1]:+.4f}], n = %{customdata[2]} prompts<br>"
-            "looks most at: %{customdata[3]} (%{customdata[4]:.0%})<br>"
+            "attends most to: %{customdata[3]} (%{customdata[4]:.0%})<br>"
             "induction score %{customdata[5]:.2f}<extra></extra>"
         ),
         name="",
@@ -103,7 +103,7 @@ def _map(result: HeadAttribution, task: str, method: str) -> go.Heatmap:
 
 
 def _scale(result: HeadAttribution, method: str, index: int, figure: go.Figure) -> dict:
-    """A method's colour scale, symmetric about 0, its bar beside the method's first panel."""
+    """A method's colour scale, symmetric about 0, with its bar beside the method's first panel."""
     largest = float(abs(result.data[method].mean("prompt")).max()) or 1.0
     low, high = figure.layout[f"yaxis{index + 1 if index else ''}"].domain
     return {

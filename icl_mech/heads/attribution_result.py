@@ -8,12 +8,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from icl_mech.errors import InputError, choose
+from icl_mech.heads.plan import METHODS, Head
 from icl_mech.results import TaskResult
 from icl_mech.stats import Estimate, mean, means, rank_correlation, repeated
-
-#: Exact effect, its first-order estimate, and what is written straight to the logits.
-METHODS = ("aie", "attribution", "direct")
-Head = tuple[int, int]
 
 
 class HeadAttribution(TaskResult):
@@ -39,7 +36,7 @@ class HeadAttribution(TaskResult):
     def estimates(self, task: str, method: str = "aie") -> list[list[Estimate]]:
         """Mean effect of every head, `[layer][head]`, with bootstrap intervals.
 
-        Here and below over prompts or, where these share queries, over queries.
+        Intervals here and below are over prompts or, where these share queries, over queries.
         """
         found = means(self._effect(task, method), clusters=self.queries(task))
         layers, heads = found.value.shape
@@ -50,8 +47,8 @@ class HeadAttribution(TaskResult):
     ) -> list[tuple[int, int, Estimate]]:
         """The `k` heads with the largest mean effect: (layer, head, effect).
 
-        Heads that work against the answer are among the last, or, with `absolute`, stand where
-        the size of their effect puts them.
+        Heads that work against the answer come last; with `absolute`, heads are ordered by the
+        size of their effect.
         """
         effect = self._effect(task, method)
         means = effect.mean(axis=0)
@@ -75,7 +72,7 @@ class HeadAttribution(TaskResult):
         )
 
     def misses(self, task: str, k: int = 5, method: str = "attribution") -> pd.DataFrame:
-        """The heads where attribution patching is furthest from the exact AIE."""
+        """The heads for which attribution patching is furthest from the exact AIE."""
         exact, estimate = (self._effect(task, m).mean(axis=0) for m in ("aie", method))
         rows = [
             {"layer": x, "head": h, "aie": exact[x, h], method: estimate[x, h]}
@@ -84,7 +81,7 @@ class HeadAttribution(TaskResult):
         return pd.DataFrame(rows).set_index(["layer", "head"])
 
     def summary(self, k: int = 10) -> pd.DataFrame:
-        """The top `k` heads of every task by AIE, with all that is known of each."""
+        """The top `k` heads of every task by AIE, with their other scores."""
         method = self.methods[0]
         rows = []
         for task in self.tasks:
@@ -120,7 +117,7 @@ class HeadAttribution(TaskResult):
                 agrees = self.agreement(task)
                 if agrees.low < 0.5:
                     notes.append(
-                        f"{task}: attribution patching ranks heads otherwise than the exact AIE "
+                        f"{task}: attribution patching ranks heads differently from the exact AIE "
                         f"(Spearman {agrees})"
                     )
         return notes
@@ -131,7 +128,7 @@ class HeadAttribution(TaskResult):
         return self.data[names].to_dataframe().reset_index()
 
     def plot(self) -> go.Figure:
-        """Maps of layers x heads: a row per task, a column per method."""
+        """Maps of layers x heads, a panel per task and method."""
         from icl_mech.heads.attribution_plot import head_figure
 
         return head_figure(self)

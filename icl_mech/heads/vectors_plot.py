@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from icl_mech.heads import FunctionVectors
 
 _HEIGHT, _GAP = 300, 90
-#: Name, colour, dash and mark of each vector: what is asked about in full colours with filled
-#: marks and intervals, controls thin with open ones.
+#: Name, colour, dash and mark of each vector. Theta and the function vector have thick lines,
+#: filled marks and bands; the controls have thin lines and open marks.
 _NAMES = {
     "theta": ("θ, replaces", "theta", "solid", "circle"),
     "function": ("function vector, added", "function", "solid", "diamond"),
@@ -124,7 +124,7 @@ def _panel(
 
 
 def _vectors(result: FunctionVectors) -> str:
-    """Which heads and which scale, where one task is shown."""
+    """The subtitle's words on heads and scale; both are named where one task is shown."""
     if len(result.tasks) > 1:
         if not isinstance(result.provenance["heads"], str):
             heads = ", ".join(f"{layer}.{head}" for layer, head in result.provenance["heads"])

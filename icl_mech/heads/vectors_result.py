@@ -12,11 +12,11 @@ from icl_mech.results import TaskResult
 from icl_mech.stats import Estimate, paired_difference, share, shares
 from icl_mech.vectors import Choice, choose_layer, layer_name
 
-#: What is injected. All but theta are added; theta replaces.
+#: What is injected. Theta replaces the residual stream; all others are added to it.
 VECTORS = ("function", "function_unscaled", "theta", "layer_mean", "random_heads", "random")
-#: Those that are added times the scale that was chosen on dev; the others are injected as they are.
+#: The vectors that are multiplied by the scale chosen on dev; the others are injected as they are.
 SCALED = ("function", "random_heads", "random")
-#: Into which prompts.
+#: The prompts into which vectors are injected.
 PROMPTS = ("zero_shot", "shuffled")
 
 
@@ -26,8 +26,8 @@ class FunctionVectors(TaskResult):
     `data` holds, over (`task`, `prompt`, `setting`, `vector`, `layer`), `right` and `logprob`
     (nats) of the answer's first token; `dev_right` the same on dev prompts; `plain_right` without
     a vector, `few_shot_right` with the right demonstrations; and the `heads` and the `scale` of
-    the vector, chosen on dev. The vector `function_unscaled` is `function` at scale 1; it is not
-    there where 1 was the only scale.
+    the vector, chosen on dev. The vector `function_unscaled` is `function` at scale 1; it is
+    missing where 1 was the only scale.
     """
 
     ARRAYS: ClassVar = {
@@ -43,7 +43,7 @@ class FunctionVectors(TaskResult):
         return [vector for vector in VECTORS if vector in self.data["vector"].values]
 
     def scale(self, task: str, vector: str = "function") -> float:
-        """The factor on a vector where it is injected."""
+        """The factor by which a vector is multiplied before it is injected."""
         choose(vector, self.vectors, "vector")
         return float(self.of(task)["scale"]) if vector in SCALED else 1.0
 
@@ -60,12 +60,12 @@ class FunctionVectors(TaskResult):
     def best_layer(
         self, task: str, vector: str = "function", setting: str = "zero_shot"
     ) -> int | None:
-        """The layer with the best dev accuracy; None where it rises nowhere beyond noise."""
+        """The layer with the best dev accuracy; None where this rises nowhere beyond noise."""
         choice = self.choice(task, vector, setting)
         return choice.at if choice.rises else None
 
     def choice(self, task: str, vector: str = "function", setting: str = "zero_shot") -> Choice:
-        """The layer at which a vector is read, and whether its dev accuracy rises at all."""
+        """The layer whose numbers are reported, and whether the dev accuracy rises at all."""
         right = self._of(task, "dev_right", vector, setting)
         return choose_layer(right.transpose("dev_prompt", "layer").values)
 
@@ -126,8 +126,8 @@ class FunctionVectors(TaskResult):
             gap = self.difference(task, "function", "random_heads")
             if not gap.low > 0:
                 notes.append(
-                    f"{task}: zero-shot, the chosen heads' vector is not told apart from random "
-                    f"heads' ({gap})"
+                    f"{task}: zero-shot, the vector of the chosen heads is not better than that of "
+                    f"random heads beyond the 95 % interval ({gap})"
                 )
             choice = self.choice(task)
             lines = choice.caveat(choice.at, "zero-shot, the function vector")
@@ -136,14 +136,14 @@ class FunctionVectors(TaskResult):
                 gain = self.difference(task, "function", "function_unscaled")
                 if gain.low > 0:
                     notes.append(
-                        f"{task}: zero-shot, the function vector does so times "
-                        f"{self.scale(task):g}; at scale 1, the paper's, it gives "
-                        f"{self.accuracy(task, 'function_unscaled')}"
+                        f"{task}: zero-shot, the function vector needs to be multiplied by "
+                        f"{self.scale(task):g} for its accuracy; at scale 1, as in the paper, its "
+                        f"accuracy is {self.accuracy(task, 'function_unscaled')}"
                     )
             better = self.difference(task, "theta", "function")
             if better.low > 0:
                 notes.append(
-                    f"{task}: zero-shot, θ does better than the function vector ({better})"
+                    f"{task}: zero-shot, θ is more accurate than the function vector ({better})"
                 )
         return notes
 

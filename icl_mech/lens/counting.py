@@ -14,7 +14,7 @@ from icl_mech.tasks import Task
 #: What is counted: words that name the task, first tokens of its answers, first tokens of its
 #: inputs, and, as a control, words that name another task (mean over the other tasks).
 KINDS = ("naming", "answers", "inputs", "other_naming")
-#: How many of the top tokens are counted among.
+#: The numbers of top tokens among which is counted.
 AMONG = (10, 20)
 
 
@@ -24,7 +24,7 @@ class Words:
 
     Attributes:
         answers, inputs: texts of their first tokens, without the space before them.
-        naming: words that name the task, in lower case; None where nobody wrote them down.
+        naming: words that name the task, in lower case; None where none are known.
         others: for every other task, the words that name it, without those that name this one or
             are its answers or inputs ("English" names a translation, and is an answer to which
             language someone speaks).
@@ -54,7 +54,7 @@ class Words:
         return Words(answers, inputs, own, tuple(others))
 
     def kinds(self, text: str) -> list[float]:
-        """For each of `KINDS`, whether a token counts (for other tasks' names, for how many)."""
+        """For each of `KINDS`, whether a token counts; of other tasks, the share that it names."""
         word = text.strip()
         name = word.casefold()
         return [
@@ -68,7 +68,7 @@ class Words:
 def count(
     model: HookedModel, words: Words, ids: Int[Tensor, "*cell k"]
 ) -> Float[np.ndarray, "*cell among kind"]:
-    """Count kinds of tokens among the first of each list (`AMONG`, as far as the lists go)."""
+    """Count kinds of tokens among the first 10 and 20 of each list (`among`)."""
     every = ids.cpu().numpy()
     known, index = np.unique(every, return_inverse=True)
     kinds = np.array([words.kinds(model.to_string(token)) for token in known.tolist()])
@@ -77,7 +77,7 @@ def count(
 
 
 def among(k: int) -> list[int]:
-    """Among how many top tokens one counts, where `k` are known.
+    """The numbers of top tokens among which is counted, where `k` are kept.
 
     >>> among(20), among(12), among(5)
     ([10, 20], [10], [5])
@@ -86,7 +86,7 @@ def among(k: int) -> list[int]:
 
 
 def kind_of(model: HookedModel, words: Words, ids: Int[Tensor, "*cell k"]) -> np.ndarray:
-    """The first of naming, answers and inputs that each token is; an empty text for none."""
+    """The first of naming, answers and inputs that fits each token; an empty text for none."""
     every = ids.cpu().numpy()
     names = np.empty(every.shape, dtype="<U8")
     for index in np.ndindex(*every.shape):

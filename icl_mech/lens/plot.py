@@ -114,7 +114,7 @@ def _draw(
 
 
 def _legend_once(figure: go.Figure) -> None:
-    """Every curve is named once, however many panels show it."""
+    """Name every curve once in the legend, also where several panels show it."""
     seen: set[str] = set()
     for trace in figure.data:
         if trace.name:
@@ -199,10 +199,10 @@ def token_map(
 
 
 def quoted(token: str) -> str:
-    """A token as plotly may show it: its markup escaped, in quotes that show where it begins."""
+    """A token for plotly: its markup escaped, in quotes that show its spaces."""
     return f"'{escape(token, quote=False)}'"  # plotly does not know &quot;
 
 
 def shortened(token: str, length: int) -> str:
-    """The same, cut after so many characters."""
+    """A token as `quoted` gives it, cut to `length` characters."""
     return quoted(token if len(token) <= length else token[: length - 1] + "…")

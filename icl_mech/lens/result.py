@@ -1,4 +1,4 @@
-"""What a logit lens saw."""
+"""What a logit lens found."""
 
 from typing import ClassVar
 
@@ -93,7 +93,8 @@ class LogitLens(TaskResult):
     def first_layer(self, task: str, target: str = "answer", role: str | None = None) -> Estimate:
         """Median over prompts of the first layer where the target is on top.
 
-        With its distribution-free interval; infinite where half of the prompts never get there.
+        With a distribution-free interval; infinite where the target never comes to the top in half
+        of the prompts.
         """
         return median(self.first_layers(task, target, role))
 
@@ -131,9 +132,9 @@ class LogitLens(TaskResult):
     def summary(self) -> pd.DataFrame:
         """One row per task and role, with 95 % intervals.
 
-        Where the answer first is on top (no number where half of the prompts never get there),
-        how often it is on top in the end, and, for each target, its largest mean probability
-        and the layer of that (picked on these prompts, so a little too large).
+        The columns say where the answer is first on top (NaN where it never is in half of the
+        prompts), how often it is on top after the last layer, and, for each target, its largest
+        mean probability and the layer of this (chosen on the same prompts, so a little too large).
         """
         rows = []
         for task in self.tasks:
@@ -161,8 +162,9 @@ class LogitLens(TaskResult):
         notes = super().caveats()
         if self.provenance["translator"] is None:
             notes.append(
-                "early layers need not write in the last layer's terms: a token that the lens does "
-                "not show may still be there (a tuned lens would see more)"
+                "early layers may represent a token in another direction than the last layer: a "
+                "token that the lens does not show may still be encoded (a tuned lens would see "
+                "more)"
             )
         n = self.data.sizes["prompt"]
         for task in self.tasks:
@@ -255,7 +257,7 @@ class LogitLens(TaskResult):
 
 
 def _finite(estimate: Estimate) -> Estimate:
-    """Infinity as no number: a table in a file cannot hold it."""
+    """The estimate with NaN in place of infinity, which JSON cannot hold."""
     value, low, high = (
         v if np.isfinite(v) else np.nan for v in (estimate.value, estimate.low, estimate.high)
     )

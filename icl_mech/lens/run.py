@@ -11,13 +11,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from icl_mech.errors import InputError
+from icl_mech.lens.plan import LensPlan, LensSettings, plan_lens
 from icl_mech.lens.result import LogitLens
-from icl_mech.lens.targets import TARGETS, Asked, Columns, check_roles, draw_asked
+from icl_mech.lens.targets import TARGETS, Asked, Columns
 from icl_mech.model import HookedModel, Readout, check_model
 from icl_mech.progress import progress_bar
-from icl_mech.prompts import DEFAULT_TEMPLATE, Prompt, check_counts
+from icl_mech.prompts import DEFAULT_TEMPLATE, Prompt
 from icl_mech.results import over_tasks
-from icl_mech.tasks import Task, Tasks, load_tasks
+from icl_mech.tasks import Task, Tasks
 
 Translator = Callable[[int, Tensor], Tensor]
 #: Residual vectors that are read together.
@@ -26,7 +27,7 @@ ROWS = 512
 
 def logit_lens(
     model: HookedModel,
-    task: Tasks,
+    tasks: Tasks,
     n_prompts: int = 25,
     n_shots: int = 5,
     seed: int = 0,
@@ -41,38 +42,38 @@ def logit_lens(
 ) -> LogitLens:
     """Read the residual stream of few-shot prompts, after every layer, as if it were the last.
 
-    The logit lens (nostalgebraist 2020): the model's own final norm, unembedding and soft cap,
-    applied to the embedding stream (layer -1) and to the output of every block. After the last
-    block that is what the model says. Looked for, each as the first token of a word as it would
-    follow the prompt, the most probable one where a word has several forms:
+    The logit lens (nostalgebraist 2020) applies the model's own final norm, unembedding and soft
+    cap to the embedding stream (layer -1) and to the output of every block. After the last block
+    this gives what the model says. The lens looks for these targets, each as the first token of a
+    word as it would follow the prompt (the most probable one where a word has several forms):
 
     - `"answer"`: the accepted answers to the query;
     - `"query"`: the query itself, as if it were copied;
     - `"prior"`: the most frequent answer of the task among the pairs that are not asked;
     - `"other"`: what another task answers to the same query.
 
-    A rival that begins with the token of a right answer is no rival: it is left out of that
-    prompt (NaN, and rank -1), as is `"other"` where the other task does not know the query.
+    A rival that begins with the token of a right answer is left out of that prompt (NaN, and rank
+    -1), as is `"other"` where the other task does not know the query.
 
     TransformerLens's `logit_readout` reads one target per row, or the top tokens, in one pass over
-    whole rows of logits. Here several targets per row and the top tokens come from one pass,
-    slice by slice, through the same modules (`model.read`); the tests compare the two.
+    whole rows of logits. Here several targets per row and the top tokens come from one pass in
+    chunks, through the same modules (`model.read`); the tests compare the two.
 
     Args:
         model: from `load_model`.
-        task: a task, its name, a path to pairs, a family, or several of these.
+        tasks: a task, its name, a path to pairs, a family, or several of these.
         n_prompts: prompts per task.
         n_shots: demonstrations per prompt.
         seed: of every random draw.
         roles: at which tokens (the last of each role): `"final_arrow"`, `"query"`,
-            `"demo_0_arrow"`, ...; what is looked for is the same at all of them.
+            `"demo_0_arrow"`, ...; the targets are the same at all of them.
         top_k: how many of the most probable tokens are kept.
         other_task: whose answers are rivals; by default the built-in task that shares the most
             inputs, if at least half (en_es for en_fr, present_past for present_gerund).
         translator: a tuned lens (Belrose et al. 2023, arXiv 2303.08112): a function of a layer
-            and residual vectors `[row, d_model]` that gives what is read in their place. With
-            the `tuned_lens` package, whose index 0 is the embedding and which has nothing to
-            translate after the last block:
+            and residual vectors `[row, d_model]` that returns the vectors to read instead. With
+            the `tuned_lens` package, whose index 0 is the embedding and which translates nothing
+            after the last block:
             `lambda layer, h: h if layer == model.n_layers - 1 else tuned.transform_hidden(h,
             layer + 1)`.
         template: how a pair is written; holds `{x}` and `{y}`.
@@ -84,33 +85,76 @@ def logit_lens(
         InputError: where a task, count or role cannot work, or the translator returns another
             shape.
         ModelError: where the model returns numbers that are not finite.
+
+    Example:
+        >>> lens = icl_mech.logit_lens(
+        ...     model, "country_capital", n_prompts=4, n_shots=2, progress=False
+        ... )
+        >>> lens.layers[0], lens.layers[-1], lens.data["rank"].dims
+        (-1, 17, ('task', 'prompt', 'role', 'layer', 'target'))
     """
     check_model(model)
-    tasks = load_tasks(task)
-    n_prompts, n_shots = check_counts({"n_prompts": n_prompts, "n_shots": n_shots}, seed)
-    model.vocabulary.check_count(top_k)
-    several = check_roles(roles, template, n_shots)
+    settings = LensSettings(
+        n_prompts=n_prompts,
+        n_shots=n_shots,
+        seed=seed,
+        roles=(roles,) if isinstance(roles, str) else tuple(roles),
+        top_k=top_k,
+        template=template,
+        leading_space=leading_space,
+    )
+    return measure_lens(model, plan_lens(tasks, settings, other_task), progress, translator)
+
+
+def measure_lens(
+    model: HookedModel,
+    plan: LensPlan,
+    progress: bool = True,
+    translator: Translator | None = None,
+) -> LogitLens:
+    """Run a plan of `plan_lens`: what `logit_lens` does after the prompts are drawn.
+
+    Raises:
+        InputError: as `logit_lens`.
+        ModelError: as `logit_lens`.
+    """
+    s = plan.settings
+    model.vocabulary.check_count(s.top_k)
     asked = []
-    for t in tasks:
-        encoder = model.encoder(template, [pair.y for pair in t.pairs], leading_space)
-        asked.append(draw_asked(t, other_task, encoder, n_prompts, n_shots, seed))
-    with progress_bar(n_prompts * len(tasks), "prompts", progress) as bar:
+    for of in plan.tasks:
+        words = [pair.y for pair in of.task.pairs]
+        asked.append(Asked.of(model.encoder(s.template, words, s.leading_space), of))
+    with progress_bar(s.n_prompts * len(asked), "prompts", progress) as bar:
         parts = []
         for a in asked:
-            bar.set_description(a.task.name)
-            parts.append(_look(model, a, several, top_k, translator, bar))
-    data = over_tasks(parts, [t.name for t in tasks])
-    settings = {
-        "n_prompts": n_prompts,
-        "n_shots": n_shots,
-        "seed": seed,
-        "roles": list(several),
-        "top_k": top_k,
-        "translator": None if translator is None else _name(translator),
-        "template": template,
-        "leading_space": leading_space,
+            bar.set_description(a.plan.task.name)
+            parts.append(_look(model, a, s.roles, s.top_k, translator, bar))
+    data = over_tasks(parts, [of.task.name for of in plan.tasks])
+    return LogitLens(
+        data,
+        {
+            "method": "logit_lens (nostalgebraist 2020), final norm applied",
+            **model.provenance(),
+            **s.recorded(),
+            "sink_token": model.to_string(asked[0].encoder.sink),
+            "translator": None if translator is None else _name(translator),
+            "tasks": {a.plan.task.name: _about(a) for a in asked},
+            "filters": "none: every prompt counts, also those that the model answers wrong; no "
+            "token is left out of the top tokens",
+        },
+    )
+
+
+def _about(asked: Asked) -> dict[str, Any]:
+    """What provenance records of a task."""
+    of = asked.plan
+    return {
+        "category": of.task.category,
+        "n_pairs": len(of.task),
+        "n_queries": of.split.n_test_queries,
+        "other_task": None if of.other is None else of.other.name,
+        "leading_space": asked.encoder.template.leading_space,
     }
-    return LogitLens(data, {**_provenance(model, asked), **settings})
 
 
 def _look(
@@ -146,11 +190,7 @@ def _look(
             "top": ((*cell, "k"), readout.best.cpu().numpy()),
             "top_logprob": ((*cell, "k"), readout.best_logprob.clamp_max(0).cpu().numpy(), nats),
             "top_text": ((*cell, "k"), texts(model, readout.best)),
-            "query": ("prompt", [e.query.x for e in asked.episodes]),
-            "answer": ("prompt", [e.query.y for e in asked.episodes]),
-            "n_answer_tokens": ("prompt", list(asked.n_answer_tokens)),
-            "prior_answer": ((), asked.prior),
-            "n_queries": ((), asked.n_queries),
+            **asked.arrays(),
         },
         coords={
             "role": list(roles),
@@ -193,7 +233,7 @@ def _translated(
 
 
 def texts(model: HookedModel, ids: Tensor) -> np.ndarray:
-    """Tokens as text, written as in source code: line breaks are seen, and any file holds them."""
+    """Tokens as text, as in source code: line breaks are visible, and any file can hold it."""
     every = ids.cpu().numpy()
     known, index = np.unique(every, return_inverse=True)
     names = np.array([repr(model.to_string(token))[1:-1] for token in known.tolist()])
@@ -202,23 +242,3 @@ def texts(model: HookedModel, ids: Tensor) -> np.ndarray:
 
 def _name(translator: Translator) -> str:
     return str(getattr(translator, "__qualname__", type(translator).__qualname__))
-
-
-def _provenance(model: HookedModel, asked: Sequence[Asked]) -> dict[str, Any]:
-    return {
-        "method": "logit_lens (nostalgebraist 2020), final norm applied",
-        **model.provenance(),
-        "sink_token": model.to_string(asked[0].encoder.sink),
-        "tasks": {
-            a.task.name: {
-                "category": a.task.category,
-                "n_pairs": len(a.task),
-                "n_queries": a.n_queries,
-                "other_task": None if a.other is None else a.other.name,
-                "leading_space": a.encoder.template.leading_space,
-            }
-            for a in asked
-        },
-        "filters": "none: every prompt counts, also those that the model answers wrong; no token "
-        "is left out of the top tokens",
-    }

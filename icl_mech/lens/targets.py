@@ -1,32 +1,18 @@
-"""Few-shot prompts for the lens: where it looks, and the tokens that it looks for."""
+"""Few-shot prompts for the lens as token ids, and the tokens that it looks for."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from icl_mech.errors import InputError, choose
-from icl_mech.prompts import (
-    Encoder,
-    Episode,
-    Prompt,
-    Template,
-    check_shots,
-    draw_split,
-    in_context,
-    whole,
-)
-from icl_mech.prompts.encode import SINK
-from icl_mech.tasks import Pair, Task, list_tasks, load_other, load_task
+from icl_mech.lens.plan import LensTask
+from icl_mech.prompts import Encoder, Prompt, in_context
 
 #: The right answer and its rivals: the query itself, the most frequent answer of the task, and
 #: what another task answers to the same query.
 TARGETS = ("answer", "query", "prior", "other")
-#: Vectors that are read: theta, or function vectors.
-VECTORS = ("theta", "function")
-#: Share of a task's inputs that another one must know to be compared with by default.
-SHARED = 0.5
 
 
 @dataclass(frozen=True)
@@ -34,120 +20,50 @@ class Asked:
     """The prompts of one task, and which tokens are looked for.
 
     Attributes:
-        task: what is asked.
-        other: the task whose answers are rivals; None where none shares enough inputs.
-        encoder: what made the prompts.
-        episodes: what they were made from.
+        plan: what they were made from.
         prompts: few-shot prompts.
-        prior: the most frequent answer among the pairs that are not asked.
-        n_queries: how many queries differ.
         tokens: for each prompt and each of `TARGETS`, the first tokens that count for it. A
             rival never holds a token with which a right answer begins, and may hold none.
         n_answer_tokens: tokens of each right answer (the one that demonstrations would show).
     """
 
-    task: Task
-    other: Task | None
+    plan: LensTask
     encoder: Encoder
-    episodes: tuple[Episode, ...]
     prompts: tuple[Prompt, ...]
-    prior: str
-    n_queries: int
     tokens: tuple[tuple[tuple[int, ...], ...], ...]
     n_answer_tokens: tuple[int, ...]
 
-
-def draw_asked(
-    task: Task,
-    other: Task | str | None,
-    encoder: Encoder,
-    n_prompts: int,
-    n_shots: int,
-    seed: int,
-) -> Asked:
-    """Draw a task's prompts and their targets.
-
-    Raises:
-        InputError: where a count or the task's pairs do not suffice, or `other` is the task.
-    """
-    split = draw_split(task, n_prompts, 1, n_shots, 1, seed)
-    rival = sharing_task(task) if other is None else load_other(task, other)
-    known = {} if rival is None else {pair.x: pair for pair in rival.pairs}
-    prompts = tuple(in_context(encoder, split.test))
-    tokens, lengths = [], []
-    for prompt, episode in zip(prompts, split.test, strict=True):
-        query = episode.query
-        answers = encoder.answer_tokens(prompt, query.answers)
-        lengths.append(len(answers[0]))
-        elsewhere = known[query.x].answers if query.x in known else ()
-        rivals = ([query.x], [split.prior], elsewhere)
-        tokens.append(
-            (
-                tuple(dict.fromkeys(ids[0] for ids in answers)),
-                *(encoder.rivals(prompt, query.answers, labels) for labels in rivals),
+    @staticmethod
+    def of(encoder: Encoder, plan: LensTask) -> "Asked":
+        """Encode a planned task."""
+        split = plan.split
+        known = {} if plan.other is None else {pair.x: pair for pair in plan.other.pairs}
+        prompts = tuple(in_context(encoder, split.test))
+        tokens, lengths = [], []
+        for prompt, episode in zip(prompts, split.test, strict=True):
+            query = episode.query
+            answers = encoder.answer_tokens(prompt, query.answers)
+            lengths.append(len(answers[0]))
+            elsewhere = known[query.x].answers if query.x in known else ()
+            rivals = ([query.x], [split.prior], elsewhere)
+            tokens.append(
+                (
+                    tuple(dict.fromkeys(ids[0] for ids in answers)),
+                    *(encoder.rivals(prompt, query.answers, labels) for labels in rivals),
+                )
             )
-        )
-    return Asked(
-        task,
-        rival,
-        encoder,
-        split.test,
-        prompts,
-        split.prior,
-        split.n_test_queries,
-        tuple(tokens),
-        tuple(lengths),
-    )
+        return Asked(plan, encoder, prompts, tuple(tokens), tuple(lengths))
 
-
-def sharing_task(task: Task) -> Task | None:
-    """The built-in task that knows most of a task's inputs; None where all know less than half.
-
-    >>> from icl_mech.tasks import load_task
-    >>> sharing_task(load_task("en_fr")).name, sharing_task(load_task("plural_singular"))
-    ('en_es', None)
-    """
-    inputs = {pair.x for pair in task.pairs}
-
-    def shared(other: Task) -> float:
-        return len(inputs & {pair.x for pair in other.pairs}) / len(inputs)
-
-    others = [load_task(name) for name in list_tasks() if name != task.name]
-    best = max(others, key=shared)
-    return best if shared(best) >= SHARED else None
-
-
-def check_roles(roles: str | Sequence[str], template: str, n_shots: int) -> tuple[str, ...]:
-    """One role or several, each of which such prompts have.
-
-    Raises:
-        InputError: naming the nearest that exists.
-    """
-    several = (roles,) if isinstance(roles, str) else tuple(roles)
-    shown = [Pair("x", ("y",))] * whole("n_shots", n_shots)
-    spans = Template(template, leading_space=False).render(shown, "x")
-    known = list(dict.fromkeys([SINK, *(span.role for span in spans)]))
-    for role in several:
-        choose(role, known, "role")
-    if not several or len(set(several)) != len(several):
-        raise InputError(f"roles {list(several)}; expected at least one, each once")
-    return several
-
-
-def check_vector(vector: str, n_shots: int, given: bool = False) -> None:
-    """Whether vectors of a kind can be made from so many shots.
-
-    Args:
-        vector: one of `VECTORS`.
-        n_shots: demonstrations per vector.
-        given: whether the heads of function vectors are given: else they are ranked by their AIE,
-            for which labels are shuffled.
-
-    Raises:
-        InputError: where not.
-    """
-    if choose(vector, VECTORS, "vector") == "function" and not given:
-        check_shots(n_shots)
+    def arrays(self) -> dict[str, Any]:
+        """What is asked, as arrays of a result."""
+        split = self.plan.split
+        return {
+            "query": ("prompt", [e.query.x for e in split.test]),
+            "answer": ("prompt", [e.query.y for e in split.test]),
+            "n_answer_tokens": ("prompt", list(self.n_answer_tokens)),
+            "prior_answer": ((), split.prior),
+            "n_queries": ((), split.n_test_queries),
+        }
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Task vectors read through the unembedding: do their top tokens name the task?"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,29 +9,25 @@ import xarray as xr
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from icl_mech.errors import InputError, choose
+from icl_mech.errors import InputError
 from icl_mech.heads import head_attribution
 from icl_mech.layers import check_layers
 from icl_mech.lens.counting import KINDS, Words, among, count, kind_of
-from icl_mech.lens.naming import naming_words
+from icl_mech.lens.plan import (
+    N_HEADS,
+    Average,
+    Vector,
+    VectorLensPlan,
+    VectorLensSettings,
+    plan_vectors,
+)
 from icl_mech.lens.run import texts
-from icl_mech.lens.targets import check_vector
-from icl_mech.lens.vectors_result import AVERAGES, VectorLens
+from icl_mech.lens.vectors_result import VectorLens
 from icl_mech.model import HookedModel, TopTokens, as_array, check_model
 from icl_mech.progress import progress_bar
-from icl_mech.prompts import (
-    DEFAULT_TEMPLATE,
-    N_DUMMIES,
-    Encoder,
-    Split,
-    check_counts,
-    draw_split,
-    generator,
-    in_context,
-    whole,
-)
+from icl_mech.prompts import DEFAULT_TEMPLATE, N_DUMMIES, Encoder, Split, generator, in_context
 from icl_mech.results import over_tasks
-from icl_mech.tasks import Task, Tasks, load_tasks
+from icl_mech.tasks import Task, Tasks
 from icl_mech.vectors import check_heads, dummy_residuals, function_vector, random_like, theta
 
 #: The "layer" of a function vector, which belongs to none.
@@ -42,20 +37,21 @@ Head = tuple[int, int]
 
 def vector_lens(
     model: HookedModel,
-    task: Tasks,
-    vector: str = "theta",
+    tasks: Tasks,
     n_prompts: int = 25,
     n_shots: int = 5,
     seed: int = 0,
     *,
+    vector: Vector = "theta",
     layers: Sequence[int] | None = None,
     heads: Sequence[Head] | None = None,
-    n_heads: int = 10,
+    n_heads: int | None = None,
     output_bias: bool = False,
     top_k: int = 20,
-    average: str = "log_probability",
+    average: Average = "log_probability",
     only_words: bool = False,
     naming: Mapping[str, Sequence[str]] | None = None,
+    n_dummies: int = N_DUMMIES,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
     progress: bool = True,
@@ -63,25 +59,25 @@ def vector_lens(
     """Read task vectors through the final norm and the unembedding, and count what they say.
 
     Hendel et al. 2023 (arXiv 2310.15916, appendix on the vocabulary) show that the top tokens of
-    theta name the task. Here that is counted: of the top 10 and 20 tokens, how many are words
+    theta name the task. Here this is counted: of the top 10 and 20 tokens, how many are words
     that name the task (`NAMING`, written by hand), first tokens of its answers, and first tokens
-    of its inputs; beside it, on the same lists, words that name *other* tasks (mean over them),
-    and the same counts for random vectors of the same norm. The final norm is always applied,
-    and no token is left out unless `only_words` is set; both are recorded.
+    of its inputs. There are two controls: words that name *other* tasks in the same lists (mean
+    over these tasks), and the same counts for random vectors of the same norm. The final norm is
+    always applied, and no token is left out unless `only_words` is set; the result records both.
 
     Args:
         model: from `load_model`.
-        task: a task, its name, a path to pairs, a family, or several of these.
-        vector: `"theta"` (Hendel et al., one per demonstration set, at every layer) or
-            `"function"` (Todd et al. 2023, the sum of what chosen heads write, here one per
-            prompt; it belongs to no layer, and its layer is given as -1).
+        tasks: a task, its name, a path to pairs, a family, or several of these.
         n_prompts: vectors per task, each from other demonstrations.
         n_shots: demonstrations per vector.
         seed: of every random draw.
-        layers: of theta; all by default.
-        heads: of function vectors; by default the `n_heads` with the largest AIE on each task,
-            ranked on prompts that are drawn and written as these are.
-        n_heads: how many, where no heads are given.
+        vector: `"theta"` (Hendel et al., one per demonstration set, at every layer) or
+            `"function"` (Todd et al. 2023, the sum of what chosen heads write, here one per
+            prompt; it belongs to no layer, and its layer is given as -1).
+        layers: of theta, as block numbers from 0; all by default.
+        heads: of function vectors, (layer, head)s; by default the `n_heads` with the largest AIE
+            on each task, ranked on prompts that are drawn and written as these are.
+        n_heads: how many heads a function vector sums; 10 by default.
         output_bias: whether function vectors hold attention's output bias too, once per head, as
             in the paper's published code (see `function_vector`).
         top_k: tokens that are kept.
@@ -90,109 +86,121 @@ def vector_lens(
         only_words: leave out tokens that are not letters only (but for a space before them).
             Probabilities remain among all tokens.
         naming: words that name tasks, in addition to `NAMING` (needed for tasks of your own).
+        n_dummies: dummy queries per demonstration set, over which theta is averaged.
         template: how a pair is written.
-        leading_space: write words with a space before them; by default as the tokenizer likes.
+        leading_space: write words with a space before them; by default whichever way the
+            tokenizer needs fewer tokens.
         progress: show a progress bar.
 
     Raises:
-        InputError: where a task, count, layer, head or name cannot work, or, for function
-            vectors without `heads`, the model never answers right.
+        InputError: where a task, count, layer, head or name cannot work, an argument belongs to
+            the other kind of vector, or, for function vectors without `heads`, the model never
+            answers right.
         ModelError: where the model returns numbers that are not finite.
+
+    Example:
+        >>> lens = icl_mech.vector_lens(
+        ...     model, "country_capital", n_prompts=4, n_shots=2, layers=[9, -1], progress=False
+        ... )
+        >>> lens.layers, len(lens.top("country_capital", 9))
+        ([9, 17], 10)
     """
     check_model(model)
-    tasks = load_tasks(task)
-    n_prompts, n_shots = check_counts({"n_prompts": n_prompts, "n_shots": n_shots}, seed)
-    check_vector(vector, n_shots, given=heads is not None)
-    choose(average, AVERAGES, "average")
-    model.vocabulary.check_count(top_k)
-    chosen = _layers(model, vector, layers)
-    if heads is not None:
-        heads = check_heads(heads, model.n_layers, model.n_heads)
-    elif not 0 < whole("n_heads", n_heads) <= model.n_layers * model.n_heads:
-        most = model.n_layers * model.n_heads
-        raise InputError(f"n_heads is {n_heads}; expected 1 to {most}, the model's heads")
-    splits = [draw_split(t, n_prompts, 1, n_shots, N_DUMMIES, seed) for t in tasks]
-    settings = _Settings(chosen, top_k, average, model.vocabulary.words() if only_words else None)
-    names = naming_words(naming)
+    settings = VectorLensSettings(
+        n_prompts=n_prompts,
+        n_shots=n_shots,
+        seed=seed,
+        vector=vector,
+        layers=None if layers is None else tuple(check_layers(layers, model.n_layers)),
+        n_heads=n_heads,
+        output_bias=output_bias,
+        top_k=top_k,
+        average=average,
+        only_words=only_words,
+        n_dummies=n_dummies,
+        template=template,
+        leading_space=leading_space,
+    )
+    return measure_vectors(model, plan_vectors(tasks, settings, heads, naming), progress)
 
-    def ranked(t: Task) -> list[Head]:
-        """The heads with the largest AIE on a task."""
-        found = head_attribution(
-            model,
-            t,
-            n_prompts,
-            n_shots,
-            seed,
-            n_clean=n_prompts,
-            methods=("aie",),
-            template=template,
-            leading_space=leading_space,
-            progress=False,
-        )
-        return [(layer, head) for layer, head, _ in found.top(t.name, n_heads)]
 
+def measure_vectors(model: HookedModel, plan: VectorLensPlan, progress: bool = True) -> VectorLens:
+    """Run a plan of `plan_vectors`: what `vector_lens` does after the prompts are drawn.
+
+    Raises:
+        InputError: as `vector_lens`.
+        ModelError: as `vector_lens`.
+    """
+    s = plan.settings
+    model.vocabulary.check_count(s.top_k)
+    heads = _heads(model, plan)
+    layers = [NO_LAYER] if s.vector == "function" else check_layers(s.layers, model.n_layers)
+    allowed = model.vocabulary.words() if s.only_words else None
     parts: list[xr.Dataset] = []
     used: dict[str, list[Head]] = {}
-    with progress_bar(len(tasks), "tasks", progress) as bar:
-        for t, split in zip(tasks, splits, strict=True):
-            bar.set_description(t.name)
-            encoder = model.encoder(template, [pair.y for pair in t.pairs], leading_space)
-            if vector == "theta":
-                vectors = theta(dummy_residuals(model, encoder, split.test))[:, chosen]
+    with progress_bar(len(plan.tasks), "tasks", progress) as bar:
+        for task, split in plan.tasks:
+            bar.set_description(task.name)
+            words = [pair.y for pair in task.pairs]
+            encoder = model.encoder(s.template, words, s.leading_space)
+            if s.vector == "theta":
+                vectors = theta(dummy_residuals(model, encoder, split.test))[:, layers]
             else:
                 model.heads.mean_outputs(in_context(encoder, split.test[:1]))  # refused now
-                used[t.name] = list(heads or ranked(t))
-                vectors = _function_vectors(model, encoder, split, used[t.name], output_bias)
-            words = Words.of(model, t, encoder, names)
-            rng = generator(seed, t.name, "random vectors")
-            part = _project(model, vectors, random_like(vectors, rng), words, settings)
+                used[task.name] = heads or _ranked(model, task, s)
+                vectors = _function_vectors(model, encoder, split, used[task.name], s.output_bias)
+            rng = generator(s.seed, task.name, "random vectors")
+            random = random_like(vectors, rng)
+            known = Words.of(model, task, encoder, plan.naming)
+            part = _project(model, vectors, random, known, layers, allowed, s)
             parts.append(part.assign(n_queries=split.n_test_queries))
             bar.update()
-    data = over_tasks(parts, [t.name for t in tasks])
+    names = [task.name for task, _ in plan.tasks]
     provenance = {
         "method": "vector_lens (Hendel et al. 2023, arXiv 2310.15916), final norm applied",
         **model.provenance(),
-        "vector": vector,
+        **s.recorded(),
+        "layers": layers,
+        "n_heads": len(next(iter(used.values()))) if used else None,
         "heads": {name: [list(head) for head in of] for name, of in used.items()} or None,
-        "output_bias": ("once per head" if output_bias else "left out") if used else None,
-        "n_prompts": n_prompts,
-        "n_shots": n_shots,
-        "n_dummies": N_DUMMIES,
-        "seed": seed,
-        "top_k": top_k,
-        "average": average,
-        "only_words": only_words,
-        "naming": {t.name: sorted(names.get(t.name, ())) for t in tasks},
-        "template": template,
-        "leading_space": leading_space,
-        "filters": _filters(settings.allowed),
+        "output_bias": ("once per head" if s.output_bias else "left out") if used else None,
+        "naming": {name: sorted(plan.naming.get(name, ())) for name in names},
+        "filters": _filters(allowed),
     }
-    return VectorLens(data, provenance)
+    return VectorLens(over_tasks(parts, names), provenance)
 
 
-@dataclass(frozen=True)
-class _Settings:
-    """How vectors are read.
+def _heads(model: HookedModel, plan: VectorLensPlan) -> list[Head]:
+    """The heads of function vectors that the caller gave; none where they are to be ranked."""
+    if plan.heads is not None:
+        heads = check_heads(plan.heads, model.n_layers, model.n_heads)
+        if plan.settings.vector == "theta":
+            raise InputError("heads are for function vectors; expected vector='function'")
+        return heads
+    most = model.n_layers * model.n_heads
+    if plan.settings.vector == "function" and (plan.settings.n_heads or N_HEADS) > most:
+        raise InputError(
+            f"n_heads is {plan.settings.n_heads or N_HEADS}; expected 1 to {most}, the model's "
+            "heads"
+        )
+    return []
 
-    Attributes:
-        layers: the coordinates of their layers.
-        top_k: tokens kept.
-        average: of `AVERAGES`.
-        allowed: tokens that may be among the top ones; None for all.
-    """
 
-    layers: list[int]
-    top_k: int
-    average: str
-    allowed: Bool[Tensor, "vocab"] | None
-
-
-def _layers(model: HookedModel, vector: str, layers: Sequence[int] | None) -> list[int]:
-    if vector == "function":
-        if layers is not None:
-            raise InputError("layers of a function vector, which belongs to none; expected None")
-        return [NO_LAYER]
-    return check_layers(layers, model.n_layers)
+def _ranked(model: HookedModel, task: Task, s: VectorLensSettings) -> list[Head]:
+    """The heads with the largest AIE on a task."""
+    found = head_attribution(
+        model,
+        task,
+        s.n_prompts,
+        s.n_shots,
+        s.seed,
+        n_clean=s.n_prompts,
+        methods=("aie",),
+        template=s.template,
+        leading_space=s.leading_space,
+        progress=False,
+    )
+    return [(layer, head) for layer, head, _ in found.top(task.name, s.n_heads or N_HEADS)]
 
 
 def _function_vectors(
@@ -211,12 +219,14 @@ def _project(
     vectors: Float[Tensor, "prompt layer d_model"],
     random: Float[Tensor, "prompt layer d_model"],
     words: Words,
-    s: _Settings,
+    layers: Sequence[int],
+    allowed: Bool[Tensor, "vocab"] | None,
+    s: VectorLensSettings,
 ) -> xr.Dataset:
     """One task: the average of its vectors, and every vector and random vector by itself."""
 
     def read(groups: Float[Tensor, "group row d_model"]) -> TopTokens:
-        return model.vocabulary.top_tokens(groups, s.top_k, s.allowed)
+        return model.vocabulary.top_tokens(groups, s.top_k, allowed)
 
     by_layer = vectors.transpose(0, 1)
     top = read(by_layer if s.average == "log_probability" else by_layer.mean(1, keepdim=True))
@@ -236,7 +246,7 @@ def _project(
             "norm": (("prompt", "layer"), as_array(vectors.norm(dim=-1))),
         },
         coords={
-            "layer": np.array(s.layers),
+            "layer": np.array(layers),
             "vector": ["own", "random"],
             "among": among(s.top_k),
             "kind": list(KINDS),

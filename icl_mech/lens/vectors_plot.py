@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _ROW = 28
 _SHOWN = 10
-#: Light enough for dark text; the hues are those of theta, answer and query.
+#: Colours light enough for dark text, in the hues of theta, answer and query.
 _KINDS = {
     "": ("other tokens", "#F7F7F7"),
     "naming": ("name the task", "#8DC1E8"),

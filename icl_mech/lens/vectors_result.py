@@ -12,8 +12,6 @@ from icl_mech.lens.counting import KINDS
 from icl_mech.results import TaskResult
 from icl_mech.stats import Estimate, mean
 
-#: Which vectors can be read, and how several are averaged.
-AVERAGES = ("log_probability", "vector")
 #: Tokens that a table shows.
 SHOWN = 10
 
@@ -27,8 +25,8 @@ class VectorLens(TaskResult):
     for every vector by itself, and for a random vector of its norm (`vector`: own, random), the
     ids `prompt_top` and, over (`task`, `prompt`, `vector`, `layer`, `among`, `kind`), `count`: how
     many of its top `among` tokens name the task (naming), begin an answer (answers) or an input
-    (inputs), or name another task (other_naming, mean over the other tasks). NaN where nobody
-    wrote down words that name the task.
+    (inputs), or name another task (other_naming, mean over the other tasks). NaN where no words
+    that name the task are known.
     """
 
     ARRAYS: ClassVar = {
@@ -61,7 +59,7 @@ class VectorLens(TaskResult):
     ) -> Estimate:
         """How many of a vector's top tokens are of a kind: mean over vectors, bootstrap interval.
 
-        No interval where all vectors have the same number: there is nothing to resample.
+        There is no interval where all vectors have the same number.
 
         Args:
             task: one of the tasks.
@@ -210,10 +208,10 @@ class VectorLens(TaskResult):
 
 
 def _known_mean(values: np.ndarray) -> Estimate:
-    """Mean of what is known (not NaN); nothing is known of 0 values.
+    """Mean of the values that are not NaN; NaN where there are none.
 
-    No interval where all values are equal: there is nothing to resample, and an interval of no
-    width would claim to know what other vectors give, however few these are.
+    There is no interval where all values are equal: resampling would give one of width 0, which
+    would claim that other vectors give the same.
     """
     known = values[~np.isnan(values)]
     if len(known) and known.min() < known.max():

@@ -6,12 +6,12 @@ inside, one outside). The *floor* is the mean before the plateau (for what is co
 the *peak* is the mean on the plateau. A level of `fraction` of the way from floor to peak is
 crossed where the isotonic fit (the increasing curve that is nearest by least squares) crosses it:
 a single layer above the level does not count where the layers after it, taken together, are below.
-So neither the levels nor the layer hang on one noisy mean. The first crossing of the curve itself
-does: it names a layer too early wherever the floor is not 0 (`icl_mech/localize/README.md`).
+So neither the levels nor the layer depend on one noisy mean. The first crossing of the curve itself
+depends on one, and is too early wherever the floor is not 0 (`icl_mech/localize/README.md`).
 
 Where floor and peak are less than `min_rise` apart there is nothing to locate, and the layer is
-NaN. Some run always stands out in noise, so a rise alone is no evidence: `locate` names a layer
-only where the run stands out further than in noise (see `Rule`).
+NaN. In noise, too, some run always stands out, so a rise alone is no evidence: `locate` names a
+layer only where the run stands out further than runs in noise do (see `Rule`).
 
 All functions take curves `[*, layer]` and return arrays `[*]` of floats. Layers are block numbers
 from 0: the stream after block `l`.
@@ -40,17 +40,18 @@ MIN_QUERIES = 10
 class Rule:
     """When a curve counts as risen, and when its layer is named.
 
-    Attributes:
-        fraction: how far from floor to peak, between 0 and 1.
-        min_rise: smallest distance from floor to peak that counts, in the curve's own units.
-        min_found: share of the bootstrap resamples in which the curve must have a layer; and
-            noise alone, resampled about a flat curve, may stand out as much as the curve does in no
-            more than the rest of them. With 0 every curve that rises by `min_rise` names a layer.
+    Raises:
+        InputError: where a number is out of its range.
     """
 
     fraction: float = 0.5
+    """How far from floor to peak a curve has to be to count as risen, between 0 and 1."""
     min_rise: float = 0.1
+    """Smallest distance from floor to peak that counts, in the curve's own units."""
     min_found: float = CONFIDENCE
+    """Share of the bootstrap resamples in which the curve must have a layer. Noise alone, resampled
+    about a flat curve, may stand out as much as the curve in no more than the rest of them. With 0
+    every curve that rises by min_rise names a layer."""
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction < 1:
@@ -62,12 +63,12 @@ class Rule:
 
 
 class Turn(NamedTuple):
-    """Where curves turn (NaN where there is nothing to locate), and what speaks for it.
+    """The layer at which each curve turns, and the evidence for it.
 
     Attributes:
-        layer: the first layer after the turn.
+        layer: the first layer after the turn; NaN where there is nothing to locate.
         rise: from floor to peak.
-        evidence: how much stands out, to be compared with that of noise.
+        evidence: how far the plateau stands out, to be compared with the same number in noise.
     """
 
     layer: Layers

@@ -20,17 +20,18 @@ stopped working and the answer can be read from the residual stream. A curve cou
 {{ "%.0f"|format(100 * rule["fraction"]) }} % of the way from its floor to its peak, where these
 are at least {{ rule["min_rise"] }} apart. A layer is named where at least
 {{ "%.0f"|format(100 * rule["min_found"]) }} % of resamples have one, and noise alone rises as far
-in no more than the others; where none is, the notes below say why. Layer <i>l</i> is the residual
-stream after block <i>l</i>, counted from 0. Brackets and bars are 95 % intervals over queries.</p>
+in at most the remaining share; where no layer is named, the notes below say why. Layer <i>l</i> is
+the residual stream after block <i>l</i>, counted from 0. Brackets and bars are 95 % intervals over
+queries.</p>
 {{ overview }}
 {% for part in parts %}
 <h2>{{ part.model }}</h2>
 <div class="scroll">{{ part.table }}</div>
 {{ part.curves }}
 <h3>Do the read-outs agree?</h3>
-<p class="quiet">Layers of the second minus the first, with 95 % intervals over resampled
-queries, and the share of resamples in which they are at most one layer apart. Both are read on the
-same prompts; encoding, too, on those of the others alone.</p>
+<p class="quiet">The layer of the second minus that of the first, with 95 % intervals over resampled
+queries, and the share of resamples in which the two are at most one layer apart. Both are read on
+the same prompts; encoding, which has more prompts, is read on those of the others.</p>
 <div class="scroll">{{ part.agreement }}</div>
 <h3>What to keep in mind</h3>
 {% if part.caveats %}<ul>{% for note in part.caveats %}<li>{{ note }}</li>{% endfor %}</ul>

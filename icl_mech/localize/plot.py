@@ -23,7 +23,7 @@ NAMES = {
     "lens": "lens: probability of the answer",
     "heads": "heads: share of AIE so far",
 }
-#: The axes: what is read or written at a layer.
+#: Titles of the axes.
 LAYER = "layer l: the stream after block l, counted from 0 (heads: what block l adds)"
 DEPTH = "relative depth of the stream after block l (1: after the last block)"
 _SYMBOLS = {"formation": "circle", "decoding": "diamond-open"}
@@ -115,7 +115,7 @@ def task_curves_figure(task_map: TaskMap) -> go.Figure:
 
 
 def _mark(figure: go.Figure, task_map: TaskMap, task: str, row: int) -> None:
-    """The stretch in which an injected vector works: formed, and not yet decoded."""
+    """Shade the layers at which an injected vector works: it is formed, and not yet decoded."""
     start = task_map.formation(task, "transfer").estimate.value
     end = task_map.decoding(task, "transfer").estimate.value
     if np.isfinite(start) and np.isfinite(end):

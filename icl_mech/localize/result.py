@@ -1,4 +1,4 @@
-"""Where the task is encoded and where it is decoded: one task map per model."""
+"""A task map: the layers at which one model encodes tasks, and those at which it decodes them."""
 
 from functools import cached_property
 from itertools import combinations
@@ -23,7 +23,6 @@ from icl_mech.localize.curves import (
     nowhere,
     settled,
 )
-from icl_mech.localize.notes import notes
 from icl_mech.results import TaskResult
 from icl_mech.stats import (
     Estimate,
@@ -64,9 +63,9 @@ class TaskMap(TaskResult):
     The task is *formed* where encoding and transfer have risen half-way from floor to peak, and
     where half of the heads' effect has been added. It is *decoded* where an injected vector has
     stopped working, and where the lens has come half-way to the model's own answer for good.
-    "Half-way" is an argument (`Rule`), and all that is needed is kept, so `with_rule` asks again.
-    Where demonstrations do not help the model there is no in-context learning to localise, and no
-    layer is named; nor is one where the rise is within noise.
+    "Half-way" is an argument (`Rule`); the result keeps all curves, so that `with_rule` can apply
+    another. Where demonstrations do not help the model there is no in-context learning to localise,
+    and no layer is named. Neither is one named where the rise is within noise.
 
     `query` over (`task`, `point`) is what each prompt asks. Prompt `i` of the other read-outs is
     point `i`. Prompts that share a query are not independent: intervals are over queries.
@@ -232,7 +231,41 @@ class TaskMap(TaskResult):
 
     def caveats(self) -> list[str]:
         """What to keep in mind when reading the numbers, a line each."""
-        return super().caveats() + notes(self)
+        lines = super().caveats() + list(self.provenance.get("notes", []))
+        for task in self.tasks:
+            lines += self._caveats_of_learning(task)
+        for task in filter(self.learns, self.tasks):
+            lines += self._caveats_of_layers(task)
+        return lines
+
+    def _caveats_of_learning(self, task: str) -> list[str]:
+        regular, prior = self.share(task, "regular"), self.share(task, "prior")
+        if np.isnan(self.gain(task).low):
+            return [f"{task}: too few queries to tell whether the model learns this in context"]
+        if not self.learns(task):
+            return [
+                f"{task}: no in-context learning to localise (few-shot accuracy {regular}, not "
+                "above zero-shot)"
+            ]
+        if regular.low < prior.value:
+            return [
+                f"{task}: the label prior is high ({prior.value:.2f}, few-shot {regular}): always "
+                "giving the most frequent answer does about as well"
+            ]
+        return []
+
+    def _caveats_of_layers(self, task: str) -> list[str]:
+        lines = []
+        for (what, readout), located in self.layers_of(task).items():
+            e = located.estimate
+            if located.why:
+                lines.append(f"{task}: the {readout} curve names no {what} layer ({located.why})")
+            elif e.high - e.low > len(self.layers) / 4:
+                lines.append(
+                    f"{task}: the {what} layer by {readout} is uncertain: {located}, more than a "
+                    "quarter of the depth"
+                )
+        return lines
 
     def to_frame(self) -> pd.DataFrame:
         """One row per (task, read-out, prompt, layer); of heads, what the helpful ones add."""

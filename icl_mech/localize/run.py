@@ -6,38 +6,41 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from icl_mech.decodability import knn_credit
 from icl_mech.heads import indirect_effects
 from icl_mech.localize.curves import Rule
-from icl_mech.localize.prompts import Drawn, Pool, draw
+from icl_mech.localize.plan import N_NEIGHBOURS, MapPlan, MapSettings, MapTask, plan_map
 from icl_mech.localize.result import TaskMap
-from icl_mech.localize.settings import N_NEIGHBOURS, check_sizes
 from icl_mech.model import HookedModel, as_array, check_model
 from icl_mech.progress import READING, dear, progress_bar
 from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
     N_DUMMIES,
+    Encoder,
     accepted,
     few_shot,
-    generator,
     in_context,
-    shuffled,
     zero_shot,
 )
 from icl_mech.tasks import Tasks
 from icl_mech.vectors import inject, theta
 
+Vectors = Float[Tensor, "prompt layer d_model"]
+
 
 def localize(
     model: HookedModel,
-    task: Tasks,
+    tasks: Tasks,
     n_prompts: int = 25,
     n_shots: int = 5,
     seed: int = 0,
     *,
     n_points: int = 100,
+    n_dummies: int = N_DUMMIES,
     k: int = N_NEIGHBOURS,
     fraction: float = 0.5,
     min_rise: float = 0.1,
@@ -47,65 +50,92 @@ def localize(
     leading_space: bool | None = None,
     progress: bool = True,
 ) -> TaskMap:
-    """Where does the model encode the task, and where does it decode it?
+    """Find the layers at which the model encodes a task, and those at which it decodes it.
 
-    Few-shot prompts run once; from the same residual streams come task decodability (Han et al.
-    2024), the logit lens, and, with dummy queries after the same demonstrations, theta (Hendel et
-    al. 2023), which is injected into zero-shot prompts at every layer. Heads' AIE (Todd et al.
-    2023) is measured on prompts with shuffled labels. See `TaskMap` for what is named *formed* and
-    *decoded* and by which rule.
+    Few-shot prompts run once. Their residual streams give task decodability (Han et al. 2024), the
+    logit lens, and, with dummy queries after the same demonstrations, theta (Hendel et al. 2023),
+    which is injected into zero-shot prompts at every layer. Heads' AIE (Todd et al. 2023) is
+    measured on prompts with shuffled labels. `TaskMap` says which layers are named *formed* and
+    *decoded*, and by which rule.
 
     Args:
         model: from `load_model`.
-        task: a family of tasks that share their inputs (its name or a `Family`), a task, its
-            name, a path to pairs, or several of these. Decodability needs at least two: a single
-            task is told apart from one other, and the result says so.
+        tasks: a family of tasks that share their inputs (its name or a `Family`), a task, its
+            name, a path to pairs, or several of these. Decodability needs at least two tasks: a
+            single one is told apart from one other, and the result says so.
         n_prompts: prompts per task for transfer, lens and heads.
         n_shots: demonstrations per prompt.
         seed: of every random draw.
         n_points: prompts per task for decodability; the first `n_prompts` of them are the same.
+        n_dummies: dummy queries per demonstration set, over which theta is averaged.
         k: neighbours that vote.
         fraction, min_rise, min_found: when a curve counts as risen, and when its layer is named,
             see `Rule`.
         heads: also measure heads' AIE.
         template: how a pair is written.
-        leading_space: write words with a space before them; by default as the tokenizer likes.
+        leading_space: write words with a space before them; by default whichever way the
+            tokenizer needs fewer tokens.
         progress: show a progress bar.
 
     Raises:
         InputError: where a task, a count or the rule cannot work.
         ModelError: where the model returns numbers that are not finite.
+
+    Example:
+        >>> found = icl_mech.localize(
+        ...     model, "letters", n_prompts=3, n_shots=2, n_points=6, k=3, heads=False,
+        ...     progress=False,
+        ... )
+        >>> found.readouts
+        ['encoding', 'transfer', 'lens']
     """
     check_model(model)
-    rule = Rule(fraction, min_rise, min_found)
-    check_sizes(n_prompts, n_shots, n_points, k, seed, heads)
-    pool = draw(model, task, n_points, n_shots, seed, template, leading_space)
+    settings = MapSettings(
+        n_prompts=n_prompts,
+        n_shots=n_shots,
+        seed=seed,
+        n_points=n_points,
+        n_dummies=n_dummies,
+        k=k,
+        rule=Rule(fraction, min_rise, min_found),
+        heads=heads,
+        template=template,
+        leading_space=leading_space,
+    )
+    return measure_map(model, plan_map(tasks, settings), progress)
+
+
+def measure_map(model: HookedModel, plan: MapPlan, progress: bool = True) -> TaskMap:
+    """Run a plan of `plan_map`: what `localize` does after the prompts are drawn.
+
+    Raises:
+        InputError: where the model cannot read a prompt.
+        ModelError: where the model returns numbers that are not finite.
+    """
+    s = plan.settings
+    # One encoder for all tasks: only answers may tell prompts apart.
+    words = [pair.y for t in plan.every for pair in t.task.pairs]
+    encoder = model.encoder(s.template, words, s.leading_space)
     seconds: dict[str, float] = {}
-    read = n_points + n_prompts * N_DUMMIES
-    asked = n_prompts * (1 + model.n_layers * (1 + model.n_heads * heads))
-    total = READING * read * len(pool.names) + asked * len(pool.tasks)
+    read = s.n_points + s.n_prompts * s.n_dummies
+    asked = s.n_prompts * (1 + model.n_layers * (1 + model.n_heads * s.heads))
+    total = READING * read * len(plan.every) + asked * len(plan.tasks)
     with progress_bar(total, "runs", progress) as bar:
-        arrays = _measure(model, pool, n_prompts, k, bar, seconds)
-        if heads:
+        arrays = _measure(model, encoder, plan, bar, seconds)
+        if s.heads:
             start = time.perf_counter()
-            arrays["aie"] = _heads(model, pool, n_prompts, seed, bar)
+            arrays["aie"] = _heads(model, encoder, plan, bar)
             seconds["heads"] = time.perf_counter() - start
-    names = [d.task.name for d in pool.tasks]
+    names = [t.task.name for t in plan.tasks]
     data = xr.Dataset(arrays, coords={"task": names, "layer": np.arange(model.n_layers)})
     provenance = {
         "method": "localize: encoding, transfer, lens and heads on one axis",
         **model.provenance(),
-        "rule": vars(rule),
-        "n_prompts": n_prompts,
-        "n_shots": n_shots,
-        "n_points": n_points,
-        "k": k,
-        "seed": seed,
-        "template": template,
-        "told_apart": pool.names,
-        "shared_inputs": pool.shared,
+        **s.recorded(),
+        "told_apart": [t.task.name for t in plan.every],
+        "shared_inputs": plan.shared,
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
-        "notes": pool.notes(),
+        "notes": plan.notes(),
         "filters": "none: every prompt counts, also those that the model answers wrong",
     }
     return TaskMap(data, provenance)
@@ -113,67 +143,71 @@ def localize(
 
 def _measure(
     model: HookedModel,
-    pool: Pool,
-    n_prompts: int,
-    k: int,
+    encoder: Encoder,
+    plan: MapPlan,
     bar: tqdm,
     seconds: dict[str, float],
 ) -> dict[str, Any]:
     """Encoding, lens and transfer of every task, from one pass over its few-shot prompts."""
+    n_prompts = plan.settings.n_prompts
     stages = dict.fromkeys(("reading", "lens", "transfer", "encoding"), 0.0)
     rows: list[np.ndarray] = []
     found: dict[str, list[np.ndarray]] = {}
-    for drawn in (*pool.tasks, *pool.others):
-        bar.set_description(drawn.task.name)
+    for of in plan.every:
+        bar.set_description(of.task.name)
         start = time.perf_counter()
-        queries, vectors = _read(model, drawn, n_prompts, bar)
+        queries, vectors = _read(model, encoder, of, n_prompts, bar)
         rows.append(as_array(queries))
         stages["reading"] += time.perf_counter() - start
-        if drawn in pool.others:
+        if of in plan.others:
             continue
         start = time.perf_counter()
-        parts = _lens(model, drawn, queries[:n_prompts])
+        parts = _lens(model, encoder, of, queries[:n_prompts])
         stages["lens"] += time.perf_counter() - start
         start = time.perf_counter()
-        parts |= _transfer(model, drawn, vectors, bar)
+        parts |= _transfer(model, encoder, of, vectors, bar)
         stages["transfer"] += time.perf_counter() - start
         for name, array in parts.items():
             found.setdefault(name, []).append(array)
     start = time.perf_counter()
-    credit = knn_credit(np.concatenate(rows), *pool.labels_and_groups(), k=k)
+    credit = knn_credit(np.concatenate(rows), *plan.labels_and_groups(), k=plan.settings.k)
     stages["encoding"] = time.perf_counter() - start
     seconds |= stages
-    by_task = credit.reshape(len(rows), -1, model.n_layers)[: len(pool.tasks)]
+    by_task = credit.reshape(len(rows), -1, model.n_layers)[: len(plan.tasks)]
     curves, flat = ("task", "prompt", "layer"), ("task", "prompt")
     return {
         "encoding": (("task", "point", "layer"), by_task.astype(np.float32)),
         **{n: (curves, np.stack(found[n])) for n in ("lens", "transfer")},
         **{n: (flat, np.stack(found[n])) for n in ("regular", "baseline", "prior")},
-        "query": (("task", "point"), [[e.query.x for e in d.episodes] for d in pool.tasks]),
+        "query": (("task", "point"), [[e.query.x for e in t.episodes] for t in plan.tasks]),
     }
 
 
-def _read(model: HookedModel, drawn: Drawn, n_prompts: int, bar: tqdm) -> tuple:
+def _read(
+    model: HookedModel, encoder: Encoder, of: MapTask, n_prompts: int, bar: tqdm
+) -> tuple[Vectors, Vectors]:
     """Residual streams after the queries, `[point, layer, d]`, and theta of the first prompts."""
-    first, rest = drawn.episodes[:n_prompts], drawn.episodes[n_prompts:]
-    resid = model.final_residuals(few_shot(drawn.encoder, first), dear(bar.update))
+    first, rest = of.episodes[:n_prompts], of.episodes[n_prompts:]
+    resid = model.final_residuals(few_shot(encoder, first), dear(bar.update))
     queries = [resid[:, 0]]
     if rest:  # dummy queries only where a theta is needed
-        alone = [[prompt] for prompt in in_context(drawn.encoder, rest)]
+        alone = [[prompt] for prompt in in_context(encoder, rest)]
         queries.append(model.final_residuals(alone, dear(bar.update))[:, 0])
     return torch.cat(queries), theta(resid[:, 1:])
 
 
-def _answers(drawn: Drawn, n: int) -> tuple[tuple[int, ...], ...]:
+def _answers(encoder: Encoder, of: MapTask, n: int) -> tuple[tuple[int, ...], ...]:
     """First tokens of the right answers to the first `n` few-shot prompts."""
-    first = drawn.episodes[:n]
-    return accepted(drawn.encoder, in_context(drawn.encoder, first), first).first_tokens
+    first = of.episodes[:n]
+    return accepted(encoder, in_context(encoder, first), first).first_tokens
 
 
-def _lens(model: HookedModel, drawn: Drawn, resid: Any) -> dict[str, np.ndarray]:
+def _lens(
+    model: HookedModel, encoder: Encoder, of: MapTask, resid: Vectors
+) -> dict[str, np.ndarray]:
     """Probability of the answer after every block, and whether the model answers right."""
     n, layers = resid.shape[:2]
-    targets = [row for row in _answers(drawn, n) for _ in range(layers)]
+    targets = [row for row in _answers(encoder, of, n) for _ in range(layers)]
     readout = model.read(resid.flatten(0, 1), targets)
     probability = readout.logprob.exp().nan_to_num(0).amax(dim=-1).reshape(n, layers)
     return {
@@ -182,31 +216,33 @@ def _lens(model: HookedModel, drawn: Drawn, resid: Any) -> dict[str, np.ndarray]
     }
 
 
-def _transfer(model: HookedModel, drawn: Drawn, vectors: Any, bar: tqdm) -> dict[str, np.ndarray]:
+def _transfer(
+    model: HookedModel, encoder: Encoder, of: MapTask, vectors: Vectors, bar: tqdm
+) -> dict[str, np.ndarray]:
     """Zero-shot prompts with theta written over the last token after every block, and without."""
     n = len(vectors)
-    prompts = zero_shot(drawn.encoder, drawn.episodes[:n])
-    targets = accepted(drawn.encoder, prompts, drawn.episodes[:n]).first_tokens
+    asked = of.episodes[:n]
+    prompts = zero_shot(encoder, asked)
+    targets = accepted(encoder, prompts, asked).first_tokens
     injected = inject(model, prompts, vectors[:, None], targets, bar.update)
     return {
         "transfer": injected.right[:, 0],
         "baseline": model.predict(prompts, targets, bar.update).right,
-        "prior": np.array([drawn.prior in e.query.answers for e in drawn.episodes[:n]]),
+        "prior": np.array([of.prior in e.query.answers for e in asked]),
     }
 
 
-def _heads(model: HookedModel, pool: Pool, n_prompts: int, seed: int, bar: tqdm) -> tuple:
+def _heads(model: HookedModel, encoder: Encoder, plan: MapPlan, bar: tqdm) -> tuple:
     """Indirect effect of every head on the first prompts, their labels shuffled.
 
     Means come from as many points after them, which ask other queries where there are enough.
     """
+    n = plan.settings.n_prompts
     arrays = []
-    for drawn in pool.tasks:
-        bar.set_description(f"{drawn.task.name}: heads")
-        rng = generator(seed, drawn.task.name, "shuffled")
-        first, rest = drawn.episodes[:n_prompts], drawn.episodes[n_prompts:][:n_prompts]
-        clean = in_context(drawn.encoder, rest)
-        corrupted = in_context(drawn.encoder, shuffled(first, rng))
-        answers = [row[0] for row in _answers(drawn, n_prompts)]
+    for of in plan.tasks:
+        bar.set_description(f"{of.task.name}: heads")
+        clean = in_context(encoder, of.episodes[n : 2 * n])
+        corrupted = in_context(encoder, of.shuffled)
+        answers = [row[0] for row in _answers(encoder, of, n)]
         arrays.append(indirect_effects(model, clean, corrupted, answers, bar.update))
     return ("task", "aie_prompt", "layer", "head"), np.stack(arrays)

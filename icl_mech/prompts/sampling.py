@@ -166,13 +166,17 @@ def draw_episodes(
     >>> episode.query.x, len(episode.demonstrations), len(episode.dummies)
     ('a', 2, 1)
     """
+    of_input: dict[str, list[int]] = {}
+    for j, pair in enumerate(shown):
+        of_input.setdefault(pair.x, []).append(j)
     episodes = []
     for i in range(n):
         query = queries[i % len(queries)]
-        order = [shown[j] for j in rng.permutation(len(shown))]
+        named = [j for answer in query.answers for j in of_input.get(answer, ())]
         # "cold -> hot" would give away the answer to "hot": shown only where nothing else is left.
-        order.sort(key=lambda pair: mirrors(pair, query))
-        drawn = order[: n_shots + n_dummies]
+        telling = {j for j in named if mirrors(shown[j], query)}
+        order = sorted(rng.permutation(len(shown)).tolist(), key=telling.__contains__)
+        drawn = [shown[j] for j in order[: n_shots + n_dummies]]
         episodes.append(Episode(tuple(drawn[:n_shots]), query, tuple(drawn[n_shots:])))
     return tuple(episodes)
 

@@ -66,8 +66,8 @@ class PromptSettings:
         object.__setattr__(self, name, value)
 
     def recorded(self) -> dict[str, Any]:
-        """What provenance records: every setting by name."""
-        return dict(vars(self))
+        """What provenance records: every setting by name, tuples as the lists that files hold."""
+        return {n: list(v) if isinstance(v, tuple) else v for n, v in vars(self).items()}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -140,7 +140,7 @@ def load_parts(task: Tasks) -> list[Task | Family]:
         isinstance(task, Iterable)
         and not isinstance(task, bytes | bytearray)
         and not hasattr(task, "keys")
-        and getattr(task, "ndim", 1)
+        and bool(getattr(task, "ndim", True))
     ):
         several = list(task)
     else:

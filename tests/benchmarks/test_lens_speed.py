@@ -7,10 +7,10 @@ import torch
 from comparing import N_LAYERS, TASK, report
 from transformer_lens.tools.analysis.logit_lens import logit_readout
 
-from icl_mech.lens.targets import Columns, draw_asked
+from icl_mech.lens.plan import LensSettings, plan_lens
+from icl_mech.lens.targets import Asked, Columns
 from icl_mech.model import HookedModel
 from icl_mech.prompts import Encoder
-from icl_mech.tasks import load_task
 
 N_PROMPTS, TOP_K = 25, 5
 
@@ -51,7 +51,8 @@ def test_answer_rivals_and_top_tokens_at_every_layer(
 
     All start from the same residual streams.
     """
-    asked = draw_asked(load_task(TASK), None, encoder, N_PROMPTS, 5, 0)
+    (planned,) = plan_lens(TASK, LensSettings(n_prompts=N_PROMPTS)).tasks
+    asked = Asked.of(encoder, planned)
     targets = torch.tensor(Columns.of(asked.tokens).ids.repeat(N_LAYERS + 1, axis=0))
     stream = model.residual_stream(asked.prompts, ["final_arrow"]).flatten(0, 2)
 
