@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from icl_mech.errors import InputError
-from icl_mech.patch.means_plan import plan_patching
+from icl_mech.patch.means_plan import MeanSettings
 from icl_mech.prompts import (
     Episode,
     Split,
@@ -219,7 +219,7 @@ TOO_MANY: dict[str, Callable[[int], object]] = {
     "n_prompts": lambda n: draw_split(load_task("antonyms"), n, 5, 5, 2, 0),
     "n_dev": lambda n: half(10, n),
     "n_shots": lambda n: shot_counts((4, n)),
-    "n_mean": lambda n: plan_patching("letters", 5, n, 4, 0, ["add"]),
+    "n_mean": lambda n: MeanSettings(n_mean=n),
     "n_points": lambda n: draw_matched(load_tasks("letters"), {"n_points": n}, 4, 0),
     "n_dummies": lambda n: draw_context_split(load_failure("lookup"), 5, 5, n, 0),
 }
