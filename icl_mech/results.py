@@ -194,6 +194,10 @@ def load_result(path: str | Path) -> Result:
 
     Raises:
         InputError: where there is no such file, it cannot be read, or it is no result of icl-mech.
+
+    Example:
+        >>> type(icl_mech.load_result("analyses/data/small-seed0.nc")).__name__
+        'Emergence'
     """
     path = as_path("the name of a result", path)
     if not os.path.isfile(path):  # unlike Path.is_file, False for a name that is too long

@@ -81,6 +81,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     Args:
         argv: the words after `icl-mech`; by default those of this process.
+
+    Example:
+        >>> main(["scan", "--n-shots", "0"])  # error: n_shots is 0; expected at least 1
+        Traceback (most recent call last):
+        SystemExit: 2
     """
     words = list(sys.argv[1:] if argv is None else argv)
     name = words[0] if words and not words[0].startswith("-") else None
@@ -100,6 +105,11 @@ def room_main(room: str, argv: Sequence[str] | None = None) -> None:
     Args:
         room: a key of `ROOMS`.
         argv: the words after the room; by default those of this process.
+
+    Example:
+        >>> room_main("patch", ["--layer-scan", "--n-shots", "0"])
+        Traceback (most recent call last):
+        SystemExit: 2
     """
     words = list(sys.argv[1:] if argv is None else argv)
     flags = ROOMS[room]

@@ -29,6 +29,11 @@ def as_pairs(
 
     Raises:
         InputError: where a name is unknown, a pair or task comes twice, or there is one task only.
+
+    Example:
+        >>> pairs, matrix = as_pairs([("to_upper", "next_letter")])
+        >>> [(first.name, second.name) for first, second in pairs], matrix
+        ([('to_upper', 'next_letter')], False)
     """
     if given is None:
         given = paper_pairs()

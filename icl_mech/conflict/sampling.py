@@ -90,6 +90,12 @@ def draw_conflict(
         ConflictUndefined: where the tasks share no input, agree on all of them, or have too few
             pairs left for queries and demonstrations that are disjoint.
         InputError: where a count is not positive or the seed is negative.
+
+    Example:
+        >>> from icl_mech.tasks import load_task
+        >>> drawn = draw_conflict(load_task("to_upper"), load_task("next_letter"), 4, 2, 3, 2, 0)
+        >>> len(drawn.prompts), len(drawn.dev)
+        (4, 2)
     """
     counts = {"n_prompts": n_prompts, "n_dev": n_dev, "n_shots": n_shots, "n_dummies": n_dummies}
     check_counts(counts, seed)

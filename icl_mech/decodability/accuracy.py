@@ -56,6 +56,13 @@ def td_predicts_accuracy(
 
     Raises:
         InputError: where there is no result, or the score is unknown.
+
+    Example:
+        >>> found = icl_mech.task_decodability(
+        ...     model, "verbs", 12, (1, 2), k=3, layers=[9], controls=False, progress=False
+        ... )
+        >>> td_predicts_accuracy(found).index.tolist()
+        ['overall', 'within task', 'within shots']
     """
     listed = _listed(results, score)
     table = td_and_accuracy(listed, score)

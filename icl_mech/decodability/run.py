@@ -97,6 +97,13 @@ def task_decodability(
     Raises:
         InputError: where a task, name or count cannot work; a single task cannot be decoded.
         ModelError: where the model returns numbers that are not finite.
+
+    Example:
+        >>> found = icl_mech.task_decodability(
+        ...     model, "verbs", 12, 2, k=3, layers=[9], probe=False, controls=False, progress=False
+        ... )
+        >>> found.layers, found.tasks[:2]
+        ([9], ['verbs/gerund', 'verbs/past'])
     """
     check_model(model)
     settings = DecodabilitySettings(

@@ -51,6 +51,10 @@ def load_model(
             another device or dtype than the one asked for.
         ModelError: where a file is damaged, weights are missing or left over, or the model is of
             a kind that cannot be edited.
+
+    Example:
+        >>> model.n_layers, model.d_model  # model = icl_mech.load_model("gemma-3-270m")
+        (18, 640)
     """
     number = DTYPES[choose(dtype, DTYPES, "dtype")] if isinstance(dtype, str) else dtype
     if isinstance(source, TransformerBridge):

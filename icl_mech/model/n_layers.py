@@ -20,6 +20,9 @@ def check_layer_of(source: str, layer: int | None) -> None:
 
     Raises:
         InputError: where the layer is out of range.
+
+    Example:
+        >>> check_layer_of("gemma-3-270m", -1)
     """
     if layer is None:
         return

@@ -36,6 +36,10 @@ def check_target(path: Path) -> None:
         InputError: where the suffix is unknown, a folder has the name of the figure or of the data
             beside it (`.nc`), the folder that it goes into cannot be made or written, or a static
             image is asked for without kaleido or a browser that starts.
+
+    Example:
+        >>> from pathlib import Path
+        >>> check_target(Path("figure.html"))
     """
     # os.path's answer no to a name that is too long or hidden; pathlib's raise.
     if os.path.isdir(path):
@@ -91,6 +95,12 @@ def export(figure: go.Figure, path: str | Path, caveats: Sequence[str] = ()) -> 
     Raises:
         InputError: where the suffix is unknown, the folder cannot be written, or a static image
             is asked for without kaleido or a browser that starts.
+
+    Example:
+        >>> import tempfile
+        >>> path = export(go.Figure(), f"{tempfile.mkdtemp()}/figure.html")
+        >>> path.name
+        'figure.html'
     """
     path = Path(path)
     choose(path.suffix, (".html", *STATIC), "kind of figure")

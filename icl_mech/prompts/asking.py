@@ -8,22 +8,58 @@ from icl_mech.tasks.episode import Episode
 
 
 def zero_shot(encoder: Encoder, episodes: Sequence[Episode]) -> list[Prompt]:
-    """The queries alone."""
+    """The queries alone.
+
+    Example:
+        >>> from icl_mech.prompts import draw_split
+        >>> task = icl_mech.load_task("antonyms")
+        >>> encoder = model.encoder("{x}->{y}", [pair.y for pair in task.pairs])
+        >>> episodes = draw_split(task, 3, 1, 2, 2, 0).test
+        >>> len(zero_shot(encoder, episodes))
+        3
+    """
     return [encoder.encode((), e.query.x) for e in episodes]
 
 
 def in_context(encoder: Encoder, episodes: Sequence[Episode]) -> list[Prompt]:
-    """The queries, each after its demonstrations."""
+    """The queries, each after its demonstrations.
+
+    Example:
+        >>> from icl_mech.prompts import draw_split
+        >>> task = icl_mech.load_task("antonyms")
+        >>> encoder = model.encoder("{x}->{y}", [pair.y for pair in task.pairs])
+        >>> episodes = draw_split(task, 3, 1, 2, 2, 0).test
+        >>> len(in_context(encoder, episodes))
+        3
+    """
     return [encoder.encode(e.demonstrations, e.query.x) for e in episodes]
 
 
 def with_dummies(encoder: Encoder, episodes: Sequence[Episode]) -> list[list[Prompt]]:
-    """Each episode's dummies after its demonstrations, in place of its query."""
+    """Each episode's dummies after its demonstrations, in place of its query.
+
+    Example:
+        >>> from icl_mech.prompts import draw_split
+        >>> task = icl_mech.load_task("antonyms")
+        >>> encoder = model.encoder("{x}->{y}", [pair.y for pair in task.pairs])
+        >>> episodes = draw_split(task, 3, 1, 2, 2, 0).test
+        >>> [len(group) for group in with_dummies(encoder, episodes)]
+        [2, 2, 2]
+    """
     return [[encoder.encode(e.demonstrations, d.x) for d in e.dummies] for e in episodes]
 
 
 def few_shot(encoder: Encoder, episodes: Sequence[Episode]) -> list[list[Prompt]]:
-    """Each episode's prompt with its query, then with each of its dummies."""
+    """Each episode's prompt with its query, then with each of its dummies.
+
+    Example:
+        >>> from icl_mech.prompts import draw_split
+        >>> task = icl_mech.load_task("antonyms")
+        >>> encoder = model.encoder("{x}->{y}", [pair.y for pair in task.pairs])
+        >>> episodes = draw_split(task, 3, 1, 2, 2, 0).test
+        >>> [len(group) for group in few_shot(encoder, episodes)]  # the query, two dummies
+        [3, 3, 3]
+    """
     asked, dummies = in_context(encoder, episodes), with_dummies(encoder, episodes)
     return [[first, *others] for first, others in zip(asked, dummies, strict=True)]
 
@@ -44,7 +80,17 @@ class Answers:
 
 
 def accepted(encoder: Encoder, prompts: Sequence[Prompt], episodes: Sequence[Episode]) -> Answers:
-    """The answers to the episodes' queries as they would follow `prompts`."""
+    """The answers to the episodes' queries as they would follow `prompts`.
+
+    Example:
+        >>> from icl_mech.prompts import draw_split
+        >>> task = icl_mech.load_task("antonyms")
+        >>> encoder = model.encoder("{x}->{y}", [pair.y for pair in task.pairs])
+        >>> episodes = draw_split(task, 3, 1, 2, 2, 0).test
+        >>> answers = accepted(encoder, zero_shot(encoder, episodes), episodes)
+        >>> len(answers.first_tokens)
+        3
+    """
     texts = tuple(e.query.answers for e in episodes)
     tokens = [encoder.answer_tokens(p, of) for p, of in zip(prompts, texts, strict=True)]
     return Answers(

@@ -42,6 +42,10 @@ def load_pool(tasks: Tasks) -> Pool:
     Raises:
         InputError: where a name is unknown, there are fewer than two tasks, one comes twice, or
             two have the same pairs.
+
+    Example:
+        >>> load_pool("verbs").names
+        ['verbs/gerund', 'verbs/past', 'verbs/participle', 'verbs/third_person']
     """
     parts = load_parts(tasks)
     found = flat(parts)

@@ -156,5 +156,12 @@ def check_shots(n_shots: int) -> None:
 
 
 def shuffled(episodes: Sequence[Episode], rng: np.random.Generator) -> tuple[Episode, ...]:
-    """The same episodes, each demonstration with the label of another one."""
+    """The same episodes, each demonstration with the label of another one.
+
+    Example:
+        >>> from icl_mech.prompts import draw_split
+        >>> episodes = draw_split(icl_mech.load_task("antonyms"), 3, 1, 2, 1, 0).test
+        >>> len(shuffled(episodes, np.random.default_rng(0)))
+        3
+    """
     return tuple(replace(e, demonstrations=shuffle_labels(e.demonstrations, rng)) for e in episodes)

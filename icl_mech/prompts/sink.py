@@ -50,6 +50,11 @@ def choose_sink(
     Raises:
         InputError: where `wanted` is no token of the vocabulary.
         ModelError: where the tokenizer has no BOS and no end-of-text token.
+
+    Example:
+        >>> sink = choose_sink(model.tokenizer)
+        >>> sink.token == model.tokenizer.bos_token_id
+        True
     """
     if wanted is not None:
         return Sink(_known(tokenizer.get_vocab(), wanted), "chosen by the caller")

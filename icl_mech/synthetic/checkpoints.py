@@ -96,6 +96,13 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     Raises:
         InputError: where there is none, or it was not written by this version's training.
         ModelError: where it is damaged.
+
+    Example:
+        >>> import tempfile
+        >>> from icl_mech.synthetic import preset, train
+        >>> trained = train(preset("tiny", n_steps=2), tempfile.mkdtemp(), progress=False)
+        >>> load_checkpoint(list_checkpoints(trained.folder)[-1]).step
+        2
     """
     path = Path(path)
     if not path.is_file():
@@ -161,6 +168,13 @@ def list_checkpoints(folder: str | Path) -> list[Path]:
 
     Raises:
         InputError: where there are none.
+
+    Example:
+        >>> import tempfile
+        >>> from icl_mech.synthetic import preset, train
+        >>> trained = train(preset("tiny", n_steps=2), tempfile.mkdtemp(), progress=False)
+        >>> [path.name for path in list_checkpoints(trained.folder)]
+        ['step_0000000.safetensors', 'step_0000001.safetensors', 'step_0000002.safetensors']
     """
     numbered = {
         int(found[1]): path

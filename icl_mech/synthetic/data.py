@@ -108,6 +108,10 @@ def make_mixture(
 
     Raises:
         InputError: where the bases do not fit into `dim` coordinates.
+
+    Example:
+        >>> make_mixture(dim=8, n_bases=2).bases
+        ((0, 1, 2, 3), (4, 5, 6, 7))
     """
     if bases is not None:
         chosen = tuple(tuple(int(c) for c in basis) for basis in bases)
@@ -162,6 +166,10 @@ def variant(name: str) -> Mixture:
 
     Raises:
         InputError: naming the nearest.
+
+    Example:
+        >>> variant("orthogonal4").n_bases
+        4
     """
     return VARIANTS[choose(name, VARIANTS, "variant")]
 
@@ -208,6 +216,11 @@ def draw_batch(
 
     Raises:
         InputError: where `n`, `seed`, `step`, a basis or `weight_mean` is out of range.
+
+    Example:
+        >>> batch = draw_batch(variant("orthogonal4"), 3, seed=0)
+        >>> tuple(batch.xs.shape)
+        (3, 21, 16)
     """
     if n < 1 or seed < 0 or step < 0:
         raise InputError(
@@ -233,7 +246,13 @@ def draw_batch(
 
 
 def draw_balanced(mixture: Mixture, n_per_basis: int, seed: int, step: int = 0) -> Batch:
-    """`n_per_basis` held-out sequences of every basis, basis by basis."""
+    """`n_per_basis` held-out sequences of every basis, basis by basis.
+
+    Example:
+        >>> batch = draw_balanced(variant("orthogonal4"), 2, seed=0)
+        >>> batch.basis.tolist()
+        [0, 0, 1, 1, 2, 2, 3, 3]
+    """
     basis = torch.arange(mixture.n_bases).repeat_interleave(max(n_per_basis, 0))
     chosen = basis if len(basis) else None
     return draw_batch(mixture, len(basis), seed, step, chosen, held_out=True)

@@ -92,6 +92,14 @@ def measure_emergence(
     Raises:
         InputError: where there is no run, its checkpoints are of several runs, or an argument
             does not fit.
+
+    Example:
+        >>> import tempfile
+        >>> from icl_mech.synthetic import preset, train
+        >>> trained = train(preset("tiny", n_steps=2), tempfile.mkdtemp(), progress=False)
+        >>> run = measure_emergence(trained.folder, n_per_basis=20, n_probe=40, progress=False)
+        >>> run.steps
+        [0, 1, 2]
     """
     choose(token, ("last_y", "query"), "token")
     for at, how in perturbations:

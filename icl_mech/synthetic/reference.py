@@ -190,6 +190,13 @@ def basis_posterior(batch: Batch, mixture: Mixture) -> Float[Tensor, "seq pair b
     """Probability of each basis given the pairs before, all bases being equally likely at first.
 
     In closed form: the marginal likelihood of a basis is the product of its predictive densities.
+
+    Example:
+        >>> from icl_mech.synthetic import draw_batch, variant
+        >>> mixture = variant("orthogonal4")
+        >>> posterior = basis_posterior(draw_batch(mixture, 5, seed=0), mixture)
+        >>> bool((posterior[:, 0] == 1 / 4).all())
+        True
     """
     return _posterior(batch, mixture)[0]
 
@@ -237,5 +244,11 @@ def predict(name: str, batch: Batch, mixture: Mixture) -> Predictions:
 
     Raises:
         InputError: where there is no such reference, with the nearest.
+
+    Example:
+        >>> from icl_mech.synthetic import draw_batch, variant
+        >>> mixture = variant("orthogonal4")
+        >>> tuple(predict("ridge", draw_batch(mixture, 5, seed=0), mixture).shape)
+        (5, 21)
     """
     return REFERENCES[choose(name, REFERENCES, "reference")](batch, mixture)

@@ -151,6 +151,11 @@ def emergence_over_seeds(runs: Iterable[Emergence]) -> EmergenceOverSeeds:
 
     Raises:
         InputError: where there is none, two have the same seed, or they differ in more than it.
+
+    Example:
+        >>> files = [f"analyses/data/small-seed{seed}.nc" for seed in (0, 1)]
+        >>> emergence_over_seeds([icl_mech.load_result(file) for file in files]).seeds
+        [0, 1]
     """
     several = list(runs)
     if not several:

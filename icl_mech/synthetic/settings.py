@@ -162,5 +162,9 @@ def preset(name: str, **changes: Any) -> Settings:
 
     Raises:
         InputError: where there is no such preset, with the nearest, or a change makes no sense.
+
+    Example:
+        >>> preset("tiny", seed=3).seed
+        3
     """
     return replace(PRESETS[choose(name, PRESETS, "preset")], **changes)

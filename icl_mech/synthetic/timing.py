@@ -99,6 +99,11 @@ def onsets(run: "Emergence", fraction: float = FRACTION, encoding: Encoding = "t
 
     Raises:
         InputError: where the fraction or the encoding is not a valid one.
+
+    Example:
+        >>> run = icl_mech.load_result("analyses/data/small-seed0.nc")
+        >>> onsets(run).index.tolist()
+        [0, 1]
     """
     choose(encoding, get_args(Encoding), "encoding")
     right = run.data["credit" if encoding == "td" else "basis_probe"]

@@ -81,6 +81,13 @@ def train(
         ModelError: where a checkpoint that training would go on from is damaged.
         NotFiniteError: where the loss is no longer finite, naming the step. The last good
             checkpoint stays.
+
+    Example:
+        >>> import tempfile
+        >>> from icl_mech.synthetic import preset
+        >>> trained = train(preset("tiny", n_steps=4), tempfile.mkdtemp(), progress=False)
+        >>> trained.basis_loss.shape[0]
+        4
     """
     folder, where = Path(folder), pick_device(device)
     check_memory(settings, where)

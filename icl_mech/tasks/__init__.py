@@ -149,7 +149,12 @@ def load_parts(task: Tasks) -> list[Task | Family]:
 
 
 def not_a_task(given: Any) -> str:
-    """What to say of something that was given as a task."""
+    """What to say of something that was given as a task.
+
+    Example:
+        >>> not_a_task(5)[:15]
+        'task is 5 (int)'
+    """
     if isinstance(given, ContextTask):
         return (
             f"task {given.name!r} makes whole prompts (a ContextTask), which only "

@@ -20,6 +20,12 @@ def compare_variability(results: Sequence[VectorVariability], form: str = "raw")
 
     Raises:
         InputError: where there is none, or they differ in what they measured.
+
+    Example:
+        >>> tasks = ["antonyms", "country_capital"]
+        >>> found = icl_mech.vector_variability(model, tasks, 3, 2, progress=False)
+        >>> len(compare_variability([found]))
+        18
     """
     check_comparable(results)
     rows = []

@@ -49,6 +49,12 @@ def draw_sets(
 
     Raises:
         InputError: where a count is too small, the seed is negative, or the pairs do not suffice.
+
+    Example:
+        >>> from icl_mech.tasks import load_task
+        >>> sets = draw_sets(load_task("antonyms"), 4, 2, 3, 2, 0)
+        >>> len(sets.test), sets.n_disjoint
+        (4, 74)
     """
     counts = {"n_prompts": n_prompts, "n_dev": n_dev, "n_shots": n_shots, "n_dummies": n_dummies}
     n_prompts, n_dev, n_shots, n_dummies = check_counts(counts, seed)
