@@ -1,11 +1,12 @@
 # `make scan`: set up and run the layer scan on the packaged model.
 # `make test`: set up and run the test suite. `make test-slow`: simulations and long runs.
+# `make test-browser`: figures in Chromium or Chrome.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: scan test test-slow venv lint bench clean
+.PHONY: scan test test-slow test-browser venv lint bench clean
 
 scan: $(STAMP)
 	$(BIN)/python -m icl_mech.patch --layer-scan
@@ -14,7 +15,10 @@ test: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest tests/slow --numprocesses 2 --dist worksteal
+	$(BIN)/python -m pytest tests/slow --numprocesses 2 --dist loadgroup
+
+test-browser: $(STAMP)
+	$(BIN)/python -m pytest tests/browser
 
 venv: $(STAMP)
 
@@ -22,6 +26,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 bench: $(STAMP)
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-disable-gc -s

@@ -68,7 +68,7 @@ class Options:
 
     families: tuple[Literal[FAMILIES], ...] = FAMILIES
     """A panel each."""
-    n_points: int = 20
+    n_prompts: int = 20
     """Prompts per task."""
     n_shots: tuple[int, ...] = (1, 4, 10)
     """Demonstrations per prompt."""
@@ -97,7 +97,7 @@ for family in options.families:
     runs[family] = icl_mech.task_decodability(
         model,
         family,
-        options.n_points,
+        options.n_prompts,
         options.n_shots,
         options.seed,
         k=options.k,
@@ -182,7 +182,7 @@ def td_accuracy_figure(runs: dict[str, TaskDecodability]) -> go.Figure:
         title={
             "text": f"Does decodability predict accuracy? {escape(p['model'])}",
             "subtitle": {
-                "text": f"{p['n_points']} prompts per task, {p['k']} neighbours, seed "
+                "text": f"{p['n_prompts']} prompts per task, {p['k']} neighbours, seed "
                 f"{p['seed']}; layer chosen on other queries; bars: 95 % intervals; dotted: chance",
                 "font": {"size": 13, "color": "#666666"},
             },

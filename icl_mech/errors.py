@@ -1,11 +1,15 @@
 """Errors that a user can act on: what was wrong, what was expected, the nearest valid choice."""
 
+import re
 from collections.abc import Iterable
 from difflib import SequenceMatcher
 from typing import Any
 
 #: Characters of a value that a message quotes.
 _QUOTED = 80
+#: What messages cut in the middle: the name of a file or folder, or a word, that is longer than a
+#: quoted value, and a path of many folders. Each with how many characters stay at either end.
+_LONG = ((re.compile(r"[^\s/]{90,}[^\s/:;,.]"), 25), (re.compile(r"\S{320,}[^\s:;,.]"), 80))
 #: How alike a value and an option must be for the option to be suggested (1: the same).
 _ALIKE = 0.66
 #: How much more alike it must be where it is like one word of the option only.
@@ -13,7 +17,16 @@ _WORD = 0.14
 
 
 class IclMechError(Exception):
-    """Base of every error that icl-mech raises on purpose."""
+    """Base of every error that icl-mech raises on purpose.
+
+    Names that are too long to read are cut in the middle.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        for long, kept in _LONG:
+            for name in long.findall(message):
+                message = message.replace(name, _cut(name, kept))
+        super().__init__(message)
 
 
 class InputError(IclMechError, ValueError):
@@ -80,6 +93,10 @@ def shown(value: Any) -> str:
     if len(text) <= _QUOTED:
         return text
     return f"{text[:_QUOTED]}... ({len(text):,} characters)"
+
+
+def _cut(name: str, kept: int) -> str:
+    return f"{name[:kept]}...({len(name):,} characters)...{name[-kept:]}"
 
 
 def first_line(error: BaseException) -> str:

@@ -32,6 +32,10 @@ class ProgressBar(tqdm):
             super().set_description(desc, bool(refresh) and self.mininterval < EVERY)
 
 
+#: Moves a terminal's cursor one line up, which tqdm does to redraw a bar below another one.
+_UP = "\x1b[A"
+
+
 class _Lines:
     """A stream on which every redrawing of a bar is a line of its own."""
 
@@ -39,7 +43,7 @@ class _Lines:
         self._stream = stream
 
     def write(self, text: str) -> None:
-        line = text.strip("\r\n ")
+        line = text.replace(_UP, "").strip("\r\n ")
         if line:
             self._stream.write(f"{line}\n")
 
@@ -48,12 +52,12 @@ class _Lines:
 
 
 def dear(tick: Tick, cost: int = READING) -> Tick:
-    """A tick for steps that take as long as `cost` others do."""
+    """Make a tick for steps that each take as long as `cost` usual ones."""
     return lambda n: tick(n * cost)
 
 
 def silent(n: int) -> None:
-    """A tick that nobody looks at."""
+    """Do nothing: the tick of a caller that shows no progress."""
 
 
 def progress_bar(total: int, unit: str, shown: bool) -> ProgressBar:

@@ -1,5 +1,6 @@
 """What every result shares: labelled arrays, provenance, and a file that holds both."""
 
+import errno
 import importlib
 import json
 import math
@@ -7,7 +8,7 @@ import os
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from html import escape
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,11 +21,14 @@ import xarray as xr
 
 from icl_mech.errors import InputError, choose
 from icl_mech.files import follow_umask
-from icl_mech.tasks.text import check_text
+from icl_mech.stats import repeated
+from icl_mech.tasks.text import as_path
 
 FORMAT = 1
 #: How many bytes of zeros deflate, which netCDF compresses with, puts into one (zlib's manual).
 _DEFLATE = 1032
+#: Characters of a file's name that its temporary file keeps.
+_STEM = 40
 #: Share of read-outs with a tie for the top token from which it is said.
 TIES_NOTED = 0.02
 #: The kinds of results that files hold, and the module that defines each.
@@ -66,20 +70,6 @@ class Result(ABC):
     def __init__(self, data: xr.Dataset, provenance: dict[str, Any]) -> None:
         self.data = data
         self.provenance = provenance
-
-    @property
-    def tasks(self) -> list[str]:
-        """The names of the tasks, in order.
-
-        Raises:
-            InputError: where the result is not about tasks (`Emergence`).
-        """
-        if "task" not in self.data.variables:
-            raise InputError(
-                f"a result of kind {type(self).__name__} has no tasks; it has: "
-                f"{', '.join(map(str, self.data.coords))}"
-            )
-        return [str(name) for name in self.data["task"].values]
 
     @abstractmethod
     def summary(self) -> pd.DataFrame:
@@ -130,15 +120,6 @@ class Result(ABC):
         notes = "".join(f"<li>{escape(note)}</li>" for note in self.caveats())
         return f"<p>{escape(self.headline())}</p>{table}" + (f"<ul>{notes}</ul>" if notes else "")
 
-    def of(self, task: str) -> xr.Dataset:
-        """One task's arrays.
-
-        Raises:
-            InputError: where there is no such task, with the nearest.
-        """
-        choose(task, self.tasks, "task")
-        return self.data.sel(task=task)
-
     def save(self, path: str | Path, digits: int | None = None) -> Path:
         """Write arrays and provenance to one netCDF file, whole or not at all.
 
@@ -176,6 +157,34 @@ class Result(ABC):
         return cls(data.drop_attrs(deep=False).assign_attrs(kept), provenance)
 
 
+class TaskResult(Result):
+    """A result whose arrays have an axis `task`, and say what every prompt asked (`query`)."""
+
+    @property
+    def tasks(self) -> list[str]:
+        """The names of the tasks, in order."""
+        return [str(name) for name in self.data["task"].values]
+
+    def of(self, task: str) -> xr.Dataset:
+        """One task's arrays.
+
+        Raises:
+            InputError: where there is no such task, with the nearest.
+        """
+        choose(task, self.tasks, "task")
+        return self.data.sel(task=task)
+
+    def queries(self, task: str) -> np.ndarray:
+        """What each test prompt of a task asks: prompts that share a query are not independent."""
+        queries: np.ndarray = self.of(task)["query"].values
+        return queries
+
+    def repeated_queries(self) -> list[str]:
+        """A caveat for every task whose queries come back, or are too few for an interval."""
+        n_queries = self.data["n_queries"].values.tolist()
+        return repeated(self.tasks, n_queries, self.data.sizes["prompt"])
+
+
 def load_result(path: str | Path) -> Result:
     """Read back what `Result.save` wrote, as the class it was.
 
@@ -186,8 +195,7 @@ def load_result(path: str | Path) -> Result:
     Raises:
         InputError: where there is no such file, it cannot be read, or it is no result of icl-mech.
     """
-    path = Path(path)
-    check_text("the name of a result", str(path))
+    path = as_path("the name of a result", path)
     if not os.path.isfile(path):  # unlike Path.is_file, False for a name that is too long
         raise InputError(f"{path}: no such file; expected a saved result (.nc)")
     try:
@@ -294,13 +302,16 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
     """Let `write` fill a temporary file beside `path`, then rename it: never a half-written file.
 
     Raises:
-        InputError: where the folder cannot be made or written.
+        InputError: where it is no path, its name is too long, or the folder cannot be made or
+            written.
     """
-    path = Path(path)
+    path = as_path("the name of a file to write", path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        refuse_long(path)
+        # A part of the name is kept: with all of it, a long one would become too long.
         handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix
+            dir=path.parent, prefix=f".{path.stem[:_STEM]}-", suffix=path.suffix[-_STEM:]
         )
         os.close(handle)
         temporary = Path(name)
@@ -311,8 +322,20 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
+        expected = "a folder that exists or can be made, with write permission"
+        if error.errno == errno.ENAMETOOLONG:
+            expected = "a shorter name (most systems take 255 bytes, and 4,096 for a whole path)"
         raise InputError(
-            f"cannot write {path} ({error.strerror or error}); expected a folder that exists or "
-            "can be made, with write permission"
+            f"cannot write {path} ({error.strerror or error}); expected {expected}"
         ) from error
     return path
+
+
+def refuse_long(path: Path) -> None:
+    """Ask the system for a name that need not exist.
+
+    Raises:
+        OSError: where no file can have the name.
+    """
+    with suppress(FileNotFoundError):
+        path.lstat()

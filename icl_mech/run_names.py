@@ -19,17 +19,16 @@ _UNNAMED = {
 _LONGEST = 70
 
 
-def run_name(options: Any, what: str, mode: str | None = None) -> str:
+def run_name(options: Any, what: str) -> str:
     """The name, without suffix, of the files that a command writes.
 
     Args:
         options: of the command, with `tasks` and `models`.
         what: the question.
-        mode: the field of the flag that asks it, if it has one: `what` says it already.
     """
     named = [task_label(name) for name in options.tasks.task]
     models = [model_label(m) for m in (options.models.model, *getattr(options, "also", ()))]
-    changed = [_as_text(k, v) for k, v in changed_settings(options) if k != mode]
+    changed = [_as_text(k, v) for k, v in changed_settings(options)]
     parts = [
         what,
         *([_short("-".join(named), f"{len(named)}_tasks")] if named else []),

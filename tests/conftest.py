@@ -1,38 +1,61 @@
 """Models that several tests share, each made once."""
 
 import os
-from functools import cache
 
 # Two workers with two threads each would wait for one another most of the time. Commands that
 # tests run inherit it.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 
+
 import pytest
 from commands import loaded
-from tiny_models import FAMILIES, tiny_bridge
+from tiny_models import FAMILIES, answering_model, answering_task, saved, tiny_model
 
 from icl_mech.model import HookedModel
 
 
-@cache
-def _tiny(family: str) -> HookedModel:
-    return HookedModel(tiny_bridge(family), name=f"tiny-{family}")
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with the packaged model first: no long one is left for the end.
+
+    A file's tests stay in one process (`loadfile`, `loadgroup`), for what they share is made once.
+    """
+    long = {item.path for item in items if "gemma" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: item.path not in long)
+    for item in items:
+        if item.path in long:
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
 
 
 @pytest.fixture(params=FAMILIES)
 def tiny(request: pytest.FixtureRequest) -> HookedModel:
     """A tiny random model of each family in turn."""
-    return _tiny(request.param)
+    return tiny_model(request.param)
 
 
 @pytest.fixture
 def tiny_llama() -> HookedModel:
     """One tiny random model, where one is enough."""
-    return _tiny("llama")
+    return tiny_model("llama")
 
 
 @pytest.fixture(scope="session")
 def gemma() -> HookedModel:
     """The packaged model."""
     return loaded(device="cpu")
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """`--model` for commands: a tiny one in a folder, loaded once."""
+    return ["--model", str(saved(answering_model(), tmp_path_factory.mktemp("models") / "small"))]
+
+
+@pytest.fixture(scope="session")
+def small(small_model: list[str], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The same, and `--task` with a task that it can do."""
+    task = tmp_path_factory.mktemp("tasks") / "q.csv"
+    rows = [f"{pair.x},{pair.y}" for pair in answering_task().pairs]
+    task.write_text("\n".join(["input,output", *rows]))
+    return [*small_model, "--task", str(task)]

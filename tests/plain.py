@@ -1,12 +1,27 @@
-"""The plain way, to compare with: one full TransformerLens forward per prompt and edit."""
+"""The plain way, to compare with: one full TransformerLens forward per prompt and edit.
 
+And closed formulas of statistics.
+"""
+
+import math
 from collections.abc import Callable, Sequence
+from statistics import NormalDist
 
 import torch
 from torch import Tensor
 
 from icl_mech.model import Edit, HookedModel
 from icl_mech.prompts import Prompt
+
+Z = NormalDist().inv_cdf(0.975)
+
+
+def wilson(k: int, n: int) -> tuple[float, float]:
+    """Wilson 1927: the p for which |k/n - p| = z sqrt(p (1 - p) / n)."""
+    share = k / n
+    middle = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
+    return middle - half, middle + half
 
 
 def prompt_of(tokens: Sequence[int]) -> Prompt:
@@ -30,40 +45,65 @@ def plain_logprobs(
     model: HookedModel, prompt: Prompt, edit: Edit | Sequence[Edit] | None = None, row: int = 0
 ) -> Tensor:
     """Log probabilities of the next token, by one unbatched forward with one hook per edit."""
-    edits = [] if edit is None else [edit] if isinstance(edit, Edit) else edit
-    hooks = [hook for e in edits for hook in _hooks(model, prompt, e, row)]
+    return plain_each(model, prompt, [edit], row)[0]
+
+
+def plain_each(
+    model: HookedModel, prompt: Prompt, edits: Sequence[Edit | Sequence[Edit] | None], row: int = 0
+) -> Tensor:
+    """The same for several edits: `[edit, token]`.
+
+    One forward of as many copies of the prompt; a hook writes to its own copy.
+    """
+    hooks = [
+        hook
+        for copy, edit in enumerate(edits)
+        for e in ([] if edit is None else [edit] if isinstance(edit, Edit) else edit)
+        for hook in _hooks(model, prompt, e, row, copy)
+    ]
     with torch.inference_mode():
-        tokens = torch.tensor([prompt.tokens])
+        tokens = torch.tensor([prompt.tokens] * len(edits))
         logits = model.bridge.run_with_hooks(tokens, fwd_hooks=hooks)
-    return logits[0, -1].float().log_softmax(dim=-1)
+    return logits[:, -1].float().log_softmax(dim=-1)
 
 
-def _hooks(model: HookedModel, prompt: Prompt, edit: Edit, row: int) -> list[tuple[str, Callable]]:
+def _hooks(
+    model: HookedModel, prompt: Prompt, edit: Edit, row: int, copy: int
+) -> list[tuple[str, Callable]]:
     """One hook that writes the edit; between attention and MLP, what attention adds is changed."""
     write = _writer(prompt, edit, row)
+
+    def write_to_copy(activation: Tensor, hook: object) -> Tensor:
+        activation = activation.clone()
+        write(activation[copy])
+        return activation
+
     if edit.site != "resid_mid":
-        return [(hook_name(edit, model.n_layers), write)]
+        return [(hook_name(edit, model.n_layers), write_to_copy)]
     block = f"blocks.{edit.layer % model.n_layers}"
     seen: dict[str, Tensor] = {}
 
     def remember(resid_pre: Tensor, hook: object) -> None:
-        seen["resid_pre"] = resid_pre
+        seen["resid_pre"] = resid_pre[copy]
 
     def between(attn_out: Tensor, hook: object) -> Tensor:
-        return write(seen["resid_pre"] + attn_out, hook) - seen["resid_pre"]
+        attn_out = attn_out.clone()
+        between = seen["resid_pre"] + attn_out[copy]
+        write(between)
+        attn_out[copy] = between - seen["resid_pre"]
+        return attn_out
 
     return [(f"{block}.hook_resid_pre", remember), (f"{block}.hook_attn_out", between)]
 
 
-def _writer(prompt: Prompt, edit: Edit, row: int) -> Callable[..., Tensor]:
+def _writer(prompt: Prompt, edit: Edit, row: int) -> Callable[[Tensor], None]:
+    """Writes to the activations of one prompt, `[token, ...]`, in place."""
     at = prompt.position(edit.position)
     value = (edit.value if edit.value.ndim == 1 else edit.value[row]) * edit.scale
 
-    def write(activation: Tensor, hook: object) -> Tensor:
-        activation = activation.clone()
-        target = activation[0, at] if edit.head is None else activation[0, at, edit.head]
+    def write(activation: Tensor) -> None:
+        target = activation[at] if edit.head is None else activation[at, edit.head]
         target.copy_(value if edit.mode == "replace" else target + value)
-        return activation
 
     return write
 
@@ -78,8 +118,9 @@ def assert_same(
     answers = [[(7 * i) % 250, (11 * i + 3) % 250] for i in range(len(prompts))]
     readout = model.evaluate(prompts, edits, answers)
     for p, prompt in enumerate(prompts):
-        for e, edit in enumerate(edits):
-            expected = plain_logprobs(model, prompt, edit, row=p)
+        for e, (edit, expected) in enumerate(
+            zip(edits, plain_each(model, prompt, edits, p), strict=True)
+        ):
             for a, answer in enumerate(answers[p]):
                 got = readout.logprob[p, e, a]
                 assert abs(float(got - expected[answer])) < tolerance, (p, edit)

@@ -38,7 +38,8 @@ def result(gemma: HookedModel) -> HeadAblation:
 def test_equals_one_forward_with_all_heads_off(gemma: HookedModel, result: HeadAblation) -> None:
     (drawn,) = encode(gemma, plan_heads(TASK, AblationSettings(n_prompts=6, n_dev=4, n_shots=5)))
     nothing = torch.zeros(gemma.d_head)
-    for i, (prompt, answer) in enumerate(zip(drawn.test.clean, drawn.test.answers, strict=True)):
+    for i in (0, 3, 5):
+        prompt, answer = drawn.test.clean[i], drawn.test.answers[i]
         for k in (1, 3):
             off = [Edit(x, nothing, "z", "final_arrow", head=h) for x, h in HEADS[:k]]
             expected = plain_logprobs(gemma, prompt, off)[answer]
@@ -46,16 +47,6 @@ def test_equals_one_forward_with_all_heads_off(gemma: HookedModel, result: HeadA
             assert abs(ours - float(expected)) < 1e-3
         intact = float(result.data["intact_logprob"].sel(task=TASK)[i])
         assert abs(intact - float(plain_logprobs(gemma, prompt)[answer])) < 1e-3
-
-
-def test_the_task_needs_its_first_head(gemma: HookedModel) -> None:
-    """Beyond the intervals: the top heads by AIE cost more than as many random ones."""
-    found = head_ablation(gemma, TASK, 20, 10, counts=(10,), n_draws=5, n_dev=25, progress=False)
-    cost = found.cost(TASK, 10)
-    assert cost.low > 0.1
-    assert found.top(TASK, 10).high < found.random(TASK, 10).low
-    assert found.ranked(TASK)[0] == "9.3"
-    assert found.caveats() == []
 
 
 def made(top: np.ndarray, random: np.ndarray, intact: np.ndarray) -> HeadAblation:

@@ -1,25 +1,17 @@
 """The analyses run as scripts and open as notebooks."""
 
-from base64 import b64decode
 from pathlib import Path
 
 import jupytext
-import numpy as np
 import pytest
 from commands import run_analysis
 from pages import ROOT, plotly
 
-from icl_mech.answers import AnswerScores
 from icl_mech.conflict import ConflictingTasks
-from icl_mech.failures import TaskVectorFailures
-from icl_mech.heads import FunctionVectors, HeadAblation, HeadAttribution
 from icl_mech.lens import VectorLens
-from icl_mech.localize import TaskMap
-from icl_mech.patch import LayerScan, PositionScan
+from icl_mech.patch import LayerScan
 from icl_mech.reference import hendel2023
 from icl_mech.results import load_result
-from icl_mech.table import TaskTable
-from icl_mech.variability import VectorVariability
 
 ANALYSES = sorted((ROOT / "analyses").glob("*.py"))
 TASKS = ["next_letter", "country_capital"]
@@ -72,58 +64,6 @@ def test_every_curve_is_named_once_in_the_legend(figure2: Path) -> None:
     assert len(named) == len(set(named)) == 5
 
 
-def test_position_scan(tmp_path: Path) -> None:
-    out = tmp_path / "scan.html"
-    said = run_analysis("position_scan", "--task country_capital --n-prompts 2 --n-shots 2", out)
-    assert "final arrow leads from layer" in said
-    for corruption, n_roles in (("labels", 8), ("query", 2)):
-        traces, layout = plotly(tmp_path / f"scan-{corruption}.html")
-        scan = load_result(tmp_path / f"scan-{corruption}.nc")
-        assert isinstance(scan, PositionScan)
-        assert scan.provenance["corruption"] == corruption
-        assert scan.data.sizes["role"] == n_roles
-        assert (
-            "2 pairs of prompts; 2 shots; seed 0; corrupted: "
-            in layout["title"]["subtitle"]["text"]
-        )
-        assert [t["name"] for t in traces] == ["resid_pre, denoise", "resid_pre, noise"]
-        # What differs is held by the final arrow in the end.
-        for direction in scan.directions:
-            effect = scan.effect("country_capital", "resid_pre", direction)["value"]
-            assert float(effect.sel(role="final_arrow", layer=17)) == pytest.approx(1, abs=0.2)
-
-
-def test_todd_heads(tmp_path: Path) -> None:
-    out = tmp_path / "heads.html"
-    said = run_analysis(
-        "todd_heads",
-        "--task country_capital to_upper --held-out present_past --n-prompts 3 --n-shots 4 "
-        "--n-heads 1",
-        out,
-    )
-    assert "heads by mean AIE: 9.3" in said
-    for name, kind in (
-        ("map", HeadAttribution),
-        ("ablation", HeadAblation),
-        ("vectors", FunctionVectors),
-    ):
-        result = load_result(tmp_path / f"heads-{name}.nc")
-        assert isinstance(result, kind)
-        traces, _ = plotly(tmp_path / f"heads-{name}.html")
-        assert traces
-    assert result.tasks == ["present_past"]
-
-
-def test_encoder_decoder_map(tmp_path: Path) -> None:
-    out = tmp_path / "map.html"
-    said = run_analysis("encoder_decoder_map", "--family letters --n-prompts 4 --n-points 12", out)
-    found = load_result(tmp_path / "map-letters.nc")
-    assert isinstance(found, TaskMap)
-    assert found.provenance["shared_inputs"]
-    assert "letters/upper" in (tmp_path / "map-letters.html").read_text(encoding="utf-8")
-    assert "share of tasks in which the two are at most one layer apart" in said
-
-
 def test_hendel_vocabulary(tmp_path: Path) -> None:
     out = tmp_path / "vocabulary.html"
     said = run_analysis(
@@ -141,29 +81,6 @@ def test_hendel_vocabulary(tmp_path: Path) -> None:
         assert shown[0] == lens.top("country_capital", layer)[0].strip()
 
 
-def test_hendel_table(tmp_path: Path) -> None:
-    out = tmp_path / "table.html"
-    said = run_analysis(
-        "hendel_table", "--task country_capital to_upper --scored present_past --n-prompts 2", out
-    )
-    table = load_result(out.with_suffix(".nc"))
-    assert isinstance(table, TaskTable)
-    assert table.tasks == ["country_capital", "to_upper"]
-    assert f"mean over 2 tasks: {table.mean_ratio()}" in said
-    traces, layout = plotly(out)
-    dots = [t for t in traces if "hypothesis" in t["name"]]
-    assert dots[0]["x"][:2] == [table.estimate(t, "hypothesis").value for t in table.tasks]
-    assert "2 test prompts per task" in layout["title"]["subtitle"]["text"]
-    scores = load_result(tmp_path / "table-scores.nc")
-    assert isinstance(scores, AnswerScores)
-    assert scores.tasks == ["present_past"]
-    assert plotly(tmp_path / "table-scores.html")[0]
-    kept = sorted(p.name for p in (tmp_path / "table-runs").glob("[!.]*"))
-    assert kept == ["country_capital.nc", "manifest.json", "to_upper.nc"]
-    for suffix in ("html", "csv", "tex", "md"):
-        assert (tmp_path / f"table-table.{suffix}").stat().st_size > 500
-
-
 def test_hendel_conflicting(tmp_path: Path) -> None:
     out = tmp_path / "conflicting.html"
     said = run_analysis(
@@ -178,41 +95,3 @@ def test_hendel_conflicting(tmp_path: Path) -> None:
     assert "4 prompts per pair" in layout["title"]["subtitle"]["text"]
     published = [t for t in traces if t["name"].startswith("LLaMA-13B")]
     assert [t["y"] for t in published] == [[0.95, 0.2], [0.05, 0.78]]
-
-
-def test_hendel_variability(tmp_path: Path) -> None:
-    out = tmp_path / "variability.html"
-    said = run_analysis(
-        "hendel_variability", "--tasks to_upper antonyms --n-vectors 3 --n-shots 1 3", out
-    )
-    assert "centred_within" in said
-    result = load_result(out.with_suffix(".nc"))
-    assert isinstance(result, VectorVariability)
-    assert result.shots == [1, 3]
-    for path, form in ((out, "centred"), (tmp_path / "variability-raw.html", "raw")):
-        traces, _ = plotly(path)
-        within, _ = (t for t in traces if t["type"] == "histogram")
-        assert within["name"] == "within a task"
-        at = {"layers": [result.best_layer()], "form": form}
-        values = np.frombuffer(b64decode(within["x"]["bdata"]), within["x"]["dtype"])
-        assert len(values) == 6  # two tasks, three vectors each
-        assert values.mean() == pytest.approx(result.distances(**at).value[0])
-
-
-def test_where_task_vectors_fail(tmp_path: Path) -> None:
-    out = tmp_path / "fail.html"
-    said = run_analysis(
-        "where_task_vectors_fail", "--task lookup constant --n-prompts 4 --repairs arrows", out
-    )
-    result = load_result(out.with_suffix(".nc"))
-    assert isinstance(result, TaskVectorFailures)
-    assert (result.tasks, result.repairs) == (["lookup", "constant"], ["arrows"])
-    assert "lookup, arrows: " in said
-    traces, layout = plotly(out)
-    assert "What can one task vector not do?" in layout["title"]["text"]
-    (bar,) = [t for t in traces if t["name"] == "θ, one vector"]
-    assert all(x is None or 0 <= x <= 1 for x in bar["x"])
-    # Two panels of answers: the shares of all kinds sum to 1.
-    for axis in ("x2", "x3"):
-        parts = [t["x"] for t in traces if t.get("xaxis") == axis]
-        assert [sum(shares) for shares in zip(*parts, strict=True)] == pytest.approx([1, 1])

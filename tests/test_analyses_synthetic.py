@@ -112,18 +112,6 @@ def test_han_emergence(tmp_path: Path) -> None:
     )
 
 
-def test_han_emergence_trains(tmp_path: Path) -> None:
-    said = run_analysis(
-        "han_emergence",
-        "--preset tiny --seeds 0 1 --train --n-per-basis 12 --n-probe 20 --device cpu "
-        f"--data {tmp_path} --checkpoints {tmp_path}",
-        tmp_path / "emergence.html",
-    )
-    assert "mean over seeds" in said
-    again = load_result(tmp_path / "tiny-seed1.nc")
-    assert again.provenance["settings"]["seed"] == 1
-
-
 def test_task_vector_vs_gradient_descent(tmp_path: Path) -> None:
     out = tmp_path / "algorithms.html"
     said = run_analysis("task_vector_vs_gradient_descent", "", out)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from commands import Done, run_room
 from plain import plain_logprobs, prompt_of
+from tiny_models import tiny_model
 
 from icl_mech.answers import CONDITIONS, SCORES, AnswerScores, answer_scores
 from icl_mech.answers.text_scores import judge_text
@@ -26,15 +27,11 @@ TASKS = ["to_upper", "country_capital"]
 @pytest.fixture(scope="module")
 def scores() -> AnswerScores:
     """On a tiny random model, one token per byte: nearly all answers take several tokens."""
-    from conftest import _tiny
-
-    return answer_scores(_tiny("llama"), TASKS, N, SHOTS, seed=3, progress=False)
+    return answer_scores(tiny_model("llama"), TASKS, N, SHOTS, seed=3, progress=False)
 
 
 def test_the_prompts_and_layers_are_those_of_a_layer_scan(scores: AnswerScores) -> None:
-    from conftest import _tiny
-
-    scan = layer_scan(_tiny("llama"), TASKS, N, SHOTS, seed=3, progress=False)
+    scan = layer_scan(tiny_model("llama"), TASKS, N, SHOTS, seed=3, progress=False)
     for task in TASKS:
         ours, theirs = scores.of(task), scan.of(task)
         layer = scan.read_at(task)
@@ -60,9 +57,7 @@ def test_the_prompts_and_layers_are_those_of_a_layer_scan(scores: AnswerScores) 
 
 def test_log_probability_is_of_the_whole_answer_with_theta_in_place(scores: AnswerScores) -> None:
     """Worked out the plain way for one prompt: a full forward per token with theta's hook."""
-    from conftest import _tiny
-
-    model, task = _tiny("llama"), load_task("country_capital")
+    model, task = tiny_model("llama"), load_task("country_capital")
     episode = draw_split(task, N, N // 2, SHOTS, 2, 3).test[1]
     encoder = model.encoder("{x}->{y}", [pair.y for pair in task.pairs])
     of = scores.of(task.name).isel(prompt=1)
@@ -127,9 +122,9 @@ def test_what_ends_an_answer(template: str, stop: str) -> None:
 
 def made(accepted: list[list[bool]], cut: list[list[bool]]) -> AnswerScores:
     """A result with known answers, from a computed one's shape."""
-    from conftest import _tiny
-
-    result = answer_scores(_tiny("llama"), "to_upper", len(cut[0]), SHOTS, layer=1, progress=False)
+    result = answer_scores(
+        tiny_model("llama"), "to_upper", len(cut[0]), SHOTS, layer=1, progress=False
+    )
     result.data["accepted"][0] = accepted
     for lenient in ("first_token", "begins"):
         result.data[lenient][0] = [[True] * len(of) for of in accepted]
@@ -245,9 +240,9 @@ def run(*options: str) -> Done:
     return run_room("answers", *options)
 
 
-def test_command(tmp_path: Path) -> None:
+def test_command(small: list[str], tmp_path: Path) -> None:
     out = tmp_path / "answers.html"
-    done = run("--n-prompts", "3", "--n-shots", "4", "--json", "--out", str(out))
+    done = run(*small, "--n-prompts", "3", "--n-shots", "4", "--json", "--out", str(out))
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
     assert [row["score"] for row in printed["summary"]] == list(SCORES)

@@ -1,13 +1,9 @@
 """What is given in place of prompts, token ids, tensors or a model is named."""
 
-import subprocess
-import sys
-
-from pages import ROOT
+import forked
 
 #: Run in a process of its own: here arguments are checked to be of the types asked for.
 PROGRAM = """
-import sys; sys.path.insert(0, "tests")
 import numpy as np
 import torch
 from plain import prompt_of
@@ -118,8 +114,6 @@ EXPECTED = [
 
 
 def test_what_was_meant_is_named() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = forked.run(PROGRAM)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == EXPECTED

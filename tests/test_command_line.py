@@ -7,13 +7,14 @@ import sys
 import time
 from pathlib import Path
 
+import forked
 import pytest
 from commands import Done, assert_refused, run_room
 
-from icl_mech.cli.options import TaskOptions
+from icl_mech.cli.main import COMMANDS, ROOMS, command, main
+from icl_mech.cli.patch import Scan
+from icl_mech.patch.scan_plan import ScanSettings
 from icl_mech.results import load_result
-
-SCAN = [sys.executable, "-m", "icl_mech.patch", "--layer-scan", "--no-progress"]
 
 
 def run(*options: str) -> Done:
@@ -86,7 +87,7 @@ def test_nothing_to_do() -> None:
 def test_help_does_not_wait_for_torch() -> None:
     program = (
         "import sys; from icl_mech.patch.__main__ import main\n"
-        "try: main(['--help'])\n"
+        "try: main(['--layer-scan', '--help'])\n"
         "except SystemExit as e: print(e.code, 'torch' in sys.modules)"
     )
     done = subprocess.run(
@@ -97,14 +98,11 @@ def test_help_does_not_wait_for_torch() -> None:
         assert option in done.stdout
 
 
-def test_a_hub_name_without_network_names_the_offline_choice() -> None:
-    done = subprocess.run(
-        [*SCAN, "--model", "org/name@main"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        check=False,
-    )
+def test_a_hub_name_without_network_names_the_offline_choice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    done = run("--model", "org/name@main")
     assert done.returncode == 2
     assert "model 'org/name@main' cannot be loaded" in done.stderr
     assert "Without network use 'gemma-3-270m'" in done.stderr
@@ -155,15 +153,15 @@ def test_heads_command_refuses(options: list[str], message: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_heads_command_switches_heads_off(tmp_path: Path) -> None:
+def test_heads_command_switches_heads_off(small: list[str], tmp_path: Path) -> None:
     out = tmp_path / "ablation.html"
     done = heads(
         "--ablation", "--off", "shuffled_labels", "--n-prompts", "3", "--n-shots", "4",
-        "--n-dev", "3", "--json", "--out", str(out),
+        "--n-dev", "3", "--json", "--out", str(out), *small,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
-    assert [row["k"] for row in printed["summary"]] == [1, 2, 5, 10, 20]
+    assert [row["k"] for row in printed["summary"]] == [1, 2, 5, 10]  # of 16 heads
     assert printed["provenance"]["off"] == "shuffled_labels"
     assert out.exists()
     assert out.with_suffix(".nc").exists()
@@ -191,11 +189,11 @@ def test_failures_command_refuses(options: list[str], message: str) -> None:
     assert done.stdout == ""
 
 
-def test_failures_command(tmp_path: Path) -> None:
+def test_failures_command(small_model: list[str], tmp_path: Path) -> None:
     out = tmp_path / "failures.html"
     done = failures(
         "--task", "lookup_once", "country_capital", "--n-prompts", "3", "--n-dev", "2",
-        "--no-repairs", "--json", "--out", str(out),
+        "--no-repairs", "--json", "--out", str(out), *small_model,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
@@ -212,10 +210,10 @@ def test_failures_command(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("room", "options", "message"),
     [
-        ("patch", ["--layer-scan", "--corruption", "query"], "--corruption is for --position-scan"),
-        ("patch", ["--layer-scan", "--sites", "z"], "--sites is for --position-scan and --compon"),
-        ("patch", ["--position-scan", "--n-dev", "7"], "--n-dev is for --layer-scan"),
-        ("patch", ["--component-scan", "--n-dev", "0"], "--n-dev is for --layer-scan"),
+        ("patch", ["--layer-scan", "--corruption", "query"], "Unrecognized options: --corruption"),
+        ("patch", ["--layer-scan", "--sites", "z"], "Unrecognized options: --sites"),
+        ("patch", ["--position-scan", "--n-dev", "7"], "Unrecognized options: --n-dev"),
+        ("patch", ["--component-scan", "--n-dev", "0"], "Unrecognized options: --n-dev"),
         (
             "failures",
             ["--no-repairs", "--repairs", "layers"],
@@ -264,9 +262,9 @@ def shell(command: str, **environment: str) -> Done:
 
 def test_a_terminal_without_greek_letters(tmp_path: Path) -> None:
     program = (
-        "from icl_mech.cli import run\nfrom dataclasses import dataclass\n"
-        "@dataclass\nclass O:\n  pass\n"
-        "run('x', O, lambda o: print('θ of', '\\ud800'), [])"
+        "import icl_mech.cli.main; import sys; main = sys.modules['icl_mech.cli.main']\n"
+        "class C:\n  def run(self): print('θ of', '\\ud800')\n"
+        "main._run([], C)"
     )
     for encoding in ("ascii", "cp1252", "utf-8"):
         done = shell(f'{sys.executable} -c "{program}"', PYTHONIOENCODING=encoding)
@@ -274,14 +272,16 @@ def test_a_terminal_without_greek_letters(tmp_path: Path) -> None:
         assert done.stdout.replace("θ", "\\u03b8") == "\\u03b8 of \\ud800\n"
 
 
-def test_standard_output_on_a_full_disk(tmp_path: Path) -> None:
-    if not Path("/dev/full").exists():
-        pytest.skip("needs /dev/full")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_standard_output_on_a_full_disk(small: list[str], tmp_path: Path) -> None:
     out = tmp_path / "scan.html"
-    python = f"{sys.executable} -m icl_mech.patch"
-    scan = f"{python} --layer-scan --no-progress {' '.join(SMALL)} --out {out}"
-    for command in (f"{python} --help", scan):
-        done = shell(f"{command} > /dev/full")
+    program = (
+        "import os; os.dup2(os.open('/dev/full', os.O_WRONLY), 1)\n"
+        "from icl_mech.patch.__main__ import main; main()"
+    )
+    scan = ["--layer-scan", "--no-progress", *small, *SMALL, "--out", str(out)]
+    for options in (["--layer-scan", "--help"], scan):
+        done = forked.run(program, *options)
         assert done.returncode == 2
         assert done.stderr.splitlines()[-1] == (
             "error: cannot write to standard output (No space left on device); expected room for it"
@@ -316,14 +316,14 @@ def test_an_interrupt_while_libraries_are_imported(module: str, tmp_path: Path) 
 
 
 def test_a_figure_that_fails_costs_no_result(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk is full for the figure, which a folder in its place stands for."""
     out = tmp_path / "scan.html"
     monkeypatch.setattr("icl_mech.plotting.check_target", lambda path: path.mkdir())
-    done = run(*SMALL, "--out", str(out))
+    done = run(*small, *SMALL, "--out", str(out))
     assert done.returncode == 2
-    assert "country_capital" in done.stdout
+    assert "LayerScan on small" in done.stdout
     assert f"data: {out.with_suffix('.nc')}" in done.stdout
     assert "figure:" not in done.stdout
     assert f"error: cannot write {out}" in done.stderr
@@ -338,7 +338,7 @@ DRAWING = [
     ("answers", [], "n_dev"),
     ("conflict", [], "n_prompts"),
     ("conflict", [], "n_dev"),
-    ("decodability", [], "n_points"),
+    ("decodability", [], "n_prompts"),
     ("decodability", [], "n_shots"),
     ("decodability", ["--mean-patching"], "n_mean"),
     ("failures", [], "n_prompts"),
@@ -354,7 +354,7 @@ DRAWING = [
     ("localize", [], "n_shots"),
     ("table", [], "n_prompts"),
     ("table", [], "n_dev"),
-    ("variability", [], "n_vectors"),
+    ("variability", [], "n_prompts"),
     ("variability", [], "n_dev"),
 ]
 
@@ -406,5 +406,51 @@ def test_options_that_no_file_or_prompt_can_hold(options: list[str], message: st
 
 def test_a_line_break_in_a_template_is_read_as_it_is_typed() -> None:
     r"""A shell hands on \n as two characters."""
-    assert TaskOptions(template=r"Q: {x}\nA: {y}").template == "Q: {x}\nA: {y}"
-    assert TaskOptions().template == "{x}->{y}"
+    typed = Scan(settings=ScanSettings(template=r"Q: {x}\nA: {y}"))
+    assert typed.settings.template == "Q: {x}\nA: {y}"
+    assert Scan().settings.template == "{x}->{y}"
+
+
+# --- the command `icl-mech` -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_every_command_says_what_one_learns_and_gives_an_example(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([name, "--help"])
+    assert end.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    first = command(name).__doc__.strip().splitlines()[0].strip()
+    assert said.index(first) < said.index(f"Example: icl-mech {name}") < said.index("options")
+
+
+def test_the_help_of_the_whole_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = capsys.readouterr().out
+    assert all(name in said for name in COMMANDS)
+
+
+def test_every_command_belongs_to_a_room() -> None:
+    assert {name for flags in ROOMS.values() for name in flags.values()} == set(COMMANDS)
+
+
+def test_an_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["scam"])
+    assert end.value.code == 2
+    assert "unknown command 'scam'; did you mean 'scan'?" in capsys.readouterr().err
+
+
+def test_no_command_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([])
+    assert end.value.code == 2
+    assert "scan" in capsys.readouterr().err
+
+
+def test_two_flags_at_once() -> None:
+    done = run_room("patch", "--layer-scan", "--position-scan")
+    assert_refused(done, "error: --layer-scan and --position-scan at once; expected one of them")

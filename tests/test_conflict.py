@@ -340,22 +340,6 @@ def test_answers_that_begin_with_the_same_token(tiny_llama: HookedModel) -> None
         conflicting_tasks(tiny_llama, list(names), **SMALL)
 
 
-def test_the_packaged_model_follows_the_injected_task(gemma: HookedModel) -> None:
-    """Where there is a task to override, at least half of the pairs follow the vector."""
-    pairs = [("list_last", "list_first"), ("present_past", "present_gerund"), ("en_es", "en_fr")]
-    result = conflicting_tasks(gemma, pairs, 16, n_dev=12, progress=False)
-    flipped = result.flipped()
-    assert len(flipped) == 3
-    assert sum(flipped.values()) >= len(flipped) / 2
-    # The paper's negative: another language's vector does not win.
-    assert not flipped["en_es:en_fr"]
-    for pair in result.pairs:
-        assert result.share(pair, "prompt", "random").value <= 0.1
-        own, regular = (result.share(pair, "prompt", c).value for c in ("own", "regular"))
-        assert abs(own - regular) <= 0.25
-        assert 8 <= result.layer(pair) <= 11
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -374,11 +358,11 @@ def test_a_mistake_gives_one_line_and_exit_code_2(options: list[str], message: s
     assert "loading" not in done.stderr
 
 
-def test_command(tmp_path: Path) -> None:
+def test_command(small_model: list[str], tmp_path: Path) -> None:
     out = tmp_path / "conflict.html"
     done = run_room(
         "conflict", "--pairs", "list_last:list_first", "--n-prompts", "4", "--n-dev", "2", "--json",
-        "--out", str(out),
+        "--out", str(out), *small_model,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)["summary"]

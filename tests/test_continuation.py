@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from plain import plain_logprobs, prompt_of, random_prompts
+from plain import plain_each, plain_logprobs, prompt_of, random_prompts
+from tiny_models import tiny_model
 
 from icl_mech.errors import InputError
 from icl_mech.model import Edit, HookedModel
@@ -63,13 +64,13 @@ def test_sequence_logprob_is_that_of_full_forwards(tiny: HookedModel) -> None:
     found = tiny.sequence_logprob(prompts, continuations, edits)
     assert found.shape == (len(prompts), len(edits), 3)
     for p, prompt in enumerate(prompts):
-        for e, edit in enumerate(edits):
-            for c, tokens in enumerate(continuations[p]):
-                expected = sum(
-                    float(plain_next(tiny, prompt, tokens[:i], edit, p)[token])
-                    for i, token in enumerate(tokens)
-                )
-                assert float(found[p, e, c]) == pytest.approx(expected, abs=1e-3), (p, e, c)
+        here = [at(prompt, edit) for edit in edits]
+        for c, tokens in enumerate(continuations[p]):
+            expected = sum(
+                plain_each(tiny, prompt_of([*prompt.tokens, *tokens[:i]]), here, p)[:, token]
+                for i, token in enumerate(tokens)
+            )
+            torch.testing.assert_close(found[p, :, c], expected, atol=1e-3, rtol=0)
         assert torch.isnan(found[p, :, len(continuations[p]) :]).all()
 
 
@@ -136,8 +137,10 @@ def test_where_generation_stops(tiny_llama: HookedModel) -> None:
     assert not ended.cut
 
 
-def test_small_batches_give_the_same(tiny: HookedModel) -> None:
-    """As many rows as fit a budget of few tokens, put back in order."""
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+def test_small_batches_give_the_same(family: str) -> None:
+    """As many rows as fit a budget of few tokens, put back in order; with and without windows."""
+    tiny = tiny_model(family)
     small = HookedModel(tiny.bridge, "small", batch_tokens=14)
     prompts = random_prompts(tiny, (10, 4, 7, 4, 13))
     edits = some_edits(tiny, len(prompts))

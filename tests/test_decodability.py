@@ -10,24 +10,25 @@ import pytest
 import torch
 import xarray as xr
 from commands import assert_quick_help, assert_refused, run_room
+from tiny_models import tiny_model
 
 from icl_mech import load_result
 from icl_mech.decodability import TaskDecodability, knn_credit, task_decodability
 from icl_mech.decodability.chance import chances
 from icl_mech.decodability.measure import measure
 from icl_mech.decodability.neighbours import credit, decoded, distances, vote_shares
+from icl_mech.decodability.plan import DecodabilitySettings, Plan, plan
 from icl_mech.decodability.pool import load_pool
 from icl_mech.decodability.probe import folds, probe
-from icl_mech.decodability.settings import Plan, Settings, plan
 from icl_mech.errors import InputError, NotFiniteError
 from icl_mech.model import HookedModel
 from icl_mech.patch import MeanPatching
 from icl_mech.tasks import Pair, Task, load_family, load_task
 
 
-def settings(**changes: object) -> Settings:
+def settings(**changes: object) -> DecodabilitySettings:
     defaults = {
-        "n_points": 30,
+        "n_prompts": 30,
         "n_shots": (2,),
         "seed": 0,
         "k": 5,
@@ -38,7 +39,7 @@ def settings(**changes: object) -> Settings:
         "template": "{x}->{y}",
         "leading_space": None,
     }
-    return Settings(**{**defaults, **changes})
+    return DecodabilitySettings(**{**defaults, **changes})
 
 
 def planned(**changes: object) -> Plan:
@@ -220,7 +221,7 @@ def test_the_probe_reads_what_is_linear_and_repeats_itself() -> None:
 
 
 def test_points_match_across_the_tasks_of_a_family() -> None:
-    p = planned(n_points=60, n_shots=(1, 4))
+    p = planned(n_prompts=60, n_shots=(1, 4))
     rows = p.points.episodes
     shown = {d.x for row in rows for e in row for d in e.demonstrations}
     asked = {e.query.x for row in rows for e in row}
@@ -269,7 +270,7 @@ def task(name: str, answer: str, n: int = 20) -> Task:
         (["verbs/gerund", "verbs/gerund"], {}, "expected two or more, each once"),
         ([task("a", "y"), task("b", "y")], {}, "tasks 'a' and 'b' have the same pairs"),
         ([task("a", "y", 4), task("b", "z", 4)], {"n_shots": (3,)}, "has 4 inputs, too few"),
-        ("verbs", {"n_points": 5}, "n_points is 5 for k = 5 neighbours; expected at least 6"),
+        ("verbs", {"n_prompts": 5}, "n_prompts is 5 for k = 5 neighbours; expected at least 6"),
         ("verbs", {"k": 0}, "k is 0; expected at least 1"),
         ("verbs", {"n_shots": (0,)}, "n_shots is 0; expected at least 1"),
         ("verbs", {"n_shots": (2, 2)}, "expected at least one, each once"),
@@ -287,7 +288,7 @@ def test_mistakes_are_named(tasks: object, changes: dict, message: str) -> None:
 
 
 def test_layers_and_roles_that_do_not_exist(tiny_llama: HookedModel) -> None:
-    run = {"n_points": 6, "n_shots": 2, "k": 2, "progress": False}
+    run = {"n_prompts": 6, "n_shots": 2, "k": 2, "progress": False}
     with pytest.raises(InputError, match="layer 4 out of range: expected 0 to 3"):
         task_decodability(tiny_llama, "verbs", layers=[4], **run)
     with pytest.raises(InputError, match="the prompt has no role 'demo_5_x'"):
@@ -308,16 +309,16 @@ def test_a_model_that_returns_nonsense(
 
 @pytest.fixture(scope="module")
 def tiny_run() -> TaskDecodability:
-    from conftest import _tiny
-
-    return task_decodability(_tiny("llama"), "verbs", 12, (1, 3), k=3, keep=True, progress=False)
+    return task_decodability(
+        tiny_model("llama"), "verbs", 12, (1, 3), k=3, keep=True, progress=False
+    )
 
 
 def test_credit_is_that_of_the_representations(
     tiny_run: TaskDecodability, tiny_llama: HookedModel
 ) -> None:
     """From one full forward per prompt to the vote, all of it the plain way."""
-    d, p = tiny_run.data, plan("verbs", settings(n_points=12, n_shots=(1, 3), k=3))
+    d, p = tiny_run.data, plan("verbs", settings(n_prompts=12, n_shots=(1, 3), k=3))
     words = [pair.y for t in p.pool.tasks for pair in t.pairs]
     encoder = tiny_llama.encoder("{x}->{y}", words)
     rows = []
@@ -440,7 +441,7 @@ def test_a_layer_is_chosen_in_a_pool_of_its_own_half(tiny_run: TaskDecodability)
 def test_a_half_without_neighbours_chooses_the_first_layer() -> None:
     """Two queries: one a half, so that no prompt of a half may vote for another."""
     two = [Task(n, "user", "", task(n, n).pairs[:4]) for n in "ab"]
-    p = plan(two, settings(n_points=12, n_shots=(1,), k=3))
+    p = plan(two, settings(n_prompts=12, n_shots=(1,), k=3))
     assert len(np.unique(p.queries)) <= 3
     rows = np.random.default_rng(0).standard_normal((24, 2, 4))
     assert np.isfinite(measure(rows, p, pairs=True)["half_td"]).all()
@@ -526,12 +527,6 @@ def test_confusion_counts_votes_as_credit_does(tiny_run: TaskDecodability) -> No
     assert list(found.columns) == list(found.index) == tiny_run.tasks
 
 
-def test_settings_are_named() -> None:
-    """Ten in a row: two that change places would go unnoticed."""
-    with pytest.raises(TypeError):
-        Settings(30, (2,), 0, 5, "final_arrow", "cosine", "none", "query", "{x}->{y}", None)
-
-
 @pytest.mark.filterwarnings("error")
 def test_constant_activations_are_chance_and_said_to_be(
     tiny_llama: HookedModel, monkeypatch: pytest.MonkeyPatch
@@ -547,51 +542,14 @@ def test_constant_activations_are_chance_and_said_to_be(
     assert "nan" not in str(run)
 
 
-# --- the packaged model ---------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def verbs(gemma: HookedModel) -> TaskDecodability:
-    return task_decodability(gemma, "verbs", 24, 4, probe=False, progress=False)
-
-
-def test_verbs_are_decoded_where_task_vectors_work(verbs: TaskDecodability) -> None:
-    best = verbs.held_out(4)
-    assert best.low > 0.5  # chance is 0.25
-    assert 8 <= verbs.best_layer(4) <= 11
-    assert verbs.td(4)[0].high < best.low
-    assert {e.value for e in verbs.td(control="input")} == {0.25}
-
-
-def test_exact_match_is_what_greedy_decoding_says(
-    verbs: TaskDecodability, gemma: HookedModel
-) -> None:
-    p = plan("verbs", settings(n_points=24, n_shots=(4,), k=10))
-    encoder = gemma.encoder("{x}->{y}", [pair.y for t in p.pool.tasks for pair in t.pairs])
-    for row in (0, 2):
-        for i in range(0, 24, 5):
-            e = p.points.episodes[row][i]
-            prompt = encoder.encode(e.demonstrations, e.query.x)
-            whole = encoder.answer_tokens(prompt, e.query.answers)
-            said: list[int] = []
-            for _ in range(max(map(len, whole))):
-                tokens = torch.tensor([[*prompt.tokens, *said]])
-                with torch.inference_mode():
-                    said.append(int(gemma.bridge(tokens)[0, -1].argmax()))
-            right = any(tuple(said[: len(answer)]) == answer for answer in whole)
-            assert bool(verbs.data["exact"].sel(shots=4)[row, i]) == right
-            first = said[0] in {answer[0] for answer in whole}
-            assert bool(verbs.data["first_token"].sel(shots=4)[row, i]) == first
-
-
 # --- the command line -----------------------------------------------------------------------
 
 
-def test_the_command_writes_figure_data_and_json(tmp_path: Path) -> None:
+def test_the_command_writes_figure_data_and_json(small_model: list[str], tmp_path: Path) -> None:
     out = tmp_path / "new folder" / "td.html"
     done = run_room(
-        "decodability", "--task", "letters", "--n-points", "6", "--n-shots", "1", "2", "--k", "3",
-        "--no-probe", "--json", "--out", str(out),
+        "decodability", "--task", "letters", "--n-prompts", "6", "--n-shots", "1", "2", "--k", "3",
+        "--no-probe", "--json", "--out", str(out), *small_model,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
@@ -604,15 +562,16 @@ def test_the_command_writes_figure_data_and_json(tmp_path: Path) -> None:
     assert out.is_file()
 
 
-def test_the_command_writes_means_into_prompts(tmp_path: Path) -> None:
+def test_the_command_writes_means_into_prompts(small_model: list[str], tmp_path: Path) -> None:
     out = tmp_path / "means.html"
     done = run_room(
-        "decodability", "--mean-patching", "--task", "letters", "--n-points", "2", "--n-shots", "2",
-        "--n-mean", "3", "--layers", "9", "--modes", "add", "--json", "--out", str(out),
+        "decodability", "--mean-patching", "--task", "letters", "--n-prompts", "2",
+        "--n-shots", "2", "--n-mean", "3", "--layers", "2", "--modes", "add", "--json",
+        *small_model, "--out", str(out),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
-    assert [(row["mode"], row["layer"]) for row in printed["summary"]] == [("add", 9)]
+    assert [(row["mode"], row["layer"]) for row in printed["summary"]] == [("add", 2)]
     result = load_result(printed["data"])
     assert isinstance(result, MeanPatching)
     assert result.provenance["n_mean"] == 3
@@ -622,27 +581,26 @@ def test_the_command_writes_means_into_prompts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--mean-patching", "--n-shots", "1", "4"], "expected one number with --mean-patching"),
+        (["--mean-patching", "--n-shots", "1", "4"], "Unrecognized options: 4"),
         (["--mean-patching", "--task", "antonyms", "fr_en"], "ask different inputs"),
         (["--mean-patching", "--modes", "ad"], "ad"),
         (["--task", "verb"], "unknown task 'verb'"),
         (["--task", "antonyms"], "expected two or more, each once"),
-        (["--n-points", "8"], "n_points is 8 for k = 10 neighbours"),
+        (["--n-prompts", "8"], "n_prompts is 8 for k = 10 neighbours"),
         (["--n-shots", "0"], "n_shots is 0; expected at least 1"),
         (["--metric", "cosin"], "cosin"),
         (["--out", "figure.gif"], "unknown kind of figure '.gif'"),
         (["--model", "nothing.gguf"], "nothing.gguf: no such file"),
         (["--mean-patching", "--n-mean", "0"], "n_mean is 0; expected at least 1"),
-        (["--mean-patching", "--n-points", "0"], "n_points is 0; expected at least 1"),
-        (["--layers", "8", "9"], "--layers is for --mean-patching"),
-        (["--n-mean", "3"], "--n-mean is for --mean-patching"),
-        (["--modes", "add"], "--modes is for --mean-patching"),
-        (["--mean-patching", "--k", "5"], "--k does not go with --mean-patching"),
-        (["--mean-patching", "--metric", "euclidean"], "--metric does not go with"),
-        (["--mean-patching", "--normalise", "standardise"], "--normalise does not go with"),
-        (["--mean-patching", "--leave-out", "point"], "--leave-out does not go with"),
-        (["--mean-patching", "--no-probe"], "--no-probe does not go with --mean-patching"),
-        (["--mean-patching", "--no-controls"], "--no-controls does not go with"),
+        (["--mean-patching", "--n-prompts", "0"], "n_prompts is 0; expected at least 1"),
+        (["--n-mean", "3"], "Unrecognized options: --n-mean"),
+        (["--modes", "add"], "Unrecognized options: --modes"),
+        (["--mean-patching", "--k", "5"], "Unrecognized options: --k"),
+        (["--mean-patching", "--metric", "euclidean"], "Unrecognized options: --metric"),
+        (["--mean-patching", "--normalise", "standardise"], "Unrecognized options: --normalise"),
+        (["--mean-patching", "--leave-out", "point"], "Unrecognized options: --leave-out"),
+        (["--mean-patching", "--no-probe"], "Unrecognized options: --no-probe"),
+        (["--mean-patching", "--no-controls"], "Unrecognized options: --no-controls"),
     ],
 )
 def test_a_mistake_gives_one_line_and_exit_code_2(options: list[str], message: str) -> None:

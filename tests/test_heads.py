@@ -36,7 +36,7 @@ def test_effects_equal_one_forward_per_head(gemma: HookedModel, result: HeadAttr
     split = draw_split(task, N_PROMPTS, N_CLEAN, N_SHOTS, 1, SEED)
     encoder = gemma.encoder("{x}->{y}", [p.y for p in task.pairs])
     sums: dict[int, torch.Tensor] = {}
-    layers = (3, 9, 14)
+    layers = (3, 14)
     with torch.inference_mode():
         for e in split.dev:
             tokens = torch.tensor([encoder.encode(e.demonstrations, e.query.x).tokens])
@@ -45,8 +45,10 @@ def test_effects_equal_one_forward_per_head(gemma: HookedModel, result: HeadAttr
                 z = cache[f"blocks.{layer}.attn.hook_z"][0, -1]
                 sums[layer] = sums.get(layer, torch.zeros_like(z)) + z / N_CLEAN
         rng = generator(SEED, task.name, "shuffled")
-        for i, e in enumerate(split.test):
-            prompt = encoder.encode(shuffle_labels(e.demonstrations, rng), e.query.x)
+        shuffled = [shuffle_labels(e.demonstrations, rng) for e in split.test]
+        for i in (0, N_PROMPTS - 1):
+            e = split.test[i]
+            prompt = encoder.encode(shuffled[i], e.query.x)
             answer = encoder.answer_tokens(prompt, [e.query.y])[0][0]
             tokens = torch.tensor([prompt.tokens])
             before = gemma.bridge(tokens)[0, -1].softmax(-1)[answer]
@@ -183,12 +185,11 @@ def test_the_map_names_the_largest_absolute_effects() -> None:
     assert "5 largest by absolute value are named" in figure.layout.title.subtitle.text
 
 
-def test_methods_can_be_left_out(gemma: HookedModel, tiny_llama: HookedModel) -> None:
-    only = head_attribution(
-        gemma, "country_capital", 2, 2, n_clean=2, methods=["direct"], progress=False
-    )
-    assert only.methods == ["direct"]
-    assert "direct" in only.summary()
+def test_methods_can_be_left_out(tiny_llama: HookedModel) -> None:
+    model, task = HookedModel(answering_bridge(), "answers"), answering_task()
+    only = head_attribution(model, task, 2, 2, n_clean=2, methods=["attribution"], progress=False)
+    assert only.methods == ["attribution"]
+    assert "attribution" in only.summary()
     with pytest.raises(InputError, match="no methods"):
         head_attribution(tiny_llama, "to_upper", 2, 2, methods=[], progress=False)
     with pytest.raises(InputError, match=r"unknown method 'gradient'.*attribution"):

@@ -1,5 +1,6 @@
 """Where models come from: folders, GGUF files, the cache, and what is refused."""
 
+import ast
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import forked
 import gguf
 import numpy as np
 import pytest
@@ -19,13 +21,19 @@ import torch
 import transformers
 from plain import assert_same, random_prompts
 from safetensors.torch import load_file, save_file
-from tiny_models import byte_tokenizer, config, tiny_bridge
+from tiny_models import byte_tokenizer, config, saved, tiny_bridge
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+)
 
 from icl_mech.errors import InputError, ModelError
 from icl_mech.model import Edit, HookedModel, load_model
 from icl_mech.model.cache import FORMAT, cached_folder, is_sound
+from icl_mech.model.gguf import converted_tokenizer, gguf_folder, packaged_folder
 from icl_mech.model.hashing import WeightHash
 from icl_mech.patch import layer_scan
 
@@ -45,9 +53,15 @@ def folder(tmp_path: Path) -> Path:
 
 def save_tiny(path: Path, sizes: PretrainedConfig) -> Path:
     torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(sizes).save_pretrained(path)
-    byte_tokenizer().save_pretrained(path)
-    return path
+    return saved(AutoModelForCausalLM.from_config(sizes), path)
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    """`import icl_mech` takes a few hundredths of a second; torch alone would take one or two."""
+    program = "import icl_mech, sys; print(sorted({m.split('.')[0] for m in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    heavy = {"numpy", "pandas", "plotly", "scipy", "torch", "transformer_lens", "transformers"}
+    assert not heavy & set(ast.literal_eval(done.stdout))
 
 
 def test_a_folder(folder: Path) -> None:
@@ -293,7 +307,7 @@ def test_unknown_dtype(folder: Path) -> None:
         load_model(folder, dtype="float23")
 
 
-def write_gguf(path: Path, architecture: str) -> None:
+def write_gguf(path: Path, architecture: str, chat_template: str | None = None) -> None:
     """A tiny random model of the architecture as a GGUF file, byte tokens as vocabulary."""
     rng = np.random.default_rng(0)
     d, heads, kv, d_mlp, layers = 32, 4, 2, 48, 2
@@ -320,6 +334,8 @@ def write_gguf(path: Path, architecture: str) -> None:
     writer.add_token_merges(["Ġ a"])
     writer.add_bos_token_id(257)
     writer.add_eos_token_id(257)
+    if chat_template is not None:
+        writer.add_chat_template(chat_template)
 
     def add(name: str, *shape: int, mean: float = 0.0) -> None:
         values = rng.standard_normal(shape).astype(np.float32) * 0.2 + mean
@@ -368,6 +384,71 @@ def test_gguf_files(architecture: str, tmp_path: Path, cache: Path) -> None:
     assert converted.stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "gemma3"])
+def test_a_converted_tokenizer_is_that_of_the_gguf_file(
+    architecture: str, tmp_path: Path, cache: Path
+) -> None:
+    """And not the one that its family's class would build from the same vocabulary."""
+    path = tmp_path / "m.gguf"
+    write_gguf(path, architecture)
+    ours = converted_tokenizer(gguf_folder(path))
+    theirs = AutoTokenizer.from_pretrained(tmp_path, gguf_file=path.name)
+    assert_same_tokenizer(ours, theirs)
+    assert ours("a dog -> Ä")["input_ids"] == theirs("a dog -> Ä")["input_ids"]
+
+
+def assert_same_tokenizer(ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase) -> None:
+    """The whole backend (vocabulary, merges, BOS, added tokens), and what Transformers adds."""
+    assert ours.backend_tokenizer.to_str() == theirs.backend_tokenizer.to_str()
+    for name in (
+        "special_tokens_map",
+        "all_special_ids",
+        "added_tokens_decoder",
+        "padding_side",
+        "truncation_side",
+        "model_input_names",
+        "model_max_length",
+        "chat_template",
+        "clean_up_tokenization_spaces",
+        "split_special_tokens",
+    ):
+        assert getattr(ours, name) == getattr(theirs, name), name
+
+
+def test_the_packaged_tokenizer_is_that_of_its_familys_class() -> None:
+    """Token ids of results that were written before mean the same."""
+    folder = packaged_folder()
+    ours, theirs = converted_tokenizer(folder), AutoTokenizer.from_pretrained(folder)
+    assert_same_tokenizer(ours, theirs)
+    assert ours("a->b")["input_ids"] == theirs("a->b")["input_ids"]
+    assert ours("a->b")["input_ids"][0] == ours.bos_token_id
+
+
+def test_a_chat_template_of_a_gguf_file_is_kept(tmp_path: Path, cache: Path) -> None:
+    path = tmp_path / "m.gguf"
+    write_gguf(path, "qwen2", chat_template="{{ messages[0]['content'] }}!")
+    tokenizer = load_model(path, device="cpu").tokenizer
+    asked = [{"role": "user", "content": "hello"}]
+    assert tokenizer.apply_chat_template(asked, tokenize=False) == "hello!"
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json"])
+def test_a_flipped_bit_of_a_converted_model_is_noticed(
+    file: str, tmp_path: Path, cache: Path
+) -> None:
+    path = tmp_path / "m.gguf"
+    write_gguf(path, "llama")
+    before = load_model(path, device="cpu").weight_hash
+    (converted,) = [p for p in cache.iterdir() if p.is_dir()]
+    whole = (converted / file).read_bytes()
+    damaged = bytearray(whole)
+    damaged[len(whole) // 2] ^= 1
+    (converted / file).write_bytes(damaged)
+    with pytest.warns(UserWarning, match="damaged, converting again"):
+        assert load_model(path, device="cpu").weight_hash == before
+    assert (converted / file).read_bytes() == whole
+
+
 def test_damaged_gguf_files(tmp_path: Path, cache: Path) -> None:
     path = tmp_path / "model.gguf"
     write_gguf(path, "llama")
@@ -405,7 +486,7 @@ def test_a_conversion_that_was_killed_is_cleared_away(cache: Path) -> None:
         "cached_folder('model', build)\n"
     )
     for _ in range(2):
-        assert subprocess.run([sys.executable, "-c", program]).returncode == -9
+        assert forked.run(program).returncode == -9
         assert len([p for p in cache.iterdir() if p.is_dir()]) == 1
     others = [cache / name for name in ("model.v2", "model.gguf.abcdefgh", "model-3.abcdefgh")]
     for other in others:
@@ -427,7 +508,7 @@ def test_a_conversion_that_is_asked_to_end_leaves_nothing(
         "    (folder / 'more').write_text('never')\n"
         "cached_folder('model', build)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], stderr=subprocess.PIPE)
+    done = forked.run(program)
     assert done.returncode == 128 + number, done.stderr
     assert [p for p in cache.iterdir() if p.is_dir()] == []
 
@@ -597,11 +678,8 @@ def test_two_processes_convert_once(cache: Path, tmp_path: Path) -> None:
         "folder = cached_folder('model', build)\n"
         "print(sorted(p.name for p in folder.iterdir()))\n"
     )
-    both = [
-        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    printed = [p.communicate()[0] for p in both]
+    both = [forked.start(program) for _ in range(2)]
+    printed = [process.wait().stdout for process in both]
     assert printed == ["['a', 'b', 'icl-mech.json']\n"] * 2
     assert (tmp_path / "log").read_text() == "built\n"
 

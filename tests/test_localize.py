@@ -8,13 +8,14 @@ import xarray as xr
 from scipy.stats import t
 
 from icl_mech import load_result
+from icl_mech.decodability.intervals import MUTUAL
 from icl_mech.errors import InputError
 from icl_mech.localize import Rule, TaskMap
 from icl_mech.localize.curves import gathered, locate
 from icl_mech.localize.page import task_map_report
 from icl_mech.localize.plot import task_map_figure
 from icl_mech.localize.result import helpful
-from icl_mech.stats import proportion
+from icl_mech.stats import proportion, shares
 
 N, LAYERS = 40, 18
 
@@ -311,3 +312,18 @@ def test_maps_that_cannot_be_compared(found: TaskMap, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="define risen differently"):
         task_map_report([found, other.with_rule(0.7)], tmp_path / "none.html")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_encoding_has_the_intervals_of_decodability(found: TaskMap) -> None:
+    """Prompts vote for one another: the bands are wider than those of independent shares."""
+    task = found.tasks[0]
+    values = found.data["encoding"].sel(task=task).transpose("layer", "point").values
+    plain = shares(values.astype(float), found.data["query"].sel(task=task).values)
+    inside = 0
+    for ours, narrow in zip(found.curve(task, "encoding"), plain, strict=True):
+        assert ours.low == pytest.approx(max(0, ours.value - MUTUAL * (narrow.value - narrow.low)))
+        assert ours.high == pytest.approx(
+            min(1, ours.value + MUTUAL * (narrow.high - narrow.value))
+        )
+        inside += ours.low > 0 and ours.high < 1
+    assert inside

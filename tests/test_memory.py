@@ -1,4 +1,4 @@
-"""Memory: scans need little more than the weights."""
+"""Memory: what runs where little is left."""
 
 import os
 import subprocess
@@ -7,30 +7,17 @@ from pathlib import Path
 
 import pytest
 
-# Not `ru_maxrss`: a new process inherits that from the one which started it.
-PROGRAM = """
-import re
-from pathlib import Path
-import icl_mech
-model = icl_mech.load_model("gemma-3-270m", device="cpu")
-{call}
-status = Path("/proc/self/status").read_text()
-peak = 1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", status)[1])
-weights = sum(p.numel() * p.element_size() for p in model.bridge.original_model.parameters())
-print(peak, weights)
-"""
-
-
 #: Makes glibc return what is freed at once, so that a limit means the same on every machine.
 STRICT = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": "65536",
     "MALLOC_TRIM_THRESHOLD_": "0",
 }
-#: Runs with little more memory than is mapped once the model is there. How many threads there are
-#: is asked at the end: one that a bar starts would never come up, and be waited for.
+#: Runs with little more memory than is mapped once the model is there, each in a copy of the
+#: process. How many threads there are is asked at the end: one that a bar starts would never come
+#: up, and be waited for.
 TIGHT = """
-import re, resource, sys, threading, warnings
+import os, re, resource, sys, threading, warnings
 from pathlib import Path
 sys.path.insert(0, "tests")
 import torch
@@ -56,33 +43,37 @@ ask = {
     "evaluate": lambda m: m.evaluate(prompts, edits, [[a] for a in answers]).logprob,
     "one prompt": lambda m: m.evaluate(prompts[:1], edits, [[1]]).logprob,
     "gradients": lambda m: m.heads.gradients(prompts, answers)[1],
-}[sys.argv[1]]
+}
 warnings.simplefilter("ignore", MemoryWarning)
 torch.set_num_threads(1)
-ask(HookedModel(bridge, "first use"))  # maps what libraries load when they are first used
-status = Path("/proc/self/status").read_text()
-size = 1024 * int(re.search(r"VmSize:\\s+(\\d+)", status)[1])
-_, most = resource.getrlimit(resource.RLIMIT_AS)
-resource.setrlimit(resource.RLIMIT_AS, (size + int(float(sys.argv[2]) * 2**20), most))
-with progress_bar(3, "runs", shown=False) as bar:
-    found = ask(model)
-resource.setrlimit(resource.RLIMIT_AS, (most, most))
-roomy = HookedModel(bridge, "roomy")
-torch.testing.assert_close(found, ask(roomy), atol=1e-4, rtol=1e-4)
-counts = [m.provenance()["batch_halvings"] for m in (model, roomy)]
-print(*counts, threading.active_count())
+
+def within(mebibytes, ask):
+    ask(HookedModel(bridge, "first use"))  # maps what libraries load when they are first used
+    status = Path("/proc/self/status").read_text()
+    size = 1024 * int(re.search(r"VmSize:\\s+(\\d+)", status)[1])
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (size + mebibytes * 2**20, most))
+    with progress_bar(3, "runs", shown=False) as bar:
+        found = ask(model)
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    roomy = HookedModel(bridge, "roomy")
+    torch.testing.assert_close(found, ask(roomy), atol=1e-4, rtol=1e-4)
+    counts = [m.provenance()["batch_halvings"] for m in (model, roomy)]
+    print(*counts, threading.active_count(), flush=True)
+
+for what, mebibytes in (("evaluate", 8), ("one prompt", 6), ("gradients", 16)):
+    if (copy := os.fork()) == 0:
+        within(mebibytes, ask[what])
+        os._exit(0)
+    assert os.waitpid(copy, 0)[1] == 0, what
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="sizes are read from /proc")
-@pytest.mark.parametrize(
-    ("what", "mebibytes"), [("evaluate", 8), ("one prompt", 6), ("gradients", 16)]
-)
-def test_a_limit_just_above_the_weights(what: str, mebibytes: int) -> None:
+def test_a_limit_just_above_the_weights() -> None:
     """Slices of logits shrink with the batch, and the numbers are those of a roomy run."""
-
     done = subprocess.run(
-        [sys.executable, "-c", TIGHT, what, str(mebibytes)],
+        [sys.executable, "-c", TIGHT],
         capture_output=True,
         text=True,
         check=False,
@@ -90,29 +81,8 @@ def test_a_limit_just_above_the_weights(what: str, mebibytes: int) -> None:
         env=os.environ | STRICT,
     )
     assert done.returncode == 0, done.stderr
-    tight, roomy, threads = map(int, done.stdout.split())
-    assert tight > roomy == 0
-    assert threads == 1
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from /proc")
-@pytest.mark.parametrize(
-    ("call", "limit"),
-    [
-        ("icl_mech.layer_scan(model, 'country_capital', 50, progress=False)", 1.5e9),
-        ("icl_mech.head_attribution(model, 'country_capital', 25, 10, progress=False)", 2e9),
-        ("icl_mech.patch_positions(model, 'country_capital', 25, 10, sites=('resid_pre', 'z'), "
-         "roles=('demo_8_y', 'final_arrow'), direction='denoise', progress=False)", 2e9),
-    ],
-    ids=["layer scan, 50 prompts", "head attribution, 25 prompts", "position scan, 25 prompts"],
-)  # fmt: skip
-def test_peak(call: str, limit: float) -> None:
-    """In a process of its own: the peak is the whole process's, libraries included."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(call=call)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    peak, weights = map(int, done.stdout.split()[-2:])
-    assert peak < weights + limit
+    said = [list(map(int, line.split())) for line in done.stdout.splitlines()]
+    assert len(said) == 3
+    for tight, roomy, threads in said:
+        assert tight > roomy == 0
+        assert threads == 1

@@ -1,25 +1,15 @@
-"""The packaged model: loading, the identities on it, and the numbers that it must reach."""
+"""The packaged model: loading, and the identities on it."""
 
 from functools import partial
 
 import pandas as pd
-import pytest
 import torch
 from transformer_lens.patching import generic_activation_patch, layer_pos_patch_setter
 
-from icl_mech import load_result
 from icl_mech.model import Edit, HookedModel, load_model
-from icl_mech.patch import LayerScan, layer_scan
+from icl_mech.patch import layer_scan
 from icl_mech.prompts import Prompt, draw_split
 from icl_mech.tasks import load_task
-
-TASKS = ("country_capital", "to_upper", "antonyms", "present_gerund")
-
-
-@pytest.fixture(scope="module")
-def scan(gemma: HookedModel) -> LayerScan:
-    """The default settings: 50 prompts, 5 shots, seed 0."""
-    return layer_scan(gemma, TASKS, progress=False)
 
 
 def few_shot(model: HookedModel, n: int) -> list[Prompt]:
@@ -55,7 +45,8 @@ def test_edits_equal_transformerlens_patching(gemma: HookedModel) -> None:
         logprobs = logits[:, -1].log_softmax(-1)
         return logprobs.gather(1, torch.tensor(answers)).sum()
 
-    grid = pd.DataFrame([(layer, length - 1) for layer in range(18)], columns=["layer", "pos"])
+    layers = (0, 4, 9, 13, 17)
+    grid = pd.DataFrame([(layer, length - 1) for layer in layers], columns=["layer", "pos"])
     with torch.inference_mode():
         theirs = generic_activation_patch(
             gemma.bridge,
@@ -66,24 +57,24 @@ def test_edits_equal_transformerlens_patching(gemma: HookedModel) -> None:
             activation_name="resid_post",
             index_df=grid,
         )
-    edits = [Edit(layer, cache[f"blocks.{layer}.hook_resid_post"][:, -1]) for layer in range(18)]
+    edits = [Edit(layer, cache[f"blocks.{layer}.hook_resid_post"][:, -1]) for layer in layers]
     ours = gemma.evaluate(same, edits, answers)
     torch.testing.assert_close(ours.logprob[..., 0].sum(0), theirs, atol=4e-3, rtol=0)
 
 
 def test_edits_equal_one_forward_each(gemma: HookedModel) -> None:
-    prompts = few_shot(gemma, 3)
+    prompts = few_shot(gemma, 2)
     generator = torch.Generator().manual_seed(0)
     clean = gemma.capture(prompts, ["final_arrow", "demo_2_y"], "resid_post")
     edits = [
-        Edit(layer, clean[torch.randperm(3, generator=generator), r, layer], position=role)
-        for layer in (0, 5, 9, 17)
+        Edit(layer, clean[torch.randperm(2, generator=generator), r, layer], position=role)
+        for layer in (0, 9, 17)
         for r, role in enumerate(("final_arrow", "demo_2_y"))
     ]
     heads = gemma.capture(prompts, ["final_arrow"], "z")[:, 0].mean(0)
     edits += [Edit(8, heads[8, h], "z", "final_arrow", head=h) for h in (0, 3)]
     edits += [Edit(3, torch.ones(640), "attn_out", "demo_0_x", "add")]
-    answers = [[500], [600], [700]]
+    answers = [[500], [600]]
     ours = gemma.evaluate(prompts, edits, answers)
     for p, prompt in enumerate(prompts):
         for e, edit in enumerate(edits):
@@ -116,62 +107,15 @@ def test_batched_equals_one_by_one(gemma: HookedModel) -> None:
         assert (together[i] - alone).norm() < 1e-4 * alone.norm()
 
 
-def test_country_capital(scan: LayerScan) -> None:
-    curve = [e.value for e in scan.curve("country_capital")]
-    assert max(curve[8:12]) >= 0.60
-    assert max(curve[12:]) <= 0.10
-    assert 8 <= scan.best_layer("country_capital") <= 11
-    assert scan.hypothesis("country_capital").value >= 0.60
-
-
-def test_to_upper(scan: LayerScan) -> None:
-    assert scan.hypothesis("to_upper").value >= 0.80
-
-
-def test_antonyms(scan: LayerScan) -> None:
-    assert scan.hypothesis("antonyms").value >= 0.40
-
-
-def test_present_gerund(scan: LayerScan) -> None:
-    assert scan.hypothesis("present_gerund").value >= 0.45
-    assert max(e.value for e in scan.curve("present_gerund")[:8]) <= 0.10
-
-
-def test_controls_carry_nothing(scan: LayerScan) -> None:
-    for task in TASKS:
-        assert scan.hypothesis(task, "random").value <= 0.10
-        assert scan.hypothesis(task, "other_task").value <= 0.10
-
-
-def test_the_result_says_what_it_did(scan: LayerScan, tmp_path) -> None:
-    frame = scan.to_frame()
-    per_task = 50 * (4 * 18 + 2)
-    assert len(frame) == len(TASKS) * per_task
-    at_best = frame[
-        (frame.task == "antonyms")
-        & (frame.vector == "theta")
-        & (frame.layer == scan.best_layer("antonyms"))
-    ]
-    assert at_best.first_token.mean() == scan.hypothesis("antonyms").value
-    assert (at_best.logprob <= 0).all()
-    # Right by the first token means rank 0, and the other way round.
-    assert ((at_best["rank"] == 0) == at_best.first_token).all()
-    again = load_result(scan.save(tmp_path / "run.nc"))
-    assert isinstance(again, LayerScan)
-    assert again.data.identical(scan.data)
-    assert again.provenance == scan.provenance
-    assert "country_capital" in scan._repr_html_()
-
-
-def test_the_same_seed_gives_the_same_numbers(gemma: HookedModel) -> None:
-    first, again = (layer_scan(gemma, "es_en", 3, 2, seed=7, progress=False) for _ in range(2))
+def test_the_same_seed_gives_the_same_numbers(tiny_llama: HookedModel) -> None:
+    first, again = (layer_scan(tiny_llama, "es_en", 3, 2, seed=7, progress=False) for _ in range(2))
     assert first.data.identical(again.data)
-    other = layer_scan(gemma, "es_en", 3, 2, seed=8, progress=False)
+    other = layer_scan(tiny_llama, "es_en", 3, 2, seed=8, progress=False)
     assert not first.data["query"].equals(other.data["query"])
 
 
-def test_a_bridge_is_used_as_it_is(gemma: HookedModel) -> None:
-    model = load_model(gemma.bridge)
-    assert model.bridge is gemma.bridge
-    scan = layer_scan(model, "country_capital", 2, 3, progress=False)
-    assert scan.data.sizes["layer"] == 18
+def test_a_bridge_is_used_as_it_is(tiny_llama: HookedModel) -> None:
+    model = load_model(tiny_llama.bridge)
+    assert model.bridge is tiny_llama.bridge
+    scan = layer_scan(model, "country_capital", 2, 1, progress=False)
+    assert scan.data.sizes["layer"] == 4

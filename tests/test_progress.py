@@ -109,3 +109,15 @@ print(tqdm.__module__)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "tqdm.asyncio\n"
+
+
+def test_a_bar_below_another_one_moves_no_cursor_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", pipe)
+    with progress_bar(10, "tasks", True) as outer, progress_bar(10, "runs", True) as inner:
+        for bar in (outer, inner):
+            bar.start_t -= 2 * EVERY
+            bar.last_print_t -= 2 * EVERY
+            bar.update(5)
+    assert len(pipe.getvalue().splitlines()) == 2
+    assert "\x1b" not in pipe.getvalue()

@@ -1,10 +1,9 @@
 """What the public functions say of arguments that are something else, and of what they were not."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 from icl_mech import layer_scan, vector_lens
@@ -53,7 +52,7 @@ def test_what_is_no_model_says_how_to_load_one() -> None:
         "    except InputError as error:\n        said[call] = str(error)\n"
         "print(json.dumps(said))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = forked.run(code)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert {call for call, expected in calls.items() if expected not in said.get(call, "")} == set()

@@ -3,6 +3,7 @@
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,8 +14,11 @@ import plotly.graph_objects as go
 import pytest
 import xarray as xr
 
+import icl_mech
 from icl_mech.errors import InputError
+from icl_mech.plotting import check_target
 from icl_mech.results import FORMAT, Result, load_result, write_whole
+from icl_mech.tasks.text import as_path
 
 
 class Tiny(Result):
@@ -430,3 +434,54 @@ def test_caveats_are_shown_wherever_the_result_is() -> None:
     assert repr(result).endswith("\nnote: few prompts: 3 < 5")
     assert result._repr_html_().endswith("<ul><li>few prompts: 3 &lt; 5</li></ul>")
     assert "<ul>" not in tiny()._repr_html_()
+
+
+# --- arrays of every kind, and odd names of files ---------------------------------------------
+
+
+def test_every_kind_says_which_arrays_it_needs(tmp_path: Path) -> None:
+    """A file of a kind without any of its arrays is refused, by the name of the first."""
+    kinds = [name for name in icl_mech.__all__ if is_result(getattr(icl_mech, name))]
+    assert len(kinds) >= 17
+    for kind in kinds:
+        needed = getattr(icl_mech, kind).ARRAYS
+        path = tmp_path / f"{kind}.nc"
+        xr.Dataset({"left": ("task", [1.0])}).assign_attrs(
+            {**ATTRIBUTES, "icl_mech_kind": kind}
+        ).to_netcdf(path)
+        with pytest.raises(InputError, match=f"no array '{next(iter(needed))}' over .* {kind} has"):
+            load_result(path)
+
+
+def is_result(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, Result) and value is not Result
+
+
+def test_a_name_as_long_as_the_system_takes(tmp_path: Path) -> None:
+    """The temporary file's name is not longer than the one that was asked for."""
+    path = tiny().save(tmp_path / ("n" * 252 + ".nc"))
+    assert leftovers(tmp_path) == [path.name]
+    check_target(tmp_path / ("é" * 125 + ".html"))
+
+
+@pytest.mark.parametrize("write", [tiny().save, check_target])
+def test_a_name_that_is_too_long_is_called_that(
+    tmp_path: Path, write: Callable[[Path], object]
+) -> None:
+    with pytest.raises(InputError, match=r"File name too long\); expected a shorter name") as told:
+        write(tmp_path / ("n" * 300 + ".html"))
+    assert len(str(told.value)) < len(str(tmp_path)) + 250
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("path", ["nul\0.nc", "\ud800.nc"])
+def test_what_no_file_can_be_named(path: Any) -> None:
+    for use in (tiny().save, load_result):
+        with pytest.raises(InputError, match="expected text that UTF-8 can write"):
+            use(path)
+
+
+@pytest.mark.parametrize("given", [5, None, b"bytes.nc"])
+def test_what_is_no_path(given: Any) -> None:
+    with pytest.raises(InputError, match="the name of a result is .*; expected a path"):
+        as_path("the name of a result", given)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from icl_mech.cli import ModelOptions, OutputOptions, TaskOptions
+from icl_mech.cli.options import ModelOptions, OutputOptions, TaskOptions
+from icl_mech.prompts import PromptSettings
 from icl_mech.run_names import model_label, run_name, task_label
 from icl_mech.tasks import list_tasks
 
@@ -14,9 +15,8 @@ from icl_mech.tasks import list_tasks
 class Options:
     """Of some command."""
 
-    scan: bool = False
-    n_prompts: int = 50
     n_shots: tuple[int, ...] = (5,)
+    settings: PromptSettings = field(default_factory=PromptSettings)
     also: tuple[str, ...] = ()
     tasks: TaskOptions = field(default_factory=TaskOptions)
     models: ModelOptions = field(default_factory=ModelOptions)
@@ -25,32 +25,35 @@ class Options:
 
 def name(*task: str, **changes: object) -> str:
     tasks = TaskOptions(task=task or ("country_capital",))
-    return run_name(Options(tasks=tasks, **changes), "scan", "scan")
+    return run_name(Options(tasks=tasks, **changes), "scan")
 
 
 def test_what_is_at_its_default_is_not_named() -> None:
     assert name() == "scan-country_capital-gemma-3-270m"
-    assert name(scan=True, output=OutputOptions(json=True, no_progress=True)) == name()
+    assert name(output=OutputOptions(json=True, no_progress=True)) == name()
     assert name(models=ModelOptions(device="cpu")) == name()
 
 
 def test_what_is_changed_is_named() -> None:
-    assert name(n_prompts=8) == "scan-country_capital-gemma-3-270m-n_prompts_8"
+    assert (
+        name(settings=PromptSettings(n_prompts=8))
+        == "scan-country_capital-gemma-3-270m-n_prompts_8"
+    )
     assert name("es_en", "en_es", n_shots=(1, 4)) == "scan-es_en-en_es-gemma-3-270m-n_shots_1_4"
     assert name(models=ModelOptions(model="org/m@v1")) == "scan-country_capital-org-m-v1"
-    seeded = Options(tasks=TaskOptions(seed=3))
+    seeded = Options(settings=PromptSettings(seed=3))
     assert run_name(seeded, "scan") == "scan-country_capital-gemma-3-270m-seed_3"
 
 
 def test_no_two_runs_share_a_name() -> None:
     templates = [
-        run_name(Options(tasks=TaskOptions(template=text)), "scan")
+        run_name(Options(settings=PromptSettings(template=text)), "scan")
         for text in ("{x}->{y}", "{x}=>{y}", "{x} -> {y}", "{x}=>{y}\n")
     ]
     every = list_tasks()
     names = [
         *templates,
-        *(name(n_prompts=n) for n in (1, 2)),
+        *(name(settings=PromptSettings(n_prompts=n)) for n in (1, 2)),
         name("antonyms", "es_en"),
         name("antonyms", "en_es"),
         name(*every),

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+import forked
 import numpy as np
 import pytest
 
@@ -259,7 +260,7 @@ def test_a_split_by_integers_of_numpy_is_the_same_split() -> None:
         "matched = [draw_matched([task], size, type(size['a'])(4), 0) for size in sizes]\n"
         "print(matched[0] == matched[1])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = forked.run(code)
     assert (done.stdout, done.stderr) == ("True\nTrue\n", "")
 
 

@@ -1,10 +1,10 @@
 """Intervals, against closed formulas and published numbers."""
 
 import math
-from statistics import NormalDist
 
 import numpy as np
 import pytest
+from plain import Z, wilson
 from scipy.stats import t
 
 from icl_mech.stats import (
@@ -27,19 +27,9 @@ from icl_mech.stats import (
     shares,
 )
 
-Z = NormalDist().inv_cdf(0.975)
-
 
 def outcomes(k: int, n: int) -> np.ndarray:
     return np.arange(n) < k
-
-
-def wilson(k: int, n: int) -> tuple[float, float]:
-    """Wilson 1927: the p for which |k/n - p| = z sqrt(p (1 - p) / n)."""
-    share = k / n
-    middle = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
-    half = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
-    return middle - half, middle + half
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,15 @@
 """Training: right losses, exact resume, and every way in which it can stop."""
 
 import json
-import resource
 import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -19,27 +17,19 @@ from safetensors.torch import load_file, save_file
 
 import icl_mech.synthetic.checkpoints as checkpoints
 from icl_mech.errors import InputError, ModelError, NotFiniteError
-from icl_mech.synthetic import ModelConfig, list_checkpoints, load_checkpoint, preset, train
+from icl_mech.synthetic import list_checkpoints, load_checkpoint, preset, train
 from icl_mech.synthetic.__main__ import main
 from icl_mech.synthetic.checkpoints import LAST, checkpoint_steps, make_model
 from icl_mech.synthetic.data import draw_batch, make_mixture
-from icl_mech.synthetic.memory import training_bytes
 from icl_mech.synthetic.settings import from_json, to_json
 
 TINY = preset("tiny")
-COMMAND = [sys.executable, "-m", "icl_mech.synthetic", "--preset", "tiny", "--no-progress"]
+COMMAND = ("icl_mech.synthetic", "--preset", "tiny", "--no-progress")
 
 
-def run(*options: str, limit: int | None = None) -> subprocess.CompletedProcess[str]:
-    """The command; no file may grow beyond `limit` bytes, as on a full disk."""
-
-    def cap() -> None:
-        if limit is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    return subprocess.run(
-        [*COMMAND, *options], capture_output=True, text=True, check=False, preexec_fn=cap
-    )
+def run(*options: str, **limits: int) -> subprocess.CompletedProcess[str]:
+    """The command."""
+    return forked.run(*COMMAND, *options, **limits)
 
 
 def test_training_is_the_plain_loop(tmp_path: Path) -> None:
@@ -102,16 +92,12 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     options = ["--n-steps", "400", "--device", "cpu"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert run(*options, "--folder", str(whole)).returncode == 0
-    process = subprocess.Popen(
-        [*COMMAND, *options, "--folder", str(killed)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    process = forked.start(*COMMAND, *options, "--folder", str(killed))
     deadline = time.monotonic() + 120
     while not (killed / "step_0000100.safetensors").exists() and time.monotonic() < deadline:
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    process.wait()
     at = load_checkpoint(killed / LAST).step
     assert 80 <= at < 400, "killed too early or too late to show anything"
     done = run(*options, "--folder", str(killed), "--json")
@@ -220,28 +206,35 @@ def test_a_last_file_from_which_training_cannot_go_on_is_refused(tmp_path: Path)
         load_checkpoint(tmp_path / "step_0000007.safetensors")
 
 
-def test_the_memory_asked_for_is_what_training_takes() -> None:
-    """The peak of a process that does two updates, beyond what a small batch takes."""
+@pytest.mark.parametrize(("name", "n_layers", "batch_size"), [("paper", 4, 40)])
+def test_the_memory_asked_for_is_what_training_takes(
+    tmp_path: Path, name: str, n_layers: int, batch_size: int
+) -> None:
+    """The peak of a process that does three updates, beyond what it takes before them."""
     program = (
         "import re, sys, tempfile\n"
+        "from dataclasses import replace\n"
         "from pathlib import Path\n"
         "from icl_mech.synthetic import preset, train\n"
-        "s = preset('tiny', n_steps=2, batch_size=int(sys.argv[1]))\n"
-        "train(s, tempfile.mkdtemp(dir=sys.argv[2]), device='cpu', progress=False)\n"
+        "from icl_mech.synthetic.memory import training_bytes\n"
+        "name, n_layers, batch_size, folder = sys.argv[1:]\n"
+        "def go(s):\n"
+        "    train(s, tempfile.mkdtemp(dir=folder), device='cpu', progress=False)\n"
         # Not ru_maxrss, which a process inherits from its parent.
-        "status = Path('/proc/self/status').read_text()\n"
-        "print(int(re.search(r'VmHWM:\\s+(\\d+)', status)[1]) * 1024)\n"
+        "def taken(what):\n"
+        "    status = Path('/proc/self/status').read_text()\n"
+        "    return int(re.search(rf'{what}:\\s+(\\d+)', status)[1]) * 1024\n"
+        "go(preset('tiny', n_steps=3))\n"  # what is imported and prepared once
+        "s = preset(name, n_steps=3, batch_size=int(batch_size))\n"
+        "s = replace(s, model=replace(s.model, n_layers=int(n_layers)))\n"
+        "before = taken('VmRSS')\n"
+        "go(s)\n"
+        "fixed, each = training_bytes(s)\n"
+        "print((fixed + s.batch_size * each) / (taken('VmHWM') - before))\n"
     )
-
-    def peak(batch_size: int, folder: str) -> int:
-        command = [sys.executable, "-c", program, str(batch_size), folder]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        return int(done.stdout)
-
-    with tempfile.TemporaryDirectory() as folder:
-        taken = peak(40_000, folder) - peak(16, folder)
-    _, each = training_bytes(TINY)
-    assert 0.6 < 40_000 * each / taken < 1.5
+    command = [sys.executable, "-c", program, name, str(n_layers), str(batch_size), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert 0.85 < float(done.stdout) < 1.15
 
 
 def test_a_diverged_run_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
@@ -260,7 +253,7 @@ def test_a_diverged_run_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path)
 def test_a_full_disk_is_one_line_and_leaves_no_half_file(tmp_path: Path) -> None:
     """The weights fit, the optimiser's state does not."""
     folder = tmp_path / "run"
-    done = run("--folder", str(folder), "--device", "cpu", limit=50_000)
+    done = run("--folder", str(folder), "--device", "cpu", file_limit=50_000)
     assert done.returncode == 2, done.stderr
     assert f"cannot write {folder}" in done.stderr
     assert "File too large" in done.stderr
@@ -369,21 +362,3 @@ def test_checkpoint_steps() -> None:
     assert checkpoint_steps(7, 0, 0) == [0, 7]
     with pytest.raises(InputError, match="n_log -1"):
         checkpoint_steps(7, -1)
-
-
-@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
-def test_compiled_training_is_near_plain_training(tmp_path: Path) -> None:
-    """In a process of its own: the tests' checks of shapes cannot be compiled."""
-    one_layer = ModelConfig(1, 1, 8, init_std=0.1)
-    plain = train(
-        replace(TINY, n_steps=3, model=one_layer), tmp_path / "plain", device="cpu", progress=False
-    )
-    program = (
-        "import sys; from icl_mech.synthetic import ModelConfig, preset, train\n"
-        "settings = preset('tiny', n_steps=3, model=ModelConfig(1, 1, 8, init_std=0.1))\n"
-        "train(settings, sys.argv[1], device='cpu', compile=True, progress=False)"
-    )
-    folder = tmp_path / "compiled"
-    subprocess.run([sys.executable, "-c", program, str(folder)], check=True)
-    loss = load_checkpoint(folder / LAST).extra["loss"]
-    torch.testing.assert_close(loss, plain.loss, rtol=1e-4, atol=1e-5)

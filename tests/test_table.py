@@ -6,13 +6,15 @@ import json
 import shutil
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from commands import Done, run_room
-from test_figures import scan_of
+from made_results import scan_of
+from tiny_models import tiny_model
 
 from icl_mech.errors import InputError
 from icl_mech.model import HookedModel
@@ -58,9 +60,15 @@ def scans(monkeypatch: pytest.MonkeyPatch) -> Counting:
     return counting
 
 
+@pytest.fixture(scope="module")
+def run_once() -> TaskTable:
+    return task_table(tiny_model("llama"), TASKS, **N)
+
+
 @pytest.fixture
-def table(tiny_llama: HookedModel) -> TaskTable:
-    return task_table(tiny_llama, TASKS, **N)
+def table(run_once: TaskTable) -> TaskTable:
+    """A table that a test may change."""
+    return TaskTable(run_once.data.copy(deep=True), deepcopy(run_once.provenance))
 
 
 def test_numbers_are_those_of_layer_scans(table: TaskTable, tiny_llama: HookedModel) -> None:
@@ -185,11 +193,18 @@ def test_an_interrupted_run_goes_on(
     assert more.tasks == [*TASKS, "to_lower"]
 
 
-@pytest.fixture
-def folder(tiny_llama: HookedModel, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two finished tasks."""
-    task_table(tiny_llama, TASKS[:2], folder=tmp_path, **N)
-    return tmp_path
+    folder = tmp_path_factory.mktemp("finished")
+    task_table(tiny_model("llama"), TASKS[:2], folder=folder, **N)
+    return folder
+
+
+@pytest.fixture
+def folder(finished: Path, tmp_path: Path) -> Path:
+    """The same, for a test to change."""
+    return shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
 
 
 def damage(file: Path, how: str) -> None:
@@ -302,10 +317,8 @@ def test_other_settings_are_refused(
 
 
 def test_another_model_or_other_pairs_are_refused(tiny_llama: HookedModel, folder: Path) -> None:
-    from conftest import _tiny
-
     with pytest.raises(InputError, match="was made with weights_sha256"):
-        task_table(_tiny("gpt2"), TASKS[:2], folder=folder, **N)
+        task_table(tiny_model("gpt2"), TASKS[:2], folder=folder, **N)
     pairs = tuple(Pair(f"w{i}", (f"v{i}",)) for i in range(20))
     with pytest.raises(InputError, match="holds a task 'to_upper' with other pairs"):
         task_table(tiny_llama, Task("to_upper", "user", "", pairs), folder=folder, **N)
@@ -481,9 +494,9 @@ def run(*options: str) -> Done:
     return run_room("table", *options)
 
 
-def test_command_writes_resumes_and_refuses(tmp_path: Path) -> None:
+def test_command_writes_resumes_and_refuses(small_model: list[str], tmp_path: Path) -> None:
     out = tmp_path / "table.html"
-    small = ("--task", "to_upper", "--n-shots", "4", "--out", str(out))
+    small = (*small_model, "--task", "to_upper", "--n-shots", "4", "--out", str(out))
     done = run(*small, "--n-prompts", "2", "--json")
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)

@@ -1,7 +1,7 @@
 """Names of tasks that look like something else: figures show them as they are."""
 
 import pytest
-from test_figures import scan_of
+from made_results import scan_of
 
 from icl_mech.patch.scan_plot import layer_scan_figure
 

@@ -1,8 +1,6 @@
 """The built-in tasks and their tables."""
 
 import json
-import subprocess
-import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
@@ -10,9 +8,12 @@ from importlib.resources import files
 from pathlib import Path
 from string import ascii_lowercase
 
+import forked
+import numpy as np
 import pytest
 
 from icl_mech.errors import IclMechError, InputError, choose
+from icl_mech.prompts import shot_counts
 from icl_mech.tasks import Pair, Task, list_tasks, load_task, load_tasks
 
 CATEGORIES = {
@@ -451,7 +452,7 @@ NO_TASKS = {
     "load_tasks(frame['input'])": "(Series); expected a name",
     "load_tasks([('dog', 'puppy'), ('cat', 'kitten')])": "task is ('dog', 'puppy') (tuple)",
     "load_task({'dog': 'puppy'})": "task is {'dog': 'puppy'} (dict)",
-    "load_tasks(b'antonyms')": "task is 97 (int)",
+    "load_tasks(b'antonyms')": "task is b'antonyms' (bytes)",
     "load_other(load_task('antonyms'), {'dog': 'puppy'})": "task is {'dog': 'puppy'} (dict)",
     "load_any({'dog': 'puppy'})": "task is {'dog': 'puppy'} (dict)",
     "load_any([{'dog': 'puppy'}])": "task is {'dog': 'puppy'} (dict)",
@@ -493,7 +494,7 @@ def test_what_is_given_in_place_of_a_task_or_of_pairs() -> None:
         "    except InputError as error:\n        said[call] = str(error)\n"
         "print(json.dumps(said))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = forked.run(code)
     assert done.stderr == ""
     said = json.loads(done.stdout)
     assert {call for call, expected in calls.items() if expected not in said.get(call, "")} == set()
@@ -606,3 +607,55 @@ def test_pair_without_answer(answers: tuple[str, ...]) -> None:
 def test_task_with_an_input_twice() -> None:
     with pytest.raises(InputError, match="'t': input 'a' appears twice, with answers 'b' and 'c'"):
         Task("t", "user", "", (Pair("a", ("b",)), Pair("a", ("c",))))
+
+
+# --- wrong types, long names ----------------------------------------------------------------
+
+
+#: Calls with something of another type, and what the refusal says.
+WRONG_TYPES = {
+    "load_family('pos', seed=np.array([3]))": "expected a whole number",
+    "load_family(5)": "family is 5 (int); expected text",
+    "Template(5)": "the template's text is 5 (int); expected text",
+    "Template(separator=None)": "the template's separator is None",
+    "Task('a', 'user', 'd', None)": "pairs of task 'a' are None; expected a tuple",
+    "Task('a', 'user', 'd', 'xy')": "pairs of task 'a' are 'xy'; expected a tuple",
+    "Task('a', 5, 'd', ())": "the task's category is 5",
+    "load_tasks(b'x')": "task is b'x' (bytes); expected a name",
+    "load_tasks(np.array('x'))": "(ndarray); expected a name",
+    "shot_counts(b'12')": "n_shots is b'12'; expected a whole number",
+}
+
+
+def test_wrong_types_name_what_was_meant() -> None:
+    """In a process of its own: here arguments are checked to be of the type that is asked for."""
+    code = (
+        "import json, numpy as np\n"
+        "from icl_mech.errors import InputError\n"
+        "from icl_mech.prompts import Template, shot_counts\n"
+        "from icl_mech.tasks import Pair, Task, load_family, load_tasks\n"
+        "said = {}\n"
+        f"for call in {list(WRONG_TYPES)!r}:\n"
+        "    try:\n        eval(call)\n"
+        "    except InputError as error:\n        said[call] = str(error)\n"
+        "pairs = [Pair('dog', ('puppy',))]\n"
+        "same = Task('a', 'user', 'd', pairs) == Task('a', 'user', 'd', tuple(pairs))\n"
+        "print(json.dumps([said, same]))\n"
+    )
+    done = forked.run(code)
+    assert done.returncode == 0, done.stderr
+    said, a_list_of_pairs_is_as_good = json.loads(done.stdout)
+    wrong = {call for call, expected in WRONG_TYPES.items() if expected not in said.get(call, "")}
+    assert wrong == set()
+    assert a_list_of_pairs_is_as_good
+
+
+def test_arrays_without_axes_are_numbers() -> None:
+    assert shot_counts(np.array(3)) == (3,)
+
+
+@pytest.mark.parametrize("name", ["pos:" + "a" * 5000, "a/" * 3000 + "x.csv", "b" * 4000])
+def test_long_names_are_cut_in_messages(name: str) -> None:
+    with pytest.raises(InputError, match=r"characters\)") as told:
+        load_tasks(name)
+    assert len(str(told.value)) < 1000

@@ -15,6 +15,7 @@ from plain import plain_logprobs
 from scipy.spatial.distance import pdist
 from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_score
+from tiny_models import tiny_model
 
 from icl_mech import load_result
 from icl_mech.cli import ModelOptions, OutputOptions
@@ -32,6 +33,7 @@ from icl_mech.variability import (
     vector_variability,
 )
 from icl_mech.variability.models_plot import variability_models_figure
+from icl_mech.variability.sampling import _overlap
 from icl_mech.vectors import dummy_residuals, theta
 
 TASKS = ("to_upper", "list_first", "antonyms")
@@ -40,9 +42,7 @@ SMALL = {"n_vectors": 4, "n_shots": (1, 3), "n_dev": 3, "progress": False}
 
 @pytest.fixture(scope="module")
 def measured() -> VectorVariability:
-    from conftest import _tiny
-
-    return vector_variability(_tiny("llama"), TASKS, **SMALL)
+    return vector_variability(tiny_model("llama"), TASKS, **SMALL)
 
 
 # --- what is drawn ------------------------------------------------------------------------------
@@ -147,9 +147,7 @@ def test_intervals_over_vectors_are_wider_than_over_pairs() -> None:
 
 @pytest.mark.parametrize("family", ["llama", "gemma3"])
 def test_equals_the_plain_way(family: str) -> None:
-    from conftest import _tiny
-
-    model = _tiny(family)
+    model = tiny_model(family)
     result = vector_variability(model, TASKS, **SMALL)
     tasks = [load_task(name) for name in TASKS]
     encoder = model.encoder("{x}->{y}", [p.y for t in tasks for p in t.pairs])
@@ -444,25 +442,6 @@ def test_models_side_by_side(measured: VectorVariability, tiny_llama: HookedMode
 # --- the packaged model, and the command --------------------------------------------------------
 
 
-def test_the_packaged_model(gemma: HookedModel) -> None:
-    """Vectors of a task lie together, apart from other tasks; with more shots more so."""
-    tasks = ("to_upper", "present_gerund", "country_capital")
-    result = vector_variability(gemma, tasks, 6, (1, 5), n_dev=4, progress=False)
-    layer = result.best_layer()
-    assert 8 <= layer <= 11
-    for form in ("raw", "centred"):
-        within, between = (
-            [result.distances(None, o, n, [layer], form).at(0) for n in (1, 5)]
-            for o in (None, "other")
-        )
-        assert within[1].high < between[1].low
-        assert within[1].value < within[0].value
-        separation = [result.separation(None, n, [layer], form).at(0).value for n in (1, 5)]
-        assert separation[1] > separation[0] > 0.2
-    assert result.accuracy()[layer].value > result.baseline().value + 0.3
-    assert abs(result.controls("random").value[layer] - 1) < 0.1
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -484,11 +463,11 @@ def test_help_does_not_wait_for_torch(room: str) -> None:
     assert_quick_help(room, "torch")
 
 
-def test_command(tmp_path: Path) -> None:
+def test_command(small_model: list[str], tmp_path: Path) -> None:
     out = tmp_path / "v.html"
     done = run_room(
         "variability", "--tasks", "letters", "--n-vectors", "3", "--n-shots", "2", "--n-dev", "2",
-        "--json", "--out", str(out),
+        "--json", "--out", str(out), *small_model,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
@@ -513,3 +492,16 @@ def test_what_more_models_add_to_the_command(measured: VectorVariability, tmp_pa
     written = more["models"]()
     assert written.name == "v-models.html"
     assert written.exists()
+
+
+def test_overlap_is_the_mean_over_pairs_of_sets() -> None:
+    task = load_task("to_upper")
+    rng = np.random.default_rng(0)
+    episodes = [
+        Episode(tuple(task.pairs[i] for i in rng.choice(len(task), 4, False)), task.pairs[0], ())
+        for _ in range(30)
+    ]
+    sets = [{pair.x for pair in e.demonstrations} for e in episodes]
+    expected = np.mean([len(a & b) / 4 for a, b in combinations(sets, 2)])
+    assert _overlap(episodes) == pytest.approx(expected, abs=1e-12)
+    assert _overlap([episodes[0], episodes[0]]) == 1

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import assert_refused, run_room
 from tiny_models import answering_bridge, answering_task
 
 from icl_mech import load_result
@@ -297,3 +298,9 @@ def test_saved_and_loaded(gemma: HookedModel, tmp_path: Path) -> None:
     assert lens.count("country_capital", 11, "answers").value > 2
     assert lens.count("country_capital", 5, "answers").value < 1
     assert lens.count("country_capital", 11, "naming", 20).value < 2
+
+
+def test_one_shot_cannot_rank_heads() -> None:
+    """Refused before a model is loaded: there is none of this name."""
+    options = ["--vectors", "--vector", "function", "--n-shots", "1", "--model", "/nowhere"]
+    assert_refused(run_room("lens", *options), "n_shots is 1; expected at least 2")

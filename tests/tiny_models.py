@@ -1,5 +1,8 @@
 """Random-weight models of every supported family, built from real configs; no download."""
 
+from functools import cache
+from pathlib import Path
+
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformer_lens.model_bridge import TransformerBridge
@@ -15,10 +18,12 @@ from transformers import (
     LlamaConfig,
     OlmoConfig,
     PretrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
 )
 
+from icl_mech.model import HookedModel
 from icl_mech.tasks import Pair, Task
 
 N_LAYERS = 4
@@ -103,22 +108,35 @@ def config(family: str) -> PretrainedConfig:
 FAMILIES = ("llama", "qwen2", "gemma2", "gemma3", "gpt2", "gpt_neox")
 
 
-def answering_bridge(family: str = "llama") -> TransformerBridge:
+def random_model(family: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """A random model of the family; the same each time."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config(family), attn_implementation="eager")
+        for name, parameter in model.named_parameters():
+            if "norm" in name or "ln_" in name:  # not all ones: a skipped norm must show
+                torch.nn.init.normal_(parameter, mean=0.5, std=0.3)
+    model.config.architectures = [type(model).__name__]
+    return model.to(dtype).eval()
+
+
+def answering_model(family: str = "llama") -> PreTrainedModel:
     """A model that says "Q" after nearly all that ends in ">", so that it can do some task.
 
     Its blocks write little, so what it says depends most on the last token; the unembedding of
     what it says then and that of "Q" are exchanged.
     """
-    bridge = tiny_bridge(family)
+    model = random_model(family)
     ids = {symbol: i for i, symbol in enumerate(_BYTES)}
     with torch.no_grad():
-        for name, parameter in bridge.original_model.named_parameters():
+        for name, parameter in model.named_parameters():
             if any(part in name for part in ("o_proj", "down_proj", "attention.dense", "4h_to_h")):
                 parameter.mul_(0.3)
-        said = int(bridge(torch.tensor([[D_VOCAB - 1, ids["a"], ids[">"]]]))[0, -1].argmax())
-        weight = bridge.unembed.original_component.weight
+        prompt = torch.tensor([[D_VOCAB - 1, ids["a"], ids[">"]]])
+        said = int(model(prompt).logits[0, -1].argmax())
+        weight = model.get_output_embeddings().weight
         weight[[said, ids["Q"]]] = weight[[ids["Q"], said]]
-    return bridge
+    return model
 
 
 def answering_task(n: int = 26) -> Task:
@@ -127,16 +145,31 @@ def answering_task(n: int = 26) -> Task:
     return Task("q", "user", "", tuple(Pair(x, ("Q" + x,)) for x in letters))
 
 
+def bridged(model: PreTrainedModel, name: str) -> TransformerBridge:
+    """A bridge round a model."""
+    return TransformerBridge.boot_transformers(
+        name, hf_model=model, tokenizer=byte_tokenizer(), device="cpu", dtype=model.dtype
+    )
+
+
 def tiny_bridge(family: str, dtype: torch.dtype = torch.float32) -> TransformerBridge:
     """A bridge round a random model of the family."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(config(family), attn_implementation="eager")
-        for name, parameter in model.named_parameters():
-            if "norm" in name or "ln_" in name:  # not all ones: a skipped norm must show
-                torch.nn.init.normal_(parameter, mean=0.5, std=0.3)
-    model.config.architectures = [type(model).__name__]
-    model = model.to(dtype).eval()
-    return TransformerBridge.boot_transformers(
-        f"tiny-{family}", hf_model=model, tokenizer=byte_tokenizer(), device="cpu", dtype=dtype
-    )
+    return bridged(random_model(family, dtype), f"tiny-{family}")
+
+
+def answering_bridge(family: str = "llama") -> TransformerBridge:
+    """A bridge round a model that says "Q"."""
+    return bridged(answering_model(family), f"tiny-{family}")
+
+
+def saved(model: PreTrainedModel, folder: Path) -> Path:
+    """A model in a folder, as Transformers writes it."""
+    model.save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@cache
+def tiny_model(family: str) -> HookedModel:
+    """A random model of the family that tests share: for those that do not change it."""
+    return HookedModel(tiny_bridge(family), name=f"tiny-{family}")

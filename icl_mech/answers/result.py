@@ -1,6 +1,6 @@
 """What whole answers said."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -8,8 +8,8 @@ import plotly.graph_objects as go
 
 from icl_mech.answers.text_scores import BY, SCORES, USUAL
 from icl_mech.errors import choose
-from icl_mech.results import Result
-from icl_mech.stats import Estimate, mean, paired_difference, ratio_of_means, repeated, share
+from icl_mech.results import TaskResult
+from icl_mech.stats import Estimate, mean, paired_difference, ratio_of_means, share
 from icl_mech.vectors import Choice
 
 #: The zero-shot prompt, the same with theta, and the few-shot prompt.
@@ -18,7 +18,7 @@ CONDITIONS = ("baseline", "hypothesis", "regular")
 NOTED = 0.05
 
 
-class AnswerScores(Result):
+class AnswerScores(TaskResult):
     """Every score of every answer, per prompt and condition (`CONDITIONS`).
 
     `data` holds, over (`task`, `condition`, `prompt`): right or wrong by each of `SCORES`;
@@ -31,23 +31,31 @@ class AnswerScores(Result):
     given), `max_new_tokens`, `n_rivals`, `n_queries`.
     """
 
+    ARRAYS: ClassVar = {
+        "accepted": ("task", "condition", "prompt"),
+        "first_token": ("task", "condition", "prompt"),
+        "logprob": ("task", "condition", "prompt"),
+        "query": ("task", "prompt"),
+        "layer": ("task",),
+    }
+
     def accuracy(self, task: str, condition: str, score: str) -> Estimate:
         """Share of prompts that are right.
 
         Intervals here and below are over prompts or, where these share queries, over queries.
         """
-        return share(self._right(task, condition, score), self._queries(task))
+        return share(self._right(task, condition, score), self.queries(task))
 
     def logprob(self, task: str, condition: str) -> Estimate:
         """Mean log probability (nats) of the whole answer, with a bootstrap interval."""
         choose(condition, CONDITIONS, "condition")
         values = self.of(task)["logprob"].sel(condition=condition).values
-        return mean(values, clusters=self._queries(task))
+        return mean(values, clusters=self.queries(task))
 
     def ratio(self, task: str, score: str) -> Estimate:
         """Hypothesis over regular accuracy, prompts resampled together."""
         ours, theirs = (self._right(task, m, score) for m in ("hypothesis", "regular"))
-        clusters = self._queries(task)
+        clusters = self.queries(task)
         return ratio_of_means(ours.astype(float), theirs.astype(float), clusters=clusters).at()
 
     def difference(self, task: str, condition: str, score: str, than: str = USUAL) -> Estimate:
@@ -55,12 +63,8 @@ class AnswerScores(Result):
         return paired_difference(
             self._right(task, condition, score),
             self._right(task, condition, than),
-            clusters=self._queries(task),
+            clusters=self.queries(task),
         )
-
-    def _queries(self, task: str) -> np.ndarray:
-        """What each prompt asks: prompts that share a query are not independent."""
-        return self.of(task)["query"].values
 
     def _right(self, task: str, condition: str, score: str) -> np.ndarray:
         choose(condition, CONDITIONS, "condition")
@@ -99,7 +103,7 @@ class AnswerScores(Result):
         """
         rows = []
         for name in self.tasks if task is None else [task]:
-            of_task, queries = self.of(name), self._queries(name)
+            of_task, queries = self.of(name), self.queries(name)
             values = of_task["by_layer"].transpose("by", "block", "prompt").values
             for layer in np.flatnonzero(np.isfinite(values[0, :, 0])):
                 row: dict[str, Any] = {"task": name, "layer": int(layer)}
@@ -127,7 +131,7 @@ class AnswerScores(Result):
         """One row per task and condition: mean log probabilities (nats), share of cut texts."""
         rows = []
         for task in self.tasks:
-            queries = self._queries(task)
+            queries = self.queries(task)
             for condition in CONDITIONS:
                 of = self.of(task).sel(condition=condition)
                 rows.append(
@@ -180,7 +184,7 @@ class AnswerScores(Result):
                     f"{task}: with θ, {unended} of the texts begin with the answer and go on: θ "
                     "brings the answer there and not its end, which few-shot prompts show"
                 )
-        return notes + repeated(self.tasks, self.data["n_queries"].values.tolist(), n)
+        return notes + self.repeated_queries()
 
     def to_frame(self) -> pd.DataFrame:
         """One row per (task, condition, prompt)."""

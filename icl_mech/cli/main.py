@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from importlib import import_module
-from io import TextIOWrapper
+from io import StringIO, TextIOWrapper
 from typing import Annotated, Any, Union
 
 import tyro
@@ -129,7 +130,7 @@ def _print_flags(program: str, flags: dict[str, str]) -> None:
     print(f"\nThe options of one of them: {program} {next(iter(flags))} --help")
 
 
-def _run(words: Sequence[str], parse: Any) -> None:
+def _run(words: Sequence[str], parse: Callable[[], Any]) -> None:
     """Parse and run; errors become a line on stderr and an exit code."""
     _print_any_letter()
     try:
@@ -137,7 +138,7 @@ def _run(words: Sequence[str], parse: Any) -> None:
         for word in words:
             check_text("option", word)
         with printing():
-            chosen = parse()
+            chosen = _parsed(parse)
         _calm_libraries()
         chosen.run()
         with printing():
@@ -150,6 +151,25 @@ def _run(words: Sequence[str], parse: Any) -> None:
         raise SystemExit(130) from None
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         raise SystemExit(0) from None
+
+
+def _parsed(parse: Callable[[], Any]) -> Any:
+    """What `parse` returns; where the options' own classes refuse a value, their error.
+
+    tyro prints such an error in a frame and ends the process; it stands in the context of that end.
+    """
+    printed = StringIO()
+    try:
+        with redirect_stderr(printed):
+            return parse()
+    except SystemExit as end:
+        cause: BaseException | None = end
+        while cause is not None and not isinstance(cause, IclMechError):
+            cause = cause.__context__
+        if cause is not None:
+            raise cause from None
+        sys.stderr.write(printed.getvalue())
+        raise
 
 
 def _print_any_letter() -> None:

@@ -1,6 +1,6 @@
 """Whose task was answered: the prompt's, or the injected one."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ import xarray as xr
 from icl_mech.conflict.notes import notes
 from icl_mech.errors import InputError, choose
 from icl_mech.reference import Conflict, hendel2023
-from icl_mech.results import Result
+from icl_mech.results import TaskResult
 from icl_mech.stats import Estimate, paired_difference, share
 
 #: What happens to the prompt: nothing; theta of the injected task (B); theta of the prompt's own
@@ -21,7 +21,7 @@ FOLLOWS = ("prompt", "injected", "neither")
 _COLUMNS = ("top", "follows_prompt", "follows_injected", "prompt_logprob", "injected_logprob")
 
 
-class ConflictingTasks(Result):
+class ConflictingTasks(TaskResult):
     """Answers to prompts of one task with the vector of another, per pair and prompt.
 
     `data` holds, over (`pair`, `condition`, `prompt`): `follows_prompt` and `follows_injected`
@@ -32,6 +32,13 @@ class ConflictingTasks(Result):
     `layer`). A pair is named `"<prompt's task>:<injected task>"`; `condition` is
     one of `CONDITIONS`.
     """
+
+    ARRAYS: ClassVar = {
+        "follows_prompt": ("pair", "condition", "prompt"),
+        "follows_injected": ("pair", "condition", "prompt"),
+        "chosen_layer": ("pair",),
+        "query": ("pair", "prompt"),
+    }
 
     @property
     def pairs(self) -> list[str]:

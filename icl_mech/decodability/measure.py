@@ -8,8 +8,8 @@ import xarray as xr
 from jaxtyping import Float, Int
 
 from icl_mech.decodability.neighbours import credit, distances, vote_shares
+from icl_mech.decodability.plan import Plan
 from icl_mech.decodability.probe import probe
-from icl_mech.decodability.settings import Plan
 
 Rows = Float[np.ndarray, "row layer d_model"]
 
@@ -39,8 +39,8 @@ def measure(rows: Rows, plan: Plan, prefix: str = "", pairs: bool = False) -> xr
     for layer in range(rows.shape[1]):
         between = distances(rows[:, layer], s.metric, s.normalise)
         (shares,) = vote_shares(between, plan.labels, plan.groups, [s.k])
-        found["votes"].append(shares.reshape(n_tasks, s.n_points, n_tasks))
-        found["credit"].append(credit(shares, plan.labels).reshape(n_tasks, s.n_points))
+        found["votes"].append(shares.reshape(n_tasks, s.n_prompts, n_tasks))
+        found["credit"].append(credit(shares, plan.labels).reshape(n_tasks, s.n_prompts))
         if pairs:
             found["pair_credit"].append(_pair_credit(between, plan))
             found["half_td"].append(_half_td(between, plan))
@@ -89,14 +89,14 @@ def _pair_credit(
 ) -> Float[np.ndarray, "task other point"]:
     """Credit of every point where the pool holds its task and one other; NaN for its own."""
     s, names = plan.settings, plan.pool.names
-    found = np.full((len(names), len(names), s.n_points), np.nan)
+    found = np.full((len(names), len(names), s.n_prompts), np.nan)
     for i in range(len(names)):
         for j in range(i + 1, len(names)):
             members = np.flatnonzero(np.isin(plan.labels, (i, j)))
             labels = (plan.labels[members] == j).astype(int)
             groups = plan.groups[members]
             (shares,) = vote_shares(between[np.ix_(members, members)], labels, groups, [s.k])
-            found[i, j], found[j, i] = credit(shares, labels).reshape(2, s.n_points)
+            found[i, j], found[j, i] = credit(shares, labels).reshape(2, s.n_prompts)
     return found
 
 
@@ -172,11 +172,11 @@ def _variations(plan: Plan) -> Iterator[_Variation]:
     s = plan.settings
     everything = np.arange(plan.queries.size)
     usual = _Variation("", everything, plan.groups, s.metric, s.normalise, [s.k])
-    ks = sorted({k for k in (*KS, s.k) if k < s.n_points})
+    ks = sorted({k for k in (*KS, s.k) if k < s.n_prompts})
     yield replace(usual, name="k = {k}", ks=ks)
     for n in SIZES:
-        if s.k < n <= s.n_points:
-            index = np.flatnonzero(everything % s.n_points < n)
+        if s.k < n <= s.n_prompts:
+            index = np.flatnonzero(everything % s.n_prompts < n)
             yield replace(usual, name=f"{n} points per task", index=index)
     for metric, normalise in VIEWS:
         name = f"{metric}, {normalise}"

@@ -1,7 +1,7 @@
 """What task decodability found."""
 
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -12,9 +12,9 @@ from icl_mech.decodability.chance import own_inputs_chances
 from icl_mech.decodability.intervals import widened, within_1
 from icl_mech.decodability.neighbours import decoded
 from icl_mech.decodability.notes import notes
-from icl_mech.decodability.settings import half_of
+from icl_mech.decodability.plan import half_of
 from icl_mech.errors import InputError, choose
-from icl_mech.results import Result
+from icl_mech.results import TaskResult
 from icl_mech.stats import Estimate, mean_change, shares
 
 #: What TD is compared with: prompts with shuffled labels, and the zero-shot query alone.
@@ -23,7 +23,7 @@ CONTROLS = ("shuffled", "input")
 SCORES = ("exact", "first_token")
 
 
-class TaskDecodability(Result):
+class TaskDecodability(TaskResult):
     """Which task the neighbours of every prompt vote for, at every layer.
 
     `data` holds, over (`shots`, `task`, `point`, `layer`): `credit` (1 where the vote is right, 0
@@ -43,6 +43,13 @@ class TaskDecodability(Result):
     `icl_mech.decodability.intervals.MUTUAL`, as neighbours vote for one another. `shots` is always
     one of `result.shots`; the largest by default.
     """
+
+    ARRAYS: ClassVar = {
+        "credit": ("shots", "task", "point", "layer"),
+        "half_td": ("shots", "half", "layer"),
+        "exact": ("shots", "task", "point"),
+        "query_id": ("task", "point"),
+    }
 
     @property
     def shots(self) -> list[int]:

@@ -1,116 +1,180 @@
-"""Prompts -> representations -> what is decoded from them."""
+"""Task decodability (Han et al. 2024): can the task be read from the last prompt token?"""
 
 from collections.abc import Sequence
+from importlib.metadata import version
 
-import numpy as np
-import torch
 import xarray as xr
-from jaxtyping import Float
-from torch import Tensor
-from tqdm.auto import tqdm
 
-from icl_mech.decodability.answers import accepted_tokens, answered
-from icl_mech.decodability.measure import Rows, measure, probed, sensitivity
-from icl_mech.decodability.settings import Plan
-from icl_mech.errors import NotFiniteError
-from icl_mech.model import HookedModel, as_array
-from icl_mech.prompts import Encoder, Episode, Prompt, generator, shuffle_labels, zero_shot
+from icl_mech.decodability.plan import (
+    DecodabilitySettings,
+    LeaveOut,
+    Metric,
+    Normalise,
+    Plan,
+    plan,
+)
+from icl_mech.decodability.reading import Run
+from icl_mech.decodability.result import TaskDecodability
+from icl_mech.layers import check_layers
+from icl_mech.model import HookedModel, check_model
+from icl_mech.progress import progress_bar
+from icl_mech.prompts import DEFAULT_TEMPLATE, shot_counts
+from icl_mech.tasks import Tasks
 
-#: Prompts between two steps of the progress bar.
-STEP = 100
+
+def task_decodability(
+    model: HookedModel,
+    tasks: Tasks = "verbs",
+    n_prompts: int = 100,
+    n_shots: int | Sequence[int] = 4,
+    seed: int = 0,
+    *,
+    k: int = 10,
+    layers: Sequence[int] | None = None,
+    role: str | int = "final_arrow",
+    metric: Metric = "cosine",
+    normalise: Normalise = "none",
+    leave_out: LeaveOut = "query",
+    probe: bool = True,
+    controls: bool = True,
+    template: str = DEFAULT_TEMPLATE,
+    leading_space: bool | None = None,
+    keep: bool = False,
+    progress: bool = True,
+) -> TaskDecodability:
+    """Vote of the nearest neighbours for the task of every prompt, at every layer.
+
+    Han et al. 2024 (arXiv 2412.12276, section 4): represent a few-shot prompt by the residual
+    stream at the token just before the answer, after block `l`; pool `n_prompts` prompts of every
+    task; leave one out, let its `k` nearest neighbours vote for the task. TD is the share of
+    points whose vote is right. The paper states neither distance, normalisation nor ties:
+
+    - *Distance*: cosine by default, as it does not hang on the length of a vector, which grows
+      from block to block and from prompt to prompt.
+    - *Normalisation*: none by default: nothing is done that the paper does not mention. A
+      sensitivity table with the other choices is part of every result.
+    - *Ties*: tasks with equally many votes share the credit, as breaking their tie at random would
+      give on average. Neighbours that are equally far share the last places, each with a part of
+      a vote: that is the average number of votes that random places would give, though not always
+      the average credit (a vote is won or not). Within a family, a representation that says
+      nothing scores exactly 1 / (number of tasks).
+    - *Left out*: with the point also every other point with its query (`leave_out="query"`).
+      Within a family every task asks the same queries, and the same words are near one another:
+      the pool holds the query once per *other* task but not for the point's own, and leaving out
+      the point alone (`"point"`, the paper's words) would push TD below chance.
+
+    Beyond the paper: point `i` of every task has the same query and demonstration inputs, where
+    the tasks share inputs; intervals from resampling queries; the layer chosen on other queries
+    than TD is reported on, in a pool of their own (`held_out`); prompts with shuffled labels; the
+    zero-shot query alone; a cross-validated linear probe; the accuracy of the same prompts. No
+    query is ever shown.
+
+    Args:
+        model: from `load_model`.
+        tasks: a family or its name; or a list of tasks and names. A family's null task is left
+            out: its answers are random, there is nothing to decode.
+        n_prompts: prompts per task; queries return with other demonstrations where the tasks have
+            too few inputs (the result says how many differ).
+        n_shots: demonstrations per prompt; several numbers are measured on the same queries, and
+            fewer demonstrations are the first of the more.
+        seed: of every random draw.
+        k: how many neighbours vote.
+        layers: which blocks' outputs; all by default.
+        role: whose last token represents the prompt; the paper's is `"final_arrow"`.
+        metric: `"cosine"` or `"euclidean"`.
+        normalise: `"standardise"`: every dimension has mean 0 and standard deviation 1 over the
+            pool; or `"none"`.
+        leave_out: `"query"` or `"point"`, see above.
+        probe: fit the linear probe.
+        controls: run prompts with shuffled labels, and queries alone.
+        template: how a pair is written; holds `{x}` and `{y}`.
+        leading_space: write words with a space before them; by default whichever way the
+            tokenizer needs fewer tokens over all tasks' answers.
+        keep: store the representations too, as `data["representation"]`: n_prompts x tasks x
+            shots x layers x d_model numbers.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: where a task, name or count cannot work; a single task cannot be decoded.
+        ModelError: where the model returns numbers that are not finite.
+    """
+    check_model(model)
+    settings = DecodabilitySettings(
+        n_prompts=n_prompts,
+        n_shots=shot_counts(n_shots),
+        seed=seed,
+        k=k,
+        role=role,
+        metric=metric,
+        normalise=normalise,
+        leave_out=leave_out,
+        template=template,
+        leading_space=leading_space,
+    )
+    drawn = plan(tasks, settings)
+    return measure(model, drawn, progress, layers=layers, probe=probe, controls=controls, keep=keep)
 
 
-class Run:
-    """One model on one plan: prompts run, read and measured."""
+def measure(
+    model: HookedModel,
+    plan: Plan,
+    progress: bool = True,
+    *,
+    layers: Sequence[int] | None = None,
+    probe: bool = True,
+    controls: bool = True,
+    keep: bool = False,
+) -> TaskDecodability:
+    """Run a plan: what `task_decodability` does after it has drawn the prompts.
 
-    def __init__(self, model: HookedModel, plan: Plan, layers: list[int], bar: tqdm) -> None:
-        self.model, self.plan, self.layers = model, plan, layers
-        words = [pair.y for task in plan.pool.tasks for pair in task.pairs]
-        # One encoder for all tasks: only answers may tell their prompts apart.
-        s = plan.settings
-        self.encoder: Encoder = model.encoder(s.template, words, s.leading_space)
-        self.bar = bar
-
-    def few_shot(self, n_shots: int, probe: bool, controls: bool, keep: bool) -> xr.Dataset:
-        """Everything that depends on the number of shots."""
-        self.bar.set_description(f"{n_shots}-shot")
-        episodes = [e for row in self.plan.points.episodes for e in row]
-        prompts = [self.encoder.encode(e.demonstrations[:n_shots], e.query.x) for e in episodes]
-        rows, last = self.read(prompts)
-        data = measure(rows, self.plan, pairs=True)
-        data["sensitivity"] = sensitivity(rows, self.plan)
-        data = data.merge(self._accuracy(prompts, episodes, last))
-        if probe:
-            data["probe_task"] = probed(rows, self.plan)
-        if keep:
-            dims = ("task", "point", "layer", "dim")
-            shape = (*self.plan.queries.shape, *rows.shape[1:])
-            data["representation"] = (dims, rows.reshape(shape))
+    Raises:
+        InputError: where a layer does not exist.
+        ModelError: where the model returns numbers that are not finite.
+    """
+    settings, pool, chosen = plan.settings, plan.pool, check_layers(layers, model.n_layers)
+    shuffles = sum(n > 1 for n in settings.n_shots) if controls else 0
+    total = plan.queries.size * (len(settings.n_shots) + shuffles + bool(controls))
+    with progress_bar(total, "prompts", progress) as bar:
+        run = Run(model, plan, chosen, bar)
+        parts = [run.few_shot(n, probe, controls, keep) for n in settings.n_shots]
+        data = xr.concat(parts, dim=xr.DataArray(list(settings.n_shots), dims="shots"))
         if controls:
-            data = data.merge(self._shuffled(episodes, n_shots))
-        return data
+            data = data.merge(run.input_only())
+    data = data.assign_coords(
+        shots=list(settings.n_shots),
+        task=pool.names,
+        other=pool.names,
+        voted=pool.names,
+        half=[0, 1],
+        layer=chosen,
+    )
+    data["query"] = (("task", "point"), [[e.query.x for e in r] for r in plan.points.episodes])
+    data["query_id"] = (("task", "point"), plan.queries)
+    data = data.transpose(
+        "shots", "setting", "half", "task", "other", "point", "layer", "voted", ...
+    )
+    return TaskDecodability(data, _provenance(run, plan))
 
-    def _accuracy(
-        self, prompts: Sequence[Prompt], episodes: Sequence[Episode], last: Tensor
-    ) -> xr.Dataset:
-        answers = accepted_tokens(self.encoder, prompts, [e.query for e in episodes])
-        scores = answered(self.model, prompts, last, answers)
-        shape = self.plan.queries.shape
-        dims = ("task", "point")
-        data = xr.Dataset({name: (dims, v.reshape(shape)) for name, v in vars(scores).items()})
-        data["logprob"].attrs["units"] = "nats"
-        data["answer_tokens"] = (dims, np.reshape([len(row[0]) for row in answers], shape))
-        return data
 
-    def _shuffled(self, episodes: Sequence[Episode], n_shots: int) -> xr.Dataset:
-        """The same prompts, labels shuffled in the same way for every task; NaN for one shot."""
-        n_points, seed = self.plan.settings.n_points, self.plan.settings.seed
-        if n_shots == 1:  # there is nothing to shuffle
-            shape = (len(self.layers), *self.plan.queries.shape)
-            nothing = np.full(shape, np.nan, dtype=np.float32)
-            return xr.Dataset({"shuffled_credit": (("layer", "task", "point"), nothing)})
-        prompts = []
-        for i, e in enumerate(episodes):
-            rng = generator(seed, "decodability", "shuffled", str(i % n_points))
-            shown = shuffle_labels(e.demonstrations[:n_shots], rng)
-            prompts.append(self.encoder.encode(shown, e.query.x))
-        data = measure(self.read(prompts)[0], self.plan, "shuffled_")
-        return data[["shuffled_credit"]]
-
-    def input_only(self) -> xr.Dataset:
-        """The query alone: how far its words give the task away."""
-        self.bar.set_description("queries alone")
-        episodes = [e for row in self.plan.points.episodes for e in row]
-        prompts = zero_shot(self.encoder, episodes)
-        return measure(self.read(prompts)[0], self.plan, "input_")[["input_credit"]]
-
-    def read(self, prompts: Sequence[Prompt]) -> tuple[Rows, Float[Tensor, "row d_model"]]:
-        """Representations at the chosen layers, and the last token's residual after all blocks.
-
-        Prompts that are the same are run once: their representations are equal to the last bit.
-
-        Raises:
-            NotFiniteError: where the model returns NaN or infinity.
-        """
-        first: dict[tuple[int, ...], Prompt] = {}
-        for prompt in prompts:
-            first.setdefault(prompt.tokens, prompt)
-        unique = list(first.values())
-        roles = list(dict.fromkeys([self.plan.settings.role, "final_arrow"]))
-        kept: list[np.ndarray] = []
-        ends: list[Tensor] = []
-        for start in range(0, len(unique), STEP):
-            part = unique[start : start + STEP]
-            resid = self.model.capture(part, roles)
-            if not resid.isfinite().all():
-                raise NotFiniteError(
-                    f"{self.model.name}: activations that are not finite (dtype "
-                    f"{self.model.dtype}); expected numbers. Try dtype='float32'"
-                )
-            kept.append(as_array(resid[:, 0, self.layers]))
-            ends.append(resid[:, -1, -1])
-            self.bar.update(len(part))
-        self.bar.update(len(prompts) - len(unique))
-        number = {tokens: i for i, tokens in enumerate(first)}
-        index = [number[prompt.tokens] for prompt in prompts]
-        return np.concatenate(kept)[index], torch.cat(ends)[index]
+def _provenance(run: Run, plan: Plan) -> dict:
+    pool = plan.pool
+    model = run.model.provenance()
+    model["versions"]["scikit-learn"] = version("scikit-learn")
+    return {
+        "method": "task_decodability (Han et al. 2024, arXiv 2412.12276)",
+        **model,
+        **plan.settings.recorded(),
+        "n_shots": list(plan.settings.n_shots),
+        "sink_token": run.model.to_string(run.encoder.sink),
+        "written_with_leading_space": run.encoder.template.leading_space,
+        "tasks": {
+            t.name: {"category": t.category, "n_pairs": len(t), "description": t.description}
+            for t in pool.tasks
+        },
+        "shared_inputs": pool.shared,
+        "share_of_distinct_inputs": pool.distinct,
+        "n_queries": plan.points.n_queries,
+        "accuracy": "exact: every token of an accepted answer is the most probable after those "
+        "before it; first_token: the first is",
+        "filters": "none: every prompt counts, also those that the model answers wrong",
+    }

@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from icl_mech.stats import repeated
 from icl_mech.vectors import Choice
 
 if TYPE_CHECKING:
@@ -22,8 +21,7 @@ AGREES = {
 
 def notes(result: "TaskVectorFailures") -> list[str]:
     """A line for everything that would mislead, task by task."""
-    data, n = result.data, result.data.sizes["prompt"]
-    lines = repeated(result.tasks, data["n_queries"].values.tolist(), n)
+    lines = result.repeated_queries()
     for task in result.tasks:
         lines += [f"{task}: {line}" for line in _of_task(result, task)]
     by_chance = [result.by_chance(task) for task in result.tasks]

@@ -1,7 +1,7 @@
 """What one task vector could not do."""
 
 from collections import Counter
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from icl_mech.errors import choose
 from icl_mech.failures.notes import notes
-from icl_mech.results import Result
+from icl_mech.results import TaskResult
 from icl_mech.stats import Estimate, mean, paired_difference, ratio_of_means, share
 
 #: The method that every repair is compared with.
@@ -22,7 +22,7 @@ CONTROLS = ("_other_prompt", "_shuffled")
 OTHER, RIGHT = "other", ""
 
 
-class TaskVectorFailures(Result):
+class TaskVectorFailures(TaskResult):
     """Accuracy and errors of prompt, vector, controls and repairs, per prompt.
 
     `data` holds over (`task`, `prompt`, `condition`): `right`, `error` (a name of `KINDS`, empty
@@ -34,6 +34,13 @@ class TaskVectorFailures(Result):
     `named_by_chance` (see `by_chance`). `condition` is few_shot, zero_shot, theta, shuffled,
     other_task, random, placeholder, and every repair with its controls.
     """
+
+    ARRAYS: ClassVar = {
+        "right": ("task", "prompt", "condition"),
+        "error": ("task", "prompt", "condition"),
+        "prior_right": ("task", "prompt"),
+        "best_layer": ("task", "injected"),
+    }
 
     @property
     def conditions(self) -> list[str]:
@@ -55,7 +62,7 @@ class TaskVectorFailures(Result):
 
         Intervals here and below are over prompts or, where these share queries, over queries.
         """
-        return share(self._right(task, condition), self._queries(task))
+        return share(self._right(task, condition), self.queries(task))
 
     def prior(self, task: str) -> Estimate:
         """Accuracy of an answer without the query: the label prior.
@@ -65,7 +72,7 @@ class TaskVectorFailures(Result):
         every prompt (all demonstrations show the one answer): it is the task then, and to give
         that answer is what a vector would be needed for.
         """
-        return share(self._prior(task), self._queries(task))
+        return share(self._prior(task), self.queries(task))
 
     def _prior(self, task: str) -> Float[np.ndarray, "prompt"]:
         here = self.of(task)
@@ -88,7 +95,7 @@ class TaskVectorFailures(Result):
         """
         floor = self.floor(task)
         ours, whole = (self._right(task, name) - floor for name in (condition, "few_shot"))
-        return _ratio(ours, whole, self._queries(task))
+        return _ratio(ours, whole, self.queries(task))
 
     def recovered(self, task: str, repair: str) -> Estimate:
         """Of the accuracy that theta loses, the share that a repair brings back.
@@ -98,12 +105,12 @@ class TaskVectorFailures(Result):
         """
         theta = self._right(task, THETA).astype(float)
         ours, whole = (self._right(task, name) - theta for name in (repair, "few_shot"))
-        return _ratio(ours, whole, self._queries(task))
+        return _ratio(ours, whole, self.queries(task))
 
     def above_prior(self, task: str, condition: str = THETA) -> Estimate:
         """Accuracy minus the floor, paired by prompt, with a bootstrap interval."""
         right = self._right(task, condition).astype(float)
-        return paired_difference(right, self.floor(task), clusters=self._queries(task))
+        return paired_difference(right, self.floor(task), clusters=self.queries(task))
 
     def observed(self, task: str) -> str:
         """What was found, in the words of the predictions.
@@ -120,7 +127,7 @@ class TaskVectorFailures(Result):
     def difference(self, task: str, first: str, second: str) -> Estimate:
         """Accuracy of one condition minus another's, paired by prompt."""
         ours, theirs = (self._right(task, name) for name in (first, second))
-        return paired_difference(ours, theirs, clusters=self._queries(task))
+        return paired_difference(ours, theirs, clusters=self.queries(task))
 
     def errors(self, task: str, condition: str = THETA) -> dict[str, int]:
         """How many prompts got which wrong answer, the most frequent kind first."""
@@ -141,10 +148,6 @@ class TaskVectorFailures(Result):
         tokens evenly spaced in the vocabulary that are not right.
         """
         return float(self.of(task)["named_by_chance"])
-
-    def _queries(self, task: str) -> np.ndarray:
-        """What each prompt asks: prompts that share a query are not independent."""
-        return self.of(task)["query"].values
 
     def _right(self, task: str, condition: str) -> np.ndarray:
         choose(condition, self.conditions, "condition")

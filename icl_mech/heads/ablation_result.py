@@ -1,22 +1,31 @@
 """What switching heads off did."""
 
+from typing import ClassVar
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import xarray as xr
 
 from icl_mech.errors import InputError
-from icl_mech.results import Result
-from icl_mech.stats import Estimate, crossed, repeated, share
+from icl_mech.results import TaskResult
+from icl_mech.stats import Estimate, crossed, share
 
 
-class HeadAblation(Result):
+class HeadAblation(TaskResult):
     """Few-shot accuracy with the top k heads, or k random heads, switched off, per prompt.
 
     `data` holds `top_right` and `top_logprob` over (`task`, `prompt`, `k`), `random_right` and
     `random_logprob` over (`task`, `prompt`, `k`, `draw`), `intact_right` and `intact_logprob`
     over (`task`, `prompt`), and the names of the `ranked` heads.
     """
+
+    ARRAYS: ClassVar = {
+        "top_right": ("task", "prompt", "k"),
+        "random_right": ("task", "prompt", "k", "draw"),
+        "intact_right": ("task", "prompt"),
+        "ranked": ("task",),
+    }
 
     @property
     def counts(self) -> list[int]:
@@ -32,23 +41,23 @@ class HeadAblation(Result):
 
         Intervals here and below are over prompts or, where these share queries, over queries.
         """
-        return share(self.of(task)["intact_right"].values, self._queries(task))
+        return share(self.of(task)["intact_right"].values, self.queries(task))
 
     def top(self, task: str, k: int) -> Estimate:
         """Accuracy without the top k heads."""
-        return share(self._at(task, k)["top_right"].values, self._queries(task))
+        return share(self._at(task, k)["top_right"].values, self.queries(task))
 
     def random(self, task: str, k: int) -> Estimate:
         """Mean accuracy without k random heads; the interval is over prompts and draws."""
         right = self._at(task, k)["random_right"].transpose("prompt", "draw").values
-        return crossed(right, clusters=self._queries(task))
+        return crossed(right, clusters=self.queries(task))
 
     def cost(self, task: str, k: int) -> Estimate:
         """How much more accuracy the top k heads cost than k random ones, paired by prompt;
         the interval is over prompts and draws."""
         here = self._at(task, k)
         random = here["random_right"].transpose("prompt", "draw").values
-        return crossed(random, clusters=self._queries(task), minus=here["top_right"].values)
+        return crossed(random, clusters=self.queries(task), minus=here["top_right"].values)
 
     def summary(self) -> pd.DataFrame:
         """One row per task and k, with 95 % intervals."""
@@ -69,9 +78,7 @@ class HeadAblation(Result):
 
     def caveats(self) -> list[str]:
         """What to keep in mind when reading the numbers, a line each."""
-        notes = super().caveats() + repeated(
-            self.tasks, self.data["n_queries"].values.tolist(), self.data.sizes["prompt"]
-        )
+        notes = super().caveats() + self.repeated_queries()
         for task in self.tasks:
             known = [k for k in self.counts if self.cost(task, k).low > 0]
             unknown = all(np.isnan(self.cost(task, k).low) for k in self.counts)
@@ -123,10 +130,6 @@ class HeadAblation(Result):
                     "difference": str(self.cost(task, k)),
                 }
         return pd.DataFrame.from_dict(rows, orient="index")
-
-    def _queries(self, task: str) -> np.ndarray:
-        """The query of each prompt: prompts that share one are not independent."""
-        return self.of(task)["query"].values
 
     def _at(self, task: str, k: int) -> xr.Dataset:
         if k not in self.counts:

@@ -1,6 +1,7 @@
 """What a head attribution found."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -8,11 +9,11 @@ import plotly.graph_objects as go
 
 from icl_mech.errors import InputError, choose
 from icl_mech.heads.plan import METHODS, Head
-from icl_mech.results import Result
+from icl_mech.results import TaskResult
 from icl_mech.stats import Estimate, mean, means, rank_correlation, repeated
 
 
-class HeadAttribution(Result):
+class HeadAttribution(TaskResult):
     """What every attention head does for the answer, per prompt.
 
     `data` holds, over (`task`, `prompt`, `layer`, `head`): `aie` and `attribution` (change in the
@@ -20,6 +21,12 @@ class HeadAttribution(Result):
     head; per (`task`, `prompt`) the probability with shuffled and with right labels, and the
     `logit_difference` that `direct`, `direct_mlp` and `direct_rest` add up to.
     """
+
+    ARRAYS: ClassVar = {
+        "attention": ("task", "prompt", "layer", "head", "role"),
+        "clean_probability": ("task", "prompt"),
+        "shuffled_probability": ("task", "prompt"),
+    }
 
     @property
     def methods(self) -> list[str]:
@@ -31,7 +38,7 @@ class HeadAttribution(Result):
 
         Intervals here and below are over prompts or, where these share queries, over queries.
         """
-        found = means(self._effect(task, method), clusters=self._queries(task))
+        found = means(self._effect(task, method), clusters=self.queries(task))
         layers, heads = found.value.shape
         return [[found.at(layer, head) for head in range(heads)] for layer in range(layers)]
 
@@ -46,7 +53,7 @@ class HeadAttribution(Result):
         effect = self._effect(task, method)
         means = effect.mean(axis=0)
         chosen = largest(abs(means) if absolute else means, min(k, means.size))
-        queries = self._queries(task)
+        queries = self.queries(task)
         return [(x, h, mean(effect[:, x, h], clusters=queries)) for x, h in chosen]
 
     def universal(self, k: int = 10, tasks: Sequence[str] | None = None) -> list[Head]:
@@ -61,7 +68,7 @@ class HeadAttribution(Result):
         return rank_correlation(
             self._effect(task, "aie").reshape(self.data.sizes["prompt"], -1),
             self._effect(task, method).reshape(self.data.sizes["prompt"], -1),
-            clusters=self._queries(task),
+            clusters=self.queries(task),
         )
 
     def misses(self, task: str, k: int = 5, method: str = "attribution") -> pd.DataFrame:
@@ -100,7 +107,7 @@ class HeadAttribution(Result):
         for task in self.tasks if n_prompts > 1 else []:
             of_task = self.data.sel(task=task)
             gain = of_task["clean_probability"] - of_task["shuffled_probability"]
-            gap = mean(gain.values, clusters=self._queries(task))
+            gap = mean(gain.values, clusters=self.queries(task))
             if not gap.low > 0:
                 notes.append(
                     f"{task}: right labels hardly make the answer more probable than shuffled "
@@ -141,10 +148,6 @@ class HeadAttribution(Result):
             if {"aie", "attribution"} <= set(self.methods):
                 rows[task]["attribution patching, rank correlation"] = str(self.agreement(task))
         return pd.DataFrame.from_dict(rows, orient="index")
-
-    def _queries(self, task: str) -> np.ndarray:
-        """The query of each prompt: prompts that share one are not independent."""
-        return self.of(task)["query"].values
 
     def _effect(self, task: str, method: str) -> np.ndarray:
         """`[prompt, layer, head]`."""

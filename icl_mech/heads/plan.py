@@ -11,6 +11,7 @@ from icl_mech.prompts import (
     PromptSettings,
     Split,
     VectorSettings,
+    check_shots,
     draw_split,
     generator,
     half,
@@ -52,7 +53,7 @@ class AttributionSettings(PromptSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_shots(self.n_shots)
+        check_shots(self.n_shots)
         self.set_counts("n_clean")
         self._set("methods", several_methods(self.methods))
 
@@ -85,7 +86,7 @@ class AblationSettings(PromptSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_shots(self.n_shots)
+        check_shots(self.n_shots)
         self.set_counts("n_draws", "n_dev")
         choose(self.off, get_args(Off), "way to switch heads off")
         if self.counts is not None:
@@ -125,7 +126,7 @@ class FunctionVectorSettings(VectorSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_shots(self.n_shots)
+        check_shots(self.n_shots)
         self._set("n_heads", several_counts("n_heads", self.n_heads))
         self._set("scale", several_scales(self.scale))
 
@@ -213,11 +214,6 @@ def _elsewhere(task: Task, s: PromptSettings) -> tuple[tuple[Task, tuple[Episode
             "shots, or another way to switch heads off"
         )
     return tuple((t, draw_split(t, PER_TASK, 1, s.n_shots, 1, s.seed).test) for t in others)
-
-
-def _check_shots(n_shots: int) -> None:
-    if n_shots < 2:
-        raise InputError(f"n_shots is {n_shots}; expected at least 2 (labels are shuffled)")
 
 
 def several_methods(methods: str | Iterable[str]) -> tuple[Method, ...]:

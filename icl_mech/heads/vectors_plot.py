@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 
+from icl_mech.plotting.marks import band
 from icl_mech.plotting.panels import frame, rows_of_panels
-from icl_mech.plotting.style import AFTER_BLOCK, COLOURS, GRID, band, subject, title
+from icl_mech.plotting.style import AFTER_BLOCK, COLOURS, GRID, subject, title
 
 if TYPE_CHECKING:
     from icl_mech.heads import FunctionVectors
@@ -92,7 +93,7 @@ def _panel(
         name, colour, dash, symbol = _NAMES[vector]
         curve = result.curve(task, vector, setting)
         if vector in _WITH_BANDS:
-            figure.add_trace(band(layers, curve, colour, name), row=row, col=column)
+            figure.add_trace(band(layers, curve, COLOURS[colour], name), row=row, col=column)
         figure.add_trace(
             go.Scatter(
                 x=layers,

@@ -1,13 +1,15 @@
 """What function vectors did, beside theta and controls."""
 
+from typing import ClassVar
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import xarray as xr
 
 from icl_mech.errors import choose
-from icl_mech.results import Result
-from icl_mech.stats import Estimate, paired_difference, repeated, share, shares
+from icl_mech.results import TaskResult
+from icl_mech.stats import Estimate, paired_difference, share, shares
 from icl_mech.vectors import Choice, choose_layer, layer_name
 
 #: What is injected. Theta replaces the residual stream; all others are added to it.
@@ -18,7 +20,7 @@ SCALED = ("function", "random_heads", "random")
 PROMPTS = ("zero_shot", "shuffled")
 
 
-class FunctionVectors(Result):
+class FunctionVectors(TaskResult):
     """Accuracy of injected vectors at every layer, per prompt.
 
     `data` holds, over (`task`, `prompt`, `setting`, `vector`, `layer`), `right` and `logprob`
@@ -27,6 +29,13 @@ class FunctionVectors(Result):
     the vector, chosen on dev. The vector `function_unscaled` is `function` at scale 1; it is
     missing where 1 was the only scale.
     """
+
+    ARRAYS: ClassVar = {
+        "right": ("task", "prompt", "setting", "vector", "layer"),
+        "dev_right": ("task", "setting", "vector", "layer"),
+        "plain_right": ("task", "prompt", "setting"),
+        "few_shot_right": ("task", "prompt"),
+    }
 
     @property
     def vectors(self) -> list[str]:
@@ -46,7 +55,7 @@ class FunctionVectors(Result):
         Intervals here and below are over prompts or, where these share queries, over queries.
         """
         right = self._of(task, "right", vector, setting)
-        return shares(right.transpose("layer", "prompt").values, self._queries(task))
+        return shares(right.transpose("layer", "prompt").values, self.queries(task))
 
     def best_layer(
         self, task: str, vector: str = "function", setting: str = "zero_shot"
@@ -62,17 +71,17 @@ class FunctionVectors(Result):
 
     def accuracy(self, task: str, vector: str = "function", setting: str = "zero_shot") -> Estimate:
         """Test accuracy at the layer chosen on dev."""
-        return share(self._at_best(task, vector, setting), self._queries(task))
+        return share(self._at_best(task, vector, setting), self.queries(task))
 
     def plain(self, task: str, setting: str = "zero_shot") -> Estimate:
         """Test accuracy without a vector."""
         choose(setting, PROMPTS, "setting")
         right = self.of(task)["plain_right"].sel(setting=setting).values
-        return share(right, self._queries(task))
+        return share(right, self.queries(task))
 
     def few_shot(self, task: str) -> Estimate:
         """Test accuracy with the right demonstrations."""
-        return share(self.of(task)["few_shot_right"].values, self._queries(task))
+        return share(self.of(task)["few_shot_right"].values, self.queries(task))
 
     def difference(
         self, task: str, first: str, second: str, setting: str = "zero_shot"
@@ -81,7 +90,7 @@ class FunctionVectors(Result):
         return paired_difference(
             self._at_best(task, first, setting),
             self._at_best(task, second, setting),
-            clusters=self._queries(task),
+            clusters=self.queries(task),
         )
 
     def summary(self) -> pd.DataFrame:
@@ -112,9 +121,7 @@ class FunctionVectors(Result):
 
     def caveats(self) -> list[str]:
         """What to keep in mind when reading the numbers, a line each."""
-        notes = super().caveats() + repeated(
-            self.tasks, self.data["n_queries"].values.tolist(), self.data.sizes["prompt"]
-        )
+        notes = super().caveats() + self.repeated_queries()
         for task in self.tasks:
             gap = self.difference(task, "function", "random_heads")
             if not gap.low > 0:
@@ -165,10 +172,6 @@ class FunctionVectors(Result):
                     "heads": str(self.of(task)["heads"].item()),
                 }
         return pd.DataFrame.from_dict(rows, orient="index")
-
-    def _queries(self, task: str) -> np.ndarray:
-        """The query of each prompt: prompts that share one are not independent."""
-        return self.of(task)["query"].values
 
     def _of(self, task: str, name: str, vector: str, setting: str) -> xr.DataArray:
         choose(vector, self.vectors, "vector")

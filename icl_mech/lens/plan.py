@@ -6,7 +6,15 @@ from typing import Any, Literal, get_args
 
 from icl_mech.errors import InputError, choose
 from icl_mech.lens.naming import naming_words
-from icl_mech.prompts import N_DUMMIES, PromptSettings, Split, Template, draw_split, whole
+from icl_mech.prompts import (
+    N_DUMMIES,
+    PromptSettings,
+    Split,
+    Template,
+    check_shots,
+    draw_split,
+    whole,
+)
 from icl_mech.prompts.encode import SINK
 from icl_mech.tasks import Pair, Task, Tasks, list_tasks, load_other, load_task, load_tasks
 
@@ -163,6 +171,8 @@ def plan_vectors(
         4
     """
     s = settings
+    if s.vector == "function" and heads is None:
+        check_shots(s.n_shots)  # heads are ranked on prompts with shuffled labels
     every = load_tasks(tasks)
     splits = [draw_split(t, s.n_prompts, 1, s.n_shots, s.n_dummies, s.seed) for t in every]
     return VectorLensPlan(

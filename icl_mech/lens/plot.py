@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import plotly.graph_objects as go
 
+from icl_mech.plotting.marks import band
 from icl_mech.plotting.panels import frame, rows_of_panels
-from icl_mech.plotting.style import AFTER_BLOCK, COLOURS, GRID, MARGIN, band, subject, title
+from icl_mech.plotting.style import AFTER_BLOCK, COLOURS, GRID, MARGIN, subject, title
 
 if TYPE_CHECKING:
     from icl_mech.lens import LogitLens
@@ -84,7 +85,7 @@ def _draw(
 ) -> None:
     name, colour, dash = _NAMES[target]
     if curve[0].n > 1:
-        figure.add_trace(band(layers, curve, colour, name), row=row, col=column)
+        figure.add_trace(band(layers, curve, COLOURS[colour], name), row=row, col=column)
     if value == "probability":
         text = [f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]" for e in curve]
     else:

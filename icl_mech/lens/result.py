@@ -1,5 +1,7 @@
 """What a logit lens found."""
 
+from typing import ClassVar
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -7,7 +9,7 @@ import xarray as xr
 
 from icl_mech.errors import InputError, choose
 from icl_mech.lens.targets import TARGETS
-from icl_mech.results import Result
+from icl_mech.results import TaskResult
 from icl_mech.stats import Estimate, mean, median, repeated, shares
 
 #: What a curve may show: the mean probability, the share of prompts with the target on top, or
@@ -15,7 +17,7 @@ from icl_mech.stats import Estimate, mean, median, repeated, shares
 VALUES = ("probability", "rank1", "log_rank")
 
 
-class LogitLens(Result):
+class LogitLens(TaskResult):
     """What every layer would answer, per prompt.
 
     `data` holds, over (`task`, `prompt`, `role`, `layer`): `logprob` (nats) and `rank` of every
@@ -24,6 +26,12 @@ class LogitLens(Result):
     Layer -1 is the embedding, layer `l` the residual stream after block `l`. Texts are written
     as in source code (a line break is a backslash and an n).
     """
+
+    ARRAYS: ClassVar = {
+        "logprob": ("task", "prompt", "role", "layer", "target"),
+        "rank": ("task", "prompt", "role", "layer", "target"),
+        "top_text": ("task", "prompt", "role", "layer", "k"),
+    }
 
     @property
     def roles(self) -> list[str]:

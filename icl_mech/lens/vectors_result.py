@@ -1,5 +1,7 @@
 """What task vectors say when they are read through the unembedding."""
 
+from typing import ClassVar
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -7,14 +9,14 @@ import xarray as xr
 
 from icl_mech.errors import InputError, choose
 from icl_mech.lens.counting import KINDS
-from icl_mech.results import Result
+from icl_mech.results import TaskResult
 from icl_mech.stats import Estimate, mean
 
 #: Tokens that a table shows.
 SHOWN = 10
 
 
-class VectorLens(Result):
+class VectorLens(TaskResult):
     """The top tokens of a task's vectors, and how many of them are of which kind.
 
     `data` holds, over (`task`, `layer`, `k`): ids `top`, mean log probabilities `top_logprob`
@@ -26,6 +28,12 @@ class VectorLens(Result):
     (inputs), or name another task (other_naming, mean over the other tasks). NaN where no words
     that name the task are known.
     """
+
+    ARRAYS: ClassVar = {
+        "count": ("task", "prompt", "vector", "layer", "among", "kind"),
+        "top_text": ("task", "layer", "k"),
+        "average_count": ("task", "layer", "among", "kind"),
+    }
 
     @property
     def layers(self) -> list[int]:

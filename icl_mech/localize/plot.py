@@ -10,9 +10,9 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from icl_mech.plotting.marks import whiskers
+from icl_mech.plotting.marks import band, whiskers
 from icl_mech.plotting.panels import frame, rows_of_panels
-from icl_mech.plotting.style import COLOURS, GRID, band, title
+from icl_mech.plotting.style import COLOURS, GRID, title
 
 if TYPE_CHECKING:
     from icl_mech.localize import TaskMap
@@ -80,7 +80,9 @@ def task_curves_figure(task_map: TaskMap) -> go.Figure:
         for readout in task_map.readouts:
             curve = task_map.curve(task, readout)
             if readout != "heads":
-                figure.add_trace(band(task_map.layers, curve, readout, readout), row=row, col=1)
+                figure.add_trace(
+                    band(task_map.layers, curve, COLOURS[readout], readout), row=row, col=1
+                )
             figure.add_trace(
                 go.Scatter(
                     x=task_map.layers,

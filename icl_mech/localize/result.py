@@ -3,13 +3,14 @@
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Float
 
+from icl_mech.decodability.intervals import widened, within_1
 from icl_mech.errors import InputError, choose
 from icl_mech.localize.curves import (
     Located,
@@ -22,7 +23,7 @@ from icl_mech.localize.curves import (
     nowhere,
     settled,
 )
-from icl_mech.results import Result
+from icl_mech.results import TaskResult
 from icl_mech.stats import (
     Estimate,
     means,
@@ -45,7 +46,7 @@ _WHERE = {
 }
 
 
-class TaskMap(Result):
+class TaskMap(TaskResult):
     """Four read-outs on one axis of layers, and the layers that they name, per task.
 
     - *encoding*: task decodability (Han et al. 2024), the share of a prompt's nearest neighbours'
@@ -69,6 +70,13 @@ class TaskMap(Result):
     `query` over (`task`, `point`) is what each prompt asks. Prompt `i` of the other read-outs is
     point `i`. Prompts that share a query are not independent: intervals are over queries.
     """
+
+    ARRAYS: ClassVar = {
+        "encoding": ("task", "point", "layer"),
+        "transfer": ("task", "prompt", "layer"),
+        "lens": ("task", "prompt", "layer"),
+        "query": ("task", "point"),
+    }
 
     @property
     def layers(self) -> list[int]:
@@ -97,8 +105,8 @@ class TaskMap(Result):
         """A read-out at every layer, with 95 % intervals over queries."""
         values = self._values(task, readout)
         queries = self._queries(task, len(values))
-        if readout == "encoding":
-            return shares(values.T, queries)
+        if readout == "encoding":  # prompts vote for one another, see `decodability.intervals`
+            return within_1(widened(shares(values.T, queries), len(np.unique(queries))))
         if readout == "transfer":
             return shares(values.T.astype(bool), queries)
         if readout == "heads":

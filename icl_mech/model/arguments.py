@@ -32,6 +32,9 @@ def check_prompts(prompts: Any, name: str = "prompts") -> Sequence[Prompt]:
 def check_list(values: Any, name: str, of: str) -> Sequence[Any]:
     """Several of something, and not one by itself or text.
 
+    >>> check_list((1, 2), "edits", "edits")
+    (1, 2)
+
     Raises:
         InputError: where it is text, or nothing that one can go through.
     """
@@ -41,6 +44,9 @@ def check_list(values: Any, name: str, of: str) -> Sequence[Any]:
 def token_rows(rows: Any, name: str = "answers") -> list[list[int]]:
     """Rows of token ids as plain numbers, whatever kind of whole numbers they came as.
 
+    >>> token_rows(np.array([[5, 7], [9, 2]]))
+    [[5, 7], [9, 2]]
+
     Raises:
         InputError: where there are words in place of ids, or one id in place of a row.
     """
@@ -49,6 +55,9 @@ def token_rows(rows: Any, name: str = "answers") -> list[list[int]]:
 
 def token_ids(ids: Any, name: str = "answers", *, row: bool = False) -> list[int]:
     """Token ids as plain numbers.
+
+    >>> token_ids(np.array([5, 7]))
+    [5, 7]
 
     Args:
         ids: a list, array or tensor of them.
@@ -80,6 +89,10 @@ def token_ids(ids: Any, name: str = "answers", *, row: bool = False) -> list[int
 
 def check_tensor(values: Any, name: str, shape: str, width: int) -> Tensor:
     """A tensor whose last axis is so wide.
+
+    >>> import torch
+    >>> check_tensor(torch.zeros(2, 8), "resid", "row, d_model", 8).shape
+    torch.Size([2, 8])
 
     Args:
         values: what was given.

@@ -16,15 +16,15 @@ class MemoryWarning(UserWarning):
     """A batch did not fit into memory and was halved."""
 
 
-#: So often is what runs at once halved before a model is said not to fit.
+#: The number of halvings after which an error says that the model does not fit into memory.
 MAX_HALVINGS = 10
 
 
 class Budget:
-    """How much may run at once; shrinks when memory runs out.
+    """The number of tokens that may run at once; it is halved when memory runs out.
 
     Attributes:
-        tokens: today's limit of tokens that run through a block together, at least one.
+        tokens: the present limit of tokens that run through a block together, at least one.
         halvings: how often it was halved since the start (goes into a result's provenance).
     """
 
@@ -34,7 +34,7 @@ class Budget:
 
     @property
     def share(self) -> float:
-        """What is left of the first limit: logits are made in slices of this part of their size."""
+        """The factor by which chunks of logits shrink: one half for every halving."""
         return 0.5**self.halvings
 
     def survives(self, error: BaseException) -> bool:
@@ -63,7 +63,11 @@ class Budget:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error, of whichever library, means that memory ran out."""
+    """Whether an error, of whichever library, means that memory ran out.
+
+    >>> out_of_memory(MemoryError()), out_of_memory(ValueError())
+    (True, False)
+    """
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         isinstance(error, Exception) and should_reduce_batch_size(error)
     )

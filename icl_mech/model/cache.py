@@ -24,9 +24,10 @@ from icl_mech.errors import ModelError
 from icl_mech.files import follow_umask
 
 MANIFEST = "icl-mech.json"
-#: Part of a folder's name: those written by another version of the conversion are not reused.
+#: The version of the conversion. It is part of a folder's name: a folder that another version
+#: wrote is not reused.
 FORMAT = 2
-#: Room for what no conversion knows beforehand: the manifest, rounding to blocks.
+#: Bytes of spare room that a conversion asks for: the manifest, and rounding to disk blocks.
 _SPARE = 2**20
 
 
@@ -48,7 +49,7 @@ def sha256(path: Path) -> str:
 
 
 def checksum(path: Path) -> str:
-    """xxh3 of a file's content: it tells damage, not malice, and is as fast as the disk."""
+    """xxh3 of a file's content: it detects damage, not malice, as fast as the disk reads."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, xxh3_128).hexdigest()
 

@@ -27,7 +27,7 @@ class SlicedLogits:
         bridge: the TransformerLens bridge whose `ln_final`, `W_U`, `b_U` and logit transform
             (Gemma-2's soft cap) are used.
         resid: the residual stream after the last block, or what is read as if it were.
-        share: of the usual size of a slice, where memory is short.
+        share: factor on the usual size of a slice; below 1 where memory is short.
 
     Attributes:
         d_vocab: entries of the vocabulary.
@@ -99,7 +99,10 @@ class Best:
 
 
 def refuse_not_finite(*values: Tensor) -> None:
-    """Raise NotFiniteError where a number that came of logits is NaN or infinite."""
+    """Raise NotFiniteError where a number that came of logits is NaN or infinite.
+
+    >>> refuse_not_finite(torch.tensor([1.0]))
+    """
     if not all(bool(torch.isfinite(v).all()) for v in values):
         raise NotFiniteError(
             "the model returns logits that are not finite numbers (NaN or infinity); "

@@ -67,6 +67,9 @@ class Edit:
 def as_role(role: Role) -> str | int:
     """A role's name as it is, a token's index as `int`.
 
+    >>> as_role("final_arrow"), as_role(-1)
+    ('final_arrow', -1)
+
     Raises:
         InputError: where it is neither.
     """
@@ -100,6 +103,11 @@ def place(
     edit: Edit, positions: Sequence[int], lengths: Sequence[int], n_layers: int, n_heads: int
 ) -> PlacedEdit:
     """Check an edit against the model and the prompts.
+
+    >>> import torch
+    >>> edit = Edit(-1, torch.zeros(8))
+    >>> place(edit, positions=[4, 6], lengths=[5, 7], n_layers=12, n_heads=4).positions
+    (4, 6)
 
     Raises:
         InputError: where the layer, head or token does not exist, or a value per prompt does

@@ -25,7 +25,11 @@ def foreign_hooks(bridge: Any) -> list[str]:
 
 
 def left_hooks(hooks: list[str]) -> str:
-    """What a caller is told of hooks that were left."""
+    """What a caller is told of hooks that were left.
+
+    >>> left_hooks(["blocks.1.hook_resid_post"])[:64]
+    'the bridge has hooks of its own at blocks.1.hook_resid_post: the'
+    """
     more = f" and {len(hooks) - 3} more" if len(hooks) > 3 else ""
     return (
         f"the bridge has hooks of its own at {', '.join(hooks[:3])}{more}: they act in every run, "

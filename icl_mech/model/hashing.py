@@ -29,7 +29,11 @@ class WeightHash:
 
 
 def hash_weights(model: torch.nn.Module) -> str:
-    """sha256 over the names, shapes, types and bytes of all parameters."""
+    """sha256 over the names, shapes, types and bytes of all parameters.
+
+    >>> hash_weights(torch.nn.Linear(2, 2)) == hash_weights(torch.nn.Linear(2, 2))  # both random
+    False
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.named_parameters()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -39,10 +43,10 @@ def hash_weights(model: torch.nn.Module) -> str:
 
 
 def _mark(tensor: Tensor) -> tuple[object, ...]:
-    """What changes where a tensor does: where it is, how often it was written, a checksum.
+    """Values that change when a tensor does: its address, its version counter, a checksum.
 
-    Writing through `.data` is not counted, which leaves the checksum: a sum over its bytes, eight
-    at a time where they can be so divided, is many times as fast as a hash.
+    The version counter misses writes through `.data`, which the checksum sees: a sum over the
+    bytes, eight at a time where their number allows, is many times as fast as a hash.
     """
     version = None if tensor.is_inference() else tensor._version
     flat = tensor.detach().contiguous().view(-1).view(torch.uint8)

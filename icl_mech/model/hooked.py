@@ -40,6 +40,11 @@ _LIBRARIES = ("icl-mech", "transformer-lens", "transformers", "torch")
 def check_model(model: Any) -> None:
     """Refuse what is not loaded yet, or no model.
 
+    >>> check_model("gemma-3-270m")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    icl_mech.errors.InputError: model is 'gemma-3-270m' (str); expected a HookedModel, from ...
+
     Raises:
         InputError: saying what makes a `HookedModel` of it.
     """

@@ -12,7 +12,7 @@ from icl_mech.devices import pick_device
 from icl_mech.errors import InputError, ModelError, choose, first_line
 from icl_mech.model.families import refuse_config
 from icl_mech.model.foreign import foreign_hooks, left_hooks
-from icl_mech.model.gguf import PACKAGED_MODEL, quiet_transformers
+from icl_mech.model.gguf import PACKAGED_MODEL, converted_tokenizer, quiet_transformers
 from icl_mech.model.hooked import HookedModel
 from icl_mech.model.sources import Source, find, label
 from icl_mech.model.weights import other_shapes, refuse_incomplete, some
@@ -42,7 +42,7 @@ def load_model(
         device: `"cuda"`, `"mps"`, `"cpu"`, ...; by default the first of these that is there.
         dtype: of weights and activations, by name; `"float32"` by default.
         trust_remote_code: let a hub model run code of its own. Off unless you trust it.
-        batch_tokens: how many tokens run at once (halved by itself when memory runs out).
+        batch_tokens: the number of tokens that run at once; halved whenever memory runs out.
         sink: the token that every prompt begins with, as text or id; by default BOS where the
             tokenizer itself prepends it, else the end-of-text token.
 
@@ -153,7 +153,10 @@ def _boot(
     try:
         config = AutoConfig.from_pretrained(place, **options)
         refuse_config(source.given, config)
-        tokenizer = AutoTokenizer.from_pretrained(place, **options)
+        if source.converted:
+            tokenizer = converted_tokenizer(Path(place))
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(place, **options)
         chosen = choose_sink(tokenizer, sink)
         model, found = AutoModelForCausalLM.from_pretrained(
             place,

@@ -26,7 +26,15 @@ def visible(
     branches: Int[Tensor, "prompt branch token"],
     window: int | None,
 ) -> Bool[Tensor, "prompt query all_keys"]:
-    """Which keys (the context's, then the branches' own) each branch token sees."""
+    """Which keys (the context's, then the branches' own) each branch token sees.
+
+    >>> first, own = torch.tensor([[0, 1]]), torch.tensor([[[2, 3], [2, 3]]])  # two branches
+    >>> visible(first, own, window=None)[0].int()
+    tensor([[1, 1, 1, 0, 0, 0],
+            [1, 1, 1, 1, 0, 0],
+            [1, 1, 0, 0, 1, 0],
+            [1, 1, 0, 0, 1, 1]], dtype=torch.int32)
+    """
     n_prompts, n_branches, n_tokens = branches.shape
     queries = branches.flatten(1)
     index = torch.arange(n_branches * n_tokens, device=queries.device)
@@ -41,7 +49,11 @@ def visible(
 
 
 def additive(seen: Bool[Tensor, "prompt query key"], dtype: torch.dtype) -> Tensor:
-    """The mask that attention adds to its scores: 0 where seen, the lowest number elsewhere."""
+    """The mask that attention adds to its scores: 0 where seen, the lowest number elsewhere.
+
+    >>> additive(torch.tensor([[[True, False]]]), torch.float16)
+    tensor([[[[     0., -65504.]]]], dtype=torch.float16)
+    """
     mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
     return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
 
@@ -86,6 +98,9 @@ class OwnMask:
 
 def window_of(mask: Tensor, n_tokens: int, own: list[OwnMask]) -> int | None:
     """How many tokens back a block saw in one forward over tokens 0, 1, 2, ...
+
+    >>> window_of(torch.ones(1, 1, 4, 4, dtype=torch.bool).tril().triu(-1), 4, [])
+    2
 
     Args:
         mask: that the block was given, `[1, head or 1, token, key]`: true or 0 where seen. Its

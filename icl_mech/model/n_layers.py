@@ -29,7 +29,11 @@ def check_layer_of(source: str, layer: int | None) -> None:
 
 
 def n_layers(source: str) -> int | None:
-    """The number of blocks, or None where it cannot be told: loading will say why."""
+    """The number of blocks, or None where it cannot be told: loading will say why.
+
+    >>> n_layers("/no/such/model") is None
+    True
+    """
     path = Path(source).expanduser()
     if source == PACKAGED_MODEL:
         path = folder_of(PACKAGED_FOLDER)

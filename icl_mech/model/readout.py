@@ -84,7 +84,11 @@ class Readout:
 
 
 def as_array(values: Tensor) -> np.ndarray:
-    """As numpy, which knows no bfloat16."""
+    """As numpy, which knows no bfloat16.
+
+    >>> as_array(torch.ones(2, dtype=torch.bfloat16))
+    array([1., 1.], dtype=float32)
+    """
     wide = torch.promote_types(values.dtype, torch.float32)
     array: np.ndarray = values.detach().to("cpu", wide).numpy()
     return array
@@ -105,7 +109,7 @@ def read(
         resid: the residual stream after the last block, one row per question.
         targets: token ids to read for each row; -1 where a row has fewer targets.
         n_best: how many of the most probable tokens to keep.
-        share: of the usual size of a slice, where memory is short.
+        share: factor on the usual size of a slice; below 1 where memory is short.
 
     Raises:
         NotFiniteError: where the model's logits are not numbers.
@@ -222,6 +226,10 @@ def pad_targets(
 ) -> Int[Tensor, "row target"]:
     """Rows of token ids, filled up with -1.
 
+    >>> pad_targets([[5], [7, 9]], n_rows=2, d_vocab=10)
+    tensor([[ 5, -1],
+            [ 7,  9]])
+
     Args:
         answers: a row of token ids (or -1) for each prompt or vector.
         n_rows: how many of these there are.
@@ -245,6 +253,11 @@ def pad_targets(
 
 
 def pad_rows(rows: Sequence[Sequence[int]]) -> Int[Tensor, "row target"]:
-    """Rows of token ids, filled up with -1."""
+    """Rows of token ids, filled up with -1.
+
+    >>> pad_rows([[5], [7, 9]])
+    tensor([[ 5, -1],
+            [ 7,  9]])
+    """
     width = max(map(len, rows))
     return torch.tensor([[*row, *[-1] * (width - len(row))] for row in rows])

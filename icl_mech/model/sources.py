@@ -19,9 +19,9 @@ from icl_mech.model.weights import ADAPTER, CONFIG, INDEX, check_config, check_f
 from icl_mech.tasks.text import check_text
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
-#: Seconds to wait for the hub's first word. Its library asks six times, each with pauses.
+#: Seconds to wait for the hub's first answer. (The hub's library tries six times, with pauses.)
 _PATIENCE = 5.0
-#: Bytes that are read at this many places of every file of weights, to tell models apart.
+#: A fingerprint reads this many bytes at this many places of every file of weights.
 _PIECE, _PLACES = 4096, 64
 
 
@@ -35,6 +35,7 @@ class Source:
         location: a folder, or a hub name.
         revision: of a hub model.
         offline: whether only what is on this machine is read.
+        converted: whether it is a folder of the cache, converted from GGUF.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Source:
     location: str
     revision: str | None = None
     offline: bool = True
+    converted: bool = False
 
     @property
     def local(self) -> bool:
@@ -51,6 +53,11 @@ class Source:
 
 def check_source(source: str | Path) -> None:
     """Refuse, before anything is loaded or asked for, what can be no model.
+
+    >>> check_source("gemma-3-270n")
+    Traceback (most recent call last):
+        ...
+    icl_mech.errors.InputError: unknown model 'gemma-3-270n'; did you mean 'gemma-3-270m'?
 
     Raises:
         InputError: where a folder or file is not there, or a name is nearly the packaged model's.
@@ -77,11 +84,12 @@ def find(source: str | Path) -> Source:
     name = str(source)
     path = Path(name).expanduser()
     if name == PACKAGED_MODEL:
-        return Source(name, name, str(packaged_folder()))
+        return Source(name, name, str(packaged_folder()), converted=True)
     if path.suffix.lower() == ".gguf":
         if not os.path.isfile(path):
             raise InputError(f"{path}: no such file; expected a .gguf file")
-        return Source(f"{path.stem}-{fingerprint(path)}", name, str(gguf_folder(path)))
+        given_name = f"{path.stem}-{fingerprint(path)}"
+        return Source(given_name, name, str(gguf_folder(path)), converted=True)
     if os.path.isdir(path):
         check_folder(path)
         return Source(f"{path.resolve().name}-{fingerprint(path)}", name, str(path))
@@ -97,7 +105,11 @@ def find(source: str | Path) -> Source:
 
 
 def label(name: str) -> str:
-    """What results call a model of that name: of a path only its last part."""
+    """What results call a model of that name: of a path only its last part.
+
+    >>> label("EleutherAI/pythia-70m")
+    'EleutherAI/pythia-70m'
+    """
     return Path(name).name if Path(name).expanduser().exists() else name
 
 

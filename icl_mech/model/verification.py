@@ -27,7 +27,7 @@ def rehearse(trunk: Blocks, n_positions: int, share: float = 1.0) -> None:
     Args:
         trunk: of the model.
         n_positions: tokens of the longest prompt.
-        share: of the usual size of a slice of logits, as in `read`.
+        share: factor on the usual size of a slice of logits, as in `read`.
 
     Raises:
         InputError: where the model does not read that many, or is in training mode.

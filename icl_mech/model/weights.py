@@ -1,4 +1,4 @@
-"""What of a model's files is read before anything is loaded, and what must have been found after.
+"""Checks of a model's files before it is loaded, and of the weights that were found after that.
 
 Transformers gives weights that it does not find random values, and passes over weights that it has
 no place for. Both make another model of it, without an error.
@@ -29,7 +29,11 @@ _TOKENIZERS = ("tokenizer*", "vocab*", "*.model", "spiece*", "merges.txt")
 
 
 def some(names: Iterable[str]) -> str:
-    """The first few names, and how many more there are."""
+    """The first few names, and how many more there are.
+
+    >>> some(["b", "a"]), some("abcdefgh")
+    ("'a', 'b'", "'a', 'b', 'c', 'd', 'e' and 3 more")
+    """
     listed = sorted(names)
     more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
     return ", ".join(repr(name) for name in listed[:_SHOWN]) + more
@@ -90,6 +94,8 @@ def check_folder(folder: Path) -> None:
 
 def refuse_incomplete(name: str, found: Mapping[str, Any]) -> None:
     """Refuse weights that did not all find their places, or left places empty.
+
+    >>> refuse_incomplete("tiny", {"unexpected_keys": [], "missing_keys": []})
 
     Args:
         name: of the model, for the message.

@@ -1,6 +1,6 @@
 """What mean-activation patching found."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from icl_mech.errors import InputError, choose
-from icl_mech.results import Result
+from icl_mech.results import TaskResult
 from icl_mech.stats import Estimate, mean, mean_change, share
 
 #: Names of the controls among `injected`: the mean of all tasks' means; a random direction as long
@@ -20,7 +20,7 @@ MEASURES = ("right", "logprob")
 Kind = Literal["share", "change", "number"]
 
 
-class MeanPatching(Result):
+class MeanPatching(TaskResult):
     """Answers of every task's prompts with every mean written in, per prompt.
 
     `data` holds, over (`task`, `prompt`, `mode`, `layer`, `injected`, `answered`): `right` (the
@@ -31,6 +31,11 @@ class MeanPatching(Result):
 
     Intervals are 95 %, over queries (`icl_mech.stats`).
     """
+
+    ARRAYS: ClassVar = {
+        "right": ("task", "prompt", "mode", "layer", "injected", "answered"),
+        "right_before": ("task", "prompt", "answered"),
+    }
 
     @property
     def layers(self) -> list[int]:

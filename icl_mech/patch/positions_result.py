@@ -1,7 +1,7 @@
 """What an activation-patching scan over positions found."""
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from icl_mech.errors import choose
-from icl_mech.results import Result
+from icl_mech.results import TaskResult
 from icl_mech.stats import Clusters, Estimate, mean, ratio_of_means, repeated
 
 #: `denoise`: clean activations into the corrupted prompt. `noise`: the reverse.
@@ -22,7 +22,7 @@ METRICS = ("logit_difference", "logprob")
 FEW_PROMPTS = 10
 
 
-class PositionScan(Result):
+class PositionScan(TaskResult):
     """Runs with one activation patched, for every token role and layer, per prompt.
 
     `data` holds `logit_difference` (logits), `logprob` (nats) and `rank` of the answer over
@@ -31,6 +31,12 @@ class PositionScan(Result):
     `head_role`, `layer`, `head`). The two prompts as they are: the same with the prefixes
     `clean_` and `corrupted_` over (`task`, `prompt`).
     """
+
+    ARRAYS: ClassVar = {
+        "clean_logit_difference": ("task", "prompt"),
+        "corrupted_logit_difference": ("task", "prompt"),
+        "clean_rank": ("task", "prompt"),
+    }
 
     @property
     def sites(self) -> list[str]:

@@ -9,8 +9,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from icl_mech.errors import choose
+from icl_mech.plotting.marks import band
 from icl_mech.plotting.panels import frame
-from icl_mech.plotting.style import AFTER_BLOCK, COLOURS, GRID, band, subject, title
+from icl_mech.plotting.style import AFTER_BLOCK, COLOURS, GRID, subject, title
 
 if TYPE_CHECKING:
     from icl_mech.patch import LayerScan
@@ -74,7 +75,7 @@ def _curves(scan: LayerScan, task: str, score: str) -> list[go.Scatter]:
     layers = scan.data["layer"].values.tolist()
     theta = scan.curve(task, score=score)
     best = scan.best_layer(task, score)
-    interval = band(layers, theta, "theta", "interval")
+    interval = band(layers, theta, COLOURS["theta"], "interval")
     interval.update(name="95 % interval", showlegend=True)
     traces = [interval]
     references = {

@@ -1,6 +1,6 @@
 """What a layer scan found."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ import xarray as xr
 
 from icl_mech.errors import choose
 from icl_mech.patch.scores import SCORES
-from icl_mech.results import Result
+from icl_mech.results import TaskResult
 from icl_mech.stats import Estimate, paired_difference, repeated, share, shares
 from icl_mech.vectors import Choice, choose_layer, layer_name
 
@@ -28,7 +28,7 @@ QUOTED = (
 )
 
 
-class LayerScan(Result):
+class LayerScan(TaskResult):
     """Accuracy of injected vectors at every layer, per prompt.
 
     `data` holds, over (`task`, `prompt`, `vector`, `layer`): `first_token` and `two_way_prefix`
@@ -38,6 +38,14 @@ class LayerScan(Result):
     is theta, shuffled, other_task or random; `measured` says at which layers each was injected.
     """
 
+    ARRAYS: ClassVar = {
+        "first_token": ("task", "prompt", "vector", "layer"),
+        "dev_first_token": ("task", "dev_prompt", "layer"),
+        "reference_first_token": ("task", "prompt", "reference"),
+        "query": ("task", "prompt"),
+        "measured": ("vector", "layer"),
+    }
+
     def curve(self, task: str, vector: str = "theta", score: str = "first_token") -> list[Estimate]:
         """Test accuracy at each of `layers(task, vector)`.
 
@@ -46,7 +54,7 @@ class LayerScan(Result):
         """
         layers = self.layers(task, vector)
         right = self.data[_score(score)].sel(task=task, vector=vector, layer=layers)
-        return shares(right.transpose("layer", "prompt").values, self._queries(task))
+        return shares(right.transpose("layer", "prompt").values, self.queries(task))
 
     def layers(self, task: str, vector: str = "theta") -> list[int]:
         """After which blocks a vector was injected: all, unless `control_layers="chosen"`."""
@@ -59,11 +67,11 @@ class LayerScan(Result):
     def reference(self, task: str, name: str, score: str = "first_token") -> Estimate:
         """Test accuracy of the `"baseline"` or the `"regular"` prompt."""
         choose(name, REFERENCES, "reference")
-        return share(self._reference(task, name, score), self._queries(task))
+        return share(self._reference(task, name, score), self.queries(task))
 
     def prior(self, task: str) -> Estimate:
         """Accuracy of always giving the most frequent answer (the label prior)."""
-        return share(self.of(task)["prior_right"].values, self._queries(task))
+        return share(self.of(task)["prior_right"].values, self.queries(task))
 
     def best_layer(self, task: str, score: str = "first_token") -> int | None:
         """The layer with the best dev accuracy; None where theta works at no layer.
@@ -80,7 +88,7 @@ class LayerScan(Result):
 
     def hypothesis(self, task: str, vector: str = "theta", score: str = "first_token") -> Estimate:
         """Test accuracy at the layer chosen on dev (`read_at`)."""
-        return share(self._at_best(task, vector, score), self._queries(task))
+        return share(self._at_best(task, vector, score), self.queries(task))
 
     def hypothesis_minus_regular(self, task: str, score: str = "first_token") -> Estimate:
         """Hypothesis minus regular accuracy, paired by prompt, with a bootstrap interval."""
@@ -89,11 +97,7 @@ class LayerScan(Result):
         )
 
     def _difference(self, task: str, first: np.ndarray, second: np.ndarray) -> Estimate:
-        return paired_difference(first, second, clusters=self._queries(task))
-
-    def _queries(self, task: str) -> np.ndarray:
-        """What each test prompt asks: prompts that share a query are not independent."""
-        return self.of(task)["query"].values
+        return paired_difference(first, second, clusters=self.queries(task))
 
     def _at_best(self, task: str, vector: str, score: str) -> np.ndarray:
         """Right or wrong, per test prompt, at the layer chosen on dev."""

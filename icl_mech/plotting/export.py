@@ -4,13 +4,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 
 import plotly.graph_objects as go
 
 from icl_mech.errors import InputError, choose
-from icl_mech.results import write_whole
+from icl_mech.results import refuse_long, write_whole
 
 STATIC = (".png", ".svg", ".pdf")
 #: Draws an empty image, or ends with what was wrong.
@@ -63,7 +64,15 @@ def check_writable(path: Path) -> None:
     for parent in path.parents:
         if os.path.exists(parent) and not os.path.isdir(parent):
             raise InputError(f"cannot write {path}: {parent} is a file; expected a folder")
-    probe = path.parent / f".{path.name}.check"
+    probe = path.parent / f".{path.name[:40]}.check"
+    try:
+        with suppress(NotADirectoryError, PermissionError):  # of which the probe says more
+            refuse_long(path)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path} ({error.strerror}); expected a shorter name (most systems take "
+            "255 bytes, and 4,096 for a whole path)"
+        ) from error
     try:
         write_whole(probe, lambda file: file.touch()).unlink()
     except InputError as error:

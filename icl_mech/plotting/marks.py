@@ -13,6 +13,31 @@ if TYPE_CHECKING:
     from icl_mech.stats import Estimate
 
 
+def band(
+    x: Sequence[int] | Sequence[float], estimates: Sequence[Estimate], colour: str, group: str
+) -> go.Scatter:
+    """The intervals round a curve.
+
+    Args:
+        x: where the estimates stand.
+        estimates: of the curve.
+        colour: as in `#0072B2`.
+        group: the legend group of the curve.
+    """
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return go.Scatter(
+        x=[*x, *x[::-1]],
+        y=[*(e.high for e in estimates), *(e.low for e in estimates[::-1])],
+        mode="lines",
+        fill="toself",
+        fillcolor=f"rgba({red},{green},{blue},0.15)",
+        line={"width": 0},
+        hoverinfo="skip",
+        legendgroup=group,
+        showlegend=False,
+    )
+
+
 def curve(
     figure: go.Figure,
     x: Sequence[int] | Sequence[float],
@@ -25,22 +50,7 @@ def curve(
 ) -> None:
     """A line with its band."""
     row, col = place
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    figure.add_trace(
-        go.Scatter(
-            x=[*x, *x[::-1]],
-            y=[*(e.high for e in found), *(e.low for e in reversed(found))],
-            mode="lines",
-            fill="toself",
-            fillcolor=f"rgba({red},{green},{blue},0.15)",
-            line={"width": 0},
-            hoverinfo="skip",
-            legendgroup=name,
-            showlegend=False,
-        ),
-        row=row,
-        col=col,
-    )
+    figure.add_trace(band(x, found, colour, name), row=row, col=col)
     figure.add_trace(
         go.Scatter(
             x=list(x),

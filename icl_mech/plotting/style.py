@@ -5,13 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from html import escape, unescape
-from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
-
-if TYPE_CHECKING:
-    from icl_mech.stats import Estimate
-
 
 #: One colour per meaning, the same in every figure (Okabe and Ito's colour-blind safe set).
 COLOURS = {
@@ -98,21 +93,6 @@ def title(figure: go.Figure, text: str, subtitle: str) -> None:
         },
         margin={**MARGIN, "t": top},
         hovermode="closest",
-    )
-
-
-def band(x: Sequence[int], estimates: Sequence[Estimate], colour: str, group: str) -> go.Scatter:
-    """The intervals round a curve, in one of `COLOURS`; `group` is the curve's legend group."""
-    red, green, blue = (int(COLOURS[colour][i : i + 2], 16) for i in (1, 3, 5))
-    return go.Scatter(
-        x=[*x, *x[::-1]],
-        y=[*(e.high for e in estimates), *(e.low for e in estimates[::-1])],
-        fill="toself",
-        fillcolor=f"rgba({red},{green},{blue},0.15)",
-        line={"width": 0},
-        hoverinfo="skip",
-        legendgroup=group,
-        showlegend=False,
     )
 
 

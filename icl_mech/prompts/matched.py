@@ -27,7 +27,12 @@ class Matched:
 
 
 def same_inputs(tasks: Sequence[Task]) -> bool:
-    """Whether all tasks ask the same inputs in the same order, as those of a family do."""
+    """Whether all tasks ask the same inputs in the same order, as those of a family do.
+
+    >>> from icl_mech.tasks import Task
+    >>> same_inputs([Task.of("a", {"x": "1"}), Task.of("b", {"x": "2"})])
+    True
+    """
     inputs = [[pair.x for pair in task.pairs] for task in tasks]
     return all(row == inputs[0] for row in inputs[1:])
 
@@ -36,6 +41,12 @@ def draw_matched(
     tasks: Sequence[Task], sizes: Mapping[str, int], n_shots: int, seed: int
 ) -> tuple[Matched, ...]:
     """Draw sets of episodes, as many per task as `sizes` says by name, that share no query.
+
+    >>> from icl_mech.tasks import load_family
+    >>> (drawn,) = draw_matched(load_family("bitwise").tasks[:2], {"n_points": 4}, 3, seed=0)
+    >>> first, second = drawn.episodes
+    >>> [len(first), first[0].query.x == second[0].query.x]
+    [4, True]
 
     Args:
         tasks: a set of episodes of each.

@@ -41,6 +41,11 @@ def draw_split(
 
     Where a task has fewer pairs than prompts, queries come back with other demonstrations.
 
+    >>> from icl_mech.tasks import load_task
+    >>> split = draw_split(load_task("to_upper"), n_test=6, n_dev=3, n_shots=2, n_dummies=1, seed=0)
+    >>> len(split.test), len(split.test[0].demonstrations), len(split.test[0].dummies)
+    (6, 2, 1)
+
     Raises:
         InputError: where a count is no positive whole number or the pairs do not suffice.
     """
@@ -72,6 +77,11 @@ def draw_context_split(
     """The same for a task that makes whole episodes: what is asked on dev, on test, and shown.
 
     `prior` is the most frequent answer among the demonstrations of the dev prompts.
+
+    >>> from icl_mech.tasks import load_failure
+    >>> split = draw_context_split(load_failure("lookup"), n_test=6, n_dev=3, n_dummies=1, seed=0)
+    >>> len(split.test), len(split.test[0].demonstrations)
+    (6, 8)
 
     Raises:
         InputError: where a count is no positive whole number or the items do not suffice.
@@ -109,6 +119,9 @@ def draw_context_split(
 def check_counts(counts: Mapping[str, Any], seed: Any) -> list[int]:
     """Refuse counts below 1 or too large to draw, seeds that are none, and what is no whole number.
 
+    >>> check_counts({"n_prompts": np.int8(100), "n_shots": 5}, seed=0)
+    [100, 5]
+
     Returns:
         The counts in their order, as plain integers (sums of numpy's small ones overflow).
 
@@ -124,6 +137,9 @@ def cut(
     n: int, needed: int, n_dev: int, n_test: int, share: float = QUERY_SHARE
 ) -> tuple[int, int]:
     """Of `n` shuffled pairs, where those asked on dev end, and where those asked at all end.
+
+    >>> cut(100, needed=7, n_dev=50, n_test=100)  # 20 asked on dev, 40 on test
+    (20, 60)
 
     Args:
         n: pairs.
@@ -143,20 +159,34 @@ def draw_episodes(
     n_dummies: int,
     rng: np.random.Generator,
 ) -> tuple[Episode, ...]:
-    """Ask each query in turn, `n` times in all, after demonstrations drawn from `shown`."""
+    """Ask each query in turn, `n` times in all, after demonstrations drawn from `shown`.
+
+    >>> pairs = [Pair(x, (x.upper(),)) for x in "abcd"]
+    >>> (episode,) = draw_episodes(pairs[:1], pairs[1:], 1, 2, 1, np.random.default_rng(0))
+    >>> episode.query.x, len(episode.demonstrations), len(episode.dummies)
+    ('a', 2, 1)
+    """
+    of_input: dict[str, list[int]] = {}
+    for j, pair in enumerate(shown):
+        of_input.setdefault(pair.x, []).append(j)
     episodes = []
     for i in range(n):
         query = queries[i % len(queries)]
-        order = [shown[j] for j in rng.permutation(len(shown))]
+        named = [j for answer in query.answers for j in of_input.get(answer, ())]
         # "cold -> hot" would give away the answer to "hot": shown only where nothing else is left.
-        order.sort(key=lambda pair: mirrors(pair, query))
-        drawn = order[: n_shots + n_dummies]
+        telling = {j for j in named if mirrors(shown[j], query)}
+        order = sorted(rng.permutation(len(shown)).tolist(), key=telling.__contains__)
+        drawn = [shown[j] for j in order[: n_shots + n_dummies]]
         episodes.append(Episode(tuple(drawn[:n_shots]), query, tuple(drawn[n_shots:])))
     return tuple(episodes)
 
 
 def mirrors(pair: Pair, query: Pair) -> bool:
-    """Whether each of two pairs asks for the other's input, as "cold -> hot" and "hot -> cold"."""
+    """Whether each of two pairs asks for the other's input, as "cold -> hot" and "hot -> cold".
+
+    >>> mirrors(Pair("cold", ("hot",)), Pair("hot", ("cold", "cool")))
+    True
+    """
     return pair.x in query.answers and query.x in pair.answers
 
 
@@ -164,6 +194,10 @@ def shuffle_labels(demonstrations: Sequence[Pair], rng: np.random.Generator) -> 
     """The same inputs and the same answers, each input with another demonstration's answer.
 
     Where two demonstrations share an answer (few labels), an input may keep the right one.
+
+    >>> pairs = [Pair("a", ("A",)), Pair("b", ("B",))]
+    >>> [pair.y for pair in shuffle_labels(pairs, np.random.default_rng(0))]
+    ['B', 'A']
     """
     n = len(demonstrations)
     # A cycle through the demonstrations in random order moves every answer.

@@ -109,8 +109,15 @@ class VectorSettings(PromptSettings):
 def half(n_prompts: Any, n_dev: Any) -> int:
     """The number of dev prompts: by default (None) half as many as test prompts.
 
+    >>> half(100, None), half(100, 20)
+    (50, 20)
+
     Raises:
         InputError: where one is no count of prompts.
+
+    Example:
+        >>> half(50, None), half(50, 10)
+        (25, 10)
     """
     n_prompts = count("n_prompts", n_prompts)
     return max(1, n_prompts // 2) if n_dev is None else count("n_dev", n_dev)
@@ -118,6 +125,9 @@ def half(n_prompts: Any, n_dev: Any) -> int:
 
 def shot_counts(n_shots: Any) -> tuple[int, ...]:
     """One number of shots or several, in ascending order.
+
+    >>> shot_counts(5), shot_counts([8, 2])
+    ((5,), (2, 8))
 
     Raises:
         InputError: where there is none, one comes twice, or is no positive whole number.
@@ -130,6 +140,19 @@ def shot_counts(n_shots: Any) -> tuple[int, ...]:
     if not counts or len(set(counts)) < len(counts):
         raise InputError(f"n_shots {list(counts)}; expected at least one, each once")
     return tuple(count("n_shots", n) for n in counts)
+
+
+def check_shots(n_shots: int) -> None:
+    """Refuse a single demonstration, whose label cannot be shuffled.
+
+    Raises:
+        InputError: where there are fewer than two.
+
+    Example:
+        >>> check_shots(2)
+    """
+    if n_shots < 2:
+        raise InputError(f"n_shots is {n_shots}; expected at least 2 (labels are shuffled)")
 
 
 def shuffled(episodes: Sequence[Episode], rng: np.random.Generator) -> tuple[Episode, ...]:

@@ -51,12 +51,12 @@ def choose_sink(
         InputError: where `wanted` is no token of the vocabulary.
         ModelError: where the tokenizer has no BOS and no end-of-text token.
     """
-    vocabulary = tokenizer.get_vocab()
     if wanted is not None:
-        return Sink(_known(vocabulary, wanted), "chosen by the caller")
+        return Sink(_known(tokenizer.get_vocab(), wanted), "chosen by the caller")
     bos = tokenizer.bos_token_id
     if prepends_bos(tokenizer) if bos_by_itself is None else bos_by_itself:
         return Sink(int(bos), "BOS, which the tokenizer itself prepends")
+    vocabulary = tokenizer.get_vocab()
     for text in END_OF_TEXT:
         if text in vocabulary:
             return _beside(int(vocabulary[text]), "end of text", tokenizer)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from icl_mech.errors import InputError
+from icl_mech.errors import InputError, shown
 from icl_mech.tasks.task import Pair
 from icl_mech.tasks.text import check_text
 
@@ -49,7 +49,7 @@ class Template:
         fields = re.findall(r"\{[xy]\}", self.text)
         if fields != ["{x}", "{y}"] or re.search(r"\{x\} *\{y\}", self.text):
             raise InputError(
-                f"template {self.text!r}: expected {{x}}, then some text, then {{y}}, "
+                f"template {shown(self.text)}: expected {{x}}, then some text, then {{y}}, "
                 f"each once, as in {DEFAULT_TEMPLATE!r}"
             )
 

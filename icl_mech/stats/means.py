@@ -29,7 +29,12 @@ _CELLS = 512
 
 
 def mean(values: Float[np.ndarray, "n"], seed: int = 0, clusters: Clusters = None) -> Estimate:
-    """Mean with a 95 % interval; see `means`."""
+    """Mean with a 95 % interval; see `means`.
+
+    Example:
+        >>> print(mean(np.array([-1.0, -0.5, -2.0, -1.5])))
+        -1.25 [-2.86, 0.36]
+    """
     return means(values, seed, clusters).at()
 
 
@@ -48,6 +53,11 @@ def means(
         differ much in size count as fewer), nor where a
         value is NaN. Values that are all the same have an interval of no width: nothing in them
         tells how they vary. Where they are right or wrong, use `shares`.
+
+    Example:
+        >>> found = means(np.arange(8.0).reshape(4, 2))
+        >>> found.value.tolist(), found.n
+        ([3.0, 4.0], 4)
     """
     values = np.asarray(values, dtype=float)
     n, shape = len(values), values.shape[1:]
@@ -161,7 +171,12 @@ def resampled_means(
     n_draws: int = N_RESAMPLES_SLOW,
     clusters: Clusters = None,
 ) -> Float[np.ndarray, "draw *cell"]:
-    """Means over bootstrap draws of the rows (prompts), a row per draw."""
+    """Means over bootstrap draws of the rows (prompts), a row per draw.
+
+    Example:
+        >>> resampled_means(np.ones((5, 2)), n_draws=3).shape
+        (3, 2)
+    """
     n = len(values)
     weights = draw_weights(n, seed, n_draws, clusters)
     return (weights @ values.reshape(n, -1)).reshape(n_draws, *values.shape[1:])

@@ -184,6 +184,10 @@ def crossed(
         seed: of the bootstraps, where values are chances of being right.
         clusters: which prompts are not independent.
         minus: another arm of the same prompts, whose share is subtracted.
+
+    Example:
+        >>> crossed(np.ones((5, 4))).value
+        1.0
     """
     by_prompt, by_draw = (values.astype(float).mean(axis=axis) for axis in (1, 0))
     same = is_trials(by_draw[:, None]).all()  # always right or always wrong
@@ -207,6 +211,10 @@ def mean_change(
 
     As `paired_difference` of what was gained and what was lost: prompts none of which changed get
     an interval that has a width.
+
+    Example:
+        >>> print(mean_change(np.zeros(20)))
+        0.00 [-0.18, 0.18]
     """
     return paired_difference(values.clip(min=0), (-values).clip(min=0), seed, clusters)
 
@@ -221,6 +229,11 @@ def rank_correlation(
 
     The interval is a percentile bootstrap over prompts (clusters): it says how much the ranking
     depends on which prompts were asked. No interval (NaN) for fewer than four.
+
+    Example:
+        >>> values = np.random.default_rng(0).normal(size=(6, 9))
+        >>> round(rank_correlation(values, values).value, 3)
+        1.0
     """
     n, index = len(first), cluster_index(len(first), clusters)
     k = int(index.max()) + 1

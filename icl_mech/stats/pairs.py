@@ -32,6 +32,13 @@ def pair_means(
 
     Raises:
         ValueError: where a point is paired with itself, or nothing is counted.
+
+    Example:
+        >>> points, groups = np.arange(6.0), np.repeat([0, 1], 3)
+        >>> within = np.equal.outer(groups, groups) & ~np.eye(6, dtype=bool)
+        >>> distances = abs(np.subtract.outer(points, points))
+        >>> round(float(pair_means(distances, within, groups).value), 2)
+        1.33
     """
     if counted.diagonal().any():
         raise ValueError("a point is counted with itself; expected pairs of different points")
@@ -79,6 +86,10 @@ def nearer_than_chance(
     Returns:
         Corrected p of every pair; NaN on the diagonal, and where there are fewer than three groups
         or these do not differ.
+
+    Example:
+        >>> nearer_than_chance(np.eye(4)).shape
+        (4, 4)
     """
     n = len(gram)
     p = np.full((n, n), np.nan)

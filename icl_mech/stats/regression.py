@@ -17,6 +17,11 @@ def r_squared(
 
     With `groups` (one label per row), of lines of one slope that each go through their own
     group's mean: what x explains of the differences within groups. NaN where x or y does not vary.
+
+    Example:
+        >>> x = np.array([0.0, 1.0, 2.0])
+        >>> float(r_squared(x, 1 - 2 * x))
+        1.0
     """
     if groups is not None:
         _, index = np.unique([str(group) for group in groups], return_inverse=True)
@@ -39,6 +44,12 @@ def r_squared_estimate(
     """`r_squared` with the percentile interval of its bootstrap draws; `n` counts the rows.
 
     R² cannot be negative, so an interval that begins near 0 is no evidence of a relation.
+
+    Example:
+        >>> x = np.array([0.0, 1.0, 2.0])
+        >>> drawn = np.stack([x, x + 1])
+        >>> print(r_squared_estimate(x, 2 * x, drawn, 2 * drawn))
+        1.00 [1.00, 1.00]
     """
     drawn = r_squared(drawn_x, drawn_y, groups)
     drawn = drawn[np.isfinite(drawn)]

@@ -79,6 +79,11 @@ def draw_weights(
 
     Values of one cluster (prompts that share a query) are not independent: they are drawn
     together or not at all. Where no two share one, this is the plain bootstrap.
+
+    Example:
+        >>> weights = draw_weights(3, n_draws=5, clusters=np.array(["a", "a", "b"]))
+        >>> weights.shape, bool((weights[:, 0] == weights[:, 1]).all())
+        ((5, 3), True)
     """
     index = cluster_index(n, clusters)
     drawn = draw_counts(int(index.max()) + 1, seed, n_draws)[:, index]

@@ -37,14 +37,24 @@ def proportion(right: Bool[np.ndarray, "n"]) -> Estimate:
 
 
 def proportions(right: Bool[np.ndarray, "row n"]) -> list[Estimate]:
-    """`proportion` of every row."""
+    """`proportion` of every row.
+
+    Example:
+        >>> [str(found) for found in proportions(np.array([[True, False, True, True]]))]
+        ['0.75 [0.30, 0.95]']
+    """
     return shares(right, None)
 
 
 def share(
     values: Bool[np.ndarray, "n"] | Float[np.ndarray, "n"], clusters: Clusters, seed: int = 0
 ) -> Estimate:
-    """`shares` of one row."""
+    """`shares` of one row.
+
+    Example:
+        >>> print(share(np.array([True, True, True, False]), None))
+        0.75 [0.30, 0.95]
+    """
     return shares(values[None], clusters, seed)[0]
 
 
@@ -66,6 +76,11 @@ def shares(
     Returns:
         An estimate per row. No interval (NaN) where prompts share queries and there are fewer
         than four of these.
+
+    Example:
+        >>> queries = np.repeat(["a", "b", "c", "d"], 5)
+        >>> print(shares(np.ones((1, 20)), queries)[0])
+        1.00 [0.28, 1.00]
     """
     n = values.shape[1]
     index = cluster_index(n, clusters)
@@ -129,7 +144,12 @@ def _design_effect(
 
 
 def repeated(tasks: Sequence[str], n_queries: Sequence[int], n_prompts: int) -> list[str]:
-    """A caveat for every task with queries that return, or too few for an interval."""
+    """A caveat for every task with queries that return, or too few for an interval.
+
+    Example:
+        >>> repeated(["to_upper"], [3], 50)
+        ['to_upper: 3 different queries; fewer than 4 give no interval, ...']
+    """
     return [
         (
             f"{task}: {n} different queries in {n_prompts} prompts (a small task); intervals are "

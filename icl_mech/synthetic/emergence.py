@@ -1,7 +1,7 @@
 """How task encoding and decoding form over the course of training."""
 
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -33,6 +33,13 @@ class Emergence(Result):
     `basis_prediction`, what ridge regression on the coordinates of each `target` basis predicts;
     `reference_squared_error`; `weight_length`; and `weight_limit`, the probe's detection limit.
     """
+
+    ARRAYS: ClassVar = {
+        "squared_error": ("step", "basis", "sequence", "n_seen"),
+        "credit": ("step", "basis", "sequence", "layer"),
+        "dev_credit": ("step", "basis", "layer"),
+        "basis_probe": ("step", "basis", "sequence", "layer"),
+    }
 
     @property
     def steps(self) -> list[int]:

@@ -1,7 +1,7 @@
 """Runs that differ in their seed only: what is the same each time, and what comes first?"""
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,11 @@ NUMBERS = ("over_bayes_mixture", "over_ridge", "td", "basis_probe", "weight_r2",
 
 class EmergenceOverSeeds(Result):
     """The arrays of several `Emergence`s along a first axis, `seed`."""
+
+    ARRAYS: ClassVar = {
+        "squared_error": ("seed", "step", "basis", "sequence", "n_seen"),
+        "credit": ("seed", "step", "basis", "sequence", "layer"),
+    }
 
     @property
     def seeds(self) -> list[int]:

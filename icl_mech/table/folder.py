@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock
 
 from icl_mech.errors import InputError
-from icl_mech.results import Result, load_result, write_whole
+from icl_mech.results import Result, TaskResult, load_result, write_whole
 from icl_mech.tasks import Task
 
 MANIFEST = "manifest.json"
@@ -95,7 +95,7 @@ class RunFolder:
         try:
             if hashlib.sha256(file.read_bytes()).hexdigest() == known["sha256"]:
                 found = load_result(file)
-                if found.data.sizes.get("task") == 1 and found.tasks == [task.name]:
+                if isinstance(found, TaskResult) and found.tasks == [task.name]:
                     return found
         except (OSError, InputError):
             pass

@@ -1,6 +1,6 @@
 """What the main table holds."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from icl_mech.patch import LayerScan
 from icl_mech.patch.scan_result import ENDS
 from icl_mech.reference import Accuracies, hendel2023
-from icl_mech.results import Result
+from icl_mech.results import TaskResult
 from icl_mech.stats import Estimate, ratio_of_means, share
 from icl_mech.vectors import layer_name
 
@@ -19,11 +19,13 @@ CONTROLS = ("label_prior", "shuffled", "other_task", "random")
 MEAN = "mean"
 
 
-class TaskTable(Result):
+class TaskTable(TaskResult):
     """Accuracies of every task with intervals, controls, and the published numbers.
 
     `data` is that of a `LayerScan` over all tasks, which `scan` gives.
     """
+
+    ARRAYS: ClassVar = LayerScan.ARRAYS
 
     @property
     def scan(self) -> LayerScan:

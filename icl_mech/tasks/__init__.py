@@ -63,6 +63,9 @@ def list_tasks(category: str | None = None) -> list[str]:
 def load_task(name: str | Path) -> Task:
     """A built-in task by name or alias, a task of a family, or a user's pairs from a file.
 
+    >>> load_task("country_capital").pairs[0]
+    Pair(x='Afghanistan', answers=('Kabul',))
+
     Args:
         name: one of `list_tasks()`, a task of a family ("countries/currency",
             "pos:<treebank>/noun"), or a path: a JSON object `{x: y}`, a JSON list of
@@ -96,6 +99,9 @@ def load_tasks(task: Tasks) -> list[Task]:
     """One task or several: each a `Task`, a name, a path, or a family, for all tasks of it but
     its null task.
 
+    >>> [task.name for task in load_tasks(["to_upper", "antonyms"])]
+    ['to_upper', 'antonyms']
+
     Raises:
         InputError: where there is none, a name is unknown, or two have one name.
     """
@@ -121,13 +127,21 @@ def _named_twice(tasks: Sequence[Task]) -> str:
 def load_parts(task: Tasks) -> list[Task | Family]:
     """The tasks and families that are named, families whole.
 
+    >>> [part.name for part in load_parts(["to_upper", "bitwise"])]
+    ['to_upper', 'bitwise']
+
     Raises:
         InputError: where a name is unknown, or what is given is no name, task or list of these.
     """
     if isinstance(task, Family | Task | str | Path):
         several: list[Any] = [task]
-    # What has keys (a dict, a frame) holds pairs, not tasks.
-    elif isinstance(task, Iterable) and not hasattr(task, "keys"):
+    # What has keys (a dict, a frame) holds pairs, not tasks; bytes hold numbers.
+    elif (
+        isinstance(task, Iterable)
+        and not isinstance(task, bytes | bytearray)
+        and not hasattr(task, "keys")
+        and bool(getattr(task, "ndim", True))
+    ):
         several = list(task)
     else:
         raise InputError(not_a_task(task))
@@ -150,7 +164,11 @@ def not_a_task(given: Any) -> str:
 
 
 def flat(parts: Sequence[Task | Family]) -> list[Task]:
-    """The tasks, and those of the families but their null tasks."""
+    """The tasks, and those of the families but their null tasks.
+
+    >>> [task.name for task in flat(load_parts(["to_upper", "bitwise"]))][:3]
+    ['to_upper', 'bitwise/and', 'bitwise/nand']
+    """
     return [t for p in parts for t in (p.proper if isinstance(p, Family) else (p,))]
 
 
@@ -165,6 +183,9 @@ def _task_or_family(given: Any) -> Task | Family:
 
 def load_other(task: Task | ContextTask, other: Task | str | None = None) -> Task:
     """A task to compare `task` with: the one given, or one of another kind.
+
+    >>> load_other(load_task("to_upper"), None).name
+    'antonyms'
 
     Args:
         task: what is studied.

@@ -29,6 +29,9 @@ def bitwise_family(written: str = WRITTEN, seed: int = 0) -> Family:
     On about half of the pairs two operations agree (OR and XOR wherever no digit is 1 in both
     numbers). The paper draws from all pairs; `only_distinct()` keeps the others.
 
+    >>> bitwise_family().tasks[0].pairs[33]
+    Pair(x='00001 00001', answers=('00001',))
+
     Args:
         written: how an input is written, with `{a}` and `{b}`, each once.
         seed: of the null task's digits; each input draws its own.
@@ -55,7 +58,11 @@ def bitwise_family(written: str = WRITTEN, seed: int = 0) -> Family:
 
 
 def digits(number: int) -> str:
-    """The last `N_DIGITS` binary digits of a number, negative ones as two's complement."""
+    """The last `N_DIGITS` binary digits of a number, negative ones as two's complement.
+
+    >>> digits(5), digits(-1)
+    ('00101', '11111')
+    """
     return format(number % 2**N_DIGITS, f"0{N_DIGITS}b")
 
 

@@ -73,6 +73,9 @@ def list_failures() -> list[str]:
 def load_failure(name: str) -> ContextTask:
     """A task of the category `failure` by name.
 
+    >>> load_failure("lookup").name
+    'lookup'
+
     Raises:
         InputError: where no such task exists.
     """
@@ -101,6 +104,9 @@ def lookup_task(
     what: str = "the queried word is among the demonstrations: its answer there",
 ) -> ContextTask:
     """A lookup as hard as one likes: fewer pairs and more repeats are easier.
+
+    >>> lookup_task("six", n_pairs=6, repeats=1).name
+    'six'
 
     Args:
         name: its own.

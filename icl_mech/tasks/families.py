@@ -11,7 +11,9 @@ from icl_mech.tasks import bitwise, pos
 from icl_mech.tasks.builtin import table
 from icl_mech.tasks.family import Family
 from icl_mech.tasks.grammar import own_sentences
+from icl_mech.tasks.seeds import check_seed
 from icl_mech.tasks.task import Pair, Task
+from icl_mech.tasks.text import check_text
 from icl_mech.tasks.treebank import pos_family_from_conllu
 
 #: `load_family("pos:en_ewt-ud-dev.conllu")` reads the sentences from a file.
@@ -43,6 +45,9 @@ def load_family(name: str, seed: int = 0) -> Family:
     (past and participle are one word), come, run and become (participle and base are), and words
     that are the same in two of the languages (*libro*). `Family.distinct` says so as a number.
 
+    >>> len(load_family("bitwise").tasks)
+    7
+
     Args:
         name: one of `list_families()`, or `"pos:<path>"` for the sentences of a CoNLL-U file.
         seed: of the random answers in `pos/null` and `bitwise/null`; nothing else depends on it.
@@ -50,18 +55,27 @@ def load_family(name: str, seed: int = 0) -> Family:
     Raises:
         InputError: where no such family exists, a treebank cannot be used, or the seed is negative.
     """
+    check_text("family", name)
+    seed = check_seed(seed)
     if name.startswith(TREEBANK):
         return pos_family_from_conllu(name.removeprefix(TREEBANK), seed)
     return _build(choose(_key(name), _SPECS, "family"), seed)
 
 
 def member_names() -> list[str]:
-    """Names of the tasks of all families, as `load_task` knows them: `"verbs/gerund"`, ..."""
+    """Names of the tasks of all families, as `load_task` knows them: `"verbs/gerund"`, ...
+
+    >>> "bitwise/xor" in member_names()
+    True
+    """
     return [f"{name}/{output}" for name, spec in _SPECS.items() for output in spec.outputs]
 
 
 def load_member(name: str) -> Task | None:
     """A task of a family by its name, its random answers drawn with seed 0; `None` if it is none.
+
+    >>> load_member("bitwise/xor").name
+    'bitwise/xor'
 
     Raises:
         InputError: where the name begins with `"pos:"` and the treebank or the task is not there.

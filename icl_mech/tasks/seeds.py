@@ -36,6 +36,9 @@ def whole(name: str, value: Any) -> int:
 def count(name: str, value: Any, least: int = 1) -> int:
     """A count of what is drawn or run, as a plain integer.
 
+    >>> count("n_prompts", 100)
+    100
+
     Args:
         name: as the caller typed it.
         value: the count.
@@ -58,6 +61,9 @@ def count(name: str, value: Any, least: int = 1) -> int:
 def check_seed(seed: Any) -> int:
     """A seed as a plain integer.
 
+    >>> check_seed(7)
+    7
+
     Raises:
         InputError: where it is negative, no whole number, or more than 64 bits can hold.
     """
@@ -78,13 +84,18 @@ def whole_numbers(name: str, value: Any) -> list[int]:
     Raises:
         InputError: where one is no whole number.
     """
-    # Text can be gone through too, but "12" is not the numbers 1 and 2.
-    is_one = isinstance(value, str) or not isinstance(value, Iterable)
+    # Text can be gone through too, but "12" is not the numbers 1 and 2; an array without axes
+    # cannot, though it looks as if.
+    is_one = isinstance(value, str | bytes) or not isinstance(value, Iterable)
+    is_one = is_one or getattr(value, "ndim", None) == 0
     return [whole(name, number) for number in ([value] if is_one else value)]
 
 
 def generator(seed: int, *labels: str) -> np.random.Generator:
     """A random generator of its own for each purpose, the same in every process.
+
+    >>> bool(generator(0, "a").integers(10**6) == generator(0, "a").integers(10**6))
+    True
 
     Raises:
         InputError: as `check_seed`.

@@ -63,20 +63,28 @@ class Task:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or is_blank(self.name):
             raise InputError(f"a task is named {shown(self.name)}; expected text")
-        check_text("the task's name", self.name)
+        for what in ("name", "category", "description"):
+            check_text(f"the task's {what}", getattr(self, what))
+        if isinstance(self.pairs, str | bytes) or not isinstance(self.pairs, Iterable):
+            raise InputError(
+                f"the pairs of task {shown(self.name)} are {shown(self.pairs)}; expected a tuple "
+                "of Pairs"
+            )
+        object.__setattr__(self, "pairs", tuple(self.pairs))
         seen: dict[str, Pair] = {}
         for pair in self.pairs:
             if not isinstance(pair, Pair):
                 raise InputError(
-                    f"task {self.name!r} has {shown(pair)} among its pairs; expected a Pair each "
-                    f"(Task.of({self.name!r}, {{'dog': 'puppy'}}) makes them of a dict)"
+                    f"task {shown(self.name)} has {shown(pair)} among its pairs; expected a Pair "
+                    "each (Task.of('name', {'dog': 'puppy'}) makes them of a dict)"
                 )
             # Words that look the same are one: else what is asked could be shown.
             known = seen.setdefault(look(pair.x), pair)
             if known is not pair:
                 raise InputError(
-                    f"task {self.name!r}: input {pair.x!r} appears twice{as_typed(known, pair)}, "
-                    f"with answers {known.y!r} and {pair.y!r}; expected one row per input"
+                    f"task {shown(self.name)}: input {shown(pair.x)} appears twice"
+                    f"{as_typed(known, pair)}, with answers {shown(known.y)} and {shown(pair.y)}; "
+                    "expected one row per input"
                 )
 
     @staticmethod
@@ -120,7 +128,11 @@ class Task:
 
 
 def as_typed(known: Pair, again: Pair) -> str:
-    """What to say of two inputs that look the same, where they are not."""
+    """What to say of two inputs that look the same, where they are not.
+
+    >>> as_typed(Pair("a b", ("c",)), Pair("a\\xa0b", ("c",)))
+    " ('a b' and 'a\\\\xa0b' look the same)"
+    """
     if known.x == again.x:
         return ""
     return f" ({known.x!a} and {again.x!a} look the same)"

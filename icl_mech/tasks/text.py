@@ -1,7 +1,10 @@
 """Text that people write: what no prompt can hold, and which words look the same."""
 
+import os
 import re
 import unicodedata
+from pathlib import Path
+from typing import Any
 
 from icl_mech.errors import InputError, shown
 
@@ -15,13 +18,20 @@ _TAGS = range(0xE0020, 0xE0080)
 _BLANK = set("\u115f\u1160\u2800\u3164\uffa0")
 
 
-def check_text(what: str, text: str) -> None:
-    """Refuse text that tokenizers, files or terminals cannot take.
+def check_text(what: str, text: Any) -> None:
+    """Refuse what is no text, and text that tokenizers, files or terminals cannot take.
+
+    >>> check_text("answer", "dog\\x07")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    icl_mech.errors.InputError: answer 'dog\\x07' holds a control character, '\\x07'; expected...
 
     Raises:
-        InputError: where it holds a control character (but tabs and line breaks) or half of a
-            character (a lone surrogate), naming the first.
+        InputError: where it is no text, or holds a control character (but tabs and line breaks) or
+            half of a character (a lone surrogate), naming the first.
     """
+    if not isinstance(text, str):
+        raise InputError(f"{what} is {shown(text)} ({type(text).__name__}); expected text")
     bad = _UNUSABLE.search(text)
     if bad:
         kind = "a control character"
@@ -31,6 +41,18 @@ def check_text(what: str, text: str) -> None:
             f"{what} {shown(text)} holds {kind}, {bad[0]!r}; expected text that UTF-8 can write, "
             "without control characters"
         )
+
+
+def as_path(what: str, given: Any) -> Path:
+    """A path that a caller gives, as text or as a path.
+
+    Raises:
+        InputError: where it is neither, or no file can have the name.
+    """
+    if not isinstance(given, str | os.PathLike) or not isinstance(os.fspath(given), str):
+        raise InputError(f"{what} is {shown(given)} ({type(given).__name__}); expected a path")
+    check_text(what, os.fspath(given))
+    return Path(given)
 
 
 def is_blank(text: str) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from icl_mech.errors import InputError
 from icl_mech.tasks.family import Family
 from icl_mech.tasks.pos import OTHER, Sentence, askable, pos_family
-from icl_mech.tasks.text import check_text
+from icl_mech.tasks.text import as_path
 
 if TYPE_CHECKING:
     from conllu import Token
@@ -47,13 +47,12 @@ def pos_family_from_conllu(path: str | Path, seed: int = 0) -> Family:
         InputError: where the package or the file is missing, a line is malformed (named), no
             sentence can be asked, or the seed is negative.
     """
-    path = Path(path)
+    path = as_path("the name of a treebank", path)
     if find_spec("conllu") is None:
         raise InputError(
             f"{path}: reading a treebank needs the package conllu; "
             "install it with: pip install 'icl-mech[treebanks]'"
         )
-    check_text("the name of a treebank", str(path))
     if not os.path.isfile(path):  # unlike Path.is_file, False for a name that is too long
         raise InputError(f"{path}: no such file; expected a treebank in CoNLL-U")
     try:

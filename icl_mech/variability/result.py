@@ -1,6 +1,7 @@
 """How far a task's vectors are from one another, and from those of other tasks."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from sklearn.metrics import silhouette_samples
 
 from icl_mech.errors import InputError, choose
 from icl_mech.layers import check_layer
-from icl_mech.results import Result
+from icl_mech.results import TaskResult
 from icl_mech.stats import Estimate, Estimates, means, nearer_than_chance, pair_means, shares
 from icl_mech.stats.projection import project
 from icl_mech.variability.notes import notes
@@ -24,7 +25,7 @@ KINDS = ("theta", "shuffled")
 FORMS = ("raw", "centred")
 
 
-class VectorVariability(Result):
+class VectorVariability(TaskResult):
     """Distances between task vectors at every layer, and how well each vector works.
 
     `data` holds `distance` over (`shots`, `form`, `layer`, `pair`): cosine distances (0 to 2) of
@@ -38,6 +39,15 @@ class VectorVariability(Result):
     apart they are beside what all have in common; that alone pushes tasks apart, and pulls some
     pairs together: `pairs_of_tasks` says which are nearer than chance would have them).
     """
+
+    ARRAYS: ClassVar = {
+        "distance": ("shots", "form", "layer", "pair"),
+        "right": ("shots", "kind", "layer", "task", "vector"),
+        "baseline_right": ("task", "vector"),
+        "norm": ("task", "vector"),
+        "dev_right": ("task", "dev_vector", "layer"),
+        "query": ("task", "vector"),
+    }
 
     @property
     def layers(self) -> list[int]:

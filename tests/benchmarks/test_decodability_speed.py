@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from icl_mech.decodability.measure import measure
-from icl_mech.decodability.settings import Settings, plan
+from icl_mech.decodability.plan import Settings, plan
 from icl_mech.model import HookedModel, load_model
 
 N_POINTS, N_SHOTS, K = 100, 4, 10

@@ -5,7 +5,7 @@ import pytest
 
 from icl_mech.decodability import TaskDecodability
 from icl_mech.decodability.measure import measure
-from icl_mech.decodability.settings import Plan, Settings, plan
+from icl_mech.decodability.plan import DecodabilitySettings, Plan, plan
 from icl_mech.tasks import Task, load_family
 
 N_RUNS, N_LAYERS, WIDTH = 150, 8, 32
@@ -15,8 +15,8 @@ def planned(n_tasks: int, n_inputs: int | None) -> Plan:
     """Prompts of tasks of a family, of all its inputs or of the first few."""
     whole = load_family("pos" if n_tasks > 4 else "verbs").tasks[:n_tasks]
     tasks = [Task(t.name, t.category, "", t.pairs[:n_inputs]) for t in whole]
-    settings = Settings(
-        n_points=30,
+    settings = DecodabilitySettings(
+        n_prompts=30,
         n_shots=(2,),
         seed=0,
         k=10,

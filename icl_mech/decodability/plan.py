@@ -1,14 +1,15 @@
-"""What decides the numbers, checked before anything runs."""
+"""What decodability is measured on: its settings, and the prompts of every task."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import numpy as np
+import tyro
 from jaxtyping import Int
 
 from icl_mech.decodability.pool import Pool, load_pool
 from icl_mech.errors import InputError, choose
-from icl_mech.prompts import Matched, Template, check_counts, draw_matched, shot_counts
+from icl_mech.prompts import Matched, PromptSettings, draw_matched
 from icl_mech.tasks import Tasks
 
 Metric = Literal["cosine", "euclidean"]
@@ -17,34 +18,41 @@ LeaveOut = Literal["query", "point"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Everything that, with the model and the tasks, decides the numbers.
+class DecodabilitySettings(PromptSettings):
+    """Settings of `task_decodability`.
 
     Raises:
         InputError: where a name is unknown or a count cannot work.
+
+    Example:
+        >>> DecodabilitySettings(n_shots=(4, 1)).n_shots
+        (1, 4)
     """
 
-    n_points: int
-    n_shots: tuple[int, ...]
-    seed: int
-    k: int
-    role: str | int
-    metric: str
-    normalise: str
-    leave_out: str
-    template: str
-    leading_space: bool | None
+    n_prompts: int = 100
+    """Prompts per task."""
+    n_shots: tuple[int, ...] = (4,)  # type: ignore[assignment]
+    """Demonstrations per prompt; several numbers are measured on the same queries."""
+    k: int = 10
+    """How many neighbours vote."""
+    metric: Annotated[str, tyro.conf.arg(metavar="{cosine,euclidean}")] = "cosine"
+    """Distance between residual streams."""
+    normalise: Annotated[str, tyro.conf.arg(metavar="{none,standardise}")] = "none"
+    """Scale every dimension to mean 0 and standard deviation 1 first, or not."""
+    leave_out: Annotated[str, tyro.conf.arg(metavar="{query,point}")] = "query"
+    """With the point, leave out every other point with its query; or the point alone."""
+    role: Annotated[str | int, tyro.conf.Suppress] = "final_arrow"
+    """The token that represents a prompt, by its role or index."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         choose(self.metric, get_args(Metric), "metric")
         choose(self.normalise, get_args(Normalise), "normalisation")
         choose(self.leave_out, get_args(LeaveOut), "leave_out")
-        Template(self.template)
-        shot_counts(self.n_shots)
-        check_counts({"n_points": self.n_points, "k": self.k}, self.seed)
-        if self.n_points <= self.k:
+        self.set_counts("k")
+        if self.n_prompts <= self.k:
             raise InputError(
-                f"n_points is {self.n_points} for k = {self.k} neighbours; expected at least "
+                f"n_prompts is {self.n_prompts} for k = {self.k} neighbours; expected at least "
                 f"{self.k + 1}, so that they can all be of a point's own task"
             )
 
@@ -62,14 +70,14 @@ class Plan:
     """
 
     pool: Pool
-    settings: Settings
+    settings: DecodabilitySettings
     points: Matched
     queries: Int[np.ndarray, "task point"]
 
     @property
     def labels(self) -> Int[np.ndarray, "row"]:
         """The task of every row of the pool (task by task)."""
-        return np.repeat(np.arange(len(self.queries)), self.settings.n_points)
+        return np.repeat(np.arange(len(self.queries)), self.settings.n_prompts)
 
     @property
     def groups(self) -> Int[np.ndarray, "row"]:
@@ -88,17 +96,23 @@ def half_of(queries: Int[np.ndarray, "*any"]) -> Int[np.ndarray, "*any"]:
     return queries % 2
 
 
-def plan(tasks: Tasks, settings: Settings) -> Plan:
+def plan(tasks: Tasks, settings: DecodabilitySettings) -> Plan:
     """Load the tasks, draw the points, and refuse what cannot be measured.
 
     Raises:
         InputError: where a task or count cannot work; nothing was run yet.
+
+    Example:
+        >>> drawn = plan("verbs", DecodabilitySettings(n_prompts=20))
+        >>> drawn.pool.names[0], drawn.queries.shape
+        ('verbs/gerund', (4, 20))
     """
     pool = load_pool(tasks)
-    n_points = {"n_points": settings.n_points}
-    (points,) = draw_matched(pool.tasks, n_points, max(settings.n_shots), settings.seed)
+    (points,) = draw_matched(
+        pool.tasks, {"n_prompts": settings.n_prompts}, max(settings.n_shots), settings.seed
+    )
     texts = [[episode.query.x for episode in row] for row in points.episodes]
     _, index = np.unique(texts, return_inverse=True)
     # Every task has at least two queries, so that without one of them (as often as it comes back)
-    # at least n_points - 1 >= k points are left to choose from.
-    return Plan(pool, settings, points, index.reshape(len(pool.tasks), settings.n_points))
+    # at least n_prompts - 1 >= k points are left to choose from.
+    return Plan(pool, settings, points, index.reshape(len(pool.tasks), settings.n_prompts))

@@ -10,12 +10,14 @@ from icl_mech.decodability import TaskDecodability, td_predicts_accuracy
 from icl_mech.reference import han2024
 from icl_mech.results import load_result
 
+pytestmark = pytest.mark.xdist_group("one run")
+
 
 @pytest.fixture(scope="module")
 def decodability(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """What the script writes and prints, run once."""
     out = tmp_path_factory.mktemp("figures") / "td.html"
-    options = "--families verbs countries --n-points 8 --n-shots 1 2 --k 3"
+    options = "--families verbs countries --n-prompts 8 --n-shots 1 2 --k 3"
     said = run_analysis("han_td_predicts_icl", options, out)
     return out, said
 

@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
+from icl_mech.decodability.settings import Settings, plan
 
 from icl_mech import HookedModel, TaskDecodability, task_decodability
+from icl_mech.decodability import mean_patching
 from icl_mech.stats import paired_difference
 from icl_mech.tasks import load_family
 
@@ -59,3 +62,46 @@ def test_block_0_reads_the_words_not_the_mapping(languages: TaskDecodability) ->
     assert right.mean() > 0.5
     assert not paired_difference(right, shuffled).low > 0
     assert np.mean(right) < languages.td()[-1].low
+
+
+def test_exact_match_is_what_greedy_decoding_says(gemma: HookedModel) -> None:
+    found = task_decodability(gemma, "verbs", 12, 4, k=3, probe=False, progress=False)
+    settings = Settings(
+        n_prompts=12,
+        n_shots=(4,),
+        seed=0,
+        k=3,
+        role="final_arrow",
+        metric="cosine",
+        normalise="none",
+        leave_out="query",
+        template="{x}->{y}",
+        leading_space=None,
+    )
+    p = plan("verbs", settings)
+    encoder = gemma.encoder("{x}->{y}", [pair.y for t in p.pool.tasks for pair in t.pairs])
+    for row in (0, 2):
+        for i in range(0, 12, 3):
+            e = p.points.episodes[row][i]
+            prompt = encoder.encode(e.demonstrations, e.query.x)
+            whole = encoder.answer_tokens(prompt, e.query.answers)
+            said: list[int] = []
+            for _ in range(max(map(len, whole))):
+                tokens = torch.tensor([[*prompt.tokens, *said]])
+                with torch.inference_mode():
+                    said.append(int(gemma.bridge(tokens)[0, -1].argmax()))
+            right = any(tuple(said[: len(answer)]) == answer for answer in whole)
+            assert bool(found.data["exact"].sel(shots=4)[row, i]) == right
+            first = said[0] in {answer[0] for answer in whole}
+            assert bool(found.data["first_token"].sel(shots=4)[row, i]) == first
+
+
+def test_another_tasks_mean_changes_the_answer_to_that_task(gemma: HookedModel) -> None:
+    """Where task vectors work, the answer follows the injected mean; after it, nothing does."""
+    result = mean_patching(
+        gemma, "verbs", 6, 4, n_mean=8, layers=[3, 11], modes=["replace"], progress=False
+    )
+    assert result.change("own", 11).value > -0.2
+    assert result.change("others", 11).value < -0.3
+    assert result.followed(11).value > result.followed_before().value + 0.15
+    assert result.change("others", 3).value > result.change("others", 11).value

@@ -1,0 +1,43 @@
+"""Memory: scans need little more than the weights."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# Not `ru_maxrss`: a new process inherits that from the one which started it.
+PROGRAM = """
+import re
+from pathlib import Path
+import icl_mech
+model = icl_mech.load_model("gemma-3-270m", device="cpu")
+{call}
+status = Path("/proc/self/status").read_text()
+peak = 1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", status)[1])
+weights = sum(p.numel() * p.element_size() for p in model.bridge.original_model.parameters())
+print(peak, weights)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from /proc")
+@pytest.mark.parametrize(
+    ("call", "limit"),
+    [
+        ("icl_mech.layer_scan(model, 'country_capital', 50, progress=False)", 1.5e9),
+        ("icl_mech.head_attribution(model, 'country_capital', 12, 10, progress=False)", 2e9),
+        ("icl_mech.patch_positions(model, 'country_capital', 12, 10, sites=('resid_pre', 'z'), "
+         "roles=('demo_8_y', 'final_arrow'), direction='denoise', progress=False)", 2e9),
+    ],
+    ids=["layer scan, 50 prompts", "head attribution, 12 prompts", "position scan, 12 prompts"],
+)  # fmt: skip
+def test_peak(call: str, limit: float) -> None:
+    """In a process of its own: the peak is the whole process's, libraries included."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(call=call)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    peak, weights = map(int, done.stdout.split()[-2:])
+    assert peak < weights + limit
