@@ -160,7 +160,7 @@ def measure_function_vectors(
         **model.provenance(),
         **s.recorded(),
         "heads": "ranked by AIE on dev prompts" if heads is None else [list(h) for h in heads],
-        "n_heads": s.n_heads if heads is None else [len(heads)],
+        "n_heads": list(s.n_heads) if heads is None else [len(heads)],
         "output_bias": "once per head" if s.output_bias else "left out",
         "filters": NO_FILTERS,
     }
