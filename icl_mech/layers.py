@@ -1,15 +1,22 @@
-"""Which blocks are meant: numbers from 0; negative ones count from the last block."""
+"""Places in a model: blocks by number, and sites inside a block."""
 
 from operator import index
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from icl_mech.errors import InputError
 
+#: The residual stream before a block, between its attention and MLP, and after it; what attention
+#: and the MLP add to the stream; and the output of a single head before W_O.
+Site = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z"]
+SITES: tuple[str, ...] = get_args(Site)
+#: How a value is written at a site: over what is there, or added to it.
+Mode = Literal["replace", "add"]
+
 
 def check_layer(layer: Any, n_layers: int) -> int:
-    """The block number from 0.
+    """The block number from 0; a negative one counts from the last block.
 
     Raises:
         InputError: where it is no whole number, or the model has no such block.

@@ -14,9 +14,10 @@ from icl_mech.answers import CONDITIONS, SCORES, AnswerScores, answer_scores
 from icl_mech.answers.text_scores import judge_text
 from icl_mech.errors import InputError
 from icl_mech.model import Edit, HookedModel, Readout
-from icl_mech.patch import layer_scan, score
+from icl_mech.patch import layer_scan
 from icl_mech.prompts import Episode, Template, accepted, draw_split, zero_shot
 from icl_mech.results import load_result
+from icl_mech.scores import score
 from icl_mech.tasks import Pair, Task, load_task
 from icl_mech.vectors import dummy_residuals, theta
 

@@ -18,11 +18,11 @@ from icl_mech.decodability.chance import chances
 from icl_mech.decodability.measure import measure
 from icl_mech.decodability.neighbours import credit, decoded, distances, vote_shares
 from icl_mech.decodability.plan import DecodabilitySettings, Plan, plan
-from icl_mech.decodability.pool import load_pool
 from icl_mech.decodability.probe import folds, probe
 from icl_mech.errors import InputError, NotFiniteError
 from icl_mech.model import HookedModel
 from icl_mech.patch import MeanPatching
+from icl_mech.prompts import load_pool
 from icl_mech.tasks import Pair, Task, load_family, load_task
 
 

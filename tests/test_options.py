@@ -1,246 +1,125 @@
-"""Every option of every command does something in every mode, or is refused by its name."""
+"""No option is ignored: every one is read by what a command plans, loads, measures or writes.
 
+Each command runs on a tiny model, and the classes of its options note which of them are read.
+Copying an option, checking it, or recording it in the provenance is no reading.
+"""
+
+import sys
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import MISSING, fields, is_dataclass, replace
-from importlib import import_module
-from io import StringIO
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from types import SimpleNamespace
+from types import FrameType
 from typing import Any
 
-import numpy as np
-import pandas as pd
-import plotly.graph_objects as go
 import pytest
-import xarray as xr
+import tyro
+from tiny_models import tiny_model
 
-from icl_mech import cli
-from icl_mech.errors import InputError
-from icl_mech.modes import flag
-from icl_mech.results import Result
+from icl_mech.cli.main import COMMANDS, command
+from icl_mech.cli.options import ModelOptions
+from icl_mech.results import load_result
 
-#: A value that works and is not the default, for every option of every command.
-OTHER: dict[str, Any] = {
-    "also": ("org/other",),
-    "average": "vector",
-    "control_layers": "all",
-    "corruption": "query",
-    "device": "cpu",
-    "direction": "noise",
-    "dtype": "float64",
-    "form": "centred",
-    "formats": ("csv",),
-    "fraction": 0.4,
-    "by": "begins",
-    "json": True,
-    "k": 3,
-    "layer": 2,
-    "layers": (1, 2),
-    "leave_out": "point",
-    "max_new_tokens": 3,
-    "methods": ("aie",),
-    "metric": "euclidean",
-    "model": "org/another",
-    "modes": ("add",),
-    "n_clean": 7,
-    "n_dev": 6,
-    "n_heads": (3,),
-    "n_mean": 11,
-    "n_points": 21,
-    "n_prompts": 9,
-    "n_rivals": 3,
-    "n_shots": 3,
-    "n_vectors": 8,
-    "no_controls": True,
-    "no_heads": True,
-    "no_probe": True,
-    "no_progress": True,
-    "no_repairs": True,
-    "normalise": "standardise",
-    "off": "zero",
-    "only_words": True,
-    "other_task": "en_fr",
-    "output_bias": True,
-    "pairs": ("next_letter:to_upper",),
-    "projection": "tsne",
-    "repairs": ("layers",),
-    "roles": ("query",),
-    "scale": (3.0,),
-    "seed": 5,
-    "sink": "<eos>",
-    "sites": ("attn_out",),
-    "task": ("next_letter", "to_upper"),
-    "template": "{x}:{y}",
-    "top_k": 4,
-    "trust_remote_code": True,
-    "vector": "function",
+SMALL = "--n-prompts 2 --n-shots 2"
+#: Small runs of every command. An option must be read in one of them: more than one where an
+#: option matters only beside another.
+RUNS: dict[str, list[str]] = {
+    "scan": [f"--tasks to_upper {SMALL}"],
+    "positions": [f"--tasks to_upper {SMALL} --corruption task"],
+    "components": [f"--tasks to_upper {SMALL} --corruption task"],
+    "mean-patching": [f"--tasks letters {SMALL} --n-mean 2 --layers 1"],
+    "heads": [f"--tasks to_upper {SMALL} --n-clean 2"],
+    "ablate": [f"--tasks to_upper {SMALL} --n-clean 2 --counts 1"],
+    "function-vectors": [f"--tasks to_upper {SMALL} --n-clean 2 --n-heads 1"],
+    "lens": [f"--tasks to_upper {SMALL}"],
+    "vector-lens": [
+        f"--tasks to_upper {SMALL} --layers 1",
+        f"--tasks to_upper {SMALL} --vector function --n-clean 2",
+    ],
+    "decodability": ["--tasks letters --n-prompts 6 --n-shots 2 --k 3"],
+    "localize": ["--tasks letters --n-prompts 10 --n-shots 2"],
+    "table": [f"--tasks to_upper {SMALL}"],
+    "answers": [f"--tasks to_upper {SMALL}"],
+    "conflict": [f"--pairs to_upper:to_lower {SMALL}", SMALL],
+    "variability": ["--tasks to_upper next_letter --n-prompts 4 --n-shots 2"],
+    "failures": ["--tasks lookup_once antonyms --n-prompts 4 --n-shots 2"],
 }
-#: The modes of each command: its fields and their values.
-MODES: dict[str, list[dict[str, Any]]] = {
-    "answers": [{}],
-    "conflict": [{}, {"pairs": ("antonyms:en_fr",)}],
-    "decodability": [{}, {"mean_patching": True}],
-    "failures": [{}, {"no_repairs": True}],
-    "heads": [{}, {"ablation": True}, {"function_vectors": True}],
-    "lens": [{}, {"vectors": True}, {"vectors": True, "vector": "function"}],
-    "localize": [{}, {"no_heads": True}],
-    "patch": [{"layer_scan": True}, {"position_scan": True}, {"component_scan": True}],
-    "table": [{}],
-    "variability": [{}, {"also": ("org/third",)}],
-}
-#: Small numbers where the defaults would draw for long.
-SMALL = {"n_prompts": 10, "n_points": 20, "n_vectors": 10}
-SMALL_TASKS = {
-    "table": ("antonyms", "es_en"),
-    "failures": ("lookup_once", "antonyms"),
-    "decodability": ("letters",),
-    "localize": ("letters",),
-}
-#: Tasks that work and are others: means are written between tasks that share their inputs.
-OTHER_TASKS = {"decodability": ("verbs",)}
-#: What is called in the end, by command: public functions, and what else takes options.
-CALLED = {
-    "answers": ["answer_scores"],
-    "conflict": ["conflicting_tasks"],
-    "decodability": ["task_decodability", "mean_patching"],
-    "failures": ["task_vector_failures"],
-    "heads": ["head_attribution", "head_ablation", "function_vectors"],
-    "lens": ["logit_lens", "vector_lens"],
-    "localize": ["localize"],
-    "patch": ["layer_scan", "patch_positions"],
-    "table": ["task_table"],
-    "variability": ["vector_variability"],
-}
+#: Functions that copy, check or record options, which changes nothing by itself.
+COPYING = {"__init__", "__post_init__", "__repr__", "recorded", "replace", "set_counts"}
+#: What `train` reads is tested with the training itself: it takes no language model.
+OTHERS = {"train"}
 
 
-class _Found(Result):
-    """A result that notes what is asked of it."""
-
-    calls: list[Any]
-
-    def summary(self, **_: Any) -> pd.DataFrame:
-        return pd.DataFrame({"right": [0.5]}, index=pd.Index(["task"], name="task"))
-
-    def to_frame(self) -> pd.DataFrame:
-        return self.summary()
-
-    def table(self) -> pd.DataFrame:
-        return self.summary()
-
-    def plot(self, *args: Any, **options: Any) -> go.Figure:
-        self.calls.append(("plot", args, options))
-        return go.Figure()
+def options(given: Any) -> Iterator[Any]:
+    """The command, and every group of options in it."""
+    yield given
+    for field in fields(given):
+        if is_dataclass(getattr(given, field.name)):
+            yield from options(getattr(given, field.name))
 
 
-def leaves(options: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Every option: its name, its default, and the dataclass that holds it (None: the top)."""
-    for field in fields(options):
-        value = getattr(options, field.name)
-        if is_dataclass(value):
-            yield from ((name, default, field.name) for name, default, _ in leaves(value))
-        else:
-            yield field.name, field.default, None
+def names_of(group: Any) -> set[str]:
+    """The options of one group, without those of the groups in it."""
+    return {f.name for f in fields(group) if not is_dataclass(getattr(group, f.name))}
 
 
-def changed(options: Any, name: str, value: Any) -> Any:
-    """The options with one of them changed."""
-    (group,) = (group for leaf, _, group in leaves(options) if leaf == name)
-    if group is None:
-        return replace(options, **{name: value})
-    return replace(options, **{group: replace(getattr(options, group), **{name: value})})
+def copies(frame: FrameType | None) -> bool:
+    """Whether an option is read only to be copied, checked or recorded."""
+    while frame is not None and frame.f_code.co_filename != __file__:
+        if frame.f_code.co_name in COPYING:
+            return True
+        frame = frame.f_back
+    return False
 
 
-def defaults(main: Any, out: Path) -> Any:
-    """The options of a command that is called without any but `--out`."""
-    given: dict[str, Any] = {"models": cli.ModelOptions(), "output": cli.OutputOptions(out=out)}
-    (tasks,) = (field for field in fields(main.Options) if field.name == "tasks")
-    factory = tasks.default_factory
-    given["tasks"] = cli.TaskOptions() if factory is MISSING else factory()
-    return main.Options(**given)
+def note_reads(group: type, names: set[str], read: set[str], patch: pytest.MonkeyPatch) -> None:
+    def get(self: Any, name: str) -> Any:
+        if name in names and not copies(sys._getframe(1)):
+            read.add(name)
+        return object.__getattribute__(self, name)
+
+    patch.setattr(group, "__getattribute__", get, raising=False)
 
 
-def effect(room: str, options: Any, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Any:
-    """All that the command does: the model it loads, the functions it calls, what it writes."""
-    calls: list[Any] = []
-    main, package = import_module(f"icl_mech.{room}.__main__"), import_module(f"icl_mech.{room}")
-
-    def load(models: Any) -> str:
-        calls.append(("load", vars(models)))
-        return SimpleNamespace(n_layers=18)
-
-    def stub(name: str, returned: Any) -> Any:
-        def call(*args: Any, **given: Any) -> Any:
-            calls.append((name, [_plain(a) for a in args], {k: _plain(given[k]) for k in given}))
-            if returned is not None:
-                return returned(*args)
-            found = _Found(xr.Dataset({"right": ("x", np.ones(2))}), {"model": "m"})
-            found.calls = calls
-            return found
-
-        return call
-
-    with monkeypatch.context() as patched:
-        patched.setattr(main, "load", load)
-        for name in CALLED[room]:
-            patched.setattr(package, name, stub(name, None), raising=False)
-        if room == "table":
-            patched.setattr(package, "write_table", stub("write_table", lambda _, path: path))
-        page = import_module("icl_mech.localize.page")
-        patched.setattr(page, "task_map_report", stub("report", lambda _, path: path))
-        models = import_module("icl_mech.variability.models_plot")
-        patched.setattr(models, "variability_models_figure", stub("models", lambda *_: go.Figure()))
-        patch = import_module("icl_mech.patch")
-        patched.setattr(patch, "mean_patching", stub("mean_patching", None))
-        said = StringIO()
-        with redirect_stdout(said), redirect_stderr(StringIO()):
-            main._main(options)
-    files = sorted(path.name for path in folder.rglob("*") if path.is_file())
-    for path in folder.rglob("*"):
-        if path.is_file():
-            path.unlink()
-    return [*calls, files, said.getvalue()]
+def parsed(name: str, words: str) -> Any:
+    return tyro.cli(command(name), args=words.split())
 
 
-def _plain(value: Any) -> Any:
-    """What can be compared and printed."""
-    return "result" if isinstance(value, Result) else repr(value)
-
-
-@pytest.mark.parametrize(
-    ("room", "mode"), [(room, mode) for room, modes in MODES.items() for mode in modes], ids=str
-)
+@pytest.mark.parametrize("name", RUNS)
 def test_no_option_is_ignored(
-    room: str, mode: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    main = import_module(f"icl_mech.{room}.__main__")
-    options = defaults(main, tmp_path / "figure.html")
-    small = {name: SMALL[name] for name, *_ in leaves(options) if name in SMALL}
-    small |= {"task": SMALL_TASKS[room]} if room in SMALL_TASKS else {}
-    for name, value in {**small, **mode}.items():
-        options = changed(options, name, value)
-    usual = effect(room, options, monkeypatch, tmp_path)
-    ignored: list[Any] = []
-    for name, default, _ in leaves(options):
-        value = tmp_path / f"{name}.html" if name in ("out", "folder") else OTHER.get(name, True)
-        if name == "task":
-            value = OTHER_TASKS.get(room, value)
-        if isinstance(default, tuple) and not isinstance(value, tuple):
-            value = (value,)
-        if name in mode:
-            continue
-        assert value not in (default, small.get(name)), name
-        try:
-            found = effect(room, changed(options, name, value), monkeypatch, tmp_path)
-        except InputError as error:
-            found = str(error)
-        if found == usual or (isinstance(found, str) and flag(name) not in found):
-            ignored.append((flag(name), found))
-    assert ignored == []
+    monkeypatch.setattr("icl_mech.model.load_model", lambda *_, **__: tiny_model("llama"))
+    read: set[str] = set()
+    unread: set[str] = set()
+    for i, words in enumerate(RUNS[name]):
+        out = tmp_path / f"{i}.html"
+        given = parsed(name, f"{words} --no-progress --out {out}")
+        settings = given.settings.recorded()
+        with monkeypatch.context() as patch:
+            for group in options(given):
+                unread |= names_of(group)
+                note_reads(type(group), names_of(group), read, patch)
+            given.run()
+        provenance = load_result(out.with_suffix(".nc")).provenance
+        assert settings.keys() <= provenance.keys()
+    capsys.readouterr()
+    assert unread - read == set()
 
 
 def test_every_command_is_tried() -> None:
-    package = Path(cli.__file__).parent
-    rooms = {path.parent.name for path in package.glob("*/__main__.py")}
-    # `synthetic` takes no language model and has a test of its own.
-    assert rooms - {"synthetic"} == set(MODES)
+    assert RUNS.keys() | OTHERS == COMMANDS.keys()
+
+
+def test_every_option_of_the_model_reaches_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {
+        "model": "org/name",
+        "device": "cpu",
+        "dtype": "float64",
+        "trust_remote_code": True,
+        "sink": "<eos>",
+    }
+    loaded: list[Any] = []
+    monkeypatch.setattr("icl_mech.model.load_model", lambda *args, **kw: loaded.append((args, kw)))
+    ModelOptions(**given).load()
+    assert {f.name for f in fields(ModelOptions)} == set(given)
+    assert loaded == [((given.pop("model"),), given)]

@@ -15,10 +15,12 @@ from scipy.stats import bootstrap
 from transformer_lens import patching
 
 from icl_mech import load_result
+from icl_mech.cli.options import ModelOptions
 from icl_mech.errors import InputError
 from icl_mech.model import SITES, Edit, HookedModel
 from icl_mech.patch import Contrast, PositionScan, __main__, cells, patch_contrasts, patch_positions
-from icl_mech.patch.contrasts import check_aligned, draw_pairs, encode_contrast
+from icl_mech.patch.contrasts import check_aligned, encode_contrast
+from icl_mech.patch.positions_plan import PositionSettings, draw_pairs
 from icl_mech.patch.positions_result import role_name
 from icl_mech.plotting import export
 from icl_mech.prompts import Encoder, Template
@@ -38,7 +40,8 @@ def contrasts_of(
 ) -> list[Contrast]:
     task = load_task(name)
     encoder = model.encoder("{x}->{y}", [pair.y for pair in task.pairs])
-    drawn = draw_pairs(task, load_other(task), n_prompts, n_shots, 0, corruption)
+    settings = PositionSettings(n_prompts=n_prompts, n_shots=n_shots, corruption=corruption)
+    drawn = draw_pairs(task, load_other(task), settings)
     return [encode_contrast(encoder, d) for d in drawn]
 
 
@@ -378,7 +381,7 @@ def test_no_ratio_and_no_interval_where_there_can_be_none() -> None:
     [
         ({"corruption": "label"}, "unknown corruption 'label'; did you mean 'labels'"),
         ({"direction": "denoize"}, "unknown direction 'denoize'; did you mean 'denoise'"),
-        ({"direction": ("noise", "noise")}, "expected at least one of denoise, noise, each once"),
+        ({"sites": ("z", "z")}, "expected at least one of resid_pre, .*, each once"),
         ({"sites": ("resid_prae",)}, "unknown site 'resid_prae'; did you mean 'resid_pre'"),
         ({"sites": ()}, "sites \\[\\]; expected at least one of"),
         ({"n_shots": 1}, "n_shots is 1; expected at least 2 \\(labels are shuffled\\), or corr"),
@@ -389,6 +392,7 @@ def test_no_ratio_and_no_interval_where_there_can_be_none() -> None:
         ({"roles": ()}, "roles \\[\\]; expected at least one, each once"),
         ({"roles": ("query", "query")}, "each once"),
         ({"corruption": "task", "other_task": "to_upper"}, "other_task is the task itself"),
+        ({"other_task": "to_lower"}, "other_task goes with corruption=.task., not .labels."),
         ({"n_prompts": 0}, "n_prompts is 0; expected at least 1"),
     ],
 )  # fmt: skip
@@ -517,7 +521,7 @@ def test_tokens_are_text_and_not_markup(tiny_llama: HookedModel, tmp_path: Path)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "nothing to do; expected --layer-scan, --position-scan or --component-scan"),
+        ([], "nothing to do; expected --layer-scan, --position-scan, --component-scan or --mean-"),
         (["--layer-scan", "--position-scan"], "--layer-scan and --position-scan at once; expected"),
         (["--position-scan", "--sites", "resid"], "unknown site 'resid'; did you mean 'resid_"),
         (["--component-scan", "--n-shots", "1"], "n_shots is 1; expected at least 2"),
@@ -532,7 +536,7 @@ def test_tokens_are_text_and_not_markup(tiny_llama: HookedModel, tmp_path: Path)
 def test_a_mistake_gives_exit_code_2_before_a_model_is_loaded(
     options: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(__main__, "load", lambda _: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(ModelOptions, "load", lambda _: pytest.fail("a model was loaded"))
     with pytest.raises(SystemExit) as stopped:
         __main__.main(options)
     assert stopped.value.code == 2
@@ -547,7 +551,7 @@ def test_a_scan_from_the_command_line(
     scan: str, sites: list[str], tiny_llama: HookedModel, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(__main__, "load", lambda _: tiny_llama)
+    monkeypatch.setattr(ModelOptions, "load", lambda _: tiny_llama)
     monkeypatch.chdir(tmp_path)
     __main__.main(
         [f"--{scan}-scan", "--task", "to_upper", "--n-shots", "2", "--json", "--no-progress"]

@@ -18,9 +18,12 @@ from tiny_models import tiny_model
 
 from icl_mech.errors import InputError
 from icl_mech.model import HookedModel
-from icl_mech.patch import SCORES, LayerScan, layer_scan
+from icl_mech.patch import LayerScan, layer_scan
+from icl_mech.patch.scan import measure_scan
+from icl_mech.patch.scan_plan import ScanPlan
 from icl_mech.reference import hendel2023
 from icl_mech.results import load_result
+from icl_mech.scores import SCORES
 from icl_mech.stats import share
 from icl_mech.table import (
     ACCURACIES,
@@ -40,23 +43,24 @@ N = {"n_prompts": 4, "n_shots": 2, "seed": 1, "progress": False}
 
 
 class Counting:
-    """Stands before `layer_scan`: notes which tasks run, and is interrupted in one of them."""
+    """Stands before `measure_scan`: notes which tasks run, and is interrupted in one of them."""
 
     def __init__(self) -> None:
         self.ran: list[str] = []
         self.interrupted_in: str | None = None
 
-    def __call__(self, model: HookedModel, task: Task, *args: int, **options: object) -> LayerScan:
-        if task.name == self.interrupted_in:
+    def __call__(self, model: HookedModel, plan: ScanPlan, progress: bool) -> LayerScan:
+        (name,) = (of.task.name for of in plan.tasks)
+        if name == self.interrupted_in:
             raise KeyboardInterrupt
-        self.ran.append(task.name)
-        return layer_scan(model, task, *args, **options)
+        self.ran.append(name)
+        return measure_scan(model, plan, progress)
 
 
 @pytest.fixture
 def scans(monkeypatch: pytest.MonkeyPatch) -> Counting:
     counting = Counting()
-    monkeypatch.setattr(table_run, "layer_scan", counting)
+    monkeypatch.setattr(table_run, "measure_scan", counting)
     return counting
 
 

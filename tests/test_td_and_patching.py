@@ -15,11 +15,10 @@ from icl_mech.decodability import (
     td_predicts_accuracy,
 )
 from icl_mech.decodability.accuracy import td_and_accuracy
-from icl_mech.decodability.pool import load_pool
 from icl_mech.errors import InputError
 from icl_mech.model import HookedModel
 from icl_mech.patch import MeanPatching, mean_patching
-from icl_mech.prompts import draw_matched
+from icl_mech.prompts import draw_matched, load_pool
 
 # --- TD and accuracy ------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""What whole answers said."""
+"""The result of scoring whole answers."""
 
 from typing import Any, ClassVar
 
@@ -6,15 +6,16 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from icl_mech.answers.text_scores import BY, SCORES, USUAL
+from icl_mech.answers.plan import BY
+from icl_mech.answers.text_scores import SCORES, USUAL
 from icl_mech.errors import choose
 from icl_mech.results import TaskResult
 from icl_mech.stats import Estimate, mean, paired_difference, ratio_of_means, share
 from icl_mech.vectors import Choice
 
-#: The zero-shot prompt, the same with theta, and the few-shot prompt.
+#: The zero-shot prompt, the zero-shot prompt with theta, and the few-shot prompt.
 CONDITIONS = ("baseline", "hypothesis", "regular")
-#: A share of texts cut by the limit, or of answers of several tokens, that is worth a note.
+#: From this share of texts cut by the limit, or of answers of several tokens, a caveat says so.
 NOTED = 0.05
 
 
@@ -53,7 +54,7 @@ class AnswerScores(TaskResult):
         return mean(values, clusters=self.queries(task))
 
     def ratio(self, task: str, score: str) -> Estimate:
-        """Hypothesis over regular accuracy, prompts resampled together."""
+        """Hypothesis accuracy divided by regular accuracy; prompts (or queries) are resampled."""
         ours, theirs = (self._right(task, m, score) for m in ("hypothesis", "regular"))
         clusters = self.queries(task)
         return ratio_of_means(ours.astype(float), theirs.astype(float), clusters=clusters).at()
@@ -113,7 +114,7 @@ class AnswerScores(TaskResult):
         return pd.DataFrame(rows).set_index(["task", "layer"])
 
     def _layers_note(self, task: str) -> list[str]:
-        """What the choice of the layer changes."""
+        """The scores at every layer that works, where there are several."""
         frame = self.by_layer(task).loc[task]
         if len(frame) < 2:
             return []

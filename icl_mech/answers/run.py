@@ -1,4 +1,4 @@
-"""Whole answers by three conditions: zero-shot, zero-shot with theta, few-shot."""
+"""Whole answers under three conditions: zero-shot, zero-shot with theta, few-shot."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +9,11 @@ import xarray as xr
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
+from icl_mech.answers.plan import BY, AnswerPlan, AnswerSettings, LayerScore, plan_answers
 from icl_mech.answers.result import CONDITIONS, AnswerScores
-from icl_mech.answers.settings import Settings, check
-from icl_mech.answers.text_scores import BY, USUAL, judge_text
+from icl_mech.answers.text_scores import USUAL, judge_text
 from icl_mech.layers import check_layer
 from icl_mech.model import Edit, Generation, HookedModel, check_model
-from icl_mech.patch import Scored, score
 from icl_mech.progress import Tick, progress_bar
 from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
@@ -26,11 +25,11 @@ from icl_mech.prompts import (
     accepted,
     few_shot,
     generator,
-    half,
     zero_shot,
 )
 from icl_mech.results import over_tasks
-from icl_mech.tasks import Task, Tasks, load_tasks
+from icl_mech.scores import Scored, score
+from icl_mech.tasks import Task, Tasks
 from icl_mech.vectors import Choice, answer_logprob, choose_layer, inject, overwrite, theta
 
 #: Tokens that a generation may take beyond the longest accepted answer.
@@ -39,7 +38,7 @@ SPARE_TOKENS = 3
 
 def answer_scores(
     model: HookedModel,
-    task: Tasks,
+    tasks: Tasks,
     n_prompts: int = 50,
     n_shots: int = 5,
     seed: int = 0,
@@ -47,7 +46,7 @@ def answer_scores(
     n_dev: int | None = None,
     n_dummies: int = N_DUMMIES,
     layer: int | None = None,
-    by: str = "accepted",
+    by: LayerScore = "accepted",
     max_new_tokens: int | None = None,
     n_rivals: int = 7,
     template: str = DEFAULT_TEMPLATE,
@@ -56,17 +55,19 @@ def answer_scores(
 ) -> AnswerScores:
     """Score whole answers, and ask whether conclusions change with the score.
 
-    The prompts, the task vectors and the layer are those of `layer_scan` with the same settings
-    (Hendel et al. 2023, sections 3 and 4, who keep only answers of one token): *baseline* is the
-    zero-shot prompt, *hypothesis* the same with theta at the layer that is best on dev prompts
-    (by the score `by`: the layer with the best first tokens can be the worst for whole answers),
-    *regular* the few-shot prompt. Each then goes on greedily, theta staying
-    in place, up to what ends an answer in the template; and the sum of the log probabilities of
-    all tokens of every accepted answer is read, beside that of some of the task's other answers.
+    The prompts and the task vectors are those of `layer_scan` with the same settings (Hendel et
+    al. 2023, sections 3 and 4, who keep only answers of one token). *Baseline* is the zero-shot
+    prompt, *hypothesis* the same with theta at one layer, *regular* the few-shot prompt. Each
+    prompt goes on greedily, theta staying in place, up to what ends an answer in the template.
+    Beside the text, the log probability of every accepted answer as a whole is read, and that of
+    some of the task's other answers.
+
+    The layer is the best one on dev prompts by the score `by`: the layer with the best first
+    tokens can be the worst for whole answers.
 
     Args:
         model: from `load_model`.
-        task: a task, its name, a path to pairs, a family, or several of these.
+        tasks: a task, its name, a path to pairs, a family, or several of these.
         n_prompts: test prompts per task.
         n_shots: demonstrations per prompt.
         seed: of every random draw.
@@ -80,49 +81,68 @@ def answer_scores(
             more than the task's longest accepted answer.
         n_rivals: how many of the task's other answers each answer is compared with.
         template: how a pair is written; holds `{x}` and `{y}`.
-        leading_space: write words with a space before them; by default as the tokenizer likes.
+        leading_space: write words with a space before them; by default whichever way the
+            tokenizer needs fewer tokens.
         progress: show a progress bar.
 
     Raises:
         InputError: where a task, template, layer or count cannot work.
         ModelError: where the model returns numbers that are not finite.
+
+    Example:
+        >>> result = icl_mech.answer_scores(
+        ...     model, "to_upper", n_prompts=2, n_shots=2, layer=9, progress=False)
+        >>> result.data["text"].dims
+        ('task', 'condition', 'prompt')
     """
     check_model(model)
-    tasks = load_tasks(task)
-    s = Settings(
-        n_prompts,
-        half(n_prompts, n_dev),
-        n_shots,
-        n_dummies,
-        seed,
-        template,
-        leading_space,
+    settings = AnswerSettings(
+        n_prompts=n_prompts,
+        n_shots=n_shots,
+        seed=seed,
+        n_dev=n_dev,
+        n_dummies=n_dummies,
         layer=layer,
         by=by,
         max_new_tokens=max_new_tokens,
         n_rivals=n_rivals,
+        template=template,
+        leading_space=leading_space,
     )
-    if layer is not None:
-        check_layer(layer, model.n_layers)
-    splits = check(tasks, s)
+    return measure_answers(model, plan_answers(tasks, settings), progress)
+
+
+def measure_answers(model: HookedModel, plan: AnswerPlan, progress: bool = True) -> AnswerScores:
+    """Run a plan of `plan_answers`: what `answer_scores` does after it has drawn the prompts.
+
+    Raises:
+        InputError: where the model lacks the layer or cannot read a prompt.
+        ModelError: where the model returns numbers that are not finite.
+    """
+    s = plan.settings
+    if s.layer is not None:
+        check_layer(s.layer, model.n_layers)
     parts = []
-    total = sum(_n_runs(split, s, model.n_layers) for split in splits)
+    total = sum(_n_runs(split, s, model.n_layers) for split in plan.splits)
     with progress_bar(total, "runs", progress) as bar:
-        for t, split in zip(tasks, splits, strict=True):
-            bar.set_description(t.name)
-            parts.append(_one_task(model, t, split, s, bar.update))
-    return AnswerScores(over_tasks(parts, [t.name for t in tasks]), _provenance(model, tasks, s))
+        for task, split in zip(plan.tasks, plan.splits, strict=True):
+            bar.set_description(task.name)
+            parts.append(_one_task(model, task, split, s, bar.update))
+    data = over_tasks(parts, [task.name for task in plan.tasks])
+    return AnswerScores(data, _provenance(model, plan))
 
 
-def _n_runs(split: Split, s: Settings, n_layers: int) -> int:
-    """How often the model is asked about one task."""
+def _n_runs(split: Split, s: AnswerSettings, n_layers: int) -> int:
+    """How many runs of the model one task takes."""
     n_test, n_dev = len(split.test), len(split.dev)
     reading = (n_test + n_dev) * (1 + s.n_dummies)
     choosing = 0 if s.layer is not None else n_dev * n_layers
     return reading + choosing + n_test * (2 + 3 + 3)  # first tokens, texts, probabilities
 
 
-def _one_task(model: HookedModel, task: Task, split: Split, s: Settings, tick: Tick) -> xr.Dataset:
+def _one_task(
+    model: HookedModel, task: Task, split: Split, s: AnswerSettings, tick: Tick
+) -> xr.Dataset:
     encoder = model.encoder(s.template, [pair.y for pair in task.pairs], s.leading_space)
     test, dev = split.test, split.dev
     few = few_shot(encoder, test + dev)
@@ -192,7 +212,7 @@ def _one_task(model: HookedModel, task: Task, split: Split, s: Settings, tick: T
 
 @dataclass(frozen=True)
 class _Dev:
-    """What a layer is chosen on: prompts, their theta, answers, and queries."""
+    """The dev prompts, on which a layer is chosen, with their thetas, answers and queries."""
 
     prompts: Sequence[Prompt]
     vectors: Float[Tensor, "prompt layer d_model"]
@@ -202,15 +222,16 @@ class _Dev:
     def choose(
         self, model: HookedModel, by: str, n_new: int, stop: str, tick: Tick
     ) -> tuple[list[int], Choice]:
-        """The layers that work, and the best of them by a score.
+        """The layers at which theta works, and the best of them by a score.
 
-        Where no layer has a right answer by that score, the choice is that of first tokens.
+        Where no layer has a right answer by that score, the layer is chosen by first tokens.
         """
         read = inject(model, self.prompts, self.vectors[:, None], self.answers.first_tokens, tick)
         right, logprob = read.right[:, 0], answer_logprob(read)[:, 0]
         by_token = choose_layer(right, logprob, self.queries)
         accuracy = right.mean(axis=0)
-        # An accepted text begins with an accepted first token: where these are rare, so are texts.
+        # Every accepted text begins with an accepted first token, so a layer where these are rare
+        # cannot be the best.
         works = (accuracy >= accuracy.max() / 2) & (accuracy > 0)
         layers = [int(i) for i in np.flatnonzero(works)] or [by_token.at]
         if by == USUAL:
@@ -228,7 +249,7 @@ class _Dev:
 def _judged(
     said: Sequence[Sequence[Generation]], texts: Sequence[Sequence[str]]
 ) -> dict[str, Bool[np.ndarray, "prompt layer"]]:
-    """Every score of generated texts."""
+    """The scores of generated texts (`judge_text`), one array each."""
     judged = [
         [judge_text(g.text, answers) for g in of] for of, answers in zip(said, texts, strict=True)
     ]
@@ -239,14 +260,14 @@ def _judged(
 def _spread(
     values: Shaped[np.ndarray, "by prompt layer"], layers: Sequence[int], n_layers: int
 ) -> Float[np.ndarray, "by prompt block"]:
-    """Over all blocks; NaN where nothing was injected."""
+    """The same values over all blocks; NaN where nothing was injected."""
     spread = np.full((*values.shape[:2], n_layers), np.nan)
     spread[..., layers] = values
     return spread
 
 
-def _rivals(task: Task, texts: Sequence[Sequence[str]], s: Settings) -> list[list[str]]:
-    """For each prompt, some of the answers that the task gives to other inputs."""
+def _rivals(task: Task, texts: Sequence[Sequence[str]], s: AnswerSettings) -> list[list[str]]:
+    """For each prompt, some of the answers of the task that are not accepted there."""
     rng = generator(s.seed, task.name, "rivals")
     labels = list(task.labels())
     rivals = []
@@ -292,7 +313,7 @@ def _arrays(
             "logprob": (dims, right, nats),
             "rival_logprob": (dims, rival, nats),
             "first_logprob": (dims, np.stack([f.logprob for f in first]), nats),
-            # A file of text ends a string at a zero byte.
+            # netCDF ends a string at a zero byte.
             "text": (dims, [[g.text.replace("\0", "\ufffd") for g in of] for of in said]),
             "cut": (dims, np.array([[g.cut for g in of] for of in said])),
         },
@@ -303,7 +324,7 @@ def _arrays(
 def _best(
     logprob: Float[np.ndarray, "condition prompt candidate"], n_right: Sequence[int]
 ) -> tuple[Float[np.ndarray, "condition prompt"], Float[np.ndarray, "condition prompt"]]:
-    """The most probable accepted answer, and the most probable other one."""
+    """The log probability of the most probable accepted answer, and of the most probable other."""
     right: Any = np.arange(logprob.shape[2]) < np.array(n_right)[:, None]
     padded = np.isnan(logprob)
     return (
@@ -312,11 +333,11 @@ def _best(
     )
 
 
-def _provenance(model: HookedModel, tasks: Sequence[Task], s: Settings) -> dict[str, Any]:
+def _provenance(model: HookedModel, plan: AnswerPlan) -> dict[str, Any]:
     return {
         "method": "answer_scores: whole answers on the prompts of layer_scan (Hendel et al. 2023)",
         **model.provenance(),
-        **vars(s),
-        "tasks": {t.name: {"category": t.category, "n_pairs": len(t)} for t in tasks},
+        **plan.settings.recorded(),
+        "tasks": {t.name: {"category": t.category, "n_pairs": len(t)} for t in plan.tasks},
         "filters": "none: every prompt counts, also those whose answer takes several tokens",
     }

@@ -7,9 +7,8 @@ import numpy as np
 import tyro
 from jaxtyping import Int
 
-from icl_mech.decodability.pool import Pool, load_pool
 from icl_mech.errors import InputError, choose
-from icl_mech.prompts import Matched, PromptSettings, draw_matched
+from icl_mech.prompts import Matched, Pool, PromptSettings, draw_matched, load_pool
 from icl_mech.tasks import Tasks
 
 Metric = Literal["cosine", "euclidean"]

@@ -3,20 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import index
-from typing import Literal, SupportsIndex, get_args
+from typing import SupportsIndex, get_args
 
 from jaxtyping import Float
 from torch import Tensor
 
 from icl_mech.errors import InputError, choose
-from icl_mech.layers import check_layer
+from icl_mech.layers import SITES, Mode, Site, check_layer
 
-Site = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z"]
-Mode = Literal["replace", "add"]
 #: The name of a role, or a token's index: of any type of whole number, such as numpy's.
 Role = str | SupportsIndex
 
-SITES: tuple[str, ...] = get_args(Site)
 #: The order in which the stream passes them inside a block.
 ORDER = ("resid_pre", "z", "attn_out", "resid_mid", "mlp_out", "resid_post")
 #: TransformerLens's name of every site's hook, with a `{}` for the block.

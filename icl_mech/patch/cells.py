@@ -1,14 +1,20 @@
-"""Prompts and a grid -> patched runs, a batch of prompts at a time."""
+"""Activation patching between pairs of prompts: which cells are patched, and the patched runs.
 
-from collections.abc import Callable, Sequence
+A cell is one site at one token of one block, in one direction.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import xarray as xr
 
-from icl_mech.model import Edit, HookedModel, Readout, Site
-from icl_mech.patch.contrasts import Contrast
-from icl_mech.patch.grid import Grid, Roles
+from icl_mech.errors import InputError
+from icl_mech.layers import Site
+from icl_mech.model import Edit, HookedModel, Readout
+from icl_mech.patch.contrasts import Contrast, check_aligned, default_roles
+from icl_mech.patch.positions_plan import Roles
 from icl_mech.patch.positions_result import VALUES
 from icl_mech.prompts import Prompt
 
@@ -17,10 +23,95 @@ Values = dict[str, np.ndarray]
 UNITS = {"logit_difference": "logits", "logprob": "nats"}
 
 
+@dataclass(frozen=True)
+class Grid:
+    """What is patched: every site at every role, in every direction.
+
+    Attributes:
+        sites: what is patched as a whole: all sites but `"z"`.
+        directions: of `DIRECTIONS`.
+        roles: the tokens at which `sites` are patched.
+        head_roles: the tokens at which single heads (`"z"`) are patched; none without that site.
+        labels: the names of `roles` and of `head_roles` in the result.
+    """
+
+    sites: tuple[str, ...]
+    directions: tuple[str, ...]
+    roles: tuple[str | int, ...]
+    head_roles: tuple[str | int, ...]
+    labels: tuple[tuple[str, ...], tuple[str, ...]]
+
+    def cells(self, model: HookedModel) -> int:
+        """How many patched runs there are per prompt."""
+        places = len(self.sites) * len(self.roles) + len(self.head_roles) * model.n_heads
+        return places * len(self.directions) * model.n_layers
+
+
+def grid_of(
+    model: HookedModel,
+    contrasts: Mapping[str, Sequence[Contrast]],
+    directions: tuple[str, ...],
+    sites: tuple[str, ...],
+    roles: str | Roles | None,
+    head_roles: str | Roles | None,
+) -> Grid:
+    """What is patched between these prompts; checked as far as it can be before the first run.
+
+    Raises:
+        InputError: where the model has no such site, the prompts have no such role, or they do
+            not line up.
+    """
+    every = [contrast for of_task in contrasts.values() for contrast in of_task]
+    tokens, labels = _roles(model, every, roles)
+    head_tokens, head_labels = (
+        (tokens, labels) if head_roles is None else _roles(model, every, head_roles)
+    )
+    if "z" not in sites:
+        head_tokens, head_labels = (), ()
+    plain = tuple(site for site in sites if site != "z")
+    if not plain:
+        tokens, labels = (), ()
+    for site in sites:  # refuses a site that the model does not have
+        model.capture([every[0].clean], [0], cast(Site, site))
+    return Grid(plain, directions, tokens, head_tokens, (labels, head_labels))
+
+
+def _roles(
+    model: HookedModel, contrasts: Sequence[Contrast], roles: str | Roles | None
+) -> tuple[tuple[str | int, ...], tuple[str, ...]]:
+    """The tokens that are patched, and their names in the result."""
+    chosen: tuple[str | int, ...]
+    if roles == "tokens":
+        if len(contrasts) > 1:
+            raise InputError(
+                f"roles='tokens' with {len(contrasts)} pairs of prompts; expected one "
+                "(n_prompts=1), or roles: they are the same in every prompt"
+            )
+        (pair,) = contrasts
+        check_aligned(contrasts, [0])
+        return tuple(range(len(pair.clean))), tuple(_token_labels(model, pair))
+    if roles is None:
+        chosen = default_roles(contrasts[0].clean)
+    else:
+        chosen = (roles,) if isinstance(roles, str) else tuple(roles)
+    if not chosen or len(set(chosen)) != len(chosen):
+        raise InputError(f"roles {list(chosen)}; expected at least one, each once")
+    check_aligned(contrasts, chosen)
+    return chosen, tuple(str(role) for role in chosen)
+
+
+def _token_labels(model: HookedModel, contrast: Contrast) -> Iterator[str]:
+    """The name of each token: `"5: word"`, or `"5: word | other word"` where the prompts differ."""
+    for i, pair in enumerate(zip(contrast.clean.tokens, contrast.corrupted.tokens, strict=True)):
+        # repr shows a line break as \n, which breaks no line of the figure.
+        texts = [repr(model.to_string(token))[1:-1] for token in dict.fromkeys(pair)]
+        yield f"{i}: {' | '.join(texts)}"
+
+
 def patch_batch(
     model: HookedModel, contrasts: Sequence[Contrast], grid: Grid, tick: Callable[[int], object]
 ) -> xr.Dataset:
-    """Both prompts of every pair as they are, and with every patch."""
+    """The values of both prompts of every pair, unpatched and with every patch."""
     prompts = {
         "clean": [contrast.clean for contrast in contrasts],
         "corrupted": [contrast.corrupted for contrast in contrasts],
@@ -82,7 +173,7 @@ def _patched(
     unpatched: Values,
     tick: Callable[[int], object],
 ) -> Values:
-    """`target` with activations of `source`: values over (prompt, role, layer[, head])."""
+    """Runs of `target` with activations of `source`; values over (prompt, role, layer[, head])."""
     shape = (model.n_layers, model.n_heads) if site == "z" else (model.n_layers,)
     live = [i for i, role in enumerate(roles) if not _same_until(source, target, role)]
     tick(len(target) * (len(roles) - len(live)) * int(np.prod(shape)))
@@ -111,7 +202,10 @@ def _patched(
 
 
 def _same_until(source: Sequence[Prompt], target: Sequence[Prompt], role: str | int) -> bool:
-    """Whether, in every pair, all tokens up to this one agree: then its activations do too."""
+    """Whether the prompts of every pair have the same tokens up to this one.
+
+    Then its activations are the same too, and patching changes nothing.
+    """
     return all(
         s.tokens[: s.position(role) + 1] == t.tokens[: t.position(role) + 1]
         for s, t in zip(source, target, strict=True)
@@ -119,9 +213,9 @@ def _same_until(source: Sequence[Prompt], target: Sequence[Prompt], role: str | 
 
 
 def _values(readout: Readout) -> Values:
-    """What is kept of a readout whose first target is the answer, and the others its rivals."""
+    """The `VALUES` of a readout whose first target is the answer; the other targets are rivals."""
     logprob = readout.logprob.cpu().numpy()
-    rivals = np.nanmean(logprob[..., 1:], axis=-1)  # NaN: this prompt has fewer rivals
+    rivals = np.nanmean(logprob[..., 1:], axis=-1)  # NaN where a prompt has fewer rivals
     return {
         "logit_difference": logprob[..., 0] - rivals,
         "logprob": logprob[..., 0],
@@ -130,7 +224,7 @@ def _values(readout: Readout) -> Values:
 
 
 def _query(model: HookedModel, prompt: Prompt) -> str:
-    """The query as the prompt writes it; empty where its tokens have no roles."""
+    """The query as the prompt writes it; empty where the prompt's tokens have no roles."""
     pairs = zip(prompt.tokens, prompt.roles, strict=True)
     tokens = [token for token, role in pairs if role == "query"]
     return str(model.tokenizer.decode(tokens)).strip() if tokens else ""

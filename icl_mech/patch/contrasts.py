@@ -1,37 +1,28 @@
-"""Pairs of few-shot prompts, clean and corrupted, that differ in one thing."""
+"""Pairs of few-shot prompts, clean and corrupted, as tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 from icl_mech.errors import InputError, choose
-from icl_mech.prompts import Encoder, Prompt, draw_split, generator, shuffle_labels
-from icl_mech.tasks import Pair, Task
-
-Corruption = Literal["labels", "task", "query"]
-
-#: In what the corrupted prompt differs. `labels`: the demonstrations' answers are shuffled.
-#: `task`: the demonstrations are another task's. `query`: another input is asked about.
-CORRUPTIONS: tuple[str, ...] = get_args(Corruption)
-#: Inputs that may replace the query: one whose answer begins like the query's own tells nothing.
-N_SUBSTITUTES = 4
+from icl_mech.patch.positions_plan import PromptPair
+from icl_mech.prompts import Encoder, Prompt
 
 
 @dataclass(frozen=True)
 class Contrast:
     """Two prompts, and the tokens whose logits tell which of the two a model has read.
 
-    Logit difference = log p(answer) - mean of log p(rival): a log-softmax subtracts one
-    normaliser from all logits, so this is the difference of the logits themselves (where a model
-    caps its logits, as Gemma 2 does, of the capped ones).
+    The logit difference is log p(answer) minus the mean of log p(rival). A log-softmax subtracts
+    the same normaliser from all logits, so this is the difference of the logits themselves (of the
+    capped logits, where a model caps them, as Gemma 2 does).
 
     Attributes:
         clean, corrupted: the two prompts.
         answer: the first token of the clean prompt's right answer.
-        rivals: tokens that it is compared with.
+        rivals: the tokens that the answer is compared with.
 
     Raises:
-        InputError: where there is no rival, or the answer is one.
+        InputError: where there is no rival, or the answer is one of them.
     """
 
     clean: Prompt
@@ -47,92 +38,39 @@ class Contrast:
             )
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A contrast before there are tokens.
-
-    Attributes:
-        shown: the demonstrations of the clean prompt.
-        corrupted: those of the corrupted prompt.
-        query: what the clean prompt asks.
-        substitutes: what the corrupted prompt may ask instead; none where it asks the same.
-    """
-
-    shown: tuple[Pair, ...]
-    corrupted: tuple[Pair, ...]
-    query: Pair
-    substitutes: tuple[Pair, ...] = ()
-
-
-def draw_pairs(
-    task: Task, other: Task, n_prompts: int, n_shots: int, seed: int, corruption: str
-) -> list[Drawn]:
-    """Draw what clean and corrupted prompts show and ask.
-
-    Args:
-        task: of the clean prompts.
-        other: whose demonstrations corrupt, where `corruption` is `"task"`.
-        n_prompts: pairs of prompts.
-        n_shots: demonstrations per prompt.
-        seed: of every random draw.
-        corruption: one of `CORRUPTIONS`.
-
-    Raises:
-        InputError: where the corruption does not exist, there is one label only to shuffle, or
-            a task has too few pairs.
-    """
-    choose(corruption, CORRUPTIONS, "corruption")
-    if corruption == "labels" and n_shots < 2:
-        raise InputError(
-            f"n_shots is {n_shots}; expected at least 2 (labels are shuffled), "
-            "or corruption='task' or 'query'"
-        )
-    n_dummies = N_SUBSTITUTES if corruption == "query" else 1
-    test = draw_split(task, n_prompts, 1, n_shots, n_dummies, seed).test
-    if corruption == "query":
-        return [Drawn(e.demonstrations, e.demonstrations, e.query, e.dummies) for e in test]
-    if corruption == "task":
-        others = draw_split(other, n_prompts, 1, n_shots, 1, seed).test
-        return [
-            Drawn(e.demonstrations, o.demonstrations, e.query)
-            for e, o in zip(test, others, strict=True)
-        ]
-    rng = generator(seed, task.name, "contrast", corruption)
-    return [Drawn(e.demonstrations, shuffle_labels(e.demonstrations, rng), e.query) for e in test]
-
-
-def encode_contrast(encoder: Encoder, drawn: Drawn) -> Contrast:
+def encode_contrast(encoder: Encoder, pair: PromptPair) -> Contrast:
     """Both prompts as tokens, with the answer and its rivals.
 
-    Rivals are the first tokens of the labels that the corrupted prompt shows or, where it asks
-    something else, of the answer to that; tokens with which the right answer may begin are not.
+    The rivals are the first tokens of the labels that the corrupted prompt shows. Where it asks
+    another query, the rival is the first token of the answer to that query. Tokens with which the
+    right answer may begin are left out.
 
     Raises:
         InputError: where no rival is left.
     """
-    clean = encoder.encode(drawn.shown, drawn.query.x)
-    answers, query = drawn.query.answers, drawn.query
-    if drawn.substitutes:
-        other = (p for p in drawn.substitutes if encoder.rivals(clean, answers, [p.y]))
+    clean = encoder.encode(pair.shown, pair.query.x)
+    answers, query = pair.query.answers, pair.query
+    if pair.substitutes:
+        other = (p for p in pair.substitutes if encoder.rivals(clean, answers, [p.y]))
         query = next(other, query)
-        labels = [] if query is drawn.query else [query.y]
+        labels = [] if query is pair.query else [query.y]
     else:
-        labels = [pair.y for pair in drawn.corrupted]
+        labels = [p.y for p in pair.corrupted]
     rivals = encoder.rivals(clean, answers, labels)
     if not rivals:
-        shown = ", ".join(repr(pair.y) for pair in drawn.substitutes or drawn.corrupted)
+        shown = ", ".join(repr(p.y) for p in pair.substitutes or pair.corrupted)
         raise InputError(
-            f"nothing to compare the answer {drawn.query.y!r} with: {shown} all begin with the "
+            f"nothing to compare the answer {pair.query.y!r} with: {shown} all begin with the "
             "same token; expected another label among them (another seed, more shots, or a task "
             "with more different labels)"
         )
-    corrupted = encoder.encode(drawn.corrupted, query.x)
-    answer = encoder.answer_tokens(clean, [drawn.query.y])[0][0]
+    corrupted = encoder.encode(pair.corrupted, query.x)
+    answer = encoder.answer_tokens(clean, [pair.query.y])[0][0]
     return Contrast(clean, corrupted, answer, rivals)
 
 
 def default_roles(prompt: Prompt) -> tuple[str, ...]:
-    """x, arrow and y of every demonstration, then the query and the final arrow.
+    """The roles of x, arrow and y of every demonstration, of the query and of the final arrow.
 
     Raises:
         InputError: where the prompt has none of these roles.
@@ -153,7 +91,7 @@ def _is_part(role: str) -> bool:
 
 
 def check_aligned(contrasts: Sequence[Contrast], roles: Sequence[str | int]) -> None:
-    """Refuse what cannot be matched between a clean and a corrupted prompt.
+    """Refuse roles that do not name the same place in a clean prompt and its corrupted one.
 
     Raises:
         InputError: where a prompt lacks a role, naming the nearest; where tokens are given by

@@ -85,7 +85,7 @@ def mean_patching_figure(
         f"{'added' if mode == 'add' else 'written over the residual stream'}; "
         f"{result.data.sizes['prompt']} prompts per task, {p['n_shots']} shots, seed {p['seed']}",
     )
-    # Names of what is injected, slanted, stand under the last row.
+    # The slanted names of the injected means stand under the last row.
     frame(figure, below=40, l=110)
     figure.update_layout(
         coloraxis={

@@ -1,4 +1,4 @@
-"""What mean-activation patching found."""
+"""The result of mean-activation patching."""
 
 from typing import ClassVar, Literal
 
@@ -11,12 +11,13 @@ from icl_mech.errors import InputError, choose
 from icl_mech.results import TaskResult
 from icl_mech.stats import Estimate, mean, mean_change, share
 
-#: Names of the controls among `injected`: the mean of all tasks' means; a random direction as long
-#: as the own task's mean; the mean of all plus a random direction as long as what is special.
+#: Names of the controls among `injected`: the mean of all tasks' means; a random direction with the
+#: norm of the own task's mean; and the mean of all tasks' means plus a random direction with the
+#: norm of what is special to the own task.
 MEAN, RANDOM, RANDOM_TASK = "mean of tasks", "random", "mean + random"
 #: What a matrix shows: accuracy (first token) or log probability (nats).
 MEASURES = ("right", "logprob")
-#: What a mean is of: right or wrong, changes of these, or numbers of any kind.
+#: What is averaged: right or wrong, changes of these, or any numbers.
 Kind = Literal["share", "change", "number"]
 
 

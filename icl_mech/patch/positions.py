@@ -7,28 +7,37 @@ import xarray as xr
 
 from icl_mech.errors import InputError
 from icl_mech.model import HookedModel, check_model
-from icl_mech.patch.cells import patch_batch
-from icl_mech.patch.contrasts import Contrast, draw_pairs, encode_contrast
-from icl_mech.patch.grid import Grid, Roles, grid_of
-from icl_mech.patch.positions_result import DIRECTIONS, PositionScan
+from icl_mech.patch.cells import Grid, grid_of, patch_batch
+from icl_mech.patch.contrasts import Contrast, encode_contrast
+from icl_mech.patch.positions_plan import (
+    Corruption,
+    Direction,
+    PositionPlan,
+    PositionSettings,
+    Roles,
+    check_direction,
+    check_sites,
+    plan_positions,
+)
+from icl_mech.patch.positions_result import PositionScan
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE
 from icl_mech.results import over_tasks
-from icl_mech.tasks import Task, Tasks, load_other, load_tasks
+from icl_mech.tasks import Task, Tasks
 
-#: Prompts that are patched together; the activations of no others are in memory.
+#: How many prompts are patched together: only their activations are in memory.
 BATCH = 8
 
 
 def patch_positions(
     model: HookedModel,
-    task: Tasks,
+    tasks: Tasks,
     n_prompts: int = 16,
     n_shots: int = 5,
     seed: int = 0,
     *,
-    corruption: str = "labels",
-    direction: str | Sequence[str] = DIRECTIONS,
+    corruption: Corruption = "labels",
+    direction: Direction = "both",
     sites: str | Sequence[str] = ("resid_pre",),
     roles: str | Roles | None = None,
     head_roles: str | Roles | None = None,
@@ -39,24 +48,25 @@ def patch_positions(
 ) -> PositionScan:
     """Patch one activation at a time between clean and corrupted few-shot prompts.
 
-    *Denoise*: run the corrupted prompt, and overwrite one site at one token and layer by what
-    stands there in the clean prompt; what comes back of the answer was carried there. *Noise*:
-    the reverse; what is lost had to pass there (Meng et al. 2022, arXiv 2202.05262, section 2;
-    the terms as in Heimersheim and Nanda 2024, arXiv 2404.15255). The answer is judged by the
-    logit difference of a `Contrast`.
+    *Denoise*: run the corrupted prompt, and overwrite one site at one token and layer with the
+    activation of the clean prompt. The share of the answer that is restored was carried there.
+    *Noise*: the reverse. The share that is lost had to pass there (Meng et al. 2022, arXiv
+    2202.05262, section 2; the terms as in Heimersheim and Nanda 2024, arXiv 2404.15255). The
+    answer is scored by the logit difference of a `Contrast`.
 
-    A role stands for its *last* token: of an answer of three tokens, one is patched. So prompts
-    of different lengths are averaged over the same things. Up to the first token in which two
-    prompts differ, they are the same run, and patching is not computed: nothing can change.
+    A role stands for its *last* token: of an answer of three tokens, the last is patched. So
+    prompts of different lengths are averaged over the same roles. Two prompts have the same
+    activations up to the first token in which they differ; patches there change nothing, and are
+    not run.
 
     Args:
         model: from `load_model`.
-        task: a task, its name, a path to pairs, a family, or several of these.
+        tasks: a task, its name, a path to pairs, a family, or several of these.
         n_prompts: pairs of prompts per task.
         n_shots: demonstrations per prompt.
         seed: of every random draw.
         corruption: in what the corrupted prompt differs: `"labels"`, `"task"` or `"query"`.
-        direction: `"denoise"`, `"noise"`, or both.
+        direction: `"denoise"`, `"noise"` or `"both"`.
         sites: as in `Edit`; at `"z"` every head is patched by itself.
         roles: which tokens. By default x, arrow and y of every demonstration, the query and the
             final arrow; `"tokens"`: every token of a single pair of prompts of equal length; or
@@ -73,47 +83,70 @@ def patch_positions(
         InputError: where a task, count, site or role cannot work, the prompts do not line up, or
             the answer has nothing to be compared with.
         ModelError: where the model returns numbers that are not finite.
+
+    Example:
+        >>> scan = icl_mech.patch_positions(
+        ...     model, "antonyms", n_prompts=2, n_shots=2, direction="denoise",
+        ...     roles=("query", "final_arrow"), progress=False)
+        >>> dict(scan.data["logit_difference"].sizes)
+        {'task': 1, 'site': 1, 'direction': 1, 'prompt': 2, 'role': 2, 'layer': 18}
     """
     check_model(model)
-    tasks = load_tasks(task)
-    others = [load_other(t, other_task) if corruption == "task" else t for t in tasks]
-    # Drawn before anything runs: a task with too few pairs fails at once.
-    drawn = [
-        draw_pairs(t, other, n_prompts, n_shots, seed, corruption)
-        for t, other in zip(tasks, others, strict=True)
+    settings = PositionSettings(
+        n_prompts=n_prompts,
+        n_shots=n_shots,
+        seed=seed,
+        corruption=corruption,
+        direction=direction,
+        sites=check_sites(sites),
+        template=template,
+        leading_space=leading_space,
+    )
+    plan = plan_positions(tasks, settings, other_task, roles, head_roles)
+    return measure_positions(model, plan, progress)
+
+
+def measure_positions(
+    model: HookedModel, plan: PositionPlan, progress: bool = True
+) -> PositionScan:
+    """Run a plan of `plan_positions`: what `patch_positions` does after it has drawn the prompts.
+
+    Raises:
+        InputError: where the model cannot read a prompt, the prompts do not line up, or an answer
+            has nothing to be compared with.
+        ModelError: where the model returns numbers that are not finite.
+    """
+    s = plan.settings
+    encoders = [
+        model.encoder(s.template, [pair.y for pair in task.pairs], s.leading_space)
+        for task in plan.tasks
     ]
-    encoders = [model.encoder(template, [pair.y for pair in t.pairs], leading_space) for t in tasks]
     contrasts = {
-        t.name: [encode_contrast(encoder, d) for d in of_task]
-        for t, encoder, of_task in zip(tasks, encoders, drawn, strict=True)
+        task.name: [encode_contrast(encoder, pair) for pair in pairs]
+        for task, encoder, pairs in zip(plan.tasks, encoders, plan.pairs, strict=True)
     }
-    settings = {
-        "n_prompts": n_prompts,
-        "n_shots": n_shots,
-        "seed": seed,
-        "corruption": corruption,
-        "template": template,
-        "leading_space": leading_space,
+    grid = grid_of(model, contrasts, s.directions, s.sites, plan.roles, plan.head_roles)
+    drawn = {
+        **s.recorded(),
         "sink_token": model.to_string(encoders[0].sink),
         "tasks": {
-            t.name: {
-                "category": t.category,
-                "n_pairs": len(t),
-                "other_task": other.name if corruption == "task" else None,
+            task.name: {
+                "category": task.category,
+                "n_pairs": len(task),
+                "other_task": other.name if other else None,
                 "leading_space": encoder.template.leading_space,
             }
-            for t, other, encoder in zip(tasks, others, encoders, strict=True)
+            for task, other, encoder in zip(plan.tasks, plan.others, encoders, strict=True)
         },
     }
-    grid = grid_of(model, contrasts, direction, sites, roles, head_roles)
-    return _run(model, contrasts, grid, settings, progress)
+    return _run(model, contrasts, grid, drawn, progress)
 
 
 def patch_contrasts(
     model: HookedModel,
     contrasts: Sequence[Contrast],
     *,
-    direction: str | Sequence[str] = DIRECTIONS,
+    direction: Direction = "both",
     sites: str | Sequence[str] = ("resid_pre",),
     roles: str | Roles | None = None,
     head_roles: str | Roles | None = None,
@@ -124,20 +157,31 @@ def patch_contrasts(
 
     Args:
         model: from `load_model`.
-        contrasts: pairs of prompts, each with an answer and what it is compared with.
+        contrasts: pairs of prompts, each with an answer and the rivals it is compared with.
         direction, sites, roles, head_roles, progress: as in `patch_positions`.
-        name: what the result calls them (its task).
+        name: of the pairs, as the result's task.
 
     Raises:
-        InputError: where there are none, they do not line up, or a site does not exist.
+        InputError: where there are no pairs, they do not line up, or a site does not exist.
         ModelError: where the model returns numbers that are not finite.
+
+    Example:
+        >>> from icl_mech.patch import Contrast
+        >>> encoder = model.encoder("{x}->{y}", ["cold", "small"])
+        >>> hot, big = (encoder.encode((), x) for x in ("hot", "big"))
+        >>> cold, small = ((encoder.answer_tokens(hot, [y])[0][0]) for y in ("cold", "small"))
+        >>> pair = Contrast(clean=hot, corrupted=big, answer=cold, rivals=(small,))
+        >>> icl_mech.patch_contrasts(model, [pair], direction="noise", progress=False).directions
+        ['noise']
     """
     check_model(model)
     if not contrasts:
         raise InputError("no contrasts; expected at least one")
     named = {name: list(contrasts)}
-    grid = grid_of(model, named, direction, sites, roles, head_roles)
-    return _run(model, named, grid, {"n_prompts": len(contrasts)}, progress)
+    directions = check_direction(direction)
+    grid = grid_of(model, named, directions, check_sites(sites), roles, head_roles)
+    settings = {"n_prompts": len(contrasts), "direction": direction}
+    return _run(model, named, grid, settings, progress)
 
 
 def _run(
@@ -163,7 +207,6 @@ def _run(
         "method": "patch_positions: activation patching (Meng et al. 2022, arXiv 2202.05262)",
         **model.provenance(),
         **settings,
-        "directions": list(grid.directions),
         "sites": [*grid.sites, *(["z"] if grid.head_roles else [])],
         "roles": list(grid.roles),
         "head_roles": list(grid.head_roles),

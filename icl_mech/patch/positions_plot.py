@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from icl_mech.patch import PositionScan
 
-#: Pixels: of a row of a map, and between two maps.
+#: Pixels: the height of a row of a map, and the gap between two maps.
 ROW, GAP = 24, 70
-#: What is written where in a direction, and what is then counted.
+#: Per direction: what is written where, and the name of the effect.
 DIRECTIONS = {
     "denoise": ("clean activations into the corrupted prompt", "restored"),
     "noise": ("corrupted activations into the clean prompt", "lost"),
@@ -39,8 +39,8 @@ class Row:
         name: of the site and, where heads are shown, of the role; escaped.
         effects: per direction, over (`role`, `layer`) or (`head`, `layer`).
         labels: of the map's rows; escaped.
-        y_title: what the rows are.
-        site: what is patched.
+        y_title: the title of the axis of rows.
+        site: the site that is patched.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Row:
 
 
 def layer_axis(site: str) -> str:
-    """What a number on the axis of layers means; blocks are counted from 0."""
+    """The title of the axis of layers; blocks are counted from 0."""
     where = {
         "resid_pre": "the stream before it",
         "resid_mid": "the stream between its attention and MLP",
@@ -76,7 +76,7 @@ def position_figure(scan: PositionScan) -> go.Figure:
     for i, row in enumerate(rows, 1):
         for j, direction in enumerate(scan.directions, 1):
             figure.add_trace(_map(row, direction, limit), row=i, col=j)
-        # Rows go by number: as names, heads would be read as numbers.
+        # Rows are placed by number: plotly would read the names of heads as numbers.
         ticks = {"tickvals": list(range(len(row.labels))), "ticktext": row.labels}
         figure.update_yaxes(**ticks, row=i)
         figure.update_yaxes(title_text=row.y_title, row=i, col=1)
@@ -87,7 +87,7 @@ def position_figure(scan: PositionScan) -> go.Figure:
         if i == len(rows) or rows[i].site != row.site:
             figure.update_xaxes(title_text=layer_axis(row.site), row=i)
     _style(figure, scan, limit)
-    # Short figures still have room for the colour bar and its title.
+    # The colour bar and its title need some height.
     figure.update_layout(height=max(figure.layout.height, 240))
     frame(figure)
     return figure
@@ -141,7 +141,7 @@ def _interval(low: float, high: float) -> str:
 
 
 def _step(n: int) -> int:
-    """Every how many layers one is numbered, for `n` of them side by side."""
+    """The distance between numbered layers, where `n` layers stand side by side."""
     return 1 if n <= 24 else 2 if n <= 80 else 4
 
 

@@ -1,4 +1,4 @@
-"""What an activation-patching scan over positions found."""
+"""The result of activation patching over token positions."""
 
 import re
 from typing import Any, ClassVar
@@ -12,18 +12,16 @@ from icl_mech.errors import choose
 from icl_mech.results import TaskResult
 from icl_mech.stats import Clusters, Estimate, mean, ratio_of_means, repeated
 
-#: `denoise`: clean activations into the corrupted prompt. `noise`: the reverse.
-DIRECTIONS = ("denoise", "noise")
-#: What is kept of every patched run.
+#: The values of every patched run.
 VALUES = ("logit_difference", "logprob", "rank")
-#: What effects can be read from. Not ranks: a few large ones would decide their mean.
+#: The values that effects are computed from. Not the rank: a few large ones decide its mean.
 METRICS = ("logit_difference", "logprob")
-#: Fewer prompts than this are worth a note.
+#: With fewer prompts than this, a caveat says so.
 FEW_PROMPTS = 10
 
 
 class PositionScan(TaskResult):
-    """Runs with one activation patched, for every token role and layer, per prompt.
+    """Answers with one activation patched, for every token role and layer, per prompt.
 
     `data` holds `logit_difference` (logits), `logprob` (nats) and `rank` of the answer over
     (`task`, `site`, `direction`, `prompt`, `role`, `layer`); where single heads were patched

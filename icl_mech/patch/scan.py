@@ -1,9 +1,12 @@
 """At which layer does a task vector work? (Hendel et al. 2023, sections 3 and 4.)"""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Float
@@ -13,14 +16,6 @@ from tqdm.auto import tqdm
 from icl_mech.model import HookedModel, check_model
 from icl_mech.patch.scan_plan import ControlLayers, ScanPlan, ScanSettings, TaskPlan, plan_scan
 from icl_mech.patch.scan_result import REFERENCES, VECTORS, LayerScan, choice_on_dev
-from icl_mech.patch.scores import (
-    SCORES,
-    count_collisions,
-    prefixed,
-    score,
-    score_arrays,
-    with_controls,
-)
 from icl_mech.progress import READING, dear, progress_bar
 from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
@@ -33,12 +28,22 @@ from icl_mech.prompts import (
     zero_shot,
 )
 from icl_mech.results import over_tasks
+from icl_mech.scores import SCORES, Scored, score
 from icl_mech.tasks import Task, Tasks
 from icl_mech.vectors import dummy_residuals, inject, random_like, theta
 
 Vectors = Float[Tensor, "prompt layer d_model"]
-#: On which a doubtful sink token is compared with its rival.
+#: The number of prompts on which a doubtful sink token is compared with its rival.
 N_SINK_PROMPTS = 16
+#: The values of layers at which a vector was not injected.
+_UNMEASURED = {
+    "measured": False,
+    "top": -1,
+    "first_token": False,
+    "two_way_prefix": False,
+    "logprob": np.nan,
+    "rank": -1,
+}
 
 
 def layer_scan(
@@ -58,13 +63,14 @@ def layer_scan(
 ) -> LayerScan:
     """Inject task vectors into zero-shot prompts at every layer and score the answers.
 
-    Hendel et al. 2023: theta is read at the last token of a few-shot prompt whose query is a
-    dummy (mean over `n_dummies`), after block `l`; it overwrites the same place of the zero-shot
-    prompt. *Baseline* is the zero-shot prompt alone, *regular* the few-shot prompt, *hypothesis*
-    the zero-shot prompt with theta at the layer that is best on the dev prompts. Every
-    demonstration set keeps its own theta. Dev queries, test queries and demonstrations are
-    disjoint. On the same test prompts, at every layer: theta from demonstrations with shuffled
-    labels, theta of another task, and random vectors of the same norm.
+    Hendel et al. 2023: theta is the residual stream after block `l` at the last token of a
+    few-shot prompt whose query is a dummy (the mean over `n_dummies`). It overwrites the residual
+    stream at the last token of the zero-shot prompt, after the same block. *Baseline* is the
+    zero-shot prompt alone, *regular* the few-shot prompt, *hypothesis* the zero-shot prompt with
+    theta at the layer that is best on the dev prompts. Every set of demonstrations keeps its own
+    theta. Dev queries, test queries and demonstrations are disjoint. The controls are injected
+    into the same test prompts: theta from demonstrations with shuffled labels, theta of another
+    task, and random vectors of the same norm.
 
     Args:
         model: from `load_model`.
@@ -88,6 +94,11 @@ def layer_scan(
     Raises:
         InputError: where a task, template or count cannot work.
         ModelError: where the model returns numbers that are not finite.
+
+    Example:
+        >>> scan = icl_mech.layer_scan(model, "to_upper", n_prompts=4, n_shots=2, progress=False)
+        >>> scan.curve("to_upper")[0].n
+        4
     """
     check_model(model)
     settings = ScanSettings(
@@ -142,9 +153,10 @@ def _scan(
     everywhere: bool,
     bar: tqdm,
 ) -> xr.Dataset:
-    """One task: read vectors, inject them, and score the answers.
+    """Read the vectors of one task, inject them, and score the answers.
 
-    Controls are injected after every block (`everywhere`), or where theta is best on dev.
+    The controls are injected after every block (`everywhere`), or where theta is best on the dev
+    prompts.
     """
     test, dev = plan.split.test, plan.split.dev
     bar.set_description(f"{plan.task.name}: reading vectors")
@@ -168,18 +180,18 @@ def _scan(
     def scored(
         vectors: dict[str, Vectors], layers: Sequence[int], choosing: bool = False
     ) -> xr.Dataset:
-        """These vectors injected after these blocks, on test prompts or, to choose, on dev."""
+        """Scores with vectors injected after blocks, on test prompts or (to choose) dev prompts."""
         rows, right = (rows_dev, dev_answers) if choosing else (rows_test, answers)
         several = torch.stack(list(vectors.values()), dim=1)
         readout = inject(model, zero[rows], several, right.first_tokens, bar.update, layers)
         coords = {"vector": list(vectors), "layer": layers}
-        return score_arrays(score(model, readout, right), coords)
+        return _score_arrays(score(model, readout, right), coords)
 
     every = range(model.n_layers)
     on_dev = scored({"theta": own[rows_dev]}, every, choosing=True).isel(vector=0, drop=True)
-    on_dev = prefixed("dev_", on_dev.rename(prompt="dev_prompt"))
+    on_dev = _prefixed("dev_", on_dev.rename(prompt="dev_prompt"))
     on_dev = on_dev.assign(dev_query=("dev_prompt", [e.query.x for e in dev]))
-    vectors = with_controls(
+    vectors = _with_controls(
         scored({"theta": own[rows_test]}, every),
         scored(controls, every if everywhere else _chosen(on_dev)),
     )
@@ -187,32 +199,75 @@ def _scan(
     asked = model.read(resid[rows_test, 0, -1], few_answers.first_tokens)
     references = xr.concat(
         [
-            score_arrays(score(model, plain, answers)),
-            score_arrays(score(model, asked, few_answers)),
+            _score_arrays(score(model, plain, answers)),
+            _score_arrays(score(model, asked, few_answers)),
         ],
         dim=xr.DataArray(list(REFERENCES), dims="reference", name="reference"),
     )
     return xr.Dataset(
         {
             **vectors,
-            **prefixed("reference_", references),
+            **_prefixed("reference_", references),
             **on_dev,
             "prior_right": ("prompt", [plan.split.prior in e.query.answers for e in test]),
             "query": ("prompt", [e.query.x for e in test]),
             "answer": ("prompt", [e.query.y for e in test]),
             "n_tokens": ("prompt", list(answers.n_tokens)),
             "prior_answer": ((), plan.split.prior),
-            "collisions": ((), count_collisions(encoder, plan.task, zero[0], answers)),
+            "collisions": ((), _count_collisions(encoder, plan.task, zero[0], answers)),
             "n_queries": ((), plan.split.n_test_queries),
             **_under_both_sinks(model, [group[0] for group in few[rows_test]], few_answers),
         }
     )
 
 
+def _score_arrays(scored: Scored, coords: Mapping[str, Sequence[Any]] | None = None) -> xr.Dataset:
+    """Scores as arrays over `prompt` and the dimensions of `coords`, in order."""
+    coords = coords or {}
+    dims = ("prompt", *coords)
+    return xr.Dataset(
+        {
+            name: (dims, values, {"units": "nats"} if name == "logprob" else {})
+            for name, values in vars(scored).items()
+        },
+        coords={name: list(values) for name, values in coords.items()},
+    )
+
+
+def _with_controls(theta: xr.Dataset, controls: xr.Dataset) -> xr.Dataset:
+    """Both along one axis `vector`; `measured` says at which layers each was injected."""
+    parts = []
+    for part in (theta, controls):
+        there = np.ones((part.sizes["vector"], part.sizes["layer"]), dtype=bool)
+        part = part.assign(measured=(("vector", "layer"), there))
+        parts.append(part.reindex(layer=theta["layer"].values, fill_value=_UNMEASURED))
+    return xr.concat(parts, dim="vector")
+
+
+def _prefixed(prefix: str, arrays: xr.Dataset) -> xr.Dataset:
+    """The same arrays, with a prefix to the name of each."""
+    return arrays.rename({str(name): f"{prefix}{name}" for name in arrays.data_vars})
+
+
+def _count_collisions(encoder: Encoder, task: Task, prompt: Prompt, answers: Answers) -> int:
+    """In how many prompts an accepted first token also begins another answer of the task."""
+    begins: dict[int, set[str]] = defaultdict(set)
+    for label in {answer for pair in task.pairs for answer in pair.answers}:
+        ((first, *_),) = encoder.answer_tokens(prompt, [label])
+        begins[first].add(label)
+    return sum(
+        any(begins[token] - set(texts) for token in tokens)
+        for tokens, texts in zip(answers.first_tokens, answers.texts, strict=True)
+    )
+
+
 def _under_both_sinks(
     model: HookedModel, prompts: Sequence[Prompt], right: Answers
 ) -> dict[str, tuple[str, list[bool]]]:
-    """Few-shot answers on the first prompts under the sink token and its rival, if there is one."""
+    """Whether few-shot prompts are answered right under the sink token and under its rival.
+
+    Empty where the sink token has no rival.
+    """
     if model.sink.rival is None:
         return {}
     first = prompts[:N_SINK_PROMPTS]
@@ -225,7 +280,7 @@ def _under_both_sinks(
 
 
 def _chosen(on_dev: xr.Dataset) -> list[int]:
-    """The layers that are best on dev, by every score."""
+    """The layers that are best on the dev prompts, by each score."""
     return sorted({choice_on_dev(on_dev, score).at for score in SCORES})
 
 

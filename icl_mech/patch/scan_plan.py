@@ -23,8 +23,8 @@ class ScanSettings(VectorSettings):
     """
 
     control_layers: ControlLayers = "all"
-    """Inject the controls after every block, or only where θ is best on dev prompts (by either
-    score), in less than half the time."""
+    """Inject the controls after every block, or only where θ is best on dev prompts by either
+    score, which takes less than half the time."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

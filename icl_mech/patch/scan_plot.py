@@ -37,7 +37,7 @@ def layer_scan_figure(scan: LayerScan, score: str = "first_token") -> go.Figure:
     choose(score, SCORE_TITLES, "score")
     many = len(scan.tasks) > 1
     if many:
-        # Pixels, so that a row of the heat map is as high for 2 tasks as for 18.
+        # In pixels: a row of the heat map has the same height for 2 tasks and for 18.
         map_height, gap, curve_height = 30 * len(scan.tasks), 110, 380
         total = map_height + gap + curve_height
         figure = make_subplots(
@@ -71,7 +71,7 @@ def layer_scan_figure(scan: LayerScan, score: str = "first_token") -> go.Figure:
 
 
 def _curves(scan: LayerScan, task: str, score: str) -> list[go.Scatter]:
-    """Everything that the lower panel shows for one task."""
+    """The traces of the lower panel for one task."""
     layers = scan.data["layer"].values.tolist()
     theta = scan.curve(task, score=score)
     best = scan.best_layer(task, score)
@@ -83,7 +83,7 @@ def _curves(scan: LayerScan, task: str, score: str) -> list[go.Scatter]:
         "baseline": (scan.reference(task, "baseline", score), "dash"),
         "prior": (scan.prior(task), "dot"),
     }
-    # Two labels on lines that all but meet: one goes below.
+    # Where two lines almost meet, the label of one goes below its line.
     close = abs(references["regular"][0].value - references["baseline"][0].value) < 0.08
     for name, (estimate, dash) in references.items():
         label = "bottom left" if close and name == "baseline" else "top left"
@@ -122,7 +122,7 @@ def _line(
 ) -> go.Scatter:
     value = estimates[0].value
     constant = name in ("regular", "baseline", "prior")
-    labelled = name in ("regular", "baseline")  # the prior is often where the baseline is
+    labelled = name in ("regular", "baseline")  # the prior often has the value of the baseline
     return go.Scatter(
         x=layers,
         y=[e.value for e in estimates],
@@ -221,5 +221,5 @@ def _style(figure: go.Figure, scan: LayerScan, score: str, row: int) -> None:
         col=1,
     )
     if many:
-        # "category": tasks named 1990 or 2023-01-01 are neither numbers nor dates.
+        # "category": plotly would read a task named 1990 as a number, or 2023-01-01 as a date.
         figure.update_yaxes(type="category", autorange="reversed", row=1, col=1)

@@ -1,4 +1,4 @@
-"""What a layer scan found."""
+"""The result of a layer scan."""
 
 from typing import Any, ClassVar
 
@@ -8,18 +8,18 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from icl_mech.errors import choose
-from icl_mech.patch.scores import SCORES
 from icl_mech.results import TaskResult
+from icl_mech.scores import SCORES
 from icl_mech.stats import Estimate, paired_difference, repeated, share, shares
 from icl_mech.vectors import Choice, choose_layer, layer_name
 
-#: What is injected: theta, and its controls.
+#: The vectors that are injected: theta and its controls.
 VECTORS = ("theta", "shuffled", "other_task", "random")
-#: What it is compared with: the zero-shot and the few-shot prompt.
+#: The prompts without a vector: the zero-shot and the few-shot prompt.
 REFERENCES = ("baseline", "regular")
-#: As `Estimate.columns` names a number and the ends of its interval.
+#: Endings of the columns of a number and of the ends of its interval (`Estimate.columns`).
 ENDS = ("", "_low", "_high")
-#: Columns of the summary: a number and its interval each, then the layer and the sizes.
+#: Columns of the summary: accuracies with intervals, then the layer and the numbers of prompts.
 QUOTED = (
     *(f"{name}{end}" for name in ("baseline", "hypothesis", "regular") for end in ENDS),
     "best_layer",
@@ -29,7 +29,7 @@ QUOTED = (
 
 
 class LayerScan(TaskResult):
-    """Accuracy of injected vectors at every layer, per prompt.
+    """Right and wrong answers with vectors injected at every layer, per prompt.
 
     `data` holds, over (`task`, `prompt`, `vector`, `layer`): `first_token` and `two_way_prefix`
     (right or wrong), `logprob` (nats) and `rank` of the answer, `top` (token id); over `prompt`
@@ -76,18 +76,22 @@ class LayerScan(TaskResult):
     def best_layer(self, task: str, score: str = "first_token") -> int | None:
         """The layer with the best dev accuracy; None where theta works at no layer.
 
-        That is where the dev accuracy rises nowhere beyond noise (see `choose_layer`).
+        Theta works at no layer where no layer's dev accuracy stands out of the noise
+        (`choose_layer`).
         """
         choice = choice_on_dev(self.of(task), score)
         return choice.at if choice.rises else None
 
     def read_at(self, task: str, score: str = "first_token") -> int:
-        """The layer at which the hypothesis and its controls are read: the best one or, where
-        there is none, of those with the same dev accuracy the one with the most probable answer."""
+        """The layer at which the hypothesis and its controls are read.
+
+        It is the best layer. Where there is none, it is the layer with the most probable answers
+        among those with the highest dev accuracy.
+        """
         return choice_on_dev(self.of(task), score).at
 
     def hypothesis(self, task: str, vector: str = "theta", score: str = "first_token") -> Estimate:
-        """Test accuracy at the layer chosen on dev (`read_at`)."""
+        """Test accuracy at the layer chosen on dev prompts (`read_at`)."""
         return share(self._at_best(task, vector, score), self.queries(task))
 
     def hypothesis_minus_regular(self, task: str, score: str = "first_token") -> Estimate:
@@ -100,7 +104,7 @@ class LayerScan(TaskResult):
         return paired_difference(first, second, clusters=self.queries(task))
 
     def _at_best(self, task: str, vector: str, score: str) -> np.ndarray:
-        """Right or wrong, per test prompt, at the layer chosen on dev."""
+        """Right or wrong, per test prompt, at the layer chosen on dev prompts."""
         at = {"vector": choose(vector, VECTORS, "vector"), "layer": self.read_at(task, score)}
         return self.of(task)[_score(score)].sel(at).values
 
@@ -112,7 +116,7 @@ class LayerScan(TaskResult):
         return self.full_summary(score)[list(QUOTED)]
 
     def full_summary(self, score: str = "first_token") -> pd.DataFrame:
-        """The same with controls, log probability and rank at the layer, and what to mind."""
+        """The summary with the controls, the log probability and rank at the layer, and counts."""
         return pd.DataFrame([self._row(task, score) for task in self.tasks]).set_index("task")
 
     def _row(self, task: str, score: str) -> dict[str, Any]:
@@ -245,7 +249,7 @@ class LayerScan(TaskResult):
 
 
 def choice_on_dev(of_task: xr.Dataset, score: str = "first_token") -> Choice:
-    """The layer that is best on a task's dev prompts, by a score."""
+    """The layer that is best on the dev prompts of a task, by a score."""
     right, logprob = (
         of_task[name].transpose("dev_prompt", "layer").values
         for name in (f"dev_{_score(score)}", "dev_logprob")

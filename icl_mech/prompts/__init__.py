@@ -10,6 +10,7 @@ from icl_mech.prompts.asking import (
 )
 from icl_mech.prompts.encode import Encoder, Prompt, wants_leading_space
 from icl_mech.prompts.matched import Matched, draw_matched, same_inputs
+from icl_mech.prompts.pool import Pool, load_pool
 from icl_mech.prompts.sampling import (
     Episode,
     Split,
@@ -40,6 +41,7 @@ __all__ = [
     "Encoder",
     "Episode",
     "Matched",
+    "Pool",
     "Prompt",
     "PromptSettings",
     "Sink",
@@ -62,6 +64,7 @@ __all__ = [
     "generator",
     "half",
     "in_context",
+    "load_pool",
     "same_inputs",
     "shot_counts",
     "shuffle_labels",

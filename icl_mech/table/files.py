@@ -1,4 +1,4 @@
-"""The main table as a page, as data, and for papers."""
+"""The main table as files: a page, numbers, LaTeX and Markdown."""
 
 from collections.abc import Callable
 from html import escape
@@ -7,8 +7,25 @@ from pathlib import Path
 import pandas as pd
 
 from icl_mech.errors import choose
+from icl_mech.reference import hendel2023
 from icl_mech.results import write_whole
-from icl_mech.table.result import ACCURACIES, MEAN, TaskTable
+from icl_mech.table.plan import MEAN
+from icl_mech.table.result import ACCURACIES, TaskTable
+
+_PAGE = """
+<p><b>Baseline</b> is the query alone, <b>regular</b> the query after {{ p["n_shots"] }}
+demonstrations, <b>hypothesis</b> the query alone with the task vector of the demonstrations
+written over the residual stream of its last token, after the block (<i>layer</i>, counted from 0)
+that is best on {{ p["n_dev"] }} dev prompts. {{ p["n_prompts"] }} test prompts per task; right is
+the first token of an accepted answer. Brackets are 95 % intervals: over prompts, and in the last
+row over tasks. Beside it, at the same layer: always the most frequent answer, and vectors from
+shuffled labels, of another task, and random ones of the same norm.</p>
+<div class="scroll">{{ table }}</div>
+{{ figure }}
+<h2>Published</h2>
+<p class="quiet">{{ source }}. Means over 18 tasks, then single tasks where they are published.</p>
+<div class="scroll">{{ published }}</div>
+"""
 
 
 def write_table(table: TaskTable, path: str | Path) -> Path:
@@ -19,15 +36,36 @@ def write_table(table: TaskTable, path: str | Path) -> Path:
 
     Raises:
         InputError: where the suffix is another, or the file cannot be written.
+
+    Example:
+        >>> from icl_mech.table import write_table
+        >>> write_table(None, "table.xls")
+        Traceback (most recent call last):
+        ...
+        icl_mech.errors.InputError: unknown kind of table '.xls'...
     """
     path = Path(path)
     choose(path.suffix, FORMATS, "kind of table")
     if path.suffix == ".html":
-        from icl_mech.table.page import task_table_report
-
-        return task_table_report(table, path)
+        return _page(table, path)
     text = _WRITERS[path.suffix](table)
     return write_whole(path, lambda to: to.write_text(text, encoding="utf-8"))
+
+
+def _page(table: TaskTable, path: Path) -> Path:
+    from icl_mech.plotting.page import NOTES, embedded, html_table, write_page
+
+    return write_page(
+        _PAGE + NOTES,
+        path,
+        heading=f"What does a task vector keep? {table.provenance['model']}",
+        p=table.provenance,
+        table=html_table(table.table()),
+        figure=embedded(table.plot(), first=True),
+        source=hendel2023().source,
+        published=html_table(table.published_table()),
+        caveats=table.caveats(),
+    )
 
 
 def _csv(table: TaskTable) -> str:
@@ -39,7 +77,7 @@ def _csv(table: TaskTable) -> str:
     summary = table.full_summary()
     rows = pd.concat([summary, pd.DataFrame([last], index=[MEAN])]).rename_axis("task")
     counts = rows.columns[[kind.kind == "i" for kind in summary.dtypes]]
-    # A mean over tasks has no layer and no prompts: these stay whole numbers where they are.
+    # The row of means has no layer and no number of prompts; Int64 keeps the others whole numbers.
     rows = rows.astype(dict.fromkeys(counts, "Int64")).reset_index()
     texts = rows.select_dtypes(exclude="number").columns
     rows[texts] = rows[texts].map(_no_formula)
@@ -47,7 +85,7 @@ def _csv(table: TaskTable) -> str:
 
 
 def _no_formula(value: object) -> object:
-    """Text that a spreadsheet would take for a formula (a task file's name, a word): quoted."""
+    """Quote text that a spreadsheet would take for a formula, as a word or task's name may be."""
     starts = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
     return f"'{value}" if starts else value
 
@@ -57,7 +95,7 @@ def _tex(table: TaskTable) -> str:
 
 
 def _latex(frame: pd.DataFrame) -> str:
-    """Booktabs, every name and number escaped."""
+    """A table for LaTeX with booktabs; every name and number is escaped."""
     style = frame.reset_index().style.hide(axis="index").format(_protect, escape="latex")
     style = style.format_index(escape="latex", axis="columns")
     columns = "l" * (frame.index.nlevels + len(frame.columns))
@@ -65,7 +103,7 @@ def _latex(frame: pd.DataFrame) -> str:
 
 
 def _protect(text: str) -> str:
-    """After a line break LaTeX takes a bracket for an option."""
+    """LaTeX takes a bracket after a line break for an option; a group before it prevents that."""
     return f"{{}}{text}" if text.startswith("[") else text
 
 
@@ -84,14 +122,14 @@ def _markdown(table: TaskTable) -> str:
 
 
 def _rows(frame: pd.DataFrame) -> str:
-    """A pipe table."""
+    """A table in Markdown."""
     frame = frame.reset_index()
     lines = [list(frame.columns), ["---"] * len(frame.columns), *frame.to_numpy().tolist()]
     return "\n".join("| " + " | ".join(_cell(str(c)) for c in line) + " |" for line in lines)
 
 
 def _cell(text: str) -> str:
-    """Text that is no markup in Markdown, and stays in its cell."""
+    """Escape what Markdown would take for markup or for the end of a cell."""
     text = escape(" ".join(text.split()), quote=False)
     for mark in "\\|*_`[]":
         text = text.replace(mark, f"\\{mark}")

@@ -18,25 +18,26 @@ from icl_mech.tasks import Task
 MANIFEST = "manifest.json"
 LOCK = ".manifest.lock"
 FORMAT = 1
-#: What the manifest says of every finished task.
+#: The keys of what the manifest says of every finished task.
 _ENTRY = {"file", "sha256", "pairs_sha256"}
 
 
 class DamagedFileWarning(UserWarning):
-    """A finished task's file is gone or not as it was written; the task is run again."""
+    """The file of a finished task is gone or was changed; the task is run again."""
 
 
 class RunFolder:
     """One result file per finished task, and a manifest of what they were made with.
 
-    A file counts as finished only if the manifest holds its sha256: whatever an interrupt, a full
-    disk or another program left behind is run again. Several runs may share a folder at once: each
-    adds to the manifest what it finished, and keeps what the others wrote.
+    A task counts as finished only if the manifest holds the sha256 of its file. A task whose file
+    an interrupt, a full disk or another program damaged is run again. Several runs may share a
+    folder at the same time: each adds to the manifest the tasks that it finished, and keeps those
+    of the others.
 
     Args:
-        path: the folder; made where it is missing.
-        settings: what decides the numbers, the model among it.
-        provenance: what else is worth noting of the first run (not compared with later ones).
+        path: of the folder, which is made if it is missing.
+        settings: everything that decides the numbers, the model included.
+        provenance: of the first run; it is noted, and not compared with that of later runs.
 
     Raises:
         InputError: where the folder was made with other settings (named), or cannot be written.
@@ -52,19 +53,19 @@ class RunFolder:
             "first": dict(provenance),
             "tasks": {},
         }
-        check_folder(path, settings)  # before anything is made in a folder that is not ours
+        check_folder(path, settings)  # before a folder of other settings is written to
         with self._locked():
             self._write()
 
     @property
     def _tasks(self) -> dict[str, dict[str, str]]:
-        """What the manifest says of every finished task, by name."""
+        """The manifest's entry for every finished task, by name."""
         tasks: dict[str, dict[str, str]] = self._manifest["tasks"]
         return tasks
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """One run at a time, and on what the others wrote since this one last looked."""
+        """Keep other runs out, and read the manifest again, which they may have added to."""
         with ExitStack() as held:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
@@ -78,7 +79,7 @@ class RunFolder:
             yield
 
     def finished(self, task: Task) -> Result | None:
-        """The task's result, if it was finished and its file is as it was written: of this task.
+        """The result of a finished task; None where it is not finished or its file was changed.
 
         Raises:
             InputError: where the folder knows a task of this name with other pairs.
@@ -107,7 +108,7 @@ class RunFolder:
         return None
 
     def keep(self, task: Task, result: Result) -> None:
-        """Write a finished task, and then that it is finished.
+        """Write the result of a finished task, then its entry in the manifest.
 
         Raises:
             InputError: where the folder cannot be written, or its manifest was changed to that of
@@ -128,7 +129,7 @@ class RunFolder:
 
 
 def check_folder(path: str | Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The folder's manifest, if it has one; `settings` may be some of those that it holds.
+    """The folder's manifest, if it has one, compared with some or all settings of a run.
 
     Raises:
         InputError: where it is damaged, or was written with other settings (the first is named).
@@ -158,19 +159,19 @@ def check_folder(path: str | Path, settings: Mapping[str, Any]) -> dict[str, Any
 
 
 def _is_entry(entry: Any) -> bool:
-    """Whether this is what a manifest says of a task: texts, and a file of the folder itself."""
+    """Whether this is an entry of a manifest: texts, and the name of a file in the folder."""
     texts = isinstance(entry, dict) and all(isinstance(entry.get(name), str) for name in _ENTRY)
     return texts and Path(entry["file"]).name == entry["file"]
 
 
 def hash_pairs(task: Task) -> str:
-    """sha256 over a task's inputs and answers."""
+    """The sha256 of a task's inputs and answers."""
     pairs = [[pair.x, *pair.answers] for pair in task.pairs]
     return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
 
 
 def _file_name(task: str) -> str:
-    """Plain names stay as they are; any other gets a hash, so that no two are the same file."""
+    """A task's file: of its name if that is plain, else with a hash that tells it apart."""
     plain = re.sub(r"[^a-z0-9_-]", "_", task)
     if plain != task:
         plain = f"{plain[:80]}-{hashlib.sha256(task.encode()).hexdigest()[:12]}"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from icl_mech.table import TaskTable
 
 _ROW = 34
-#: Name, colour, marker, and where in its row (from -0.5 to 0.5).
+#: Name, colour, marker, and offset within its row (from -0.5 to 0.5).
 _DOTS = {
     "baseline": ("zero-shot prompt (baseline)", "baseline", "square", 0.26),
     "hypothesis": ("zero-shot + task vector θ (hypothesis)", "theta", "circle", 0.0),
@@ -37,7 +37,8 @@ def task_table_figure(table: TaskTable, score: str = "first_token") -> go.Figure
         ]
         rows = [row + offset for row in range(n_rows)]
         figure.add_trace(_dots(estimates, rows, [*tasks, "mean over tasks"], name, colour, symbol))
-    for column, (_, colour, _, _) in _DOTS.items():  # after the dots: empty panels get no shapes
+    # After the dots: plotly adds no shapes to empty panels.
+    for column, (_, colour, *_) in _DOTS.items():
         low, high = published[column].min(), published[column].max()
         figure.add_vrect(
             x0=low,

@@ -1,4 +1,4 @@
-"""What the main table holds."""
+"""The main table: accuracies of every task, their means, and the published numbers."""
 
 from typing import Any, ClassVar
 
@@ -11,12 +11,11 @@ from icl_mech.patch.scan_result import ENDS
 from icl_mech.reference import Accuracies, hendel2023
 from icl_mech.results import TaskResult
 from icl_mech.stats import Estimate, ratio_of_means, share
+from icl_mech.table.plan import MEAN
 from icl_mech.vectors import layer_name
 
 ACCURACIES = ("baseline", "hypothesis", "regular")
 CONTROLS = ("label_prior", "shuffled", "other_task", "random")
-#: The last row: over tasks.
-MEAN = "mean"
 
 
 class TaskTable(TaskResult):
@@ -41,7 +40,7 @@ class TaskTable(TaskResult):
         return self.scan.hypothesis(task, "theta" if column == "hypothesis" else column, score)
 
     def ratio(self, task: str, score: str = "first_token") -> Estimate:
-        """Hypothesis over regular accuracy, prompts (or queries) resampled together."""
+        """Hypothesis accuracy divided by regular accuracy; prompts (or queries) are resampled."""
         of_task = self.of(task)
         layer = self.scan.read_at(task, score)
         ours = of_task[score].sel(vector="theta", layer=layer).values.astype(float)
@@ -49,12 +48,12 @@ class TaskTable(TaskResult):
         return ratio_of_means(ours, theirs, clusters=of_task["query"].values).at()
 
     def mean(self, column: str, score: str = "first_token") -> Estimate:
-        """Mean over tasks; the interval is over *tasks*: for others drawn as these were."""
+        """Mean over tasks. Its interval is for other tasks, drawn as these were."""
         values = self._by_task(column, score)
         return share(values, None)
 
     def mean_ratio(self, score: str = "first_token") -> Estimate:
-        """Mean hypothesis over mean regular accuracy, tasks resampled."""
+        """Mean hypothesis accuracy divided by mean regular accuracy; tasks are resampled."""
         ours, theirs = (self._by_task(c, score) for c in ("hypothesis", "regular"))
         return ratio_of_means(ours, theirs).at()
 
@@ -80,7 +79,7 @@ class TaskTable(TaskResult):
     def means(self, score: str = "first_token") -> pd.DataFrame:
         """Means over tasks: this model's with intervals, then the published ones (they have none).
 
-        `n_tasks` says over how many; the published means are over 18.
+        `n_tasks` is the number of tasks; the published means are over 18.
         """
         ours: dict[str, Any] = {"model": str(self.provenance["model"]), "source": "measured"}
         for column in ACCURACIES:

@@ -1,9 +1,9 @@
-"""Which tasks are told apart."""
+"""Tasks whose prompts are pooled: those that are told apart, or patched into one another."""
 
 from dataclasses import dataclass
 
 from icl_mech.errors import InputError
-from icl_mech.prompts import same_inputs
+from icl_mech.prompts.matched import same_inputs
 from icl_mech.tasks import Family, Task, Tasks, flat, list_families, load_parts
 
 

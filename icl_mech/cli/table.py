@@ -1,0 +1,67 @@
+"""Options of `icl-mech table`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from icl_mech.cli.options import Command, Flat, ModelOptions, OutputOptions, TaskOptions, target
+from icl_mech.cli.output import deliver
+from icl_mech.patch.scan_plan import ScanPlan
+from icl_mech.table.plan import TableSettings, plan_table
+
+if TYPE_CHECKING:
+    from icl_mech.model import HookedModel
+    from icl_mech.table import TaskTable
+
+Format = Literal["html", "csv", "tex", "md"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table(Command):
+    """Learn how much of few-shot accuracy task vectors keep, beside published numbers.
+
+    A layer scan of every task, controls included (Hendel et al. 2023). Every finished task is kept
+    in a folder: after an interrupt, the same command goes on where it stopped.
+    Example: icl-mech table --n-prompts 50 --out figures/table.html
+    """
+
+    what = "table"
+    settings: Flat[TableSettings] = field(default_factory=TableSettings)
+    folder: Path | None = None
+    """Where finished tasks are kept; by default beside the figure."""
+    formats: tuple[Format, ...] = get_args(Format)
+    """The table, beside the figure: a page, numbers, LaTeX (booktabs), Markdown."""
+    tasks: Flat[TaskOptions] = field(default_factory=lambda: TaskOptions(task=("all",)))
+    models: Flat[ModelOptions] = field(default_factory=ModelOptions)
+    output: Flat[OutputOptions] = field(default_factory=OutputOptions)
+
+    def plan(self) -> ScanPlan:
+        return plan_table(self.tasks.load(), self.settings)
+
+    def measure(self, model: HookedModel, plan: Any) -> TaskTable:
+        from icl_mech.table.run import measure_table
+
+        return measure_table(model, plan, self.folder, self.progress)
+
+    def run(self) -> None:
+        plan = self.plan()
+        out = target(self)
+        folder = self.folder or out.with_name(f"{out.stem}-runs")
+        from icl_mech.plotting.export import check_writable
+        from icl_mech.table.files import write_table
+        from icl_mech.table.folder import MANIFEST, check_folder
+
+        check_folder(folder, self.settings.for_manifest())
+        kinds = dict.fromkeys(self.formats)
+        tables = {kind: out.with_name(f"{out.stem}-table.{kind}") for kind in kinds}
+        for path in (folder / MANIFEST, *tables.values()):
+            check_writable(path)
+        table = replace(self, folder=folder).measure(self.models.load(), plan)
+        writers: dict[str, Callable[[], Path]] = {
+            f"table_{kind}": partial(write_table, table, path) for kind, path in tables.items()
+        }
+        deliver(table, out, self.output, also={**writers, "runs": lambda: folder})
