@@ -155,13 +155,16 @@ def test_intervals_are_over_queries(found: TaskMap) -> None:
     few["query"] = few["query"].copy(data=[[f"query {i % 4}" for i in range(N)]] * 2)
     task_map = TaskMap(few, found.provenance)
     z = t.ppf(0.975, 3)
-    for e in (task_map.curve("second", "encoding")[3], task_map.share("second", "regular")):
-        assert (e.value, e.high) == (1, 1)
-        assert e.low == pytest.approx(4 / (4 + z**2))
+    right = task_map.share("second", "regular")
+    assert (right.value, right.high) == (1, 1)
+    assert right.low == pytest.approx(4 / (4 + z**2))
+    # Of decodability, where points vote for one another, the intervals are wider by sqrt(2).
+    encoding = task_map.curve("second", "encoding")[3]
+    assert (encoding.value, encoding.low, encoding.high) == (1, 0, 1)
     forty = TaskMap(few.assign(query=found.data["query"]), found.provenance)
-    assert forty.curve("second", "encoding")[3].low == pytest.approx(
-        proportion(np.ones(N, dtype=bool)).low
-    )
+    alone = proportion(np.ones(N, dtype=bool)).low
+    assert forty.share("second", "regular").low == pytest.approx(alone)
+    assert 1 - forty.curve("second", "encoding")[3].low == pytest.approx(2**0.5 * (1 - alone))
     # A layer is bootstrapped over queries too: one query of four that rises is no evidence.
     works = (np.arange(N) % 4 == 0)[:, None] & (np.arange(LAYERS) // 3 == 3)
     few["transfer"] = few["transfer"].copy(data=np.stack([works, works]))

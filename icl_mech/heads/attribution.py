@@ -81,10 +81,10 @@ def head_attribution(
 
     Example:
         >>> heads = icl_mech.head_attribution(
-        ...     model, "country_capital", n_prompts=2, n_shots=4, n_clean=4, methods="aie",
+        ...     model, "country_capital", n_prompts=2, n_shots=4, n_clean=2, methods="direct",
         ...     progress=False,
         ... )
-        >>> heads.data["aie"].sizes["layer"], heads.data["aie"].sizes["head"]
+        >>> heads.data["direct"].sizes["layer"], heads.data["direct"].sizes["head"]
         (18, 4)
     """
     check_model(model)

@@ -100,11 +100,11 @@ def function_vectors(
 
     Example:
         >>> vectors = icl_mech.function_vectors(
-        ...     model, "country_capital", n_prompts=2, n_shots=4, heads=[(9, 3), (10, 2)],
-        ...     scale=2.0, progress=False,
+        ...     model, "country_capital", n_prompts=1, n_shots=4, heads=[(9, 3), (10, 2)],
+        ...     scale=1.0, n_dev=1, progress=False,
         ... )
         >>> vectors.vectors
-        ['function', 'function_unscaled', 'theta', 'layer_mean', 'random_heads', 'random']
+        ['function', 'theta', 'layer_mean', 'random_heads', 'random']
     """
     check_model(model)
     settings = FunctionVectorSettings(
@@ -160,7 +160,7 @@ def measure_function_vectors(
         **model.provenance(),
         **s.recorded(),
         "heads": "ranked by AIE on dev prompts" if heads is None else [list(h) for h in heads],
-        "n_heads": s.n_heads if heads is None else [len(heads)],
+        "n_heads": list(s.n_heads) if heads is None else [len(heads)],
         "output_bias": "once per head" if s.output_bias else "left out",
         "filters": NO_FILTERS,
     }

@@ -32,7 +32,6 @@ from icl_mech.vectors import check_heads, dummy_residuals, function_vector, rand
 
 #: The "layer" of a function vector, which belongs to none.
 NO_LAYER = -1
-Head = tuple[int, int]
 
 
 def vector_lens(
@@ -44,7 +43,7 @@ def vector_lens(
     *,
     vector: Vector = "theta",
     layers: Sequence[int] | None = None,
-    heads: Sequence[Head] | None = None,
+    heads: Sequence[tuple[int, int]] | None = None,
     n_heads: int | None = None,
     output_bias: bool = False,
     top_k: int = 20,
@@ -137,7 +136,7 @@ def measure_vectors(model: HookedModel, plan: VectorLensPlan, progress: bool = T
     layers = [NO_LAYER] if s.vector == "function" else check_layers(s.layers, model.n_layers)
     allowed = model.vocabulary.words() if s.only_words else None
     parts: list[xr.Dataset] = []
-    used: dict[str, list[Head]] = {}
+    used: dict[str, list[tuple[int, int]]] = {}
     with progress_bar(len(plan.tasks), "tasks", progress) as bar:
         for task, split in plan.tasks:
             bar.set_description(task.name)
@@ -170,7 +169,7 @@ def measure_vectors(model: HookedModel, plan: VectorLensPlan, progress: bool = T
     return VectorLens(over_tasks(parts, names), provenance)
 
 
-def _heads(model: HookedModel, plan: VectorLensPlan) -> list[Head]:
+def _heads(model: HookedModel, plan: VectorLensPlan) -> list[tuple[int, int]]:
     """The heads of function vectors that the caller gave; none where they are to be ranked."""
     if plan.heads is not None:
         heads = check_heads(plan.heads, model.n_layers, model.n_heads)
@@ -186,7 +185,7 @@ def _heads(model: HookedModel, plan: VectorLensPlan) -> list[Head]:
     return []
 
 
-def _ranked(model: HookedModel, task: Task, s: VectorLensSettings) -> list[Head]:
+def _ranked(model: HookedModel, task: Task, s: VectorLensSettings) -> list[tuple[int, int]]:
     """The heads with the largest AIE on a task."""
     found = head_attribution(
         model,
@@ -204,7 +203,11 @@ def _ranked(model: HookedModel, task: Task, s: VectorLensSettings) -> list[Head]
 
 
 def _function_vectors(
-    model: HookedModel, encoder: Encoder, split: Split, heads: Sequence[Head], output_bias: bool
+    model: HookedModel,
+    encoder: Encoder,
+    split: Split,
+    heads: Sequence[tuple[int, int]],
+    output_bias: bool,
 ) -> Float[Tensor, "prompt layer d_model"]:
     """A function vector from every prompt by itself, so that there is something to vary."""
     vectors = []

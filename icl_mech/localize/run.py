@@ -83,8 +83,8 @@ def localize(
 
     Example:
         >>> found = icl_mech.localize(
-        ...     model, "letters", n_prompts=3, n_shots=2, n_points=6, k=3, heads=False,
-        ...     progress=False,
+        ...     model, ["letters/next", "letters/upper"], n_prompts=2, n_shots=2, n_points=4, k=2,
+        ...     heads=False, progress=False,
         ... )
         >>> found.readouts
         ['encoding', 'transfer', 'lens']
@@ -185,7 +185,7 @@ def _measure(
 
 def _read(
     model: HookedModel, encoder: Encoder, of: MapTask, n_prompts: int, bar: tqdm
-) -> tuple[Vectors, Vectors]:
+) -> tuple[Float[Tensor, "point layer d_model"], Vectors]:
     """Residual streams after the queries, `[point, layer, d]`, and theta of the first prompts."""
     first, rest = of.episodes[:n_prompts], of.episodes[n_prompts:]
     resid = model.final_residuals(few_shot(encoder, first), dear(bar.update))
