@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import tyro
-from conftest import _tiny
+from tiny_models import tiny_model
 
 from icl_mech.cli.main import COMMANDS, command
 from icl_mech.cli.options import ModelOptions
@@ -88,7 +88,7 @@ def parsed(name: str, words: str) -> Any:
 def test_no_option_is_ignored(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr("icl_mech.model.load_model", lambda *_, **__: _tiny("llama"))
+    monkeypatch.setattr("icl_mech.model.load_model", lambda *_, **__: tiny_model("llama"))
     read: set[str] = set()
     unread: set[str] = set()
     for i, words in enumerate(RUNS[name]):
