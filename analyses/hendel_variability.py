@@ -55,8 +55,10 @@ class Options:
 
     tasks: tuple[str, ...] = ("next_letter", "es_en", "present_gerund", "country_capital")
     """Two or more tasks, one per category by default."""
-    n_vectors: int = 25
+    n_prompts: int = 25
     """Vectors per task."""
+    n_dev: int = 15
+    """Further vectors per task, on which the layer is chosen."""
     n_shots: tuple[int, ...] = (1, 2, 5, 10)
     """Demonstrations per vector."""
     projection: Literal["pca", "tsne", "umap"] = "tsne"
@@ -86,9 +88,10 @@ for name in options.model:
         icl_mech.vector_variability(
             icl_mech.load_model(name),
             options.tasks,
-            options.n_vectors,
+            options.n_prompts,
             options.n_shots,
             options.seed,
+            n_dev=options.n_dev,
         )
     )
     print(results[-1])

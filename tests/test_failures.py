@@ -13,8 +13,8 @@ from tiny_models import tiny_model
 from icl_mech import load_result
 from icl_mech.errors import InputError
 from icl_mech.failures import KINDS, REPAIRS, TaskVectorFailures, task_vector_failures
-from icl_mech.failures.error_kinds import Classifier, begins, most_frequent
-from icl_mech.failures.plan import Settings, load_any, plan
+from icl_mech.failures.error_kinds import Classifier, Encoders, begins, most_frequent
+from icl_mech.failures.plan import FailureSettings, load_any, plan_task
 from icl_mech.failures.repair import States, placeholder
 from icl_mech.model import HookedModel
 from icl_mech.prompts import Split, draw_context_split, zero_shot
@@ -28,7 +28,7 @@ from icl_mech.tasks import (
     lookup_task,
 )
 
-SETTINGS = Settings(4, 3, 3, repairs=tuple(REPAIRS))
+SETTINGS = FailureSettings(n_prompts=4, n_dev=3, n_shots=3)
 
 
 def split_of(name: str, seed: int = 0, n_test: int = 40, n_dev: int = 20) -> Split:
@@ -204,23 +204,25 @@ def test_what_cannot_work_is_refused() -> None:
 
 def test_repairs_equal_the_plain_way(tiny: HookedModel) -> None:
     """Joint edits at many tokens, and at one token in many layers: one full forward each."""
-    p = plan(tiny, load_task("to_upper"), SETTINGS)
+    p = plan_task(load_task("to_upper"), SETTINGS)
+    encoders = Encoders.of(tiny, p, SETTINGS)
     episodes = p.split.test[:2]
-    states = States.of(tiny, p.encoder, episodes, tuple(REPAIRS))
+    states = States.of(tiny, encoders.own, episodes, tuple(REPAIRS))
     for repair, parts in REPAIRS.items():
         asked = (
-            [placeholder(p.encoder, e) for e in episodes]
+            [placeholder(encoders.own, e) for e in episodes]
             if parts
-            else zero_shot(p.encoder, episodes)
+            else zero_shot(encoders.own, episodes)
         )
         assert_same(tiny, asked, [states.edits(repair, layer) for layer in (0, 2)])
 
 
 def test_states_are_those_of_the_prompts(tiny_llama: HookedModel) -> None:
-    p = plan(tiny_llama, load_task("to_upper"), SETTINGS)
-    states = States.of(tiny_llama, p.encoder, p.split.test, tuple(REPAIRS))
+    p = plan_task(load_task("to_upper"), SETTINGS)
+    encoders = Encoders.of(tiny_llama, p, SETTINGS)
+    states = States.of(tiny_llama, encoders.own, p.split.test, tuple(REPAIRS))
     one = p.split.test[1]
-    prompts = [p.encoder.encode(one.demonstrations, d.x) for d in one.dummies]
+    prompts = [encoders.own.encode(one.demonstrations, d.x) for d in one.dummies]
     last = tiny_llama.capture(prompts, ["final_arrow"])[:, 0].mean(dim=0)
     torch.testing.assert_close(states.theta[1], last, atol=1e-4, rtol=0)
     wrote = tiny_llama.capture(prompts, ["final_arrow"], "attn_out")[:, 0].mean(dim=0)
@@ -235,15 +237,16 @@ def test_states_are_those_of_the_prompts(tiny_llama: HookedModel) -> None:
 
 def test_all_states_of_a_prompt_written_at_the_end_are_that_prompt(tiny: HookedModel) -> None:
     """After the last block only the final arrow matters: the dummy prompt's answer comes back."""
-    p = plan(tiny, load_task("to_upper"), SETTINGS)
+    p = plan_task(load_task("to_upper"), SETTINGS)
+    encoders = Encoders.of(tiny, p, SETTINGS)
     one = Episode(
         p.split.test[0].demonstrations, p.split.test[0].query, p.split.test[0].dummies[:1]
     )
-    states = States.of(tiny, p.encoder, [one], ("demonstrations",))
+    states = States.of(tiny, encoders.own, [one], ("demonstrations",))
     edits = states.edits("demonstrations", tiny.n_layers - 1)
-    dummy = p.encoder.encode(one.demonstrations, one.dummies[0].x)
+    dummy = encoders.own.encode(one.demonstrations, one.dummies[0].x)
     expected = plain_logprobs(tiny, dummy)
-    readout = tiny.evaluate([placeholder(p.encoder, one)], [edits], [[7]])
+    readout = tiny.evaluate([placeholder(encoders.own, one)], [edits], [[7]])
     assert abs(float(readout.logprob[0, 0, 0] - expected[7])) < 1e-4
 
 
@@ -253,12 +256,15 @@ def test_all_states_of_a_prompt_written_at_the_end_are_that_prompt(tiny: HookedM
 @pytest.fixture
 def classifier(tiny_llama: HookedModel) -> Classifier:
     """Of one prompt: a->A, b->B, C->c, then D."""
-    p = plan(tiny_llama, load_failure("case_both_ways"), SETTINGS)
+    p = plan_task(load_failure("case_both_ways"), SETTINGS)
+    encoders = Encoders.of(tiny_llama, p, SETTINGS)
     shown = (Pair("a", ("A",)), Pair("b", ("B",)), Pair("C", ("c",)))
     wrong = (("wrong_direction", tuple("ABCDEF")),)
     episode = Episode(shown, Pair("D", ("d",)), (Pair("z", ("Z",)),), wrong)
     split = Split((episode,), (episode,), "A", 1, 1)
-    return Classifier.of(tiny_llama, replace(p, split=split), zero_shot(p.encoder, [episode]))
+    return Classifier.of(
+        tiny_llama, replace(p, split=split), encoders, zero_shot(encoders.own, [episode])
+    )
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ FEW = {"n_prompts": 4, "n_shots": 2}
         ("patch.positions", patch_positions, "to_upper", FEW),
         ("localize.run", localize, "letters", {**FEW, "n_points": 12}),
         ("variability.run", vector_variability, ["to_upper", "to_lower"],
-         {"n_vectors": 3, "n_shots": (1, 2), "n_dev": 2}),
+         {"n_prompts": 3, "n_shots": (1, 2), "n_dev": 2}),
     ],
 )  # fmt: skip
 def test_a_bar_ends_at_its_total_after_many_steps(

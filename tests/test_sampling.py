@@ -26,7 +26,6 @@ from icl_mech.prompts import (
     shuffle_labels,
 )
 from icl_mech.tasks import Pair, Task, list_tasks, load_failure, load_task, load_tasks
-from icl_mech.variability.sampling import draw_sets
 
 #: n_test, n_dev, n_shots, n_dummies
 COUNTS = [(50, 25, 5, 2), (1, 1, 1, 1), (7, 90, 3, 4), (200, 100, 16, 2), (10, 5, 8, 1)]
@@ -205,7 +204,7 @@ def test_integers_of_numpy_are_integers() -> None:
     assert {type(number) for number in numbers} == {int}
 
 
-@pytest.mark.parametrize("name", ["n_prompts", "n_dev", "n_vectors"])
+@pytest.mark.parametrize("name", ["n_prompts", "n_dev"])
 @pytest.mark.parametrize("value", [10_001, 10**9, 10**6_000], ids=["near", "far", "digits"])
 def test_a_count_that_nobody_could_draw_is_refused_at_once(name: str, value: int) -> None:
     start = time.perf_counter()
@@ -222,7 +221,6 @@ TOO_MANY: dict[str, Callable[[int], object]] = {
     "n_shots": lambda n: shot_counts((4, n)),
     "n_mean": lambda n: MeanSettings(n_mean=n),
     "n_points": lambda n: draw_matched(load_tasks("letters"), {"n_points": n}, 4, 0),
-    "n_vectors": lambda n: draw_sets(load_task("antonyms"), n, 5, 5, 2, 0),
     "n_dummies": lambda n: draw_context_split(load_failure("lookup"), 5, 5, n, 0),
 }
 

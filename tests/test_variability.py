@@ -18,7 +18,8 @@ from sklearn.metrics import silhouette_score
 from tiny_models import tiny_model
 
 from icl_mech import load_result
-from icl_mech.cli import ModelOptions, OutputOptions
+from icl_mech.cli.options import OutputOptions
+from icl_mech.cli.variability import Variability
 from icl_mech.errors import InputError
 from icl_mech.model import Edit, HookedModel
 from icl_mech.prompts import Episode
@@ -27,7 +28,6 @@ from icl_mech.stats.projection import project
 from icl_mech.tasks import list_tasks, load_family, load_task
 from icl_mech.variability import (
     VectorVariability,
-    __main__,
     compare_variability,
     draw_sets,
     vector_variability,
@@ -37,7 +37,7 @@ from icl_mech.variability.sampling import _overlap
 from icl_mech.vectors import dummy_residuals, theta
 
 TASKS = ("to_upper", "list_first", "antonyms")
-SMALL = {"n_vectors": 4, "n_shots": (1, 3), "n_dev": 3, "progress": False}
+SMALL = {"n_prompts": 4, "n_shots": (1, 3), "n_dev": 3, "progress": False}
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_what_cannot_be_drawn() -> None:
         draw_sets(task, 4, 2, 23, 2, 0)
     with pytest.raises(InputError, match=r"make too few different sets of 17 \(found 1"):
         draw_sets(task, 200, 2, 17, 2, 0)
-    with pytest.raises(InputError, match="n_vectors is 1; expected at least 2"):
+    with pytest.raises(InputError, match="n_prompts is 1; expected at least 2"):
         draw_sets(task, 1, 2, 2, 2, 0)
     with pytest.raises(InputError, match="seed is -3"):
         draw_sets(task, 4, 2, 2, 2, -3)
@@ -261,7 +261,7 @@ def test_the_seed_decides(tiny_llama: HookedModel, measured: VectorVariability) 
         ({"n_shots": (3, 3)}, r"n_shots \[3, 3\]; expected at least one, each once"),
         ({"n_shots": ()}, "expected at least one"),
         ({"n_shots": 0}, "n_shots is 0"),
-        ({"n_vectors": 1}, "n_vectors is 1"),
+        ({"n_prompts": 1}, "n_prompts is 1"),
         ({"n_dev": 0}, "n_dev is 0"),
         ({"template": "{x}"}, "expected {x}"),
         ({"tasks": ["antonyms", "upper"]}, "unknown task 'upper'"),
@@ -447,7 +447,7 @@ def test_models_side_by_side(measured: VectorVariability, tiny_llama: HookedMode
     [
         (["--tasks", "antonyms"], "expected two or more"),
         (["--tasks", "to_upper", "to_lower", "--n-shots", "30"], "too few: expected at least 34"),
-        (["--n-vectors", "1"], "n_vectors is 1"),
+        (["--n-prompts", "1"], "n_prompts is 1"),
         (["--tasks", "verb", "en_fr"], "unknown task 'verb'"),
         (["--tasks", "letters", "--also", "./nothere"], "./nothere: no such folder or file"),
     ],
@@ -466,7 +466,7 @@ def test_help_does_not_wait_for_torch(room: str) -> None:
 def test_command(small_model: list[str], tmp_path: Path) -> None:
     out = tmp_path / "v.html"
     done = run_room(
-        "variability", "--tasks", "letters", "--n-vectors", "3", "--n-shots", "2", "--n-dev", "2",
+        "variability", "--tasks", "letters", "--n-prompts", "3", "--n-shots", "2", "--n-dev", "2",
         "--json", "--out", str(out), *small_model,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -485,8 +485,8 @@ def test_a_layer_that_the_model_lacks_is_refused_before_measuring(tmp_path: Path
 
 
 def test_what_more_models_add_to_the_command(measured: VectorVariability, tmp_path: Path) -> None:
-    options = __main__.Options(models=ModelOptions(), output=OutputOptions(json=True))
-    more = __main__._compared(options, tmp_path / "v.html", measured, [measured])
+    command = Variability(output=OutputOptions(json=True))
+    more = command._compared(tmp_path / "v.html", measured, [measured])
     assert set(more) == {"data_1", "models"}
     assert isinstance(load_result(more["data_1"]()), VectorVariability)
     written = more["models"]()

@@ -1,56 +1,105 @@
-"""The episodes of every pair, for one tokenizer."""
+"""What conflicting tasks are measured on: settings, and the pairs of tasks that conflict."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from icl_mech.conflict.sampling import ConflictUndefined, Differ, Drawn
-from icl_mech.conflict.settings import Settings, Undefined, first_reason, pair_name, why
+from icl_mech.conflict.pairs import Pairs, as_pairs
+from icl_mech.conflict.sampling import (
+    ConflictUndefined,
+    Differ,
+    Drawn,
+    answers_differ,
+    draw_conflict,
+)
 from icl_mech.errors import InputError
-from icl_mech.model import HookedModel
-from icl_mech.prompts import Encoder
-from icl_mech.tasks import Pair, Task
+from icl_mech.prompts import VectorSettings
+from icl_mech.tasks import Task, Tasks
+
+#: The pairs that have no conflict, each with its two tasks and the reason.
+Undefined = dict[str, dict[str, str]]
 
 
-def plan(
-    model: HookedModel,
-    pairs: Sequence[tuple[Task, Task]],
-    undefined: Undefined,
-    matrix: bool,
-    settings: Settings,
-) -> list[tuple[Drawn, Encoder]]:
-    """The episodes of every pair whose answers the model's tokenizer tells apart.
+@dataclass(frozen=True, kw_only=True)
+class ConflictSettings(VectorSettings):
+    """Settings of `conflicting_tasks`.
 
-    Args:
-        model: from `load_model`.
-        pairs: from `defined`.
-        undefined: further pairs are added to it.
-        matrix: whether a pair may turn out to have no conflict.
-        settings: all of them.
+    Example:
+        >>> ConflictSettings().n_shots, ConflictSettings().dev
+        (4, 25)
+    """
+
+    n_prompts: int = 50
+    """Prompts per pair of tasks."""
+    n_shots: int = 4
+    """Demonstrations per prompt and per vector."""
+
+    def draw(self, a: Task, b: Task, differ: Differ = answers_differ) -> Drawn:
+        """The episodes of a pair; see `draw_conflict`."""
+        s = self
+        return draw_conflict(
+            a, b, s.n_prompts, s.dev, s.n_shots, s.n_dummies, s.seed, differ=differ
+        )
+
+
+@dataclass(frozen=True)
+class ConflictPlan:
+    """Which pairs are measured.
+
+    Attributes:
+        pairs: those whose answers differ, by the words alone.
+        undefined: the pairs that were left out.
+        matrix: whether the pairs are all ordered pairs of several tasks, of which some may turn
+            out to have no conflict.
+        asked: the names of all tasks.
+        settings: how prompts are drawn.
+    """
+
+    pairs: Sequence[tuple[Task, Task]]
+    undefined: Undefined
+    matrix: bool
+    asked: Sequence[str]
+    settings: ConflictSettings
+
+
+def plan(tasks: Pairs | Tasks | None, settings: ConflictSettings) -> ConflictPlan:
+    """Load the tasks and find the pairs that conflict; no model is needed.
 
     Raises:
-        InputError: as `defined`.
+        InputError: where a task does not exist, or a pair that was asked for by name (not as part
+            of a matrix), or every pair, has no conflict.
+
+    Example:
+        >>> found = plan(["to_upper", "next_letter"], ConflictSettings(n_prompts=4))
+        >>> [pair_name(a, b) for a, b in found.pairs]
+        ['to_upper:next_letter', 'next_letter:to_upper']
     """
-    plans = []
-    for a, b in pairs:
-        # One encoder for both tasks: only answers may tell their prompts apart.
-        words = [pair.y for task in (a, b) for pair in task.pairs]
-        encoder = model.encoder(settings.template, words, settings.leading_space)
+    asked, matrix = as_pairs(tasks)
+    kept: list[tuple[Task, Task]] = []
+    undefined: Undefined = {}
+    for a, b in asked:
         try:
-            plans.append((settings.draw(a, b, _begin_differently(encoder)), encoder))
+            settings.draw(a, b)
+            kept.append((a, b))
         except ConflictUndefined as error:
             if not matrix:
                 raise
             undefined[pair_name(a, b)] = why(a, b, error)
-    if not plans:
-        raise InputError(f"no pair is left: {first_reason(undefined)}")
-    return plans
+    if not kept:
+        raise InputError(f"none of {len(asked)} pairs conflicts: {first_reason(undefined)}")
+    names = list(dict.fromkeys(task.name for pair in asked for task in pair))
+    return ConflictPlan(kept, undefined, matrix, names, settings)
 
 
-def _begin_differently(encoder: Encoder) -> Differ:
-    """Whether the first tokens of two tasks' answers differ, after the input alone."""
+def why(a: Task, b: Task, error: ConflictUndefined) -> dict[str, str]:
+    """An entry of `Undefined`."""
+    return {"prompt_task": a.name, "injected_task": b.name, "reason": str(error)}
 
-    def differ(first: Pair, second: Pair) -> bool:
-        prompt = encoder.encode((), first.x)
-        ids = [encoder.first_tokens(prompt, pair.answers) for pair in (first, second)]
-        return set(ids[0]).isdisjoint(ids[1])
 
-    return differ
+def first_reason(undefined: Undefined) -> str:
+    """The reason of the first pair that was left out, for an error about all of them."""
+    return next(iter(undefined.values()))["reason"]
+
+
+def pair_name(a: Task, b: Task) -> str:
+    """How a pair is called in results and on the command line."""
+    return f"{a.name}:{b.name}"

@@ -8,11 +8,19 @@ from jaxtyping import Bool, Float
 from tqdm.auto import tqdm
 
 from icl_mech.conflict.following import Tokens, follow
-from icl_mech.conflict.pairs import Pairs, as_pairs
-from icl_mech.conflict.plan import plan
+from icl_mech.conflict.pairs import Pairs
+from icl_mech.conflict.plan import (
+    ConflictPlan,
+    ConflictSettings,
+    Undefined,
+    first_reason,
+    pair_name,
+    plan,
+    why,
+)
 from icl_mech.conflict.result import CONDITIONS, ConflictingTasks
-from icl_mech.conflict.sampling import Drawn
-from icl_mech.conflict.settings import Settings, Undefined, defined, pair_name
+from icl_mech.conflict.sampling import ConflictUndefined, Differ, Drawn
+from icl_mech.errors import InputError
 from icl_mech.model import HookedModel, check_model
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import (
@@ -24,7 +32,7 @@ from icl_mech.prompts import (
     in_context,
     zero_shot,
 )
-from icl_mech.tasks import Tasks
+from icl_mech.tasks import Pair, Tasks
 from icl_mech.vectors import (
     answer_logprob,
     choose_layer,
@@ -38,12 +46,12 @@ from icl_mech.vectors import (
 
 def conflicting_tasks(
     model: HookedModel,
-    pairs_or_tasks: Pairs | Tasks | None = None,
+    tasks: Pairs | Tasks | None = None,
     n_prompts: int = 50,
     n_shots: int = 4,
     seed: int = 0,
     *,
-    n_dev: int = 25,
+    n_dev: int | None = None,
     n_dummies: int = N_DUMMIES,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
@@ -62,14 +70,14 @@ def conflicting_tasks(
 
     Args:
         model: from `load_model`.
-        pairs_or_tasks: pairs (A, B) of tasks or their names; or a family or several tasks, which
+        tasks: pairs (A, B) of tasks or their names; or a family or several tasks, which
             means all ordered pairs, of which those without a conflict are left out with the
             reason (see `ConflictingTasks.undefined`); or nothing: the five pairs of the paper.
         n_prompts: prompts per pair; queries return with other demonstrations where there are
             fewer (intervals are over queries).
         n_shots: demonstrations per prompt and per vector.
         seed: of every random draw.
-        n_dev: dev prompts per pair.
+        n_dev: dev prompts per pair; half of `n_prompts` by default.
         n_dummies: dummy queries per vector.
         template: how a pair is written; holds `{x}` and `{y}`.
         leading_space: write words with a space before them; by default whichever way the
@@ -80,19 +88,81 @@ def conflicting_tasks(
         InputError: where a task or count cannot work, or a pair that was asked for by name (or
             every pair) has no conflict: no shared input, the same answers, or too few pairs.
         ModelError: where the model returns numbers that are not finite.
+
+    Example:
+        >>> pair = ("to_upper", "next_letter")
+        >>> found = icl_mech.conflicting_tasks(model, [pair], 4, 2, progress=False)
+        >>> found.pairs
+        ['to_upper:next_letter']
     """
     check_model(model)
-    settings = Settings(n_prompts, n_dev, n_shots, n_dummies, seed, template, leading_space)
-    asked, matrix = as_pairs(pairs_or_tasks)
-    pairs, undefined = defined(asked, matrix, settings)
-    plans = plan(model, pairs, undefined, matrix, settings)
-    per_pair = n_dev * (n_dummies + model.n_layers) + n_prompts * (2 * n_dummies + 5)
-    with progress_bar(per_pair * len(plans), "runs", progress) as bar:
-        parts = [_measure(model, drawn, encoder, seed, bar) for drawn, encoder in plans]
-    names = [pair_name(drawn.prompt_task, drawn.injected_task) for drawn, _ in plans]
+    settings = ConflictSettings(
+        n_prompts=n_prompts,
+        n_shots=n_shots,
+        seed=seed,
+        n_dev=n_dev,
+        n_dummies=n_dummies,
+        template=template,
+        leading_space=leading_space,
+    )
+    return measure(model, plan(tasks, settings), progress)
+
+
+def measure(model: HookedModel, plan: ConflictPlan, progress: bool = True) -> ConflictingTasks:
+    """Run a plan: what `conflicting_tasks` does after it has found the pairs.
+
+    Raises:
+        InputError: where the answers of a pair begin with the same tokens.
+        ModelError: where the model returns numbers that are not finite.
+    """
+    s, undefined = plan.settings, dict(plan.undefined)
+    drawn = _draw(model, plan, undefined)
+    per_pair = s.dev * (s.n_dummies + model.n_layers) + s.n_prompts * (2 * s.n_dummies + 5)
+    with progress_bar(per_pair * len(drawn), "runs", progress) as bar:
+        parts = [_measure(model, pair, encoder, s.seed, bar) for pair, encoder in drawn]
+    names = [pair_name(pair.prompt_task, pair.injected_task) for pair, _ in drawn]
     data = xr.concat(parts, dim=xr.DataArray(names, dims="pair", name="pair"))
-    tasks = list(dict.fromkeys(task.name for pair in asked for task in pair))
-    return ConflictingTasks(data, _provenance(model, plans, undefined, matrix, tasks, settings))
+    return ConflictingTasks(data, _provenance(model, drawn, undefined, plan))
+
+
+def _draw(
+    model: HookedModel, plan: ConflictPlan, undefined: Undefined
+) -> list[tuple[Drawn, Encoder]]:
+    """The episodes of every pair whose answers the model's tokenizer tells apart.
+
+    Args:
+        model: from `load_model`.
+        plan: the pairs.
+        undefined: pairs that have no conflict after all are added to it.
+
+    Raises:
+        InputError: where that is a pair which was asked for by name, or no pair is left.
+    """
+    s, found = plan.settings, []
+    for a, b in plan.pairs:
+        # One encoder for both tasks: only answers may tell their prompts apart.
+        words = [pair.y for task in (a, b) for pair in task.pairs]
+        encoder = model.encoder(s.template, words, s.leading_space)
+        try:
+            found.append((s.draw(a, b, _begin_differently(encoder)), encoder))
+        except ConflictUndefined as error:
+            if not plan.matrix:
+                raise
+            undefined[pair_name(a, b)] = why(a, b, error)
+    if not found:
+        raise InputError(f"no pair is left: {first_reason(undefined)}")
+    return found
+
+
+def _begin_differently(encoder: Encoder) -> Differ:
+    """Whether the first tokens of two tasks' answers differ, after the input alone."""
+
+    def differ(first: Pair, second: Pair) -> bool:
+        prompt = encoder.encode((), first.x)
+        ids = [encoder.first_tokens(prompt, pair.answers) for pair in (first, second)]
+        return set(ids[0]).isdisjoint(ids[1])
+
+    return differ
 
 
 def _measure(
@@ -158,29 +228,27 @@ def _on_dev(
 
 def _provenance(
     model: HookedModel,
-    plans: Sequence[tuple[Drawn, Encoder]],
+    drawn: Sequence[tuple[Drawn, Encoder]],
     undefined: Undefined,
-    matrix: bool,
-    tasks: Sequence[str],
-    s: Settings,
+    plan: ConflictPlan,
 ) -> dict:
     return {
         "method": "conflicting_tasks (Hendel et al. 2023, arXiv 2310.15916, section 5.1)",
         **model.provenance(),
-        **vars(s),
+        **plan.settings.recorded(),
         "score": "first token of an accepted answer",
-        "matrix": matrix,
-        "tasks": list(tasks),
+        "matrix": plan.matrix,
+        "tasks": list(plan.asked),
         "pairs": {
-            pair_name(drawn.prompt_task, drawn.injected_task): {
-                "n_queries": drawn.n_queries,
-                "n_dev_queries": drawn.n_dev_queries,
-                "n_shared_inputs": drawn.n_shared,
-                "n_same_answer": drawn.n_agreed,
-                "n_same_first_token": drawn.n_left_out,
+            pair_name(pair.prompt_task, pair.injected_task): {
+                "n_queries": pair.n_queries,
+                "n_dev_queries": pair.n_dev_queries,
+                "n_shared_inputs": pair.n_shared,
+                "n_same_answer": pair.n_agreed,
+                "n_same_first_token": pair.n_left_out,
                 "leading_space": encoder.template.leading_space,
             }
-            for drawn, encoder in plans
+            for pair, encoder in drawn
         },
         "undefined": undefined,
         "filters": (

@@ -1,4 +1,4 @@
 from .error_kinds import KINDS as KINDS
-from .repair import REPAIRS as REPAIRS
+from .plan import REPAIRS as REPAIRS
 from .result import TaskVectorFailures as TaskVectorFailures
 from .run import task_vector_failures as task_vector_failures

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from icl_mech.failures.plan import Plan
+from icl_mech.failures.plan import FailureSettings, TaskPlan
 from icl_mech.failures.result import OTHER, RIGHT
 from icl_mech.model import HookedModel
-from icl_mech.prompts import Episode, Prompt, accepted
+from icl_mech.prompts import Encoder, Episode, Prompt, accepted
 from icl_mech.tasks import Pair
 
 #: Errors by name, in the order in which they are tried: the first that fits counts.
@@ -37,6 +37,23 @@ N_CHANCE = 2000
 
 
 @dataclass(frozen=True)
+class Encoders:
+    """How the prompts of a task, and those of the task it is compared with, become tokens."""
+
+    own: Encoder
+    other: Encoder
+
+    @staticmethod
+    def of(model: HookedModel, plan: TaskPlan, s: FailureSettings) -> "Encoders":
+        """The encoders of a planned task."""
+        words = [pair.y for pair in plan.other.pairs]
+        own, other = (
+            model.encoder(s.template, each, s.leading_space) for each in (plan.answers, words)
+        )
+        return Encoders(own, other)
+
+
+@dataclass(frozen=True)
 class Classifier:
     """Names the errors of one task's test prompts.
 
@@ -56,9 +73,11 @@ class Classifier:
     word: Callable[[str], str]
 
     @staticmethod
-    def of(model: HookedModel, plan: Plan, zero: Sequence[Prompt]) -> "Classifier":
+    def of(
+        model: HookedModel, plan: TaskPlan, encoders: Encoders, zero: Sequence[Prompt]
+    ) -> "Classifier":
         """Collect the candidates of every test prompt."""
-        encoder, episodes = plan.encoder, plan.split.test
+        encoder, episodes = encoders.own, plan.split.test
 
         def first(labels: Iterable[str], prompt: Prompt = zero[0]) -> frozenset[int]:
             return frozenset(encoder.first_tokens(prompt, dict.fromkeys(labels)))
@@ -82,12 +101,12 @@ class Classifier:
                     directions[words] = first(words)
                 kinds[name] = directions[words]
             own.append(kinds)
-        elsewhere = plan.other_encoder.encode((), plan.other.pairs[0].x)
+        elsewhere = encoders.other.encode((), plan.other.pairs[0].x)
         other = dict.fromkeys(pair.y for pair in plan.other.pairs)
         common = {
             "task_answer": first(plan.answers),
             "task_input": first(plan.inputs),
-            "other_task": frozenset(plan.other_encoder.first_tokens(elsewhere, other)),
+            "other_task": frozenset(encoders.other.first_tokens(elsewhere, other)),
         }
         right = accepted(encoder, zero, episodes).first_tokens
         return Classifier(right, own, common, episodes, model, encoder.template.word)

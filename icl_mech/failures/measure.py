@@ -1,6 +1,7 @@
 """One task: layers chosen on dev, every condition measured on test, the errors named."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 
 import numpy as np
 import xarray as xr
@@ -8,9 +9,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from icl_mech.failures.error_kinds import Classifier
-from icl_mech.failures.plan import Plan, guess_right, prior_right
-from icl_mech.failures.repair import REPAIRS, States, placeholder
+from icl_mech.failures.error_kinds import Classifier, Encoders
+from icl_mech.failures.plan import REPAIRS, TaskPlan, guess_right, prior_right
+from icl_mech.failures.repair import States, placeholder
 from icl_mech.failures.result import CONTROLS, RIGHT, THETA
 from icl_mech.model import HookedModel, Readout
 from icl_mech.prompts import Episode, Prompt, accepted, few_shot, zero_shot
@@ -34,7 +35,8 @@ class Measurement:
     def __init__(
         self,
         model: HookedModel,
-        plan: Plan,
+        plan: TaskPlan,
+        encoders: Encoders,
         layers: Sequence[int],
         repairs: Sequence[str],
         bar: tqdm,
@@ -43,7 +45,8 @@ class Measurement:
         every = list(range(model.n_layers))
         self.layers = {THETA: every, **{repair: list(layers) for repair in repairs}}
         self.test, self.dev = plan.split.test, plan.split.dev
-        self.zero = zero_shot(plan.encoder, self.test)
+        self.encoders, self.encoder = encoders, encoders.own
+        self.zero = zero_shot(self.encoder, self.test)
 
     def measure(self) -> xr.Dataset:
         """All conditions on the test prompts."""
@@ -52,7 +55,7 @@ class Measurement:
         asked = np.array([e.query.x for e in self.dev])
         choices = {m: choose_layer(*on_dev[m], asked) for m in self.layers}
         best = {m: layers[choices[m].at] for m, layers in self.layers.items()}
-        named = Classifier.of(self.model, self.plan, self.zero)
+        named = Classifier.of(self.model, self.plan, self.encoders, self.zero)
         readouts = self._on_test(best)
         top = np.stack([r.top.cpu().numpy() for r in readouts.values()], axis=1)
         found = self._dataset(readouts, top, named.kinds(top), on_dev, best)
@@ -60,13 +63,13 @@ class Measurement:
         return found.assign(named_by_chance=((), named.by_chance()), rises=rises)
 
     def _states(self, episodes: Sequence[Episode], own: Vectors | None = None) -> States:
-        return States.of(self.model, self.plan.encoder, episodes, self.repairs, own)
+        return States.of(self.model, self.encoder, episodes, self.repairs, own)
 
     def _asked(self, repair: str, episodes: Sequence[Episode]) -> list[Prompt]:
         """The prompts into which a repair is written."""
         if not REPAIRS.get(repair):  # θ alone, or vectors at the last token only
-            return zero_shot(self.plan.encoder, episodes)
-        return [placeholder(self.plan.encoder, e) for e in episodes]
+            return zero_shot(self.encoder, episodes)
+        return [placeholder(self.encoder, e) for e in episodes]
 
     def _on_dev(self) -> dict[str, OnDev]:
         """Right or wrong, and log probability, `[prompt, layer]`, of theta and every repair."""
@@ -88,18 +91,18 @@ class Measurement:
     def _on_test(self, best: dict[str, int]) -> dict[str, Readout]:
         """A readout `[prompt]` of every condition."""
         model, plan = self.model, self.plan
-        few = few_shot(plan.encoder, self.test)
+        few = few_shot(self.encoder, self.test)
         resid = model.final_residuals(few)
         own = theta(resid[:, 1:])
         answers = self._answers(self.zero, self.test)
         at = best[THETA]
-        shuffled = theta(dummy_residuals(model, plan.encoder, plan.shuffled))
-        other = theta(dummy_residuals(model, plan.other_encoder, plan.other_episodes))
+        shuffled = theta(dummy_residuals(model, self.encoder, plan.shuffled))
+        other = theta(dummy_residuals(model, self.encoders.other, plan.other_episodes))
         vectors = {
             THETA: own[:, at],
             "shuffled": shuffled[:, at],
             "other_task": other[:, at],
-            "random": random_like(own[:, at], plan.rng),
+            "random": random_like(own[:, at], deepcopy(plan.rng)),
         }
         edits = [overwrite(at, value) for value in vectors.values()]
         injected = model.evaluate(self.zero, edits, answers, self.bar.update)
@@ -111,13 +114,13 @@ class Measurement:
             **{name: injected.column(i) for i, name in enumerate(vectors)},
         }
         if any(REPAIRS[repair] for repair in self.repairs):
-            found["placeholder"] = self._plain([placeholder(plan.encoder, e) for e in self.test])
+            found["placeholder"] = self._plain([placeholder(self.encoder, e) for e in self.test])
         return found | self._repaired(best, own, shuffled)
 
     def _answers(
         self, prompts: Sequence[Prompt], episodes: Sequence[Episode]
     ) -> tuple[tuple[int, ...], ...]:
-        return accepted(self.plan.encoder, prompts, episodes).first_tokens
+        return accepted(self.encoder, prompts, episodes).first_tokens
 
     def _plain(self, prompts: Sequence[Prompt]) -> Readout:
         return self.model.predict(prompts, self._answers(prompts, self.test))

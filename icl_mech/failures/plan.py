@@ -8,14 +8,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from icl_mech.errors import InputError
-from icl_mech.model import HookedModel
+from icl_mech.errors import InputError, choose
 from icl_mech.prompts import (
-    Encoder,
     Episode,
-    PromptSettings,
     Split,
-    Template,
+    VectorSettings,
     draw_context_split,
     generator,
     shuffled,
@@ -33,29 +30,51 @@ from icl_mech.tasks import (
 
 AnyTask = Task | ContextTask
 
+#: What is written, joint at layer l. `layers`: what attention adds at the last token, in every
+#: block up to l. `arrows`: theta, and the state at every demonstration's arrow. `labels`: theta,
+#: and the state at every demonstration's answer. `demonstrations`: theta, and the states at
+#: every demonstration's input, arrow and answer.
+REPAIRS = {
+    "layers": (),
+    "arrows": ("arrow",),
+    "labels": ("y",),
+    "demonstrations": ("x", "arrow", "y"),
+}
+
 ORDINARY = Prediction("works", "A fixed mapping, which the weights may know: the vector names it.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(PromptSettings):
-    """Everything that, with the model and the tasks, decides the numbers."""
+class FailureSettings(VectorSettings):
+    """Settings of `task_vector_failures`.
 
-    repairs: tuple[str, ...]
+    Example:
+        >>> FailureSettings(repairs=("arrows",)).dev
+        25
+    """
+
+    n_shots: int = 5
+    """Demonstrations per prompt of ordinary tasks; failure tasks have their own number."""
+    repairs: tuple[str, ...] = tuple(REPAIRS)
+    """Several vectors instead of one: some of these."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._set("repairs", check_repairs(self.repairs))
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A task with its episodes drawn.
+class TaskPlan:
+    """One task with its episodes drawn.
 
     Attributes:
         task: what is asked.
         prediction: what one vector should reach.
         answers, inputs: all that may occur in the task.
         other: the task whose theta is a control.
-        encoder: of the task's prompts.
         split: its episodes, dev apart from test.
         shuffled: the test episodes with shuffled labels.
-        other_episodes, other_encoder: of the other task.
+        other_episodes: of the other task.
         rng: for the random vectors.
     """
 
@@ -64,12 +83,31 @@ class Plan:
     answers: tuple[str, ...]
     inputs: tuple[str, ...]
     other: Task
-    encoder: Encoder
     split: Split
     shuffled: tuple[Episode, ...]
     other_episodes: tuple[Episode, ...]
-    other_encoder: Encoder
     rng: np.random.Generator
+
+
+def check_repairs(repairs: Sequence[str]) -> tuple[str, ...]:
+    """The repairs asked for.
+
+    Raises:
+        InputError: where one is unknown or named twice.
+    """
+    for name in repairs:
+        choose(name, REPAIRS, "repair")
+    if len(set(repairs)) < len(repairs):
+        raise InputError(f"repairs {list(repairs)}; expected each once")
+    return tuple(repairs)
+
+
+@dataclass(frozen=True)
+class FailurePlan:
+    """All tasks, and the settings that their episodes were drawn with."""
+
+    tasks: Sequence[TaskPlan]
+    settings: FailureSettings
 
 
 def load_any(names: AnyTask | str | Sequence[AnyTask | str] | None) -> list[AnyTask]:
@@ -106,19 +144,39 @@ def _load(name: str | Path) -> AnyTask:
         raise InputError(f"{error}; or a failure task: {', '.join(list_failures())}") from None
 
 
-def draw(task: AnyTask, s: Settings) -> Split:
+def draw(task: AnyTask, s: FailureSettings) -> Split:
     """A task's episodes; `n_shots` counts for ordinary tasks, others have their own.
 
     Raises:
         InputError: where a count is not positive, or the task has too few pairs or items.
     """
     if isinstance(task, ContextTask):
-        return draw_context_split(task, s.n_prompts, s.n_dev, s.n_dummies, s.seed)
+        return draw_context_split(task, s.n_prompts, s.dev, s.n_dummies, s.seed)
     return s.split(task)
 
 
-def plan(model: HookedModel, task: AnyTask, s: Settings) -> Plan:
-    """Draw everything that one task needs."""
+def plan(
+    tasks: AnyTask | str | Sequence[AnyTask | str] | None, settings: FailureSettings
+) -> FailurePlan:
+    """Load the tasks and draw their episodes; no model is needed.
+
+    Raises:
+        InputError: where a task does not exist or has too few pairs or items.
+
+    Example:
+        >>> drawn = plan("lookup", FailureSettings(n_prompts=4))
+        >>> drawn.tasks[0].prediction.outcome, len(drawn.tasks[0].split.test)
+        ('label prior', 4)
+    """
+    return FailurePlan([plan_task(task, settings) for task in load_any(tasks)], settings)
+
+
+def plan_task(task: AnyTask, s: FailureSettings) -> TaskPlan:
+    """Draw everything that one task needs.
+
+    Raises:
+        InputError: where it has too few pairs or items.
+    """
     if isinstance(task, ContextTask):
         answers, inputs, prediction = task.answers, task.inputs, task.prediction
     else:
@@ -127,17 +185,15 @@ def plan(model: HookedModel, task: AnyTask, s: Settings) -> Plan:
     split = draw(task, s)
     other = load_other(task)
     rng = generator(s.seed, task.name, "failure controls")
-    return Plan(
+    return TaskPlan(
         task=task,
         prediction=prediction,
         answers=answers,
         inputs=inputs,
         other=other,
-        encoder=model.encoder(s.template, answers, s.leading_space),
         split=split,
         shuffled=shuffled(split.test, rng),
         other_episodes=draw(other, s).test,
-        other_encoder=model.encoder(s.template, [p.y for p in other.pairs], s.leading_space),
         rng=rng,
     )
 
@@ -157,15 +213,3 @@ def _guess(episode: Episode) -> float:
     counts = {answer: shown.count(answer) for answer in shown}
     most = [answer for answer, n in counts.items() if n == max(counts.values())]
     return sum(answer in episode.query.answers for answer in most) / len(most)
-
-
-def check(tasks: Sequence[AnyTask], s: Settings) -> None:
-    """Refuse, before a model is loaded, what could not be measured.
-
-    Raises:
-        InputError: saying which task, template or count.
-    """
-    Template(s.template)
-    for task in tasks:
-        draw(task, s)
-        draw(load_other(task), s)

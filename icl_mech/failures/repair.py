@@ -7,37 +7,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from icl_mech.errors import InputError, choose
+from icl_mech.errors import choose
+from icl_mech.failures.plan import REPAIRS
 from icl_mech.model import Edit, HookedModel
 from icl_mech.prompts import Encoder, Episode, Prompt, with_dummies
 from icl_mech.tasks import Pair
 from icl_mech.vectors import overwrite, theta
 
-#: What is written, joint at layer l. `layers`: what attention adds at the last token, in every
-#: block up to l. `arrows`: theta, and the state at every demonstration's arrow. `labels`: theta,
-#: and the state at every demonstration's answer. `demonstrations`: theta, and the states at
-#: every demonstration's input, arrow and answer.
-REPAIRS = {
-    "layers": (),
-    "arrows": ("arrow",),
-    "labels": ("y",),
-    "demonstrations": ("x", "arrow", "y"),
-}
 #: Stands for every input and answer of a placeholder prompt.
 BLANK = "..."
-
-
-def check_repairs(repairs: Sequence[str]) -> tuple[str, ...]:
-    """The repairs asked for.
-
-    Raises:
-        InputError: where one is unknown or named twice.
-    """
-    for name in repairs:
-        choose(name, REPAIRS, "repair")
-    if len(set(repairs)) < len(repairs):
-        raise InputError(f"repairs {list(repairs)}; expected each once")
-    return tuple(repairs)
 
 
 def placeholder(encoder: Encoder, episode: Episode) -> Prompt:

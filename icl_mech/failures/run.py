@@ -4,14 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from icl_mech.failures.error_kinds import Encoders
 from icl_mech.failures.measure import Measurement
-from icl_mech.failures.plan import AnyTask, Plan, Settings, check, load_any, plan
-from icl_mech.failures.repair import BLANK, REPAIRS, check_repairs
+from icl_mech.failures.plan import REPAIRS, AnyTask, FailurePlan, FailureSettings, plan
+from icl_mech.failures.repair import BLANK
 from icl_mech.failures.result import TaskVectorFailures
 from icl_mech.layers import check_layers
 from icl_mech.model import HookedModel, check_model
 from icl_mech.progress import progress_bar
-from icl_mech.prompts import DEFAULT_TEMPLATE, N_DUMMIES, half
+from icl_mech.prompts import DEFAULT_TEMPLATE, N_DUMMIES
 from icl_mech.results import over_tasks
 
 #: Layers at which a repair is tried, from a third of the depth on.
@@ -72,29 +73,52 @@ def task_vector_failures(
     Raises:
         InputError: where a task, template, repair, layer or count cannot work.
         ModelError: where the model returns numbers that are not finite.
+
+    Example:
+        >>> found = icl_mech.task_vector_failures(
+        ...     model, "constant", n_prompts=4, repairs=(), progress=False
+        ... )
+        >>> found.accuracy("constant").value
+        1.0
     """
     check_model(model)
-    several = load_any(tasks)
-    settings = Settings(
-        n_prompts,
-        half(n_prompts, n_dev),
-        n_shots,
-        n_dummies,
-        seed,
-        template,
-        leading_space,
-        repairs=check_repairs(repairs),
+    settings = FailureSettings(
+        n_prompts=n_prompts,
+        n_shots=n_shots,
+        seed=seed,
+        n_dev=n_dev,
+        n_dummies=n_dummies,
+        template=template,
+        leading_space=leading_space,
+        repairs=tuple(repairs),
     )
-    layers = _layers(model, repair_layers)
-    check(several, settings)
-    plans = [plan(model, task, settings) for task in several]
-    n_dev = settings.n_dev
-    per_task = n_dev * (model.n_layers + len(layers) * len(settings.repairs))
-    per_task += n_prompts * (4 + 3 * len(settings.repairs))
-    with progress_bar(per_task * len(plans), "runs", progress) as bar:
-        parts = [Measurement(model, p, layers, settings.repairs, bar).measure() for p in plans]
-    data = over_tasks(parts, [task.name for task in several])
-    return TaskVectorFailures(data, _provenance(model, plans, settings, layers))
+    return measure(model, plan(tasks, settings), progress, repair_layers)
+
+
+def measure(
+    model: HookedModel,
+    plan: FailurePlan,
+    progress: bool = True,
+    repair_layers: Sequence[int] | None = None,
+) -> TaskVectorFailures:
+    """Run a plan: what `task_vector_failures` does after it has drawn the episodes.
+
+    Raises:
+        InputError: where a layer does not exist.
+        ModelError: where the model returns numbers that are not finite.
+    """
+    s, layers = plan.settings, _layers(model, repair_layers)
+    # Every task is encoded before the first forward pass: bad input fails at once.
+    encoders = [Encoders.of(model, task, s) for task in plan.tasks]
+    per_task = s.dev * (model.n_layers + len(layers) * len(s.repairs))
+    per_task += s.n_prompts * (4 + 3 * len(s.repairs))
+    with progress_bar(per_task * len(plan.tasks), "runs", progress) as bar:
+        parts = [
+            Measurement(model, task, own, layers, s.repairs, bar).measure()
+            for task, own in zip(plan.tasks, encoders, strict=True)
+        ]
+    data = over_tasks(parts, [task.task.name for task in plan.tasks])
+    return TaskVectorFailures(data, _provenance(model, plan, encoders, layers))
 
 
 def _layers(model: HookedModel, layers: Sequence[int] | None) -> list[int]:
@@ -105,15 +129,16 @@ def _layers(model: HookedModel, layers: Sequence[int] | None) -> list[int]:
 
 
 def _provenance(
-    model: HookedModel, plans: Sequence[Plan], s: Settings, layers: Sequence[int]
+    model: HookedModel, plan: FailurePlan, encoders: Sequence[Encoders], layers: Sequence[int]
 ) -> dict:
     return {
         "method": "task_vector_failures (theta: Hendel et al. 2023, arXiv 2310.15916)",
         **model.provenance(),
-        **{**vars(s), "repairs": list(s.repairs)},
+        **plan.settings.recorded(),
+        "repairs": list(plan.settings.repairs),
         "repair_layers": list(layers),
         "blank": BLANK,
-        "sink_token": model.to_string(plans[0].encoder.sink),
+        "sink_token": model.to_string(encoders[0].own.sink),
         "tasks": {
             p.task.name: {
                 "category": p.task.category,
@@ -123,9 +148,9 @@ def _provenance(
                 "other_task": p.other.name,
                 "n_test_queries": p.split.n_test_queries,
                 "n_dev_queries": p.split.n_dev_queries,
-                "leading_space": p.encoder.template.leading_space,
+                "leading_space": own.own.template.leading_space,
             }
-            for p in plans
+            for p, own in zip(plan.tasks, encoders, strict=True)
         },
         "filters": "none: every prompt counts, also those that the model answers wrong",
     }

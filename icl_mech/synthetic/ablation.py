@@ -3,9 +3,8 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformer_lens.hook_points import HookPoint
 
-from icl_mech.synthetic.model import RegressionTransformer
+from icl_mech.synthetic.model import HookPoint, RegressionTransformer
 
 HeadMeans = Float[Tensor, "layer head pos d_head"]
 

@@ -27,20 +27,20 @@ from icl_mech.prompts import (
     zero_shot,
 )
 from icl_mech.tasks import Tasks
+from icl_mech.variability.plan import VariabilityPlan, VariabilitySettings, plan
 from icl_mech.variability.result import FORMS, KINDS, VectorVariability
 from icl_mech.variability.sampling import Sets
-from icl_mech.variability.settings import Settings, draw_all
 from icl_mech.vectors import answer_logprob, dummy_residuals, inject, random_like, theta
 
 
 def vector_variability(
     model: HookedModel,
     tasks: Tasks,
-    n_vectors: int = 25,
+    n_prompts: int = 25,
     n_shots: int | Sequence[int] = 5,
     seed: int = 0,
     *,
-    n_dev: int = 15,
+    n_dev: int | None = None,
     n_dummies: int = N_DUMMIES,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
@@ -61,10 +61,11 @@ def vector_variability(
     Args:
         model: from `load_model`.
         tasks: a family or its name, or two or more tasks.
-        n_vectors: per task, each from another demonstration set.
+        n_prompts: demonstration sets per task; each gives one vector and is asked one query.
         n_shots: demonstrations per set; several numbers show the first of the same sets.
         seed: of every random draw.
-        n_dev: further vectors per task on which a layer is chosen (most shots).
+        n_dev: further sets per task, on which the layer that is quoted is chosen (with the most
+            shots); half of `n_prompts` by default.
         n_dummies: dummy queries per set.
         template: how a pair is written; holds `{x}` and `{y}`.
         leading_space: write words with a space before them; by default whichever way the
@@ -74,22 +75,45 @@ def vector_variability(
     Raises:
         InputError: where a task or count cannot work, or there is one task only.
         ModelError: where the model returns numbers that are not finite.
+
+    Example:
+        >>> tasks = ["antonyms", "country_capital"]
+        >>> found = icl_mech.vector_variability(model, tasks, 3, 2, progress=False)
+        >>> found.tasks
+        ['antonyms', 'country_capital']
     """
     check_model(model)
-    counts = shot_counts(n_shots)
-    settings = Settings(n_vectors, counts, n_dev, n_dummies, seed, template, leading_space)
-    sets = draw_all(tasks, settings)
+    settings = VariabilitySettings(
+        n_prompts=n_prompts,
+        n_shots=shot_counts(n_shots),
+        seed=seed,
+        n_dev=n_dev,
+        n_dummies=n_dummies,
+        template=template,
+        leading_space=leading_space,
+    )
+    return measure(model, plan(tasks, settings), progress)
+
+
+def measure(model: HookedModel, plan: VariabilityPlan, progress: bool = True) -> VectorVariability:
+    """Run a plan: what `vector_variability` does after it has drawn the sets.
+
+    Raises:
+        InputError: where the model cannot read a prompt.
+        ModelError: where the model returns numbers that are not finite.
+    """
+    s, sets = plan.settings, plan.sets
     # One encoder for all: only what the pairs are may tell prompts apart.
-    words = [pair.y for s in sets for pair in s.task.pairs]
-    encoder = model.encoder(template, words, leading_space)
-    per_vector = READING * n_dummies + model.n_layers
-    total = len(sets) * (n_vectors * (2 * len(counts) * per_vector + 1) + n_dev * per_vector)
-    with progress_bar(total, "runs", progress) as bar:
-        measured = [_measure(model, s, encoder, settings, bar) for s in sets]
-    names = [s.task.name for s in sets]
+    words = [pair.y for each in sets for pair in each.task.pairs]
+    encoder = model.encoder(s.template, words, s.leading_space)
+    per_vector = READING * s.n_dummies + model.n_layers
+    per_task = s.n_prompts * (2 * len(s.n_shots) * per_vector + 1) + s.dev * per_vector
+    with progress_bar(len(sets) * per_task, "runs", progress) as bar:
+        measured = [_measure(model, each, encoder, s, bar) for each in sets]
+    names = [each.task.name for each in sets]
     data = xr.concat([m.data for m in measured], xr.DataArray(names, dims="task", name="task"))
-    data = data.assign(_distances(measured, counts)).assign_coords(form=list(FORMS))
-    return VectorVariability(data, _provenance(model, sets, encoder, settings))
+    data = data.assign(_distances(measured, s.n_shots)).assign_coords(form=list(FORMS))
+    return VectorVariability(data, _provenance(model, encoder, plan))
 
 
 @dataclass(frozen=True)
@@ -100,7 +124,10 @@ class _Measured:
     vectors: dict[int, Float[Tensor, "vector kind layer d_model"]]
 
 
-def _measure(model: HookedModel, sets: Sets, encoder: Encoder, s: Settings, bar: tqdm) -> _Measured:
+def _measure(
+    model: HookedModel, sets: Sets, encoder: Encoder, s: VariabilitySettings, bar: tqdm
+) -> _Measured:
+    """Read one task's vectors and inject them."""
     bar.set_description(sets.task.name)
     rng = generator(s.seed, sets.task.name, "controls")
     zero, answers = _asked(encoder, sets.test)
@@ -199,22 +226,19 @@ def _distances(measured: Sequence[_Measured], counts: Sequence[int]) -> dict:
     }
 
 
-def _provenance(
-    model: HookedModel, sets: Sequence[Sets], encoder: Encoder, settings: Settings
-) -> dict:
-    s = vars(settings)
+def _provenance(model: HookedModel, encoder: Encoder, plan: VariabilityPlan) -> dict:
     return {
         "method": "vector_variability (Hendel et al. 2023, arXiv 2310.15916, section 5.1)",
         **model.provenance(),
-        **s,
-        "n_shots": list(settings.n_shots),
+        **plan.settings.recorded(),
+        "n_shots": list(plan.settings.n_shots),
         "metric": "cosine distance, pairs of different vectors only",
         "centred": "after the mean of all vectors (by shots and layer) is subtracted",
         "score": "first token of an accepted answer",
         "sink_token": model.to_string(encoder.sink),
         "leading_space": encoder.template.leading_space,
         "d_model": model.d_model,
-        "shared_inputs": same_inputs([each.task for each in sets]),
+        "shared_inputs": same_inputs([each.task for each in plan.sets]),
         "tasks": {
             each.task.name: {
                 "category": each.task.category,
@@ -224,7 +248,7 @@ def _provenance(
                 "n_queries": each.n_queries,
                 "n_dev_queries": each.n_dev_queries,
             }
-            for each in sets
+            for each in plan.sets
         },
         "filters": "none: every vector and every prompt counts",
     }

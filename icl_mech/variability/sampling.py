@@ -40,7 +40,7 @@ class Sets:
 
 
 def draw_sets(
-    task: Task, n_vectors: int, n_dev: int, n_shots: int, n_dummies: int, seed: int
+    task: Task, n_prompts: int, n_dev: int, n_shots: int, n_dummies: int, seed: int
 ) -> Sets:
     """Cut a task's pairs into queries and pairs to show, and these into demonstration sets.
 
@@ -50,10 +50,10 @@ def draw_sets(
     Raises:
         InputError: where a count is too small, the seed is negative, or the pairs do not suffice.
     """
-    counts = {"n_vectors": n_vectors, "n_dev": n_dev, "n_shots": n_shots, "n_dummies": n_dummies}
-    n_vectors, n_dev, n_shots, n_dummies = check_counts(counts, seed)
-    if n_vectors < 2:
-        raise InputError("n_vectors is 1; expected at least 2: distances are between vectors")
+    counts = {"n_prompts": n_prompts, "n_dev": n_dev, "n_shots": n_shots, "n_dummies": n_dummies}
+    n_prompts, n_dev, n_shots, n_dummies = check_counts(counts, seed)
+    if n_prompts < 2:
+        raise InputError("n_prompts is 1; expected at least 2: distances are between vectors")
     size = n_shots + n_dummies
     if len(task) < size + 2:
         raise InputError(
@@ -62,17 +62,17 @@ def draw_sets(
         )
     rng = generator(seed, task.name, "variability")
     order = [task.pairs[i] for i in rng.permutation(len(task))]
-    n_dev_queries, n_asked = cut(len(task), size, n_dev, n_vectors, ASKED)
+    n_dev_queries, n_asked = cut(len(task), size, n_dev, n_prompts, ASKED)
     dev, test, shown = order[:n_dev_queries], order[n_dev_queries:n_asked], order[n_asked:]
     blocks = _blocks(task, shown, n_shots, size, rng)
-    found = tuple(_episode(next(blocks), test, i, n_shots) for i in range(n_vectors))
+    found = tuple(_episode(next(blocks), test, i, n_shots) for i in range(n_prompts))
     return Sets(
         task,
         found,
         tuple(_episode(next(blocks), dev, i, n_shots) for i in range(n_dev)),
         len(shown) // size,
         _overlap(found),
-        min(len(test), n_vectors),
+        min(len(test), n_prompts),
         n_dev_queries,
     )
 

@@ -1,0 +1,59 @@
+"""What variability is measured on: settings, and the demonstration sets of every task."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from icl_mech.errors import InputError
+from icl_mech.prompts import VectorSettings
+from icl_mech.tasks import Tasks, load_tasks
+from icl_mech.variability.sampling import Sets, draw_sets
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariabilitySettings(VectorSettings):
+    """Settings of `vector_variability`.
+
+    Example:
+        >>> VariabilitySettings(n_shots=(5, 1)).n_shots
+        (1, 5)
+    """
+
+    n_prompts: int = 25
+    """Demonstration sets per task; each gives one vector and is asked one query."""
+    n_shots: tuple[int, ...] = (5,)  # type: ignore[assignment]
+    """Demonstrations per set; several numbers are measured on the same sets."""
+    n_dev: int | None = None
+    """Further sets per task, on which the layer that is quoted is chosen; by default half of
+    --n-prompts."""
+
+
+@dataclass(frozen=True)
+class VariabilityPlan:
+    """The demonstration sets of every task, and the settings that they were drawn with."""
+
+    sets: Sequence[Sets]
+    settings: VariabilitySettings
+
+
+def plan(tasks: Tasks, settings: VariabilitySettings) -> VariabilityPlan:
+    """Load the tasks and draw sets with the largest number of shots; no model is needed.
+
+    Raises:
+        InputError: where a task is unknown or too small, or there is one task only.
+
+    Example:
+        >>> drawn = plan(["antonyms", "es_en"], VariabilitySettings(n_prompts=4))
+        >>> [len(sets.test) for sets in drawn.sets]
+        [4, 4]
+    """
+    s = settings
+    several = load_tasks(tasks)
+    if len(several) < 2:
+        raise InputError(
+            f"one task ({several[0].name!r}); expected two or more: distances within a task say "
+            "something only beside those between tasks"
+        )
+    sets = [
+        draw_sets(task, s.n_prompts, s.dev, max(s.n_shots), s.n_dummies, s.seed) for task in several
+    ]
+    return VariabilityPlan(sets, settings)
