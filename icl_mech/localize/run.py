@@ -30,6 +30,7 @@ from icl_mech.tasks import Tasks
 from icl_mech.vectors import inject, theta
 
 Vectors = Float[Tensor, "prompt layer d_model"]
+Points = Float[Tensor, "point layer d_model"]
 
 
 def localize(
@@ -185,7 +186,7 @@ def _measure(
 
 def _read(
     model: HookedModel, encoder: Encoder, of: MapTask, n_prompts: int, bar: tqdm
-) -> tuple[Vectors, Vectors]:
+) -> tuple[Points, Vectors]:
     """Residual streams after the queries, `[point, layer, d]`, and theta of the first prompts."""
     first, rest = of.episodes[:n_prompts], of.episodes[n_prompts:]
     resid = model.final_residuals(few_shot(encoder, first), dear(bar.update))
