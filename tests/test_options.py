@@ -27,7 +27,7 @@ RUNS: dict[str, list[str]] = {
     "positions": [f"--tasks to_upper {SMALL} --corruption task"],
     "components": [f"--tasks to_upper {SMALL} --corruption task"],
     "mean-patching": [f"--tasks letters {SMALL} --n-mean 2 --layers 1"],
-    "heads": [f"--tasks TASK {SMALL} --n-clean 2"],
+    "heads": [f"--tasks TASK {SMALL} --n-clean 2 --methods aie"],
     "ablate": [f"--tasks TASK {SMALL} --counts 1 --n-draws 1"],
     "function-vectors": [f"--tasks TASK {SMALL} --n-heads 1 --scale 1"],
     "lens": [f"--tasks to_upper {SMALL}"],
