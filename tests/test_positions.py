@@ -20,7 +20,7 @@ from icl_mech.errors import InputError
 from icl_mech.model import SITES, Edit, HookedModel
 from icl_mech.patch import Contrast, PositionScan, __main__, cells, patch_contrasts, patch_positions
 from icl_mech.patch.contrasts import check_aligned, encode_contrast
-from icl_mech.patch.positions_plan import PositionSettings, draw_pairs
+from icl_mech.patch.positions_plan import PositionSettings, check_direction, draw_pairs
 from icl_mech.patch.positions_result import role_name
 from icl_mech.plotting import export
 from icl_mech.prompts import Encoder, Template
@@ -379,8 +379,6 @@ def test_no_ratio_and_no_interval_where_there_can_be_none() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"corruption": "label"}, "unknown corruption 'label'; did you mean 'labels'"),
-        ({"direction": "denoize"}, "unknown direction 'denoize'; did you mean 'denoise'"),
         ({"sites": ("z", "z")}, "expected at least one of resid_pre, .*, each once"),
         ({"sites": ("resid_prae",)}, "unknown site 'resid_prae'; did you mean 'resid_pre'"),
         ({"sites": ()}, "sites \\[\\]; expected at least one of"),
@@ -400,6 +398,11 @@ def test_mistakes(tiny_llama: HookedModel, options: dict, message: str) -> None:
     settings = {"n_prompts": 2, "n_shots": 2, "progress": False} | options
     with pytest.raises(InputError, match=message):
         patch_positions(tiny_llama, "to_upper", **settings)
+
+
+def test_a_direction_that_does_not_exist() -> None:
+    with pytest.raises(InputError, match="unknown direction 'denoize'; did you mean 'denoise'"):
+        check_direction("denoize")
 
 
 def test_prompts_of_different_lengths_do_not_line_up_by_index(tiny_llama: HookedModel) -> None:

@@ -77,7 +77,7 @@ def knn_credit(
         metric, normalise: as in `task_decodability`.
 
     Example:
-        >>> rows = torch.eye(2)[[0, 0, 1, 1], None]  # [row, layer, d_model]
+        >>> rows = np.eye(2, dtype=np.float32)[[0, 0, 1, 1], None]  # [row, layer, d_model]
         >>> labels = np.array([0, 0, 1, 1])
         >>> knn_credit(rows, labels, np.arange(4), k=1)[:, 0].tolist()
         [1.0, 1.0, 1.0, 1.0]

@@ -56,7 +56,7 @@ class FailureSettings(VectorSettings):
     n_shots: int = 5
     """Demonstrations per prompt of ordinary tasks; failure tasks have their own number."""
     repairs: tuple[str, ...] = tuple(REPAIRS)
-    """Several vectors instead of one: some of these."""
+    """Several vectors instead of one: some of layers, arrows, labels, demonstrations."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

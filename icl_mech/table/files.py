@@ -38,11 +38,12 @@ def write_table(table: TaskTable, path: str | Path) -> Path:
         InputError: where the suffix is another, or the file cannot be written.
 
     Example:
-        >>> from icl_mech.table import write_table
-        >>> write_table(None, "table.xls")
-        Traceback (most recent call last):
-        ...
-        icl_mech.errors.InputError: unknown kind of table '.xls'...
+        >>> import tempfile
+        >>> table = icl_mech.task_table(
+        ...     model, "antonyms", n_prompts=4, n_shots=2, progress=False
+        ... )
+        >>> write_table(table, f"{tempfile.mkdtemp()}/table.csv").name
+        'table.csv'
     """
     path = Path(path)
     choose(path.suffix, FORMATS, "kind of table")
