@@ -2,10 +2,10 @@
 
 A Transformers model prepares what its blocks need (rotary tables, masks, a cache) inside one
 long forward. To run only a suffix, and each row only from its own layer on, the engine has to
-call blocks itself. Instead of knowing every family, the trunk *rehearses*: it watches one real
-forward, keeps the arguments that each block was given, and later repeats the call with its own
-rows of the position-dependent ones. The rehearsal ends with a proof: the same tokens, run
-through the trunk, must give the same log probabilities.
+call blocks itself. It needs no code per family: `Blocks.record` runs one ordinary forward pass and
+keeps the arguments that the model gave to each block. Later calls repeat these arguments, with the
+rows of the position-dependent ones that the tokens at hand need. `verification.verify` then checks
+that the same tokens, run block by block, give the same log probabilities as the ordinary pass.
 """
 
 import inspect
@@ -109,10 +109,10 @@ class Blocks:
     Attributes:
         bridge: the model.
         n_layers, device, dtype: of it.
-        calls: how each block is called, once rehearsed.
+        calls: how the model calls each block, once that is recorded.
         windows: how many tokens back each block sees; None where there is no sliding window.
-        n_rehearsed: positions that `calls` are good for.
-        rehearsal_tokens: what was run to find out.
+        n_verified: the number of positions for which `calls` were recorded.
+        verification_tokens: the tokens of the recorded pass, `[1, n_verified]`.
 
     Raises:
         ModelError: where a block has no attention, as in state-space models and hybrids.
@@ -128,20 +128,20 @@ class Blocks:
         self.bridge = bridge
         self.n_layers: int = bridge.cfg.n_layers
         self.forget()
-        self.rehearsal_tokens = torch.empty((1, 0), dtype=torch.long)
+        self.verification_tokens = torch.empty((1, 0), dtype=torch.long)
         parameter = next(bridge.original_model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         self._own = [OwnMask.of(block.attn.original_component) for block in bridge.blocks]
 
     def forget(self) -> None:
-        """As if nothing had been rehearsed."""
+        """Drop all recorded calls, so that the next prompt records and verifies again."""
         self._learn([], 0)
 
     def _learn(self, calls: list[BlockCall], n_positions: int) -> None:
-        self.calls, self.n_rehearsed = calls, n_positions
+        self.calls, self.n_verified = calls, n_positions
         self.windows = [call.window for call in calls]
 
-    def rehearse(self, n_positions: int) -> Float[Tensor, "1 d_vocab"]:
+    def record(self, n_positions: int) -> Float[Tensor, "1 d_vocab"]:
         """Record every block's call for positions 0 .. `n_positions` - 1.
 
         Returns:
@@ -149,7 +149,7 @@ class Blocks:
 
         Raises:
             ModelError: where a block's call cannot be made for other tokens, or differs from
-                that of a shorter rehearsal.
+                the call recorded for a shorter prompt.
         """
         calls: list[BlockCall] = []
 
@@ -167,10 +167,10 @@ class Blocks:
         ]
         positions = torch.arange(n_positions, device=self.device)[None]
         # Any tokens do; these are all different where the vocabulary allows.
-        self.rehearsal_tokens = (positions * 7 + 3) % self.bridge.cfg.d_vocab
+        self.verification_tokens = (positions * 7 + 3) % self.bridge.cfg.d_vocab
         try:
             logits = self.bridge(
-                self.rehearsal_tokens, position_ids=positions, use_cache=True, logits_to_keep=1
+                self.verification_tokens, position_ids=positions, use_cache=True, logits_to_keep=1
             )
         finally:
             for handle in handles:

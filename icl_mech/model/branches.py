@@ -115,7 +115,7 @@ def entering(branch: Branch, start: Prefill, tails: Tails) -> Float[Tensor, "pro
 
 
 def run_branches(
-    trunk: Blocks,
+    blocks: Blocks,
     start: Prefill,
     branches: Sequence[Branch],
     tails: Tails,
@@ -124,7 +124,7 @@ def run_branches(
     """Run branches, ordered by entry, and return what stands after the last block at the end.
 
     Args:
-        trunk: the model's blocks.
+        blocks: the model's blocks.
         start: the prompts, run once.
         branches: in order of the blocks that they enter.
         tails: their tokens.
@@ -133,10 +133,10 @@ def run_branches(
     groups: dict[int, list[Tensor]] = defaultdict(list)
     for branch in branches:
         groups[branch.entry].append(entering(branch, start, tails))
-    with writing(trunk.bridge, branches, tails):
+    with writing(blocks.bridge, branches, tails):
         hidden = advance(
-            trunk,
-            start.context.before(tails.first),
+            blocks,
+            start.prefix.before(tails.first),
             {layer: torch.stack(group, dim=1) for layer, group in sorted(groups.items())},
             repeat(tails.positions, "p s -> p b s", b=len(branches)),
             keep=keep,

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from icl_mech.errors import InputError, ModelError
-from icl_mech.model.chunked_logits import SlicedLogits
+from icl_mech.model.chunked_logits import ChunkedLogits
 from icl_mech.model.edits import HOOKS
 from icl_mech.model.engine import Engine, Tokens
 from icl_mech.model.gradients import refuse_quantised
@@ -146,7 +146,7 @@ class _Attention:
         return bias if self.norm.shift is None else bias + self.norm.shift
 
 
-class Components:
+class DirectLogitAttribution:
     """Reads the parts of the residual stream at one token of every prompt.
 
     All sums are done in float32 at least, whatever the model computes in.
@@ -164,11 +164,11 @@ class Components:
             "what heads write is read through their rows of W_O",
             "the exact AIE and theta need none",
         )
-        self.bridge, self.trunk = engine.bridge, engine.trunk
+        self.bridge, self.blocks = engine.bridge, engine.blocks
         at = engine.at_tokens([[p] for p in positions])
         sites = ("z", "attn_out", "mlp_out", "resid_pre", "resid_post")
         hooks = [HOOKS[site] for site in sites]
-        self.wide = torch.promote_types(self.trunk.dtype, torch.float32)
+        self.wide = torch.promote_types(self.blocks.dtype, torch.float32)
         self.has_post_norm = f"blocks.0.{_POST_NORM}.hook_scale" in self.bridge.hook_dict
         if self.has_post_norm:
             hooks.append(f"blocks.{{}}.{_POST_NORM}.hook_scale")
@@ -193,7 +193,7 @@ class Components:
     @torch.no_grad()
     def _check_attention(self, attn_out: Float[Tensor, "prompt layer d_model"]) -> None:
         """Do heads and bias add up to what attention adds to the stream?"""
-        for layer in range(self.trunk.n_layers):
+        for layer in range(self.blocks.n_layers):
             attention = self._attention(layer)
             ours = attention.heads(self.z[:, layer]).sum(dim=1) + attention.constant()
             miss = (ours - attn_out[:, layer]).abs().amax()
@@ -204,7 +204,7 @@ class Components:
                 )
 
     def _tolerance(self) -> float:
-        return TOLERANCE.get(self.trunk.dtype, TOLERANCE_HALF)
+        return TOLERANCE.get(self.blocks.dtype, TOLERANCE_HALF)
 
     @torch.no_grad()
     def mean_heads(
@@ -212,7 +212,7 @@ class Components:
     ) -> tuple[Float[Tensor, "layer head d_model"], Float[Tensor, "layer d_model"]]:
         """What heads add to the residual stream, and what attention adds besides: means."""
         heads, constants = [], []
-        for layer in range(self.trunk.n_layers):
+        for layer in range(self.blocks.n_layers):
             attention = self._attention(layer)
             heads.append(attention.heads(self.z[:, layer]).mean(dim=0))
             constants.append(attention.constant().expand(len(self.z), -1).mean(dim=0))
@@ -243,7 +243,7 @@ class Components:
         towards = norm.pull(out)
         heads = []
         rest = einsum(self.embedding, towards, "p d, p d -> p") + constant + offset
-        for layer in range(self.trunk.n_layers):
+        for layer in range(self.blocks.n_layers):
             attention = self._attention(layer)
             written = attention.heads(self.z[:, layer])
             heads.append(einsum(written, towards, "p h d, p d -> p h"))
@@ -261,7 +261,7 @@ class Components:
         logits: "LogitScale",
     ) -> Float[Tensor, "prompt"]:
         """The model's own: from its logits (before the soft cap), not from the parts."""
-        read = SlicedLogits(self.bridge, self.final.to(self.trunk.dtype))
+        read = ChunkedLogits(self.bridge, self.final.to(self.blocks.dtype))
         ids = pad_rows([[int(a), *row] for a, row in zip(answers, rivals, strict=True)])
         known = ids.clamp_min(0).to(read.hidden.device)
         found = read.at(known) if logits.cap is None else read.raw(known) * logits.factor
@@ -303,7 +303,7 @@ class Components:
             seen.append(scale.clone())
 
         with self.bridge.hooks(fwd_hooks=[("ln_final.hook_scale", keep)]):
-            self.bridge.ln_final(self.final[None].to(self.trunk.dtype))
+            self.bridge.ln_final(self.final[None].to(self.blocks.dtype))
         norm = FrozenNorm.of(self.bridge.ln_final, seen[0][0].to(self.wide))
         constant = out.new_zeros(len(out)) if norm.shift is None else out @ norm.shift
         return norm, constant

@@ -1,7 +1,7 @@
 """How the answer's probability would change with every head's output: one backward pass.
 
 What a head writes at the last token reaches nothing but the last token in later blocks. So all
-tokens before it run without gradients, as a context, and only the last one runs forth and back.
+tokens before it run without gradients, as a prefix, and only the last one runs forth and back.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,25 +16,23 @@ from transformer_lens.tools.analysis.attribution_patching import cache_activatio
 from icl_mech.errors import InputError, NotFiniteError
 from icl_mech.model.edits import HOOKS
 from icl_mech.model.engine import Engine, Tokens, join_each
-from icl_mech.model.prefix_cache import Context, advance
+from icl_mech.model.prefix_cache import Prefix, advance
 from icl_mech.model.verification import refuse_training
 from icl_mech.progress import Tick, silent
 
 
 class _LastTokens:
-    """The model of every prompt's last token after a context, as a gradient tool calls it."""
+    """The model of every prompt's last token after a prefix, as a gradient tool calls it."""
 
-    def __init__(
-        self, engine: Engine, context: Context, positions: Int[Tensor, "prompt 1"]
-    ) -> None:
-        self._trunk, self._context, self._positions = engine.trunk, context, positions
+    def __init__(self, engine: Engine, prefix: Prefix, positions: Int[Tensor, "prompt 1"]) -> None:
+        self._blocks, self._prefix, self._positions = engine.blocks, prefix, positions
         bridge = engine.bridge
         self._bridge = bridge
         self.cfg, self.hook_dict, self.hooks = bridge.cfg, bridge.hook_dict, bridge.hooks
 
     def __call__(self, tokens: Int[Tensor, "prompt 1"]) -> Float[Tensor, "prompt d_vocab"]:
-        entering = self._trunk.embed(tokens, self._positions)[:, None]
-        hidden = advance(self._trunk, self._context, {0: entering}, self._positions[:, None])
+        entering = self._blocks.embed(tokens, self._positions)[:, None]
+        hidden = advance(self._blocks, self._prefix, {0: entering}, self._positions[:, None])
         normed = self._bridge.ln_final(hidden[:, 0])[:, 0]
         logits = normed @ self._bridge.unembed.W_U + self._bridge.unembed.b_U
         return self._bridge.adapter.apply_output_logits_transform(logits)
@@ -76,7 +74,7 @@ def head_gradients(
         with torch.no_grad():
             start = engine.prefill(ours, keys_only=True)
             last = start.lengths - 1
-            before = start.context.before(last)
+            before = start.prefix.before(last)
         with torch.enable_grad(), _with_gradients(bridge):
             cache = cache_activation_and_gradient(
                 _LastTokens(engine, before, last[:, None]),
@@ -94,7 +92,7 @@ def head_gradients(
 
     with torch.inference_mode(False):
         with torch.no_grad():
-            engine.rehearse(max(map(len, prompts)))
+            engine.prepare(max(map(len, prompts)))
         outputs, gradients = engine.in_batches([len(t) for t in prompts], run, join_each)
     return outputs, gradients
 

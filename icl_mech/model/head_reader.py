@@ -8,7 +8,7 @@ from torch import Tensor
 
 from icl_mech.errors import InputError
 from icl_mech.model.arguments import check_prompts, token_ids, token_rows
-from icl_mech.model.direct_logit_attribution import Components, DirectEffects
+from icl_mech.model.direct_logit_attribution import DirectEffects, DirectLogitAttribution
 from icl_mech.model.edits import Role
 from icl_mech.model.engine import Engine
 from icl_mech.model.gradients import NO_GRADIENTS, head_gradients, refuse_quantised
@@ -67,7 +67,7 @@ class HeadReader:
             InputError: where the weights are quantised.
             ModelError: where heads and bias do not add up to the attention output.
         """
-        return self._components(prompts, role).mean_heads()
+        return self._attribution(prompts, role).mean_heads()
 
     def direct_effects(
         self,
@@ -87,7 +87,7 @@ class HeadReader:
             ModelError: where the parts do not add up to the logit difference.
         """
         ids, others = self._ids(answers), self._rivals(rivals)
-        return self._components(prompts, -1).direct(torch.tensor(ids), others)
+        return self._attribution(prompts, -1).direct(torch.tensor(ids), others)
 
     def gradients(
         self,
@@ -133,7 +133,7 @@ class HeadReader:
             )
         return rows
 
-    def _components(self, prompts: Sequence[Prompt], role: Role) -> Components:
+    def _attribution(self, prompts: Sequence[Prompt], role: Role) -> DirectLogitAttribution:
         prompts = check_prompts(prompts)
         positions = [at for (at,) in positions_of(prompts, [role])]
-        return Components(self._engine, [p.tokens for p in prompts], positions)
+        return DirectLogitAttribution(self._engine, [p.tokens for p in prompts], positions)

@@ -17,12 +17,12 @@ from icl_mech.model.arguments import check_list, check_prompts, check_tensor, to
 from icl_mech.model.edits import HOOKS, Edit, Role, Site
 from icl_mech.model.engine import Engine
 from icl_mech.model.foreign import foreign_hooks, left_hooks
-from icl_mech.model.generation import Continuer, Generation
+from icl_mech.model.generation import Generation, Generator
 from icl_mech.model.hashing import WeightHash
 from icl_mech.model.head_reader import HeadReader
 from icl_mech.model.placing import Placer, positions_of
 from icl_mech.model.readout import Readout, pad_targets
-from icl_mech.model.verification import STEP, rehearse
+from icl_mech.model.verification import STEP, verify
 from icl_mech.model.vocabulary import Vocabulary
 from icl_mech.progress import Tick, silent
 from icl_mech.prompts import (
@@ -84,7 +84,7 @@ class HookedModel:
         self.d_head: int = bridge.cfg.d_head
         self._engine = Engine(bridge, batch_tokens)
         self._placer = Placer(bridge, name)
-        self._continuer = Continuer(self._engine)
+        self._generator = Generator(self._engine)
         self._weight_hash = WeightHash(bridge.original_model)
         self.sink = choose_sink(bridge.tokenizer) if sink is None else sink
         self.heads = HeadReader(self._engine)
@@ -99,20 +99,20 @@ class HookedModel:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self._engine.trunk.device
+        return self._engine.blocks.device
 
     @property
     def dtype(self) -> torch.dtype:
         """Of weights and activations."""
-        return self._engine.trunk.dtype
+        return self._engine.blocks.dtype
 
     @property
     def tokenizer(self) -> Any:
         """The Transformers tokenizer."""
         return self.bridge.tokenizer
 
-    def rehearse(self) -> None:
-        """Find out now, not at the first question, whether the model can be run block by block.
+    def verify(self) -> None:
+        """Check, before the first question, that the model can be run block by block.
 
         Raises:
             InputError: where the model is in training mode.
@@ -120,7 +120,7 @@ class HookedModel:
         """
         limit = getattr(self.bridge.cfg, "n_ctx", None) or STEP
         with torch.no_grad():
-            rehearse(self._engine.trunk, min(STEP, limit))
+            verify(self._engine.blocks, min(STEP, limit))
 
     # --- text -------------------------------------------------------------------------------
 
@@ -312,7 +312,7 @@ class HookedModel:
         """
         prompts = check_prompts(prompts)
         branches, tokens = self._placer.branches(edits, prompts), [p.tokens for p in prompts]
-        return self._continuer.generate(tokens, branches, max_new_tokens, stop, tick)
+        return self._generator.generate(tokens, branches, max_new_tokens, stop, tick)
 
     def sequence_logprob(
         self,
@@ -340,7 +340,7 @@ class HookedModel:
         rows = check_list(continuations, "continuations", "continuations for each prompt")
         ids = [token_rows(row, "continuations") for row in rows]
         branches, tokens = self._placer.branches(edits, prompts), [p.tokens for p in prompts]
-        return self._continuer.sequence_logprob(tokens, ids, branches, tick)
+        return self._generator.sequence_logprob(tokens, ids, branches, tick)
 
     # --- provenance -------------------------------------------------------------------------
 

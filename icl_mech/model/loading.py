@@ -121,7 +121,7 @@ def _finish(model: HookedModel) -> None:
             f"has embeddings for {sizes} tokens; expected the tokenizer that the model was "
             "trained with"
         )
-    model.rehearse()
+    model.verify()
     if model.sink.rival is not None:
         warnings.warn(
             f"prompts begin with {model.to_string(model.sink.token)!r} ({model.sink.reason}: "

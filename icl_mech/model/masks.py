@@ -22,11 +22,11 @@ _ENDLESS = 2**31
 
 
 def visible(
-    context: Int[Tensor, "prompt key"],
+    prefix: Int[Tensor, "prompt key"],
     branches: Int[Tensor, "prompt branch token"],
     window: int | None,
 ) -> Bool[Tensor, "prompt query all_keys"]:
-    """Which keys (the context's, then the branches' own) each branch token sees.
+    """Which keys (the prefix's, then the branches' own) each branch token sees.
 
     >>> first, own = torch.tensor([[0, 1]]), torch.tensor([[[2, 3], [2, 3]]])  # two branches
     >>> visible(first, own, window=None)[0].int()
@@ -40,10 +40,10 @@ def visible(
     index = torch.arange(n_branches * n_tokens, device=queries.device)
     branch, offset = index // n_tokens, index % n_tokens
     own = (branch[:, None] == branch) & (offset[:, None] >= offset)
-    earlier = (context[:, None] >= 0) & (context[:, None] <= queries[..., None])
+    earlier = (prefix[:, None] >= 0) & (prefix[:, None] <= queries[..., None])
     seen = torch.cat([earlier, own.expand(n_prompts, -1, -1)], dim=-1)
     if window is not None:
-        keys = torch.cat([context, queries], dim=1)
+        keys = torch.cat([prefix, queries], dim=1)
         seen &= queries[..., None] - keys[:, None] < window
     return seen
 

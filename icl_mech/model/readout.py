@@ -2,7 +2,7 @@
 
 TransformerLens's `logit_readout` reads either targets (one per row, or the same for all rows) or
 the top tokens, over whole rows of logits, always with their entropy. Here all of it comes from
-one pass, slice by slice (see `slices`).
+one pass, chunk by chunk (see `chunked_logits`).
 
 Tokens may be exactly as probable as one another: often in half precision, always in a model of
 zeros. One rule holds for all that is read, and it is that of greedy decoding: of equal tokens the
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from icl_mech.errors import InputError
 from icl_mech.model.arguments import token_rows
-from icl_mech.model.chunked_logits import Best, SlicedLogits, refuse_not_finite
+from icl_mech.model.chunked_logits import Best, ChunkedLogits, refuse_not_finite
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def read(
     n_best: int = 0,
     share: float = 1.0,
 ) -> Readout:
-    """Final norm and unembedding of residual vectors, reduced slice by slice.
+    """Final norm and unembedding of residual vectors, reduced chunk by chunk.
 
     Args:
         bridge: the TransformerLens bridge whose `ln_final`, `W_U`, `b_U` and logit transform
@@ -109,12 +109,12 @@ def read(
         resid: the residual stream after the last block, one row per question.
         targets: token ids to read for each row; -1 where a row has fewer targets.
         n_best: how many of the most probable tokens to keep.
-        share: factor on the usual size of a slice; below 1 where memory is short.
+        share: factor on the usual size of a chunk; below 1 where memory is short.
 
     Raises:
         NotFiniteError: where the model's logits are not numbers.
     """
-    logits = SlicedLogits(bridge, resid, share)
+    logits = ChunkedLogits(bridge, resid, share)
     known = targets.clamp_min(0)
     wanted = logits.at(known)
     below = torch.nextafter(wanted, torch.full_like(wanted, -torch.inf))
@@ -172,12 +172,12 @@ def read(
 def _count_top(
     n_top: Int[Tensor, "row"],
     best: Float[Tensor, "row"],
-    part: Float[Tensor, "row slice"],
+    part: Float[Tensor, "row chunk"],
     part_best: Float[Tensor, "row"],
 ) -> Int[Tensor, "row"]:
-    """How many tokens share each row's largest logit, `n_top` of them (`best`) before this slice.
+    """How many tokens share each row's largest logit, `n_top` of them (`best`) before this chunk.
 
-    Few slices hold a row's largest logit so far: only those rows are counted.
+    Few chunks hold a row's largest logit so far: only those rows are counted.
     """
     rows = (part_best >= best).nonzero()[:, 0]
     if not len(rows):
@@ -207,7 +207,7 @@ def top_of_means(
         Their ids and mean log probabilities (nats), the most probable first.
     """
     n_groups, n_rows, _ = vectors.shape
-    logits = SlicedLogits(bridge, vectors.flatten(0, 1), share)
+    logits = ChunkedLogits(bridge, vectors.flatten(0, 1), share)
     total = torch.full((n_groups * n_rows,), -torch.inf, dtype=logits.dtype, device=vectors.device)
     kept = Best(n_groups, k, like=total)
     for ids, part in logits:

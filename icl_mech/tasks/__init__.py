@@ -10,7 +10,7 @@ from icl_mech.errors import InputError, choose, shown
 from icl_mech.tasks.builtin import SPECS, build
 from icl_mech.tasks.context import ContextTask, Prediction
 from icl_mech.tasks.episode import Episode
-from icl_mech.tasks.failures import list_failures, load_failure, lookup_task
+from icl_mech.tasks.failures import list_failures, load_failure, make_lookup_task
 from icl_mech.tasks.families import list_families, load_family, load_member, member_names
 from icl_mech.tasks.family import Family
 from icl_mech.tasks.files import SUFFIXES, read_task
@@ -35,7 +35,7 @@ __all__ = [
     "load_parts",
     "load_task",
     "load_tasks",
-    "lookup_task",
+    "make_lookup_task",
     "not_a_task",
 ]
 

@@ -93,7 +93,7 @@ def _values() -> tuple[str, ...]:
     return tuple(noun for noun in nouns if noun not in keys)
 
 
-def lookup_task(
+def make_lookup_task(
     name: str = "lookup",
     *,
     n_pairs: int = N_PAIRS,
@@ -105,7 +105,7 @@ def lookup_task(
 ) -> ContextTask:
     """A lookup as hard as one likes: fewer pairs and more repeats are easier.
 
-    >>> lookup_task("six", n_pairs=6, repeats=1).name
+    >>> make_lookup_task("six", n_pairs=6, repeats=1).name
     'six'
 
     Args:
@@ -241,15 +241,19 @@ def _counted(text: str) -> str:
 
 
 _BUILD: dict[str, Callable[[str], ContextTask]] = {
-    "lookup": lookup_task,
-    "lookup_once": partial(lookup_task, repeats=1),
+    "lookup": make_lookup_task,
+    "lookup_once": partial(make_lookup_task, repeats=1),
     "lookup_letter": partial(
-        lookup_task,
+        make_lookup_task,
         values=tuple(ascii_uppercase),
         what="the queried word is among the demonstrations: its letter there",
     ),
-    "copy_first": partial(lookup_task, at=0, what="always the first demonstration is asked again"),
-    "copy_last": partial(lookup_task, at=-1, what="always the last demonstration is asked again"),
+    "copy_first": partial(
+        make_lookup_task, at=0, what="always the first demonstration is asked again"
+    ),
+    "copy_last": partial(
+        make_lookup_task, at=-1, what="always the last demonstration is asked again"
+    ),
     "constant": _constant,
     "case_both_ways": partial(_both_ways, what="lower <-> upper case", pairs=_letters),
     "en_fr_both_ways": partial(
