@@ -35,6 +35,13 @@ def load_model(
 
     Results name a folder or file by its stem and a checksum of its weights, never by its path.
 
+    >>> icl_mech.load_model("no-such-model/")
+    Traceback (most recent call last):
+        ...
+    icl_mech.errors.InputError: ...
+    >>> model  # as icl_mech.load_model() gives it
+    HookedModel('gemma-3-270m', 18 layers, 4 heads, d_model 640, torch.float32 on ...)
+
     Args:
         source: `"gemma-3-270m"` (the packaged model, offline); a hub name, with `@revision` if
             wanted (`"EleutherAI/pythia-70m@step3000"`); a Transformers folder; a `.gguf` file;

@@ -12,7 +12,9 @@ from icl_mech.model.gguf import PACKAGED_FOLDER, PACKAGED_MODEL
 
 
 def check_layer_of(source: str, layer: int | None) -> None:
-    """Refuse a layer that a model does not have, as far as is known before it is loaded.
+    """Refuse a layer that a model does not have, where its configuration is already on disk.
+
+    >>> check_layer_of("gemma-3-270m", 3)
 
     Args:
         source: as `load_model` takes it.

@@ -155,7 +155,11 @@ class Encoder:
 
 
 def wants_leading_space(tokenizer: Any, words: Sequence[str]) -> bool:
-    """Whether words take no more tokens in the middle of a text when a space comes before them."""
+    """Whether words take no more tokens in the middle of a text when a space comes before them.
+
+    >>> wants_leading_space(model.tokenizer, ["Paris", "London"])
+    True
+    """
 
     def cost(space: str) -> int:
         texts = [f"\n{space}{word}" for word in words]

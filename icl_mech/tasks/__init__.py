@@ -144,7 +144,11 @@ def load_parts(task: Tasks) -> list[Task | Family]:
 
 
 def not_a_task(given: Any) -> str:
-    """What to say of something that was given as a task."""
+    """The error message for something that was given as a task and is none.
+
+    >>> not_a_task(3)[:47]
+    'task is 3 (int); expected a name, a path, a Tas'
+    """
     if isinstance(given, ContextTask):
         return (
             f"task {given.name!r} makes whole prompts (a ContextTask), which only "
