@@ -6,9 +6,9 @@ from typing import Any
 
 #: Characters of a value that a message quotes.
 _QUOTED = 80
-#: How alike a value and an option must be for the option to be suggested (1: the same).
+#: The least similarity (1: equal) at which an option is suggested for a misspelt value.
 _ALIKE = 0.66
-#: How much more alike it must be where it is like one word of the option only.
+#: How much more similar the value must be where it resembles one word of the option only.
 _WORD = 0.14
 
 

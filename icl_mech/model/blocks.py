@@ -25,14 +25,14 @@ from icl_mech.model.masks import OwnMask, window_of
 
 @runtime_checkable
 class Past(Protocol):
-    """What a block sees of the tokens before its own: the one method of a cache that it calls."""
+    """The keys and values of earlier tokens, as a block asks for them: a cache's one method."""
 
     def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]: ...
 
 
-#: Arguments that depend on the tokens, and that we know how to make for other tokens.
+#: Arguments that depend on the tokens, and that can be made anew for other tokens.
 _KNOWN = ("attention_mask", "position_ids", "position_embeddings")
-#: Stand where a call had a cache, a mask or positions: these are large, and never used again.
+#: Placeholders in a recorded call for its cache, mask and positions, which are not kept.
 _PAST, _MASK, _POSITIONS = object(), object(), object()
 
 
@@ -41,7 +41,7 @@ class BlockCall:
     """The arguments, by name, with which a model calls one of its blocks.
 
     Attributes:
-        arguments: those that stay the same, tables of positions, and marks for the others.
+        arguments: by name; placeholders stand for the cache, the mask and the positions.
         window: how many tokens back the block sees; None where there is no sliding window.
     """
 
@@ -50,11 +50,11 @@ class BlockCall:
 
     @staticmethod
     def of(arguments: dict[str, Any], n_tokens: int, own: list[OwnMask]) -> "BlockCall":
-        """What to keep of a call for tokens 0 .. `n_tokens` - 1.
+        """Keep what is needed to repeat a call that was made for tokens 0 .. `n_tokens` - 1.
 
         Raises:
-            ModelError: where a block is given tensors of a kind that cannot be made for other
-                tokens, or a mask that we would not make.
+            ModelError: where a block is given tensors that cannot be made for other tokens, or a
+                mask that the engine cannot make.
         """
         mask = arguments.get("attention_mask")
         if not isinstance(mask, Tensor):
@@ -74,11 +74,11 @@ class BlockCall:
 
     @property
     def tables(self) -> tuple[Tensor, ...]:
-        """What turns each position's queries and keys, `[1, position, d]`; none in many models."""
+        """Position tables (RoPE cosines, sines), `[1, position, d]`; empty in many models."""
         return tuple(self.arguments.get("position_embeddings") or ())
 
     def at(self, positions: Int[Tensor, "batch token"], mask: Tensor, past: Past) -> dict[str, Any]:
-        """The same call for tokens at `positions`, under our own mask and past."""
+        """The arguments of the same call for tokens at `positions`, with another mask and cache."""
         ours: dict[str, Any] = {}
         for name, value in self.arguments.items():
             if value is _PAST:
@@ -96,7 +96,7 @@ class BlockCall:
 
 
 class _EmbeddedError(Exception):
-    """Raised in front of block 0, with what would enter it."""
+    """Raised before block 0 runs; holds the residual stream that would enter it."""
 
     def __init__(self, hidden: Tensor) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class Blocks:
 
     Attributes:
         bridge: the model.
-        n_layers, device, dtype: of it.
+        n_layers, device, dtype: of the model.
         calls: how the model calls each block, once that is recorded.
         windows: how many tokens back each block sees; None where there is no sliding window.
         n_verified: the number of positions for which `calls` were recorded.
@@ -145,7 +145,7 @@ class Blocks:
         """Record every block's call for positions 0 .. `n_positions` - 1.
 
         Returns:
-            The model's own logits at the last of them, to compare with.
+            The model's logits at the last position, for `verification` to compare with.
 
         Raises:
             ModelError: where a block's call cannot be made for other tokens, or differs from
@@ -166,7 +166,7 @@ class Blocks:
             for block in self.bridge.blocks
         ]
         positions = torch.arange(n_positions, device=self.device)[None]
-        # Any tokens do; these are all different where the vocabulary allows.
+        # Any tokens will do. These are all different if the vocabulary is large enough.
         self.verification_tokens = (positions * 7 + 3) % self.bridge.cfg.d_vocab
         try:
             logits = self.bridge(
@@ -215,7 +215,7 @@ class Blocks:
 
 
 def _refuse_other_tables(short: Sequence[BlockCall], long: Sequence[BlockCall]) -> None:
-    """Raise ModelError where a longer prompt turns the same positions otherwise.
+    """Raise ModelError where position tables depend on the length of the prompt.
 
     RoPE may depend on the length ("longrope", "dynamic"). One table serves prompts of all lengths
     here, so that they can share a batch.
@@ -223,7 +223,7 @@ def _refuse_other_tables(short: Sequence[BlockCall], long: Sequence[BlockCall]) 
     for before, after in zip(short, long, strict=False):
         for old, new in zip(before.tables, after.tables, strict=True):
             n = old.shape[1]
-            # Some last bits depend on a table's length; another frequency shows far above them.
+            # Last bits may depend on a table's length; another frequency differs by far more.
             tolerance = max(1e-4, 2 * torch.finfo(old.dtype).eps)
             if not torch.allclose(old, new[:, :n], atol=tolerance, rtol=0):
                 raise ModelError(

@@ -1,4 +1,4 @@
-"""What single heads write: into the residual stream, and straight to the logits.
+"""What single heads add to the residual stream, and directly to the logits.
 
 TransformerLens's `direct_logit_attribution` needs the model's weights folded (compatibility mode,
 which changes the bridge for everybody) and does not know norms that stand between attention and
@@ -22,8 +22,8 @@ from icl_mech.model.engine import Engine, Tokens
 from icl_mech.model.gradients import refuse_quantised
 from icl_mech.model.readout import pad_rows
 
-#: Of the largest part: by how much parts may miss their sum. (RMS norms of Transformers compute in
-#: float32 even in a float64 model.)
+#: How far the sum of the parts may be from the total, relative to the largest part. (Transformers'
+#: RMS norms compute in float32 even in a float64 model.)
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
 TOLERANCE_HALF = 5e-2
 _POST_NORM = "ln1_post"
@@ -57,12 +57,12 @@ class FrozenNorm:
         return FrozenNorm(gain.to(scale), scale, not norm.uses_rms_norm, shift)
 
     def apply(self, part: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
-        """What a part of the input becomes (the constant left out)."""
+        """What the norm makes of a part of its input, without the learned constant."""
         centred = part - part.mean(-1, keepdim=True) if self.centred else part
         return centred * self.gain / self.scale
 
     def pull(self, out: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
-        """The direction in the input whose dot product gives that of `out` in the output."""
+        """The direction whose product with the input is that of `out` with the output."""
         weighed = out * self.gain / self.scale
         return weighed - weighed.mean(-1, keepdim=True) if self.centred else weighed
 
@@ -81,7 +81,7 @@ class LogitScale:
 
     @staticmethod
     def of(bridge: Any) -> "LogitScale":
-        """Read off what the bridge does to numbers that are known.
+        """Find the factor and the cap by applying the bridge's logit transform to known numbers.
 
         Raises:
             ModelError: where it is neither a factor nor a soft cap: no sum of parts would be
@@ -104,7 +104,7 @@ class LogitScale:
 
 @dataclass(frozen=True)
 class DirectEffects:
-    """A logit difference in parts that add up to it.
+    """A logit difference, split into parts whose sum it is.
 
     Attributes:
         heads: of every attention head.
@@ -147,7 +147,7 @@ class _Attention:
 
 
 class DirectLogitAttribution:
-    """Reads the parts of the residual stream at one token of every prompt.
+    """Splits the residual stream at one token of every prompt into its parts.
 
     All sums are done in float32 at least, whatever the model computes in.
 
@@ -192,7 +192,7 @@ class DirectLogitAttribution:
 
     @torch.no_grad()
     def _check_attention(self, attn_out: Float[Tensor, "prompt layer d_model"]) -> None:
-        """Do heads and bias add up to what attention adds to the stream?"""
+        """Raise ModelError unless heads and bias add up to what attention adds to the stream."""
         for layer in range(self.blocks.n_layers):
             attention = self._attention(layer)
             ours = attention.heads(self.z[:, layer]).sum(dim=1) + attention.constant()
@@ -210,7 +210,7 @@ class DirectLogitAttribution:
     def mean_heads(
         self,
     ) -> tuple[Float[Tensor, "layer head d_model"], Float[Tensor, "layer d_model"]]:
-        """What heads add to the residual stream, and what attention adds besides: means."""
+        """Mean over prompts of what heads, and the rest of attention, add to the stream."""
         heads, constants = [], []
         for layer in range(self.blocks.n_layers):
             attention = self._attention(layer)
@@ -260,7 +260,7 @@ class DirectLogitAttribution:
         rivals: Sequence[Sequence[int]],
         logits: "LogitScale",
     ) -> Float[Tensor, "prompt"]:
-        """The model's own: from its logits (before the soft cap), not from the parts."""
+        """The logit difference of the model's logits (before any soft cap), not of the parts."""
         read = ChunkedLogits(self.bridge, self.final.to(self.blocks.dtype))
         ids = pad_rows([[int(a), *row] for a, row in zip(answers, rivals, strict=True)])
         known = ids.clamp_min(0).to(read.hidden.device)
@@ -269,7 +269,7 @@ class DirectLogitAttribution:
         return found[:, 0].to(self.wide) - of_rivals.nanmean(dim=1)
 
     def _check_sum(self, effects: DirectEffects) -> None:
-        """Do the parts add up to the logit difference?"""
+        """Raise ModelError unless the parts add up to the logit difference."""
         parts = [effects.heads.flatten(1), effects.mlps, effects.rest[:, None]]
         every = torch.cat(parts, dim=1)
         miss = (every.sum(dim=1) - effects.total).abs()

@@ -23,17 +23,17 @@ Tokens = Sequence[int]
 Pick = Callable[[Tensor, list[int]], Tensor]
 T = TypeVar("T")
 
-#: Tokens that run through a block at once: on a CPU enough for full speed and few enough for its
-#: cache, on anything else enough to keep it busy.
+#: The number of tokens that run through a block at once: on a CPU enough for full speed and few
+#: enough for its cache, on other devices enough to keep them busy.
 BUDGET = {"cpu": 512}
 BUDGET_ACCELERATOR = 8192
 
 
 class Engine:
-    """Runs token sequences through a bridge, sharing everything that can be shared.
+    """Runs token sequences through a bridge; tokens and blocks that they share run once.
 
     Attributes:
-        budget: how much runs at once.
+        budget: how many tokens run at once.
         n_read, n_tied: how often a top token was read, and how often it was not the only one.
     """
 
@@ -44,7 +44,7 @@ class Engine:
         self.budget = Budget(budget or BUDGET.get(device, BUDGET_ACCELERATOR))
         self.n_read = self.n_tied = 0
 
-    # --- what callers use -------------------------------------------------------------------
+    # --- what `HookedModel` calls ----------------------------------------------------------------
 
     @torch.no_grad()
     def branch_residuals(
@@ -63,7 +63,7 @@ class Engine:
             ends = self.tensor([[len(t) - 1 for t in group] for group in suffixes])
             n_tokens = int(ends.max()) + 1
             tokens = self.tensor([[_pad(t, n_tokens) for t in group] for group in suffixes])
-            # Past its last token a branch repeats it, position included: nothing real sees that.
+            # A shorter branch is padded by repeating its last token, which no real token sees.
             steps = torch.arange(n_tokens, device=ends.device)
             positions = start.lengths[:, None, None] + torch.minimum(steps, ends[..., None])
             embedded = self.blocks.embed(tokens.flatten(1), positions.flatten(1))
@@ -117,7 +117,7 @@ class Engine:
             ]
             with self.bridge.hooks(fwd_hooks=hooks):
                 longest = max(len(prompts[r]) for r in rows)
-                # Nothing of the stream is kept but what the picks take.
+                # Only what the picks take is kept, none of the residual stream.
                 self.prefill([prompts[r] for r in rows], start=longest, keys_only=False)
             return tuple(torch.stack(layers, dim=1) for layers in kept)
 
@@ -200,7 +200,7 @@ class Engine:
 
         return self.in_batches([vectors.shape[1]] * len(vectors), run, join_each)
 
-    # --- what the other engines build on ----------------------------------------------------
+    # --- shared with generation and gradients ----------------------------------------------------
 
     def prepare(self, n_positions: int) -> None:
         """Prepare the blocks for prompts of `n_positions` tokens, see `verification.verify`.
@@ -221,7 +221,7 @@ class Engine:
         targets: Int[Tensor, "row target"],
         n_best: int = 0,
     ) -> Readout:
-        """Read rows that fit together, see `readout.read`, and count them."""
+        """Read rows in one batch, see `readout.read`, and count how many were read and tied."""
         found = read(self.bridge, resid, targets, n_best, self.budget.share)
         self.n_read += found.tied.numel()
         self.n_tied += int(found.tied.sum())
@@ -318,5 +318,5 @@ def _common(sequences: Sequence[Tokens]) -> int:
 
 
 def _pad(tokens: Tokens, length: int) -> list[int]:
-    """Right-pad by repeating the last token: no family treats it specially, and nobody sees it."""
+    """Right-pad by repeating the last token, which no real token attends to."""
     return [*tokens, *[tokens[-1]] * (length - len(tokens))]

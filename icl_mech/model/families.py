@@ -44,7 +44,7 @@ def refuse_config(name: str, config: Any, architectures: Sequence[str] = ()) -> 
 
 
 def _reason(architecture: str, config: Any) -> str | None:
-    """Why a family that TransformerLens knows is beyond the engine; None where it is not."""
+    """Why the engine cannot run a family that TransformerLens knows; None if it can."""
     match architecture:
         case "FalconForCausalLM" if getattr(config, "new_decoder_architecture", False):
             return (

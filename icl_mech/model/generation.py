@@ -1,9 +1,9 @@
-"""What follows a prompt with edits in it: greedy text, and the probability of whole answers.
+"""Greedy generation, and the probability of whole answers, after prompts with edits in them.
 
-A prompt is run once. Each edit re-runs the edited token and what follows it, as everywhere; the
-keys and values that it leaves behind are kept, and everything that comes after the prompt attends
-to them, as it would in one long forward with the edit's hook in place. Answers that are compared
-after the same prompt and edit are branches of that one prefix.
+Each prompt runs once. Each edit re-runs the edited token and the tokens after it. The keys and
+values of these tokens are kept, and every new token attends to them, as it would in one long
+forward pass with the edit's hook in place. Several answers after the same prompt and edit run as
+branches of one prefix.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,12 +26,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Generation:
-    """What the model went on to say.
+    """What the model generated after a prompt.
 
     Attributes:
-        tokens: ids, up to what ended it.
-        text: the same as text, up to the stop. It is data: escape it before it goes into HTML.
-        cut: whether the limit of new tokens ended it, and not the model.
+        tokens: the generated ids; an end-of-text token is left out.
+        text: the generated text, up to the stop. It is data: escape it before it goes into HTML.
+        cut: whether the limit of new tokens was reached before the model ended the text.
     """
 
     tokens: tuple[int, ...]
@@ -59,7 +59,7 @@ class Ended:
 
 
 class Generator:
-    """Goes on after prompts, with edits in place."""
+    """Generates and scores text after prompts, with edits in place."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -74,7 +74,7 @@ class Generator:
         stop: str,
         tick: Tick,
     ) -> list[list[Generation]]:
-        """Greedy continuations, see `HookedModel.generate`; outer list over prompts."""
+        """Greedy generations, see `HookedModel.generate`; outer list over prompts."""
         if max_new_tokens < 1:
             raise InputError(f"max_new_tokens is {max_new_tokens}; expected at least 1")
         if not stop:
@@ -112,7 +112,7 @@ class Generator:
         found = self._each(prompts, branches, n_longest, run, tick)
         return torch.stack([torch.stack(of_prompt) for of_prompt in found])
 
-    # --- how it is done ---------------------------------------------------------------------
+    # --- implementation ---------------------------------------------------------------------
 
     def _each(
         self,
@@ -122,7 +122,7 @@ class Generator:
         run: Callable[[Ended, list[int]], list[T]],
         tick: Tick,
     ) -> list[list[T]]:
-        """What `run` makes of every (prompt, branch), as many at a time as fit."""
+        """The result of `run` for every (prompt, branch), in batches that fit into the budget."""
         longest = max(map(len, prompts)) + n_new
         self.engine.prepare(longest)
         first = min(min(branch.positions) for branch in branches)
@@ -148,7 +148,7 @@ class Generator:
         return self.engine.in_batches([len(t) + n_new for t in prompts], batch, join)
 
     def _end(self, start: Prefill, rows: list[int], branches: Sequence[Branch]) -> Ended:
-        """Run the prompts' tails with the edits in them, and keep what later tokens will see."""
+        """Run the prompts' tails with the edits; keep the keys and values for later tokens."""
         tails = Tails.of(branches, self.engine.tensor(rows), start.lengths)
         own: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -178,7 +178,7 @@ class Generator:
         return Ended(prefix, last.flatten(0, 1), start.lengths.repeat_interleave(n))
 
     def _greedy(self, ended: Ended, max_new_tokens: int, stop: str) -> list[Generation]:
-        """The most probable token, again and again; rows that have ended are dropped."""
+        """Append the most probable token until every row has ended; ended rows are dropped."""
         tokens: list[list[int]] = [[] for _ in ended.last]
         done: dict[int, Generation] = {}
         running = list(range(len(tokens)))
@@ -199,7 +199,7 @@ class Generator:
         return [done[row] for row in range(len(tokens))]
 
     def _step(self, ended: Ended, tokens: Int[Tensor, "row"]) -> Ended:
-        """One more token at the end of every row."""
+        """Run one more token at the end of every row."""
         positions = ended.lengths[:, None, None]
         embedded = self.blocks.embed(tokens[:, None], positions[:, 0])
         keys: list[Tensor] = []
@@ -214,7 +214,7 @@ class Generator:
         return replace(ended, prefix=prefix, last=hidden[:, 0, 0], lengths=ended.lengths + 1)
 
     def _ended_text(self, tokens: list[int], stop: str, at_limit: bool) -> Generation | None:
-        """The generation, if these tokens end it."""
+        """The finished generation if these tokens end it, else None."""
         if tokens[-1] in self._end_tokens:
             text = self._decode(tokens[:-1])
             return Generation(tuple(tokens[:-1]), text, cut=False)
@@ -228,7 +228,7 @@ class Generator:
 
     @property
     def _end_tokens(self) -> set[int]:
-        """Tokens that end a text, after the tokenizer and after the model."""
+        """Tokens that end a text, by the tokenizer and by the model's generation config."""
         config = getattr(self.blocks.bridge.original_model, "generation_config", None)
         of_model = getattr(config, "eos_token_id", None)
         several = of_model if isinstance(of_model, list) else [of_model]
@@ -237,7 +237,7 @@ class Generator:
     def _logprob(
         self, ended: Ended, continuations: Int[Tensor, "row continuation token"]
     ) -> Float[Tensor, "row continuation"]:
-        """Sum over each continuation's tokens; -1 is padding, and all padding gives NaN."""
+        """Summed log probability of each continuation; -1 is padding, and all padding gives NaN."""
         first, later = continuations[..., 0], continuations[..., 1:]
         total = self.engine.readout(ended.last, first).logprob
         real = later >= 0
@@ -246,7 +246,7 @@ class Generator:
         n_branches, n_tokens = later.shape[1:]
         steps = torch.arange(n_tokens, device=later.device)
         positions = repeat(ended.lengths[:, None] + steps, "r t -> r b t", b=n_branches)
-        # What stands for padding is never seen by what stands before it.
+        # Token 0 stands in for padding; no earlier token attends to it.
         said = continuations[..., :-1].clamp_min(0)
         embedded = self.blocks.embed(said.flatten(1), positions.flatten(1))
         entering = rearrange(embedded, "r (b t) d -> r b t d", b=n_branches)
@@ -262,9 +262,10 @@ def _tails(
     tails: Tails,
     n_branches: int,
 ) -> Float[Tensor, "row head token d"]:
-    """Keys (or values) of the tails of one block: a branch's own where it has entered already.
+    """Keys (or values) of the tails in one block.
 
-    Below the block that a branch enters, nothing differs from the prompt as it was.
+    A branch that has entered this block has its own; below its first block a branch has those of
+    the prompt without edits.
     """
     at = tails.positions[:, None, :, None].expand(-1, clean.shape[1], -1, clean.shape[3])
     below = rearrange(clean.gather(2, at), "p h t d -> p 1 h t d")

@@ -1,7 +1,7 @@
-"""How the answer's probability would change with every head's output: one backward pass.
+"""Gradients of the answer's probability with respect to every head's output.
 
-What a head writes at the last token reaches nothing but the last token in later blocks. So all
-tokens before it run without gradients, as a prefix, and only the last one runs forth and back.
+A head's output at the last token affects only the last token of later blocks. So all tokens before
+it run without gradients, as a prefix, and only the last one needs a backward pass.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +22,7 @@ from icl_mech.progress import Tick, silent
 
 
 class _LastTokens:
-    """The model of every prompt's last token after a prefix, as a gradient tool calls it."""
+    """Runs every prompt's last token after a prefix, with the interface of a bridge."""
 
     def __init__(self, engine: Engine, prefix: Prefix, positions: Int[Tensor, "prompt 1"]) -> None:
         self._blocks, self._prefix, self._positions = engine.blocks, prefix, positions
@@ -80,7 +80,7 @@ def head_gradients(
                 _LastTokens(engine, before, last[:, None]),
                 engine.tensor([tokens[-1:] for tokens in ours]),
                 metric,
-                # The backward pass ends at the first hook named: it has to lie before all heads.
+                # The backward pass ends at the first hook named, which has to come before all heads.
                 names_filter=lambda name: name in ("hook_embed", *names),
             )
         outputs = torch.stack([cache.activations[name][:, 0] for name in names], dim=1)
@@ -99,7 +99,7 @@ def head_gradients(
 
 @contextmanager
 def _with_gradients(bridge: Any) -> Iterator[None]:
-    """Gradients reach the heads of a frozen model too: its embedding is thawed for the while."""
+    """Let the embedding require a gradient meanwhile: a frozen model works too."""
     weight = bridge.original_model.get_input_embeddings().weight
     frozen = not weight.requires_grad
     weight.requires_grad_(True)
@@ -112,7 +112,7 @@ def _with_gradients(bridge: Any) -> Iterator[None]:
 def _metric(
     answers: Sequence[int], rivals: Sequence[Sequence[int]] | None
 ) -> Callable[[Tensor], Tensor]:
-    """A sum over prompts: none of them has a part in another's gradient."""
+    """A sum over prompts, so that each prompt's gradient is that of its own term."""
 
     def metric(logits: Tensor) -> Tensor:
         wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -134,8 +134,8 @@ def refuse_quantised(bridge: Any, why: str, instead: str) -> None:
 
     Args:
         bridge: the model.
-        why: what needs weights that are not.
-        instead: what does without.
+        why: what needs floating-point weights.
+        instead: what works with quantised weights too.
     """
     model = bridge.original_model
     quantised = getattr(model, "is_quantized", False) or any(

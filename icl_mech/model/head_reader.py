@@ -1,4 +1,4 @@
-"""`HookedModel.heads`: what attention heads look at, what they write, and their gradients."""
+"""`HookedModel.heads`: attention patterns, outputs and gradients of attention heads."""
 
 from collections.abc import Sequence
 
@@ -27,7 +27,7 @@ class HeadReader:
         self._engine = engine
 
     def attention(self, prompts: Sequence[Prompt]) -> list[Float[Tensor, "layer head token"]]:
-        """What every head attends to from each prompt's last token (`hook_pattern`)."""
+        """Every head's attention from each prompt's last token to all tokens (`hook_pattern`)."""
         prompts = check_prompts(prompts)
         longest = max(map(len, prompts), default=0)
 
@@ -116,7 +116,7 @@ class HeadReader:
         refuse_quantised(self._engine.bridge, *NO_GRADIENTS)
 
     def _ids(self, ids: Sequence[int], name: str = "answers") -> list[int]:
-        """Token ids that the vocabulary has."""
+        """Token ids as plain numbers; ids outside the vocabulary are refused."""
         found, n = token_ids(ids, name), int(self._engine.bridge.unembed.W_U.shape[1])
         wrong = [token for token in found if not 0 <= token < n]
         if wrong:

@@ -3,9 +3,9 @@
 A *prefix* holds the keys and values of the tokens that come first, once per prompt. A *branch*
 is a run of tokens that continues it: another query after the same demonstrations, or the same
 suffix with an edit in it. All branches of a batch run side by side as one longer sequence; each
-sees the prefix and itself, never another branch. So the prefix is never copied per branch, and
-a branch costs only its own tokens. A branch may enter at any block: an edit after block `l`
-leaves everything below untouched, and costs nothing there.
+sees the prefix and itself, never another branch. So the prefix is not copied per branch, and only
+a branch's own tokens are computed. A branch may enter at any block: an edit after block `l`
+changes nothing below, so those blocks are not run for it.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ class Prefix:
 
     Attributes:
         keys, values: per layer, `[prompt, kv_head, key, d_head]`.
-        positions: the position of each column; -1 where there is nothing to see.
+        positions: the position of each key; -1 where a column is padding.
     """
 
     keys: list[Tensor]
@@ -62,7 +62,7 @@ class Prefix:
     def then(
         self, keys: list[Tensor], values: list[Tensor], positions: Int[Tensor, "prompt token"]
     ) -> "Prefix":
-        """With the keys and values of more tokens behind these."""
+        """This prefix with the keys and values of more tokens appended."""
         return Prefix(
             [torch.cat(pair, dim=2) for pair in zip(self.keys, keys, strict=True)],
             [torch.cat(pair, dim=2) for pair in zip(self.values, values, strict=True)],
@@ -71,11 +71,11 @@ class Prefix:
 
 
 class _EnoughError(Exception):
-    """Raised inside the last block once its keys and values are known."""
+    """Raised inside the last block when its keys and values are known."""
 
 
 class _Past:
-    """Shows one block the prefix's keys and values before its own, and keeps its own."""
+    """Gives one block the prefix's keys and values beside its own, and keeps its own."""
 
     def __init__(self, prefix: Prefix, stop: bool) -> None:
         self.prefix, self.stop = prefix, stop
@@ -168,7 +168,7 @@ def prefill(
     """Run right-padded prompts once, keeping every block's keys and values.
 
     Padding comes after the real tokens, which therefore never see it. With `keys_only` the last
-    block ends once its keys and values are known: nobody reads what it would write.
+    block stops when its keys and values are known, because its output is not read.
     """
     n_prompts, n_tokens = tokens.shape
     positions = torch.arange(n_tokens, device=tokens.device).expand(n_prompts, -1)

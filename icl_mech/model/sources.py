@@ -1,4 +1,4 @@
-"""What the name of a model points to, checked before anything of it is opened."""
+"""Finds the model that a name means, and checks it before any file of it is opened."""
 
 import json
 import os
@@ -31,7 +31,7 @@ class Source:
 
     Attributes:
         name: what results call it: never a path.
-        given: as the caller wrote it, for messages.
+        given: the name as the caller wrote it, for messages.
         location: a folder, or a hub name.
         revision: of a hub model.
         offline: whether only what is on this machine is read.
@@ -52,7 +52,7 @@ class Source:
 
 
 def check_source(source: str | Path) -> None:
-    """Refuse, before anything is loaded or asked for, what can be no model.
+    """Refuse names that cannot be a model, before anything is loaded or downloaded.
 
     >>> check_source("gemma-3-270n")
     Traceback (most recent call last):
@@ -105,7 +105,7 @@ def find(source: str | Path) -> Source:
 
 
 def label(name: str) -> str:
-    """What results call a model of that name: of a path only its last part.
+    """The name of a model in results: for a path, only its last part.
 
     >>> label("EleutherAI/pythia-70m")
     'EleutherAI/pythia-70m'
@@ -154,11 +154,11 @@ def _check_hub_files(location: str, revision: str | None, offline: bool) -> None
 
 
 def _hub_answers() -> bool:
-    """Whether the hub can be reached, asked once."""
+    """Whether the hub can be reached, tried once."""
     if constants.HF_HUB_OFFLINE:
         return False
     try:
         get_session().head(constants.ENDPOINT, timeout=_PATIENCE)
-    except Exception:  # whatever the network, a proxy or a certificate may be wrong with
+    except Exception:  # any failure of the network, a proxy or a certificate
         return False
     return True

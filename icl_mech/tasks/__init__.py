@@ -1,4 +1,4 @@
-"""Tasks as data: what to ask and which answers are right. Knows no models and no tokens."""
+"""Tasks: inputs and the answers that count as right. Knows no models and no tokens."""
 
 import os
 from collections import Counter
@@ -39,7 +39,7 @@ __all__ = [
     "not_a_task",
 ]
 
-#: What questions take: one task or several, as themselves, by name, by file, or by family.
+#: What questions accept as tasks: one or several, as `Task`, `Family`, name or file.
 Tasks = Family | Task | str | Path | Sequence[Family | Task | str | Path]
 
 _BY_NAME = {spec.name: spec for spec in SPECS}
@@ -47,13 +47,13 @@ _ALIASES = {alias: spec.name for spec in SPECS for alias in spec.aliases}
 
 
 def list_tasks(category: str | None = None) -> list[str]:
-    """Names of the built-in tasks, of one category or of all.
+    """Names of the built-in tasks, of one category or (by default) of all.
 
     >>> list_tasks("translation")
     ['fr_en', 'en_fr', 'es_en', 'en_es']
 
     Raises:
-        InputError: where the category does not exist.
+        InputError: where there is no such category.
     """
     if category is not None:
         choose(category, dict.fromkeys(spec.category for spec in SPECS), "category")
@@ -96,14 +96,13 @@ def load_task(name: str | Path) -> Task:
 
 
 def load_tasks(task: Tasks) -> list[Task]:
-    """One task or several: each a `Task`, a name, a path, or a family, for all tasks of it but
-    its null task.
+    """Load one task or several. A family stands for all of its tasks but the null task.
 
     >>> [task.name for task in load_tasks(["to_upper", "antonyms"])]
     ['to_upper', 'antonyms']
 
     Raises:
-        InputError: where there is none, a name is unknown, or two have one name.
+        InputError: where no task is named, a name is unknown, or two tasks have the same name.
     """
     tasks = flat(load_parts(task))
     if not tasks:
@@ -115,7 +114,7 @@ def load_tasks(task: Tasks) -> list[Task]:
 
 
 def _named_twice(tasks: Sequence[Task]) -> str:
-    """What to say of tasks that have one name."""
+    """The error message for tasks that have the same name."""
     name = tasks[0].name
     if all(t == tasks[0] for t in tasks):
         return f"task {name!r} is named twice; expected each once"
@@ -125,17 +124,17 @@ def _named_twice(tasks: Sequence[Task]) -> str:
 
 
 def load_parts(task: Tasks) -> list[Task | Family]:
-    """The tasks and families that are named, families whole.
+    """Load the named tasks and families, without splitting families into their tasks.
 
     >>> [part.name for part in load_parts(["to_upper", "bitwise"])]
     ['to_upper', 'bitwise']
 
     Raises:
-        InputError: where a name is unknown, or what is given is no name, task or list of these.
+        InputError: where a name is unknown, or something is no name, task or list of these.
     """
     if isinstance(task, Family | Task | str | Path):
         several: list[Any] = [task]
-    # What has keys (a dict, a frame) holds pairs, not tasks.
+    # A dict or a data frame holds pairs, not tasks.
     elif isinstance(task, Iterable) and not hasattr(task, "keys"):
         several = list(task)
     else:
@@ -163,7 +162,7 @@ def not_a_task(given: Any) -> str:
 
 
 def flat(parts: Sequence[Task | Family]) -> list[Task]:
-    """The tasks, and those of the families but their null tasks.
+    """All tasks in one list; families give all of their tasks but the null task.
 
     >>> [task.name for task in flat(load_parts(["to_upper", "bitwise"]))][:3]
     ['to_upper', 'bitwise/and', 'bitwise/nand']
@@ -181,17 +180,17 @@ def _task_or_family(given: Any) -> Task | Family:
 
 
 def load_other(task: Task | ContextTask, other: Task | str | None = None) -> Task:
-    """A task to compare `task` with: the one given, or one of another kind.
+    """The task to compare `task` with: `other`, or by default one of another kind.
 
     >>> load_other(load_task("to_upper"), None).name
     'antonyms'
 
     Args:
-        task: what is studied.
+        task: the task that is studied.
         other: by default antonyms, or, for a linguistic task, country_capital.
 
     Raises:
-        InputError: where it is the task itself.
+        InputError: where `other` is the task itself.
     """
     if other is None:
         return load_task("country_capital" if task.category == "linguistic" else "antonyms")
