@@ -80,7 +80,7 @@ def head_gradients(
                 _LastTokens(engine, before, last[:, None]),
                 engine.tensor([tokens[-1:] for tokens in ours]),
                 metric,
-                # The backward pass ends at the first hook named, which has to come before all heads.
+                # The backward pass ends at the first hook named: it must come before all heads.
                 names_filter=lambda name: name in ("hook_embed", *names),
             )
         outputs = torch.stack([cache.activations[name][:, 0] for name in names], dim=1)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from icl_mech.prompts.encode import Encoder, Prompt
-from icl_mech.tasks.episode import Episode
+from icl_mech.tasks.task import Episode
 
 
 def zero_shot(encoder: Encoder, episodes: Sequence[Episode]) -> list[Prompt]:

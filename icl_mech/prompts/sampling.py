@@ -9,9 +9,8 @@ import numpy as np
 
 from icl_mech.errors import InputError
 from icl_mech.tasks.context import ContextTask
-from icl_mech.tasks.episode import Episode
 from icl_mech.tasks.seeds import check_seed, count, generator
-from icl_mech.tasks.task import Pair, Task
+from icl_mech.tasks.task import Episode, Pair, Task
 
 #: Share of the pairs that may be asked; the others are used in demonstrations.
 QUERY_SHARE = 0.6

@@ -9,9 +9,8 @@ import numpy as np
 from icl_mech.errors import InputError
 from icl_mech.prompts.sampling import Split, draw_split, shuffle_labels
 from icl_mech.prompts.template import DEFAULT_TEMPLATE, Template
-from icl_mech.tasks.episode import Episode
 from icl_mech.tasks.seeds import check_seed, count, whole_numbers
-from icl_mech.tasks.task import Task
+from icl_mech.tasks.task import Episode, Task
 
 #: Dummy queries per set of demonstrations, where a caller does not say how many.
 N_DUMMIES = 2

@@ -9,12 +9,11 @@ from typing import Any
 from icl_mech.errors import InputError, choose, shown
 from icl_mech.tasks.builtin import SPECS, build
 from icl_mech.tasks.context import ContextTask, Prediction
-from icl_mech.tasks.episode import Episode
 from icl_mech.tasks.failures import list_failures, load_failure, make_lookup_task
 from icl_mech.tasks.families import list_families, load_family, load_member, member_names
 from icl_mech.tasks.family import Family
 from icl_mech.tasks.files import SUFFIXES, read_task
-from icl_mech.tasks.task import Pair, Task
+from icl_mech.tasks.task import Episode, Pair, Task
 from icl_mech.tasks.text import check_text
 
 __all__ = [

@@ -6,8 +6,7 @@ from itertools import chain, zip_longest
 import numpy as np
 
 from icl_mech.tasks.context import Compose
-from icl_mech.tasks.episode import Episode
-from icl_mech.tasks.task import Pair
+from icl_mech.tasks.task import Episode, Pair
 
 #: The name of answers in the wrong direction (see `Episode.wrong`).
 WRONG_DIRECTION = "wrong_direction"

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from icl_mech.errors import InputError
-from icl_mech.tasks.episode import Episode
+from icl_mech.tasks.task import Episode
 
 #: The accuracy that theory expects of one vector: that of the prompt; right in one of two
 #: directions; that of answering without the query.

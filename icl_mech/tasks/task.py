@@ -1,4 +1,4 @@
-"""`Task`: pairs of an input and the answers that count as right."""
+"""`Task`: pairs of an input and the answers that count as right; `Episode`: what a prompt asks."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -117,6 +117,24 @@ class Task:
     def labels(self) -> Counter[str]:
         """How often each answer occurs."""
         return Counter(pair.y for pair in self.pairs)
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One demonstration set with the query it is asked about.
+
+    Attributes:
+        demonstrations: what the prompt shows.
+        query: what it asks, with the right answers.
+        dummies: inputs that stand in for the query when theta is read (Hendel et al., section
+            3.2): neither the query nor among the demonstrations.
+        wrong: wrong answers that have a name, such as `("wrong_direction", ("B", "C"))`.
+    """
+
+    demonstrations: tuple[Pair, ...]
+    query: Pair
+    dummies: tuple[Pair, ...]
+    wrong: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 def as_typed(known: Pair, again: Pair) -> str:
