@@ -51,12 +51,15 @@ from .synthetic import (
 )
 from .table import TaskTable as TaskTable, task_table as task_table
 from .tasks import (
+    Family as Family,
     Task as Task,
     list_failures as list_failures,
+    list_families as list_families,
     list_tasks as list_tasks,
     load_failure as load_failure,
+    load_family as load_family,
     load_task as load_task,
-    lookup_task as lookup_task,
+    make_lookup_task as make_lookup_task,
 )
 from .variability import (
     VectorVariability as VectorVariability,

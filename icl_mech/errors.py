@@ -10,9 +10,9 @@ _QUOTED = 80
 #: What messages cut in the middle: the name of a file or folder, or a word, that is longer than a
 #: quoted value, and a path of many folders. Each with how many characters stay at either end.
 _LONG = ((re.compile(r"[^\s/]{90,}[^\s/:;,.]"), 25), (re.compile(r"\S{320,}[^\s:;,.]"), 80))
-#: How alike a value and an option must be for the option to be suggested (1: the same).
+#: The least similarity (1: equal) at which an option is suggested for a misspelt value.
 _ALIKE = 0.66
-#: How much more alike it must be where it is like one word of the option only.
+#: How much more similar the value must be where it resembles one word of the option only.
 _WORD = 0.14
 
 

@@ -1,4 +1,4 @@
-"""Files that other people may read as the user's umask says."""
+"""Permissions of files, by the user's umask."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ def follow_umask(path: Path) -> None:
     Raises:
         OSError: where the permissions cannot be changed.
     """
-    umask = os.umask(0o077)  # it can only be read by setting it
+    umask = os.umask(0o077)  # the umask can only be read by setting it
     os.umask(umask)
     for each in [path, *(path.rglob("*") if path.is_dir() else [])]:
         each.chmod((0o777 if each.is_dir() else 0o666) & ~umask)

@@ -1,7 +1,8 @@
-"""Ctrl-C while a command is still importing: a word and exit code 130, no traceback.
+"""On Ctrl-C while a command is still importing: one word and exit code 130, no traceback.
 
-The package imports it first; a command hands over to Python's own handler when it begins to work
-(`cli.run`). An exception would not do: libraries catch what is raised while they are imported.
+The package imports this module first. A command returns to Python's own handler when it begins to
+work (`raise_again`). An exception would not end the process: libraries catch exceptions that are
+raised while they are imported.
 """
 
 import os
@@ -11,7 +12,7 @@ import sys
 
 def _stop(number: int, frame: object) -> None:
     os.write(2, b"interrupted\n")
-    os._exit(130)  # nothing was begun that would have to be tidied up
+    os._exit(130)  # nothing has begun that would need to be cleaned up
 
 
 def end_quietly() -> None:
@@ -21,6 +22,6 @@ def end_quietly() -> None:
 
 
 def raise_again() -> None:
-    """Let Ctrl-C raise `KeyboardInterrupt` from now on, so that work in progress is tidied up."""
+    """Let Ctrl-C raise `KeyboardInterrupt` from now on, so that work in progress is cleaned up."""
     if signal.getsignal(signal.SIGINT) is _stop:
         signal.signal(signal.SIGINT, signal.default_int_handler)

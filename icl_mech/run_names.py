@@ -1,4 +1,4 @@
-"""File names that tell runs apart: by question, tasks, models, and changed settings."""
+"""Names of result files: the question, the tasks, the models, and the changed settings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-#: Options that do not change what is measured, or that stand in the name by themselves.
+#: Options that do not change what is measured, or that the name holds in another place.
 _UNNAMED = {
     "task", "model", "also", "device", "trust_remote_code", "out", "json", "no_progress",
     "folder", "formats",
@@ -39,7 +39,7 @@ def run_name(options: Any, what: str) -> str:
 
 
 def changed_settings(options: Any) -> Iterator[tuple[str, Any]]:
-    """Options that are not at their defaults and decide what is measured, by name."""
+    """Name and value of the options that decide what is measured and differ from their defaults."""
     for field in fields(options):
         value = getattr(options, field.name)
         if is_dataclass(value):

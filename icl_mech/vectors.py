@@ -1,4 +1,4 @@
-"""Vectors that are injected: theta, and the controls that belong beside it."""
+"""Vectors that are injected: theta, function vectors, and random controls."""
 
 from collections.abc import Sequence
 from operator import index
@@ -67,10 +67,10 @@ class Choice(NamedTuple):
     """The layer that is best on dev prompts.
 
     Attributes:
-        at: the place of the layer among those measured: where to go on.
-        rises: whether the dev accuracy rises anywhere beyond noise. Where it does not, the layer
-            is a way to go on and no finding: do not name it.
-        accuracy: on dev, at that layer.
+        at: index of the layer among those measured.
+        rises: whether the dev accuracy rises anywhere beyond noise. If it does not, the layer is
+            only used to continue the measurement: do not report it as a finding.
+        accuracy: on dev prompts, at that layer.
     """
 
     at: int
@@ -78,7 +78,7 @@ class Choice(NamedTuple):
     accuracy: float
 
     def caveat(self, layer: int, what: str = "θ") -> list[str]:
-        """A line where no layer is found; `layer` is the block number of `at`."""
+        """One line if no layer was found, else none; `layer` is the block number of `at`."""
         if self.rises:
             return []
         found = (
@@ -95,17 +95,17 @@ def choose_layer(
     logprob: Float[np.ndarray, "prompt layer"] | None = None,
     queries: Shaped[np.ndarray, "prompt"] | None = None,
 ) -> Choice:
-    """Choose a layer on dev prompts; first ask whether anything rises.
+    """Choose the best layer on dev prompts, and test whether its accuracy rises above noise.
 
-    The accuracy rises where some run of layers stands out above the others further than noise
-    does (in `CONFIDENCE` of the resamples, as `localize` asks). Then the layer is the one with the
-    best accuracy, the earliest of equals. Otherwise, of the layers with the best accuracy (all,
-    where none is ever right), it is the one at which the answer is most probable.
+    The accuracy rises if some run of layers exceeds the others by more than noise does (in
+    `CONFIDENCE` of the resamples, as in `localize`). Then the layer with the best accuracy is
+    chosen, the earliest one if several are equal. Otherwise, of the layers with the best accuracy
+    (all of them if no prompt is right), the one with the most probable answer is chosen.
 
     Args:
-        right: right or wrong on dev prompts.
-        logprob: of the answer (nats); without it, the earliest of equals is taken.
-        queries: what each prompt asks: prompts that share a query are resampled together.
+        right: whether the answer is right on each dev prompt, at each layer.
+        logprob: of the answer (nats); without it, the earliest of the best layers is chosen.
+        queries: the query of each prompt; prompts that share one are resampled together.
     """
     values = right.astype(float)
     clusters = np.arange(len(values)) if queries is None else queries
@@ -121,7 +121,7 @@ def choose_layer(
 
 
 def layer_name(layer: int | None) -> str:
-    """A chosen layer in a table."""
+    """A chosen layer as tables write it."""
     return "none" if layer is None else str(layer)
 
 
@@ -166,8 +166,8 @@ def check_heads(
     """The heads as plain numbers.
 
     Raises:
-        InputError: where no head is chosen, one twice, one that the model lacks, or what is chosen
-            are no pairs of whole numbers.
+        InputError: where no head is chosen, a head is named twice, the model has no such head, or
+            `chosen` holds anything but pairs of whole numbers.
     """
     try:
         chosen = [(index(layer), index(head)) for layer, head in chosen]
@@ -192,6 +192,6 @@ def check_heads(
 def random_like(
     vectors: Float[Tensor, "*shape d_model"], rng: np.random.Generator
 ) -> Float[Tensor, "*shape d_model"]:
-    """Random directions, each with the norm of the vector that it stands beside."""
+    """Random directions, each with the norm of the vector in the same place."""
     noise = torch.from_numpy(rng.standard_normal(vectors.shape)).to(vectors)
     return noise / noise.norm(dim=-1, keepdim=True) * vectors.norm(dim=-1, keepdim=True)

@@ -70,7 +70,7 @@ def test_logits_that_are_bent_otherwise_are_refused(monkeypatch: pytest.MonkeyPa
     bridge = tiny_bridge("llama")
     model = HookedModel(bridge, "bent")
     prompts = random_prompts(model, (6,))
-    model.predict(prompts, [[1]])  # rehearsed
+    model.predict(prompts, [[1]])  # verified
     monkeypatch.setattr(bridge.adapter, "apply_output_logits_transform", lambda x: x + x**2 / 50)
     with pytest.raises(ModelError, match="does more to its logits than scale them"):
         model.heads.direct_effects(prompts, [1], [[2]])

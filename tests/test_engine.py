@@ -92,7 +92,7 @@ def test_no_edits_to_apply_together(tiny_llama: HookedModel) -> None:
         tiny_llama.evaluate(random_prompts(tiny_llama, (6,)), [[]], [[1]])
 
 
-def test_prompts_as_long_as_what_was_rehearsed(tiny: HookedModel) -> None:
+def test_prompts_as_long_as_what_was_verified(tiny: HookedModel) -> None:
     """Tables of positions end at a multiple of 32; short and long suffixes share a batch."""
     fresh = HookedModel(tiny.bridge, "fresh")
     prompts = random_prompts(fresh, (32, 32, 20))
@@ -199,17 +199,17 @@ def test_any_batch_size_gives_the_same(tiny_llama: HookedModel) -> None:
 def test_out_of_memory_halves_the_batch_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     model = HookedModel(tiny_bridge("llama"), "tight", batch_tokens=64)
     prompts = random_prompts(model, LENGTHS)
-    model.final_residuals([[p] for p in prompts])  # the rehearsal has its own length
+    model.final_residuals([[p] for p in prompts])  # verification runs a prompt of its own length
     edit = Edit(1, torch.ones(model.d_model))
     expected = model.evaluate(prompts, [edit], [[3]] * 4)
-    block = type(model._engine.trunk).block
+    block = type(model._engine.blocks).block
 
     def tight(self: object, layer: int, hidden: torch.Tensor, *rest: object) -> torch.Tensor:
         if hidden.shape[:2].numel() > 16:
             raise RuntimeError("CUDA out of memory. Tried to allocate 1 GiB")
         return block(self, layer, hidden, *rest)
 
-    monkeypatch.setattr(type(model._engine.trunk), "block", tight)
+    monkeypatch.setattr(type(model._engine.blocks), "block", tight)
     with pytest.warns(MemoryWarning, match="out of memory: going on with batches of"):
         readout = model.evaluate(prompts, [edit], [[3]] * 4)
     torch.testing.assert_close(readout.logprob, expected.logprob, atol=1e-4, rtol=0)

@@ -25,7 +25,7 @@ from icl_mech.tasks import (
     list_failures,
     load_failure,
     load_task,
-    lookup_task,
+    make_lookup_task,
 )
 
 SETTINGS = FailureSettings(n_prompts=4, n_dev=3, n_shots=3)
@@ -86,7 +86,9 @@ def test_a_lookup_is_answered_by_its_own_prompt_only(name: str) -> None:
 
 
 def test_a_lookup_as_hard_as_one_likes() -> None:
-    task = lookup_task("easy", n_pairs=2, repeats=3, keys=tuple("abcdefgh"), values=("up", "down"))
+    task = make_lookup_task(
+        "easy", n_pairs=2, repeats=3, keys=tuple("abcdefgh"), values=("up", "down")
+    )
     assert task.n_shots == 6
     for episode in draw_context_split(task, 5, 2, 1, 0).test:
         assert sorted(p.y for p in episode.demonstrations) == ["down"] * 3 + ["up"] * 3
@@ -94,9 +96,9 @@ def test_a_lookup_as_hard_as_one_likes() -> None:
         assert len({p.x for p in episode.demonstrations[:2]}) == 2
     for options in ({"n_pairs": 1}, {"repeats": 0}, {"at": 1}, {"values": ("a", "b", "c")}):
         with pytest.raises(InputError, match="expected"):
-            lookup_task(**options)
+            make_lookup_task(**options)
     with pytest.raises(InputError, match="each once"):
-        lookup_task(values=("a", "a", "b", "c", "d"))
+        make_lookup_task(values=("a", "a", "b", "c", "d"))
 
 
 def test_copies_ask_the_first_or_the_last_demonstration() -> None:
@@ -471,4 +473,4 @@ def test_the_figure_clips_and_escapes() -> None:
 
 def test_a_lookup_of_counts_that_cannot_be() -> None:
     with pytest.raises(InputError, match="n_pairs x repeats is 4000000000; expected at most 10"):
-        lookup_task(repeats=10**9)
+        make_lookup_task(repeats=10**9)

@@ -13,11 +13,11 @@ from icl_mech.model import Edit, HookedModel, chunked_logits
 from icl_mech.patch import layer_scan
 
 
-@pytest.mark.parametrize("slice_bytes", [1, 5000, 2**30])
+@pytest.mark.parametrize("chunk_bytes", [1, 5000, 2**30])
 def test_slices_equal_the_whole(
-    tiny: HookedModel, slice_bytes: int, monkeypatch: pytest.MonkeyPatch
+    tiny: HookedModel, chunk_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(chunked_logits.SLICE_BYTES, "cpu", slice_bytes)
+    monkeypatch.setitem(chunked_logits.CHUNK_BYTES, "cpu", chunk_bytes)
     prompts = random_prompts(tiny, (6, 9, 12))
     resid = tiny.final_residuals([[p] for p in prompts])[:, 0, -1]
     ours = tiny.read(resid, [[0, 7], [200], [256, 1]])
@@ -32,12 +32,12 @@ def test_slices_equal_the_whole(
     assert ours.rank[1, 1] == -1
 
 
-@pytest.mark.parametrize("slice_bytes", [1, 5000, 2**30])
+@pytest.mark.parametrize("chunk_bytes", [1, 5000, 2**30])
 @pytest.mark.parametrize("k", [1, 7, 100])
 def test_best_tokens_equal_those_of_whole_rows(
-    tiny: HookedModel, slice_bytes: int, k: int, monkeypatch: pytest.MonkeyPatch
+    tiny: HookedModel, chunk_bytes: int, k: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(chunked_logits.SLICE_BYTES, "cpu", slice_bytes)
+    monkeypatch.setitem(chunked_logits.CHUNK_BYTES, "cpu", chunk_bytes)
     prompts = random_prompts(tiny, (6, 9, 12))
     resid = tiny.final_residuals([[p] for p in prompts])[:, 0, -1]
     ours = tiny.read(resid, [[0]] * 3, k)
@@ -59,10 +59,10 @@ def test_best_tokens_equal_those_of_whole_rows(
     assert torch.equal(plain.rank, ours.rank)
 
 
-@pytest.mark.parametrize("slice_bytes", [1, 2**30])
-def test_tokens_that_tie(slice_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("chunk_bytes", [1, 2**30])
+def test_tokens_that_tie(chunk_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """In half precision every tenth row has two best tokens; one stands first everywhere."""
-    monkeypatch.setitem(chunked_logits.SLICE_BYTES, "cpu", slice_bytes)
+    monkeypatch.setitem(chunked_logits.CHUNK_BYTES, "cpu", chunk_bytes)
     bridge = tiny_bridge("llama", torch.bfloat16)
     model = HookedModel(bridge, "half")
     resid = torch.randn(400, model.d_model, generator=torch.Generator().manual_seed(0))
@@ -81,12 +81,12 @@ def test_tokens_that_tie(slice_bytes: int, monkeypatch: pytest.MonkeyPatch) -> N
     assert all(len(set(row)) == 5 for row in ours.best.tolist())
 
 
-@pytest.mark.parametrize("slice_bytes", [1, 3000, 2**30])
+@pytest.mark.parametrize("chunk_bytes", [1, 3000, 2**30])
 def test_ranks_are_places_in_a_stable_order(
-    slice_bytes: int, monkeypatch: pytest.MonkeyPatch
+    chunk_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Equal tokens stand in the order of their ids: in half precision, against whole rows."""
-    monkeypatch.setitem(chunked_logits.SLICE_BYTES, "cpu", slice_bytes)
+    monkeypatch.setitem(chunked_logits.CHUNK_BYTES, "cpu", chunk_bytes)
     bridge = tiny_bridge("llama", torch.bfloat16)
     model = HookedModel(bridge, "half")
     resid = torch.randn(600, model.d_model, generator=torch.Generator().manual_seed(0))
@@ -142,12 +142,12 @@ def test_best_tokens_that_are_not_there(tiny_llama: HookedModel, k: int) -> None
         tiny_llama.read(torch.zeros(1, tiny_llama.d_model), [[0]], k)
 
 
-@pytest.mark.parametrize("slice_bytes", [1, 2**30])
+@pytest.mark.parametrize("chunk_bytes", [1, 2**30])
 def test_top_tokens_of_mean_log_probabilities(
-    tiny: HookedModel, slice_bytes: int, monkeypatch: pytest.MonkeyPatch
+    tiny: HookedModel, chunk_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The soft cap of Gemma 2 makes this another thing than the logits of a mean."""
-    monkeypatch.setitem(chunked_logits.SLICE_BYTES, "cpu", slice_bytes)
+    monkeypatch.setitem(chunked_logits.CHUNK_BYTES, "cpu", chunk_bytes)
     vectors = torch.randn(3, 4, tiny.d_model, generator=torch.Generator().manual_seed(0)) * 3
     d_vocab = tiny.bridge.cfg.d_vocab
     every = tiny.read(vectors.flatten(0, 1), [list(range(d_vocab))] * 12).logprob

@@ -60,17 +60,17 @@ def test_windows_that_only_the_config_knows(family: str) -> None:
     edits = [Edit(i % 4, v, position=p) for i, v in enumerate(vectors(model, 4)) for p in (-1, -5)]
     assert_same(model, prompts, edits)
     expected = [12, None] * 2 if family == "exaone4" else [12] * 4
-    assert model._engine.trunk.windows == expected
+    assert model._engine.blocks.windows == expected
 
 
-def test_a_window_as_long_as_the_first_rehearsal() -> None:
+def test_a_window_as_long_as_the_first_verification() -> None:
     """Nothing of it shows in 32 tokens; in half precision nothing need show in more."""
     model = model_of(transformers.MistralConfig(**SIZES, sliding_window=32), torch.bfloat16)
     short, long = random_prompts(model, (20, 64))
     model.predict([short], [[1]])
-    assert model._engine.trunk.windows == [None] * 4
+    assert model._engine.blocks.windows == [None] * 4
     read = model.predict([long], [[1, 2]]).logprob[0]
-    assert model._engine.trunk.windows == [32] * 4
+    assert model._engine.blocks.windows == [32] * 4
     torch.testing.assert_close(read, plain_logprobs(model, long)[[1, 2]], atol=0.05, rtol=0)
 
 
@@ -261,13 +261,13 @@ def test_a_state_space_model_is_refused(tmp_path) -> None:
         load_model(tmp_path, device="cpu")
 
 
-# --- what a rehearsal leaves behind ---------------------------------------------------------
+# --- what verification leaves behind ---------------------------------------------------------
 
 
-def test_no_cache_and_no_mask_of_a_rehearsal_is_kept() -> None:
+def test_no_cache_and_no_mask_of_the_verification_is_kept() -> None:
     model = HookedModel(tiny_bridge("llama"), "fresh")
     model.predict(random_prompts(model, (64,)), [[1]])
-    for call in model._engine.trunk.calls:
+    for call in model._engine.blocks.calls:
         assert {"past_key_values", "attention_mask", "position_embeddings"} <= set(call.arguments)
         kept = [v for v in call.arguments.values() if isinstance(v, torch.Tensor)]
         kept += [t for v in call.arguments.values() if isinstance(v, tuple) for t in v]

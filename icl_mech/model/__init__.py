@@ -4,9 +4,8 @@ from icl_mech.model.edits import SITES, Edit, Mode, Site
 from icl_mech.model.generation import Generation
 from icl_mech.model.hooked import HookedModel, check_model
 from icl_mech.model.loading import load_model
-from icl_mech.model.n_layers import check_layer_of
 from icl_mech.model.readout import Readout, as_array
-from icl_mech.model.sources import check_source
+from icl_mech.model.sources import check_layer_of, check_source
 from icl_mech.model.vocabulary import TopTokens
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What callers give: prompts, token ids and tensors, or an error that says what was meant."""
+"""Checks of what callers pass: prompts, token ids and tensors."""
 
 from collections.abc import Iterable, Sequence
 from operator import index
@@ -12,7 +12,7 @@ from icl_mech.prompts import Prompt
 
 
 def check_prompts(prompts: Any, name: str = "prompts") -> Sequence[Prompt]:
-    """Several prompts.
+    """Refuse anything but several prompts.
 
     Raises:
         InputError: where it is text, a single prompt, or a list of something else.
@@ -30,19 +30,19 @@ def check_prompts(prompts: Any, name: str = "prompts") -> Sequence[Prompt]:
 
 
 def check_list(values: Any, name: str, of: str) -> Sequence[Any]:
-    """Several of something, and not one by itself or text.
+    """Refuse anything but a list, array or other collection of values.
 
     >>> check_list((1, 2), "edits", "edits")
     (1, 2)
 
     Raises:
-        InputError: where it is text, or nothing that one can go through.
+        InputError: where it is text, or cannot be iterated over.
     """
     return _several(values, name, of)
 
 
 def token_rows(rows: Any, name: str = "answers") -> list[list[int]]:
-    """Rows of token ids as plain numbers, whatever kind of whole numbers they came as.
+    """Rows of token ids as lists of `int`, from any kind of whole numbers (numpy, torch).
 
     >>> token_rows(np.array([[5, 7], [9, 2]]))
     [[5, 7], [9, 2]]
@@ -61,8 +61,8 @@ def token_ids(ids: Any, name: str = "answers", *, row: bool = False) -> list[int
 
     Args:
         ids: a list, array or tensor of them.
-        name: of the argument.
-        row: whether it is one row of several.
+        name: of the argument, for the message.
+        row: whether `ids` is one row of several, which changes the message.
 
     Raises:
         InputError: where it holds words, or numbers that are no ids.
@@ -88,7 +88,7 @@ def token_ids(ids: Any, name: str = "answers", *, row: bool = False) -> list[int
 
 
 def check_tensor(values: Any, name: str, shape: str, width: int) -> Tensor:
-    """A tensor whose last axis is so wide.
+    """Refuse anything but a floating-point tensor of the expected shape.
 
     >>> import torch
     >>> check_tensor(torch.zeros(2, 8), "resid", "row, d_model", 8).shape
@@ -96,9 +96,9 @@ def check_tensor(values: Any, name: str, shape: str, width: int) -> Tensor:
 
     Args:
         values: what was given.
-        name: of the argument.
-        shape: its axes, as words.
-        width: of the last.
+        name: of the argument, for the message.
+        shape: names of its axes, separated by commas.
+        width: the size of its last axis.
 
     Raises:
         InputError: where it is no tensor of numbers, or has other axes.

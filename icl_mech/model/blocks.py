@@ -2,10 +2,10 @@
 
 A Transformers model prepares what its blocks need (rotary tables, masks, a cache) inside one
 long forward. To run only a suffix, and each row only from its own layer on, the engine has to
-call blocks itself. Instead of knowing every family, the trunk *rehearses*: it watches one real
-forward, keeps the arguments that each block was given, and later repeats the call with its own
-rows of the position-dependent ones. The rehearsal ends with a proof: the same tokens, run
-through the trunk, must give the same log probabilities.
+call blocks itself. It needs no code per family: `Blocks.record` runs one ordinary forward pass and
+keeps the arguments that the model gave to each block. Later calls repeat these arguments, with the
+rows of the position-dependent ones that the tokens at hand need. `verification.verify` then checks
+that the same tokens, run block by block, give the same log probabilities as the ordinary pass.
 """
 
 import inspect
@@ -25,14 +25,14 @@ from icl_mech.model.masks import OwnMask, window_of
 
 @runtime_checkable
 class Past(Protocol):
-    """What a block sees of the tokens before its own: the one method of a cache that it calls."""
+    """The keys and values of earlier tokens, as a block asks for them: a cache's one method."""
 
     def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]: ...
 
 
-#: Arguments that depend on the tokens, and that we know how to make for other tokens.
+#: Arguments that depend on the tokens, and that can be made anew for other tokens.
 _KNOWN = ("attention_mask", "position_ids", "position_embeddings")
-#: Stand where a call had a cache, a mask or positions: these are large, and never used again.
+#: Placeholders in a recorded call for its cache, mask and positions, which are not kept.
 _PAST, _MASK, _POSITIONS = object(), object(), object()
 
 
@@ -41,7 +41,7 @@ class BlockCall:
     """The arguments, by name, with which a model calls one of its blocks.
 
     Attributes:
-        arguments: those that stay the same, tables of positions, and marks for the others.
+        arguments: by name; placeholders stand for the cache, the mask and the positions.
         window: how many tokens back the block sees; None where there is no sliding window.
     """
 
@@ -50,11 +50,11 @@ class BlockCall:
 
     @staticmethod
     def of(arguments: dict[str, Any], n_tokens: int, own: list[OwnMask]) -> "BlockCall":
-        """What to keep of a call for tokens 0 .. `n_tokens` - 1.
+        """Keep what is needed to repeat a call that was made for tokens 0 .. `n_tokens` - 1.
 
         Raises:
-            ModelError: where a block is given tensors of a kind that cannot be made for other
-                tokens, or a mask that we would not make.
+            ModelError: where a block is given tensors that cannot be made for other tokens, or a
+                mask that the engine cannot make.
         """
         mask = arguments.get("attention_mask")
         if not isinstance(mask, Tensor):
@@ -74,11 +74,11 @@ class BlockCall:
 
     @property
     def tables(self) -> tuple[Tensor, ...]:
-        """What turns each position's queries and keys, `[1, position, d]`; none in many models."""
+        """Position tables (RoPE cosines, sines), `[1, position, d]`; empty in many models."""
         return tuple(self.arguments.get("position_embeddings") or ())
 
     def at(self, positions: Int[Tensor, "batch token"], mask: Tensor, past: Past) -> dict[str, Any]:
-        """The same call for tokens at `positions`, under our own mask and past."""
+        """The arguments of the same call for tokens at `positions`, with another mask and cache."""
         ours: dict[str, Any] = {}
         for name, value in self.arguments.items():
             if value is _PAST:
@@ -96,7 +96,7 @@ class BlockCall:
 
 
 class _EmbeddedError(Exception):
-    """Raised in front of block 0, with what would enter it."""
+    """Raised before block 0 runs; holds the residual stream that would enter it."""
 
     def __init__(self, hidden: Tensor) -> None:
         super().__init__()
@@ -108,11 +108,11 @@ class Blocks:
 
     Attributes:
         bridge: the model.
-        n_layers, device, dtype: of it.
-        calls: how each block is called, once rehearsed.
+        n_layers, device, dtype: of the model.
+        calls: how the model calls each block, once that is recorded.
         windows: how many tokens back each block sees; None where there is no sliding window.
-        n_rehearsed: positions that `calls` are good for.
-        rehearsal_tokens: what was run to find out.
+        n_verified: the number of positions for which `calls` were recorded.
+        verification_tokens: the tokens of the recorded pass, `[1, n_verified]`.
 
     Raises:
         ModelError: where a block has no attention, as in state-space models and hybrids.
@@ -128,28 +128,28 @@ class Blocks:
         self.bridge = bridge
         self.n_layers: int = bridge.cfg.n_layers
         self.forget()
-        self.rehearsal_tokens = torch.empty((1, 0), dtype=torch.long)
+        self.verification_tokens = torch.empty((1, 0), dtype=torch.long)
         parameter = next(bridge.original_model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         self._own = [OwnMask.of(block.attn.original_component) for block in bridge.blocks]
 
     def forget(self) -> None:
-        """As if nothing had been rehearsed."""
+        """Drop all recorded calls, so that the next prompt records and verifies again."""
         self._learn([], 0)
 
     def _learn(self, calls: list[BlockCall], n_positions: int) -> None:
-        self.calls, self.n_rehearsed = calls, n_positions
+        self.calls, self.n_verified = calls, n_positions
         self.windows = [call.window for call in calls]
 
-    def rehearse(self, n_positions: int) -> Float[Tensor, "1 d_vocab"]:
+    def record(self, n_positions: int) -> Float[Tensor, "1 d_vocab"]:
         """Record every block's call for positions 0 .. `n_positions` - 1.
 
         Returns:
-            The model's own logits at the last of them, to compare with.
+            The model's logits at the last position, for `verification` to compare with.
 
         Raises:
             ModelError: where a block's call cannot be made for other tokens, or differs from
-                that of a shorter rehearsal.
+                the call recorded for a shorter prompt.
         """
         calls: list[BlockCall] = []
 
@@ -166,11 +166,11 @@ class Blocks:
             for block in self.bridge.blocks
         ]
         positions = torch.arange(n_positions, device=self.device)[None]
-        # Any tokens do; these are all different where the vocabulary allows.
-        self.rehearsal_tokens = (positions * 7 + 3) % self.bridge.cfg.d_vocab
+        # Any tokens will do. These are all different if the vocabulary is large enough.
+        self.verification_tokens = (positions * 7 + 3) % self.bridge.cfg.d_vocab
         try:
             logits = self.bridge(
-                self.rehearsal_tokens, position_ids=positions, use_cache=True, logits_to_keep=1
+                self.verification_tokens, position_ids=positions, use_cache=True, logits_to_keep=1
             )
         finally:
             for handle in handles:
@@ -215,7 +215,7 @@ class Blocks:
 
 
 def _refuse_other_tables(short: Sequence[BlockCall], long: Sequence[BlockCall]) -> None:
-    """Raise ModelError where a longer prompt turns the same positions otherwise.
+    """Raise ModelError where position tables depend on the length of the prompt.
 
     RoPE may depend on the length ("longrope", "dynamic"). One table serves prompts of all lengths
     here, so that they can share a batch.
@@ -223,7 +223,7 @@ def _refuse_other_tables(short: Sequence[BlockCall], long: Sequence[BlockCall]) 
     for before, after in zip(short, long, strict=False):
         for old, new in zip(before.tables, after.tables, strict=True):
             n = old.shape[1]
-            # Some last bits depend on a table's length; another frequency shows far above them.
+            # Last bits may depend on a table's length; another frequency differs by far more.
             tolerance = max(1e-4, 2 * torch.finfo(old.dtype).eps)
             if not torch.allclose(old, new[:, :n], atol=tolerance, rtol=0):
                 raise ModelError(

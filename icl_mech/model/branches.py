@@ -1,4 +1,4 @@
-"""A branch: one copy of a prompt's tail with some edits in it, how they get written, and run."""
+"""Branches: copies of a prompt's last tokens with edits in them; how they are written and run."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -21,7 +21,8 @@ from icl_mech.model.prefix_cache import Keeper, Prefill, advance
 class Branch:
     """Edits that are applied together; most branches have one.
 
-    Everything before the first edited token, and below the first edited block, is shared.
+    All branches of a prompt share the tokens before the first edited token, and the blocks below
+    the first edited block.
     """
 
     edits: tuple[PlacedEdit, ...]
@@ -29,7 +30,7 @@ class Branch:
 
     @cached_property
     def positions(self) -> tuple[int, ...]:
-        """For each prompt, the first edited token."""
+        """The index of each prompt's first edited token."""
         return tuple(map(min, zip(*(e.positions for e in self.edits), strict=True)))
 
     @cached_property
@@ -38,12 +39,12 @@ class Branch:
         return min(e.entry(self.n_layers) for e in self.edits)
 
     def overwrites(self, ends: tuple[int, ...]) -> bool:
-        """Whether it replaces all that is read, so that nobody needs what stood there."""
+        """Whether the branch replaces the final residual stream at the last token, the one read."""
         above = self.entry == self.n_layers and self.positions == ends
         return above and any(e.edit.mode == "replace" for e in self.edits)
 
     def at_entry(self) -> list[PlacedEdit]:
-        """Edits of the residual stream that the branch enters with: written before any block."""
+        """Edits of the residual stream that enters the branch, written before any block runs."""
         return sorted(
             (
                 e
@@ -51,12 +52,12 @@ class Branch:
                 if e.entry(self.n_layers) == self.entry
                 and e.edit.site in ("resid_pre", "resid_post")
             ),
-            # What follows block l - 1 comes before what precedes block l.
+            # The output of block l - 1 is edited before the input of block l.
             key=lambda e: e.edit.site == "resid_pre",
         )
 
     def inside(self) -> list[PlacedEdit]:
-        """All other edits, which TransformerLens hooks write on the way."""
+        """All other edits, which TransformerLens hooks write while the blocks run."""
         direct = self.at_entry()
         return sorted(
             (e for e in self.edits if not any(e is d for d in direct)),
@@ -69,10 +70,10 @@ class Tails:
     """The tokens that a batch of branches runs: from the first edited token to the last.
 
     Attributes:
-        rows: which prompts.
-        first: each prompt's first edited token.
-        positions: of every token; past a prompt's last token that token is repeated, which
-            nothing real sees.
+        rows: indices of the prompts among all prompts.
+        first: position of each prompt's first edited token.
+        positions: of every token. A shorter tail is padded by repeating its last token, which no
+            earlier token attends to.
     """
 
     rows: Int[Tensor, "prompt"]
@@ -97,7 +98,7 @@ class Tails:
         return torch.arange(len(self.first), device=self.first.device)
 
     def offset(self, placed: PlacedEdit) -> Int[Tensor, "prompt"]:
-        """Where in each tail an edit's token is."""
+        """The index of an edit's token within each tail."""
         return torch.tensor(placed.positions, device=self.rows.device)[self.rows] - self.first
 
 
@@ -115,28 +116,28 @@ def entering(branch: Branch, start: Prefill, tails: Tails) -> Float[Tensor, "pro
 
 
 def run_branches(
-    trunk: Blocks,
+    blocks: Blocks,
     start: Prefill,
     branches: Sequence[Branch],
     tails: Tails,
     keep: Keeper | None = None,
 ) -> Float[Tensor, "prompt branch d_model"]:
-    """Run branches, ordered by entry, and return what stands after the last block at the end.
+    """Run branches and return the final residual stream at the last token of each.
 
     Args:
-        trunk: the model's blocks.
-        start: the prompts, run once.
-        branches: in order of the blocks that they enter.
-        tails: their tokens.
+        blocks: the model's blocks.
+        start: the prompts after one pass without edits.
+        branches: sorted by `entry`.
+        tails: the tokens of the branches.
         keep: as in `advance`.
     """
     groups: dict[int, list[Tensor]] = defaultdict(list)
     for branch in branches:
         groups[branch.entry].append(entering(branch, start, tails))
-    with writing(trunk.bridge, branches, tails):
+    with writing(blocks.bridge, branches, tails):
         hidden = advance(
-            trunk,
-            start.context.before(tails.first),
+            blocks,
+            start.prefix.before(tails.first),
             {layer: torch.stack(group, dim=1) for layer, group in sorted(groups.items())},
             repeat(tails.positions, "p s -> p b s", b=len(branches)),
             keep=keep,
@@ -154,7 +155,7 @@ def take(
 
 
 def reads_top(branches: Sequence[Branch], lengths: Sequence[int]) -> bool:
-    """Whether what stands after the last block is needed: an edit there leaves some of it."""
+    """Whether an edit after the last block keeps some of the residual stream there."""
     ends = tuple(n - 1 for n in lengths)
     return any(b.entry == b.n_layers and not b.overwrites(ends) for b in branches)
 
@@ -166,7 +167,7 @@ def writing(bridge: Any, branches: Sequence[Branch], tails: Tails) -> AbstractCo
         for placed in branch.inside():
             layer = placed.edit.layer % branch.n_layers
             groups[layer, placed.edit.site].append((index, placed))
-    if not groups:  # looking up hook points takes longer than a small block
+    if not groups:  # looking up hook points takes longer than running a small block
         return nullcontext()
     hooks: list[tuple[str, Callable[..., Tensor | None]]] = []
     for (layer, site), group in sorted(groups.items(), key=lambda g: ORDER.index(g[0][1])):
@@ -197,8 +198,8 @@ def _between(
 ) -> list[tuple[str, Callable[..., Tensor | None]]]:
     """Hooks that write the residual stream between attention and MLP.
 
-    What a bridge calls `hook_resid_mid` is the input of the norm before the MLP: an edit there
-    never reaches the stream. What attention adds to the stream does, and the rest is known.
+    A bridge's `hook_resid_mid` is the input of the norm before the MLP: an edit there does not
+    reach the residual stream. So the edit changes what attention adds to the stream instead.
     """
     entered: list[Tensor] = []
     write = _writer(group, tails)
@@ -208,7 +209,7 @@ def _between(
 
     def edit(attn_out: Tensor, hook: Any) -> Tensor:
         (resid_pre,) = entered
-        # Only edited tokens change: elsewhere the sum and the difference would round.
+        # Keep `attn_out` where nothing was edited: adding and subtracting would round it.
         resid_mid = resid_pre + attn_out
         edited = write(resid_mid, hook)
         return torch.where(edited == resid_mid, attn_out, edited - resid_pre)

@@ -1,4 +1,4 @@
-"""Converted models on disk: built once, whole or not at all, checked before use."""
+"""Converted models on disk: built once, written completely or not at all, checked before use."""
 
 import hashlib
 import json
@@ -96,7 +96,7 @@ def cached_folder(name: str, build: Callable[[Path], None]) -> Path:
 
 
 def require_space(folder: Path, n_bytes: int) -> None:
-    """Refuse to begin what the disk has no room for.
+    """Refuse a conversion for which the disk has too little room.
 
     Raises:
         ModelError: naming what is needed, what is free, and how to choose another disk.
@@ -112,7 +112,7 @@ def require_space(folder: Path, n_bytes: int) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock; say so where another process has it."""
+    """Hold the lock; print a line if another process has it."""
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
@@ -149,7 +149,7 @@ def _ends_by_exception() -> Iterator[None]:
 
 
 def _remove(path: Path) -> None:
-    """Remove whatever stands there: a folder with all in it, a file, a link (not its target)."""
+    """Remove a folder with all its content, a file, or a link (not its target)."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -157,7 +157,7 @@ def _remove(path: Path) -> None:
 
 
 def _remove_partial(root: Path, key: str) -> None:
-    """Remove what conversions left behind that were killed; none runs while we hold the lock."""
+    """Remove folders of conversions that were killed; none runs while this process has the lock."""
     name = re.compile(re.escape(key) + r"\.[a-z0-9_]{8}")  # as `mkdtemp` makes them
     for path in root.iterdir():
         if name.fullmatch(path.name) and path.is_dir():
@@ -175,7 +175,7 @@ def _seal(folder: Path) -> None:
 
 
 def _over(sums: dict[str, str]) -> str:
-    """A checksum of the list itself, so that one with entries lost is not taken for whole."""
+    """A checksum of the list itself, which shows when entries of the list were lost."""
     return xxh3_128(json.dumps(sums, sort_keys=True).encode()).hexdigest()
 
 

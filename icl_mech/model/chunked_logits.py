@@ -1,7 +1,7 @@
-"""Logits of many rows, one slice of the vocabulary at a time.
+"""Logits of many rows, one chunk of the vocabulary at a time.
 
 Gemma's vocabulary has 262,144 entries: a row of logits is a megabyte, and reducing it from main
-memory costs more than computing it. Here all rows go through one slice of the vocabulary at a
+memory costs more than computing it. Here all rows go through one chunk of the vocabulary at a
 time, small enough to stay in the processor's cache, and everything is reduced on the way.
 """
 
@@ -14,24 +14,24 @@ from torch import Tensor
 
 from icl_mech.errors import NotFiniteError
 
-#: Bytes of logits that exist at any one time: what a processor's cache holds, or, on a GPU,
-#: enough to keep it busy.
-SLICE_BYTES = {"cpu": 8 * 2**20}
-SLICE_BYTES_ACCELERATOR = 256 * 2**20
+#: Bytes of logits in one chunk: on a CPU few enough for its cache, on a GPU enough to keep it
+#: busy.
+CHUNK_BYTES = {"cpu": 8 * 2**20}
+CHUNK_BYTES_ACCELERATOR = 256 * 2**20
 
 
-class SlicedLogits:
+class ChunkedLogits:
     """Final norm and unembedding of residual vectors.
 
     Args:
         bridge: the TransformerLens bridge whose `ln_final`, `W_U`, `b_U` and logit transform
             (Gemma-2's soft cap) are used.
-        resid: the residual stream after the last block, or what is read as if it were.
-        share: factor on the usual size of a slice; below 1 where memory is short.
+        resid: vectors that are read as the residual stream after the last block.
+        share: factor on the usual size of a chunk; below 1 where memory is short.
 
     Attributes:
         d_vocab: entries of the vocabulary.
-        width: entries of a slice.
+        width: vocabulary entries in one chunk.
         dtype: of the logits: at least float32.
     """
 
@@ -43,23 +43,23 @@ class SlicedLogits:
         self._transform = bridge.adapter.apply_output_logits_transform
         self.d_vocab: int = self._w_u.shape[1]
         self.dtype = torch.promote_types(self.hidden.dtype, torch.float32)
-        slice_bytes = SLICE_BYTES.get(self.hidden.device.type, SLICE_BYTES_ACCELERATOR)
+        chunk_bytes = CHUNK_BYTES.get(self.hidden.device.type, CHUNK_BYTES_ACCELERATOR)
         row_bytes = max(1, len(resid)) * self.hidden.element_size()
-        self.width = min(self.d_vocab, max(64, int(slice_bytes * share) // row_bytes))
+        self.width = min(self.d_vocab, max(64, int(chunk_bytes * share) // row_bytes))
 
     def at(self, tokens: Int[Tensor, "row target"]) -> Float[Tensor, "row target"]:
-        """The logits of a few tokens, other ones for each row."""
+        """The logits of a few tokens per row, different tokens for each row."""
         return self._transform(self.raw(tokens)).to(self.dtype)
 
     def raw(self, tokens: Int[Tensor, "row target"]) -> Float[Tensor, "row target"]:
-        """What the unembedding gives for these tokens: logits before any scale or soft cap."""
+        """Logits of these tokens as the unembedding gives them, before any scale or soft cap."""
         columns = self._w_u[:, tokens.flatten()].unflatten(1, tokens.shape)  # d_model row target
         return torch.einsum("rd,drt->rt", self.hidden, columns) + self._b_u[tokens]
 
-    def __iter__(self) -> Iterator[tuple[slice, Float[Tensor, "row slice"]]]:
-        """Every slice with its logits, which may be written over."""
+    def __iter__(self) -> Iterator[tuple[slice, Float[Tensor, "row chunk"]]]:
+        """Yield every chunk's token range and its logits, which the caller may overwrite."""
         n_rows, hidden = len(self.hidden), self.hidden
-        # Reused for every slice: fresh memory would cost as much as reducing it.
+        # One buffer for all chunks: allocating one per chunk would take as long as the reduction.
         buffer = torch.empty(n_rows * self.width, dtype=hidden.dtype, device=hidden.device)
         for start in range(0, self.d_vocab, self.width):
             ids = slice(start, min(start + self.width, self.d_vocab))
@@ -69,17 +69,17 @@ class SlicedLogits:
 
 
 class Best:
-    """The k largest of many numbers per row, of which only a slice is seen at a time."""
+    """Keeps the k largest numbers of every row, given one chunk of columns at a time."""
 
     def __init__(self, n_rows: int, k: int, like: Tensor) -> None:
         self.values = torch.full((n_rows, k), -torch.inf, dtype=like.dtype, device=like.device)
         self.ids = torch.zeros((n_rows, k), dtype=torch.long, device=like.device)
 
     def see(
-        self, part: Float[Tensor, "row slice"], largest: Float[Tensor, "row"], start: int
+        self, part: Float[Tensor, "row chunk"], largest: Float[Tensor, "row"], start: int
     ) -> None:
-        """Take in a slice that begins at token `start`; `largest` is each row's largest number."""
-        # Few slices hold one of a row's k best so far: only those rows are sorted.
+        """Take in a chunk that begins at token `start`; `largest` is each row's largest number."""
+        # Sort only the rows whose chunk holds a number above their k-th best so far (few do).
         rows = (largest > self.values[:, -1]).nonzero()[:, 0]
         if not len(rows):
             return
@@ -92,14 +92,14 @@ class Best:
         self.ids[rows] = ids.gather(1, merged.indices)
 
     def lead(self, top: Int[Tensor, "row"]) -> None:
-        """Of numbers that tie for the largest, let this one stand first in every row."""
+        """Put token `top` first in every row, where several tie for the largest number."""
         first = self.ids[:, :1].clone()
         self.ids = torch.where(self.ids == top[:, None], first, self.ids)
         self.ids[:, 0] = top
 
 
 def refuse_not_finite(*values: Tensor) -> None:
-    """Raise NotFiniteError where a number that came of logits is NaN or infinite.
+    """Raise NotFiniteError where a number computed from logits is NaN or infinite.
 
     >>> refuse_not_finite(torch.tensor([1.0]))
     """

@@ -1,4 +1,4 @@
-"""What single heads write: into the residual stream, and straight to the logits.
+"""What single heads add to the residual stream, and directly to the logits.
 
 TransformerLens's `direct_logit_attribution` needs the model's weights folded (compatibility mode,
 which changes the bridge for everybody) and does not know norms that stand between attention and
@@ -16,14 +16,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from icl_mech.errors import InputError, ModelError
-from icl_mech.model.chunked_logits import SlicedLogits
+from icl_mech.model.chunked_logits import ChunkedLogits
 from icl_mech.model.edits import HOOKS
 from icl_mech.model.engine import Engine, Tokens
 from icl_mech.model.gradients import refuse_quantised
 from icl_mech.model.readout import pad_rows
 
-#: Of the largest part: by how much parts may miss their sum. (RMS norms of Transformers compute in
-#: float32 even in a float64 model.)
+#: How far the sum of the parts may be from the total, relative to the largest part. (Transformers'
+#: RMS norms compute in float32 even in a float64 model.)
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
 TOLERANCE_HALF = 5e-2
 _POST_NORM = "ln1_post"
@@ -57,12 +57,12 @@ class FrozenNorm:
         return FrozenNorm(gain.to(scale), scale, not norm.uses_rms_norm, shift)
 
     def apply(self, part: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
-        """What a part of the input becomes (the constant left out)."""
+        """What the norm makes of a part of its input, without the learned constant."""
         centred = part - part.mean(-1, keepdim=True) if self.centred else part
         return centred * self.gain / self.scale
 
     def pull(self, out: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
-        """The direction in the input whose dot product gives that of `out` in the output."""
+        """The direction whose product with the input is that of `out` with the output."""
         weighed = out * self.gain / self.scale
         return weighed - weighed.mean(-1, keepdim=True) if self.centred else weighed
 
@@ -81,7 +81,7 @@ class LogitScale:
 
     @staticmethod
     def of(bridge: Any) -> "LogitScale":
-        """Read off what the bridge does to numbers that are known.
+        """Find the factor and the cap by applying the bridge's logit transform to known numbers.
 
         Raises:
             ModelError: where it is neither a factor nor a soft cap: no sum of parts would be
@@ -104,7 +104,7 @@ class LogitScale:
 
 @dataclass(frozen=True)
 class DirectEffects:
-    """A logit difference in parts that add up to it.
+    """A logit difference, split into parts whose sum it is.
 
     Attributes:
         heads: of every attention head.
@@ -146,8 +146,8 @@ class _Attention:
         return bias if self.norm.shift is None else bias + self.norm.shift
 
 
-class Components:
-    """Reads the parts of the residual stream at one token of every prompt.
+class DirectLogitAttribution:
+    """Splits the residual stream at one token of every prompt into its parts.
 
     All sums are done in float32 at least, whatever the model computes in.
 
@@ -164,11 +164,11 @@ class Components:
             "what heads write is read through their rows of W_O",
             "the exact AIE and theta need none",
         )
-        self.bridge, self.trunk = engine.bridge, engine.trunk
+        self.bridge, self.blocks = engine.bridge, engine.blocks
         at = engine.at_tokens([[p] for p in positions])
         sites = ("z", "attn_out", "mlp_out", "resid_pre", "resid_post")
         hooks = [HOOKS[site] for site in sites]
-        self.wide = torch.promote_types(self.trunk.dtype, torch.float32)
+        self.wide = torch.promote_types(self.blocks.dtype, torch.float32)
         self.has_post_norm = f"blocks.0.{_POST_NORM}.hook_scale" in self.bridge.hook_dict
         if self.has_post_norm:
             hooks.append(f"blocks.{{}}.{_POST_NORM}.hook_scale")
@@ -192,8 +192,8 @@ class Components:
 
     @torch.no_grad()
     def _check_attention(self, attn_out: Float[Tensor, "prompt layer d_model"]) -> None:
-        """Do heads and bias add up to what attention adds to the stream?"""
-        for layer in range(self.trunk.n_layers):
+        """Raise ModelError unless heads and bias add up to what attention adds to the stream."""
+        for layer in range(self.blocks.n_layers):
             attention = self._attention(layer)
             ours = attention.heads(self.z[:, layer]).sum(dim=1) + attention.constant()
             miss = (ours - attn_out[:, layer]).abs().amax()
@@ -204,15 +204,15 @@ class Components:
                 )
 
     def _tolerance(self) -> float:
-        return TOLERANCE.get(self.trunk.dtype, TOLERANCE_HALF)
+        return TOLERANCE.get(self.blocks.dtype, TOLERANCE_HALF)
 
     @torch.no_grad()
     def mean_heads(
         self,
     ) -> tuple[Float[Tensor, "layer head d_model"], Float[Tensor, "layer d_model"]]:
-        """What heads add to the residual stream, and what attention adds besides: means."""
+        """Mean over prompts of what heads, and the rest of attention, add to the stream."""
         heads, constants = [], []
-        for layer in range(self.trunk.n_layers):
+        for layer in range(self.blocks.n_layers):
             attention = self._attention(layer)
             heads.append(attention.heads(self.z[:, layer]).mean(dim=0))
             constants.append(attention.constant().expand(len(self.z), -1).mean(dim=0))
@@ -243,7 +243,7 @@ class Components:
         towards = norm.pull(out)
         heads = []
         rest = einsum(self.embedding, towards, "p d, p d -> p") + constant + offset
-        for layer in range(self.trunk.n_layers):
+        for layer in range(self.blocks.n_layers):
             attention = self._attention(layer)
             written = attention.heads(self.z[:, layer])
             heads.append(einsum(written, towards, "p h d, p d -> p h"))
@@ -260,8 +260,8 @@ class Components:
         rivals: Sequence[Sequence[int]],
         logits: "LogitScale",
     ) -> Float[Tensor, "prompt"]:
-        """The model's own: from its logits (before the soft cap), not from the parts."""
-        read = SlicedLogits(self.bridge, self.final.to(self.trunk.dtype))
+        """The logit difference of the model's logits (before any soft cap), not of the parts."""
+        read = ChunkedLogits(self.bridge, self.final.to(self.blocks.dtype))
         ids = pad_rows([[int(a), *row] for a, row in zip(answers, rivals, strict=True)])
         known = ids.clamp_min(0).to(read.hidden.device)
         found = read.at(known) if logits.cap is None else read.raw(known) * logits.factor
@@ -269,7 +269,7 @@ class Components:
         return found[:, 0].to(self.wide) - of_rivals.nanmean(dim=1)
 
     def _check_sum(self, effects: DirectEffects) -> None:
-        """Do the parts add up to the logit difference?"""
+        """Raise ModelError unless the parts add up to the logit difference."""
         parts = [effects.heads.flatten(1), effects.mlps, effects.rest[:, None]]
         every = torch.cat(parts, dim=1)
         miss = (every.sum(dim=1) - effects.total).abs()
@@ -303,7 +303,7 @@ class Components:
             seen.append(scale.clone())
 
         with self.bridge.hooks(fwd_hooks=[("ln_final.hook_scale", keep)]):
-            self.bridge.ln_final(self.final[None].to(self.trunk.dtype))
+            self.bridge.ln_final(self.final[None].to(self.blocks.dtype))
         norm = FrozenNorm.of(self.bridge.ln_final, seen[0][0].to(self.wide))
         constant = out.new_zeros(len(out)) if norm.shift is None else out @ norm.shift
         return norm, constant

@@ -1,4 +1,4 @@
-"""An edit is data: what to write, where, on which token."""
+"""`Edit`: what is written into an activation, at which site and token."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ class Edit:
 
 
 def as_role(role: Role) -> str | int:
-    """A role's name as it is, a token's index as `int`.
+    """Return a role's name unchanged, and a token's index as `int`.
 
     >>> as_role("final_arrow"), as_role(-1)
     ('final_arrow', -1)
@@ -78,19 +78,19 @@ def as_role(role: Role) -> str | int:
 
 @dataclass(frozen=True)
 class PlacedEdit:
-    """An edit whose token is known for every prompt."""
+    """An edit with the index of its token in every prompt."""
 
     edit: Edit
     positions: tuple[int, ...]
 
     def entry(self, n_layers: int) -> int:
-        """The block that the edited branch enters: nothing before it changes."""
+        """The first block that runs again; `n_layers` where the last block's output is edited."""
         return self.edit.layer % n_layers + (self.edit.site == "resid_post")
 
     def written(
         self, rows: Tensor, clean: Float[Tensor, "prompt *shape"]
     ) -> Float[Tensor, "prompt *shape"]:
-        """What stands at the edited token of the prompts `rows`, given what stood there."""
+        """The activation after the edit, at the edited token of the prompts `rows`."""
         value = self.edit.value.to(clean) * self.edit.scale
         value = value[rows] if value.ndim == 2 else value.expand_as(clean)
         return value if self.edit.mode == "replace" else clean + value

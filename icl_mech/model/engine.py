@@ -16,35 +16,35 @@ from icl_mech.model.blocks import Blocks
 from icl_mech.model.branches import Branch, Tails, reads_top, run_branches, take
 from icl_mech.model.prefix_cache import Prefill, advance, prefill
 from icl_mech.model.readout import Readout, read, top_of_means
-from icl_mech.model.verification import rehearse
+from icl_mech.model.verification import verify
 from icl_mech.progress import Tick, silent
 
 Tokens = Sequence[int]
 Pick = Callable[[Tensor, list[int]], Tensor]
 T = TypeVar("T")
 
-#: Tokens that run through a block at once: on a CPU enough for full speed and few enough for its
-#: cache, on anything else enough to keep it busy.
+#: The number of tokens that run through a block at once: on a CPU enough for full speed and few
+#: enough for its cache, on other devices enough to keep them busy.
 BUDGET = {"cpu": 512}
 BUDGET_ACCELERATOR = 8192
 
 
 class Engine:
-    """Runs token sequences through a bridge, sharing everything that can be shared.
+    """Runs token sequences through a bridge; tokens and blocks that they share run once.
 
     Attributes:
-        budget: how much runs at once.
+        budget: how many tokens run at once.
         n_read, n_tied: how often a top token was read, and how often it was not the only one.
     """
 
     def __init__(self, bridge: Any, budget: int | None = None) -> None:
         self.bridge = bridge
-        self.trunk = Blocks(bridge)
-        device = self.trunk.device.type
+        self.blocks = Blocks(bridge)
+        device = self.blocks.device.type
         self.budget = Budget(budget or BUDGET.get(device, BUDGET_ACCELERATOR))
         self.n_read = self.n_tied = 0
 
-    # --- what callers use -------------------------------------------------------------------
+    # --- what `HookedModel` calls ----------------------------------------------------------------
 
     @torch.no_grad()
     def branch_residuals(
@@ -55,7 +55,7 @@ class Engine:
         The prompts of a group share their first tokens (the demonstrations), which run once.
         """
         shared = [min(_common(group), min(map(len, group)) - 1) for group in groups]
-        self.rehearse(max(len(t) for group in groups for t in group))
+        self.prepare(max(len(t) for group in groups for t in group))
 
         def run(rows: list[int]) -> Tensor:
             start = self.prefill([groups[r][0][: shared[r]] for r in rows], keys_only=True)
@@ -63,15 +63,15 @@ class Engine:
             ends = self.tensor([[len(t) - 1 for t in group] for group in suffixes])
             n_tokens = int(ends.max()) + 1
             tokens = self.tensor([[_pad(t, n_tokens) for t in group] for group in suffixes])
-            # Past its last token a branch repeats it, position included: nothing real sees that.
+            # A shorter branch is padded by repeating its last token, which no real token sees.
             steps = torch.arange(n_tokens, device=ends.device)
             positions = start.lengths[:, None, None] + torch.minimum(steps, ends[..., None])
-            embedded = self.trunk.embed(tokens.flatten(1), positions.flatten(1))
+            embedded = self.blocks.embed(tokens.flatten(1), positions.flatten(1))
             entering = rearrange(embedded, "p (b s) d -> p b s d", s=n_tokens)
             layers: list[Tensor] = []
             advance(
-                self.trunk,
-                start.context,
+                self.blocks,
+                start.prefix,
                 {0: entering},
                 positions,
                 lambda _, hidden: layers.append(take(hidden, ends)),
@@ -99,7 +99,7 @@ class Engine:
         """
         if not prompts:
             raise InputError("no prompts; expected at least one")
-        self.rehearse(max(map(len, prompts)))
+        self.prepare(max(map(len, prompts)))
 
         def run(rows: list[int]) -> tuple[Tensor, ...]:
             kept: list[list[Tensor]] = [[] for _ in picks]
@@ -113,11 +113,11 @@ class Engine:
             hooks = [
                 (name.format(layer), keeper(pick, into))
                 for (name, pick), into in zip(picks, kept, strict=True)
-                for layer in range(self.trunk.n_layers)
+                for layer in range(self.blocks.n_layers)
             ]
             with self.bridge.hooks(fwd_hooks=hooks):
                 longest = max(len(prompts[r]) for r in rows)
-                # Nothing of the stream is kept but what the picks take.
+                # Only what the picks take is kept, none of the residual stream.
                 self.prefill([prompts[r] for r in rows], start=longest, keys_only=False)
             return tuple(torch.stack(layers, dim=1) for layers in kept)
 
@@ -150,7 +150,7 @@ class Engine:
 
         Only the first edited token and what follows it are run, from the first edited block on.
         """
-        self.rehearse(max(map(len, prompts)))
+        self.prepare(max(map(len, prompts)))
         first = min(min(branch.positions) for branch in branches)
         keys_only = not reads_top(branches, [len(t) for t in prompts])
 
@@ -166,7 +166,7 @@ class Engine:
             readout = Readout.cat(parts, dim=1)
             return readout.take(torch.tensor(order).argsort(), dim=1)
 
-        targets = targets.to(self.trunk.device)
+        targets = targets.to(self.blocks.device)
         return self.in_batches([len(t) for t in prompts], run, _join_readouts)
 
     @torch.no_grad()
@@ -179,8 +179,8 @@ class Engine:
         """Final norm, unembedding and readout of residual vectors."""
 
         def run(rows: list[int]) -> Readout:
-            ours = resid[rows].to(self.trunk.device, self.trunk.dtype)
-            return self.readout(ours, targets[rows].to(self.trunk.device), n_best)
+            ours = resid[rows].to(self.blocks.device, self.blocks.dtype)
+            return self.readout(ours, targets[rows].to(self.blocks.device), n_best)
 
         return self.in_batches([1] * len(resid), run, _join_readouts)
 
@@ -194,23 +194,23 @@ class Engine:
         """Ids and mean log probabilities `[group, k]`, see `readout.top_of_means`."""
 
         def run(rows: list[int]) -> tuple[Tensor, ...]:
-            ours = vectors[rows].to(self.trunk.device, self.trunk.dtype)
-            passed = None if allowed is None else allowed.to(self.trunk.device)
+            ours = vectors[rows].to(self.blocks.device, self.blocks.dtype)
+            passed = None if allowed is None else allowed.to(self.blocks.device)
             return top_of_means(self.bridge, ours, k, passed, self.budget.share)
 
         return self.in_batches([vectors.shape[1]] * len(vectors), run, join_each)
 
-    # --- what the other engines build on ----------------------------------------------------
+    # --- shared with generation and gradients ----------------------------------------------------
 
-    def rehearse(self, n_positions: int) -> None:
-        """Prepare the trunk for prompts of `n_positions` tokens, see `rehearsal.rehearse`.
+    def prepare(self, n_positions: int) -> None:
+        """Prepare the blocks for prompts of `n_positions` tokens, see `verification.verify`.
 
         Raises:
             InputError, ModelError: as there, and where not even one prompt fits into memory.
         """
         while True:
             try:
-                return rehearse(self.trunk, n_positions, self.budget.share)
+                return verify(self.blocks, n_positions, self.budget.share)
             except Exception as error:
                 if not self.budget.survives(error):
                     raise
@@ -221,7 +221,7 @@ class Engine:
         targets: Int[Tensor, "row target"],
         n_best: int = 0,
     ) -> Readout:
-        """Read rows that fit together, see `readout.read`, and count them."""
+        """Read rows in one batch, see `readout.read`, and count how many were read and tied."""
         found = read(self.bridge, resid, targets, n_best, self.budget.share)
         self.n_read += found.tied.numel()
         self.n_tied += int(found.tied.sum())
@@ -236,7 +236,7 @@ class Engine:
     ) -> Readout:
         """Run branches that begin at the same token, and read each one's last token."""
         tails = Tails.of(branches, rows, start.lengths)
-        last = run_branches(self.trunk, start, branches, tails)
+        last = run_branches(self.blocks, start, branches, tails)
         readout = self.readout(
             last.flatten(0, 1),
             repeat(targets, "p t -> (p b) t", b=len(branches)),
@@ -271,7 +271,7 @@ class Engine:
     def prefill(self, prompts: Sequence[Tokens], *, start: int = 0, keys_only: bool) -> Prefill:
         lengths = self.tensor([len(t) for t in prompts])
         tokens = self.tensor([_pad(t, int(lengths.max())) for t in prompts])
-        return prefill(self.trunk, tokens, lengths, start, keys_only)
+        return prefill(self.blocks, tokens, lengths, start, keys_only)
 
     def in_batches(
         self,
@@ -296,7 +296,7 @@ class Engine:
         return join(parts, torch.tensor(order).argsort())
 
     def tensor(self, values: Any) -> Tensor:
-        return torch.as_tensor(values, dtype=torch.long, device=self.trunk.device)
+        return torch.as_tensor(values, dtype=torch.long, device=self.blocks.device)
 
 
 def _join(parts: list[Tensor], order: Int[Tensor, "row"]) -> Tensor:
@@ -318,5 +318,5 @@ def _common(sequences: Sequence[Tokens]) -> int:
 
 
 def _pad(tokens: Tokens, length: int) -> list[int]:
-    """Right-pad by repeating the last token: no family treats it specially, and nobody sees it."""
+    """Right-pad by repeating the last token, which no real token attends to."""
     return [*tokens, *[tokens[-1]] * (length - len(tokens))]

@@ -1,9 +1,9 @@
 """Families of models that the engine cannot run, refused by name before their weights are read.
 
-The engine runs blocks one at a time on tokens of its own choice (see `trunk`). That needs a decoder
-whose blocks have attention, remember earlier tokens as keys and values and nothing else, and are
-called with named arguments that can be made for any position. Whatever else comes is tried at load
-(`rehearsal`).
+The engine runs blocks one at a time on tokens of its own choice (see `blocks`). That needs a
+decoder whose blocks have attention, keep nothing of earlier tokens but their keys and values, and
+are called with named arguments that can be made for any position. Families that are not refused
+here are tried when they are loaded (see `verification`).
 """
 
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ def refuse_config(name: str, config: Any, architectures: Sequence[str] = ()) -> 
 
 
 def _reason(architecture: str, config: Any) -> str | None:
-    """Why a family that TransformerLens knows is beyond the engine; None where it is not."""
+    """Why the engine cannot run a family that TransformerLens knows; None if it can."""
     match architecture:
         case "FalconForCausalLM" if getattr(config, "new_decoder_architecture", False):
             return (

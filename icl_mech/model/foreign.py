@@ -1,10 +1,10 @@
-"""Hooks on a bridge that are not ours: they act in every run, and so on every number."""
+"""Hooks that a caller has left on a bridge: they act in every run and change every result."""
 
 from typing import Any
 
 from torch import nn
 
-#: Whose own hooks a bridge works by.
+#: Libraries whose own hooks a bridge needs.
 _LIBRARIES = ("transformer_lens", "transformers", "accelerate", "torch", "icl_mech")
 
 
@@ -25,7 +25,7 @@ def foreign_hooks(bridge: Any) -> list[str]:
 
 
 def left_hooks(hooks: list[str]) -> str:
-    """What a caller is told of hooks that were left.
+    """The warning about hooks that a caller has left.
 
     >>> left_hooks(["blocks.1.hook_resid_post"])[:64]
     'the bridge has hooks of its own at blocks.1.hook_resid_post: the'
@@ -42,6 +42,6 @@ def _torch_hooks(module: nn.Module) -> list[Any]:
 
 
 def _is_foreign(hook: Any) -> bool:
-    """Whether neither the function nor its class is of a library."""
+    """Whether the hook's function, or its class, is defined outside these libraries."""
     home = getattr(getattr(hook, "func", hook), "__module__", None) or type(hook).__module__
     return home.split(".")[0] not in _LIBRARIES

@@ -1,9 +1,9 @@
-"""What follows a prompt with edits in it: greedy text, and the probability of whole answers.
+"""Greedy generation, and the probability of whole answers, after prompts with edits in them.
 
-A prompt is run once. Each edit re-runs the edited token and what follows it, as everywhere; the
-keys and values that it leaves behind are kept, and everything that comes after the prompt attends
-to them, as it would in one long forward with the edit's hook in place. Answers that are compared
-after the same prompt and edit are branches of that one context.
+Each prompt runs once. Each edit re-runs the edited token and the tokens after it. The keys and
+values of these tokens are kept, and every new token attends to them, as it would in one long
+forward pass with the edit's hook in place. Several answers after the same prompt and edit run as
+branches of one prefix.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from torch import Tensor
 from icl_mech.errors import InputError
 from icl_mech.model.branches import Branch, Tails, reads_top, run_branches
 from icl_mech.model.engine import Engine, Tokens
-from icl_mech.model.prefix_cache import Context, Prefill, advance
+from icl_mech.model.prefix_cache import Prefill, Prefix, advance
 from icl_mech.progress import Tick
 
 T = TypeVar("T")
@@ -26,12 +26,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Generation:
-    """What the model went on to say.
+    """What the model generated after a prompt.
 
     Attributes:
-        tokens: ids, up to what ended it.
-        text: the same as text, up to the stop. It is data: escape it before it goes into HTML.
-        cut: whether the limit of new tokens ended it, and not the model.
+        tokens: the generated ids; an end-of-text token is left out.
+        text: the generated text, up to the stop. It is data: escape it before it goes into HTML.
+        cut: whether the limit of new tokens was reached before the model ended the text.
     """
 
     tokens: tuple[int, ...]
@@ -44,26 +44,26 @@ class Ended:
     """A batch of prompts with edits in place, a row per (prompt, branch).
 
     Attributes:
-        context: keys and values of all of a row's tokens, the edited ones included.
+        prefix: keys and values of all of a row's tokens, the edited ones included.
         last: the residual stream after the last block at the prompt's last token.
         lengths: tokens of each row's prompt.
     """
 
-    context: Context
+    prefix: Prefix
     last: Float[Tensor, "row d_model"]
     lengths: Int[Tensor, "row"]
 
     def rows(self, kept: Int[Tensor, "kept"]) -> "Ended":
         """Only these rows."""
-        return Ended(self.context.rows(kept), self.last[kept], self.lengths[kept])
+        return Ended(self.prefix.rows(kept), self.last[kept], self.lengths[kept])
 
 
-class Continuer:
-    """Goes on after prompts, with edits in place."""
+class Generator:
+    """Generates and scores text after prompts, with edits in place."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.trunk = engine.trunk
+        self.blocks = engine.blocks
 
     @torch.no_grad()
     def generate(
@@ -74,7 +74,7 @@ class Continuer:
         stop: str,
         tick: Tick,
     ) -> list[list[Generation]]:
-        """Greedy continuations, see `HookedModel.generate`; outer list over prompts."""
+        """Greedy generations, see `HookedModel.generate`; outer list over prompts."""
         if max_new_tokens < 1:
             raise InputError(f"max_new_tokens is {max_new_tokens}; expected at least 1")
         if not stop:
@@ -101,7 +101,7 @@ class Continuer:
         for p, of_prompt in enumerate(continuations):
             for c, tokens in enumerate(of_prompt):
                 padded[p, c, : len(tokens)] = torch.as_tensor(tokens)
-        padded = padded.to(self.trunk.device)
+        padded = padded.to(self.blocks.device)
 
         def run(ended: Ended, rows: list[int]) -> list[Tensor]:
             ours = repeat(padded[rows], "p c t -> (p b) c t", b=len(ended.last) // len(rows))
@@ -112,7 +112,7 @@ class Continuer:
         found = self._each(prompts, branches, n_longest, run, tick)
         return torch.stack([torch.stack(of_prompt) for of_prompt in found])
 
-    # --- how it is done ---------------------------------------------------------------------
+    # --- implementation ---------------------------------------------------------------------
 
     def _each(
         self,
@@ -122,9 +122,9 @@ class Continuer:
         run: Callable[[Ended, list[int]], list[T]],
         tick: Tick,
     ) -> list[list[T]]:
-        """What `run` makes of every (prompt, branch), as many at a time as fit."""
+        """The result of `run` for every (prompt, branch), in batches that fit into the budget."""
         longest = max(map(len, prompts)) + n_new
-        self.engine.rehearse(longest)
+        self.engine.prepare(longest)
         first = min(min(branch.positions) for branch in branches)
         keys_only = not reads_top(branches, [len(t) for t in prompts])
 
@@ -148,37 +148,37 @@ class Continuer:
         return self.engine.in_batches([len(t) + n_new for t in prompts], batch, join)
 
     def _end(self, start: Prefill, rows: list[int], branches: Sequence[Branch]) -> Ended:
-        """Run the prompts' tails with the edits in them, and keep what later tokens will see."""
+        """Run the prompts' tails with the edits; keep the keys and values for later tokens."""
         tails = Tails.of(branches, self.engine.tensor(rows), start.lengths)
         own: dict[int, tuple[Tensor, Tensor]] = {}
 
         def keep(layer: int, keys: Tensor, values: Tensor) -> None:
             own[layer] = keys, values
 
-        last = run_branches(self.trunk, start, branches, tails, keep)
+        last = run_branches(self.blocks, start, branches, tails, keep)
         n = len(branches)
-        before = start.context.before(tails.first)
+        before = start.prefix.before(tails.first)
         steps = torch.arange(tails.n_tokens, device=tails.first.device)
         real = tails.first[:, None] + steps < start.lengths[:, None]
         seen = torch.cat([before.positions, tails.positions.masked_fill(~real, -1)], dim=1)
 
         def whole(layer: int, which: int) -> Tensor:
-            clean = (start.context.keys, start.context.values)[which][layer]
-            prefix = (before.keys, before.values)[which][layer]
+            clean = (start.prefix.keys, start.prefix.values)[which][layer]
+            earlier = (before.keys, before.values)[which][layer]
             tail = _tails(clean, own[layer][which] if layer in own else None, tails, n)
-            prefix = repeat(prefix, "p h k d -> (p b) h k d", b=n)
-            return torch.cat([prefix, tail], dim=2)
+            earlier = repeat(earlier, "p h k d -> (p b) h k d", b=n)
+            return torch.cat([earlier, tail], dim=2)
 
-        n_layers = self.trunk.n_layers
-        context = Context(
+        n_layers = self.blocks.n_layers
+        prefix = Prefix(
             [whole(layer, 0) for layer in range(n_layers)],
             [whole(layer, 1) for layer in range(n_layers)],
             repeat(seen, "p k -> (p b) k", b=n),
         )
-        return Ended(context, last.flatten(0, 1), start.lengths.repeat_interleave(n))
+        return Ended(prefix, last.flatten(0, 1), start.lengths.repeat_interleave(n))
 
     def _greedy(self, ended: Ended, max_new_tokens: int, stop: str) -> list[Generation]:
-        """The most probable token, again and again; rows that have ended are dropped."""
+        """Append the most probable token until every row has ended; ended rows are dropped."""
         tokens: list[list[int]] = [[] for _ in ended.last]
         done: dict[int, Generation] = {}
         running = list(range(len(tokens)))
@@ -199,9 +199,9 @@ class Continuer:
         return [done[row] for row in range(len(tokens))]
 
     def _step(self, ended: Ended, tokens: Int[Tensor, "row"]) -> Ended:
-        """One more token at the end of every row."""
+        """Run one more token at the end of every row."""
         positions = ended.lengths[:, None, None]
-        embedded = self.trunk.embed(tokens[:, None], positions[:, 0])
+        embedded = self.blocks.embed(tokens[:, None], positions[:, 0])
         keys: list[Tensor] = []
         values: list[Tensor] = []
 
@@ -209,12 +209,12 @@ class Continuer:
             keys.append(k)
             values.append(v)
 
-        hidden = advance(self.trunk, ended.context, {0: embedded[:, None]}, positions, keep=keep)
-        context = ended.context.then(keys, values, positions[:, 0])
-        return replace(ended, context=context, last=hidden[:, 0, 0], lengths=ended.lengths + 1)
+        hidden = advance(self.blocks, ended.prefix, {0: embedded[:, None]}, positions, keep=keep)
+        prefix = ended.prefix.then(keys, values, positions[:, 0])
+        return replace(ended, prefix=prefix, last=hidden[:, 0, 0], lengths=ended.lengths + 1)
 
     def _ended_text(self, tokens: list[int], stop: str, at_limit: bool) -> Generation | None:
-        """The generation, if these tokens end it."""
+        """The finished generation if these tokens end it, else None."""
         if tokens[-1] in self._end_tokens:
             text = self._decode(tokens[:-1])
             return Generation(tuple(tokens[:-1]), text, cut=False)
@@ -224,20 +224,20 @@ class Continuer:
         return Generation(tuple(tokens), text, cut=True) if at_limit else None
 
     def _decode(self, tokens: list[int]) -> str:
-        return str(self.trunk.bridge.tokenizer.decode(tokens))
+        return str(self.blocks.bridge.tokenizer.decode(tokens))
 
     @property
     def _end_tokens(self) -> set[int]:
-        """Tokens that end a text, after the tokenizer and after the model."""
-        config = getattr(self.trunk.bridge.original_model, "generation_config", None)
+        """Tokens that end a text, by the tokenizer and by the model's generation config."""
+        config = getattr(self.blocks.bridge.original_model, "generation_config", None)
         of_model = getattr(config, "eos_token_id", None)
         several = of_model if isinstance(of_model, list) else [of_model]
-        return {t for t in (self.trunk.bridge.tokenizer.eos_token_id, *several) if t is not None}
+        return {t for t in (self.blocks.bridge.tokenizer.eos_token_id, *several) if t is not None}
 
     def _logprob(
         self, ended: Ended, continuations: Int[Tensor, "row continuation token"]
     ) -> Float[Tensor, "row continuation"]:
-        """Sum over each continuation's tokens; -1 is padding, and all padding gives NaN."""
+        """Summed log probability of each continuation; -1 is padding, and all padding gives NaN."""
         first, later = continuations[..., 0], continuations[..., 1:]
         total = self.engine.readout(ended.last, first).logprob
         real = later >= 0
@@ -246,11 +246,11 @@ class Continuer:
         n_branches, n_tokens = later.shape[1:]
         steps = torch.arange(n_tokens, device=later.device)
         positions = repeat(ended.lengths[:, None] + steps, "r t -> r b t", b=n_branches)
-        # What stands for padding is never seen by what stands before it.
+        # Token 0 stands in for padding; no earlier token attends to it.
         said = continuations[..., :-1].clamp_min(0)
-        embedded = self.trunk.embed(said.flatten(1), positions.flatten(1))
+        embedded = self.blocks.embed(said.flatten(1), positions.flatten(1))
         entering = rearrange(embedded, "r (b t) d -> r b t d", b=n_branches)
-        hidden = advance(self.trunk, ended.context, {0: entering}, positions)
+        hidden = advance(self.blocks, ended.prefix, {0: entering}, positions)
         rest = torch.zeros(later.shape, dtype=total.dtype, device=total.device)
         rest[real] = self.engine.readout(hidden[real], later[real][:, None]).logprob[:, 0]
         return total + rest.sum(dim=-1)
@@ -262,9 +262,10 @@ def _tails(
     tails: Tails,
     n_branches: int,
 ) -> Float[Tensor, "row head token d"]:
-    """Keys (or values) of the tails of one block: a branch's own where it has entered already.
+    """Keys (or values) of the tails in one block.
 
-    Below the block that a branch enters, nothing differs from the prompt as it was.
+    A branch that has entered this block has its own; below its first block a branch has those of
+    the prompt without edits.
     """
     at = tails.positions[:, None, :, None].expand(-1, clean.shape[1], -1, clean.shape[3])
     below = rearrange(clean.gather(2, at), "p h t d -> p 1 h t d")

@@ -1,4 +1,4 @@
-"""GGUF files, the packaged model among them, converted once to safetensors.
+"""Converts GGUF files, the packaged model among them, once to safetensors.
 
 Transformers reads GGUF (dequantised to full precision), but slowly; the converted folder loads
 in seconds.
@@ -36,7 +36,7 @@ _PACKAGED_BYTES = 260_000_000
 #: Bytes that tokenizer and configuration take beside the weights.
 _TOKENIZER_BYTES = 50_000_000
 _TOKENIZER, _TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
-#: What a tokenizer has of its class unless its files say otherwise.
+#: Attributes that a tokenizer takes from its class unless its files set them.
 _OF_THE_CLASS = ("padding_side", "truncation_side", "model_input_names")
 #: Seconds between two progress lines of a conversion, where stderr is no terminal.
 _EVERY = 5.0
@@ -118,7 +118,7 @@ def convert(path: Path, folder: Path) -> None:
             )
     except ModelError:
         raise
-    except Exception as error:  # the reader raises whatever a damaged byte leads it to
+    except Exception as error:  # a damaged file may raise any kind of error
         raise ModelError(
             f"{path}: cannot be read as GGUF ({type(error).__name__}: {first_line(error)}); "
             "expected an undamaged file of an architecture that Transformers reads"
@@ -152,7 +152,7 @@ def converted_tokenizer(folder: Path) -> Any:
 
 
 def _check_tensors(path: Path) -> int:
-    """Refuse tensors that Transformers would pass over; how many bytes the others take as float32.
+    """Refuse tensors that Transformers would skip; return the bytes of all others as float32.
 
     Raises:
         ModelError: where a tensor is none of the file's architecture.
@@ -183,7 +183,7 @@ def _check_tensors(path: Path) -> int:
 
 @contextmanager
 def _lines_for_a_pipe() -> Iterator[None]:
-    """Where stderr is no terminal: a line every few seconds instead of a bar's many redraws."""
+    """Where stderr is no terminal, print a line every few seconds instead of a progress bar."""
     if sys.stderr.isatty():
         yield
         return

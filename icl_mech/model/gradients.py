@@ -1,7 +1,7 @@
-"""How the answer's probability would change with every head's output: one backward pass.
+"""Gradients of the answer's probability with respect to every head's output.
 
-What a head writes at the last token reaches nothing but the last token in later blocks. So all
-tokens before it run without gradients, as a context, and only the last one runs forth and back.
+A head's output at the last token affects only the last token of later blocks. So all tokens before
+it run without gradients, as a prefix, and only the last one needs a backward pass.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,25 +16,23 @@ from transformer_lens.tools.analysis.attribution_patching import cache_activatio
 from icl_mech.errors import InputError, NotFiniteError
 from icl_mech.model.edits import HOOKS
 from icl_mech.model.engine import Engine, Tokens, join_each
-from icl_mech.model.prefix_cache import Context, advance
+from icl_mech.model.prefix_cache import Prefix, advance
 from icl_mech.model.verification import refuse_training
 from icl_mech.progress import Tick, silent
 
 
 class _LastTokens:
-    """The model of every prompt's last token after a context, as a gradient tool calls it."""
+    """Runs every prompt's last token after a prefix, with the interface of a bridge."""
 
-    def __init__(
-        self, engine: Engine, context: Context, positions: Int[Tensor, "prompt 1"]
-    ) -> None:
-        self._trunk, self._context, self._positions = engine.trunk, context, positions
+    def __init__(self, engine: Engine, prefix: Prefix, positions: Int[Tensor, "prompt 1"]) -> None:
+        self._blocks, self._prefix, self._positions = engine.blocks, prefix, positions
         bridge = engine.bridge
         self._bridge = bridge
         self.cfg, self.hook_dict, self.hooks = bridge.cfg, bridge.hook_dict, bridge.hooks
 
     def __call__(self, tokens: Int[Tensor, "prompt 1"]) -> Float[Tensor, "prompt d_vocab"]:
-        entering = self._trunk.embed(tokens, self._positions)[:, None]
-        hidden = advance(self._trunk, self._context, {0: entering}, self._positions[:, None])
+        entering = self._blocks.embed(tokens, self._positions)[:, None]
+        hidden = advance(self._blocks, self._prefix, {0: entering}, self._positions[:, None])
         normed = self._bridge.ln_final(hidden[:, 0])[:, 0]
         logits = normed @ self._bridge.unembed.W_U + self._bridge.unembed.b_U
         return self._bridge.adapter.apply_output_logits_transform(logits)
@@ -76,13 +74,13 @@ def head_gradients(
         with torch.no_grad():
             start = engine.prefill(ours, keys_only=True)
             last = start.lengths - 1
-            before = start.context.before(last)
+            before = start.prefix.before(last)
         with torch.enable_grad(), _with_gradients(bridge):
             cache = cache_activation_and_gradient(
                 _LastTokens(engine, before, last[:, None]),
                 engine.tensor([tokens[-1:] for tokens in ours]),
                 metric,
-                # The backward pass ends at the first hook named: it has to lie before all heads.
+                # The backward pass ends at the first hook named: it must come before all heads.
                 names_filter=lambda name: name in ("hook_embed", *names),
             )
         outputs = torch.stack([cache.activations[name][:, 0] for name in names], dim=1)
@@ -94,14 +92,14 @@ def head_gradients(
 
     with torch.inference_mode(False):
         with torch.no_grad():
-            engine.rehearse(max(map(len, prompts)))
+            engine.prepare(max(map(len, prompts)))
         outputs, gradients = engine.in_batches([len(t) for t in prompts], run, join_each)
     return outputs, gradients
 
 
 @contextmanager
 def _with_gradients(bridge: Any) -> Iterator[None]:
-    """Gradients reach the heads of a frozen model too: its embedding is thawed for the while."""
+    """Let the embedding require a gradient meanwhile: a frozen model works too."""
     weight = bridge.original_model.get_input_embeddings().weight
     frozen = not weight.requires_grad
     weight.requires_grad_(True)
@@ -114,7 +112,7 @@ def _with_gradients(bridge: Any) -> Iterator[None]:
 def _metric(
     answers: Sequence[int], rivals: Sequence[Sequence[int]] | None
 ) -> Callable[[Tensor], Tensor]:
-    """A sum over prompts: none of them has a part in another's gradient."""
+    """A sum over prompts, so that each prompt's gradient is that of its own term."""
 
     def metric(logits: Tensor) -> Tensor:
         wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -136,8 +134,8 @@ def refuse_quantised(bridge: Any, why: str, instead: str) -> None:
 
     Args:
         bridge: the model.
-        why: what needs weights that are not.
-        instead: what does without.
+        why: what needs floating-point weights.
+        instead: what works with quantised weights too.
     """
     model = bridge.original_model
     quantised = getattr(model, "is_quantized", False) or any(

@@ -1,4 +1,4 @@
-"""The same weights, the same hash."""
+"""A hash of a model's weights, for provenance."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""`HookedModel.heads`: what attention heads look at, what they write, and their gradients."""
+"""`HookedModel.heads`: attention patterns, outputs and gradients of attention heads."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from icl_mech.errors import InputError
 from icl_mech.model.arguments import check_prompts, token_ids, token_rows
-from icl_mech.model.direct_logit_attribution import Components, DirectEffects
+from icl_mech.model.direct_logit_attribution import DirectEffects, DirectLogitAttribution
 from icl_mech.model.edits import Role
 from icl_mech.model.engine import Engine
 from icl_mech.model.gradients import NO_GRADIENTS, head_gradients, refuse_quantised
@@ -27,7 +27,7 @@ class HeadReader:
         self._engine = engine
 
     def attention(self, prompts: Sequence[Prompt]) -> list[Float[Tensor, "layer head token"]]:
-        """What every head attends to from each prompt's last token (`hook_pattern`)."""
+        """Every head's attention from each prompt's last token to all tokens (`hook_pattern`)."""
         prompts = check_prompts(prompts)
         longest = max(map(len, prompts), default=0)
 
@@ -67,7 +67,7 @@ class HeadReader:
             InputError: where the weights are quantised.
             ModelError: where heads and bias do not add up to the attention output.
         """
-        return self._components(prompts, role).mean_heads()
+        return self._attribution(prompts, role).mean_heads()
 
     def direct_effects(
         self,
@@ -87,7 +87,7 @@ class HeadReader:
             ModelError: where the parts do not add up to the logit difference.
         """
         ids, others = self._ids(answers), self._rivals(rivals)
-        return self._components(prompts, -1).direct(torch.tensor(ids), others)
+        return self._attribution(prompts, -1).direct(torch.tensor(ids), others)
 
     def gradients(
         self,
@@ -116,7 +116,7 @@ class HeadReader:
         refuse_quantised(self._engine.bridge, *NO_GRADIENTS)
 
     def _ids(self, ids: Sequence[int], name: str = "answers") -> list[int]:
-        """Token ids that the vocabulary has."""
+        """Token ids as plain numbers; ids outside the vocabulary are refused."""
         found, n = token_ids(ids, name), int(self._engine.bridge.unembed.W_U.shape[1])
         wrong = [token for token in found if not 0 <= token < n]
         if wrong:
@@ -133,7 +133,7 @@ class HeadReader:
             )
         return rows
 
-    def _components(self, prompts: Sequence[Prompt], role: Role) -> Components:
+    def _attribution(self, prompts: Sequence[Prompt], role: Role) -> DirectLogitAttribution:
         prompts = check_prompts(prompts)
         positions = [at for (at,) in positions_of(prompts, [role])]
-        return Components(self._engine, [p.tokens for p in prompts], positions)
+        return DirectLogitAttribution(self._engine, [p.tokens for p in prompts], positions)

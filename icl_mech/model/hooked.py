@@ -1,4 +1,4 @@
-"""`HookedModel`: what the rest of icl-mech, and its users, see of a language model."""
+"""`HookedModel`: the interface to a language model for icl-mech and its users."""
 
 import warnings
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ from icl_mech.model.arguments import check_list, check_prompts, check_tensor, to
 from icl_mech.model.edits import HOOKS, Edit, Role, Site
 from icl_mech.model.engine import Engine
 from icl_mech.model.foreign import foreign_hooks, left_hooks
-from icl_mech.model.generation import Continuer, Generation
+from icl_mech.model.generation import Generation, Generator
 from icl_mech.model.hashing import WeightHash
 from icl_mech.model.head_reader import HeadReader
 from icl_mech.model.placing import Placer, positions_of
 from icl_mech.model.readout import Readout, pad_targets
-from icl_mech.model.verification import STEP, rehearse
+from icl_mech.model.verification import STEP, verify
 from icl_mech.model.vocabulary import Vocabulary
 from icl_mech.progress import Tick, silent
 from icl_mech.prompts import (
@@ -38,7 +38,7 @@ _LIBRARIES = ("icl-mech", "transformer-lens", "transformers", "torch")
 
 
 def check_model(model: Any) -> None:
-    """Refuse what is not loaded yet, or no model.
+    """Refuse anything but a loaded model.
 
     >>> check_model("gemma-3-270m")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
@@ -46,7 +46,7 @@ def check_model(model: Any) -> None:
     icl_mech.errors.InputError: model is 'gemma-3-270m' (str); expected a HookedModel, from ...
 
     Raises:
-        InputError: saying what makes a `HookedModel` of it.
+        InputError: saying how to load a `HookedModel` instead.
     """
     if isinstance(model, HookedModel):
         return
@@ -66,11 +66,11 @@ class HookedModel:
 
     Attributes:
         bridge: the `TransformerBridge`, for everything that TransformerLens offers.
-        name: what it was loaded as.
-        n_layers, n_heads, d_model, d_head: its sizes.
+        name: the name under which it was loaded.
+        n_layers, n_heads, d_model, d_head: numbers of layers and heads, and widths.
         sink: the token that every prompt begins with (`Sink`).
-        heads: what attention heads look at and write (`HeadReader`).
-        vocabulary: which tokens a vector points to (`Vocabulary`).
+        heads: attention patterns, outputs and gradients of heads (`HeadReader`).
+        vocabulary: reads vectors through the unembedding (`Vocabulary`).
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class HookedModel:
         self.d_head: int = bridge.cfg.d_head
         self._engine = Engine(bridge, batch_tokens)
         self._placer = Placer(bridge, name)
-        self._continuer = Continuer(self._engine)
+        self._generator = Generator(self._engine)
         self._weight_hash = WeightHash(bridge.original_model)
         self.sink = choose_sink(bridge.tokenizer) if sink is None else sink
         self.heads = HeadReader(self._engine)
@@ -98,21 +98,21 @@ class HookedModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return self._engine.trunk.device
+        """The device of the weights."""
+        return self._engine.blocks.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of weights and activations."""
-        return self._engine.trunk.dtype
+        """The number format of weights and activations."""
+        return self._engine.blocks.dtype
 
     @property
     def tokenizer(self) -> Any:
         """The Transformers tokenizer."""
         return self.bridge.tokenizer
 
-    def rehearse(self) -> None:
-        """Find out now, not at the first question, whether the model can be run block by block.
+    def verify(self) -> None:
+        """Check, before the first question, that the model can be run block by block.
 
         Raises:
             InputError: where the model is in training mode.
@@ -120,7 +120,7 @@ class HookedModel:
         """
         limit = getattr(self.bridge.cfg, "n_ctx", None) or STEP
         with torch.no_grad():
-            rehearse(self._engine.trunk, min(STEP, limit))
+            verify(self._engine.blocks, min(STEP, limit))
 
     # --- text -------------------------------------------------------------------------------
 
@@ -131,8 +131,8 @@ class HookedModel:
 
         Args:
             template: as in `Template`.
-            words: examples of answers, to find out whether the tokenizer wants a space before.
-            leading_space: decide it yourself.
+            words: examples of answers, from which it is found whether words need a leading space.
+            leading_space: whether words are written with a leading space; by default found out.
         """
         if leading_space is None:
             leading_space = wants_leading_space(self.tokenizer, words)
@@ -218,7 +218,7 @@ class HookedModel:
         answers: Sequence[Sequence[int]],
         n_best: int = 0,
     ) -> Readout:
-        """What the model would say if these vectors stood after its last block.
+        """Next-token readout of vectors, read as the residual stream after the last block.
 
         Args:
             resid: one residual stream per row.
@@ -285,7 +285,7 @@ class HookedModel:
         targets = pad_targets(answers, len(prompts), len(self.vocabulary))
         return self._engine.evaluate([p.tokens for p in prompts], branches, targets, tick)
 
-    # --- going on ---------------------------------------------------------------------------
+    # --- generating ---------------------------------------------------------------------------
 
     def generate(
         self,
@@ -300,9 +300,9 @@ class HookedModel:
         What is generated attends to the edited token, as in a full forward with a hook there.
 
         Args:
-            prompts: what to go on from.
-            edits: as in `evaluate`; None among them is the prompt as it is.
-            max_new_tokens: after these a text that has not ended is cut, and marked so.
+            prompts: what to continue.
+            edits: as in `evaluate`; None means the prompt without edits.
+            max_new_tokens: a text that is longer is cut after so many tokens (`Generation.cut`).
             stop: text that ends the answer, as an end-of-text token does.
             tick: called with the number of (prompt, edit) cells just finished.
 
@@ -312,7 +312,7 @@ class HookedModel:
         """
         prompts = check_prompts(prompts)
         branches, tokens = self._placer.branches(edits, prompts), [p.tokens for p in prompts]
-        return self._continuer.generate(tokens, branches, max_new_tokens, stop, tick)
+        return self._generator.generate(tokens, branches, max_new_tokens, stop, tick)
 
     def sequence_logprob(
         self,
@@ -340,19 +340,19 @@ class HookedModel:
         rows = check_list(continuations, "continuations", "continuations for each prompt")
         ids = [token_rows(row, "continuations") for row in rows]
         branches, tokens = self._placer.branches(edits, prompts), [p.tokens for p in prompts]
-        return self._continuer.sequence_logprob(tokens, ids, branches, tick)
+        return self._generator.sequence_logprob(tokens, ids, branches, tick)
 
     # --- provenance -------------------------------------------------------------------------
 
     @property
     def weight_hash(self) -> str:
-        """sha256 over names and bytes of all weights as they are: the same model, the same hash."""
+        """sha256 over the names and bytes of all weights as they are now."""
         return self._weight_hash.value
 
     def provenance(self) -> dict[str, Any]:
-        """What a result must record about the model that it came from.
+        """What a result records about the model that it came from.
 
-        A hook that somebody left on the bridge changes every number: it is recorded, with a
+        A hook that a caller left on the bridge changes every result, so it is recorded, with a
         warning.
         """
         hooks = foreign_hooks(self.bridge)
@@ -369,7 +369,7 @@ class HookedModel:
             "foreign_hooks": hooks,
             "batch_tokens": self._engine.budget.tokens,
             "batch_halvings": self._engine.budget.halvings,
-            # Since the model was loaded: how often a top token was read, and not the only one.
+            # Since the model was loaded: how many top tokens were read, and how many were tied.
             "readouts": {"n": self._engine.n_read, "tied": self._engine.n_tied},
             "versions": {library: version(library) for library in _LIBRARIES},
         }

@@ -1,4 +1,4 @@
-"""From a name, a folder, a file or a bridge to a `HookedModel`."""
+"""Loads a `HookedModel` from a name, a folder, a file or a bridge."""
 
 import warnings
 from pathlib import Path
@@ -34,6 +34,13 @@ def load_model(
     """Load a model to capture from and to edit.
 
     Results name a folder or file by its stem and a checksum of its weights, never by its path.
+
+    >>> icl_mech.load_model("no-such-model/")
+    Traceback (most recent call last):
+        ...
+    icl_mech.errors.InputError: ...
+    >>> model  # as icl_mech.load_model() gives it
+    HookedModel('gemma-3-270m', 18 layers, 4 heads, d_model 640, torch.float32 on ...)
 
     Args:
         source: `"gemma-3-270m"` (the packaged model, offline); a hub name, with `@revision` if
@@ -77,7 +84,7 @@ def _wrap(
     batch_tokens: int | None,
     sink: str | int | None,
 ) -> HookedModel:
-    """A bridge of the caller's own, as it is."""
+    """Wrap a bridge that the caller made, without changing it."""
     if getattr(bridge, "tokenizer", None) is None:
         raise InputError(
             "the bridge has no tokenizer; expected one: pass tokenizer= to boot_transformers"
@@ -96,28 +103,28 @@ def _wrap(
     hooks = foreign_hooks(bridge)
     if hooks:
         warnings.warn(left_hooks(hooks), stacklevel=3)
-    if not bridge.original_model.training:  # refused where it is first run, which may be later
+    if not bridge.original_model.training:  # in training mode it is refused when it is first run
         _finish(model)
     return model
 
 
 def _publishes_bos(tokenizer: Any) -> bool:
-    """Whether the tokenizer prepends BOS by itself: TransformerLens may have told it to."""
+    """Whether the tokenizer as published prepends BOS (TransformerLens may have changed it)."""
     if not prepends_bos(tokenizer):
         return False
     try:
         original = AutoTokenizer.from_pretrained(tokenizer.name_or_path, local_files_only=True)
-    except Exception:  # made in memory, or not on this machine: what it does is all there is
+    except Exception:  # made in memory, or not on this machine: only this tokenizer is known
         return True
     return prepends_bos(original)
 
 
 def _finish(model: HookedModel) -> None:
-    """Refuse what does not fit together, or cannot be run block by block, before it is used."""
+    """Refuse a tokenizer that does not fit, and models that cannot be run block by block."""
     sizes = len(model.vocabulary)
     added = set(model.tokenizer.get_added_vocab().values())
     beyond = [(i, t) for t, i in model.tokenizer.get_vocab().items() if i >= sizes]
-    # Marks of images and the like may have numbers that a text model has no embeddings for.
+    # Added tokens, for images and the like, may have ids beyond a text model's embeddings.
     if model.sink.token >= sizes or any(i not in added for i, _ in beyond):
         worst, text = max(beyond)
         raise ModelError(
@@ -125,7 +132,7 @@ def _finish(model: HookedModel) -> None:
             f"has embeddings for {sizes} tokens; expected the tokenizer that the model was "
             "trained with"
         )
-    model.rehearse()
+    model.verify()
     if model.sink.rival is not None:
         warnings.warn(
             f"prompts begin with {model.to_string(model.sink.token)!r} ({model.sink.reason}: "

@@ -1,8 +1,8 @@
-"""Which tokens attention sees: the masks that we make, and those that a model was seen to use.
+"""Attention masks: those that the engine makes, and what a model's own masks let through.
 
-A model's masks are read off one real forward. What every block saw there is compared, key by key,
-with what the engine will let it see: an exact proof, in any number format. (Where the window of a
-family is written down differs: on the module, in the config, per layer or for all.)
+A model's masks are recorded in one ordinary forward pass and compared, key by key, with the masks
+that the engine makes. So a sliding window is found without knowing where a family stores its length
+(on the module, in the config, per layer or for all layers).
 """
 
 from collections.abc import Iterator
@@ -15,18 +15,18 @@ from torch import Tensor
 
 from icl_mech.errors import ModelError
 
-#: Added to a score, it hides a key in any format: the lowest float16.
+#: The lowest float16: added to a score, it hides a key in any number format.
 _HIDES = torch.finfo(torch.float16).min
-#: Larger than any sequence: a view of one number, which costs nothing.
+#: Longer than any sequence. A mask of this size is a view of one number and takes no memory.
 _ENDLESS = 2**31
 
 
 def visible(
-    context: Int[Tensor, "prompt key"],
+    prefix: Int[Tensor, "prompt key"],
     branches: Int[Tensor, "prompt branch token"],
     window: int | None,
 ) -> Bool[Tensor, "prompt query all_keys"]:
-    """Which keys (the context's, then the branches' own) each branch token sees.
+    """Which keys (the prefix's, then the branches' own) each branch token sees.
 
     >>> first, own = torch.tensor([[0, 1]]), torch.tensor([[[2, 3], [2, 3]]])  # two branches
     >>> visible(first, own, window=None)[0].int()
@@ -40,10 +40,10 @@ def visible(
     index = torch.arange(n_branches * n_tokens, device=queries.device)
     branch, offset = index // n_tokens, index % n_tokens
     own = (branch[:, None] == branch) & (offset[:, None] >= offset)
-    earlier = (context[:, None] >= 0) & (context[:, None] <= queries[..., None])
+    earlier = (prefix[:, None] >= 0) & (prefix[:, None] <= queries[..., None])
     seen = torch.cat([earlier, own.expand(n_prompts, -1, -1)], dim=-1)
     if window is not None:
-        keys = torch.cat([context, queries], dim=1)
+        keys = torch.cat([prefix, queries], dim=1)
         seen &= queries[..., None] - keys[:, None] < window
     return seen
 
@@ -60,10 +60,10 @@ def additive(seen: Bool[Tensor, "prompt query key"], dtype: torch.dtype) -> Tens
 
 @dataclass(frozen=True)
 class OwnMask:
-    """A mask that an attention module keeps itself, by column (GPT-Neo's local attention).
+    """A mask that an attention module stores itself, by column (GPT-Neo's local attention).
 
-    Branches lie side by side, so a key's column says nothing of its position: while our own mask
-    is in force, this one has to let everything through.
+    Branches lie side by side, so the column of a key is not its position. While the engine's mask
+    is used, this one has to let every key through.
     """
 
     module: torch.nn.Module
@@ -71,7 +71,7 @@ class OwnMask:
 
     @property
     def seen(self) -> Bool[Tensor, "1 1 query key"]:
-        """Which columns each row lets through."""
+        """Which keys (columns) each query (row) sees."""
         return self.module.get_buffer(self.name)
 
     @staticmethod
@@ -86,7 +86,7 @@ class OwnMask:
 
     @contextmanager
     def off(self) -> Iterator[None]:
-        """Let every key through for the while, in sequences of any length."""
+        """Let every key through for the time being, in sequences of any length."""
         kept = self.seen
         everything = torch.ones((1, 1, 1, 1), dtype=torch.bool, device=kept.device)
         setattr(self.module, self.name, everything.expand(1, 1, _ENDLESS, _ENDLESS))
@@ -112,7 +112,7 @@ def window_of(mask: Tensor, n_tokens: int, own: list[OwnMask]) -> int | None:
         None where every token saw all that came before.
 
     Raises:
-        ModelError: where that is not what it saw: chunks, biases, tokens to come.
+        ModelError: where the mask is no sliding window: chunks, biases, or later tokens seen.
     """
     if mask.ndim != 4:
         raise ModelError(f"its mask has {mask.ndim} axes; expected 4: batch, head, token, key")

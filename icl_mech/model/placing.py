@@ -1,4 +1,4 @@
-"""Edits as callers write them -> branches of this model, checked."""
+"""Turns edits, as callers write them, into checked branches of a model."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from icl_mech.prompts import Prompt
 
 
 def positions_of(prompts: Sequence[Prompt], roles: Sequence[Role]) -> list[list[int]]:
-    """Where every role is in every prompt.
+    """The token index of every role in every prompt.
 
     Raises:
         InputError: where a prompt lacks a role.
@@ -23,7 +23,7 @@ def positions_of(prompts: Sequence[Prompt], roles: Sequence[Role]) -> list[list[
 
 
 class Placer:
-    """Finds an edit's site in a model, and its token in every prompt."""
+    """Finds the site of an edit in a model, and its token in every prompt."""
 
     def __init__(self, bridge: Any, name: str) -> None:
         self.bridge = bridge
@@ -89,7 +89,7 @@ class Placer:
         return hook
 
     def _nothing(self) -> Edit:
-        """An edit that changes nothing, and for which no block is run again."""
+        """An edit that adds zero after the last block, so that no block runs again."""
         zero = torch.zeros(self.bridge.cfg.d_model)
         return Edit(self.n_layers - 1, zero, site="resid_post", position=-1, mode="add")
 

@@ -1,11 +1,11 @@
-"""Running branches of tokens on top of a shared, already computed context.
+"""Running branches of tokens on top of a shared, already computed prefix.
 
-A *context* holds the keys and values of the tokens that come first, once per prompt. A *branch*
+A *prefix* holds the keys and values of the tokens that come first, once per prompt. A *branch*
 is a run of tokens that continues it: another query after the same demonstrations, or the same
 suffix with an edit in it. All branches of a batch run side by side as one longer sequence; each
-sees the context and itself, never another branch. So the context is never copied per branch, and
-a branch costs only its own tokens. A branch may enter at any block: an edit after block `l`
-leaves everything below untouched, and costs nothing there.
+sees the prefix and itself, never another branch. So the prefix is not copied per branch, and only
+a branch's own tokens are computed. A branch may enter at any block: an edit after block `l`
+changes nothing below, so those blocks are not run for it.
 """
 
 from collections.abc import Callable
@@ -26,12 +26,12 @@ Keeper = Callable[[int, Tensor, Tensor], None]
 
 
 @dataclass(frozen=True)
-class Context:
+class Prefix:
     """Keys and values of each prompt's first tokens.
 
     Attributes:
         keys, values: per layer, `[prompt, kv_head, key, d_head]`.
-        positions: the position of each column; -1 where there is nothing to see.
+        positions: the position of each key; -1 where a column is padding.
     """
 
     keys: list[Tensor]
@@ -39,31 +39,31 @@ class Context:
     positions: Int[Tensor, "prompt key"]
 
     @staticmethod
-    def empty(n_prompts: int, device: torch.device) -> "Context":
+    def empty(n_prompts: int, device: torch.device) -> "Prefix":
         """No tokens yet."""
-        return Context([], [], torch.empty(n_prompts, 0, dtype=torch.long, device=device))
+        return Prefix([], [], torch.empty(n_prompts, 0, dtype=torch.long, device=device))
 
-    def before(self, limit: Int[Tensor, "prompt"]) -> "Context":
+    def before(self, limit: Int[Tensor, "prompt"]) -> "Prefix":
         """Only the tokens at positions below `limit`."""
         kept = self.positions < limit[:, None]
         width = int(kept.sum(dim=1).max()) if kept.numel() else 0
-        return Context(
+        return Prefix(
             [k[:, :, :width] for k in self.keys],
             [v[:, :, :width] for v in self.values],
             self.positions.masked_fill(~kept, -1)[:, :width],
         )
 
-    def rows(self, kept: Int[Tensor, "kept"]) -> "Context":
+    def rows(self, kept: Int[Tensor, "kept"]) -> "Prefix":
         """Only these prompts."""
-        return Context(
+        return Prefix(
             [k[kept] for k in self.keys], [v[kept] for v in self.values], self.positions[kept]
         )
 
     def then(
         self, keys: list[Tensor], values: list[Tensor], positions: Int[Tensor, "prompt token"]
-    ) -> "Context":
-        """With the keys and values of more tokens behind these."""
-        return Context(
+    ) -> "Prefix":
+        """This prefix with the keys and values of more tokens appended."""
+        return Prefix(
             [torch.cat(pair, dim=2) for pair in zip(self.keys, keys, strict=True)],
             [torch.cat(pair, dim=2) for pair in zip(self.values, values, strict=True)],
             torch.cat([self.positions, positions], dim=1),
@@ -71,14 +71,14 @@ class Context:
 
 
 class _EnoughError(Exception):
-    """Raised inside the last block once its keys and values are known."""
+    """Raised inside the last block when its keys and values are known."""
 
 
 class _Past:
-    """Shows one block the context's keys and values before its own, and keeps its own."""
+    """Gives one block the prefix's keys and values beside its own, and keeps its own."""
 
-    def __init__(self, context: Context, stop: bool) -> None:
-        self.context, self.stop = context, stop
+    def __init__(self, prefix: Prefix, stop: bool) -> None:
+        self.prefix, self.stop = prefix, stop
         self.keys = self.values = torch.empty(0)
 
     def update(
@@ -87,17 +87,17 @@ class _Past:
         self.keys, self.values = keys, values
         if self.stop:
             raise _EnoughError
-        if not self.context.keys:
+        if not self.prefix.keys:
             return keys, values
         return (
-            torch.cat([self.context.keys[layer], keys], dim=2),
-            torch.cat([self.context.values[layer], values], dim=2),
+            torch.cat([self.prefix.keys[layer], keys], dim=2),
+            torch.cat([self.prefix.values[layer], values], dim=2),
         )
 
 
 def advance(
-    trunk: Blocks,
-    context: Context,
+    blocks: Blocks,
+    prefix: Prefix,
     entering: dict[int, Float[Tensor, "prompt branch token d_model"]],
     positions: Int[Tensor, "prompt branches token"],
     observe: Observer | None = None,
@@ -106,8 +106,8 @@ def advance(
     """Run branches through the blocks and return the residual stream after the last one.
 
     Args:
-        trunk: the model's blocks, rehearsed for every position used.
-        context: what the branches continue.
+        blocks: the model's blocks, recorded for every position used.
+        prefix: what the branches continue.
         entering: block -> residual stream entering it, for the branches that start there;
             block `n_layers` means "after the last block".
         positions: of every token of every branch, in the order in which branches enter.
@@ -116,22 +116,22 @@ def advance(
     """
     n_tokens = positions.shape[2]
     masks = {
-        window: additive(visible(context.positions, positions, window), trunk.dtype)
-        for window in set(trunk.windows)
+        window: additive(visible(prefix.positions, positions, window), blocks.dtype)
+        for window in set(blocks.windows)
     }
     flat_positions = positions.flatten(1)
     hidden: Tensor | None = None
-    for layer in range(min(entering), trunk.n_layers + 1):
+    for layer in range(min(entering), blocks.n_layers + 1):
         if layer in entering:
             fresh = rearrange(entering[layer], "p b s d -> p (b s) d")
             hidden = fresh if hidden is None else torch.cat([hidden, fresh], dim=1)
         assert hidden is not None
-        if layer == trunk.n_layers:
+        if layer == blocks.n_layers:
             break
         n = hidden.shape[1]
-        mask = masks[trunk.windows[layer]][:, :, :n, : context.positions.shape[1] + n]
-        past = _Past(context, stop=False)
-        hidden = trunk.block(layer, hidden, flat_positions[:, :n], mask, past)
+        mask = masks[blocks.windows[layer]][:, :, :n, : prefix.positions.shape[1] + n]
+        past = _Past(prefix, stop=False)
+        hidden = blocks.block(layer, hidden, flat_positions[:, :n], mask, past)
         if keep is not None:
             keep(layer, past.keys, past.values)
         if observe is not None:
@@ -145,21 +145,21 @@ class Prefill:
     """A batch of whole prompts after one pass.
 
     Attributes:
-        context: keys and values of all tokens.
+        prefix: keys and values of all tokens.
         resid_pre: per block, the stream that enters it, from token `start` on; one entry more,
             the stream after the last block, unless the pass stopped at its keys and values.
         start: first token kept in `resid_pre`.
         lengths: tokens per prompt.
     """
 
-    context: Context
+    prefix: Prefix
     resid_pre: list[Float[Tensor, "prompt token d_model"]]
     start: int
     lengths: Int[Tensor, "prompt"]
 
 
 def prefill(
-    trunk: Blocks,
+    blocks: Blocks,
     tokens: Int[Tensor, "prompt token"],
     lengths: Int[Tensor, "prompt"],
     start: int,
@@ -168,27 +168,27 @@ def prefill(
     """Run right-padded prompts once, keeping every block's keys and values.
 
     Padding comes after the real tokens, which therefore never see it. With `keys_only` the last
-    block ends once its keys and values are known: nobody reads what it would write.
+    block stops when its keys and values are known, because its output is not read.
     """
     n_prompts, n_tokens = tokens.shape
     positions = torch.arange(n_tokens, device=tokens.device).expand(n_prompts, -1)
-    nothing = Context.empty(n_prompts, tokens.device)
+    nothing = Prefix.empty(n_prompts, tokens.device)
     masks = {
-        window: additive(visible(nothing.positions, positions[:, None], window), trunk.dtype)
-        for window in set(trunk.windows)
+        window: additive(visible(nothing.positions, positions[:, None], window), blocks.dtype)
+        for window in set(blocks.windows)
     }
-    hidden = trunk.embed(tokens, positions)
+    hidden = blocks.embed(tokens, positions)
     keys: list[Tensor] = []
     values: list[Tensor] = []
     resid_pre = [hidden[:, start:].clone()]
-    for layer, window in enumerate(trunk.windows):
-        past = _Past(nothing, stop=keys_only and layer == trunk.n_layers - 1)
+    for layer, window in enumerate(blocks.windows):
+        past = _Past(nothing, stop=keys_only and layer == blocks.n_layers - 1)
         try:
-            hidden = trunk.block(layer, hidden, positions, masks[window], past)
+            hidden = blocks.block(layer, hidden, positions, masks[window], past)
             resid_pre.append(hidden[:, start:].clone())
         except _EnoughError:
             pass
         keys.append(past.keys)
         values.append(past.values)
     seen = positions.masked_fill(positions >= lengths[:, None], -1)
-    return Prefill(Context(keys, values, seen), resid_pre, start, lengths)
+    return Prefill(Prefix(keys, values, seen), resid_pre, start, lengths)

@@ -1,13 +1,13 @@
-"""What is read from the last residual stream: top tokens, log probability and rank of answers.
+"""Reads the final residual stream: top tokens, log probability and rank of answers.
 
 TransformerLens's `logit_readout` reads either targets (one per row, or the same for all rows) or
 the top tokens, over whole rows of logits, always with their entropy. Here all of it comes from
-one pass, slice by slice (see `slices`).
+one pass, chunk by chunk (see `chunked_logits`).
 
-Tokens may be exactly as probable as one another: often in half precision, always in a model of
-zeros. One rule holds for all that is read, and it is that of greedy decoding: of equal tokens the
-one with the smallest id comes first. So ranks are all different, and a token has rank 0 where it is
-on top, and nowhere else. `tied` says where the rule decided what is on top.
+Tokens may have exactly the same probability: often in half precision, always in a model whose
+weights are zero. Ties are broken as in greedy decoding: the token with the smallest id comes first.
+So no two tokens have the same rank, and only the top token has rank 0. `tied` says where this rule
+decided which token is on top.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,12 +22,12 @@ from torch import Tensor
 
 from icl_mech.errors import InputError
 from icl_mech.model.arguments import token_rows
-from icl_mech.model.chunked_logits import Best, SlicedLogits, refuse_not_finite
+from icl_mech.model.chunked_logits import Best, ChunkedLogits, refuse_not_finite
 
 
 @dataclass(frozen=True)
 class Readout:
-    """What the model says at one position, for any batch shape `...`.
+    """The next-token prediction at one position, for any batch shape `...`.
 
     Attributes:
         top: id of the most probable next token; of equal ones the smallest id.
@@ -74,7 +74,7 @@ class Readout:
         return parts[0]._map(lambda *values: torch.cat(values, dim), *parts[1:])
 
     def _map(self, change: Callable[..., Tensor], *others: "Readout") -> "Readout":
-        """The same change to every array that is there."""
+        """Apply one function to every field that is not None."""
         changed: dict[str, Any] = {
             name: change(values, *(getattr(other, name) for other in others))
             for name, values in vars(self).items()
@@ -84,7 +84,7 @@ class Readout:
 
 
 def as_array(values: Tensor) -> np.ndarray:
-    """As numpy, which knows no bfloat16.
+    """A tensor as a numpy array; bfloat16, which numpy lacks, becomes float32.
 
     >>> as_array(torch.ones(2, dtype=torch.bfloat16))
     array([1., 1.], dtype=float32)
@@ -101,7 +101,7 @@ def read(
     n_best: int = 0,
     share: float = 1.0,
 ) -> Readout:
-    """Final norm and unembedding of residual vectors, reduced slice by slice.
+    """Final norm and unembedding of residual vectors, reduced chunk by chunk.
 
     Args:
         bridge: the TransformerLens bridge whose `ln_final`, `W_U`, `b_U` and logit transform
@@ -109,12 +109,12 @@ def read(
         resid: the residual stream after the last block, one row per question.
         targets: token ids to read for each row; -1 where a row has fewer targets.
         n_best: how many of the most probable tokens to keep.
-        share: factor on the usual size of a slice; below 1 where memory is short.
+        share: factor on the usual size of a chunk; below 1 where memory is short.
 
     Raises:
-        NotFiniteError: where the model's logits are not numbers.
+        NotFiniteError: where the model's logits are NaN or infinite.
     """
-    logits = SlicedLogits(bridge, resid, share)
+    logits = ChunkedLogits(bridge, resid, share)
     known = targets.clamp_min(0)
     wanted = logits.at(known)
     below = torch.nextafter(wanted, torch.full_like(wanted, -torch.inf))
@@ -130,7 +130,7 @@ def read(
     for ids, part in logits:
         part_best, part_top = part.max(dim=1)
         for t in range(targets.shape[1]):
-            # Smaller ids come before a target that they tie with: they need not lie above it.
+            # A token with a smaller id ranks before a target with the same logit.
             bar = torch.where(known[:, t] >= ids.stop, below[:, t], wanted[:, t])
             # Written as floats: on a CPU, summing booleans takes three times as long.
             flags = torch.gt(part, bar[:, None], out=above[:, : part.shape[1]])
@@ -139,7 +139,7 @@ def read(
             if len(rows):
                 own = known[rows, t, None] - ids.start
                 tie = (part[rows] == wanted[rows, t, None]) & (places[: part.shape[1]] < own)
-                # A target never outranks itself, however its own logit was rounded.
+                # The target is not counted as above itself, however its own logit was rounded.
                 itself = flags[rows].gather(1, own)[:, 0].long()
                 rank[rows, t] += tie.sum(dim=1) - itself
         n_top = _count_top(n_top, best, part, part_best)
@@ -154,7 +154,7 @@ def read(
     refuse_not_finite(mass, logprob)
     if kept is not None:
         kept.lead(top)
-    # A target's own logit may be rounded otherwise than a row's: what is on top decides.
+    # A target's logit may be rounded differently in `at` and in a chunk: trust the chunks.
     on_top = known == top[:, None]
     rank = rank.clamp_min(1).masked_fill(on_top, 0)
     padding = targets < 0
@@ -172,12 +172,12 @@ def read(
 def _count_top(
     n_top: Int[Tensor, "row"],
     best: Float[Tensor, "row"],
-    part: Float[Tensor, "row slice"],
+    part: Float[Tensor, "row chunk"],
     part_best: Float[Tensor, "row"],
 ) -> Int[Tensor, "row"]:
-    """How many tokens share each row's largest logit, `n_top` of them (`best`) before this slice.
+    """How many tokens share each row's largest logit, `n_top` of them (`best`) before this chunk.
 
-    Few slices hold a row's largest logit so far: only those rows are counted.
+    Few chunks hold a row's largest logit so far: only those rows are counted.
     """
     rows = (part_best >= best).nonzero()[:, 0]
     if not len(rows):
@@ -207,7 +207,7 @@ def top_of_means(
         Their ids and mean log probabilities (nats), the most probable first.
     """
     n_groups, n_rows, _ = vectors.shape
-    logits = SlicedLogits(bridge, vectors.flatten(0, 1), share)
+    logits = ChunkedLogits(bridge, vectors.flatten(0, 1), share)
     total = torch.full((n_groups * n_rows,), -torch.inf, dtype=logits.dtype, device=vectors.device)
     kept = Best(n_groups, k, like=total)
     for ids, part in logits:

@@ -1,4 +1,4 @@
-"""What the name of a model points to, checked before anything of it is opened."""
+"""Finds the model that a name means, and checks it before any file of it is opened."""
 
 import json
 import os
@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from gguf import GGUFReader
 from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from huggingface_hub.utils import get_session
+from transformers import AutoConfig
 from xxhash import xxh32
 
 from icl_mech.errors import InputError, ModelError
-from icl_mech.model.gguf import PACKAGED_MODEL, gguf_folder, packaged_folder
+from icl_mech.layers import check_layer
+from icl_mech.model.cache import folder_of
+from icl_mech.model.gguf import PACKAGED_FOLDER, PACKAGED_MODEL, gguf_folder, packaged_folder
 from icl_mech.model.weights import ADAPTER, CONFIG, INDEX, check_config, check_folder, check_index
 from icl_mech.tasks.text import check_text
 
@@ -31,7 +35,7 @@ class Source:
 
     Attributes:
         name: what results call it: never a path.
-        given: as the caller wrote it, for messages.
+        given: the name as the caller wrote it, for messages.
         location: a folder, or a hub name.
         revision: of a hub model.
         offline: whether only what is on this machine is read.
@@ -52,7 +56,7 @@ class Source:
 
 
 def check_source(source: str | Path) -> None:
-    """Refuse, before anything is loaded or asked for, what can be no model.
+    """Refuse names that cannot be a model, before anything is loaded or downloaded.
 
     >>> check_source("gemma-3-270n")
     Traceback (most recent call last):
@@ -105,7 +109,7 @@ def find(source: str | Path) -> Source:
 
 
 def label(name: str) -> str:
-    """What results call a model of that name: of a path only its last part.
+    """The name of a model in results: for a path, only its last part.
 
     >>> label("EleutherAI/pythia-70m")
     'EleutherAI/pythia-70m'
@@ -154,11 +158,62 @@ def _check_hub_files(location: str, revision: str | None, offline: bool) -> None
 
 
 def _hub_answers() -> bool:
-    """Whether the hub can be reached, asked once."""
+    """Whether the hub can be reached, tried once."""
     if constants.HF_HUB_OFFLINE:
         return False
     try:
         get_session().head(constants.ENDPOINT, timeout=_PATIENCE)
-    except Exception:  # whatever the network, a proxy or a certificate may be wrong with
+    except Exception:  # any failure of the network, a proxy or a certificate
         return False
     return True
+
+
+def check_layer_of(source: str, layer: int | None) -> None:
+    """Refuse a layer that a model does not have, where its configuration is already on disk.
+
+    >>> check_layer_of("gemma-3-270m", 3)
+
+    Args:
+        source: as `load_model` takes it.
+        layer: None for none in particular.
+
+    Raises:
+        InputError: where the layer is out of range.
+    """
+    if layer is None:
+        return
+    known = n_layers(source)
+    if known is not None:
+        check_layer(layer, known)
+
+
+def n_layers(source: str) -> int | None:
+    """The number of blocks, or None where it cannot be told: loading will say why.
+
+    >>> n_layers("/no/such/model") is None
+    True
+    """
+    path = Path(source).expanduser()
+    if source == PACKAGED_MODEL:
+        path = folder_of(PACKAGED_FOLDER)
+    try:
+        if path.is_dir():
+            config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+            return int(config.get("text_config", config)["num_hidden_layers"])
+        if path.is_file():
+            return _of_gguf(path)
+        if source == PACKAGED_MODEL:  # not converted yet
+            return None
+        name, _, revision = source.partition("@")
+        config = AutoConfig.from_pretrained(
+            name, revision=revision or None, local_files_only=True, trust_remote_code=False
+        )
+        return int(config.get_text_config().num_hidden_layers)
+    except Exception:  # whatever is wrong with it is said, with its reason, by `load_model`
+        return None
+
+
+def _of_gguf(path: Path) -> int:
+    fields = GGUFReader(path).fields
+    family = fields["general.architecture"].contents()
+    return int(fields[f"{family}.block_count"].contents())

@@ -1,4 +1,4 @@
-"""Making sure that the trunk knows enough positions, and that it gives the model's own numbers."""
+"""Check that running block by block gives the same numbers as the model's ordinary forward pass."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from icl_mech.model.blocks import Blocks
 from icl_mech.model.prefix_cache import advance, prefill
 from icl_mech.model.readout import read
 
-#: Largest difference in log probability (nats) between the trunk and a plain forward.
+#: Largest difference in log probability (nats) between block-by-block and plain forward passes.
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
 TOLERANCE_HALF = 0.5
-#: Positions are rehearsed in steps of this many, so that growing prompts do not each start anew.
+#: Positions are verified in steps of this many, so that slightly longer prompts need no new check.
 STEP = 32
 _NOT_ALIKE = (
     "one of its blocks fails when it is run by itself, with a mask, positions and keys and values "
@@ -21,67 +21,67 @@ _NOT_ALIKE = (
 )
 
 
-def rehearse(trunk: Blocks, n_positions: int, share: float = 1.0) -> None:
-    """Prepare the trunk for prompts of `n_positions` tokens, once.
+def verify(blocks: Blocks, n_positions: int, share: float = 1.0) -> None:
+    """Record and verify the blocks' calls for prompts of up to `n_positions` tokens, once.
 
     Args:
-        trunk: of the model.
+        blocks: the model's blocks.
         n_positions: tokens of the longest prompt.
-        share: factor on the usual size of a slice of logits, as in `read`.
+        share: factor on the usual size of a chunk of logits, as in `read`.
 
     Raises:
         InputError: where the model does not read that many, or is in training mode.
-        ModelError: where the trunk cannot replay this architecture. (Where memory runs out, that
-            error is passed on.)
+        ModelError: where this architecture cannot be run block by block. (An out-of-memory error
+            is passed on as it is.)
     """
-    refuse_training(trunk.bridge)
-    if n_positions <= trunk.n_rehearsed:
+    refuse_training(blocks.bridge)
+    if n_positions <= blocks.n_verified:
         return
-    limit = getattr(trunk.bridge.cfg, "n_ctx", None) or n_positions
+    limit = getattr(blocks.bridge.cfg, "n_ctx", None) or n_positions
     if n_positions > limit:
         raise InputError(
             f"a prompt of {n_positions} tokens; the model reads at most {limit}: "
             "use fewer shots or a shorter template"
         )
     try:
-        worst = _error(trunk, min(STEP * -(-n_positions // STEP), limit), share)
+        worst = _error(blocks, min(STEP * -(-n_positions // STEP), limit), share)
     except NotFiniteError:
-        trunk.forget()
+        blocks.forget()
         raise
     except Exception as error:
-        trunk.forget()
+        blocks.forget()
         if out_of_memory(error):
             raise
         # Our own errors say in words what is wrong; what a library raises says nothing to a reader.
         why = first_line(error) if isinstance(error, ModelError) else _NOT_ALIKE
-        raise ModelError(_unsupported(trunk, why)) from error
-    if not worst <= TOLERANCE.get(trunk.dtype, TOLERANCE_HALF):
-        trunk.forget()
+        raise ModelError(_unsupported(blocks, why)) from error
+    if not worst <= TOLERANCE.get(blocks.dtype, TOLERANCE_HALF):
+        blocks.forget()
         raise ModelError(
-            _unsupported(trunk, f"log probabilities differ by {worst:.2g} from a plain forward")
+            _unsupported(blocks, f"log probabilities differ by {worst:.2g} from a plain forward")
         )
 
 
-def _error(trunk: Blocks, n_positions: int, share: float) -> float:
-    """Rehearse, and return how far the trunk's log probabilities are from the model's own.
+def _error(blocks: Blocks, n_positions: int, share: float) -> float:
+    """Record the calls; return the largest difference in log probability (nats) from the model's.
 
-    The first half runs as a context, the second half twice, as two branches of it: what the
-    engine does, on one prompt.
+    The first half of the tokens runs as a prefix, the second half twice, as two branches of that
+    prefix. So the check covers what the engine does: prefill, then branches side by side.
     """
-    if n_positions > STEP and not trunk.n_rehearsed:
-        trunk.rehearse(STEP)  # to be compared with: a long prompt's tables may be others
-    expected = trunk.rehearse(n_positions)
+    if n_positions > STEP and not blocks.n_verified:
+        blocks.record(STEP)  # a long prompt's position tables are compared with these
+    expected = blocks.record(n_positions)
     half = n_positions // 2
-    lengths = torch.tensor([half], device=trunk.device)
-    start = prefill(trunk, trunk.rehearsal_tokens[:, :half], lengths, half, keys_only=True)
-    positions = torch.arange(half, n_positions, device=trunk.device)[None]
-    rest = trunk.embed(trunk.rehearsal_tokens[:, half:], positions)
+    lengths = torch.tensor([half], device=blocks.device)
+    start = prefill(blocks, blocks.verification_tokens[:, :half], lengths, half, keys_only=True)
+    positions = torch.arange(half, n_positions, device=blocks.device)[None]
+    rest = blocks.embed(blocks.verification_tokens[:, half:], positions)
     both = torch.stack([rest, rest], dim=1)
-    hidden = advance(trunk, start.context, {0: both}, torch.stack([positions, positions], dim=1))
+    hidden = advance(blocks, start.prefix, {0: both}, torch.stack([positions, positions], dim=1))
     top = expected.argmax(dim=-1, keepdim=True)
     wide = torch.promote_types(expected.dtype, torch.float32)
     theirs = expected.to(wide).log_softmax(dim=-1).gather(1, top)
-    ours = read(trunk.bridge, hidden[0, :, -1], top.expand(2, 1), share=share).logprob
+    ours = read(blocks.bridge, hidden[0, :, -1], top.expand(2, 1), share=share).logprob
     return float((ours - theirs).abs().max())
 
 
@@ -94,8 +94,8 @@ def refuse_training(bridge: Any) -> None:
         )
 
 
-def _unsupported(trunk: Blocks, why: str) -> str:
+def _unsupported(blocks: Blocks, why: str) -> str:
     return (
-        f"{trunk.bridge.cfg.architecture} cannot be edited: {why}. Expected a decoder whose "
+        f"{blocks.bridge.cfg.architecture} cannot be edited: {why}. Expected a decoder whose "
         "blocks take positions and a mask; Llama, Qwen2, Gemma, GPT-2 and GPT-NeoX do"
     )

@@ -1,4 +1,4 @@
-"""`HookedModel.vocabulary`: which tokens a vector points to."""
+"""`HookedModel.vocabulary`: reads vectors as tokens through the unembedding."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ class TopTokens:
 
     Attributes:
         ids: their ids.
-        logprob: their log probabilities (nats) among *all* tokens, those left out too.
+        logprob: their log probabilities (nats), normalised over all tokens of the vocabulary.
     """
 
     ids: Int[Tensor, "... k"]
@@ -65,7 +65,7 @@ class Vocabulary:
         return TopTokens(*self._engine.top_of_means(vectors, k, allowed))
 
     def words(self) -> Bool[Tensor, "vocab"]:
-        """Which tokens are letters only, but for a space before them."""
+        """Which tokens consist of letters only, apart from spaces around them."""
         tokenizer = self._engine.bridge.tokenizer
         known = min(len(tokenizer), len(self))
         texts = tokenizer.batch_decode([[token] for token in range(known)])

@@ -1,7 +1,7 @@
 """Checks of a model's files before it is loaded, and of the weights that were found after that.
 
-Transformers gives weights that it does not find random values, and passes over weights that it has
-no place for. Both make another model of it, without an error.
+Transformers fills weights that are missing from the files with random values, and ignores weights
+that the model has no place for. Either gives a different model without an error.
 """
 
 import json
@@ -71,7 +71,7 @@ def check_index(path: Path) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Check what a model's folder says of itself, before anything of it is loaded.
+    """Check the configuration and file list of a model's folder before anything is loaded.
 
     Raises:
         ModelError: where it holds an adapter instead of a model, or no tokenizer, and as
@@ -93,7 +93,7 @@ def check_folder(folder: Path) -> None:
 
 
 def refuse_incomplete(name: str, found: Mapping[str, Any]) -> None:
-    """Refuse weights that did not all find their places, or left places empty.
+    """Refuse a model with missing weights, and files with weights that it has no place for.
 
     >>> refuse_incomplete("tiny", {"unexpected_keys": [], "missing_keys": []})
 
@@ -122,7 +122,7 @@ def refuse_incomplete(name: str, found: Mapping[str, Any]) -> None:
 
 
 def other_shapes(folder: Path, expected: Mapping[str, Sequence[int]]) -> list[str]:
-    """Weights in a folder's files whose shapes are others than the model's."""
+    """Weights in a folder's files whose shapes differ from those of the model."""
     found = []
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as weights:
@@ -134,7 +134,7 @@ def other_shapes(folder: Path, expected: Mapping[str, Sequence[int]]) -> list[st
 
 
 def _check_name(path: Path, file: object, endings: tuple[str, ...]) -> None:
-    """Refuse a file name that leads elsewhere, or to a file of another kind."""
+    """Refuse a file name outside the folder, or of another kind than the `endings`."""
     plain = isinstance(file, str) and not re.search(r"[\\\0:]", file) and file[:1] not in ("/", "~")
     if not plain or ".." in str(file).split("/") or not str(file).endswith(endings):
         raise ModelError(
@@ -156,7 +156,7 @@ def _json_object(path: Path) -> dict[str, Any]:
 
 
 def _entries(value: object) -> Iterable[tuple[str, object]]:
-    """All entries of a JSON object, also of those inside it."""
+    """All entries of a JSON object, and of the objects inside it."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield key, inner

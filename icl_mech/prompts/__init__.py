@@ -1,4 +1,4 @@
-"""Pairs -> prompts: text, token ids, and the role of every token. Knows nothing of models."""
+"""Prompts from pairs: text, token ids, and the role of every token. Knows no models."""
 
 from icl_mech.prompts.asking import (
     Answers,

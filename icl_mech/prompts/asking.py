@@ -1,22 +1,20 @@
-"""Episodes -> the prompts that ask them, and the answers that are right."""
+"""Turns episodes into prompts, and lists the answers that count as right."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from icl_mech.prompts.encode import Encoder, Prompt
-from icl_mech.tasks.episode import Episode
+from icl_mech.tasks.task import Episode
 
 
 def zero_shot(encoder: Encoder, episodes: Sequence[Episode]) -> list[Prompt]:
-    """The queries alone.
+    """The queries alone, without demonstrations.
 
-    Example:
-        >>> from icl_mech.prompts import draw_split
-        >>> task = icl_mech.load_task("antonyms")
-        >>> encoder = model.encoder("{x}->{y}", [pair.y for pair in task.pairs])
-        >>> episodes = draw_split(task, 3, 1, 2, 2, 0).test
-        >>> len(zero_shot(encoder, episodes))
-        3
+    >>> from icl_mech.tasks import Pair
+    >>> episode = Episode((Pair("a", ("A",)),), Pair("b", ("B",)), (Pair("c", ("C",)),))
+    >>> encoder = model.encoder("{x}->{y}", ["A", "B"])
+    >>> [prompt.text for prompt in zero_shot(encoder, [episode])]
+    [' b->']
     """
     return [encoder.encode((), e.query.x) for e in episodes]
 
@@ -24,41 +22,35 @@ def zero_shot(encoder: Encoder, episodes: Sequence[Episode]) -> list[Prompt]:
 def in_context(encoder: Encoder, episodes: Sequence[Episode]) -> list[Prompt]:
     """The queries, each after its demonstrations.
 
-    Example:
-        >>> from icl_mech.prompts import draw_split
-        >>> task = icl_mech.load_task("antonyms")
-        >>> encoder = model.encoder("{x}->{y}", [pair.y for pair in task.pairs])
-        >>> episodes = draw_split(task, 3, 1, 2, 2, 0).test
-        >>> len(in_context(encoder, episodes))
-        3
+    >>> from icl_mech.tasks import Pair
+    >>> episode = Episode((Pair("a", ("A",)),), Pair("b", ("B",)), (Pair("c", ("C",)),))
+    >>> encoder = model.encoder("{x}->{y}", ["A", "B"])
+    >>> [prompt.text for prompt in in_context(encoder, [episode])]
+    [' a-> A\\n b->']
     """
     return [encoder.encode(e.demonstrations, e.query.x) for e in episodes]
 
 
 def with_dummies(encoder: Encoder, episodes: Sequence[Episode]) -> list[list[Prompt]]:
-    """Each episode's dummies after its demonstrations, in place of its query.
+    """Each episode's dummy queries, each after the demonstrations, in place of the query.
 
-    Example:
-        >>> from icl_mech.prompts import draw_split
-        >>> task = icl_mech.load_task("antonyms")
-        >>> encoder = model.encoder("{x}->{y}", [pair.y for pair in task.pairs])
-        >>> episodes = draw_split(task, 3, 1, 2, 2, 0).test
-        >>> [len(group) for group in with_dummies(encoder, episodes)]
-        [2, 2, 2]
+    >>> from icl_mech.tasks import Pair
+    >>> episode = Episode((Pair("a", ("A",)),), Pair("b", ("B",)), (Pair("c", ("C",)),))
+    >>> encoder = model.encoder("{x}->{y}", ["A", "B"])
+    >>> [[prompt.text for prompt in row] for row in with_dummies(encoder, [episode])]
+    [[' a-> A\\n c->']]
     """
     return [[encoder.encode(e.demonstrations, d.x) for d in e.dummies] for e in episodes]
 
 
 def few_shot(encoder: Encoder, episodes: Sequence[Episode]) -> list[list[Prompt]]:
-    """Each episode's prompt with its query, then with each of its dummies.
+    """For each episode, the prompt with its query, then one prompt per dummy query.
 
-    Example:
-        >>> from icl_mech.prompts import draw_split
-        >>> task = icl_mech.load_task("antonyms")
-        >>> encoder = model.encoder("{x}->{y}", [pair.y for pair in task.pairs])
-        >>> episodes = draw_split(task, 3, 1, 2, 2, 0).test
-        >>> [len(group) for group in few_shot(encoder, episodes)]  # the query, two dummies
-        [3, 3, 3]
+    >>> from icl_mech.tasks import Pair
+    >>> episode = Episode((Pair("a", ("A",)),), Pair("b", ("B",)), (Pair("c", ("C",)),))
+    >>> encoder = model.encoder("{x}->{y}", ["A", "B"])
+    >>> [[prompt.text for prompt in row] for row in few_shot(encoder, [episode])]
+    [[' a-> A\\n b->', ' a-> A\\n c->']]
     """
     asked, dummies = in_context(encoder, episodes), with_dummies(encoder, episodes)
     return [[first, *others] for first, others in zip(asked, dummies, strict=True)]
@@ -69,9 +61,10 @@ class Answers:
     """The accepted answers to every prompt.
 
     Attributes:
-        texts: as the task writes them.
-        first_tokens: the ids with which they may begin, without repeats.
-        n_tokens: tokens of the answer that demonstrations would show.
+        texts: for each prompt, the accepted answers as the task writes them.
+        first_tokens: for each prompt, the ids with which these answers begin, each once.
+        n_tokens: for each prompt, the number of tokens of its first answer, the one that
+            demonstrations would show.
     """
 
     texts: tuple[tuple[str, ...], ...]
@@ -80,16 +73,14 @@ class Answers:
 
 
 def accepted(encoder: Encoder, prompts: Sequence[Prompt], episodes: Sequence[Episode]) -> Answers:
-    """The answers to the episodes' queries as they would follow `prompts`.
+    """The answers to the episodes' queries, tokenised as they would follow `prompts`.
 
-    Example:
-        >>> from icl_mech.prompts import draw_split
-        >>> task = icl_mech.load_task("antonyms")
-        >>> encoder = model.encoder("{x}->{y}", [pair.y for pair in task.pairs])
-        >>> episodes = draw_split(task, 3, 1, 2, 2, 0).test
-        >>> answers = accepted(encoder, zero_shot(encoder, episodes), episodes)
-        >>> len(answers.first_tokens)
-        3
+    >>> from icl_mech.tasks import Pair
+    >>> episode = Episode((Pair("a", ("A",)),), Pair("b", ("B", "bee")), ())
+    >>> encoder = model.encoder("{x}->{y}", ["A", "B"])
+    >>> answers = accepted(encoder, in_context(encoder, [episode]), [episode])
+    >>> [model.to_string(token) for token in answers.first_tokens[0]], answers.n_tokens
+    ([' B', ' bee'], (1,))
     """
     texts = tuple(e.query.answers for e in episodes)
     tokens = [encoder.answer_tokens(p, of) for p, of in zip(prompts, texts, strict=True)]

@@ -1,4 +1,4 @@
-"""Labelled text -> token ids, each with its role, read from the tokenizer's own offsets."""
+"""Encodes labelled text as token ids, each with its role, by the tokenizer's offsets."""
 
 import warnings
 from collections.abc import Iterable, Sequence
@@ -12,13 +12,13 @@ from icl_mech.prompts.template import Span, Template
 from icl_mech.tasks.task import Pair
 
 SINK = "sink"
-#: Tokens of a prompt beyond which a run is no matter of seconds.
+#: The number of tokens of a prompt above which a run takes long, and a warning says so.
 LONG = 1_000
 LONG_PROMPT = (
     f"prompts of more than {LONG:,} tokens: a run takes time and memory that grow faster than "
     "their length (shorter inputs and answers, or fewer shots, make it faster)"
 )
-#: What separates demonstrations may merge with its neighbours; what they are made of may not.
+#: Endings of roles whose text may merge with its neighbours: text between demonstrations.
 OPTIONAL = ("_start", "_end")
 
 
@@ -61,7 +61,7 @@ class Encoder:
     Args:
         tokenizer: a fast Transformers tokenizer (offsets are needed).
         template: how pairs are written.
-        sink: id of the token that every prompt begins with; by default as `choose_sink` has it.
+        sink: id of the token that every prompt begins with; by default as `choose_sink` chooses it.
         n_tokens: how many tokens the model has embeddings for; by default those of the tokenizer.
 
     Raises:
@@ -84,7 +84,7 @@ class Encoder:
         self.template = template
         self.sink = choose_sink(tokenizer).token if sink is None else sink
         self._n_tokens = len(tokenizer) if n_tokens is None else n_tokens
-        # Some tokenizers put a space before a text's first word by themselves.
+        # Some tokenizers themselves put a space before the first word of a text.
         first = tokenizer.convert_ids_to_tokens(self._ids("a")[:1])
         self._adds_space = bool(first) and first[0].startswith(("▁", "Ġ"))
 
@@ -111,8 +111,7 @@ class Encoder:
         ends = list(accumulate(len(span.text) for span in spans))
         roles = []
         for _, end in encoded["offset_mapping"]:
-            # A token belongs to the span of its last character: a leading space, or an arrow
-            # that swallowed the end of a word, does not decide.
+            # A token gets the role of its last character, whatever span it begins in.
             last = max(end - 1, 0)
             roles.append(spans[next(i for i, e in enumerate(ends) if last < e)].role)
         lost = [s.text for s in spans if s.role not in roles and not s.role.endswith(OPTIONAL)]
@@ -145,7 +144,7 @@ class Encoder:
         whole = self._ids(prompt.text + text)
         if tuple(whole[: len(before)]) == before and len(whole) > len(before):
             return tuple(whole[len(before) :])
-        # The answer would merge with the arrow; on its own it is what the model can produce.
+        # The answer would merge with the arrow. Tokenised on its own, the model can produce it.
         alone = self._ids(text.strip() if self._adds_space else text)
         if not alone:
             raise InputError(
@@ -157,9 +156,8 @@ class Encoder:
 def wants_leading_space(tokenizer: Any, words: Sequence[str]) -> bool:
     """Whether words take no more tokens in the middle of a text when a space comes before them.
 
-    Example:
-        >>> wants_leading_space(model.tokenizer, ["Paris", "Rome"])
-        True
+    >>> wants_leading_space(model.tokenizer, ["Paris", "London"])
+    True
     """
 
     def cost(space: str) -> int:

@@ -1,4 +1,4 @@
-"""Episodes that match across tasks: the same queries and the same inputs shown, other answers."""
+"""Episodes that match across tasks: the same queries and demonstration inputs, other answers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from icl_mech.tasks.task import Task
 
 @dataclass(frozen=True)
 class Matched:
-    """As many episodes of every task, none of them with dummies.
+    """The same number of episodes of every task, without dummies.
 
     Attributes:
         episodes: `[task][point]`. Where the tasks share their inputs, point `i` of every task has
             the same query and the same demonstration inputs in the same order.
-        n_queries: how many queries of a task differ, in the task where that is fewest.
+        n_queries: the number of different queries, in the task that has the fewest.
     """
 
     episodes: tuple[tuple[Episode, ...], ...]
@@ -40,7 +40,7 @@ def same_inputs(tasks: Sequence[Task]) -> bool:
 def draw_matched(
     tasks: Sequence[Task], sizes: Mapping[str, int], n_shots: int, seed: int
 ) -> tuple[Matched, ...]:
-    """Draw sets of episodes, as many per task as `sizes` says by name, that share no query.
+    """Draw sets of matched episodes that share no query, each set of the size given in `sizes`.
 
     >>> from icl_mech.tasks import load_family
     >>> (drawn,) = draw_matched(load_family("bitwise").tasks[:2], {"n_points": 4}, 3, seed=0)
@@ -49,8 +49,8 @@ def draw_matched(
     [4, True]
 
     Args:
-        tasks: a set of episodes of each.
-        sizes: of every set, by the caller's name of it, which errors then use.
+        tasks: every set has episodes of each of them.
+        sizes: name -> episodes per task, for every set; errors use these names.
         n_shots: demonstrations per episode.
         seed: of every random draw.
 
@@ -83,7 +83,7 @@ def _draw(
         )
     order = rng.permutation(n_inputs)
     n_asked = min(sum(sizes), max(fewest, int(QUERY_SHARE * n_inputs)), n_inputs - n_shots)
-    # Two queries for every set, and the others in proportion to what each still wants.
+    # Two queries for every set; the others are shared out in proportion to the sizes.
     spare = n_asked - fewest
     total = sum(sizes)
     ends = [0, *(2 * i + round(spare * n / total) for i, n in enumerate(accumulate(sizes), 1))]

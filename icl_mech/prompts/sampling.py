@@ -1,4 +1,4 @@
-"""Which pairs are shown, asked, and held out: episodes drawn from a task, dev apart from test."""
+"""Draws episodes from a task: which pairs are shown and which are asked, on dev and on test."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,22 +9,21 @@ import numpy as np
 
 from icl_mech.errors import InputError
 from icl_mech.tasks.context import ContextTask
-from icl_mech.tasks.episode import Episode
 from icl_mech.tasks.seeds import check_seed, count, generator
-from icl_mech.tasks.task import Pair, Task
+from icl_mech.tasks.task import Episode, Pair, Task
 
-#: Share of the pairs that may be asked; the others are there for demonstrations.
+#: Share of the pairs that may be asked; the others are used in demonstrations.
 QUERY_SHARE = 0.6
 
 
 @dataclass(frozen=True)
 class Split:
-    """Episodes to choose a layer on and, with other queries, to report on.
+    """Dev episodes to choose a layer on, and test episodes, with other queries, to report on.
 
     Attributes:
         dev, test: no query of one is a query of the other, or a demonstration of either.
         prior: the most frequent answer among the pairs that are not asked.
-        n_dev_queries, n_test_queries: how many of them differ (small tasks repeat queries).
+        n_dev_queries, n_test_queries: numbers of different queries (small tasks repeat queries).
     """
 
     dev: tuple[Episode, ...]
@@ -39,7 +38,7 @@ def draw_split(
 ) -> Split:
     """Cut a task's pairs into dev queries, test queries and demonstrations, and draw episodes.
 
-    Where a task has fewer pairs than prompts, queries come back with other demonstrations.
+    Where a task has fewer pairs than prompts, queries are repeated with other demonstrations.
 
     >>> from icl_mech.tasks import load_task
     >>> split = draw_split(load_task("to_upper"), n_test=6, n_dev=3, n_shots=2, n_dummies=1, seed=0)
@@ -74,7 +73,7 @@ def draw_split(
 def draw_context_split(
     task: ContextTask, n_test: int, n_dev: int, n_dummies: int, seed: int
 ) -> Split:
-    """The same for a task that makes whole episodes: what is asked on dev, on test, and shown.
+    """Cut the items of a task that makes whole episodes into dev, test and shown; draw episodes.
 
     `prior` is the most frequent answer among the demonstrations of the dev prompts.
 
@@ -117,7 +116,7 @@ def draw_context_split(
 
 
 def check_counts(counts: Mapping[str, Any], seed: Any) -> list[int]:
-    """Refuse counts below 1 or too large to draw, seeds that are none, and what is no whole number.
+    """Check that counts are whole numbers from 1 to `MOST`, and that the seed is valid.
 
     >>> check_counts({"n_prompts": np.int8(100), "n_shots": 5}, seed=0)
     [100, 5]

@@ -1,4 +1,4 @@
-"""Which prompts there are: the settings that every question about language models shares."""
+"""The settings that decide which prompts are asked, shared by all questions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,9 +9,8 @@ import numpy as np
 from icl_mech.errors import InputError
 from icl_mech.prompts.sampling import Split, draw_split, shuffle_labels
 from icl_mech.prompts.template import DEFAULT_TEMPLATE, Template
-from icl_mech.tasks.episode import Episode
 from icl_mech.tasks.seeds import check_seed, count, whole_numbers
-from icl_mech.tasks.task import Task
+from icl_mech.tasks.task import Episode, Task
 
 #: Dummy queries per set of demonstrations, where a caller does not say how many.
 N_DUMMIES = 2
@@ -19,7 +18,7 @@ N_DUMMIES = 2
 
 @dataclass(frozen=True, kw_only=True)
 class PromptSettings:
-    """Everything that, with the model and the tasks, decides which prompts there are.
+    """The settings that, together with the model and the tasks, decide which prompts are asked.
 
     The settings check themselves when they are made, are the options of the command line, and are
     what a result's provenance records. Questions add their own settings in a subclass.
@@ -113,11 +112,7 @@ def half(n_prompts: Any, n_dev: Any) -> int:
     (50, 20)
 
     Raises:
-        InputError: where one is no count of prompts.
-
-    Example:
-        >>> half(50, None), half(50, 10)
-        (25, 10)
+        InputError: where one of them is no count of prompts.
     """
     n_prompts = count("n_prompts", n_prompts)
     return max(1, n_prompts // 2) if n_dev is None else count("n_dev", n_dev)
@@ -130,11 +125,8 @@ def shot_counts(n_shots: Any) -> tuple[int, ...]:
     ((5,), (2, 8))
 
     Raises:
-        InputError: where there is none, one comes twice, or is no positive whole number.
-
-    Example:
-        >>> shot_counts((4, 1))
-        (1, 4)
+        InputError: where the list is empty, names a number twice, or holds anything but positive
+            whole numbers.
     """
     counts = tuple(sorted(whole_numbers("n_shots", n_shots)))
     if not counts or len(set(counts)) < len(counts):
@@ -158,10 +150,10 @@ def check_shots(n_shots: int) -> None:
 def shuffled(episodes: Sequence[Episode], rng: np.random.Generator) -> tuple[Episode, ...]:
     """The same episodes, each demonstration with the label of another one.
 
-    Example:
-        >>> from icl_mech.prompts import draw_split
-        >>> episodes = draw_split(icl_mech.load_task("antonyms"), 3, 1, 2, 1, 0).test
-        >>> len(shuffled(episodes, np.random.default_rng(0)))
-        3
+    >>> from icl_mech.tasks import Pair
+    >>> pairs = (Pair("a", ("A",)), Pair("b", ("B",)))
+    >>> (episode,) = shuffled([Episode(pairs, Pair("c", ("C",)), ())], np.random.default_rng(0))
+    >>> [(pair.x, pair.y) for pair in episode.demonstrations]
+    [('a', 'B'), ('b', 'A')]
     """
     return tuple(replace(e, demonstrations=shuffle_labels(e.demonstrations, rng)) for e in episodes)

@@ -1,9 +1,10 @@
 """The token that every prompt begins with.
 
-Attention heads rest on the first token; without one that carries no meaning, injecting a vector
-fails on models whose tokenizers add none. It is BOS where the tokenizer itself puts BOS before a
-text, as it did in training. Elsewhere it is the end-of-text token, which stood between documents:
-a BOS that is never prepended may be anything, such as the mark of a chat turn.
+Many attention heads attend to the first token when they have nothing to do (an attention sink).
+Some tokenizers put no special token there, and injected vectors then fail. So every prompt begins
+with one: BOS where the tokenizer itself puts BOS before a text, as it did in training; elsewhere
+the end-of-text token, which stood between documents in training. A BOS that the tokenizer does not
+prepend is not used: it may be anything, such as the mark of a chat turn.
 """
 
 from dataclasses import dataclass
@@ -41,6 +42,9 @@ def choose_sink(
     tokenizer: Any, wanted: str | int | None = None, bos_by_itself: bool | None = None
 ) -> Sink:
     """The sink token of a tokenizer, or the one that the caller wants.
+
+    >>> choose_sink(model.tokenizer, "<bos>")
+    Sink(token=2, reason='chosen by the caller', rival=None)
 
     Args:
         tokenizer: a Transformers tokenizer.

@@ -1,4 +1,4 @@
-"""A prompt as text, with every stretch of it labelled by the role it plays."""
+"""Writes prompts as text, in spans that are labelled by their roles."""
 
 import re
 from collections.abc import Sequence
@@ -58,7 +58,7 @@ class Template:
         arrow, end = rest.split("{y}")
         if not self.leading_space:
             return start, arrow, end
-        # The words bring their own space; a second one would be a token of its own.
+        # Words are written with a leading space; a second space would be a separate token.
         return start.removesuffix(" "), arrow.removesuffix(" "), end
 
     @property

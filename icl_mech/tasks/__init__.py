@@ -1,4 +1,4 @@
-"""Tasks as data: what to ask and which answers are right. Knows no models and no tokens."""
+"""Tasks: inputs and the answers that count as right. Knows no models and no tokens."""
 
 import os
 from collections import Counter
@@ -9,12 +9,11 @@ from typing import Any
 from icl_mech.errors import InputError, choose, shown
 from icl_mech.tasks.builtin import SPECS, build
 from icl_mech.tasks.context import ContextTask, Prediction
-from icl_mech.tasks.episode import Episode
-from icl_mech.tasks.failures import list_failures, load_failure, lookup_task
+from icl_mech.tasks.failures import list_failures, load_failure, make_lookup_task
 from icl_mech.tasks.families import list_families, load_family, load_member, member_names
 from icl_mech.tasks.family import Family
 from icl_mech.tasks.files import SUFFIXES, read_task
-from icl_mech.tasks.task import Pair, Task
+from icl_mech.tasks.task import Episode, Pair, Task
 from icl_mech.tasks.text import check_text
 
 __all__ = [
@@ -35,11 +34,11 @@ __all__ = [
     "load_parts",
     "load_task",
     "load_tasks",
-    "lookup_task",
+    "make_lookup_task",
     "not_a_task",
 ]
 
-#: What questions take: one task or several, as themselves, by name, by file, or by family.
+#: What questions accept as tasks: one or several, as `Task`, `Family`, name or file.
 Tasks = Family | Task | str | Path | Sequence[Family | Task | str | Path]
 
 _BY_NAME = {spec.name: spec for spec in SPECS}
@@ -47,13 +46,13 @@ _ALIASES = {alias: spec.name for spec in SPECS for alias in spec.aliases}
 
 
 def list_tasks(category: str | None = None) -> list[str]:
-    """Names of the built-in tasks, of one category or of all.
+    """Names of the built-in tasks, of one category or (by default) of all.
 
     >>> list_tasks("translation")
     ['fr_en', 'en_fr', 'es_en', 'en_es']
 
     Raises:
-        InputError: where the category does not exist.
+        InputError: where there is no such category.
     """
     if category is not None:
         choose(category, dict.fromkeys(spec.category for spec in SPECS), "category")
@@ -96,14 +95,13 @@ def load_task(name: str | Path) -> Task:
 
 
 def load_tasks(task: Tasks) -> list[Task]:
-    """One task or several: each a `Task`, a name, a path, or a family, for all tasks of it but
-    its null task.
+    """Load one task or several. A family stands for all of its tasks but the null task.
 
     >>> [task.name for task in load_tasks(["to_upper", "antonyms"])]
     ['to_upper', 'antonyms']
 
     Raises:
-        InputError: where there is none, a name is unknown, or two have one name.
+        InputError: where no task is named, a name is unknown, or two tasks have the same name.
     """
     tasks = flat(load_parts(task))
     if not tasks:
@@ -115,7 +113,7 @@ def load_tasks(task: Tasks) -> list[Task]:
 
 
 def _named_twice(tasks: Sequence[Task]) -> str:
-    """What to say of tasks that have one name."""
+    """The error message for tasks that have the same name."""
     name = tasks[0].name
     if all(t == tasks[0] for t in tasks):
         return f"task {name!r} is named twice; expected each once"
@@ -125,13 +123,13 @@ def _named_twice(tasks: Sequence[Task]) -> str:
 
 
 def load_parts(task: Tasks) -> list[Task | Family]:
-    """The tasks and families that are named, families whole.
+    """Load the named tasks and families, without splitting families into their tasks.
 
     >>> [part.name for part in load_parts(["to_upper", "bitwise"])]
     ['to_upper', 'bitwise']
 
     Raises:
-        InputError: where a name is unknown, or what is given is no name, task or list of these.
+        InputError: where a name is unknown, or something is no name, task or list of these.
     """
     if isinstance(task, Family | Task | str | Path):
         several: list[Any] = [task]
@@ -149,11 +147,10 @@ def load_parts(task: Tasks) -> list[Task | Family]:
 
 
 def not_a_task(given: Any) -> str:
-    """What to say of something that was given as a task.
+    """The error message for something that was given as a task and is none.
 
-    Example:
-        >>> not_a_task(5)[:15]
-        'task is 5 (int)'
+    >>> not_a_task(3)[:47]
+    'task is 3 (int); expected a name, a path, a Tas'
     """
     if isinstance(given, ContextTask):
         return (
@@ -169,7 +166,7 @@ def not_a_task(given: Any) -> str:
 
 
 def flat(parts: Sequence[Task | Family]) -> list[Task]:
-    """The tasks, and those of the families but their null tasks.
+    """All tasks in one list; families give all of their tasks but the null task.
 
     >>> [task.name for task in flat(load_parts(["to_upper", "bitwise"]))][:3]
     ['to_upper', 'bitwise/and', 'bitwise/nand']
@@ -187,17 +184,17 @@ def _task_or_family(given: Any) -> Task | Family:
 
 
 def load_other(task: Task | ContextTask, other: Task | str | None = None) -> Task:
-    """A task to compare `task` with: the one given, or one of another kind.
+    """The task to compare `task` with: `other`, or by default one of another kind.
 
     >>> load_other(load_task("to_upper"), None).name
     'antonyms'
 
     Args:
-        task: what is studied.
+        task: the task that is studied.
         other: by default antonyms, or, for a linguistic task, country_capital.
 
     Raises:
-        InputError: where it is the task itself.
+        InputError: where `other` is the task itself.
     """
     if other is None:
         return load_task("country_capital" if task.category == "linguistic" else "antonyms")

@@ -93,7 +93,7 @@ SPECS = (
 
 @cache
 def table(name: str) -> tuple[dict[str, tuple[str, ...]], ...]:
-    """The rows of a table in `data/`, each a mapping from column to what its cell lists."""
+    """The rows of a table in `data/`, each a mapping from column to the entries of its cell."""
     text = files("icl_mech.tasks").joinpath(f"data/{name}.tsv").read_text(encoding="utf-8")
     header, *rows = (line.split("\t") for line in text.splitlines())
     cells = ([tuple(cell.split("|")) for cell in row] for row in rows)
@@ -101,7 +101,7 @@ def table(name: str) -> tuple[dict[str, tuple[str, ...]], ...]:
 
 
 def column_pairs(name: str, source: str, target: str) -> list[Pair]:
-    """Pairs of two columns of a table: the first of the source, and all of the target."""
+    """Pairs of two columns: the first entry of the source cell, all entries of the target cell."""
     return [Pair(row[source][0], row[target]) for row in table(name)]
 
 

@@ -1,4 +1,4 @@
-"""How episodes of tasks that depend on their own prompt are put together."""
+"""Makes the episodes of tasks whose right answers depend on their own prompt."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, zip_longest
@@ -6,21 +6,20 @@ from itertools import chain, zip_longest
 import numpy as np
 
 from icl_mech.tasks.context import Compose
-from icl_mech.tasks.episode import Episode
-from icl_mech.tasks.task import Pair
+from icl_mech.tasks.task import Episode, Pair
 
-#: The name of answers that go the wrong way (see `Episode.wrong`).
+#: The name of answers in the wrong direction (see `Episode.wrong`).
 WRONG_DIRECTION = "wrong_direction"
 
 
 def lookup(values: Sequence[str], n_pairs: int, repeats: int, at: int | None) -> Compose:
-    """Fresh pairs; the asked key is among them.
+    """New pairs in every prompt; the asked key is among the demonstrations.
 
     Args:
-        values: what keys are paired with, at random, no value twice in a prompt.
-        n_pairs: different pairs per prompt.
-        repeats: how often every pair is shown; each round in another order.
-        at: the place whose key is asked: 0 is the first demonstration, -1 the last; any if None.
+        values: words with which keys are paired at random; no value occurs twice in a prompt.
+        n_pairs: the number of different pairs per prompt.
+        repeats: how often every pair is shown, in a new order each time.
+        at: which demonstration's key is asked: 0 the first, -1 the last; None a random one.
     """
 
     def compose(
@@ -34,7 +33,7 @@ def lookup(values: Sequence[str], n_pairs: int, repeats: int, at: int | None) ->
         if at is not None:
             _move(rounds[at], pairs[0], at)
         shown = tuple(pair for each in rounds for pair in each)
-        # No answer to a dummy is right: its pair is only there for its input.
+        # Dummies have no right answer; only the input of their pair is used.
         return Episode(shown, pairs[0], _paired(dummies, [words[0]] * len(dummies)))
 
     return compose
@@ -51,7 +50,7 @@ def _paired(inputs: Sequence[str], answers: Sequence[str]) -> tuple[Pair, ...]:
 
 
 def constant(values: Sequence[str], n_shots: int) -> Compose:
-    """Every input has the same answer, another one in every prompt."""
+    """All inputs of a prompt have the same answer, which is drawn for every prompt."""
 
     def compose(
         asked: str, others: Sequence[str], n_dummies: int, rng: np.random.Generator
@@ -126,8 +125,8 @@ def mapped(
 
     Args:
         answer: the function.
-        wrong: wrong answers to an input that have a name.
-        name: that name.
+        wrong: gives wrong answers to an input that are counted under `name`.
+        name: of these wrong answers.
         n_shots: demonstrations per prompt.
     """
 

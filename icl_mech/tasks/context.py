@@ -7,20 +7,20 @@ from typing import Literal
 import numpy as np
 
 from icl_mech.errors import InputError
-from icl_mech.tasks.episode import Episode
+from icl_mech.tasks.task import Episode
 
-#: What theory expects of one vector: as good as the prompt; right in one of two directions; no
-#: better than answering without the query.
+#: The accuracy that theory expects of one vector: that of the prompt; right in one of two
+#: directions; that of answering without the query.
 Outcome = Literal["works", "about half", "label prior"]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What one task vector should reach on a task, and why.
+    """The accuracy that theory expects of one task vector on a task, and why.
 
     Attributes:
-        outcome: in two words.
-        text: the argument, a sentence or two.
+        outcome: the expectation, in two words.
+        text: the argument, in a sentence or two.
     """
 
     outcome: Outcome
@@ -34,20 +34,20 @@ Compose = Callable[[str, Sequence[str], int, np.random.Generator], Episode]
 
 @dataclass(frozen=True)
 class ContextTask:
-    """A task that makes whole episodes, where a `Task` has pairs that hold in every prompt.
+    """A task that makes whole episodes, unlike a `Task`, whose pairs are the same in every prompt.
 
     Attributes:
         name: as `load_failure` knows it.
         description: one line.
-        prediction: what one vector should reach.
-        items: what may be asked or shown, each once. Which are asked, and on dev or test, is
-            decided when episodes are drawn; an item that is asked is never shown to another.
-        answers: every answer that may occur, to tell an answer of the right kind from others.
+        prediction: the accuracy that theory expects of one vector.
+        items: what may be asked or shown, each once. Which items are asked, on dev or on test,
+            is decided when episodes are drawn; an item that is asked is never a demonstration.
+        answers: every answer that may occur, to recognise answers of the right kind.
         inputs: every input that may occur.
         n_shots: demonstrations per prompt.
-        needs: how many items beside the asked one `compose` uses, without dummies.
+        needs: how many items `compose` uses beside the asked one and the dummies.
         compose: makes an episode.
-        category: of all built-in ones, `"failure"`.
+        category: `"failure"` for all built-in ones.
     """
 
     name: str

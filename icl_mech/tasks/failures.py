@@ -1,9 +1,9 @@
-"""Tasks that ask what one task vector cannot do, and two that it should manage, by name.
+"""Tasks, by name, on which one task vector should fail, and controls on which it should work.
 
 The argument: theta is read before the query is known, and is one vector at one token. It can say
-which fixed mapping to apply (Hendel et al. 2023, section 3) or which answer to give. It has no
-room for a table of pairs that only this prompt knows; and in a linear transformer it acts as a
-single demonstration, which is of rank one and cannot hold a bijection (Dong et al. 2025,
+which fixed mapping to apply (Hendel et al. 2023, section 3) or which answer to give. It cannot hold
+a table of pairs that only this prompt defines. In a linear transformer it acts as a single
+demonstration, which is of rank one and cannot hold a bijection (Dong et al. 2025,
 arXiv 2506.09048).
 """
 
@@ -22,7 +22,7 @@ from icl_mech.tasks.grammar import lexicon
 from icl_mech.tasks.seeds import count, whole
 from icl_mech.tasks.task import Pair
 
-#: Pairs of a lookup prompt, and how often each is shown: few and often, so that a small model can.
+#: Pairs of a lookup prompt, and how often each is shown: few and often, for small models.
 N_PAIRS, REPEATS = 4, 2
 #: Demonstrations where two directions or two classes are mixed, and of the other tasks.
 MIXED_SHOTS, SHOTS = 10, 8
@@ -93,7 +93,7 @@ def _values() -> tuple[str, ...]:
     return tuple(noun for noun in nouns if noun not in keys)
 
 
-def lookup_task(
+def make_lookup_task(
     name: str = "lookup",
     *,
     n_pairs: int = N_PAIRS,
@@ -103,23 +103,23 @@ def lookup_task(
     values: Sequence[str] | None = None,
     what: str = "the queried word is among the demonstrations: its answer there",
 ) -> ContextTask:
-    """A lookup as hard as one likes: fewer pairs and more repeats are easier.
+    """Make a lookup task of chosen difficulty: fewer pairs and more repeats are easier.
 
-    >>> lookup_task("six", n_pairs=6, repeats=1).name
+    >>> make_lookup_task("six", n_pairs=6, repeats=1).name
     'six'
 
     Args:
-        name: its own.
-        n_pairs: different pairs per prompt, drawn anew for each; guessing is right in 1 of them.
-        repeats: how often each is shown, in another order each time.
-        at: the place of the demonstration that is asked again: 0 the first, -1 the last; any if
-            None.
-        keys: what may be asked; English words by default.
-        values: what keys are paired with; nouns that are no keys by default.
-        what: the description's beginning.
+        name: of the task.
+        n_pairs: the number of different pairs, drawn anew for every prompt; guessing one of the
+            values shown is right in 1 of `n_pairs` cases.
+        repeats: how often each pair is shown, in a new order each time.
+        at: which demonstration is asked again: 0 the first, -1 the last, None a random one.
+        keys: the inputs; English words by default.
+        values: the answers; nouns that are no keys by default.
+        what: the beginning of the task's description.
 
     Raises:
-        InputError: where a count is too small, `at` is another place, or there are fewer values
+        InputError: where a count is too small, `at` is none of these, or there are fewer values
             than pairs.
     """
     keys = _keys() if keys is None else tuple(keys)
@@ -158,7 +158,7 @@ def _constant(name: str) -> ContextTask:
     return ContextTask(name, what, ONE_ANSWER, keys, values, keys, SHOTS, SHOTS, compose)
 
 
-#: A pair, and the pair that goes back.
+#: A pair, and the pair in the opposite direction.
 _Way = tuple[Pair, Pair]
 
 
@@ -184,7 +184,7 @@ def _letters() -> list[_Way]:
 
 
 def _rows(name: str, there: tuple[str, str], back: tuple[str, str]) -> list[_Way]:
-    """Rows of a table read both ways, where no word is asked both ways, or twice one way."""
+    """Rows of a table in both directions, without words that are the input of two pairs."""
     ways = list(zip(column_pairs(name, *there), column_pairs(name, *back), strict=True))
     counts = Counter(pair.x.casefold() for pair in chain(*ways))
     return [way for way in ways if all(counts[pair.x.casefold()] == 1 for pair in way)]
@@ -241,15 +241,19 @@ def _counted(text: str) -> str:
 
 
 _BUILD: dict[str, Callable[[str], ContextTask]] = {
-    "lookup": lookup_task,
-    "lookup_once": partial(lookup_task, repeats=1),
+    "lookup": make_lookup_task,
+    "lookup_once": partial(make_lookup_task, repeats=1),
     "lookup_letter": partial(
-        lookup_task,
+        make_lookup_task,
         values=tuple(ascii_uppercase),
         what="the queried word is among the demonstrations: its letter there",
     ),
-    "copy_first": partial(lookup_task, at=0, what="always the first demonstration is asked again"),
-    "copy_last": partial(lookup_task, at=-1, what="always the last demonstration is asked again"),
+    "copy_first": partial(
+        make_lookup_task, at=0, what="always the first demonstration is asked again"
+    ),
+    "copy_last": partial(
+        make_lookup_task, at=-1, what="always the last demonstration is asked again"
+    ),
     "constant": _constant,
     "case_both_ways": partial(_both_ways, what="lower <-> upper case", pairs=_letters),
     "en_fr_both_ways": partial(

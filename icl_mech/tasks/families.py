@@ -22,7 +22,7 @@ TREEBANK = "pos:"
 
 @dataclass(frozen=True)
 class _Spec:
-    """What a family is made of: the names of its tasks, and how it is built from a seed."""
+    """The names of a family's tasks, and a function that builds the family from a seed."""
 
     outputs: tuple[str, ...]
     build: Callable[[int], Family]
@@ -38,12 +38,12 @@ def list_families() -> list[str]:
 
 
 def load_family(name: str, seed: int = 0) -> Family:
-    """A family by name, or the part-of-speech tasks on a treebank.
+    """Load a family by name, or the part-of-speech tasks on a treebank.
 
     In `verbs`, `english_words`, `countries` and `letters` the answers to an input differ from one
-    another and from the input; rows of which that is not true are left out: every regular verb
-    (past and participle are one word), come, run and become (participle and base are), and words
-    that are the same in two of the languages (*libro*). `Family.distinct` says so as a number.
+    another and from the input. Other rows are left out: regular verbs (past and participle are the
+    same), come, run and become (participle and base are the same), and words that are the same in
+    two of the languages (*libro*). `Family.distinct` measures this.
 
     >>> len(load_family("bitwise").tasks)
     7
@@ -72,7 +72,7 @@ def member_names() -> list[str]:
 
 
 def load_member(name: str) -> Task | None:
-    """A task of a family by its name, its random answers drawn with seed 0; `None` if it is none.
+    """A task of a family by name (random answers drawn with seed 0); None if there is none.
 
     >>> load_member("bitwise/xor").name
     'bitwise/xor'
@@ -131,7 +131,7 @@ def _all_differ(x: str, row: tuple[tuple[str, ...], ...]) -> bool:
 
 
 def _columns(name: str, source: str, targets: Iterable[str]) -> _Rows:
-    """Columns of a table: the first of the source, and all of every target."""
+    """Columns of a table: the first entry of the source cell, all entries of every target cell."""
     return [(row[source][0], tuple(row[target] for target in targets)) for row in table(name)]
 
 

@@ -11,9 +11,8 @@ from icl_mech.tasks.task import Task
 class Family:
     """Tasks with exactly the same inputs in the same order.
 
-    Tasks with inputs of their own can be told apart by their words alone; what a model makes of
-    the mapping shows only where the words are shared: the reason for the
-    families of Han et al. 2024.
+    Tasks with different inputs can be told apart by their words alone. Only tasks that share their
+    inputs show whether a model represents the mapping (Han et al. 2024).
 
     Attributes:
         name: as `load_family` knows it.
@@ -51,7 +50,7 @@ class Family:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """What every task of the family asks."""
+        """The inputs that all tasks of the family share."""
         return tuple(pair.x for pair in self.tasks[0].pairs)
 
     @property
@@ -61,9 +60,9 @@ class Family:
 
     @property
     def distinct(self) -> float:
-        """Share of the inputs for which no two tasks accept the same answer, the null task aside.
+        """Share of the inputs for which no two tasks (but the null task) accept the same answer.
 
-        Demonstrations drawn from the other inputs can leave the task open.
+        Demonstrations drawn from the other inputs may fit several tasks.
         """
         return sum(self._distinguishes()) / len(self.inputs)
 

@@ -1,4 +1,4 @@
-"""Reading a user's pairs: JSON object, JSON list, JSON lines, CSV or TSV."""
+"""Reads a user's pairs: JSON object, JSON list, JSON lines, CSV or TSV."""
 
 import csv
 import json
@@ -14,12 +14,12 @@ from icl_mech.tasks.text import check_text, look
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".tsv")
 COLUMNS = ("input", "output")
-#: Bytes of a file's name without its suffix: it names the task, and with it other files.
+#: The most bytes of a file's name without suffix: it names the task, and so result files too.
 LONGEST_NAME = 100
 
-#: Columns that a message names.
+#: The most columns that a message names.
 SHOWN = 10
-#: Where a row stands, its input, and its answers.
+#: For each row: where it is (for messages), its input, and its answers.
 Rows = Iterator[tuple[str, Any, Any]]
 
 
@@ -94,7 +94,7 @@ def _pair(path: Path, where: str, x: Any, y: Any) -> Pair:
 
 
 class _Object(tuple):
-    """The items of a JSON object as they stand, so that a repeated key is seen and not lost."""
+    """The items of a JSON object in order, so that a repeated key can be refused."""
 
     __slots__ = ()
 
@@ -191,7 +191,7 @@ def _table(path: Path) -> Rows:
 
 
 def _cells(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """The rows of a table that are not empty, each with where it stands."""
+    """The rows of a table that are not empty, each with its place for messages."""
     tab = path.suffix.lower() == ".tsv"
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, delimiter="\t" if tab else ",", strict=True)

@@ -1,4 +1,4 @@
-"""Whole numbers that a caller gives, and random generators for data that are drawn."""
+"""Checks of whole numbers and seeds, and the random generators that draw data."""
 
 from collections.abc import Iterable
 from operator import index
@@ -9,7 +9,7 @@ import numpy as np
 
 from icl_mech.errors import InputError, shown
 
-#: The largest count of anything that is drawn: a share of so many prompts is known to .01.
+#: The largest count of anything drawn: a share of so many prompts has an error of about .01.
 MOST = 10_000
 #: The largest seed: what arrays and files can hold.
 LARGEST_SEED = 2**63 - 1
@@ -76,7 +76,7 @@ def check_seed(seed: Any) -> int:
 
 
 def whole_numbers(name: str, value: Any) -> list[int]:
-    """One whole number or several, as they come.
+    """One whole number or several, as a list in the given order.
 
     >>> whole_numbers("n_shots", 4), whole_numbers("n_shots", (1, 4))
     ([4], [1, 4])
@@ -92,7 +92,7 @@ def whole_numbers(name: str, value: Any) -> list[int]:
 
 
 def generator(seed: int, *labels: str) -> np.random.Generator:
-    """A random generator of its own for each purpose, the same in every process.
+    """A separate random generator for each purpose (its labels), the same in every process.
 
     >>> bool(generator(0, "a").integers(10**6) == generator(0, "a").integers(10**6))
     True

@@ -1,4 +1,4 @@
-"""A task: pairs of an input and the answers that count as right."""
+"""`Task`: pairs of an input and the answers that count as right; `Episode`: what a prompt asks."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from icl_mech.errors import InputError, shown
 from icl_mech.tasks.text import check_text, is_blank, look
 
-#: Characters of an input, and of an answer. Every demonstration shows both in full.
+#: The most characters of an input and of an answer. Demonstrations show both in full.
 LONGEST_INPUT, LONGEST_ANSWER = 10_000, 1_000
 
 
@@ -78,7 +78,7 @@ class Task:
                     f"task {shown(self.name)} has {shown(pair)} among its pairs; expected a Pair "
                     "each (Task.of('name', {'dog': 'puppy'}) makes them of a dict)"
                 )
-            # Words that look the same are one: else what is asked could be shown.
+            # Words that look the same count as one: otherwise the query could be shown.
             known = seen.setdefault(look(pair.x), pair)
             if known is not pair:
                 raise InputError(
@@ -91,13 +91,13 @@ class Task:
     def of(
         name: str, pairs: Mapping[str, str | Sequence[str]], description: str = "pairs"
     ) -> "Task":
-        """A task of one's own.
+        """Make a task from a dict of pairs.
 
         >>> Task.of("young", {"dog": "puppy", "cat": ["kitten", "kitty"]})
         Task('young', user, 2 pairs: pairs)
 
         Args:
-            name: what results call it.
+            name: of the task in results.
             pairs: from every input to its answer, or to several accepted answers.
             description: one line.
 
@@ -127,8 +127,26 @@ class Task:
         return Counter(pair.y for pair in self.pairs)
 
 
+@dataclass(frozen=True)
+class Episode:
+    """One demonstration set with the query it is asked about.
+
+    Attributes:
+        demonstrations: what the prompt shows.
+        query: what it asks, with the right answers.
+        dummies: inputs that stand in for the query when theta is read (Hendel et al., section
+            3.2): neither the query nor among the demonstrations.
+        wrong: wrong answers that have a name, such as `("wrong_direction", ("B", "C"))`.
+    """
+
+    demonstrations: tuple[Pair, ...]
+    query: Pair
+    dummies: tuple[Pair, ...]
+    wrong: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
 def as_typed(known: Pair, again: Pair) -> str:
-    """What to say of two inputs that look the same, where they are not.
+    """A note for messages on two inputs that look the same but are encoded differently.
 
     >>> as_typed(Pair("a b", ("c",)), Pair("a\\xa0b", ("c",)))
     " ('a b' and 'a\\\\xa0b' look the same)"
@@ -148,5 +166,5 @@ def _check(what: str, text: str, longest: int) -> None:
 
 
 def _hidden(text: str) -> str:
-    """What to say of text that is empty to the eye only."""
+    """A note for messages on text that has only invisible characters."""
     return f" ({text!a}: nothing of it can be seen)" if text.strip() else ""

@@ -1,4 +1,4 @@
-"""Text that people write: what no prompt can hold, and which words look the same."""
+"""Checks of text: characters that no prompt can hold, and words that look the same."""
 
 import os
 import re
@@ -10,16 +10,16 @@ from icl_mech.errors import InputError, shown
 
 #: Control characters but tabs and line breaks, and halves of characters (lone surrogates).
 _UNUSABLE = re.compile("[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]")
-#: Beside format characters (zero-width space, soft hyphen): joiners, variation selectors.
+#: Invisible characters that are no format characters: joiners, variation selectors.
 _UNSEEN = re.compile("[\u034f\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
-#: Format characters that are seen: the tags in the flags of England, Scotland and Wales.
+#: Format characters that are visible: the tags in the flags of England, Scotland and Wales.
 _TAGS = range(0xE0020, 0xE0080)
 #: Letters and symbols without ink: Hangul fillers, the empty Braille pattern.
 _BLANK = set("\u115f\u1160\u2800\u3164\uffa0")
 
 
 def check_text(what: str, text: Any) -> None:
-    """Refuse what is no text, and text that tokenizers, files or terminals cannot take.
+    """Refuse what is no text, and text that tokenizers, files or terminals cannot handle.
 
     >>> check_text("answer", "dog\\x07")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
@@ -56,7 +56,7 @@ def as_path(what: str, given: Any) -> Path:
 
 
 def is_blank(text: str) -> bool:
-    """Whether there is nothing to see.
+    """Whether a text has no visible character.
 
     >>> is_blank(" "), is_blank("zero\u200bwidth"), is_blank("\u200b")
     (True, False, True)
@@ -65,7 +65,7 @@ def is_blank(text: str) -> bool:
 
 
 def look(text: str) -> str:
-    """Equal for words that look the same, whichever way they are encoded.
+    """A form that is equal for words that look the same, however they are encoded.
 
     Accents composed or not (NFC and NFD), any one space for another, and characters that are not
     seen make no difference. For comparisons only: prompts show words as they are written.
@@ -75,7 +75,7 @@ def look(text: str) -> str:
     """
     if text.isascii():
         return text.replace("\t", " ")
-    # What is not seen goes first: it can keep a letter and its accent apart.
+    # Invisible characters are removed first: one can separate a letter from its accent.
     seen = (" " if c.isspace() else c for c in text if not _is_unseen(c))
     return unicodedata.normalize("NFC", "".join(seen))
 

@@ -96,7 +96,7 @@ def _is_tagged(line: str) -> bool:
 
 
 def _sentence(path: Path, block: _Block) -> Sentence | None:
-    """What a block says, or `None` where an answer or the length rules the sentence out."""
+    """The sentence of a block; None where its answers or its length exclude it."""
     metadata: dict[str, str] = {}
     tokens: list[Token] = []
     for number, line in block:
@@ -137,7 +137,7 @@ def _token(path: Path, number: int, line: str) -> "Token":
 
 
 def _words(tokens: Sequence["Token"]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Words as they are written, each with its tag, or the tags of all that it is made of."""
+    """Words as they are written, each with its tag, or the tags of all its parts."""
     tags = {token["id"]: token["upos"] for token in tokens}
     for token in _written(tokens):
         match token["id"]:
@@ -148,7 +148,7 @@ def _words(tokens: Sequence["Token"]) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def _written(tokens: Sequence["Token"]) -> Iterator["Token"]:
-    """Tokens that stand in the text: no empty nodes (1.1), and 1-2 instead of 1 and 2."""
+    """Tokens that are in the text: no empty nodes (1.1), and 1-2 instead of 1 and 2."""
     inside = 0
     for token in tokens:
         match token["id"]:
@@ -160,7 +160,7 @@ def _written(tokens: Sequence["Token"]) -> Iterator["Token"]:
 
 
 def _join(tokens: Sequence["Token"]) -> str:
-    """The text of a sentence that does not say it: tokens, and spaces where none is denied."""
+    """The text of a sentence without a text comment: tokens, spaced unless SpaceAfter=No."""
     text = ""
     for token in _written(tokens):
         glued = (token["misc"] or {}).get("SpaceAfter") == "No"
