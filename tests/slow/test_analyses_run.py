@@ -96,7 +96,7 @@ def test_hendel_table(tmp_path: Path) -> None:
 def test_hendel_variability(tmp_path: Path) -> None:
     out = tmp_path / "variability.html"
     said = run_analysis(
-        "hendel_variability", "--tasks to_upper antonyms --n-vectors 3 --n-shots 1 3", out
+        "hendel_variability", "--tasks to_upper antonyms --n-prompts 3 --n-shots 1 3", out
     )
     assert "centred_within" in said
     result = load_result(out.with_suffix(".nc"))

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from icl_mech.decodability.settings import Settings, plan
 
 from icl_mech import HookedModel, TaskDecodability, task_decodability
 from icl_mech.decodability import mean_patching
+from icl_mech.decodability.plan import DecodabilitySettings, plan
 from icl_mech.stats import paired_difference
 from icl_mech.tasks import load_family
 
@@ -66,18 +66,7 @@ def test_block_0_reads_the_words_not_the_mapping(languages: TaskDecodability) ->
 
 def test_exact_match_is_what_greedy_decoding_says(gemma: HookedModel) -> None:
     found = task_decodability(gemma, "verbs", 12, 4, k=3, probe=False, progress=False)
-    settings = Settings(
-        n_prompts=12,
-        n_shots=(4,),
-        seed=0,
-        k=3,
-        role="final_arrow",
-        metric="cosine",
-        normalise="none",
-        leave_out="query",
-        template="{x}->{y}",
-        leading_space=None,
-    )
+    settings = DecodabilitySettings(n_prompts=12, k=3)
     p = plan("verbs", settings)
     encoder = gemma.encoder("{x}->{y}", [pair.y for t in p.pool.tasks for pair in t.pairs])
     for row in (0, 2):
