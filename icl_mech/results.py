@@ -71,6 +71,18 @@ class Result(ABC):
         self.data = data
         self.provenance = provenance
 
+    @property
+    def tasks(self) -> list[str]:
+        """The names of the tasks, in order; see `TaskResult`.
+
+        Raises:
+            InputError: where the result is not about tasks (`Emergence`).
+        """
+        raise InputError(
+            f"a result of kind {type(self).__name__} has no tasks; it has: "
+            f"{', '.join(map(str, self.data.coords))}"
+        )
+
     @abstractmethod
     def summary(self) -> pd.DataFrame:
         """The numbers that one would quote, a row per task."""
