@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -154,6 +155,6 @@ def target(command: Command) -> Path:
     else:
         out = command.output.out
     check_target(out)
-    if command.output.out is not None and out.exists():
+    if command.output.out is not None and os.path.exists(out):
         print(f"note: {out} exists and will be replaced", file=sys.stderr)
     return out

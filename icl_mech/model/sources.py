@@ -52,7 +52,7 @@ class Source:
     @property
     def local(self) -> bool:
         """Whether it is a folder on this machine."""
-        return Path(self.location).is_dir()
+        return os.path.isdir(self.location)
 
 
 def check_source(source: str | Path) -> None:
@@ -114,7 +114,7 @@ def label(name: str) -> str:
     >>> label("EleutherAI/pythia-70m")
     'EleutherAI/pythia-70m'
     """
-    return Path(name).name if Path(name).expanduser().exists() else name
+    return Path(name).name if os.path.exists(Path(name).expanduser()) else name
 
 
 def fingerprint(path: Path) -> str:
@@ -122,7 +122,7 @@ def fingerprint(path: Path) -> str:
 
     They do not depend on where the weights lie. Pieces of every file are read, not all of it.
     """
-    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    files = sorted(path.glob("*.safetensors")) if os.path.isdir(path) else [path]
     digest = xxh32()
     for file in files:
         size = file.stat().st_size
@@ -197,10 +197,10 @@ def n_layers(source: str) -> int | None:
     if source == PACKAGED_MODEL:
         path = folder_of(PACKAGED_FOLDER)
     try:
-        if path.is_dir():
+        if os.path.isdir(path):
             config = json.loads((path / "config.json").read_text(encoding="utf-8"))
             return int(config.get("text_config", config)["num_hidden_layers"])
-        if path.is_file():
+        if os.path.isfile(path):
             return _of_gguf(path)
         if source == PACKAGED_MODEL:  # not converted yet
             return None

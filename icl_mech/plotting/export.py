@@ -58,7 +58,7 @@ def check_target(path: Path) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Try to write a file's folder.
+    """Try to write a file's folder; folders that are made for the trial are removed again.
 
     Raises:
         InputError: where it cannot be made or written, or a folder has the file's name.
@@ -77,11 +77,16 @@ def check_writable(path: Path) -> None:
             f"cannot write {path} ({error.strerror}); expected a shorter name (most systems take "
             "255 bytes, and 4,096 for a whole path)"
         ) from error
+    missing = [folder for folder in path.parents if not os.path.exists(folder)]
     try:
         write_whole(probe, lambda file: file.touch()).unlink()
     except InputError as error:
         # The user gave no such name as the probe's.
         raise InputError(str(error).replace(str(probe), str(path))) from error
+    finally:
+        for folder in missing:  # the innermost first
+            with suppress(OSError):  # it was not made, or another process uses it by now
+                folder.rmdir()
 
 
 def export(figure: go.Figure, path: str | Path, caveats: Sequence[str] = ()) -> Path:

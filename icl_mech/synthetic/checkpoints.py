@@ -5,6 +5,7 @@ what training needs to go on as well: the optimiser's state and the losses so fa
 """
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -105,7 +106,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         2
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"{path}: no such file; expected a checkpoint (.safetensors)")
     try:
         with safe_open(path, framework="pt") as file:
