@@ -395,7 +395,7 @@ def test_counts_that_cannot_be(
             ["--model", f"{'a' * 300}.gguf", "--out", "a.html"],
             "no such file; expected a .gguf file",
         ),
-        (["--model", "é" * 300], "error: unknown model"),
+        (["--model", "é" * 300, "--out", "a.html"], "error: unknown model"),
         (["--n-prompts", "9" * 5000], "n-prompts"),
         (["--seed", "9" * 30], "expected at most 9223372036854775807"),
     ],

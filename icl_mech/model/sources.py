@@ -22,7 +22,7 @@ from icl_mech.model.gguf import PACKAGED_FOLDER, PACKAGED_MODEL, gguf_folder, pa
 from icl_mech.model.weights import ADAPTER, CONFIG, INDEX, check_config, check_folder, check_index
 from icl_mech.tasks.text import check_text
 
-_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 #: Seconds to wait for the hub's first answer. (The hub's library tries six times, with pauses.)
 _PATIENCE = 5.0
 #: A fingerprint reads this many bytes at this many places of every file of weights.
