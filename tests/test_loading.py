@@ -500,7 +500,9 @@ def test_a_conversion_that_is_asked_to_end_leaves_nothing(
     cache: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     program = (
-        "import os\n"
+        "import os, signal\n"
+        # Where tests run under nohup, SIGHUP is ignored, which a conversion respects.
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
         "from icl_mech.model.cache import cached_folder\n"
         "def build(folder):\n"
         "    (folder / 'weights').write_text('half')\n"

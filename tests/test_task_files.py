@@ -257,7 +257,7 @@ def test_folder_instead_of_a_file(tmp_path: Path) -> None:
 def test_a_name_that_names_no_task(tmp_path: Path, kind: str) -> None:
     with pytest.raises(InputError, match="has 300 bytes; expected at most 100: rename the file"):
         load_task(tmp_path / f"{'a' * 300}.{kind}")
-    with pytest.raises(InputError, match=r"caf\\udc.* holds half of a character .*not UTF-8"):
+    with pytest.raises(InputError, match=r"holds half of a character .*not UTF-8"):
         load_task(tmp_path / f"caf\udce9.{kind}")
 
 
