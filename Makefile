@@ -15,7 +15,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest tests/slow --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest tests/slow --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-browser: $(STAMP)
 	$(BIN)/python -m pytest tests/browser

@@ -19,13 +19,10 @@ from icl_mech.model import HookedModel
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with the packaged model first: no long one is left for the end.
 
-    A file's tests stay in one process (`loadfile`, `loadgroup`), for what they share is made once.
+    A file's tests stay in one process (`loadfile`), for what they share is made once.
     """
     long = {item.path for item in items if "gemma" in getattr(item, "fixturenames", ())}
     items.sort(key=lambda item: item.path not in long)
-    for item in items:
-        if item.path in long:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
 
 
 @pytest.fixture(params=FAMILIES)

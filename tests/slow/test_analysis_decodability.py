@@ -10,8 +10,6 @@ from icl_mech.decodability import TaskDecodability, td_predicts_accuracy
 from icl_mech.reference import han2024
 from icl_mech.results import load_result
 
-pytestmark = pytest.mark.xdist_group("one run")
-
 
 @pytest.fixture(scope="module")
 def decodability(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from icl_mech import HookedModel, TaskDecodability, task_decodability
-from icl_mech.decodability import mean_patching
 from icl_mech.decodability.plan import DecodabilitySettings, plan
+from icl_mech.patch import mean_patching
 from icl_mech.stats import paired_difference
 from icl_mech.tasks import load_family
 
