@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from icl_mech.answers.plan import AnswerPlan, AnswerSettings, plan_answers
-from icl_mech.cli.options import Command, Flat, ModelOptions, OutputOptions, TaskOptions
+from icl_mech.cli.options import Command, Flat
 
 if TYPE_CHECKING:
     from icl_mech.model import HookedModel
@@ -24,9 +24,6 @@ class Answers(Command):
 
     what = "answers"
     settings: Flat[AnswerSettings] = field(default_factory=AnswerSettings)
-    tasks: Flat[TaskOptions] = field(default_factory=TaskOptions)
-    models: Flat[ModelOptions] = field(default_factory=ModelOptions)
-    output: Flat[OutputOptions] = field(default_factory=OutputOptions)
 
     def plan(self) -> AnswerPlan:
         from icl_mech.model import check_layer_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from icl_mech.cli.options import Command, Flat, ModelOptions, OutputOptions, TaskOptions
+from icl_mech.cli.options import Command, Flat, TaskOptions
 from icl_mech.conflict.pairs import parse_pair
 from icl_mech.conflict.plan import ConflictPlan, ConflictSettings, plan
 from icl_mech.errors import InputError
@@ -30,8 +30,6 @@ class Conflict(Command):
     pairs: tuple[str, ...] = ()
     """Pairs, each the prompt's task, a colon, and the injected task: next_letter:to_upper."""
     tasks: Flat[TaskOptions] = field(default_factory=lambda: TaskOptions(task=()))
-    models: Flat[ModelOptions] = field(default_factory=ModelOptions)
-    output: Flat[OutputOptions] = field(default_factory=OutputOptions)
 
     def plan(self) -> ConflictPlan:
         if self.pairs and self.tasks.task:

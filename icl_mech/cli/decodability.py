@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from icl_mech.cli.options import Command, Flag, Flat, ModelOptions, OutputOptions, TaskOptions
+from icl_mech.cli.options import Command, Flag, Flat, TaskOptions
 from icl_mech.decodability.plan import DecodabilitySettings, Plan, plan
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ class Decodability(Command):
     no_controls: Flag = False
     """Run no prompts with shuffled labels, and no queries alone."""
     tasks: Flat[TaskOptions] = field(default_factory=lambda: TaskOptions(task=("verbs",)))
-    models: Flat[ModelOptions] = field(default_factory=ModelOptions)
-    output: Flat[OutputOptions] = field(default_factory=OutputOptions)
 
     def plan(self) -> Plan:
         return plan(self.tasks.names, self.settings)

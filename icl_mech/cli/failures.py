@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from icl_mech.cli.options import Command, Flag, Flat, ModelOptions, OutputOptions, TaskOptions
+from icl_mech.cli.options import Command, Flag, Flat, TaskOptions
 from icl_mech.errors import InputError
 from icl_mech.failures.plan import FailurePlan, FailureSettings, plan
 from icl_mech.tasks import list_failures
@@ -31,8 +31,6 @@ class Failures(Command):
     no_repairs: Flag = False
     """The vector alone; much faster."""
     tasks: Flat[TaskOptions] = field(default_factory=lambda: TaskOptions(task=(ALL,)))
-    models: Flat[ModelOptions] = field(default_factory=ModelOptions)
-    output: Flat[OutputOptions] = field(default_factory=OutputOptions)
 
     def plan(self) -> FailurePlan:
         settings = self.settings

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from icl_mech.cli.options import Command, Flat, ModelOptions, OutputOptions, TaskOptions
+from icl_mech.cli.options import Command, Flat
 from icl_mech.heads.plan import (
     AblationSettings,
     AttributionSettings,
@@ -31,9 +31,6 @@ class Heads(Command):
 
     what = "heads"
     settings: Flat[AttributionSettings] = field(default_factory=AttributionSettings)
-    tasks: Flat[TaskOptions] = field(default_factory=TaskOptions)
-    models: Flat[ModelOptions] = field(default_factory=ModelOptions)
-    output: Flat[OutputOptions] = field(default_factory=OutputOptions)
 
     def plan(self) -> HeadsPlan:
         return plan_heads(self.tasks.load(), self.settings)
@@ -53,9 +50,6 @@ class Ablate(Command):
 
     what = "ablation"
     settings: Flat[AblationSettings] = field(default_factory=AblationSettings)
-    tasks: Flat[TaskOptions] = field(default_factory=TaskOptions)
-    models: Flat[ModelOptions] = field(default_factory=ModelOptions)
-    output: Flat[OutputOptions] = field(default_factory=OutputOptions)
 
     def plan(self) -> HeadsPlan:
         return plan_heads(self.tasks.load(), self.settings)
@@ -78,9 +72,6 @@ class FunctionVectors(Command):
     settings: Annotated[Flat[FunctionVectorSettings], tyro.conf.FlagCreatePairsOff] = field(
         default_factory=FunctionVectorSettings
     )
-    tasks: Flat[TaskOptions] = field(default_factory=TaskOptions)
-    models: Flat[ModelOptions] = field(default_factory=ModelOptions)
-    output: Flat[OutputOptions] = field(default_factory=OutputOptions)
 
     def plan(self) -> HeadsPlan:
         return plan_heads(self.tasks.load(), self.settings)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from icl_mech.cli.options import Command, Flat, ModelOptions, OutputOptions, TaskOptions
+from icl_mech.cli.options import Command, Flat
 from icl_mech.lens.plan import (
     LensPlan,
     LensSettings,
@@ -34,9 +34,6 @@ class Lens(Command):
     settings: Flat[LensSettings] = field(default_factory=LensSettings)
     other_task: str | None = None
     """Whose answers are rivals; by default a task that shares most inputs, if there is one."""
-    tasks: Flat[TaskOptions] = field(default_factory=TaskOptions)
-    models: Flat[ModelOptions] = field(default_factory=ModelOptions)
-    output: Flat[OutputOptions] = field(default_factory=OutputOptions)
 
     def plan(self) -> LensPlan:
         return plan_lens(self.tasks.load(), self.settings, self.other_task)
@@ -59,9 +56,6 @@ class VectorLens(Command):
     settings: Annotated[Flat[VectorLensSettings], tyro.conf.FlagCreatePairsOff] = field(
         default_factory=VectorLensSettings
     )
-    tasks: Flat[TaskOptions] = field(default_factory=TaskOptions)
-    models: Flat[ModelOptions] = field(default_factory=ModelOptions)
-    output: Flat[OutputOptions] = field(default_factory=OutputOptions)
 
     def plan(self) -> VectorLensPlan:
         return plan_vectors(self.tasks.load(), self.settings)

@@ -13,8 +13,6 @@ import tyro
 from icl_mech.cli.options import (
     Command,
     Flat,
-    ModelOptions,
-    OutputOptions,
     TaskOptions,
     target,
 )
@@ -43,8 +41,6 @@ class Localize(Command):
     also: tuple[str, ...] = ()
     """More models to compare with on the same tasks, by relative depth."""
     tasks: Flat[TaskOptions] = field(default_factory=lambda: TaskOptions(task=("countries",)))
-    models: Flat[ModelOptions] = field(default_factory=ModelOptions)
-    output: Flat[OutputOptions] = field(default_factory=OutputOptions)
 
     def plan(self) -> MapPlan:
         return plan_map(self.tasks.load(), self.settings)

@@ -6,7 +6,7 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -104,6 +104,7 @@ class OutputOptions:
     """No progress bar."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class Command(ABC):
     """A subcommand: a frozen dataclass of options, and how they become a result.
 
@@ -112,10 +113,11 @@ class Command(ABC):
 
     #: The question, as the names of files begin with it.
     what: ClassVar[str]
-    settings: Any
-    tasks: TaskOptions
-    models: ModelOptions
-    output: OutputOptions
+    tasks: Flat[TaskOptions] = field(default_factory=TaskOptions)
+    models: Flat[ModelOptions] = field(default_factory=ModelOptions)
+    output: Flat[OutputOptions] = field(default_factory=OutputOptions)
+    if TYPE_CHECKING:
+        settings: Any  # of the question: every subclass has a field of its own
 
     def __post_init__(self) -> None:
         # A shell hands on "\n" as two characters, which no prompt is meant to hold.

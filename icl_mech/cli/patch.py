@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from icl_mech.cli.options import Command, Flat, ModelOptions, OutputOptions, TaskOptions
+from icl_mech.cli.options import Command, Flat, TaskOptions
 from icl_mech.patch.means_plan import MeanPlan, MeanSettings, plan_means
 from icl_mech.patch.positions_plan import (
     ComponentSettings,
@@ -31,9 +31,6 @@ class Scan(Command):
     settings: Flat[ScanSettings] = field(default_factory=ScanSettings)
     other_task: str | None = None
     """Whose θ is the control; by default antonyms, or, for a linguistic task, country_capital."""
-    tasks: Flat[TaskOptions] = field(default_factory=TaskOptions)
-    models: Flat[ModelOptions] = field(default_factory=ModelOptions)
-    output: Flat[OutputOptions] = field(default_factory=OutputOptions)
 
     def plan(self) -> ScanPlan:
         return plan_scan(self.tasks.load(), self.settings, self.other_task)
@@ -57,9 +54,6 @@ class Positions(Command):
     other_task: str | None = None
     """Whose demonstrations corrupt, with --corruption task; by default antonyms, or, for a
     linguistic task, country_capital."""
-    tasks: Flat[TaskOptions] = field(default_factory=TaskOptions)
-    models: Flat[ModelOptions] = field(default_factory=ModelOptions)
-    output: Flat[OutputOptions] = field(default_factory=OutputOptions)
 
     def plan(self) -> PositionPlan:
         # Single heads at every token would take as many times longer as there are heads.
@@ -95,8 +89,6 @@ class MeanPatching(Command):
     what = "mean_patching"
     settings: Flat[MeanSettings] = field(default_factory=MeanSettings)
     tasks: Flat[TaskOptions] = field(default_factory=lambda: TaskOptions(task=("verbs",)))
-    models: Flat[ModelOptions] = field(default_factory=ModelOptions)
-    output: Flat[OutputOptions] = field(default_factory=OutputOptions)
 
     def plan(self) -> MeanPlan:
         from icl_mech.model import check_layer_of

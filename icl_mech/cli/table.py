@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from icl_mech.cli.options import Command, Flat, ModelOptions, OutputOptions, TaskOptions, target
+from icl_mech.cli.options import Command, Flat, TaskOptions, target
 from icl_mech.cli.output import deliver
 from icl_mech.patch.scan_plan import ScanPlan
 from icl_mech.table.plan import TableSettings, plan_table
@@ -36,8 +36,6 @@ class Table(Command):
     formats: tuple[Format, ...] = get_args(Format)
     """The table, beside the figure: a page, numbers, LaTeX (booktabs), Markdown."""
     tasks: Flat[TaskOptions] = field(default_factory=lambda: TaskOptions(task=("all",)))
-    models: Flat[ModelOptions] = field(default_factory=ModelOptions)
-    output: Flat[OutputOptions] = field(default_factory=OutputOptions)
 
     def plan(self) -> ScanPlan:
         return plan_table(self.tasks.load(), self.settings)

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from icl_mech.cli.options import (
     Command,
     Flat,
-    ModelOptions,
-    OutputOptions,
     TaskOptions,
     target,
 )
@@ -48,8 +46,6 @@ class Variability(Command):
     also: tuple[str, ...] = ()
     """More models to compare with on the same tasks, by relative depth."""
     tasks: Flat[TaskOptions] = field(default_factory=lambda: TaskOptions(task=DEFAULT))
-    models: Flat[ModelOptions] = field(default_factory=ModelOptions)
-    output: Flat[OutputOptions] = field(default_factory=OutputOptions)
 
     def plan(self) -> VariabilityPlan:
         from icl_mech.stats.projection import check_projection
