@@ -17,6 +17,11 @@ from .failures import (
     TaskVectorFailures as TaskVectorFailures,
     task_vector_failures as task_vector_failures,
 )
+from .finetune import (
+    Finetuning as Finetuning,
+    finetune as finetune,
+    list_adapters as list_adapters,
+)
 from .heads import (
     FunctionVectors as FunctionVectors,
     HeadAblation as HeadAblation,

@@ -37,6 +37,7 @@ ROOMS = {
     "ConflictingTasks": "icl_mech.conflict.result",
     "Emergence": "icl_mech.synthetic.emergence",
     "EmergenceOverSeeds": "icl_mech.synthetic.seeds",
+    "Finetuning": "icl_mech.finetune.result",
     "FunctionVectors": "icl_mech.heads.vectors_result",
     "HeadAblation": "icl_mech.heads.ablation_result",
     "HeadAttribution": "icl_mech.heads.attribution_result",

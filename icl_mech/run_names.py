@@ -12,7 +12,7 @@ from zlib import crc32
 
 #: Options that do not change what is measured, or that the name holds in another place.
 _UNNAMED = {
-    "task", "model", "also", "device", "trust_remote_code", "out", "json", "no_progress",
+    "task", "model", "adapter", "also", "device", "trust_remote_code", "out", "json", "no_progress",
     "folder", "formats",
 }  # fmt: skip
 #: Bytes of one part of a name; file systems take 255 for the whole, suffixes included.
@@ -28,6 +28,8 @@ def run_name(options: Any, what: str) -> str:
     """
     named = [task_label(name) for name in options.tasks.task]
     models = [model_label(m) for m in (options.models.model, *getattr(options, "also", ()))]
+    if options.models.adapter is not None:
+        models.append(model_label(str(options.models.adapter)))
     changed = [_as_text(k, v) for k, v in changed_settings(options)]
     parts = [
         what,

@@ -36,6 +36,7 @@ COMMANDS = {
     "conflict": "conflict.Conflict",
     "variability": "variability.Variability",
     "failures": "failures.Failures",
+    "finetune": "finetune.Finetune",
     "train": "train.Train",
 }
 #: The same by room, for `python -m icl_mech.<room>`: the flag that asks for a subcommand; the
@@ -56,6 +57,7 @@ ROOMS = {
     "conflict": {"": "conflict"},
     "variability": {"": "variability"},
     "failures": {"": "failures"},
+    "finetune": {"": "finetune"},
     "synthetic": {"": "train"},
 }
 _ABOUT = (

@@ -1,6 +1,6 @@
 """The only room that touches TransformerLens, Transformers and KV caches."""
 
-from icl_mech.model.adapters import adapter_path, list_adapters, read_adapter
+from icl_mech.model.adapters import is_adapter, read_adapter
 from icl_mech.model.edits import SITES, Edit, Mode, Site
 from icl_mech.model.generation import Generation
 from icl_mech.model.hooked import HookedModel, check_model
@@ -21,12 +21,11 @@ __all__ = [
     "Site",
     "TopTokens",
     "TunedModel",
-    "adapter_path",
     "as_array",
     "check_layer_of",
     "check_model",
     "check_source",
-    "list_adapters",
+    "is_adapter",
     "load_model",
     "load_tuned",
     "outline",

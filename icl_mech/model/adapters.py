@@ -186,6 +186,7 @@ def merge_adapter(model: Any, adapter: Adapter, base: str) -> tuple[Any, dict[st
         )
     compared = _compare(model, adapter, base)
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of Transformers, to peft
         warnings.filterwarnings("error", message=".*missing adapter keys.*")
         try:
             from peft import PeftModel
@@ -270,7 +271,7 @@ def linear_sizes(module: nn.Module) -> tuple[int, int] | None:
 
 
 def _compare(model: Any, adapter: Adapter, base: str) -> bool:
-    """Compare the model's weights with those that the adapter was trained on, where these are known.
+    """Compare the model's weights with those that the adapter was trained on, where known.
 
     Returns:
         Whether they could be compared.
@@ -280,7 +281,7 @@ def _compare(model: Any, adapter: Adapter, base: str) -> bool:
     """
     dtypes = {p.dtype for p in model.parameters()}
     if adapter.base_hash is None or torch.float16 in dtypes:  # float16 has less range
-        if adapter.base is not None and adapter.base.split("/")[-1] != base.split("/")[-1]:
+        if adapter.base is not None and _bare(adapter.base) != _bare(base):
             warnings.warn(
                 f"adapter {adapter.name} says that it was trained on {adapter.base!r}, and {base} "
                 "cannot be compared with that (its folder holds no hash of the weights): it fits "
@@ -296,39 +297,20 @@ def _compare(model: Any, adapter: Adapter, base: str) -> bool:
     return True
 
 
+def _bare(name: str) -> str:
+    """A model's name without owner and revision."""
+    return name.partition("@")[0].rpartition("/")[2]
+
+
 def write_record(folder: Path, values: Mapping[str, Any]) -> None:
     """Write icl-mech's own file beside an adapter."""
     (folder / RECORD).write_text(json.dumps(dict(values), indent=1), encoding="utf-8")
 
 
-def list_adapters(folder: str | Path) -> list[tuple[int, Path]]:
-    """The adapters that `finetune` left in a folder: the number of updates and the folder of each.
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder says that it holds an adapter.
 
-    Raises:
-        InputError: where there are none.
-
-    Example:
-        >>> list_adapters("no-such-folder")
-        Traceback (most recent call last):
-            ...
-        icl_mech.errors.InputError: no-such-folder: no adapters (step_*); expected the folder ...
+    >>> is_adapter(Path("no-such-folder"))
+    False
     """
-    found: list[tuple[int, Path]] = sorted(
-        (int(named[1]), path)
-        for path in as_path("the folder of a finetuning", folder).expanduser().glob("step_*")
-        if (named := re.fullmatch(r"step_(\d+)", path.name)) and (path / ADAPTER).exists()
-    )
-    if not found:
-        raise InputError(
-            f"{folder}: no adapters (step_*); expected the folder of a finetuning run"
-        )
-    return found
-
-
-def adapter_path(folder: Path, step: int) -> Path:
-    """Where the adapter after `step` updates is kept.
-
-    >>> adapter_path(Path("run"), 20).name
-    'step_0000020'
-    """
-    return folder / f"step_{step:07d}"
+    return (folder / ADAPTER).exists()

@@ -47,9 +47,9 @@ def load_model(
         source: `"gemma-3-270m"` (the packaged model, offline); a hub name, with `@revision` if
             wanted (`"EleutherAI/pythia-70m@step3000"`); a Transformers folder; a `.gguf` file;
             or a `TransformerBridge`, which is used as it is.
-        adapter: a folder in peft's format (`adapter_config.json`, `adapter_model.safetensors`), such
-            as a checkpoint of `icl_mech.finetune`. It is merged into the weights, so that everything
-            runs on the adapted model; results name it after the model, with a checksum.
+        adapter: a folder in peft's format (`adapter_config.json`, `adapter_model.safetensors`),
+            such as a checkpoint of `icl_mech.finetune`. It is merged into the weights, so that
+            everything runs on the adapted model; results name it after the model, with a checksum.
         device: `"cuda"`, `"mps"`, `"cpu"`, ...; by default the first of these that is there.
         dtype: of weights and activations, by name; `"float32"` by default.
         trust_remote_code: let a hub model run code of its own. Off unless you trust it.

@@ -24,9 +24,7 @@ def read_config(source: Source, trust_remote_code: bool = False) -> Any:
         ModelError: where the files are damaged, or the family cannot be edited.
     """
     with explained(source):
-        config = AutoConfig.from_pretrained(
-            source.location, **_options(source, trust_remote_code)
-        )
+        config = AutoConfig.from_pretrained(source.location, **_options(source, trust_remote_code))
         refuse_config(source.given, config)
         return config
 

@@ -6,6 +6,7 @@ at the tokens that are asked for and nowhere else: of a vocabulary of 262,144, l
 would take more memory than the model.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -148,20 +149,21 @@ class TunedModel:
         self.outline, self.layers, self.targets = outline, tuple(layers), tuple(targets)
         self.tokenizer, self.sink = tokenizer, sink
         self.base_hash = base_hash(model)
-        # What peft writes into an adapter's files: never a path.
-        model.config._name_or_path = model.name_or_path = self.name
-        self.peft = get_peft_model(
-            model,
-            LoraConfig(
-                task_type=TaskType.CAUSAL_LM,
-                base_model_name_or_path=self.name,
-                target_modules=list(targets),
-                layers_to_transform=list(layers),
-                layers_pattern=outline.blocks.rpartition(".")[2],
-                fan_in_fan_out=any(isinstance(m, Conv1D) for m in model.modules()),
-                **lora,
-            ),
+        # What peft writes into an adapter's files as the base: never a path.
+        base = self.name if outline.source.local else outline.source.location
+        model.config._name_or_path = model.name_or_path = base
+        config = LoraConfig(
+            task_type=TaskType.CAUSAL_LM,
+            revision=outline.source.revision,
+            target_modules=list(targets),
+            layers_to_transform=list(layers),
+            layers_pattern=outline.blocks.rpartition(".")[2],
+            fan_in_fan_out=any(isinstance(m, Conv1D) for m in model.modules()),
+            **lora,
         )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of Transformers, to peft
+            self.peft = get_peft_model(model, config)
         self.weights = {n: p for n, p in self.peft.named_parameters() if p.requires_grad}
         self._head = model.get_output_embeddings()
         self.n_tokens = model.get_input_embeddings().weight.shape[0]
@@ -236,7 +238,7 @@ class TunedModel:
 
     @contextmanager
     def _read_at(self, owner: Int[Tensor, "token"], at: Int[Tensor, "token"]) -> Iterator[None]:
-        """Let the unembedding see these tokens only; what the model does to logits is still done."""
+        """Let the unembedding see these tokens only; what the model does to logits is done."""
 
         def pick(module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             return (given[0][owner, at][None], *given[1:])
@@ -250,9 +252,9 @@ class TunedModel:
     def save(self, folder: Path) -> None:
         """Write a complete adapter in peft's format, and which weights it was trained on."""
         # Whether the vocabulary was extended peft would ask of the hub; it was not.
-        self.peft.save_pretrained(
-            str(folder), safe_serialization=True, save_embedding_layers=False
-        )
+        self.peft.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+        # peft's page about the adapter is an empty form.
+        (folder / "README.md").unlink(missing_ok=True)
         write_record(folder, {"base": self.name, "base_hash": self.base_hash})
 
 
@@ -268,7 +270,7 @@ def load_tuned(
     device: torch.device | None = None,
     trust_remote_code: bool = False,
     sink: str | int | None = None,
-    attention: str = "sdpa",
+    attention: str = "eager",
 ) -> TunedModel:
     """Read a model in float32 and put adapters on it. They change nothing yet: B is zero.
 

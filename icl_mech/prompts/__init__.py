@@ -9,6 +9,7 @@ from icl_mech.prompts.asking import (
     zero_shot,
 )
 from icl_mech.prompts.encode import Encoder, Prompt, wants_leading_space
+from icl_mech.prompts.held_out import HELD_OUT_SHARE, HeldOut, hold_out
 from icl_mech.prompts.matched import Matched, draw_matched, same_inputs
 from icl_mech.prompts.pool import Pool, load_pool
 from icl_mech.prompts.sampling import (
@@ -36,10 +37,12 @@ from icl_mech.tasks.seeds import check_seed, count, generator, whole, whole_numb
 
 __all__ = [
     "DEFAULT_TEMPLATE",
+    "HELD_OUT_SHARE",
     "N_DUMMIES",
     "Answers",
     "Encoder",
     "Episode",
+    "HeldOut",
     "Matched",
     "Pool",
     "Prompt",
@@ -63,6 +66,7 @@ __all__ = [
     "few_shot",
     "generator",
     "half",
+    "hold_out",
     "in_context",
     "load_pool",
     "same_inputs",
