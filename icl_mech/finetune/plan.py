@@ -1,6 +1,5 @@
 """What is finetuned, and on what: settings, the blocks that are meant, prompts."""
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -17,6 +16,8 @@ from icl_mech.tasks import Tasks
 BLOCKS = ("first", "middle", "last", "all")
 #: The losses of every update are written with each checkpoint.
 MOST_STEPS = 1_000_000
+#: The largest learning rate: its products with gradients are float32.
+FASTEST = 1e30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +71,11 @@ class FinetuneSettings(PromptSettings):
             self._set(name, number)
         if not 0 <= _number("dropout", self.dropout) < 1:
             raise InputError(f"dropout is {self.dropout}; expected from 0 to below 1")
-        if not 0 < _number("learning_rate", self.learning_rate) < math.inf:
-            raise InputError(f"learning_rate is {self.learning_rate}; expected above 0")
+        if not 0 < _number("learning_rate", self.learning_rate) <= FASTEST:
+            raise InputError(
+                f"learning_rate is {self.learning_rate}; expected above 0 and at most {FASTEST:g} "
+                "(what float32 can take)"
+            )
         _parse(self.blocks)
         targets = (self.targets,) if isinstance(self.targets, str) else tuple(self.targets)
         if not targets or len(set(targets)) < len(targets):

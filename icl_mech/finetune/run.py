@@ -70,8 +70,9 @@ def finetune(
     for equally many updates.
 
     The same call goes on where a killed run of the same settings stopped, with the same numbers,
-    bit for bit (on a CPU with the same number of threads). Checkpoints are adapters in peft's format;
-    `load_model(source, adapter=...)` runs every other question on them, `list_adapters` lists them.
+    bit for bit (on a CPU with the same number of threads). Checkpoints are adapters in peft's
+    format; `load_model(source, adapter=...)` runs every other question on them, `list_adapters`
+    lists them.
 
     Args:
         source: as `load_model` takes it, but for a bridge.

@@ -51,7 +51,7 @@ class Adapter:
     folder: Path
     name: str
     rank: int
-    alpha: float
+    alpha: int | float
     targets: tuple[str, ...]
     layers: tuple[int, ...]
     base: str | None
