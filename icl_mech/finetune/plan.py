@@ -28,8 +28,8 @@ class FinetuneSettings(PromptSettings):
         InputError: where a name is unknown or a number cannot work.
 
     Example:
-        >>> FinetuneSettings(blocks="0:6", targets="mlp").targets
-        ('mlp',)
+        >>> FinetuneSettings(blocks="0:6", targets=("mlp",)).checkpoints()
+        [0, 1, 3, 10, 32, 100, 316, 1000]
     """
 
     n_prompts: int = 25
@@ -77,7 +77,7 @@ class FinetuneSettings(PromptSettings):
                 "(what float32 can take)"
             )
         _parse(self.blocks)
-        targets = (self.targets,) if isinstance(self.targets, str) else tuple(self.targets)
+        targets = tuple(self.targets)
         if not targets or len(set(targets)) < len(targets):
             raise InputError(f"targets are {shown(list(targets))}; expected some, each once")
         self._set("targets", targets)
