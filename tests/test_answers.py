@@ -142,7 +142,7 @@ def test_what_the_score_changes() -> None:
     change = result.difference("to_upper", "hypothesis", "accepted")
     assert change.value == -0.5
     assert -1 < change.low < -0.5 < change.high < 0.1
-    row = result.summary().loc[("to_upper", "accepted")]
+    row = result.full_summary().loc[("to_upper", "accepted")]
     assert row["hypothesis_minus_first_token"] == -0.5
     assert row["ratio"] == pytest.approx(4 / 6)
     assert any("to_upper, hypothesis: 4 of 8 texts had not ended" in c for c in result.caveats())

@@ -178,7 +178,7 @@ def test_noise_names_no_layer_and_the_reason_is_given(found: TaskMap) -> None:
     noisy = found.data.copy()
     noisy["transfer"] = noisy["transfer"].copy(data=rng.random((2, N, LAYERS)) < 0.3)
     task_map = TaskMap(noisy, found.provenance)
-    row = task_map.summary().loc["<b>first"]
+    row = task_map.full_summary().loc["<b>first"]
     assert np.isnan(row["formation_transfer"])
     assert row["formation_transfer_found"] > 0.9
     assert row["decoding_lens_found"] == 1
@@ -199,7 +199,7 @@ def test_the_rule_is_an_argument(found: TaskMap) -> None:
 
 
 def test_summary_gives_layers_intervals_and_depth(found: TaskMap) -> None:
-    summary = found.summary()
+    summary = found.full_summary()
     assert list(summary.index) == ["<b>first", "second"]
     row = summary.loc["second"]
     assert row["formation_transfer_low"] <= row["formation_transfer"] == 10

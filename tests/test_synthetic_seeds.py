@@ -148,7 +148,7 @@ def test_it_is_saved_and_shown(trained: EmergenceOverSeeds, tmp_path: Path) -> N
     again = icl_mech.load_result(trained.save(tmp_path / "seeds.nc"))
     assert isinstance(again, EmergenceOverSeeds)
     assert again.data.identical(trained.data)
-    summary = trained.summary()
+    summary = trained.full_summary()
     assert summary.index.tolist() == [0, 1]
     assert summary.loc[1, "td"] == trained.run(1).td().value
     over = trained.over_seeds()["over_ridge"]

@@ -239,7 +239,7 @@ def test_saved_and_loaded(measured: VectorVariability, tmp_path: Path) -> None:
     again = load_result(measured.save(tmp_path / "v.nc"))
     assert isinstance(again, VectorVariability)
     assert again.data.identical(measured.data)
-    summary = again.summary(layer=1)
+    summary = again.full_summary(layer=1)
     assert list(summary.index) == [*TASKS, "all tasks"]
     assert (summary["within_low"] <= summary["within"]).all()
     assert summary.loc["to_upper", "overlap"] > 0

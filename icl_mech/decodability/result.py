@@ -14,7 +14,7 @@ from icl_mech.decodability.neighbours import decoded
 from icl_mech.decodability.notes import notes
 from icl_mech.decodability.plan import half_of
 from icl_mech.errors import InputError, choose
-from icl_mech.results import TaskResult
+from icl_mech.results import TaskResult, with_ends
 from icl_mech.stats import Estimate, mean_change, shares
 
 #: What TD is compared with: prompts with shuffled labels, and the zero-shot query alone.
@@ -50,6 +50,17 @@ class TaskDecodability(TaskResult):
         "exact": ("shots", "task", "point"),
         "query_id": ("task", "point"),
     }
+    QUOTED: ClassVar = (
+        *with_ends("td"),
+        "shuffled",
+        "input",
+        "probe",
+        "accuracy",
+        "chance",
+        "layer_first_half",
+        "layer_second_half",
+        "n_queries",
+    )
 
     @property
     def shots(self) -> list[int]:
@@ -250,7 +261,7 @@ class TaskDecodability(TaskResult):
 
     # --- tables -----------------------------------------------------------------------------
 
-    def summary(self) -> pd.DataFrame:
+    def full_summary(self) -> pd.DataFrame:
         """One row per number of shots and task, `"all"` first: TD with intervals, and controls.
 
         All of them at the layers of `held_out`.
@@ -280,7 +291,7 @@ class TaskDecodability(TaskResult):
 
     def table(self) -> pd.DataFrame:
         """The summary as text, for people."""
-        return as_text(self.summary())
+        return as_text(self.full_summary())
 
     def to_frame(self) -> pd.DataFrame:
         """One row per (shots, task, point, layer)."""

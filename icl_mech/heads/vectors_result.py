@@ -93,7 +93,7 @@ class FunctionVectors(TaskResult):
             clusters=self.queries(task),
         )
 
-    def summary(self) -> pd.DataFrame:
+    def full_summary(self) -> pd.DataFrame:
         """One row per task, setting and vector, with 95 % intervals."""
         rows = []
         for task in self.tasks:

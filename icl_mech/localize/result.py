@@ -23,7 +23,7 @@ from icl_mech.localize.curves import (
     nowhere,
     settled,
 )
-from icl_mech.results import TaskResult
+from icl_mech.results import TaskResult, with_ends
 from icl_mech.stats import (
     Estimate,
     means,
@@ -77,6 +77,15 @@ class TaskMap(TaskResult):
         "lens": ("task", "prompt", "layer"),
         "query": ("task", "point"),
     }
+    QUOTED: ClassVar = (
+        "formation_encoding",
+        *with_ends("formation_transfer"),
+        "formation_heads",
+        "decoding_transfer",
+        *with_ends("decoding_lens"),
+        "peak_transfer",
+        "few_shot",
+    )
 
     @property
     def layers(self) -> list[int]:
@@ -198,7 +207,7 @@ class TaskMap(TaskResult):
         """A layer as a share of the model's depth: 1 is after the last block."""
         return (layer + 1) / len(self.layers)
 
-    def summary(self) -> pd.DataFrame:
+    def full_summary(self) -> pd.DataFrame:
         """One row per task: formation and decoding layers by every read-out, with intervals.
 
         `*_found` is the share of resamples in which there is a layer (see `Rule`); where none is

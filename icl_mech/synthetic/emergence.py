@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from icl_mech.errors import InputError, choose
-from icl_mech.results import Result
+from icl_mech.results import Result, with_ends
 from icl_mech.stats import Estimate, Estimates, mean, means, ratio_of_means
 from icl_mech.synthetic.data import Mixture, draw_balanced
 from icl_mech.synthetic.following import followed_by_pair
@@ -40,6 +40,14 @@ class Emergence(Result):
         "dev_credit": ("step", "basis", "layer"),
         "basis_probe": ("step", "basis", "sequence", "layer"),
     }
+    QUOTED: ClassVar = (
+        *with_ends("mse", "td"),
+        "over_bayes_mixture",
+        "over_ridge",
+        "layer",
+        "basis_probe",
+        "nearest_reference",
+    )
 
     @property
     def steps(self) -> list[int]:
@@ -236,7 +244,7 @@ class Emergence(Result):
         found = array.transpose(*own, *rest).values.astype(float)
         return found.reshape(-1, *found.shape[2:])
 
-    def summary(self) -> pd.DataFrame:
+    def full_summary(self) -> pd.DataFrame:
         """One row per checkpoint: errors, decodability, perturbation, probes."""
         return pd.DataFrame([self.at(step) for step in self.steps]).set_index("step")
 

@@ -10,7 +10,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from icl_mech.errors import InputError
-from icl_mech.results import Result
+from icl_mech.results import Result, with_ends
 from icl_mech.stats import Estimate, few_mean
 from icl_mech.synthetic.emergence import Emergence
 from icl_mech.synthetic.settings import differences
@@ -29,6 +29,14 @@ class EmergenceOverSeeds(Result):
         "squared_error": ("seed", "step", "basis", "sequence", "n_seen"),
         "credit": ("seed", "step", "basis", "sequence", "layer"),
     }
+    QUOTED: ClassVar = (
+        "mse",
+        "over_bayes_mixture",
+        *with_ends("td"),
+        *(f"{name}_onset" for name in ONSETS),
+        "lead",
+        "lead_of_use",
+    )
 
     @property
     def seeds(self) -> list[int]:
@@ -37,7 +45,7 @@ class EmergenceOverSeeds(Result):
 
     @property
     def numbers(self) -> list[str]:
-        """Columns of `summary` whose mean over seeds is reported."""
+        """Columns of `full_summary` whose mean over seeds is reported."""
         names = self.run(self.seeds[0]).perturbations
         return [
             *NUMBERS,
@@ -76,7 +84,7 @@ class EmergenceOverSeeds(Result):
         rows = pd.DataFrame([self.run(seed).at() for seed in self.seeds])
         return pd.Series({name: few_mean(rows[name].to_numpy(float)) for name in self.numbers})
 
-    def summary(self) -> pd.DataFrame:
+    def full_summary(self) -> pd.DataFrame:
         """One row per seed: the last checkpoint's numbers, and mean onsets over bases."""
         rows = []
         for seed in self.seeds:
@@ -96,7 +104,7 @@ class EmergenceOverSeeds(Result):
     def table(self) -> pd.DataFrame:
         """The summary as text, for people; the last row is over seeds."""
         rows: dict[str, dict[str, str]] = {}
-        for seed, row in self.summary().iterrows():
+        for seed, row in self.full_summary().iterrows():
             rows[f"seed {seed}"] = {
                 **{name: f"{row[name]:.2f}" for name in self.numbers},
                 "layer": str(row["layer"]),
