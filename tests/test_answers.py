@@ -226,6 +226,7 @@ def test_given_layer_and_limit(tiny_llama: HookedModel) -> None:
 def test_what_cannot_be_scored(tiny_llama: HookedModel) -> None:
     for options, message in (
         ({"layer": 9}, "layer 9 out of range: expected 0 to 3"),
+        ({"layer": 1, "by": "strict"}, "by is 'strict', .* but layer 1 is given; expected one"),
         ({"n_rivals": 0}, "n_rivals is 0; expected at least 1"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0; expected at least 1"),
         ({"n_dev": 0}, "n_dev is 0"),

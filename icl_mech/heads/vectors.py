@@ -245,6 +245,7 @@ def _compare(
             "right": (per_cell, scored.right),
             "logprob": (per_cell, as_array(scored.logprob[..., 0]), {"units": "nats"}),
             "dev_right": (("dev_prompt", *per_cell[1:]), on_dev.right),
+            "dev_query": ("dev_prompt", [e.query.x for e in of.dev.episodes]),
             "plain_right": (("prompt", "setting"), np.stack([r.right for r in plain], axis=1)),
             "few_shot_right": ("prompt", clean.right),
             "heads": ((), " ".join(f"{layer}.{head}" for layer, head in sources.chosen)),
