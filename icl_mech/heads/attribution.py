@@ -254,14 +254,6 @@ def indirect_effects(
     return effect.reshape(len(before), model.n_layers, model.n_heads)
 
 
-def average_indirect_effects(
-    model: HookedModel, prompts: Prompts, tick: Tick
-) -> Float[np.ndarray, "layer head"]:
-    """AIE of every head, means and effects from the same prompts (to choose heads by)."""
-    effects = indirect_effects(model, prompts.clean, prompts.shuffled, prompts.answers, tick)
-    return effects.mean(axis=0)
-
-
 def answers_in_context(model: HookedModel, encoded: Sequence[TaskPrompts]) -> list[Readout]:
     """What the model answers to every task's clean test prompts.
 
