@@ -64,7 +64,7 @@ class FailureSettings(VectorSettings):
 
 
 @dataclass(frozen=True)
-class TaskPlan:
+class FailureTask:
     """One task with its episodes drawn.
 
     Attributes:
@@ -106,7 +106,7 @@ def check_repairs(repairs: Sequence[str]) -> tuple[str, ...]:
 class FailurePlan:
     """All tasks, and the settings that their episodes were drawn with."""
 
-    tasks: Sequence[TaskPlan]
+    tasks: Sequence[FailureTask]
     settings: FailureSettings
 
 
@@ -171,7 +171,7 @@ def plan(
     return FailurePlan([plan_task(task, settings) for task in load_any(tasks)], settings)
 
 
-def plan_task(task: AnyTask, s: FailureSettings) -> TaskPlan:
+def plan_task(task: AnyTask, s: FailureSettings) -> FailureTask:
     """Draw everything that one task needs.
 
     Raises:
@@ -185,7 +185,7 @@ def plan_task(task: AnyTask, s: FailureSettings) -> TaskPlan:
     split = draw(task, s)
     other = load_other(task)
     rng = generator(s.seed, task.name, "failure controls")
-    return TaskPlan(
+    return FailureTask(
         task=task,
         prediction=prediction,
         answers=answers,

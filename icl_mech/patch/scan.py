@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from icl_mech.model import HookedModel, check_model
-from icl_mech.patch.scan_plan import ControlLayers, ScanPlan, ScanSettings, TaskPlan, plan_scan
+from icl_mech.patch.scan_plan import ControlLayers, ScanPlan, ScanSettings, ScanTask, plan_scan
 from icl_mech.patch.scan_result import REFERENCES, VECTORS, LayerScan, choice_on_dev
 from icl_mech.progress import READING, dear, progress_bar
 from icl_mech.prompts import (
@@ -136,7 +136,7 @@ def measure_scan(model: HookedModel, plan: ScanPlan, progress: bool = True) -> L
     return LayerScan(data, _provenance(model, plan, encoders))
 
 
-def _encoders(model: HookedModel, plan: TaskPlan, s: ScanSettings) -> tuple[Encoder, Encoder]:
+def _encoders(model: HookedModel, plan: ScanTask, s: ScanSettings) -> tuple[Encoder, Encoder]:
     """How the prompts of the task, and those of the other task, become tokens."""
     own, other = (
         model.encoder(s.template, [pair.y for pair in task.pairs], s.leading_space)
@@ -147,7 +147,7 @@ def _encoders(model: HookedModel, plan: TaskPlan, s: ScanSettings) -> tuple[Enco
 
 def _scan(
     model: HookedModel,
-    plan: TaskPlan,
+    plan: ScanTask,
     encoder: Encoder,
     other_encoder: Encoder,
     everywhere: bool,
