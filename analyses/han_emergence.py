@@ -33,8 +33,8 @@ import tyro
 import icl_mech
 from icl_mech.plotting import check_target, export
 from icl_mech.results import load_result
+from icl_mech.stats.onset import lead_in_words
 from icl_mech.synthetic import measure_emergence, preset, train
-from icl_mech.synthetic.timing import lead_in_words
 
 # %% [markdown]
 # ## Settings

@@ -8,7 +8,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 
 from icl_mech.decodability.neighbours import credit, distances, vote_shares
-from icl_mech.decodability.plan import Plan
+from icl_mech.decodability.plan import Plan, half_of
 from icl_mech.decodability.probe import probe
 
 Rows = Float[np.ndarray, "row layer d_model"]
@@ -43,7 +43,7 @@ def measure(rows: Rows, plan: Plan, prefix: str = "", pairs: bool = False) -> xr
         found["credit"].append(credit(shares, plan.labels).reshape(n_tasks, s.n_prompts))
         if pairs:
             found["pair_credit"].append(_pair_credit(between, plan))
-            found["half_td"].append(_half_td(between, plan))
+            found["half_td"].append(half_td(between, plan.labels, plan.groups, plan.halves, s.k))
     dims = {
         "votes": ("layer", "task", "point", "voted"),
         "credit": ("layer", "task", "point"),
@@ -106,23 +106,62 @@ def _pair_credit(
     return found
 
 
-def _half_td(between: Float[np.ndarray, "row row"], plan: Plan) -> Float[np.ndarray, "half"]:
+def half_td(
+    between: Float[np.ndarray, "row row"],
+    labels: Int[np.ndarray, "row"],
+    groups: Int[np.ndarray, "row"],
+    halves: Int[np.ndarray, "row"],
+    k: int,
+) -> Float[np.ndarray, "half"]:
     """TD of each half of the queries, as if the other half did not exist, with half the votes.
 
     A layer chosen by it owes nothing to the other half's points. In a pool of all, it would: two
     neighbours vote for each other, so that the layer that is best by chance for one half is
     better than chance for the other, too. 0 where a half has no neighbours that could vote.
+
+    Args:
+        between: distances.
+        labels: the task of every row: 0, 1, ...
+        groups: rows with the same number are never neighbours.
+        halves: 0 or 1 for every row (`half_of`).
+        k: how many neighbours vote in the pool of all.
     """
     found = np.zeros(2)
     for half in (0, 1):
-        rows = np.flatnonzero(plan.halves == half)
-        labels, groups = plan.labels[rows], plan.groups[rows]
-        _, sizes = np.unique(groups, return_counts=True)
-        k = min(max(1, plan.settings.k // 2), len(rows) - int(sizes.max(initial=0)))
-        if k > 0:
-            (shares,) = vote_shares(between[np.ix_(rows, rows)], labels, groups, [k])
-            found[half] = credit(shares, labels).mean()
+        rows = np.flatnonzero(halves == half)
+        _, sizes = np.unique(groups[rows], return_counts=True)
+        votes = min(max(1, k // 2), len(rows) - int(sizes.max(initial=0)))
+        if votes > 0:
+            pool = between[np.ix_(rows, rows)]
+            (shares,) = vote_shares(pool, labels[rows], groups[rows], [votes])
+            found[half] = credit(shares, labels[rows]).mean()
     return found
+
+
+def knn_half_td(
+    rows: Rows,
+    labels: Int[np.ndarray, "row"],
+    groups: Int[np.ndarray, "row"],
+    k: int = 10,
+) -> Float[np.ndarray, "half layer"]:
+    """`half_td` at every layer, of representations that were captured elsewhere.
+
+    Args:
+        rows, labels, k: as in `knn_credit`.
+        groups: the query of every row, counted from 0.
+
+    Example:
+        >>> rows = np.eye(2, dtype=np.float32)[[0, 0, 1, 1, 0, 0, 1, 1], None]
+        >>> knn_half_td(rows, np.array([0, 0, 1, 1] * 2), np.arange(8), k=1)[:, 0].tolist()
+        [1.0, 1.0]
+    """
+    return np.stack(
+        [
+            half_td(distances(rows[:, layer], "cosine", "none"), labels, groups, half_of(groups), k)
+            for layer in range(rows.shape[1])
+        ],
+        axis=1,
+    )
 
 
 def probed(rows: Rows, plan: Plan) -> xr.DataArray:

@@ -33,8 +33,8 @@ def emergence_report(run: Emergence, path: str | Path) -> Path:
     Raises:
         InputError: where the folder cannot be written.
     """
+    from icl_mech.stats.onset import lead_in_words
     from icl_mech.synthetic import onsets
-    from icl_mech.synthetic.timing import lead_in_words
 
     when = onsets(run).round(0)
     over = {"lead": "encoding over performance", "lead_of_use": "encoding over use"}

@@ -12,9 +12,10 @@ from jaxtyping import Float
 from icl_mech.errors import InputError
 from icl_mech.results import Result
 from icl_mech.stats import Estimate, few_mean
+from icl_mech.stats.onset import FRACTION, lead_in_words
 from icl_mech.synthetic.emergence import Emergence
 from icl_mech.synthetic.settings import differences
-from icl_mech.synthetic.timing import FRACTION, Encoding, lead_in_words, onsets
+from icl_mech.synthetic.timing import Encoding, onsets
 
 ONSETS = ("encoding", "performance", "use")
 Over = Literal["performance", "use"]

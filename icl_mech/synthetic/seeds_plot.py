@@ -26,7 +26,7 @@ def seeds_figure(result: EmergenceOverSeeds) -> go.Figure:
     Both go from 0 (before training) to 1 (its end), on one axis of updates; a mark where each
     passes one half for good, and a line where the error falls below ridge regression's.
     """
-    from icl_mech.synthetic.timing import lead_in_words
+    from icl_mech.stats.onset import lead_in_words
 
     runs = {seed: result.run(seed) for seed in result.seeds}
     onsets = result.onsets()

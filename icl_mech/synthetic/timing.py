@@ -7,75 +7,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from icl_mech.errors import InputError, choose
-from icl_mech.stats import Estimate, paired_difference
+from icl_mech.errors import choose
+from icl_mech.stats import paired_difference
+from icl_mech.stats.onset import FRACTION, crossing, onset
 
 if TYPE_CHECKING:
     from icl_mech.synthetic.emergence import Emergence
 
 Encoding = Literal["td", "probe"]
-FRACTION = 0.5
-
-
-def onset(
-    steps: Sequence[int], curve: Float[np.ndarray, "step"], fraction: float = FRACTION
-) -> float:
-    """The step at which a curve has gone a fraction of the way from its start to its end, for good.
-
-    Between two checkpoints the curve is taken as straight. The crossing is the last one: a peak
-    that is lost again is no onset. NaN for a curve that ends where it began.
-
-    Args:
-        steps: of the checkpoints, rising.
-        curve: a value at each.
-        fraction: of the whole change, between 0 and 1.
-
-    Raises:
-        InputError: where the fraction is not between 0 and 1, or there are not two checkpoints.
-
-    >>> onset([0, 10, 20, 30], np.array([1.0, 1.0, 0.0, 0.0]))
-    15.0
-    """
-    if not 0 < fraction < 1:
-        raise InputError(f"fraction is {fraction}; expected between 0 and 1")
-    # The way gone, in units of the whole: nowhere a number where there was no way to go.
-    change = curve[-1] - curve[0] or np.nan
-    return crossing(steps, (curve - curve[0]) / change, fraction)
-
-
-def crossing(steps: Sequence[int], curve: Float[np.ndarray, "step"], level: float) -> float:
-    """The step at which a curve rises above a level for good, linear between checkpoints.
-
-    NaN for a curve that does not end above it, or was never below.
-
-    Raises:
-        InputError: where there are not two checkpoints.
-    """
-    if len(steps) < 2:
-        raise InputError(f"{len(steps)} checkpoints; expected at least 2")
-    below = np.flatnonzero(curve < level)
-    if not len(below) or below[-1] == len(curve) - 1:
-        return float("nan")
-    before = int(below[-1])
-    share = (level - curve[before]) / (curve[before + 1] - curve[before])
-    return float(steps[before] + share * (steps[before + 1] - steps[before]))
-
-
-def lead_in_words(lead: Estimate | float) -> str:
-    """By how many updates something comes first, or after: never a negative lead.
-
-    >>> lead_in_words(1886.6), lead_in_words(-624.0)
-    ('leads by 1,887', 'lags by 624')
-    >>> lead_in_words(Estimate(-624.0, -803.0, -445.0, 3))
-    'lags by 624 [445, 803]'
-    """
-    if not isinstance(lead, Estimate):
-        return (
-            "no onset" if lead != lead else f"{'lags' if lead < 0 else 'leads'} by {abs(lead):,.0f}"
-        )
-    low, high = (-lead.high, -lead.low) if lead.value < 0 else (lead.low, lead.high)
-    interval = "" if low != low else f" [{low:,.0f}, {high:,.0f}]"
-    return lead_in_words(lead.value) + interval
 
 
 def onsets(run: "Emergence", fraction: float = FRACTION, encoding: Encoding = "td") -> pd.DataFrame:

@@ -1,0 +1,121 @@
+"""When, over training, does a curve rise? Onset steps, and which of two curves comes first."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from icl_mech.errors import InputError
+from icl_mech.stats.estimate import Estimate
+
+#: Of the whole change, what has to be behind a curve at its onset.
+FRACTION = 0.5
+
+
+def onset(
+    steps: Sequence[int],
+    curve: Float[np.ndarray, "step"],
+    fraction: float = FRACTION,
+    log: bool = False,
+) -> float:
+    """The step at which a curve has gone a fraction of the way from its start to its end, for good.
+
+    Between two checkpoints the curve is taken as straight. The crossing is the last one: a peak
+    that is lost again is no onset. NaN for a curve that ends where it began.
+
+    Args:
+        steps: of the checkpoints, rising.
+        curve: a value at each.
+        fraction: of the whole change, between 0 and 1.
+        log: the curve is straight over log(1 + step) instead, for checkpoints whose distances
+            grow.
+
+    Raises:
+        InputError: where the fraction is not between 0 and 1, or there are not two checkpoints.
+
+    >>> onset([0, 10, 20, 30], np.array([1.0, 1.0, 0.0, 0.0]))
+    15.0
+    >>> round(onset([1, 99], np.array([0.0, 1.0]), log=True), 3)
+    13.142
+    """
+    # The way gone, in units of the whole: nowhere a number where there was no way to go.
+    return float(crossings(steps, way_gone(curve, fraction), fraction, log))
+
+
+def way_gone(curves: Float[np.ndarray, "*batch step"], fraction: float) -> Float[np.ndarray, "..."]:
+    """Curves in units of their whole change; NaN for those that end where they began.
+
+    Raises:
+        InputError: where the fraction, which they are to be compared with, is not between 0 and 1.
+
+    >>> way_gone(np.array([4.0, 3.0, 2.0]), 0.5)
+    array([0. , 0.5, 1. ])
+    """
+    if not 0 < fraction < 1:
+        raise InputError(f"fraction is {fraction}; expected between 0 and 1")
+    first, change = curves[..., :1], curves[..., -1:] - curves[..., :1]
+    gone: np.ndarray = (curves - first) / np.where(change == 0, np.nan, change)
+    return gone
+
+
+def crossing(
+    steps: Sequence[int], curve: Float[np.ndarray, "step"], level: float, log: bool = False
+) -> float:
+    """The step at which a curve rises above a level for good, straight between checkpoints.
+
+    NaN for a curve that does not end above it, or was never below.
+
+    Raises:
+        InputError: where there are not two checkpoints.
+
+    >>> crossing([0, 10, 20], np.array([0.0, 0.0, 4.0]), 1.0)
+    12.5
+    """
+    return float(crossings(steps, curve, level, log))
+
+
+def crossings(
+    steps: Sequence[int],
+    curves: Float[np.ndarray, "*batch step"],
+    level: float,
+    log: bool = False,
+) -> Float[np.ndarray, "*batch"]:
+    """`crossing` of every curve.
+
+    Raises:
+        InputError: where there are not two checkpoints.
+
+    >>> crossings([0, 10], np.array([[0.0, 1.0], [1.0, 1.0]]), 0.5)
+    array([ 5., nan])
+    """
+    if len(steps) < 2:
+        raise InputError(f"{len(steps)} checkpoints; expected at least 2")
+    n = len(steps)
+    at = np.log1p(steps) if log else np.asarray(steps, dtype=float)
+    below = curves < level
+    last = n - 1 - below[..., ::-1].argmax(axis=-1)  # the last checkpoint below the level
+    there = below.any(axis=-1) & (last < n - 1)
+    before = np.where(there, last, 0)
+    low, high = (
+        np.take_along_axis(curves, (before + i)[..., None], axis=-1)[..., 0] for i in (0, 1)
+    )
+    share = (level - low) / np.where(there, high - low, 1)
+    found = at[before] + share * (at[before + 1] - at[before])
+    return np.asarray(np.where(there, np.expm1(found) if log else found, np.nan), dtype=float)
+
+
+def lead_in_words(lead: Estimate | float) -> str:
+    """By how many updates something comes first, or after: never a negative lead.
+
+    >>> lead_in_words(1886.6), lead_in_words(-624.0)
+    ('leads by 1,887', 'lags by 624')
+    >>> lead_in_words(Estimate(-624.0, -803.0, -445.0, 3))
+    'lags by 624 [445, 803]'
+    """
+    if not isinstance(lead, Estimate):
+        return (
+            "no onset" if lead != lead else f"{'lags' if lead < 0 else 'leads'} by {abs(lead):,.0f}"
+        )
+    low, high = (-lead.high, -lead.low) if lead.value < 0 else (lead.low, lead.high)
+    interval = "" if low != low else f" [{low:,.0f}, {high:,.0f}]"
+    return lead_in_words(lead.value) + interval
