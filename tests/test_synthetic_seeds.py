@@ -42,9 +42,9 @@ def test_onset_is_the_last_crossing() -> None:
     assert crossing(STEPS, np.array([2.0, 1, 3, 0, 4]), 2.0) == 350
     assert np.isnan(crossing(STEPS, np.array([2.0, 3, 3, 3, 1]), 2.0))
     assert np.isnan(crossing(STEPS, np.array([2.0, 3, 3, 3, 3]), 2.0))
-    # Halfway between 1 + 9 and 1 + 999 on a logarithmic axis; from step 0 too.
-    assert onset([0, 9, 999], np.array([0.0, 0, 1]), log=True) == pytest.approx(99)
-    assert onset([0, 99], np.array([0.0, 1]), log=True) == pytest.approx(9)
+    # Halfway on a logarithmic axis, in units of the first step: between 2 and 112, and 1 and 2.
+    assert onset([0, 9, 999], np.array([0.0, 0, 1]), log=True) == pytest.approx(9 * (224**0.5 - 1))
+    assert onset([0, 99], np.array([0.0, 1]), log=True) == pytest.approx(99 * (2**0.5 - 1))
     several = np.array([[2.0, 1, 3, 0, 4], [2, 3, 3, 3, 1], [0, 4, 4, 4, 4]])
     each = [crossing(STEPS, curve, 2.0) for curve in several]
     np.testing.assert_array_equal(crossings(STEPS, several, 2.0), each)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from icl_mech.errors import InputError
 from icl_mech.stats.estimate import Estimate
@@ -27,7 +28,7 @@ def onset(
         steps: of the checkpoints, rising.
         curve: a value at each.
         fraction: of the whole change, between 0 and 1.
-        log: the curve is straight over log(1 + step) instead, for checkpoints whose distances
+        log: the curve is straight over `log_position` instead, for checkpoints whose distances
             grow.
 
     Raises:
@@ -91,7 +92,7 @@ def crossings(
     if len(steps) < 2:
         raise InputError(f"{len(steps)} checkpoints; expected at least 2")
     n = len(steps)
-    at = np.log1p(steps) if log else np.asarray(steps, dtype=float)
+    at = log_position(steps, steps) if log else np.asarray(steps, dtype=float)
     below = curves < level
     last = n - 1 - below[..., ::-1].argmax(axis=-1)  # the last checkpoint below the level
     there = below.any(axis=-1) & (last < n - 1)
@@ -101,7 +102,29 @@ def crossings(
     )
     share = (level - low) / np.where(there, high - low, 1)
     found = at[before] + share * (at[before + 1] - at[before])
-    return np.asarray(np.where(there, np.expm1(found) if log else found, np.nan), dtype=float)
+    if log:
+        found = np.expm1(found) * _unit(steps)
+    return np.asarray(np.where(there, found, np.nan), dtype=float)
+
+
+def log_position(values: ArrayLike, steps: Sequence[int]) -> Float[np.ndarray, "*value"]:
+    """Where steps stand on an axis that is logarithmic, and on which 0 has a place.
+
+    log(1 + step / first), where `first` is the first checkpoint after step 0: that step 0 stands
+    as far to the left of it as a step twice as late stands to the right, about.
+
+    Args:
+        values: steps, whole or not; NaN stays.
+        steps: of all checkpoints.
+
+    >>> log_position([0, 100, 300], [0, 100, 1000]).round(3)
+    array([0.   , 0.693, 1.386])
+    """
+    return np.log1p(np.asarray(values, dtype=float) / _unit(steps))
+
+
+def _unit(steps: Sequence[int]) -> float:
+    return float(min((step for step in steps if step > 0), default=1))
 
 
 def lead_in_words(lead: Estimate | float) -> str:
