@@ -1,5 +1,6 @@
 """`over_checkpoints` on the checkpoints of a tiny model, and onsets of planted curves."""
 
+import inspect
 import json
 from collections.abc import Callable
 from copy import deepcopy
@@ -10,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from commands import assert_refused, run_room
+from commands import assert_refused, loaded, run_room
 from tiny_models import D_VOCAB, byte_tokenizer, config, saved
 from transformers import AutoModelForCausalLM
 
 import icl_mech
 from icl_mech.checkpoints import Checkpoints, over_checkpoints, run as checkpoints_run, step_of
 from icl_mech.checkpoints.plan import CheckpointSettings, order_checkpoints
+from icl_mech.cli.main import command
 from icl_mech.errors import InputError
 from icl_mech.localize import TaskMap, localize
 from icl_mech.localize.plan import MapPlan, plan_map
@@ -24,9 +26,8 @@ from icl_mech.model import HookedModel, load_model
 from icl_mech.table import DamagedFileWarning
 
 TASKS = ["letters/next", "letters/upper"]
-STEPS = [0, 15, 60, 120]
-SIZES: dict[str, Any] = {"n_prompts": 12, "n_shots": 3, "n_points": 24, "k": 4}
-N: dict[str, Any] = SIZES | {"progress": False}
+STEPS = [0, 20, 100]
+N: dict[str, Any] = {"n_prompts": 12, "n_shots": 3, "n_points": 20, "k": 4, "progress": False}
 
 
 def texts(n: int, seed: int) -> list[str]:
@@ -68,7 +69,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="module")
 def measured(folders: list[Path]) -> Checkpoints:
     # In another order: steps are sorted.
-    return over_checkpoints([*folders[2:], *folders[:2]], TASKS, device="cpu", **N)
+    return over_checkpoints(folders[::-1], TASKS, device="cpu", **N)
 
 
 class Counting:
@@ -148,7 +149,7 @@ def test_checkpoints_that_cannot_be_ordered(models: Any, steps: Any, message: st
 def test_every_step_is_a_map_of_that_model(measured: Checkpoints, folders: list[Path]) -> None:
     assert measured.steps == STEPS
     for step, folder in zip(STEPS, folders, strict=True):
-        model = load_model(folder, device="cpu")
+        model = loaded(folder, device="cpu")
         alone = localize(model, TASKS, heads=False, **N)
         ours = measured.at(step)
         for name, array in alone.data.items():
@@ -161,8 +162,8 @@ def test_every_step_is_a_map_of_that_model(measured: Checkpoints, folders: list[
         assert measured.accuracy(task=task, which="baseline") == last.share(task, "baseline")
         assert measured.td_by_layer(task=task) == last.curve(task, "encoding")
         assert measured.transfer(task=task) == last.curve(task, "transfer")
-    with pytest.raises(InputError, match="no checkpoint after 50 steps; the nearest is after 60"):
-        measured.at(50)
+    with pytest.raises(InputError, match="no checkpoint after 70 steps; the nearest is after 100"):
+        measured.at(70)
     with pytest.raises(InputError, match="layer 9 was not measured"):
         measured.td(layer=9)
 
@@ -211,13 +212,13 @@ def test_it_is_saved_and_shown(measured: Checkpoints, tmp_path: Path) -> None:
     assert row["why"] == found.why
     np.testing.assert_equal(row["layer"], found.estimate.value)
     notes = " ".join(measured.caveats())
-    assert "4 checkpoints are few" in notes
+    assert "3 checkpoints are few" in notes
     assert "2 tasks; fewer than 4 give no interval over tasks" in notes
     figure = measured.plot()
     assert [t.type for t in figure.data].count("heatmap") == 2
     heat = next(t for t in figure.data if t.type == "heatmap")
     assert heat.z.shape == (measured.data.sizes["layer"], len(STEPS))
-    assert list(figure.layout.xaxis.ticktext) == ["0", "15", "60", "120"]
+    assert list(figure.layout.xaxis.ticktext) == ["0", "20", "100"]
     assert figure.layout.xaxis.tickvals[0] == 0
 
 
@@ -229,26 +230,16 @@ def test_an_interrupted_run_goes_on(
     monkeypatch.setattr(checkpoints_run, "measure_map", first)
     with pytest.raises(KeyboardInterrupt):
         over_checkpoints(folders, TASKS, **options)
-    assert sorted(p.name for p in kept.glob("*.nc")) == ["step0.nc", "step15.nc"]
-    assert isinstance(icl_mech.load_result(kept / "step15.nc"), TaskMap)
+    assert sorted(p.name for p in kept.glob("*.nc")) == ["step0.nc", "step20.nc"]
+    assert isinstance(icl_mech.load_result(kept / "step20.nc"), TaskMap)
     second = Counting()
     monkeypatch.setattr(checkpoints_run, "measure_map", second)
     resumed = over_checkpoints(folders, TASKS, **options)
-    assert len(second.models) == 2
+    assert len(second.models) == 1
     assert resumed.provenance["resumed"] == STEPS[:2]
     for name, array in measured.data.items():
         np.testing.assert_array_equal(resumed.data[name], array, err_msg=name)
     assert resumed.summary().equals(measured.summary())
-    # Functions that load: by the weights that they load.
-    loaders = {s: (lambda f=f: load_model(f, device="cpu")) for s, f in enumerate(folders[:2])}
-    by_function = Counting()
-    monkeypatch.setattr(checkpoints_run, "measure_map", by_function)
-    own = options | {"folder": tmp_path / "own"}
-    over_checkpoints(loaders, TASKS, **own)
-    over_checkpoints(loaders, TASKS, **own)
-    assert len(by_function.models) == 2
-    with pytest.raises(InputError, match="holds a checkpoint 'step0' with other weights"):
-        over_checkpoints({0: loaders[1], 1: loaders[1]}, TASKS, **own)
     with pytest.raises(InputError, match="was made with seed 0, this run has 1"):
         over_checkpoints(folders, TASKS, seed=1, **options)
     # Another task in the pool changes how well all are told apart.
@@ -257,6 +248,21 @@ def test_an_interrupted_run_goes_on(
     (kept / "step0.nc").write_bytes(b"")
     with pytest.warns(DamagedFileWarning, match="step0 is run again"):
         over_checkpoints(folders[:2], TASKS, **options)
+
+
+def test_functions_that_load_are_told_apart_by_weights(
+    folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = [loaded(f, device="cpu") for f in folders[:2]]
+    loaders = {step: (lambda m=m: m) for step, m in enumerate(models)}
+    counting = Counting()
+    monkeypatch.setattr(checkpoints_run, "measure_map", counting)
+    options = N | {"n_prompts": 2, "n_points": 6, "folder": tmp_path}
+    over_checkpoints(loaders, TASKS, **options)
+    over_checkpoints(loaders, TASKS, **options)
+    assert len(counting.models) == 2
+    with pytest.raises(InputError, match="holds a checkpoint 'step0' with other weights"):
+        over_checkpoints({0: loaders[1], 1: loaders[1]}, TASKS, **options)
 
 
 def test_models_of_another_kind(folders: list[Path], tmp_path: Path) -> None:
@@ -402,6 +408,22 @@ def test_both_curves_are_resampled_with_the_same_queries() -> None:
     assert 1.2 < widths[0] / widths[1] < 1.7
 
 
+def test_tasks_that_all_score_the_same_have_an_interval_over_queries() -> None:
+    curves = {task: [0, 0.5, 1.0] for task in "abcd"}
+    found = planted(curves, curves, GRID[:3])
+    assert found.accuracy(0).high < 0.2
+    assert found.accuracy(0).value == 0
+
+
+def test_settings_have_the_defaults_of_the_function() -> None:
+    given = {n: p.default for n, p in inspect.signature(over_checkpoints).parameters.items()}
+    assert list(given)[:5] == ["models", "tasks", "n_prompts", "n_shots", "seed"]
+    settings = vars(CheckpointSettings())
+    for name, value in (settings | vars(settings["rule"])).items():
+        assert name == "rule" or given[name] == value, name
+    assert command("checkpoints")().settings == CheckpointSettings()
+
+
 # --- the command ------------------------------------------------------------------------------
 
 QUICK = ["--task", *TASKS, "--n-prompts", "4", "--n-points", "14", "--n-shots", "2"]
@@ -409,17 +431,17 @@ QUICK = ["--task", *TASKS, "--n-prompts", "4", "--n-points", "14", "--n-shots", 
 
 def test_the_command(folders: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "c.html"
-    named = ["--models", str(folders[3]), str(folders[0])]
+    named = ["--models", str(folders[2]), str(folders[0])]
     done = run_room("checkpoints", *QUICK, *named, "--json", "--out", str(out))
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
-    assert sorted({row["step"] for row in printed["summary"]}) == [0, 120]
+    assert sorted({row["step"] for row in printed["summary"]}) == [0, 100]
     assert printed["provenance"]["n_shots"] == 2
     assert isinstance(icl_mech.load_result(printed["data"]), Checkpoints)
     assert "When is the task encoded" in out.read_text()
-    assert sorted(p.name for p in (tmp_path / "c-runs").glob("*.nc")) == ["step0.nc", "step120.nc"]
+    assert sorted(p.name for p in (tmp_path / "c-runs").glob("*.nc")) == ["step0.nc", "step100.nc"]
     again = run_room("checkpoints", *QUICK, *named, "--json", "--out", str(out))
-    assert json.loads(again.stdout)["provenance"]["resumed"] == [0, 120]
+    assert json.loads(again.stdout)["provenance"]["resumed"] == [0, 100]
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def checkpoints_figure(result: Checkpoints) -> go.Figure:
         }
     )
     _title(figure, result)
-    frame(figure, below=25, legend=True, r=75)
+    frame(figure, legend=True, r=75)
     return figure
 
 
@@ -120,7 +120,7 @@ def _lines(figure: go.Figure, result: Checkpoints, x: np.ndarray, name: str) -> 
         )
 
     mean = found(None)
-    if np.isfinite([e.low for e in mean]).all():
+    if name != "baseline" and np.isfinite([e.low for e in mean]).all():
         figure.add_trace(band(x.tolist(), mean, COLOURS[colour], label), row=1, col=1)
     if name != "baseline" and len(result.tasks) > 1:
         for task, said in zip(result.tasks, short(result.tasks), strict=True):

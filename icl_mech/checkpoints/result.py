@@ -182,18 +182,22 @@ class Checkpoints(TaskResult):
     def _over_tasks(self, values: xr.DataArray, task: str | None, votes: bool = False) -> Estimate:
         """A task's mean with an interval over queries, or that over tasks with one over tasks.
 
+        Tasks that all score the same (nothing, as before training) do not tell how tasks vary:
+        there, too, the interval is over queries.
+
         Args:
             values: over `task` and `point` or `prompt`.
             task: None for all.
             votes: of neighbours, which vote for one another.
         """
-        if task is None and len(self.tasks) > 1:
-            by_task = values.transpose("task", ...).values.astype(float)
-            return share(by_task.mean(axis=1), None)
-        name = self.tasks[0] if task is None else choose(task, self.tasks, "task")
-        of_task = values.sel(task=name).values.astype(float)
-        queries = self.queries(name)[: len(of_task)]
-        found = shares(of_task[None], queries)
+        names = self.tasks if task is None else [choose(task, self.tasks, "task")]
+        each = values.transpose("task", ...).sel(task=names).values.astype(float)
+        of_tasks = each.mean(axis=1)
+        if np.ptp(of_tasks) > 0:
+            return share(of_tasks, None)
+        asked = self.data["query"].transpose("task", "point").sel(task=names).values
+        queries = asked[:, : each.shape[1]].ravel()
+        found = shares(each.reshape(1, -1), queries)
         return within_1(widened(found, len(np.unique(queries))))[0] if votes else found[0]
 
     # --- when ---------------------------------------------------------------------------------
