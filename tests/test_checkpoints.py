@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import weakref
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -138,6 +139,7 @@ def test_order_is_by_step() -> None:
         ({1: "a", 2: "b"}, [1, 2], "steps beside a mapping"),
         ({1: "a", 2.5: "b"}, None, "step is 2.5; expected a whole number"),
         ("step1", None, "models is 'step1'; expected several"),
+        ({1: "a", 2: torch.nn.Linear(1, 1)}, None, "a model is Linear"),
         ({1: "a", 2: 7}, None, "a model is 7; expected a name, a folder, or a function"),
     ],
 )
@@ -160,8 +162,12 @@ def test_every_step_is_a_map_of_that_model(measured: Checkpoints, folders: list[
     for task in TASKS:
         assert measured.accuracy(task=task) == last.share(task, "regular")
         assert measured.accuracy(task=task, which="baseline") == last.share(task, "baseline")
-        assert measured.td_by_layer(task=task) == last.curve(task, "encoding")
-        assert measured.transfer(task=task) == last.curve(task, "transfer")
+        for ours, theirs in (
+            (measured.td_by_layer(task=task), last.curve(task, "encoding")),
+            (measured.transfer(task=task), last.curve(task, "transfer")),
+        ):
+            for one, other in zip(ours, theirs, strict=True):
+                assert one.columns("") == pytest.approx(other.columns(""))
     with pytest.raises(InputError, match="no checkpoint after 70 steps; the nearest is after 100"):
         measured.at(70)
     with pytest.raises(InputError, match="layer 9 was not measured"):
@@ -170,7 +176,7 @@ def test_every_step_is_a_map_of_that_model(measured: Checkpoints, folders: list[
 
 def test_training_teaches_it(measured: Checkpoints) -> None:
     first, last = measured.accuracy(0), measured.accuracy()
-    assert first.value < 0.2 < 0.5 < last.value
+    assert first.value < 0.2 < 0.35 < last.value
     assert measured.td().value > 0.8
     assert measured.data["chance"].values == pytest.approx(0.5, abs=0.05)
 
@@ -263,6 +269,19 @@ def test_functions_that_load_are_told_apart_by_weights(
     assert len(counting.models) == 2
     with pytest.raises(InputError, match="holds a checkpoint 'step0' with other weights"):
         over_checkpoints({0: loaders[1], 1: loaders[1]}, TASKS, **options)
+
+
+def test_one_model_is_in_memory_at_a_time(folders: list[Path]) -> None:
+    seen: list[weakref.ref[HookedModel]] = []
+
+    def load() -> HookedModel:
+        assert [model() for model in seen] == [None] * len(seen)
+        model = load_model(folders[0], device="cpu")
+        seen.append(weakref.ref(model))
+        return model
+
+    over_checkpoints({0: load, 1: load}, TASKS, **N | {"n_prompts": 2, "n_points": 6})
+    assert len(seen) == 2
 
 
 def test_models_of_another_kind(folders: list[Path], tmp_path: Path) -> None:

@@ -110,7 +110,9 @@ def order_checkpoints(models: Models, steps: Sequence[int] | None = None) -> lis
     if len(sources) < 2:
         raise InputError(f"{len(sources)} model; expected at least 2 checkpoints")
     for source in sources:
-        if not isinstance(source, str | Path) and not callable(source):
+        # A module of torch can be called, too, but loads nothing.
+        loads = callable(source) and not hasattr(source, "forward")
+        if not isinstance(source, str | Path) and not loads:
             raise InputError(
                 f"a model is {shown(source)}; expected a name, a folder, or a function that loads "
                 "it, so that one is in memory at a time: {1000: lambda: load_model(...)}"

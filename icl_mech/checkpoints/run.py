@@ -68,11 +68,14 @@ def over_checkpoints(
         models: the checkpoints: names (`"org/name@step1000"`) or folders as `load_model` takes
             them, in any order, or a mapping from steps to these or to functions that load a
             model, `{500: lambda: icl_mech.load_model(...)}`. One is in memory at a time.
-        tasks, n_prompts, n_shots, seed, n_points, n_dummies, k, fraction, min_rise, min_found, \
-heads, template, leading_space: as in `localize`; at least two tasks that share their inputs say
-            most, and intervals over tasks need four.
+        tasks: as in `localize`; a family of tasks that share their inputs says most, and intervals
+            over tasks need four.
+        n_prompts, n_shots, seed: as in `localize`.
         steps: of `models`, in their order; by default read from their names (`step1000`,
             `checkpoint-500`, `global_step143000`).
+        n_points, n_dummies, k: as in `localize`.
+        fraction, min_rise, min_found: of `localize`'s layers; onsets have a fraction of their own.
+        heads, template, leading_space: as in `localize`.
         device, dtype: as in `load_model`, for models that are named.
         folder: where every finished checkpoint is kept. The next call with the same settings does
             not run it again, whatever interrupted this one; more checkpoints may be added.

@@ -49,7 +49,7 @@ def way_gone(curves: Float[np.ndarray, "*batch step"], fraction: float) -> Float
     Raises:
         InputError: where the fraction, which they are to be compared with, is not between 0 and 1.
 
-    >>> way_gone(np.array([4.0, 3.0, 2.0]), 0.5)
+    >>> way_gone(np.array([2.0, 3.0, 4.0]), 0.5)
     array([0. , 0.5, 1. ])
     """
     if not 0 < fraction < 1:
