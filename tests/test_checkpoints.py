@@ -210,6 +210,10 @@ def test_it_is_saved_and_shown(measured: Checkpoints, tmp_path: Path) -> None:
         assert mean[column].tolist() == summary[column].tolist()
     assert list(full.loc[STEPS[0]].index) == ["mean", *TASKS]
     assert "formation_transfer" in full
+    onset = measured.onset(TASKS[1])["accuracy"].estimate
+    row = full.loc[(STEPS[0], TASKS[1])]
+    ends = row["accuracy_onset"], row["accuracy_onset_low"], row["accuracy_onset_high"]
+    np.testing.assert_equal(ends, (onset.value, onset.low, onset.high))
     frame = measured.to_frame()
     assert len(frame) == len(STEPS) * len(measured.at().to_frame())
     layers = measured.map_layers()

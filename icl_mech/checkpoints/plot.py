@@ -13,6 +13,7 @@ from icl_mech.checkpoints.emergence import MEAN
 from icl_mech.plotting.marks import band
 from icl_mech.plotting.panels import frame, rows_of_panels
 from icl_mech.plotting.style import COLOURS, GRID, short, title
+from icl_mech.stats import MIN_CLUSTERS
 from icl_mech.stats.onset import lead_in_words, log_position
 
 if TYPE_CHECKING:
@@ -120,15 +121,23 @@ def _lines(figure: go.Figure, result: Checkpoints, x: np.ndarray, name: str) -> 
         )
 
     mean = found(None)
-    if name != "baseline" and np.isfinite([e.low for e in mean]).all():
+    if name != "baseline" and not _few(result):
         figure.add_trace(band(x.tolist(), mean, COLOURS[colour], label), row=1, col=1)
     if name != "baseline" and len(result.tasks) > 1:
         for task, said in zip(result.tasks, short(result.tasks), strict=True):
-            trace = line(found(task), f"{label}, {said}", False, mode="lines", opacity=0.35)
+            of_task = found(task)
+            if _few(result):
+                figure.add_trace(band(x.tolist(), of_task, COLOURS[colour], label), row=1, col=1)
+            trace = line(of_task, f"{label}, {said}", False, mode="lines", opacity=0.35)
             figure.add_trace(trace, row=1, col=1)
     over = f"{label}, mean of {len(result.tasks)} tasks" if len(result.tasks) > 1 else label
     trace = line(mean, over, True, mode="lines+markers", marker={"size": 7})
     figure.add_trace(trace, row=1, col=1)
+
+
+def _few(result: Checkpoints) -> bool:
+    """Whether there are too few tasks for an interval over tasks, so that each has its own."""
+    return 1 < len(result.tasks) < MIN_CLUSTERS
 
 
 def _chance(figure: go.Figure, result: Checkpoints) -> None:
@@ -235,7 +244,7 @@ def _title(figure: go.Figure, result: Checkpoints) -> None:
     first, last = (escape(str(run["model"])) for run in (p["runs"][0], p["runs"][-1]))
     lead = result.onset()["lead"].estimate
     comes = f"; encoding {lead_in_words(lead)} steps" if lead.value == lead.value else ""
-    bands = "over tasks" if len(result.tasks) > 1 else "over queries"
+    bands = "over tasks" if len(result.tasks) >= MIN_CLUSTERS else "of each task over queries"
     title(
         figure,
         f"What training teaches: {first} to {last}",

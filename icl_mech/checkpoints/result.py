@@ -293,13 +293,16 @@ class Checkpoints(TaskResult):
 
         `best_td` and `best_transfer` are the largest of all layers, chosen and reported on the
         same prompts (too large on average), with their layers; `formation_*` and `decoding_*` are
-        the layers of `TaskMap.summary`.
+        the layers of `TaskMap.summary`; `*_onset` and `lead` those of `onsets`, which are the same
+        in all rows of a task.
         """
+        onsets = self.onsets().rename(columns=lambda c: c.replace("encoding", "encoding_onset"))
+        onsets = onsets.rename(columns=lambda c: c.replace("accuracy", "accuracy_onset"))
         rows = []
         for step in self.steps:
             layers = self.at(step).summary()
             for task in (MEAN, *self.tasks):
-                rows.append(self._row(step, task, layers))
+                rows.append(self._row(step, task, layers) | onsets.loc[task].to_dict())
         return pd.DataFrame(rows).set_index(["step", "task"])
 
     def _row(self, step: int, name: str, layers: pd.DataFrame) -> dict[str, Any]:
