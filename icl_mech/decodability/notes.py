@@ -1,4 +1,4 @@
-"""What to keep in mind when reading task decodability, a line each."""
+"""Caveats of task decodability: what a reader of the numbers must know, a line each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def notes(result: TaskDecodability) -> list[str]:
-    """Caveats that this result's own numbers call for."""
+    """The caveats that this result's numbers call for."""
     return [*_inputs(result), *_labels(result), *_answers(result)]
 
 
