@@ -1,4 +1,4 @@
-"""Switching heads off one at a time: which of them does a basis need?"""
+"""Switch heads off one at a time, to see which of them a basis needs."""
 
 import torch
 from jaxtyping import Float
@@ -28,7 +28,7 @@ def heads_off(
     Args:
         model: in evaluation mode.
         tokens: sequences.
-        means: of the heads, best taken from other sequences, of all bases alike.
+        means: of the heads, best from other sequences, with as many of each basis.
     """
     found = []
     for layer, of_layer in enumerate(means):

@@ -1,4 +1,4 @@
-"""Which algorithm do the predictions follow, and how much of W can be read where?"""
+"""The figure of which algorithm predictions follow, and how much of W each layer holds."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ def algorithm_figure(result: Emergence) -> go.Figure:
 
 
 def _limit(result: Emergence) -> str:
-    """What the probe would have shown."""
+    """The probe's detection limit, in words."""
     limit = result.weight_limit
     return "no share would show" if limit != limit else f"a true R² of {limit:.2f} would show"
 
 
 def _looks(references: list[str]) -> dict[str, tuple[str, str]]:
-    """What each reference is called, and its colour."""
+    """Name and colour of each reference."""
     looks = {name: (label, COLOURS[colour]) for name, (label, colour) in _NAMES.items()}
     for prefix, (label, scale) in _DESCENTS.items():
         family = [name for name in references if name.startswith(prefix)]
