@@ -292,7 +292,7 @@ class TaskDecodability(TaskResult):
 
     def caveats(self) -> list[str]:
         """What a reader of the numbers must know, a line each."""
-        return super().caveats() + notes(self)
+        return [*super().caveats(), *notes(self)]
 
     def plot(self, shots: int | None = None, layer: int | None = None) -> go.Figure:
         """TD by layer for every number of shots; confusion and pairwise TD at one layer."""

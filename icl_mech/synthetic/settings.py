@@ -1,5 +1,6 @@
 """Settings of a training run (data, model, optimiser), presets, and how two runs differ."""
 
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -79,7 +80,7 @@ class Settings:
 
 def to_json(settings: Settings) -> dict[str, Any]:
     """As plain dictionaries, lists, texts and numbers."""
-    return _plain(asdict(settings))
+    return json.loads(json.dumps(asdict(settings)))
 
 
 def from_json(stored: dict[str, Any]) -> Settings:
@@ -106,12 +107,6 @@ def differences(wanted: dict[str, Any], stored: dict[str, Any], path: str = "") 
             yield from differences(ours, theirs, f"{path}{name}.")
         elif ours != theirs:
             yield f"{path}{name} is {theirs}, not {ours}"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(inner) for name, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 #: Runs by name. `paper` is the run of Han et al.; `tiny` takes seconds, and learns nothing. `small`
