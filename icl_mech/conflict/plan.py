@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from icl_mech.conflict.pairs import Pairs, as_pairs
 from icl_mech.conflict.sampling import (
+    ConflictEpisodes,
     ConflictUndefined,
     Differ,
-    Drawn,
     answers_differ,
     draw_conflict,
 )
@@ -33,7 +33,7 @@ class ConflictSettings(VectorSettings):
     n_shots: int = 4
     """Demonstrations per prompt and per vector."""
 
-    def draw(self, a: Task, b: Task, differ: Differ = answers_differ) -> Drawn:
+    def draw(self, a: Task, b: Task, differ: Differ = answers_differ) -> ConflictEpisodes:
         """The episodes of a pair; see `draw_conflict`."""
         s = self
         return draw_conflict(

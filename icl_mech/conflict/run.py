@@ -19,7 +19,7 @@ from icl_mech.conflict.plan import (
     why,
 )
 from icl_mech.conflict.result import CONDITIONS, ConflictingTasks
-from icl_mech.conflict.sampling import ConflictUndefined, Differ, Drawn
+from icl_mech.conflict.sampling import ConflictEpisodes, ConflictUndefined, Differ
 from icl_mech.errors import InputError
 from icl_mech.model import HookedModel, check_model
 from icl_mech.progress import progress_bar
@@ -127,7 +127,7 @@ def measure(model: HookedModel, plan: ConflictPlan, progress: bool = True) -> Co
 
 def _draw(
     model: HookedModel, plan: ConflictPlan, undefined: Undefined
-) -> list[tuple[Drawn, Encoder]]:
+) -> list[tuple[ConflictEpisodes, Encoder]]:
     """The episodes of every pair whose answers the model's tokenizer tells apart.
 
     Args:
@@ -166,7 +166,7 @@ def _begin_differently(encoder: Encoder) -> Differ:
 
 
 def _measure(
-    model: HookedModel, drawn: Drawn, encoder: Encoder, seed: int, bar: tqdm
+    model: HookedModel, drawn: ConflictEpisodes, encoder: Encoder, seed: int, bar: tqdm
 ) -> xr.Dataset:
     """One pair: choose the layer, inject, and see whose answer comes."""
     a, b = drawn.prompt_task.name, drawn.injected_task.name
@@ -215,7 +215,7 @@ def _measure(
 
 
 def _on_dev(
-    model: HookedModel, drawn: Drawn, encoder: Encoder, bar: tqdm
+    model: HookedModel, drawn: ConflictEpisodes, encoder: Encoder, bar: tqdm
 ) -> tuple[Bool[np.ndarray, "dev_prompt layer"], Float[np.ndarray, "dev_prompt layer"]]:
     """Whether zero-shot prompts of B with theta of B are answered right, at every layer, and the
     log probability of the answer."""
@@ -228,7 +228,7 @@ def _on_dev(
 
 def _provenance(
     model: HookedModel,
-    drawn: Sequence[tuple[Drawn, Encoder]],
+    drawn: Sequence[tuple[ConflictEpisodes, Encoder]],
     undefined: Undefined,
     plan: ConflictPlan,
 ) -> dict:

@@ -33,13 +33,15 @@ _DESCENTS = {
 
 def algorithm_figure(result: Emergence) -> go.Figure:
     """Distances over training above; below, R² of W by layer at some checkpoints."""
+    limit = result.weight_limit
+    shows = "no share would show" if limit != limit else f"a true R² of {limit:.2f} would show"
     figure = rows_of_panels(
         [_HEIGHT, _HEIGHT],
         _GAP,
         [
             "Distance of the predictions to those of each algorithm",
             f"W, read by a linear probe at {TOKENS[result.provenance['token']]}<br>"
-            f"(cross-validated on {result.n_probe} sequences per basis; {_limit(result)})",
+            f"(cross-validated on {result.n_probe} sequences per basis; {shows})",
         ],
     )
     x = [1 + step for step in result.steps]
@@ -65,12 +67,6 @@ def algorithm_figure(result: Emergence) -> go.Figure:
     )
     frame(figure, legend=True)
     return figure
-
-
-def _limit(result: Emergence) -> str:
-    """The probe's detection limit, in words."""
-    limit = result.weight_limit
-    return "no share would show" if limit != limit else f"a true R² of {limit:.2f} would show"
 
 
 def _looks(references: list[str]) -> dict[str, tuple[str, str]]:

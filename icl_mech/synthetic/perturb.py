@@ -164,6 +164,7 @@ def perturbed(
     for layer in range(model.config.n_layers):
         normal = torch.randn(len(tokens), 1, lines.spread.shape[-1], generator=generator)
         direction = normal.to(lines.spread) @ lines.spread[layer]
+        direction = direction / direction.norm(dim=-1, keepdim=True)
         for k in range(lines.mean.shape[1]):
             target = torch.full_like(basis, k)
             if how in ("exchange", "random"):
@@ -172,7 +173,10 @@ def perturbed(
             else:
                 old, new = own.mean[layer, basis][:, where], lines.mean[layer, target][:, where]
             if how == "random":
-                new = old + _as_long(direction, new - old, ys[:, where])
+                # As long as the exchange's change at each token, and reversed for negative y.
+                length = (new - old).norm(dim=-1, keepdim=True)
+                sign = torch.where(ys[:, where] < 0, -1.0, 1.0)[..., None]
+                new = old + direction * length * sign
             stream = resid[layer].clone()
             stream[:, where] = new if how == "replace" else stream[:, where] + new - old
             found.append(_read_on(model, stream, layer))
@@ -187,14 +191,3 @@ def _read_on(
         for block in model.blocks[layer + 1 :]:
             stream = block(stream)
         return model.read_out(model.ln_final(stream[:, -1:]))[:, 0, 0]
-
-
-def _as_long(
-    direction: Float[Tensor, "seq 1 d_model"],
-    change: Float[Tensor, "seq where d_model"],
-    ys: Float[Tensor, "seq where"],
-) -> Float[Tensor, "seq where d_model"]:
-    """A vector along a direction, as long as the change at each token, reversed for negative y."""
-    unit = direction / direction.norm(dim=-1, keepdim=True)
-    sign = torch.where(ys < 0, -1.0, 1.0)[..., None]
-    return unit * change.norm(dim=-1, keepdim=True) * sign

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from icl_mech.plotting.panels import frame, rows_of_panels
 from icl_mech.plotting.style import GRID, title
 from icl_mech.synthetic.plot import basis_colour
+from icl_mech.synthetic.timing import lead_in_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,8 +27,6 @@ def seeds_figure(result: EmergenceOverSeeds) -> go.Figure:
     Both go from 0 (before training) to 1 (at its end). A mark shows where each passes one half for
     good, a vertical line where the error falls below ridge regression's.
     """
-    from icl_mech.synthetic.timing import lead_in_words
-
     runs = {seed: result.run(seed) for seed in result.seeds}
     onsets = result.onsets()
     figure = rows_of_panels(
