@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
-from plotly.subplots import make_subplots
 
 from icl_mech.plotting.marks import band
-from icl_mech.plotting.panels import frame
+from icl_mech.plotting.panels import frame, rows_of_panels
 from icl_mech.plotting.style import AFTER_BLOCK, COLOURS, GRID, short, title
 
 if TYPE_CHECKING:
@@ -37,19 +36,17 @@ def decodability_figure(
     shots = max(result.shots) if shots is None else shots
     layer = result.best_layer(shots) if layer is None else layer
     side = max(190, 34 * len(result.tasks))
-    total = CURVES + GAP + side
-    figure = make_subplots(
-        rows=2,
-        cols=2,
-        specs=[[{"colspan": 2}, None], [{}, {}]],
-        row_heights=[CURVES, side],
-        vertical_spacing=GAP / total,
-        horizontal_spacing=0.28,
-        subplot_titles=[
+    figure = rows_of_panels(
+        [CURVES, side],
+        GAP,
+        [
             "",
             f"decoded as … (layer {layer}, {shots} shots)",
             f"two tasks at a time (layer {layer}, {shots} shots)",
         ],
+        cols=2,
+        specs=[[{"colspan": 2}, None], [{}, {}]],
+        horizontal_spacing=0.28,
     )
     for trace in _curves(result, shots):
         figure.add_trace(trace, row=1, col=1)
@@ -58,7 +55,6 @@ def decodability_figure(
     pair = "TD of the pair" + " (chance 0.5)" * result.provenance["shared_inputs"]
     _map(figure, result.pairwise(shots, layer), 2, pair, 0.5)
     _style(figure, result, shots)
-    figure.update_layout(height=total)
     frame(figure, below=40, legend=True)
     return figure
 
@@ -153,7 +149,7 @@ def _map(figure: go.Figure, table: pd.DataFrame, column: int, what: str, low: fl
 
 
 def _style(figure: go.Figure, result: TaskDecodability, shots: int) -> None:
-    p, n_layers = result.provenance, len(result.layers)
+    p = result.provenance
     heads = {task.rpartition("/")[0] for task in result.tasks}
     what = heads.pop() if len(heads) == 1 and "" not in heads else f"{len(result.tasks)} tasks"
     title(
@@ -163,14 +159,11 @@ def _style(figure: go.Figure, result: TaskDecodability, shots: int) -> None:
         f"{result.data.sizes['point']} prompts for each of {len(result.tasks)} tasks, "
         f"seed {p['seed']}; band: 95 % bootstrap interval over queries",
     )
+    look = {"gridcolor": GRID, "zeroline": False, "row": 1, "col": 1}
     figure.update_xaxes(
         title_text=f"{AFTER_BLOCK}; read at {escape(str(p['role']))}",
         range=[min(result.layers) - 0.5, max(result.layers) + 0.5],
-        dtick=1 if n_layers <= 24 else None,
-        row=1,
-        col=1,
+        dtick=1 if len(result.layers) <= 24 else None,
+        **look,
     )
-    figure.update_yaxes(title_text="share decoded right", range=[-0.03, 1.05], row=1, col=1)
-    figure.update_layout(
-        xaxis={"gridcolor": GRID, "zeroline": False}, yaxis={"gridcolor": GRID, "zeroline": False}
-    )
+    figure.update_yaxes(title_text="share decoded right", range=[-0.03, 1.05], **look)

@@ -247,12 +247,12 @@ class Emergence(Result):
         for reference in ("bayes_mixture", "ridge"):
             row |= self.against(reference, step).columns(f"over_{reference}")
         row |= self.td(step).columns("td")
+        own = np.eye(self.data.sizes["basis"], dtype=bool)
         for name in self.perturbations:
             matrix = self.perturbation(step, which=name).value
-            own = np.eye(len(matrix), dtype=bool)
+            taken_over = self.followed(step, which=name).value[..., 1]
             row[f"{name}_own"] = float(matrix[own].max())
             row[f"{name}_other"] = float(matrix[~own].min())
-            taken_over = self.followed(step, which=name).value[..., 1]
             row[f"{name}_followed"] = float(taken_over[~own].min())
         row |= {
             "basis_probe": float(self.basis_accuracy(step).value[layer]),

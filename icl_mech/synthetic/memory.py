@@ -45,7 +45,11 @@ def check_memory(settings: Settings, device: torch.device) -> None:
         InputError: with what is needed, what is free, and the largest batch that fits.
     """
     fixed, each = training_bytes(settings)
-    needed, free = fixed + settings.batch_size * each, free_bytes(device)
+    needed = fixed + settings.batch_size * each
+    # Apple's GPUs use the machine's memory.
+    free = psutil.virtual_memory().available
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
     if needed <= free:
         return
     fits = (free - fixed) // each
@@ -55,10 +59,3 @@ def check_memory(settings: Settings, device: torch.device) -> None:
         f"about {needed / 2**30:,.0f} GiB of memory; {device} has {free / 2**30:,.0f} GiB free. "
         f"Expected {smaller}"
     )
-
-
-def free_bytes(device: torch.device) -> int:
-    """Bytes that can still be allocated; for Apple's GPUs, those of the machine's memory."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return int(psutil.virtual_memory().available)
