@@ -174,7 +174,7 @@ def emergence_over_seeds(runs: Iterable[Emergence]) -> EmergenceOverSeeds:
         "model": f"{len(seeds)} runs",
         "runs": [run.provenance for run in several],
     }
-    del provenance["weights_sha256"]
+    provenance.pop("weights_sha256", None)
     return EmergenceOverSeeds(data, provenance)
 
 
