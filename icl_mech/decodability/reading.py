@@ -14,7 +14,15 @@ from icl_mech.decodability.measure import Rows, measure, probed, sensitivity
 from icl_mech.decodability.plan import Plan
 from icl_mech.errors import NotFiniteError
 from icl_mech.model import HookedModel, as_array
-from icl_mech.prompts import Encoder, Episode, Prompt, generator, shuffle_labels, zero_shot
+from icl_mech.prompts import (
+    Encoder,
+    Episode,
+    Prompt,
+    generator,
+    instruction_only,
+    shuffle_labels,
+    zero_shot,
+)
 
 #: Prompts between two steps of the progress bar.
 STEP = 100
@@ -35,7 +43,10 @@ class Run:
         """Everything that depends on the number of shots."""
         self.bar.set_description(f"{n_shots}-shot")
         episodes = [e for row in self.plan.points.episodes for e in row]
-        prompts = [self.encoder.encode(e.demonstrations[:n_shots], e.query.x) for e in episodes]
+        prompts = [
+            self.encoder.encode(e.demonstrations[:n_shots], e.query.x, e.instruction)
+            for e in episodes
+        ]
         rows, last = self.read(prompts)
         data = measure(rows, self.plan, pairs=True)
         data["sensitivity"] = sensitivity(rows, self.plan)
@@ -73,7 +84,7 @@ class Run:
         for i, e in enumerate(episodes):
             rng = generator(seed, "decodability", "shuffled", str(i % n_prompts))
             shown = shuffle_labels(e.demonstrations[:n_shots], rng)
-            prompts.append(self.encoder.encode(shown, e.query.x))
+            prompts.append(self.encoder.encode(shown, e.query.x, e.instruction))
         data = measure(self.read(prompts)[0], self.plan, "shuffled_")
         return data[["shuffled_credit"]]
 
@@ -83,6 +94,16 @@ class Run:
         episodes = [e for row in self.plan.points.episodes for e in row]
         prompts = zero_shot(self.encoder, episodes)
         return measure(self.read(prompts)[0], self.plan, "input_")[["input_credit"]]
+
+    def instruction_only(self) -> xr.Dataset:
+        """The query after its instruction, without demonstrations: the task stands in its words."""
+        self.bar.set_description("instructions alone")
+        episodes = [e for row in self.plan.points.episodes for e in row]
+        prompts = instruction_only(self.encoder, episodes)
+        rows, last = self.read(prompts)
+        data = measure(rows, self.plan, "instruction_")[["instruction_credit"]]
+        right = self._accuracy(prompts, episodes, last)
+        return data.assign(instruction_exact=right["exact"])
 
     def read(self, prompts: Sequence[Prompt]) -> tuple[Rows, Float[Tensor, "row d_model"]]:
         """Representations at the chosen layers, and the last token's residual after all blocks.

@@ -17,8 +17,9 @@ from icl_mech.errors import InputError, choose
 from icl_mech.results import TaskResult
 from icl_mech.stats import Estimate, mean_change, shares
 
-#: What TD is compared with: prompts with shuffled labels, and the zero-shot query alone.
-CONTROLS = ("shuffled", "input")
+#: What TD is compared with: prompts with shuffled labels, the zero-shot query alone, and the query
+#: after an instruction.
+CONTROLS = ("shuffled", "input", "instruction")
 #: How an answer is judged, see `Answered`.
 SCORES = ("exact", "first_token")
 
@@ -28,9 +29,10 @@ class TaskDecodability(TaskResult):
 
     `data` holds, over (`shots`, `task`, `point`, `layer`): `credit` (1 where the vote is right, 0
     where not, a share where tasks tie), the same under shuffled labels (`shuffled_credit`) and for
-    the query alone (`input_credit`, without `shots`), `votes` (also over `voted`: the share of the
-    neighbours that are of each task), `pair_credit` (also over `other`: credit where only that
-    task is in the pool too), `sensitivity` (also over `setting`: credit under it), and
+    the query alone (`input_credit`, without `shots`), for the query after an instruction where
+    prompts begin with one (`instruction_credit`, also without), `votes` (also over `voted`: the
+    share of the neighbours that are of each task), `pair_credit` (also over `other`: credit where
+    only that task is in the pool too), `sensitivity` (also over `setting`: credit under it), and
     `probe_task` (the index of the task that the linear probe says). Over (`shots`, `half`,
     `layer`): `half_td`, TD of one half of the queries with the other out of the pool. Per
     (`shots`, `task`, `point`): `exact` and `first_token` (the answer was right), `logprob` of the
@@ -93,8 +95,8 @@ class TaskDecodability(TaskResult):
         Args:
             shots: how many demonstrations.
             task: count only this task's points; the pool stays whole.
-            control: `"shuffled"` or `"input"` instead of the few-shot prompts. NaN for shuffled
-                labels with one shot, which has none to shuffle.
+            control: `"shuffled"`, `"input"` or `"instruction"` instead of the few-shot prompts.
+                NaN for shuffled labels with one shot, which has none to shuffle.
 
         Raises:
             InputError: where a name or number is unknown, or the run had no controls.
@@ -248,6 +250,15 @@ class TaskDecodability(TaskResult):
         right = self.data[score].sel(shots=self._shots(shots)).astype(float)
         return self._means(right.expand_dims("layer"), task)[0]
 
+    def instruction_accuracy(self, task: str | None = None) -> Estimate:
+        """Share of whole answers that are right after the instruction, without demonstrations.
+
+        Raises:
+            InputError: where the prompts of this run begin with no instruction.
+        """
+        self._credit(None, "instruction")
+        return self._means(self.data["instruction_exact"].expand_dims("layer"), task)[0]
+
     # --- tables -----------------------------------------------------------------------------
 
     def summary(self) -> pd.DataFrame:
@@ -266,6 +277,8 @@ class TaskDecodability(TaskResult):
         if "probe_task" in self.data:
             estimates["probe"] = self.probe_held_out(shots, task)
         estimates["accuracy"] = self.accuracy(shots, task)
+        if "instruction_credit" in self.data:
+            estimates["instruction_accuracy"] = self.instruction_accuracy(task)
         first, second = self.held_out_layers(shots)
         row: dict[str, Any] = {"shots": shots, "task": task or "all"}
         row |= {"layer_first_half": first, "layer_second_half": second}
@@ -312,7 +325,10 @@ class TaskDecodability(TaskResult):
             return self.data["credit"].sel(shots=self._shots(shots))
         name = f"{choose(control, CONTROLS, 'control')}_credit"
         if name not in self.data:
-            raise InputError("this run had no controls; expected task_decodability(controls=True)")
+            wanted = "instruction='true'" if control == "instruction" else "controls=True"
+            raise InputError(
+                f"this run has no control {control!r}; expected task_decodability(..., {wanted})"
+            )
         values = self.data[name]
         return values.sel(shots=self._shots(shots)) if "shots" in values.dims else values
 
@@ -361,8 +377,10 @@ _COLUMNS = {
     "td": "TD",
     "shuffled": "shuffled labels",
     "input": "query alone",
+    "instruction": "instruction alone",
     "probe": "linear probe",
     "accuracy": "accuracy",
+    "instruction_accuracy": "accuracy, instruction alone",
 }
 
 

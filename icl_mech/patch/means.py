@@ -36,6 +36,7 @@ def mean_patching(
     modes: Sequence[Mode] = MODES,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
+    instruction: str = "none",
     progress: bool = True,
 ) -> MeanPatching:
     """Write every task's mean activation into few-shot prompts of every task.
@@ -66,6 +67,8 @@ def mean_patching(
         template: how a pair is written; holds `{x}` and `{y}`.
         leading_space: write words with a space before them; by default whichever way the
             tokenizer needs fewer tokens.
+        instruction: a line before the demonstrations: `"none"`, `"true"` (it names the task),
+            `"other"` (it names another), `"irrelevant"`, or the line itself.
         progress: show a progress bar.
 
     Raises:
@@ -88,6 +91,7 @@ def mean_patching(
         modes=tuple(modes),
         template=template,
         leading_space=leading_space,
+        instruction=instruction,
     )
     return measure_means(model, plan_means(tasks, settings), progress)
 
