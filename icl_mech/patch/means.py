@@ -167,8 +167,9 @@ def _patched(
     """The prompts of task `own`: every task's answer to the same query, before and after edits."""
     episodes = plan.test.episodes[own]
     prompts = in_context(encoder, episodes)
-    # [answered][prompt][accepted first token]
-    answers = [accepted(encoder, prompts, of_task).first_tokens for of_task in plan.test.episodes]
+    # [answered][prompt][accepted first token]; nothing counts as an answer of the null task.
+    asked = plan.test.episodes[: len(plan.pool.tasks)]
+    answers = [accepted(encoder, prompts, of_task).first_tokens for of_task in asked]
     targets = [[of_task[p][0] for of_task in answers] for p in range(len(prompts))]
     modes = plan.settings.modes
     edits = [
