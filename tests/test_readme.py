@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from commands import run_command
 from pages import ROOT
+from tiny_models import answering_model, saved
 
 import icl_mech
 from icl_mech.cli.main import COMMANDS, command
 
 #: Sizes at which a documented command is tried on a tiny model, where its settings have them.
-SIZES = {"n_shots": "2", "n_prompts": "12", "n_points": "24", "n_mean": "4", "n_clean": "4"}
+SIZES = {"n_shots": "2", "n_prompts": "4", "n_points": "8", "k": "3", "n_mean": "4", "n_clean": "4"}
 #: Options that hold for another model, or say where to write.
 UNTRIED = ("--layers", "--n-shots", "--out")
 
@@ -46,6 +47,14 @@ def test_every_analysis_is_in_the_index() -> None:
     assert all(script.name in text for script in (ROOT / "analyses").glob("*.py"))
 
 
+@pytest.fixture(scope="module")
+def roomy_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny model, of whose tokens a sentence takes many, that reads long prompts."""
+    model = answering_model()
+    model.config.max_position_embeddings = 2048
+    return str(saved(model, tmp_path_factory.mktemp("models") / "roomy"))
+
+
 def documented() -> list[str]:
     """Every `icl-mech` command with options that a page shows, but the training of half an hour."""
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
@@ -55,7 +64,7 @@ def documented() -> list[str]:
 
 
 @pytest.mark.parametrize("line", documented())
-def test_a_documented_command_runs(line: str, small_model: list[str], tmp_path: Path) -> None:
+def test_a_documented_command_runs(line: str, roomy_model: str, tmp_path: Path) -> None:
     name, *words = shlex.split(line)
     at = [i for i, word in enumerate(words) if word in UNTRIED]
     for i in reversed(at):
@@ -63,7 +72,8 @@ def test_a_documented_command_runs(line: str, small_model: list[str], tmp_path: 
         del words[i:end]
     known = vars(command(name)().settings)
     sizes = [w for n, v in SIZES.items() if n in known for w in (f"--{n.replace('_', '-')}", v)]
-    done = run_command(name, *words, *sizes, *small_model, "--out", str(tmp_path / "figure.html"))
+    out = ["--out", str(tmp_path / "figure.html")]
+    done = run_command(name, *words, *sizes, "--model", roomy_model, *out)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "figure.html").exists()
     assert (tmp_path / "figure.nc").exists()
