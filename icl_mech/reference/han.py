@@ -8,7 +8,6 @@ from importlib.resources import files
 
 from icl_mech.errors import choose
 
-
 #: The rows of their table 1: the model as it is, with LoRA on its first or last 10 of 32 blocks,
 #: and with prompts that name the task.
 ARMS = ("pretrained", "first", "last", "prompt")
