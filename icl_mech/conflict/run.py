@@ -55,6 +55,7 @@ def conflicting_tasks(
     n_dummies: int = N_DUMMIES,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
+    instruction: str = "none",
     progress: bool = True,
 ) -> ConflictingTasks:
     """Inject the vector of one task into few-shot prompts of another: which one is answered?
@@ -82,6 +83,8 @@ def conflicting_tasks(
         template: how a pair is written; holds `{x}` and `{y}`.
         leading_space: write words with a space before them; by default whichever way the
             tokenizer needs fewer tokens.
+        instruction: a line before the demonstrations: `"none"`, `"true"` (it names the task),
+            `"other"` (it names another), `"irrelevant"`, or the line itself.
         progress: show a progress bar.
 
     Raises:
@@ -104,6 +107,7 @@ def conflicting_tasks(
         n_dummies=n_dummies,
         template=template,
         leading_space=leading_space,
+        instruction=instruction,
     )
     return measure(model, plan(tasks, settings), progress)
 
@@ -144,7 +148,7 @@ def _draw(
         words = [pair.y for task in (a, b) for pair in task.pairs]
         encoder = model.encoder(s.template, words, s.leading_space)
         try:
-            found.append((s.draw(a, b, _begin_differently(encoder)), encoder))
+            found.append((s.between(a, b, _begin_differently(encoder)), encoder))
         except ConflictUndefined as error:
             if not plan.matrix:
                 raise

@@ -45,6 +45,13 @@ def _inputs(result: TaskDecodability) -> Iterator[str]:
         alone = result.peak(control="input")
         if alone.low > result.chance:
             yield f"the queries alone give the task away at {alone} of the points"
+    if "instruction_credit" in result.data:
+        told = result.peak(control="instruction")
+        if told.low > result.chance:
+            yield (
+                f"the instruction names the task: read without any demonstration, {told} of the "
+                "points are decoded right (the largest of all layers)"
+            )
 
 
 def _labels(result: TaskDecodability) -> Iterator[str]:

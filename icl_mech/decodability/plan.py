@@ -8,7 +8,7 @@ import tyro
 from jaxtyping import Int
 
 from icl_mech.errors import InputError, choose
-from icl_mech.prompts import Matched, Pool, PromptSettings, draw_matched, load_pool
+from icl_mech.prompts import Matched, Pool, PromptSettings, load_pool
 from icl_mech.tasks import Tasks
 
 Metric = Literal["cosine", "euclidean"]
@@ -107,9 +107,8 @@ def plan(tasks: Tasks, settings: DecodabilitySettings) -> Plan:
         ('verbs/gerund', (4, 20))
     """
     pool = load_pool(tasks)
-    (points,) = draw_matched(
-        pool.tasks, {"n_prompts": settings.n_prompts}, max(settings.n_shots), settings.seed
-    )
+    sizes = {"n_prompts": settings.n_prompts}
+    (points,) = settings.match(pool.tasks, sizes, max(settings.n_shots))
     texts = [[episode.query.x for episode in row] for row in points.episodes]
     _, index = np.unique(texts, return_inverse=True)
     # Every task has at least two queries, so at least n_prompts - 1 >= k points are left to vote

@@ -81,6 +81,9 @@ def _curves(result: TaskDecodability, shots: int) -> list[go.Scatter]:
         alone = result.td(control="input")
         # Wide and pale, because within a family it lies exactly on the line of chance.
         traces.append(_line(layers, alone, "query alone", "#C4C4C4", 6.0))
+    if "instruction_credit" in result.data:
+        told = result.td(control="instruction")
+        traces.append(_line(layers, told, "instruction alone", COLOURS["other_task"], 1.8, "dash"))
     traces.append(
         go.Scatter(
             x=layers,

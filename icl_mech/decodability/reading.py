@@ -14,7 +14,14 @@ from icl_mech.decodability.measure import Rows, knn_credit, measure, probed, sen
 from icl_mech.decodability.plan import Plan
 from icl_mech.errors import NotFiniteError
 from icl_mech.model import HookedModel, as_array
-from icl_mech.prompts import Encoder, Prompt, generator, shuffle_labels, zero_shot
+from icl_mech.prompts import (
+    Encoder,
+    Prompt,
+    generator,
+    instruction_only,
+    shuffle_labels,
+    zero_shot,
+)
 
 #: Prompts between two steps of the progress bar.
 STEP = 100
@@ -36,7 +43,8 @@ class Run:
         """Everything that depends on the number of shots."""
         self.bar.set_description(f"{n_shots}-shot")
         prompts = [
-            self.encoder.encode(e.demonstrations[:n_shots], e.query.x) for e in self.episodes
+            self.encoder.encode(e.demonstrations[:n_shots], e.query.x, e.instruction)
+            for e in self.episodes
         ]
         rows, last = self.read(prompts)
         data = measure(rows, self.plan, pairs=True)
@@ -74,7 +82,7 @@ class Run:
         for i, e in enumerate(self.episodes):
             rng = generator(seed, "decodability", "shuffled", str(i % n_prompts))
             shown = shuffle_labels(e.demonstrations[:n_shots], rng)
-            prompts.append(self.encoder.encode(shown, e.query.x))
+            prompts.append(self.encoder.encode(shown, e.query.x, e.instruction))
         return self._credit(prompts)
 
     def input_only(self) -> xr.DataArray:
@@ -83,14 +91,28 @@ class Run:
         return self._credit(zero_shot(self.encoder, self.episodes))
 
     def _credit(self, prompts: Sequence[Prompt]) -> xr.DataArray:
+        return self._credit_of(self.read(prompts)[0])
+
+    def _credit_of(self, rows: Rows) -> xr.DataArray:
         p, s = self.plan, self.plan.settings
-        rows, _ = self.read(prompts)
         return self._by_task(knn_credit(rows, p.labels, p.groups, s.k, s.metric, s.normalise))
 
     def _by_task(self, values: Float[np.ndarray, "row layer"]) -> xr.DataArray:
         shape = (*self.plan.queries.shape, -1)
         return xr.DataArray(
             values.astype(np.float32).reshape(shape), dims=("task", "point", "layer")
+        )
+
+    def instruction_only(self) -> xr.Dataset:
+        """Credit and accuracy of the query after its instruction, without demonstrations."""
+        self.bar.set_description("instructions alone")
+        prompts = instruction_only(self.encoder, self.episodes)
+        rows, last = self.read(prompts)
+        return xr.Dataset(
+            {
+                "instruction_credit": self._credit_of(rows),
+                "instruction_exact": self._accuracy(prompts, last)["exact"],
+            }
         )
 
     def read(self, prompts: Sequence[Prompt]) -> tuple[Rows, Float[Tensor, "row d_model"]]:

@@ -16,8 +16,9 @@ from icl_mech.errors import InputError, choose
 from icl_mech.results import TaskResult
 from icl_mech.stats import Estimate, mean_change, shares, widened, within_1
 
-#: Prompts whose TD is compared with ours: with shuffled labels, and the zero-shot query alone.
-CONTROLS = ("shuffled", "input")
+#: What TD is compared with: prompts with shuffled labels, the zero-shot query alone, and the query
+#: after an instruction.
+CONTROLS = ("shuffled", "input", "instruction")
 #: How an answer is judged, see `Answered`.
 SCORES = ("exact", "first_token")
 
@@ -27,14 +28,15 @@ class TaskDecodability(TaskResult):
 
     `data` holds, over (`shots`, `task`, `point`, `layer`): `credit` (1 if the vote is right, 0 if
     not, a share if tasks tie), the same under shuffled labels (`shuffled_credit`) and for the query
-    alone (`input_credit`, without `shots`), `votes` (also over `voted`: the share of the neighbours
-    that are of each task), `pair_credit` (also over `other`: credit if that task is the only other
-    one in the pool), `sensitivity` (also over `setting`: credit under it), and `probe_task` (the
-    index of the task that the linear probe predicts). Over (`shots`, `half`, `layer`): `half_td`,
-    TD of one half of the queries with the other half out of the pool. Per (`shots`, `task`,
-    `point`): `exact` and `first_token` (whether the answer was right), `logprob` of the answer
-    (nats) and `answer_tokens` (the number of tokens of the answer); per (`task`, `point`): `query`
-    and `query_id`.
+    alone (`input_credit`, without `shots`), for the query after an instruction where prompts begin
+    with one (`instruction_credit`, also without), `votes` (also over `voted`: the share of the
+    neighbours that are of each task), `pair_credit` (also over `other`: credit if that task is the
+    only other one in the pool), `sensitivity` (also over `setting`: credit under it), and
+    `probe_task` (the index of the task that the linear probe predicts). Over (`shots`, `half`,
+    `layer`): `half_td`, TD of one half of the queries with the other half out of the pool. Per
+    (`shots`, `task`, `point`): `exact` and `first_token` (whether the answer was right), `logprob`
+    of the answer (nats) and `answer_tokens` (the number of tokens of the answer); per (`task`,
+    `point`): `query` and `query_id`.
 
     TD is reported at a layer that was chosen on other queries (`held_out`), because the largest TD
     of many layers is above chance even without any task. Intervals are 95 % bootstraps over
@@ -96,8 +98,8 @@ class TaskDecodability(TaskResult):
         Args:
             shots: how many demonstrations.
             task: count only this task's points; the pool stays whole.
-            control: `"shuffled"` or `"input"` instead of the few-shot prompts. `"shuffled"` is NaN
-                with one shot, where there are no labels to shuffle.
+            control: `"shuffled"`, `"input"` or `"instruction"` instead of the few-shot prompts.
+                `"shuffled"` is NaN with one shot, where there are no labels to shuffle.
 
         Raises:
             InputError: where a name or number is unknown, or the run had no controls.
@@ -247,6 +249,15 @@ class TaskDecodability(TaskResult):
         right = self.data[score].sel(shots=self._shots(shots))
         return self._means(right, task)[0]
 
+    def instruction_accuracy(self, task: str | None = None) -> Estimate:
+        """Share of whole answers that are right after the instruction, without demonstrations.
+
+        Raises:
+            InputError: where the prompts of this run begin with no instruction.
+        """
+        self._credit(None, "instruction")
+        return self._means(self.data["instruction_exact"].expand_dims("layer"), task)[0]
+
     # --- tables -----------------------------------------------------------------------------
 
     def summary(self) -> pd.DataFrame:
@@ -265,6 +276,8 @@ class TaskDecodability(TaskResult):
         if "probe_task" in self.data:
             estimates["probe"] = self.probe_held_out(shots, task)
         estimates["accuracy"] = self.accuracy(shots, task)
+        if "instruction_credit" in self.data:
+            estimates["instruction_accuracy"] = self.instruction_accuracy(task)
         first, second = self.held_out_layers(shots)
         row: dict[str, Any] = {"shots": shots, "task": task or "all"}
         row |= {"layer_first_half": first, "layer_second_half": second}
@@ -311,7 +324,10 @@ class TaskDecodability(TaskResult):
             return self.data["credit"].sel(shots=self._shots(shots))
         name = f"{choose(control, CONTROLS, 'control')}_credit"
         if name not in self.data:
-            raise InputError("this run had no controls; expected task_decodability(controls=True)")
+            wanted = "instruction='true'" if control == "instruction" else "controls=True"
+            raise InputError(
+                f"this run has no control {control!r}; expected task_decodability(..., {wanted})"
+            )
         values = self.data[name]
         return values.sel(shots=self._shots(shots)) if "shots" in values.dims else values
 
@@ -365,8 +381,10 @@ _COLUMNS = {
     "td": "TD",
     "shuffled": "shuffled labels",
     "input": "query alone",
+    "instruction": "instruction alone",
     "probe": "linear probe",
     "accuracy": "accuracy",
+    "instruction_accuracy": "accuracy, instruction alone",
 }
 
 

@@ -39,6 +39,7 @@ def task_decodability(
     controls: bool = True,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
+    instruction: str = "none",
     keep: bool = False,
     progress: bool = True,
 ) -> TaskDecodability:
@@ -94,6 +95,10 @@ def task_decodability(
         template: how a pair is written; holds `{x}` and `{y}`.
         leading_space: write words with a space before them; by default as it takes fewer tokens
             over all tasks' answers.
+        instruction: a line before the demonstrations: `"none"`, `"true"` (it names the task),
+            `"other"` (it names another), `"irrelevant"`, or the line itself (Han et al., table 1).
+            It may give the task away by its own words, so the query after it, without any
+            demonstration, is measured beside it (`control="instruction"`).
         keep: store the representations too, as `data["representation"]`: n_prompts x tasks x
             shots x layers x d_model numbers.
         progress: show a progress bar.
@@ -121,6 +126,7 @@ def task_decodability(
         leave_out=leave_out,
         template=template,
         leading_space=leading_space,
+        instruction=instruction,
     )
     planned = plan(tasks, settings)
     return measure(
@@ -146,13 +152,16 @@ def measure(
     """
     settings, pool, chosen = plan.settings, plan.pool, check_layers(layers, model.n_layers)
     shuffles = sum(n > 1 for n in settings.n_shots) if controls else 0
-    total = plan.queries.size * (len(settings.n_shots) + shuffles + bool(controls))
+    alone = settings.instruction != "none"
+    total = plan.queries.size * (len(settings.n_shots) + shuffles + bool(controls) + alone)
     with progress_bar(total, "prompts", progress) as bar:
         run = Run(model, plan, chosen, bar)
         parts = [run.few_shot(n, probe, controls, keep) for n in settings.n_shots]
         data = xr.concat(parts, dim=xr.DataArray(list(settings.n_shots), dims="shots"))
         if controls:
             data["input_credit"] = run.input_only()
+        if alone:
+            data = data.merge(run.instruction_only())
     data = data.assign_coords(
         shots=list(settings.n_shots),
         task=pool.names,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from itertools import product
 
 from icl_mech.errors import InputError
+from icl_mech.tasks.builtin import instruction_of
 from icl_mech.tasks.family import Family
 from icl_mech.tasks.seeds import generator
 from icl_mech.tasks.task import Pair, Task
@@ -68,4 +69,5 @@ def digits(number: int) -> str:
 
 def _task(name: str, description: str, inputs: Iterable[str], answers: Iterable[str]) -> Task:
     pairs = (Pair(x, (y,)) for x, y in zip(inputs, answers, strict=True))
-    return Task(f"bitwise/{name}", "bitwise", description, tuple(pairs))
+    full = f"bitwise/{name}"
+    return Task(full, "bitwise", description, tuple(pairs), instruction_of(full))

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from icl_mech.tasks.builtin import instruction_of
 from icl_mech.tasks.family import Family
 from icl_mech.tasks.seeds import generator
 from icl_mech.tasks.task import Pair, Task
@@ -63,6 +64,7 @@ def pos_family(name: str, sentences: Sequence[Sentence], seed: int = 0) -> Famil
             "pos",
             description,
             tuple(Pair(s.text, (row[output],)) for s, row in zip(sentences, answers, strict=True)),
+            instruction_of(f"pos/{output}"),
         )
         for output, description in descriptions.items()
     )
