@@ -49,6 +49,7 @@ def localize(
     heads: bool = True,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
+    instruction: str = "none",
     progress: bool = True,
 ) -> TaskMap:
     """Find the layers at which the model encodes a task, and those at which it decodes it.
@@ -76,6 +77,8 @@ def localize(
         template: how a pair is written.
         leading_space: write words with a space before them; by default whichever way the
             tokenizer needs fewer tokens.
+        instruction: a line before the demonstrations: `"none"`, `"true"` (it names the task),
+            `"other"` (it names another), `"irrelevant"`, or the line itself.
         progress: show a progress bar.
 
     Raises:
@@ -102,6 +105,7 @@ def localize(
         heads=heads,
         template=template,
         leading_space=leading_space,
+        instruction=instruction,
     )
     return measure_map(model, plan_map(tasks, settings), progress)
 
