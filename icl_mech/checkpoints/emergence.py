@@ -6,9 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from icl_mech.decodability.intervals import MUTUAL, widened
-from icl_mech.stats import CONFIDENCE, ENDS, N_RESAMPLES, Estimate, paired_difference
-from icl_mech.stats.onset import crossings, way_gone
+from icl_mech.stats import (
+    CONFIDENCE,
+    ENDS,
+    MUTUAL,
+    N_RESAMPLES,
+    Estimate,
+    paired_difference,
+    widened,
+)
+from icl_mech.stats.onset import crossings, share_of_change
 from icl_mech.stats.resampling import draw_counts
 
 #: Stands for the mean over tasks where tasks are named.
@@ -132,7 +139,7 @@ def _crossed(
     steps: Sequence[int], curves: Float[np.ndarray, "curve step"], fraction: float
 ) -> Float[np.ndarray, "curve"]:
     """The onset of every curve; NaN where it does not end higher than it began."""
-    gone = way_gone(curves, fraction)
+    gone = share_of_change(curves, fraction)
     found = crossings(steps, gone, fraction, log=True)
     return np.where(curves[:, -1] > curves[:, 0], found, np.nan)
 

@@ -11,11 +11,10 @@ import xarray as xr
 
 from icl_mech.checkpoints.emergence import MEAN, Onset, Rise, rise_of, together
 from icl_mech.checkpoints.notes import notes
-from icl_mech.decodability.intervals import widened, within_1
 from icl_mech.errors import InputError, choose
 from icl_mech.localize import Located, TaskMap
 from icl_mech.results import TaskResult
-from icl_mech.stats import Estimate, few_mean, share, shares
+from icl_mech.stats import Estimate, few_mean, share, shares, widened, within_1
 from icl_mech.stats.onset import FRACTION, lead_in_words
 
 #: Shares of right answers: with demonstrations, without, and of the most frequent answer.

@@ -52,6 +52,7 @@ def over_checkpoints(
     heads: bool = False,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
+    instruction: str = "none",
     device: str | None = None,
     dtype: str | None = None,
     folder: str | Path | None = None,
@@ -75,7 +76,7 @@ def over_checkpoints(
             `checkpoint-500`, `global_step143000`).
         n_points, n_dummies, k: as in `localize`.
         fraction, min_rise, min_found: of `localize`'s layers; onsets have a fraction of their own.
-        heads, template, leading_space: as in `localize`.
+        heads, template, leading_space, instruction: as in `localize`.
         device, dtype: as in `load_model`, for models that are named.
         folder: where every finished checkpoint is kept. The next call with the same settings does
             not run it again, whatever interrupted this one; more checkpoints may be added.
@@ -106,6 +107,7 @@ def over_checkpoints(
         heads=heads,
         template=template,
         leading_space=leading_space,
+        instruction=instruction,
     )
     ordered = order_checkpoints(models, steps)
     load = partial(load_model, device=device, dtype=dtype)

@@ -1,4 +1,4 @@
-"""When, over training, does a curve rise? Onset steps, and which of two curves comes first."""
+"""The step of training at which a curve rises, and which of two curves rises first."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from icl_mech.errors import InputError
 from icl_mech.stats.estimate import Estimate
 
-#: Of the whole change, what has to be behind a curve at its onset.
+#: The share of its whole change that a curve has made at its onset.
 FRACTION = 0.5
 
 
@@ -39,24 +39,25 @@ def onset(
     >>> round(onset([1, 99], np.array([0.0, 1.0]), log=True), 3)
     13.142
     """
-    # The way gone, in units of the whole: nowhere a number where there was no way to go.
-    return float(crossings(steps, way_gone(curve, fraction), fraction, log))
+    return float(crossings(steps, share_of_change(curve, fraction), fraction, log))
 
 
-def way_gone(curves: Float[np.ndarray, "*batch step"], fraction: float) -> Float[np.ndarray, "..."]:
-    """Curves in units of their whole change; NaN for those that end where they began.
+def share_of_change(
+    curves: Float[np.ndarray, "*batch step"], fraction: float
+) -> Float[np.ndarray, "..."]:
+    """Each curve minus its start, over its whole change; NaN if it ends where it began.
 
     Raises:
-        InputError: where the fraction, which they are to be compared with, is not between 0 and 1.
+        InputError: where the fraction that they are compared with is not between 0 and 1.
 
-    >>> way_gone(np.array([2.0, 3.0, 4.0]), 0.5)
+    >>> share_of_change(np.array([2.0, 3.0, 4.0]), 0.5)
     array([0. , 0.5, 1. ])
     """
     if not 0 < fraction < 1:
         raise InputError(f"fraction is {fraction}; expected between 0 and 1")
     first, change = curves[..., :1], curves[..., -1:] - curves[..., :1]
-    gone: np.ndarray = (curves - first) / np.where(change == 0, np.nan, change)
-    return gone
+    share: np.ndarray = (curves - first) / np.where(change == 0, np.nan, change)
+    return share
 
 
 def crossing(
