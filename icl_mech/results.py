@@ -34,6 +34,7 @@ TIES_NOTED = 0.02
 #: The kinds of results that files hold, and the module that defines each.
 ROOMS = {
     "AnswerScores": "icl_mech.answers.result",
+    "Checkpoints": "icl_mech.checkpoints.result",
     "ConflictingTasks": "icl_mech.conflict.result",
     "Emergence": "icl_mech.synthetic.emergence",
     "EmergenceOverSeeds": "icl_mech.synthetic.seeds",

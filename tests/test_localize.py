@@ -8,14 +8,13 @@ import xarray as xr
 from scipy.stats import t
 
 from icl_mech import load_result
-from icl_mech.decodability.intervals import MUTUAL
 from icl_mech.errors import InputError
 from icl_mech.localize import Rule, TaskMap
 from icl_mech.localize.curves import gathered, locate
 from icl_mech.localize.page import task_map_report
 from icl_mech.localize.plot import task_map_figure
 from icl_mech.localize.result import helpful
-from icl_mech.stats import proportion, shares
+from icl_mech.stats import MUTUAL, proportion, shares
 
 N, LAYERS = 40, 18
 

@@ -22,6 +22,9 @@ FEW: dict[str, Any] = {"n_prompts": 4, "n_shots": 2, "progress": False}
 #: How each kind is made on a model that does `answering_task`.
 MADE: dict[str, Callable[[HookedModel], Result]] = {
     "AnswerScores": partial(im.answer_scores, tasks="to_upper", **FEW),
+    "Checkpoints": lambda model: im.over_checkpoints(
+        {1: lambda: model, 2: lambda: model}, VERBS, n_points=12, **FEW
+    ),
     "ConflictingTasks": partial(im.conflicting_tasks, tasks=[("to_upper", "next_letter")], **FEW),
     "Emergence": lambda _: _last_steps(SHIPPED[0]),
     "EmergenceOverSeeds": lambda _: emergence_over_seeds(map(_last_steps, SHIPPED[:2])),

@@ -51,6 +51,7 @@ def answer_scores(
     n_rivals: int = 7,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
+    instruction: str = "none",
     progress: bool = True,
 ) -> AnswerScores:
     """Score whole answers, and ask whether conclusions change with the score.
@@ -84,6 +85,8 @@ def answer_scores(
         template: how a pair is written; holds `{x}` and `{y}`.
         leading_space: write words with a space before them; by default whichever way the
             tokenizer needs fewer tokens.
+        instruction: a line before the demonstrations: `"none"`, `"true"` (it names the task),
+            `"other"` (it names another), `"irrelevant"`, or the line itself.
         progress: show a progress bar.
 
     Raises:
@@ -109,6 +112,7 @@ def answer_scores(
         n_rivals=n_rivals,
         template=template,
         leading_space=leading_space,
+        instruction=instruction,
     )
     return measure_answers(model, plan_answers(tasks, settings), progress)
 

@@ -151,7 +151,8 @@ def draw(task: AnyTask, s: FailureSettings) -> Split:
         InputError: where a count is not positive, or the task has too few pairs or items.
     """
     if isinstance(task, ContextTask):
-        return draw_context_split(task, s.n_prompts, s.dev, s.n_dummies, s.seed)
+        split = draw_context_split(task, s.n_prompts, s.dev, s.n_dummies, s.seed)
+        return s.instruct(split, task)
     return s.split(task)
 
 

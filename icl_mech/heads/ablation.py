@@ -43,6 +43,7 @@ def head_ablation(
     n_dev: int | None = None,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
+    instruction: str = "none",
     progress: bool = True,
 ) -> HeadAblation:
     """Measure few-shot accuracy without the top k heads, and without k random heads.
@@ -76,6 +77,8 @@ def head_ablation(
         template: how a pair is written.
         leading_space: write words with a space before them; by default whichever way the
             tokenizer needs fewer tokens.
+        instruction: a line before the demonstrations: `"none"`, `"true"` (it names the task),
+            `"other"` (it names another), `"irrelevant"`, or the line itself.
         progress: show a progress bar.
 
     Raises:
@@ -101,6 +104,7 @@ def head_ablation(
         n_dev=n_dev,
         template=template,
         leading_space=leading_space,
+        instruction=instruction,
     )
     return measure_ablation(model, plan_heads(tasks, settings, heads), progress)
 

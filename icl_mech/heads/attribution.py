@@ -41,6 +41,7 @@ def head_attribution(
     methods: str | Sequence[str] = METHODS,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
+    instruction: str = "none",
     progress: bool = True,
 ) -> HeadAttribution:
     """Measure what every head does for the answer, on prompts whose labels are shuffled.
@@ -70,6 +71,8 @@ def head_attribution(
         template: how a pair is written; holds `{x}` and `{y}`.
         leading_space: write words with a space before them; by default whichever way the
             tokenizer needs fewer tokens.
+        instruction: a line before the demonstrations: `"none"`, `"true"` (it names the task),
+            `"other"` (it names another), `"irrelevant"`, or the line itself.
         progress: show a progress bar.
 
     Raises:
@@ -96,6 +99,7 @@ def head_attribution(
         methods=several_methods(methods),
         template=template,
         leading_space=leading_space,
+        instruction=instruction,
     )
     return measure_attribution(model, plan_heads(tasks, settings), progress)
 

@@ -46,6 +46,7 @@ def function_vectors(
     n_dummies: int = N_DUMMIES,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
+    instruction: str = "none",
     progress: bool = True,
 ) -> FunctionVectors:
     """Add a function vector at the last token after every layer and score the answers.
@@ -90,6 +91,8 @@ def function_vectors(
         template: how a pair is written.
         leading_space: write words with a space before them; by default whichever way the
             tokenizer needs fewer tokens.
+        instruction: a line before the demonstrations: `"none"`, `"true"` (it names the task),
+            `"other"` (it names another), `"irrelevant"`, or the line itself.
         progress: show a progress bar.
 
     Raises:
@@ -118,6 +121,7 @@ def function_vectors(
         n_dummies=n_dummies,
         template=template,
         leading_space=leading_space,
+        instruction=instruction,
     )
     return measure_function_vectors(model, plan_heads(tasks, settings, heads), progress)
 

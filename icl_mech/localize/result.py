@@ -10,7 +10,6 @@ import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Float
 
-from icl_mech.decodability.intervals import widened, within_1
 from icl_mech.errors import InputError, choose
 from icl_mech.localize.curves import (
     Located,
@@ -30,6 +29,8 @@ from icl_mech.stats import (
     paired_difference,
     share,
     shares,
+    widened,
+    within_1,
 )
 
 #: Curves over layers.
@@ -114,7 +115,7 @@ class TaskMap(TaskResult):
         """A read-out at every layer, with 95 % intervals over queries."""
         values = self._values(task, readout)
         queries = self._queries(task, len(values))
-        if readout == "encoding":  # prompts vote for one another, see `decodability.intervals`
+        if readout == "encoding":  # prompts vote for one another, see `stats.votes`
             return within_1(widened(shares(values.T, queries), len(np.unique(queries))))
         if readout == "transfer":
             return shares(values.T.astype(bool), queries)

@@ -57,6 +57,7 @@ def layer_scan(
     n_dummies: int = N_DUMMIES,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
+    instruction: str = "none",
     other_task: Task | str | None = None,
     control_layers: ControlLayers = "all",
     progress: bool = True,
@@ -84,6 +85,8 @@ def layer_scan(
         template: how a pair is written; holds `{x}` and `{y}`.
         leading_space: write words with a space before them; by default whichever way the
             tokenizer needs fewer tokens.
+        instruction: a line before the demonstrations: `"none"`, `"true"` (it names the task),
+            `"other"` (it names another), `"irrelevant"`, or the line itself.
         other_task: whose theta is the control; by default antonyms, or, for a linguistic task,
             country_capital.
         control_layers: where the controls are injected: after every block (`"all"`), or only where
@@ -109,6 +112,7 @@ def layer_scan(
         n_dummies=n_dummies,
         template=template,
         leading_space=leading_space,
+        instruction=instruction,
         control_layers=control_layers,
     )
     return measure_scan(model, plan_scan(tasks, settings, other_task), progress)
