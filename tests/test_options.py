@@ -37,6 +37,10 @@ RUNS: dict[str, list[str]] = {
     ],
     "decodability": ["--tasks letters --n-prompts 6 --n-shots 2 --k 3 --layers 1"],
     "localize": ["--tasks letters --n-prompts 3 --n-points 6 --n-shots 2 --k 3"],
+    "checkpoints": [
+        f"--tasks letters {SMALL} --n-points 4 --k 2 --model org/name --revisions step1 step2",
+        f"--tasks letters {SMALL} --n-points 4 --k 2 --models org/a org/b --steps 1 2",
+    ],
     "table": [f"--tasks to_upper {SMALL}"],
     "answers": [f"--tasks to_upper {SMALL}"],
     "conflict": [f"--pairs next_letter:to_upper {SMALL}"],

@@ -46,11 +46,12 @@ def answer_scores(
     n_dev: int | None = None,
     n_dummies: int = N_DUMMIES,
     layer: int | None = None,
-    by: LayerScore = "accepted",
+    by: LayerScore | None = None,
     max_new_tokens: int | None = None,
     n_rivals: int = 7,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
+    instruction: str = "none",
     progress: bool = True,
 ) -> AnswerScores:
     """Score whole answers, and ask whether conclusions change with the score.
@@ -76,13 +77,16 @@ def answer_scores(
         layer: where theta is injected; by default chosen on dev prompts, among the layers where
             it brings at least half as many right first tokens as at the best one. All of these are
             reported (`AnswerScores.by_layer`).
-        by: one of `BY`, the score on dev prompts that chooses the layer.
+        by: one of `BY`, the score on dev prompts that chooses the layer; by default `"accepted"`.
+            Refused where `layer` is given.
         max_new_tokens: a text that has not ended after these is cut (and marked so); by default 3
             more than the task's longest accepted answer.
         n_rivals: how many of the task's other answers each answer is compared with.
         template: how a pair is written; holds `{x}` and `{y}`.
         leading_space: write words with a space before them; by default whichever way the
             tokenizer needs fewer tokens.
+        instruction: a line before the demonstrations: `"none"`, `"true"` (it names the task),
+            `"other"` (it names another), `"irrelevant"`, or the line itself.
         progress: show a progress bar.
 
     Raises:
@@ -108,6 +112,7 @@ def answer_scores(
         n_rivals=n_rivals,
         template=template,
         leading_space=leading_space,
+        instruction=instruction,
     )
     return measure_answers(model, plan_answers(tasks, settings), progress)
 
@@ -159,7 +164,7 @@ def _one_task(
         dev_answers = accepted(encoder, zero[len(test) :], dev)
         asked = [e.query.x for e in dev]
         on_dev = _Dev(zero[len(test) :], own[len(test) :], dev_answers, np.array(asked))
-        layers, choice = on_dev.choose(model, s.by, n_new, stop, tick)
+        layers, choice = on_dev.choose(model, s.chosen_by, n_new, stop, tick)
         layer = choice.at
     else:
         layer = check_layer(s.layer, model.n_layers)

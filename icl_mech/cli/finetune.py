@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finetune(Command):
+class FinetuneCommand(Command):
     """Train adapters on some blocks: does it help to tune where the task is encoded, or decoded?
 
     Finetuning on a family's few-shot prompts (Han et al. 2024). Checkpoints go into a folder, and

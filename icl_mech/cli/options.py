@@ -128,8 +128,9 @@ class Command(ABC):
 
     def __post_init__(self) -> None:
         # A shell hands on "\n" as two characters, which no prompt is meant to hold.
-        template = self.settings.template.replace("\\n", "\n")
-        object.__setattr__(self, "settings", replace(self.settings, template=template))
+        s = self.settings
+        lines = {n: getattr(s, n).replace("\\n", "\n") for n in ("template", "instruction")}
+        object.__setattr__(self, "settings", replace(s, **lines))
 
     @property
     def progress(self) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from icl_mech.conflict.sampling import Drawn
+from icl_mech.conflict.sampling import ConflictEpisodes
 from icl_mech.model import Readout, as_array
 from icl_mech.prompts import Encoder, Prompt, accepted
 
@@ -18,7 +18,7 @@ class Tokens:
     injected: tuple[tuple[int, ...], ...]
 
     @staticmethod
-    def of(encoder: Encoder, prompts: Sequence[Prompt], drawn: Drawn) -> "Tokens":
+    def of(encoder: Encoder, prompts: Sequence[Prompt], drawn: ConflictEpisodes) -> "Tokens":
         """As they follow `prompts`."""
         both = (accepted(encoder, prompts, of) for of in (drawn.prompts, drawn.injected))
         return Tokens(*(answers.first_tokens for answers in both))

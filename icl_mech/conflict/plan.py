@@ -1,18 +1,18 @@
 """What conflicting tasks are measured on: settings, and the pairs of tasks that conflict."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from icl_mech.conflict.pairs import Pairs, as_pairs
 from icl_mech.conflict.sampling import (
+    ConflictEpisodes,
     ConflictUndefined,
     Differ,
-    Drawn,
     answers_differ,
     draw_conflict,
 )
 from icl_mech.errors import InputError
-from icl_mech.prompts import VectorSettings
+from icl_mech.prompts import VectorSettings, instructed
 from icl_mech.tasks import Task, Tasks
 
 #: The pairs that have no conflict, each with its two tasks and the reason.
@@ -33,11 +33,18 @@ class ConflictSettings(VectorSettings):
     n_shots: int = 4
     """Demonstrations per prompt and per vector."""
 
-    def draw(self, a: Task, b: Task, differ: Differ = answers_differ) -> Drawn:
+    def between(self, a: Task, b: Task, differ: Differ = answers_differ) -> ConflictEpisodes:
         """The episodes of a pair; see `draw_conflict`."""
         s = self
-        return draw_conflict(
+        drawn = draw_conflict(
             a, b, s.n_prompts, s.dev, s.n_shots, s.n_dummies, s.seed, differ=differ
+        )
+        return replace(
+            drawn,
+            prompts=instructed(drawn.prompts, a, s.instruction),
+            own=instructed(drawn.own, a, s.instruction),
+            injected=instructed(drawn.injected, b, s.instruction),
+            dev=instructed(drawn.dev, b, s.instruction),
         )
 
 
@@ -78,7 +85,7 @@ def plan(tasks: Pairs | Tasks | None, settings: ConflictSettings) -> ConflictPla
     undefined: Undefined = {}
     for a, b in asked:
         try:
-            settings.draw(a, b)
+            settings.between(a, b)
             kept.append((a, b))
         except ConflictUndefined as error:
             if not matrix:

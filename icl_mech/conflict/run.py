@@ -19,7 +19,7 @@ from icl_mech.conflict.plan import (
     why,
 )
 from icl_mech.conflict.result import CONDITIONS, ConflictingTasks
-from icl_mech.conflict.sampling import ConflictUndefined, Differ, Drawn
+from icl_mech.conflict.sampling import ConflictEpisodes, ConflictUndefined, Differ
 from icl_mech.errors import InputError
 from icl_mech.model import HookedModel, check_model
 from icl_mech.progress import progress_bar
@@ -55,6 +55,7 @@ def conflicting_tasks(
     n_dummies: int = N_DUMMIES,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
+    instruction: str = "none",
     progress: bool = True,
 ) -> ConflictingTasks:
     """Inject the vector of one task into few-shot prompts of another: which one is answered?
@@ -82,6 +83,8 @@ def conflicting_tasks(
         template: how a pair is written; holds `{x}` and `{y}`.
         leading_space: write words with a space before them; by default whichever way the
             tokenizer needs fewer tokens.
+        instruction: a line before the demonstrations: `"none"`, `"true"` (it names the task),
+            `"other"` (it names another), `"irrelevant"`, or the line itself.
         progress: show a progress bar.
 
     Raises:
@@ -104,6 +107,7 @@ def conflicting_tasks(
         n_dummies=n_dummies,
         template=template,
         leading_space=leading_space,
+        instruction=instruction,
     )
     return measure(model, plan(tasks, settings), progress)
 
@@ -127,7 +131,7 @@ def measure(model: HookedModel, plan: ConflictPlan, progress: bool = True) -> Co
 
 def _draw(
     model: HookedModel, plan: ConflictPlan, undefined: Undefined
-) -> list[tuple[Drawn, Encoder]]:
+) -> list[tuple[ConflictEpisodes, Encoder]]:
     """The episodes of every pair whose answers the model's tokenizer tells apart.
 
     Args:
@@ -144,7 +148,7 @@ def _draw(
         words = [pair.y for task in (a, b) for pair in task.pairs]
         encoder = model.encoder(s.template, words, s.leading_space)
         try:
-            found.append((s.draw(a, b, _begin_differently(encoder)), encoder))
+            found.append((s.between(a, b, _begin_differently(encoder)), encoder))
         except ConflictUndefined as error:
             if not plan.matrix:
                 raise
@@ -166,7 +170,7 @@ def _begin_differently(encoder: Encoder) -> Differ:
 
 
 def _measure(
-    model: HookedModel, drawn: Drawn, encoder: Encoder, seed: int, bar: tqdm
+    model: HookedModel, drawn: ConflictEpisodes, encoder: Encoder, seed: int, bar: tqdm
 ) -> xr.Dataset:
     """One pair: choose the layer, inject, and see whose answer comes."""
     a, b = drawn.prompt_task.name, drawn.injected_task.name
@@ -215,7 +219,7 @@ def _measure(
 
 
 def _on_dev(
-    model: HookedModel, drawn: Drawn, encoder: Encoder, bar: tqdm
+    model: HookedModel, drawn: ConflictEpisodes, encoder: Encoder, bar: tqdm
 ) -> tuple[Bool[np.ndarray, "dev_prompt layer"], Float[np.ndarray, "dev_prompt layer"]]:
     """Whether zero-shot prompts of B with theta of B are answered right, at every layer, and the
     log probability of the answer."""
@@ -228,7 +232,7 @@ def _on_dev(
 
 def _provenance(
     model: HookedModel,
-    drawn: Sequence[tuple[Drawn, Encoder]],
+    drawn: Sequence[tuple[ConflictEpisodes, Encoder]],
     undefined: Undefined,
     plan: ConflictPlan,
 ) -> dict:

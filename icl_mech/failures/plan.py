@@ -64,7 +64,7 @@ class FailureSettings(VectorSettings):
 
 
 @dataclass(frozen=True)
-class TaskPlan:
+class FailureTask:
     """One task with its episodes drawn.
 
     Attributes:
@@ -106,7 +106,7 @@ def check_repairs(repairs: Sequence[str]) -> tuple[str, ...]:
 class FailurePlan:
     """All tasks, and the settings that their episodes were drawn with."""
 
-    tasks: Sequence[TaskPlan]
+    tasks: Sequence[FailureTask]
     settings: FailureSettings
 
 
@@ -151,7 +151,8 @@ def draw(task: AnyTask, s: FailureSettings) -> Split:
         InputError: where a count is not positive, or the task has too few pairs or items.
     """
     if isinstance(task, ContextTask):
-        return draw_context_split(task, s.n_prompts, s.dev, s.n_dummies, s.seed)
+        split = draw_context_split(task, s.n_prompts, s.dev, s.n_dummies, s.seed)
+        return s.instruct(split, task)
     return s.split(task)
 
 
@@ -171,7 +172,7 @@ def plan(
     return FailurePlan([plan_task(task, settings) for task in load_any(tasks)], settings)
 
 
-def plan_task(task: AnyTask, s: FailureSettings) -> TaskPlan:
+def plan_task(task: AnyTask, s: FailureSettings) -> FailureTask:
     """Draw everything that one task needs.
 
     Raises:
@@ -185,7 +186,7 @@ def plan_task(task: AnyTask, s: FailureSettings) -> TaskPlan:
     split = draw(task, s)
     other = load_other(task)
     rng = generator(s.seed, task.name, "failure controls")
-    return TaskPlan(
+    return FailureTask(
         task=task,
         prediction=prediction,
         answers=answers,

@@ -32,6 +32,7 @@ def task_vector_failures(
     repair_layers: Sequence[int] | None = None,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
+    instruction: str = "none",
     progress: bool = True,
 ) -> TaskVectorFailures:
     """Accuracy of prompt, vector and repairs on tasks that one vector may not be able to do.
@@ -68,6 +69,8 @@ def task_vector_failures(
         template: how a pair is written; holds `{x}` and `{y}`.
         leading_space: write words with a space before them; by default whichever way the
             tokenizer needs fewer tokens.
+        instruction: a line before the demonstrations: `"none"`, `"true"` (it names the task),
+            `"other"` (it names another), `"irrelevant"`, or the line itself.
         progress: show a progress bar.
 
     Raises:
@@ -90,6 +93,7 @@ def task_vector_failures(
         n_dummies=n_dummies,
         template=template,
         leading_space=leading_space,
+        instruction=instruction,
         repairs=tuple(repairs),
     )
     return measure(model, plan(tasks, settings), progress, repair_layers)

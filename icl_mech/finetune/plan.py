@@ -1,7 +1,7 @@
 """What is finetuned, and on what: settings, the blocks that are meant, prompts."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 from zlib import crc32
 
@@ -9,7 +9,7 @@ import numpy as np
 import tyro
 
 from icl_mech.errors import InputError, choose, shown
-from icl_mech.prompts import HeldOut, Pool, PromptSettings, hold_out, load_pool, whole
+from icl_mech.prompts import HeldOut, Pool, PromptSettings, hold_out, instructed, load_pool, whole
 from icl_mech.tasks import Tasks
 
 #: Thirds of a model's blocks, each of the same number of them; and all of them.
@@ -99,10 +99,10 @@ class FinetuneSettings(PromptSettings):
         between = np.geomspace(1, self.n_steps, min(self.n_checkpoints - 1, self.n_steps))
         return sorted({0, self.n_steps, *between.round().astype(int).tolist()})
 
-    def draw(self, step: int) -> int:
+    def dropout_seed(self, step: int) -> int:
         """The seed of an update's dropout; -1 is the start.
 
-        >>> FinetuneSettings(seed=1).draw(0) == FinetuneSettings(seed=1).draw(1)
+        >>> FinetuneSettings().dropout_seed(0) == FinetuneSettings().dropout_seed(1)
         False
         """
         return crc32(f"{self.seed} {step}".encode())
@@ -211,7 +211,11 @@ def plan(tasks: Tasks, settings: FinetuneSettings) -> Plan:
             f"{len(pool.tasks)}: every update has a prompt of each"
         )
     cut = hold_out(pool.tasks, settings.n_prompts, settings.n_shots, settings.seed)
-    return Plan(pool, settings, cut)
+    test = tuple(
+        instructed(of, task, settings.instruction)
+        for of, task in zip(cut.test, pool.tasks, strict=True)
+    )
+    return Plan(pool, settings, replace(cut, test=test))
 
 
 def differences(wanted: Mapping[str, Any], stored: Mapping[str, Any]) -> Iterator[str]:

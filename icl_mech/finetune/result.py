@@ -1,6 +1,6 @@
 """What a finetuning did to prompts that it never saw."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -78,19 +78,6 @@ class Finetuning(TaskResult):
             return self.queries(task)
         asked: np.ndarray = self.data["query"].transpose("task", "prompt").values.ravel()
         return asked
-
-    def summary(self) -> pd.DataFrame:
-        """One row per task: accuracy and loss before and after, and the gain, with intervals."""
-        first = self.steps[0]
-        rows = []
-        for task in self.tasks:
-            row: dict[str, Any] = {"task": task}
-            for when, step in (("before", first), ("after", None)):
-                row |= self.accuracy(task, step).columns(f"accuracy_{when}")
-                row |= self.loss(task, step).columns(f"loss_{when}")
-            row |= self.gain(task).columns("gain")
-            rows.append(row | {"n_prompts": self.data.sizes["prompt"]})
-        return pd.DataFrame(rows).set_index("task")
 
     def full_summary(self) -> pd.DataFrame:
         """One row per task and checkpoint."""

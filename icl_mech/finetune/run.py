@@ -48,6 +48,7 @@ def finetune(
     n_checkpoints: int = 8,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
+    instruction: str = "none",
     device: str | torch.device | None = None,
     trust_remote_code: bool = False,
     sink: str | int | None = None,
@@ -92,6 +93,7 @@ def finetune(
         template: how a pair is written; holds `{x}` and `{y}`.
         leading_space: write words with a space before them; by default whichever way the
             tokenizer needs fewer tokens over all tasks' answers.
+        instruction: a line before the demonstrations, as in the other questions.
         device: by default the first of cuda, mps and cpu that is there.
         trust_remote_code, sink: as in `load_model`.
         progress: show a bar, with the mean loss of the last updates.
@@ -119,6 +121,7 @@ def finetune(
         seed=seed,
         template=template,
         leading_space=leading_space,
+        instruction=instruction,
         blocks=blocks,
         rank=rank,
         alpha=alpha,
@@ -175,7 +178,7 @@ def measure(
         rank=s.rank,
         alpha=s.alpha,
         dropout=s.dropout,
-        seed=s.draw(-1),
+        seed=s.dropout_seed(-1),
         device=where,
         trust_remote_code=trust_remote_code,
         sink=sink,

@@ -17,7 +17,7 @@ from icl_mech.errors import InputError, ModelError, NotFiniteError
 from icl_mech.finetune.files import Last, check_same, read_last, write_adapter, write_last
 from icl_mech.finetune.plan import Plan
 from icl_mech.model import TunedModel, seeded
-from icl_mech.prompts import Episode, Prompt
+from icl_mech.prompts import Episode, Prompt, in_context, instructed
 
 #: The norm to which gradients are clipped.
 CLIP = 1.0
@@ -114,7 +114,7 @@ class Trainer:
         Raises:
             InputError: where one is longer than the model's context.
         """
-        prompts = [self.encoder.encode(e.demonstrations, e.query.x) for e in episodes]
+        prompts = in_context(self.encoder, episodes)
         answers = [
             tuple(dict.fromkeys(self.encoder.answer_tokens(p, e.query.answers)))
             for p, e in zip(prompts, episodes, strict=True)
@@ -136,10 +136,11 @@ class Trainer:
         Raises:
             InputError: as `ask`.
         """
-        for pairs in self.plan.cut.train:
+        n_shots = self.settings.n_shots
+        for task, pairs in zip(self.plan.pool.tasks, self.plan.cut.train, strict=True):
             longest = sorted(pairs, key=lambda p: -len(p.x) - len(p.y))
-            shown = tuple(longest[: self.settings.n_shots])
-            self.ask([Episode(shown, longest[self.settings.n_shots], ())])
+            episode = Episode(tuple(longest[:n_shots]), longest[n_shots], ())
+            self.ask(instructed([episode], task, self.settings.instruction))
 
     # --- training ---------------------------------------------------------------------------
 
@@ -151,11 +152,13 @@ class Trainer:
         """
         began, s = time.perf_counter(), self.settings
         drawn = self.plan.cut.batch(s.batch_size, s.n_shots, s.seed, self.step)
-        rows = self.ask([episode for _, episode in drawn]).rows
+        tasks = self.plan.pool.tasks
+        asked = [instructed([episode], tasks[i], s.instruction)[0] for i, episode in drawn]
+        rows = self.ask(asked).rows
         self.optimiser.zero_grad(set_to_none=True)
         total = 0.0
         self.tuned.train(True)
-        with seeded(s.draw(self.step), self.tuned.device):
+        with seeded(s.dropout_seed(self.step), self.tuned.device):
             for group in groups(rows):
                 read = self.tuned.answer_logits(*zip(*(rows[i] for i in group), strict=True))
                 loss = losses(*read, len(group)).sum() / len(rows)

@@ -12,11 +12,11 @@ from sklearn.metrics import silhouette_samples
 
 from icl_mech.errors import InputError, choose
 from icl_mech.layers import check_layer
-from icl_mech.results import TaskResult
+from icl_mech.results import TaskResult, with_ends
 from icl_mech.stats import Estimate, Estimates, means, nearer_than_chance, pair_means, shares
 from icl_mech.stats.projection import project
 from icl_mech.variability.notes import notes
-from icl_mech.variability.tables import by_shots, known_mean, per_vector, summary, text
+from icl_mech.variability.tables import by_shots, full_summary, known_mean, per_vector, text
 from icl_mech.vectors import Choice, choose_layer
 
 #: Whose accuracy is measured: theta, and theta from the same demonstrations, labels shuffled.
@@ -48,6 +48,15 @@ class VectorVariability(TaskResult):
         "dev_right": ("task", "dev_vector", "layer"),
         "query": ("task", "vector"),
     }
+    QUOTED: ClassVar = (
+        "layer",
+        "shots",
+        *with_ends("within", "between"),
+        "silhouette",
+        "accuracy",
+        "baseline",
+        "n_vectors",
+    )
 
     @property
     def layers(self) -> list[int]:
@@ -285,11 +294,15 @@ class VectorVariability(TaskResult):
         return frame
 
     def summary(self, layer: int | None = None, shots: int | None = None) -> pd.DataFrame:
-        """One row per task, then one over all: distances, separation, accuracy, controls."""
-        return summary(self, self._at(layer), self._shots(shots))
+        """One row per task, then one over all: distances, separation, accuracy."""
+        return self._quoted(self.full_summary(layer, shots))
+
+    def full_summary(self, layer: int | None = None, shots: int | None = None) -> pd.DataFrame:
+        """The summary with the centred distances, the distances to controls, and counts."""
+        return full_summary(self, self._at(layer), self._shots(shots))
 
     def by_shots(self, layer: int | None = None) -> pd.DataFrame:
-        """Over all tasks, a row per number of shots: what `summary` says of them."""
+        """Over all tasks, a row per number of shots: what `full_summary` says of them."""
         return by_shots(self, self._at(layer))
 
     def to_frame(self) -> pd.DataFrame:

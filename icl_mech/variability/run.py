@@ -1,7 +1,7 @@
 """Vectors of one task from many demonstration sets (Hendel et al. 2023, section 5.1)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -44,6 +44,7 @@ def vector_variability(
     n_dummies: int = N_DUMMIES,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
+    instruction: str = "none",
     progress: bool = True,
 ) -> VectorVariability:
     """Many task vectors of every task, and how far they are from one another.
@@ -70,6 +71,8 @@ def vector_variability(
         template: how a pair is written; holds `{x}` and `{y}`.
         leading_space: write words with a space before them; by default whichever way the
             tokenizer needs fewer tokens.
+        instruction: a line before the demonstrations: `"none"`, `"true"` (it names the task),
+            `"other"` (it names another), `"irrelevant"`, or the line itself.
         progress: show a progress bar.
 
     Raises:
@@ -91,6 +94,7 @@ def vector_variability(
         n_dummies=n_dummies,
         template=template,
         leading_space=leading_space,
+        instruction=instruction,
     )
     return measure(model, plan(tasks, settings), progress)
 
@@ -171,7 +175,7 @@ def _measure(
 
 
 def _first(episodes: Sequence[Episode], n_shots: int) -> tuple[Episode, ...]:
-    return tuple(Episode(e.demonstrations[:n_shots], e.query, e.dummies) for e in episodes)
+    return tuple(replace(e, demonstrations=e.demonstrations[:n_shots]) for e in episodes)
 
 
 def _asked(
