@@ -13,6 +13,7 @@ from .data import (
     variant as variant,
 )
 from .emergence import Emergence as Emergence
+from .functions import FUNCTIONS as FUNCTIONS, FunctionMixture as FunctionMixture
 from .measure import measure_emergence as measure_emergence
 from .model import ModelConfig as ModelConfig, RegressionTransformer as RegressionTransformer
 from .reference import (

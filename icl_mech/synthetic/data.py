@@ -6,7 +6,7 @@ Han, Song, Gore and Agrawal (2024), arXiv 2412.12276, section 3: every sequence 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 import torch
@@ -45,6 +45,53 @@ def check_seed(seed: int) -> None:
         )
 
 
+def check_noise(noise_variance: float) -> None:
+    """Refuse no noise, without which posteriors have no density.
+
+    Raises:
+        InputError: where it is not above 0.
+    """
+    if not 0 < noise_variance < float("inf"):
+        raise InputError(f"noise_variance is {noise_variance}; expected above 0")
+
+
+class TaskMixture(Protocol):
+    """What training and measuring need of a distribution of sequences."""
+
+    @property
+    def dim(self) -> int:
+        """D, the number of coordinates of x."""
+
+    @property
+    def noise_variance(self) -> float:
+        """Of the noise on every y."""
+
+    @property
+    def n_examples(self) -> int:
+        """Demonstrations in a sequence."""
+
+    @property
+    def n_bases(self) -> int:
+        """The number of tasks."""
+
+    @property
+    def names(self) -> list[str]:
+        """Of the tasks."""
+
+    def weights(
+        self, free: Float[Tensor, "seq dim"], task: Int[Tensor, "seq"], generator: torch.Generator
+    ) -> Float[Tensor, "seq dim"]:
+        """W of every sequence, made of normal numbers."""
+
+    def respond(
+        self,
+        xs: Float[Tensor, "seq pair dim"],
+        weights: Float[Tensor, "seq dim"],
+        task: Int[Tensor, "seq"],
+    ) -> Float[Tensor, "seq pair"]:
+        """y without noise."""
+
+
 @dataclass(frozen=True)
 class Mixture:
     """The distribution that sequences are drawn from; checked when it is made.
@@ -69,9 +116,7 @@ class Mixture:
 
     def __post_init__(self) -> None:
         at_least(1, dim=self.dim, n_examples=self.n_examples)
-        # Without noise, posteriors have no density.
-        if not 0 < self.noise_variance < float("inf"):
-            raise InputError(f"noise_variance is {self.noise_variance}; expected above 0")
+        check_noise(self.noise_variance)
         if not self.bases:
             raise InputError("no bases; expected at least one")
         for basis in self.bases:
@@ -91,6 +136,26 @@ class Mixture:
     def n_bases(self) -> int:
         """K."""
         return len(self.bases)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the bases."""
+        return [f"basis {k}" for k in range(self.n_bases)]
+
+    def weights(
+        self, free: Float[Tensor, "seq dim"], task: Int[Tensor, "seq"], generator: torch.Generator
+    ) -> Float[Tensor, "seq dim"]:
+        """W of every sequence: `free` on the coordinates of its basis."""
+        return free * self.masks[task]
+
+    def respond(
+        self,
+        xs: Float[Tensor, "seq pair dim"],
+        weights: Float[Tensor, "seq dim"],
+        task: Int[Tensor, "seq"],
+    ) -> Float[Tensor, "seq pair"]:
+        """y without noise: x.W."""
+        return torch.einsum("sed,sd->se", xs, weights)
 
     @property
     def masks(self) -> Float[Tensor, "basis dim"]:
@@ -200,7 +265,7 @@ class Batch:
         xs: inputs.
         ys: noisy outputs.
         weights: W of every sequence.
-        basis: the number of the basis that W lies on, from 0.
+        basis: the number of its task, from 0: of the basis that W lies on, or of its family.
     """
 
     xs: Float[Tensor, "seq pair dim"]
@@ -213,7 +278,7 @@ class Batch:
 
 
 def draw_batch(
-    mixture: Mixture,
+    mixture: TaskMixture,
     n: int,
     seed: int,
     step: int = 0,
@@ -224,10 +289,11 @@ def draw_batch(
     """Fresh sequences. The same (seed, step) gives the same ones, whatever was drawn before.
 
     Args:
-        mixture: to draw from.
+        mixture: to draw from, a `Mixture` or a `FunctionMixture`.
         n: number of sequences.
         seed, step: of the draw, which is made on the CPU, so that all devices train on the same.
-        basis: of every sequence, `[n]`; by default drawn with equal probabilities.
+        basis: of every sequence, `[n]` (of a `FunctionMixture`, its family); by default drawn with
+            equal probabilities.
         weight_mean: m, from 0 (the paper) to 1: weights are N(m, 1 - m^2) on the basis. With m = 1
             all sequences of a basis share one W, and only the basis is left to infer.
         held_out: draw from another stream, which training with this seed never draws from.
@@ -253,14 +319,15 @@ def draw_batch(
             raise InputError(f"basis: expected {n} numbers from 0 to {mixture.n_bases - 1}")
         drawn = basis.long()
     free = torch.randn(n, mixture.dim, generator=generator)
-    weights = (weight_mean + (1 - weight_mean**2) ** 0.5 * free) * mixture.masks[drawn]
     xs = torch.randn(n, mixture.n_examples + 1, mixture.dim, generator=generator)
     noise = torch.randn(n, mixture.n_examples + 1, generator=generator)
-    ys = torch.einsum("sed,sd->se", xs, weights) + mixture.noise_variance**0.5 * noise
+    moved = weight_mean + (1 - weight_mean**2) ** 0.5 * free
+    weights = mixture.weights(moved, drawn, generator)
+    ys = mixture.respond(xs, weights, drawn) + mixture.noise_variance**0.5 * noise
     return Batch(xs, ys, weights, drawn)
 
 
-def draw_balanced(mixture: Mixture, n_per_basis: int, seed: int, step: int = 0) -> Batch:
+def draw_balanced(mixture: TaskMixture, n_per_basis: int, seed: int, step: int = 0) -> Batch:
     """`n_per_basis` held-out sequences of every basis, basis by basis.
 
     Example:

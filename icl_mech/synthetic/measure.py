@@ -35,7 +35,7 @@ from icl_mech.synthetic.perturb import (
 )
 from icl_mech.synthetic.plane import plane, turned
 from icl_mech.synthetic.probes import basis_probe, detectable_r2, weight_probe
-from icl_mech.synthetic.reference import REFERENCES, basis_predictions, predict
+from icl_mech.synthetic.reference import basis_predictions, predict, references
 from icl_mech.synthetic.settings import Settings, differences, to_json
 
 #: Limits of sequences per basis. With fewer, some folds of the probes have none of a basis; more
@@ -184,7 +184,7 @@ class _Measurer:
         self.dev = draw_balanced(mixture, self.n_per_basis, self.seed, 1)
         self.lines = [draw_balanced(mixture, LINE_SEQUENCES, self.seed, step) for step in (2, 3)]
         self.probed = draw_balanced(mixture, self.n_probe, self.seed, 4)
-        self.references = {name: predict(name, self.test, mixture) for name in REFERENCES}
+        self.references = {name: predict(name, self.test, mixture) for name in references(mixture)}
         self.shape = (mixture.n_bases, self.n_per_basis)
 
     def of_run(self) -> xr.Dataset:

@@ -9,6 +9,7 @@ import math
 import warnings
 from collections.abc import Callable
 from functools import partial
+from itertools import combinations
 
 import torch
 from jaxtyping import Float
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from icl_mech.errors import InputError, choose
 from icl_mech.synthetic.data import Batch, Mixture, at_least
+from icl_mech.synthetic.functions import FunctionMixture
 
 Predictions = Float[Tensor, "seq pair"]
 
@@ -27,6 +29,7 @@ def predictive(
     ys: Float[Tensor, "seq pair"],
     noise_variance: float,
     mask: Float[Tensor, "*seq dim"] | None = None,
+    precision: Float[Tensor, "seq pair"] | None = None,
 ) -> tuple[Float[Tensor, "seq pair"], Float[Tensor, "seq pair"]]:
     """Mean and variance of each y given the pairs before it, for a prior W ~ N(0, I).
 
@@ -36,30 +39,38 @@ def predictive(
         xs, ys: pairs in order.
         noise_variance: of y given W.
         mask: 1 on coordinates where W may differ from 0, for all sequences or each; by default all.
+        precision: of each pair, relative to the others: the variance of its noise is
+            `noise_variance / precision`. By default 1.
     """
     xs, ys = xs.double(), ys.double()
     if mask is not None:
         xs = xs * mask.double().unsqueeze(-2)
-    gram, moment = _so_far(xs, ys)
-    precision = gram + noise_variance * torch.eye(xs.shape[-1], dtype=torch.float64)
-    factor = torch.linalg.cholesky(precision)
+    weight = torch.ones_like(ys) if precision is None else precision.double()
+    gram, moment = _so_far(xs, ys, weight)
+    penalised = gram + noise_variance * torch.eye(xs.shape[-1], dtype=torch.float64)
+    factor = torch.linalg.cholesky(penalised)
     # Of W, the mean and the variance in the direction of the next x are needed.
     solved = torch.cholesky_solve(torch.stack([moment, xs], dim=-1), factor)
     mean, spread = torch.einsum("spd,spdi->ips", xs, solved).mT
-    return mean, noise_variance * (1 + spread)
+    return mean, noise_variance * (1 / weight + spread)
 
 
 def _so_far(
-    xs: Float[Tensor, "seq pair dim"], ys: Float[Tensor, "seq pair"]
+    xs: Float[Tensor, "seq pair dim"],
+    ys: Float[Tensor, "seq pair"],
+    weight: Float[Tensor, "seq pair"] | None = None,
 ) -> tuple[Float[Tensor, "seq pair dim dim"], Float[Tensor, "seq pair dim"]]:
-    """X^T X and X^T y over the pairs before each."""
-    gram = (xs[..., None] * xs[..., None, :]).cumsum(1).roll(1, 1)
-    moment = (xs * ys[..., None]).cumsum(1).roll(1, 1)
+    """X^T X and X^T y over the pairs before each, each pair with its weight (by default 1)."""
+    scaled = xs if weight is None else xs * weight[..., None]
+    gram = (scaled[..., None] * xs[..., None, :]).cumsum(1).roll(1, 1)
+    moment = (scaled * ys[..., None]).cumsum(1).roll(1, 1)
     gram[:, 0], moment[:, 0] = 0, 0
     return gram, moment
 
 
-def ridge(batch: Batch, mixture: Mixture, penalty: float | None = None) -> Predictions:
+def ridge(
+    batch: Batch, mixture: Mixture | FunctionMixture, penalty: float | None = None
+) -> Predictions:
     """Ridge regression on all D coordinates.
 
     Args:
@@ -71,7 +82,10 @@ def ridge(batch: Batch, mixture: Mixture, penalty: float | None = None) -> Predi
     chosen = mixture.noise_variance if penalty is None else penalty
     if not chosen > 0:
         raise InputError(f"penalty is {chosen}; expected above 0")
-    return predictive(batch.xs, batch.ys, chosen)[0]
+    xs = batch.xs
+    if isinstance(mixture, FunctionMixture):
+        xs = mixture.features(xs, "linear")
+    return predictive(xs, batch.ys, chosen)[0]
 
 
 def known_basis_ridge(batch: Batch, mixture: Mixture) -> Predictions:
@@ -179,13 +193,22 @@ def lasso(batch: Batch, mixture: Mixture, alpha: float | None = None) -> Predict
     return predictions
 
 
-def basis_predictions(batch: Batch, mixture: Mixture) -> Float[Tensor, "seq pair basis"]:
-    """The prediction of ridge regression on each basis, as if the sequence were of that basis."""
+def basis_predictions(
+    batch: Batch, mixture: Mixture | FunctionMixture
+) -> Float[Tensor, "seq pair basis"]:
+    """The best prediction as if the sequence were of each basis (or family of functions).
+
+    Of a basis: ridge regression on its coordinates. Of families: see `known_family`.
+    """
     return _posterior(batch, mixture)[1]
 
 
-def basis_posterior(batch: Batch, mixture: Mixture) -> Float[Tensor, "seq pair basis"]:
+def basis_posterior(
+    batch: Batch, mixture: Mixture | FunctionMixture
+) -> Float[Tensor, "seq pair basis"]:
     """Probability of each basis given the pairs before, all bases being equally likely at first.
+
+    Of a `FunctionMixture`, that of each family.
 
     In closed form: the marginal likelihood of a basis is the product of its predictive densities.
 
@@ -199,24 +222,92 @@ def basis_posterior(batch: Batch, mixture: Mixture) -> Float[Tensor, "seq pair b
     return _posterior(batch, mixture)[0]
 
 
-def bayes_mixture(batch: Batch, mixture: Mixture) -> Predictions:
-    """The optimum: the predictions of all bases, weighted by the basis posterior."""
+def known_family(batch: Batch, mixture: FunctionMixture) -> Predictions:
+    """The best prediction where the family is known.
+
+    Linear and quadratic: ridge regression on x or x^2 - 1, the posterior mean. Sparse: the mean of
+    ridge regressions on all sets of `n_active` coordinates, weighted by their posterior. Leaky
+    ReLU: ridge regression on the values before the link, since it can be inverted; the noise of
+    negative ones is larger then. That it changes the sign of some y near 0 is left out.
+    """
+    each = _posterior(batch, mixture)[1]
+    return each[torch.arange(len(batch)), :, batch.basis]
+
+
+def bayes_mixture(batch: Batch, mixture: Mixture | FunctionMixture) -> Predictions:
+    """The optimum: the predictions of all bases or families, weighted by their posterior.
+
+    In closed form, but for leaky ReLU, see `known_family`.
+    """
     posterior, means = _posterior(batch, mixture)
     return (posterior * means).sum(-1)
 
 
 def _posterior(
-    batch: Batch, mixture: Mixture
+    batch: Batch, mixture: Mixture | FunctionMixture
 ) -> tuple[Float[Tensor, "seq pair basis"], Float[Tensor, "seq pair basis"]]:
-    means, evidence = [], []
-    for mask in mixture.masks:
-        mean, variance = predictive(batch.xs, batch.ys, mixture.noise_variance, mask)
-        density = -0.5 * ((batch.ys.double() - mean) ** 2 / variance + variance.log())
-        before = density.cumsum(1).roll(1, 1)
-        before[:, 0] = 0
-        means.append(mean)
-        evidence.append(before)
-    return torch.stack(evidence, dim=-1).softmax(-1), torch.stack(means, dim=-1)
+    """Of every task, its probability given the pairs before, and the prediction as if it held."""
+    if isinstance(mixture, FunctionMixture):
+        found = [_of_family(batch, mixture, name) for name in mixture.functions]
+    else:
+        noise = mixture.noise_variance
+        found = [_of_mask(batch.xs, batch.ys, noise, mask) for mask in mixture.masks]
+    means, densities = (torch.stack(part, dim=-1) for part in zip(*found, strict=True))
+    return _before(densities).softmax(-1), means
+
+
+def _of_mask(
+    xs: Float[Tensor, "seq pair dim"],
+    ys: Float[Tensor, "seq pair"],
+    noise_variance: float,
+    mask: Float[Tensor, "dim"] | None = None,
+) -> tuple[Predictions, Predictions]:
+    """Mean and log density (but a constant) of each y given the pairs before it."""
+    mean, variance = predictive(xs, ys, noise_variance, mask)
+    return mean, -0.5 * ((ys.double() - mean) ** 2 / variance + variance.log())
+
+
+def _of_family(
+    batch: Batch, mixture: FunctionMixture, name: str
+) -> tuple[Predictions, Predictions]:
+    """`_of_mask` of a family of functions."""
+    xs, ys, noise = mixture.features(batch.xs, name), batch.ys, mixture.noise_variance
+    if name == "leaky_relu":
+        return _leaky(xs.double(), ys.double(), mixture)
+    if name != "sparse":
+        return _of_mask(xs, ys, noise)
+    sets = list(combinations(range(mixture.dim), mixture.n_active))
+    masks = torch.zeros(len(sets), mixture.dim)
+    masks[torch.arange(len(sets))[:, None], torch.tensor(sets)] = 1
+    means, densities = zip(*(_of_mask(xs, ys, noise, mask) for mask in masks), strict=True)
+    density = torch.stack(densities, dim=-1)
+    posterior = _before(density).softmax(-1)
+    mean = (posterior * torch.stack(means, dim=-1)).sum(-1)
+    return mean, (posterior.log() + density).logsumexp(-1)
+
+
+def _leaky(
+    xs: Float[Tensor, "seq pair dim"], ys: Float[Tensor, "seq pair"], mixture: FunctionMixture
+) -> tuple[Predictions, Predictions]:
+    """`_of_mask` of leaky ReLU: Gaussian before the link, which is inverted."""
+    slope = torch.where(ys > 0, 1.0, mixture.slope).double()
+    noise = mixture.noise_variance
+    mean, variance = predictive(xs, ys / slope, noise, precision=slope**2)
+    density = -0.5 * ((ys / slope - mean) ** 2 / variance + variance.log()) - slope.log()
+    # Of the next u, without noise on y: E link(u) for u ~ N(mean, spread).
+    spread = (variance - noise / slope**2).clamp_min(1e-12).sqrt()
+    z = mean / spread
+    below = torch.special.ndtr(-z)
+    bell = torch.exp(-0.5 * z**2) / (2 * math.pi) ** 0.5
+    positive, negative = mean * (1 - below) + spread * bell, mean * below - spread * bell
+    return positive + mixture.slope * negative, density
+
+
+def _before(densities: Float[Tensor, "seq pair any"]) -> Float[Tensor, "seq pair any"]:
+    """The sum of log densities over the pairs before each."""
+    total = densities.cumsum(1).roll(1, 1)
+    total[:, 0] = 0
+    return total
 
 
 #: Numbers of steps of gradient descent in `REFERENCES`.
@@ -237,7 +328,25 @@ REFERENCES: dict[str, Callable[[Batch, Mixture], Predictions]] = {
 }
 
 
-def predict(name: str, batch: Batch, mixture: Mixture) -> Predictions:
+#: Those of a mixture of families of functions.
+FAMILY_REFERENCES: dict[str, Callable[[Batch, FunctionMixture], Predictions]] = {
+    "ridge": ridge,
+    "known_family": known_family,
+    "bayes_mixture": bayes_mixture,
+}
+
+
+def references(mixture: Mixture | FunctionMixture) -> list[str]:
+    """The names of the reference algorithms for a mixture.
+
+    >>> from icl_mech.synthetic import FunctionMixture
+    >>> references(FunctionMixture(4))
+    ['ridge', 'known_family', 'bayes_mixture']
+    """
+    return list(FAMILY_REFERENCES if isinstance(mixture, FunctionMixture) else REFERENCES)
+
+
+def predict(name: str, batch: Batch, mixture: Mixture | FunctionMixture) -> Predictions:
     """The predictions of a reference algorithm with its default settings.
 
     Raises:
@@ -249,4 +358,7 @@ def predict(name: str, batch: Batch, mixture: Mixture) -> Predictions:
         >>> tuple(predict("ridge", draw_batch(mixture, 5, seed=0), mixture).shape)
         (5, 21)
     """
-    return REFERENCES[choose(name, REFERENCES, "reference")](batch, mixture)
+    choose(name, references(mixture), "reference")
+    if isinstance(mixture, FunctionMixture):
+        return FAMILY_REFERENCES[name](batch, mixture)
+    return REFERENCES[name](batch, mixture)

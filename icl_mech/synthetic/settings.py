@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from icl_mech.errors import InputError, choose
 from icl_mech.synthetic.data import Mixture, at_least, check_seed, make_mixture, variant
+from icl_mech.synthetic.functions import FunctionMixture
 from icl_mech.synthetic.model import ModelConfig
 
 #: The losses of every update stay in memory and are written with each checkpoint.
@@ -38,7 +39,7 @@ class Settings:
         InputError: where a number is out of range.
     """
 
-    mixture: Mixture
+    mixture: Mixture | FunctionMixture
     model: ModelConfig
     n_steps: int
     batch_size: int
@@ -89,14 +90,18 @@ def from_json(stored: dict[str, Any]) -> Settings:
     Raises:
         KeyError, TypeError: where fields are missing or unknown.
     """
-    mixture = dict(stored["mixture"])
-    mixture["bases"] = tuple(tuple(basis) for basis in mixture["bases"])
     parts = {
-        "mixture": Mixture(**mixture),
+        "mixture": _mixture(dict(stored["mixture"])),
         "model": ModelConfig(**stored["model"]),
         "betas": tuple(stored["betas"]),
     }
     return Settings(**{**stored, **parts})
+
+
+def _mixture(stored: dict[str, Any]) -> Mixture | FunctionMixture:
+    if "functions" in stored:
+        return FunctionMixture(**{**stored, "functions": tuple(stored["functions"])})
+    return Mixture(**{**stored, "bases": tuple(tuple(basis) for basis in stored["bases"])})
 
 
 def differences(wanted: dict[str, Any], stored: dict[str, Any], path: str = "") -> Iterator[str]:
@@ -113,6 +118,7 @@ def differences(wanted: dict[str, Any], stored: dict[str, Any], path: str = "") 
 #: is for two CPU cores. It has two bases that share no coordinate; few examples, so that knowing
 #: the basis matters (after the last example the error of ridge regression is about three times that
 #: of the Bayes mixture); and ten times the paper's noise, so that a short run nears the optimum.
+#: `families` has four families of functions in place of bases, at the same sizes.
 PRESETS = {
     "paper": Settings(
         mixture=variant("orthogonal4"),
@@ -132,6 +138,15 @@ PRESETS = {
         schedule="cosine",
         curriculum_steps=6000,
     ),
+    "families": Settings(
+        mixture=FunctionMixture(4, n_examples=12, noise_variance=0.05),
+        model=ModelConfig(6, 4, 64, init_std=0.1),
+        n_steps=28_000,
+        batch_size=64,
+        learning_rate=1e-3,
+        warmup_steps=200,
+        schedule="cosine",
+    ),
     "tiny": Settings(
         mixture=make_mixture(4, 2, 2, n_examples=3, noise_variance=0.05),
         model=ModelConfig(2, 2, 16, init_std=0.1),
@@ -146,7 +161,7 @@ def preset(name: str, **changes: Any) -> Settings:
     """A preset, with some of its settings changed.
 
     Args:
-        name: paper, small or tiny.
+        name: paper, small, families or tiny.
         changes: fields of `Settings` to replace.
 
     Raises:
