@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 class TrainCommand:
     """Learn when task encoding and decoding form: train a small transformer, and measure it.
 
-    The tasks are a mixture of sparse linear regressions (Han et al. 2024). Checkpoints go into a
+    The tasks are a mixture of sparse linear regressions, or of families of functions (Han et al.
+    2024). Checkpoints go into a
     folder; the same command goes on where a killed run stopped.
     Example: icl-mech train --preset tiny --measure
     """
 
     preset: str = "small"
-    """paper (12 layers, 80,000 updates: for a GPU), small (for two CPU cores), tiny (seconds)."""
+    """paper (12 layers, 80,000 updates: for a GPU), small (for two CPU cores), families (the same
+    size; linear, sparse, leaky ReLU and quadratic functions instead of bases), tiny (seconds)."""
     folder: Path | None = None
     """For checkpoints; figures/synthetic-<preset>-seed<seed> by default."""
     variant: str | None = None

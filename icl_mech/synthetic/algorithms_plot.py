@@ -22,6 +22,7 @@ _NAMES = {
     "least_squares": ("least squares, all coord.", "random"),
     "known_basis_least_squares": ("least squares, basis known", "lens"),
     "known_basis_ridge": ("ridge, basis known", "regular"),
+    "known_family": ("family known", "regular"),
     "bayes_mixture": ("Bayes mixture (optimum)", "theta"),
 }
 #: Families of algorithms by their number of steps: name, and shades.
@@ -29,6 +30,12 @@ _DESCENTS = {
     "gradient_descent_": ("gradient descent", "Purples"),
     "mixture_gradient_descent_": ("GD in each basis", "Oranges"),
 }
+
+
+_DESCENT = (
+    "GD in each basis: gradient descent on each basis' coordinates, weighted by the posterior of "
+    "the bases; "
+)
 
 
 def algorithm_figure(result: Emergence) -> go.Figure:
@@ -41,7 +48,7 @@ def algorithm_figure(result: Emergence) -> go.Figure:
         [
             "Distance of the predictions to those of each algorithm",
             f"W, read by a linear probe at {TOKENS[result.provenance['token']]}<br>"
-            f"(cross-validated on {result.n_probe} sequences per basis; {shows})",
+            f"(cross-validated on {result.n_probe} sequences per {result.kind}; {shows})",
         ],
     )
     x = [1 + step for step in result.steps]
@@ -61,9 +68,8 @@ def algorithm_figure(result: Emergence) -> go.Figure:
     title(
         figure,
         f"Which algorithm does {escape(p['model'])} follow?",
-        f"mean over all numbers of examples; {p['n_per_basis']} held-out sequences per basis; "
-        "GD in each basis: gradient descent on each basis' coordinates, weighted by the posterior "
-        "of the bases; hover for 95 % intervals",
+        f"mean over all numbers of examples; {p['n_per_basis']} held-out sequences per "
+        f"{result.kind}; {_DESCENT * (result.kind == 'basis')}hover for 95 % intervals",
     )
     frame(figure, legend=True)
     return figure

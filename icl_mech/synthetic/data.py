@@ -6,7 +6,7 @@ Han, Song, Gore and Agrawal (2024), arXiv 2412.12276, section 3: every sequence 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import torch
@@ -55,6 +55,7 @@ def check_noise(noise_variance: float) -> None:
         raise InputError(f"noise_variance is {noise_variance}; expected above 0")
 
 
+@runtime_checkable
 class TaskMixture(Protocol):
     """What training and measuring need of a distribution of sequences."""
 

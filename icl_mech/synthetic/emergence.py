@@ -1,21 +1,26 @@
 """Result: how task encoding and decoding form over the course of training."""
 
 from functools import cache
+from itertools import combinations
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import xarray as xr
+from scipy.stats import spearmanr
 
 from icl_mech.errors import InputError, choose
 from icl_mech.results import Result, with_ends
 from icl_mech.stats import Estimate, Estimates, mean, means, ratio_of_means
-from icl_mech.synthetic.data import Mixture, draw_balanced
+from icl_mech.synthetic.data import TaskMixture, draw_balanced
 from icl_mech.synthetic.following import followed_by_pair
 from icl_mech.synthetic.notes import emergence_notes
 from icl_mech.synthetic.probes import detectable_r2
 from icl_mech.synthetic.settings import from_json
+
+#: A head is needed where the error without it is above this many times the error with it.
+NEEDED = 1.1
 
 
 class Emergence(Result):
@@ -53,6 +58,16 @@ class Emergence(Result):
     def steps(self) -> list[int]:
         """Updates done at each checkpoint."""
         return [int(step) for step in self.data["step"].values]
+
+    @property
+    def names(self) -> list[str]:
+        """The tasks in the order of `basis`: "basis 0", ..., or the families of functions."""
+        return from_json(self.provenance["settings"]).mixture.names
+
+    @property
+    def kind(self) -> str:
+        """What a task is: a "basis", or a "family" of functions."""
+        return "family" if "functions" in self.provenance["settings"]["mixture"] else "basis"
 
     def _step(self, step: int | None) -> int:
         if step is None:
@@ -116,6 +131,77 @@ class Emergence(Result):
     def distances(self) -> Estimates:
         """Mean squared distance to each reference's predictions, by checkpoint and reference."""
         return means(self._flat(self.data["distance"].transpose("step", "reference", ...)))
+
+    def by_task(self, step: int | None = None) -> pd.DataFrame:
+        """A row per basis or family: its error, over that of references, and its decodability.
+
+        `mse`, the mean squared error after the last example; `over_*`, over that of ridge
+        regression on x, of the Bayes mixture, and of the best estimator where the task is known;
+        `td`, the share of its sequences whose task is decoded, at `best_layer`; all with 95 %
+        intervals over sequences.
+
+        Args:
+            step: the last checkpoint by default.
+        """
+        step = self._step(step)
+        here = self.data.sel(step=step).isel(n_seen=-1)
+        known = "known_family" if self.kind == "family" else "known_basis_ridge"
+        rows = {}
+        for k, name in enumerate(self.names):
+            ours = here["squared_error"].isel(basis=k).values.astype(float)
+            row = mean(ours).columns("mse")
+            for reference in ("ridge", "bayes_mixture", known):
+                theirs = self._of(reference).isel(n_seen=-1, basis=k).values.astype(float)
+                row |= ratio_of_means(ours, theirs).at().columns(f"over_{reference}")
+            credit = here["credit"].isel(basis=k, layer=self.best_layer(step)).values
+            rows[name] = row | mean(credit.astype(float)).columns("td")
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis(self.kind)
+
+    def needed_heads(self, step: int | None = None, cost: float = NEEDED) -> pd.DataFrame:
+        """A row per head: for every basis or family, how many times the error is without it.
+
+        Han et al. (2024), figures 17 and 18: heads are pruned one at a time, here by their mean.
+        `needed_by` lists the tasks for which the 95 % interval of that ratio lies above `cost`.
+
+        Args:
+            step: the last checkpoint by default.
+            cost: ratio of errors above which a head is needed.
+        """
+        found = self.head_effects(step)
+        _, n_layers, n_heads = found.value.shape
+        rows = {}
+        for layer in range(n_layers):
+            for head in range(n_heads):
+                ratios = dict(zip(self.names, found.value[:, layer, head], strict=True))
+                low = found.low[:, layer, head]
+                needed = [n for n, end in zip(self.names, low, strict=True) if end > cost]
+                rows[f"{layer}.{head}"] = ratios | {"needed_by": ", ".join(needed)}
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("head")
+
+    def shared_heads(self, step: int | None = None, cost: float = NEEDED) -> pd.DataFrame:
+        """A row per pair of bases or families: how many heads both need, and how alike costs are.
+
+        `both` of `either` heads are needed (see `needed_heads`); `correlation` is Spearman's, of
+        the two tasks' ratios over all heads.
+
+        Args:
+            step, cost: as in `needed_heads`.
+        """
+        found = self.head_effects(step)
+        needed = (found.low > cost).reshape(len(self.names), -1)
+        ratios = found.value.reshape(len(self.names), -1)
+        rows = []
+        for i, j in combinations(range(len(self.names)), 2):
+            rows.append(
+                {
+                    "one": self.names[i],
+                    "other": self.names[j],
+                    "both": int((needed[i] & needed[j]).sum()),
+                    "either": int((needed[i] | needed[j]).sum()),
+                    "correlation": float(spearmanr(ratios[i], ratios[j]).statistic),
+                }
+            )
+        return pd.DataFrame(rows).set_index(["one", "other"])
 
     def head_effects(self, step: int | None = None) -> Estimates:
         """By basis, layer and head: the error with the head off, over that with it on."""
@@ -339,7 +425,7 @@ class Emergence(Result):
 
 
 @cache
-def _limit_by_sizes(mixture: Mixture, d_model: int, n_per_basis: int) -> float:
+def _limit_by_sizes(mixture: TaskMixture, d_model: int, n_per_basis: int) -> float:
     """The detection limit of a probe whose activations were not kept."""
     weights = draw_balanced(mixture, n_per_basis, 0).weights.numpy()
     rows = np.random.default_rng(0).standard_normal((len(weights), d_model))

@@ -117,20 +117,20 @@ def basis_heads_figure(result: Emergence) -> go.Figure:
     figure = rows_of_panels(
         [46 * n_layers + 40],
         0,
-        [f"basis {k}" for k in range(n_bases)],
+        result.names,
         cols=n_bases,
         shared_yaxes=True,
         horizontal_spacing=0.04,
     )
     for k in range(n_bases):
         own = replace(effects, value=effects.value[k], low=effects.low[k], high=effects.high[k])
-        figure.add_trace(_cells(own, f"basis {k}, head %{{y}}.%{{x}}"), row=1, col=k + 1)
+        figure.add_trace(_cells(own, f"{result.names[k]}, head %{{y}}.%{{x}}"), row=1, col=k + 1)
     figure.update_xaxes(title_text="head", dtick=1)
     figure.update_yaxes(title_text=IN_BLOCK, dtick=1, autorange="reversed", col=1)
     p = result.provenance
     title(
         figure,
-        f"Which heads does each basis need? {escape(p['model'])}",
+        f"Which heads does each {result.kind} need? {escape(p['model'])}",
         "error of the query's prediction with one head replaced by its mean at every position, "
         "over the clean error; 1: not needed",
     )

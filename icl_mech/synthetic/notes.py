@@ -10,15 +10,15 @@ def emergence_notes(run: "Emergence") -> list[str]:
     """The caveats that apply, a line each."""
     p = run.provenance["settings"]
     notes = [
-        "one run: seeds differ in which basis is learned first, and when",
+        f"one run: seeds differ in which {run.kind} is learned first, and when",
         "intervals are over held-out sequences, not over training runs",
     ]
     notes.append(
-        f"the probe of W has {run.n_probe} sequences per basis: it tells a true R² of "
+        f"the probe of W has {run.n_probe} sequences per {run.kind}: it tells a true R² of "
         f"{run.weight_limit:.2f} from 0, and says nothing about smaller ones"
         if run.weight_limit == run.weight_limit
-        else f"the probe of W has {run.n_probe} sequences per basis: too few to tell any share "
-        "of W from none"
+        else f"the probe of W has {run.n_probe} sequences per {run.kind}: too few to tell any "
+        "share of W from none"
     )
     if "query:replace" in run.perturbations:
         notes.append("replacing the query's residual removes its x too")
@@ -29,7 +29,7 @@ def emergence_notes(run: "Emergence") -> list[str]:
         )
     if run.td().high < run.basis_accuracy().value.max():
         notes.append(
-            "a linear probe names the basis more often than the nearest neighbours do: "
-            "the basis is there, but most of the distance comes from other differences"
+            f"a linear probe names the {run.kind} more often than the nearest neighbours do: "
+            f"the {run.kind} is there, but most of the distance comes from other differences"
         )
     return notes

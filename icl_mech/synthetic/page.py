@@ -11,17 +11,24 @@ if TYPE_CHECKING:
     from icl_mech.synthetic import Emergence
 
 _PAGE = """
-<p>Sequences are linear regressions whose weights W lie on one of several <b>bases</b> (sets of
-coordinates): which one is the task. <b>Encoding</b> is task decodability (TD): how often the
-{{ p["k"] }} nearest neighbours of an activation vote for its basis. <b>Performance</b> is the mean
-squared error of the query's prediction. Brackets are 95 % intervals over {{ p["n_per_basis"] }}
-held-out sequences per basis.</p>
+<p>{% if kind == "basis" %}Sequences are linear regressions whose weights W lie on one of several
+<b>bases</b> (sets of coordinates){% else %}Sequences are regressions of one of several
+<b>families</b> of functions ({{ names }}){% endif %}: which one is the task. <b>Encoding</b> is
+task decodability (TD): how often the {{ p["k"] }} nearest neighbours of an activation vote for its
+{{ kind }}. <b>Performance</b> is the mean squared error of the query's prediction. Brackets are
+95 % intervals over {{ p["n_per_basis"] }} held-out sequences per {{ kind }}.</p>
 {% for figure in figures %}{{ figure }}{% endfor %}
 <h2>When do encoding and performance emerge?</h2>
 <p class="quiet">The number of updates after which a curve has made half of its whole change, for
-good; use: after which the error is below that of ridge regression, which does not know the bases.
-Encoding leads where it comes first, and lags where it comes later.</p>
+good; use: after which the error is below that of ridge regression, which does not know the
+tasks. Encoding leads where it comes first, and lags where it comes later.</p>
 <div class="scroll">{{ onsets }}</div>
+<h2>After training, {{ kind }} by {{ kind }}</h2>
+<div class="scroll">{{ tasks }}</div>
+<h2>Which heads do two of them share?</h2>
+<p class="quiet">Heads without which the error is more than {{ cost }} times as large (the lower
+end of its interval), and the rank correlation of that cost over all heads.</p>
+<div class="scroll">{{ shared }}</div>
 <h2>Checkpoint by checkpoint</h2>
 <div class="scroll">{{ table }}</div>
 """
@@ -35,6 +42,7 @@ def emergence_report(run: Emergence, path: str | Path) -> Path:
     """
     from icl_mech.stats.onset import lead_in_words
     from icl_mech.synthetic import onsets
+    from icl_mech.synthetic.emergence import NEEDED
 
     when = onsets(run).round(0)
     over = {"lead": "encoding over performance", "lead_of_use": "encoding over use"}
@@ -53,7 +61,12 @@ def emergence_report(run: Emergence, path: str | Path) -> Path:
         heading=f"What training taught {run.provenance['model']}",
         p=run.provenance,
         figures=[embedded(figure, first=i == 0) for i, figure in enumerate(figures)],
-        onsets=html_table(when.rename(columns=over)),
+        kind=run.kind,
+        names=", ".join(run.names),
+        onsets=html_table(when.rename(columns=over).set_axis(run.names)),
+        tasks=html_table(run.by_task().round(3)),
+        shared=html_table(run.shared_heads().round(2)),
+        cost=NEEDED,
         table=html_table(run.table()),
         caveats=run.caveats(),
     )

@@ -44,7 +44,7 @@ def emergence_figure(result: Emergence) -> go.Figure:
     x = [1 + step for step in result.steps]
     errors = result.basis_errors()
     for k in range(data.sizes["basis"]):
-        figure.add_trace(line(x, errors, k, f"basis {k}", basis_colour(k)), row=1, col=1)
+        figure.add_trace(line(x, errors, k, result.names[k], basis_colour(k)), row=1, col=1)
     for name, label in _REFERENCES.items():
         level = result.reference_error(name).at(-1).value
         figure.add_hline(
@@ -83,12 +83,13 @@ def emergence_figure(result: Emergence) -> go.Figure:
     figure.update_yaxes(title_text="TD", range=[-0.03, 1.08], row=2, col=1)
     figure.update_xaxes(gridcolor=GRID, type="log", dtick=1)
     figure.update_xaxes(title_text="1 + updates (log scale)", row=2, col=1)
-    mixture = p["settings"]["mixture"]
+    mixture, kind = p["settings"]["mixture"], result.kind
+    tasks = f"{len(result.names)} {'families' if kind == 'family' else 'bases'}"
     title(
         figure,
         f"What training taught {escape(p['model'])}",
-        f"D = {mixture['dim']}, {len(mixture['bases'])} bases, {mixture['n_examples']} examples; "
-        f"{p['n_per_basis']} held-out sequences per basis; hover for 95 % intervals",
+        f"D = {mixture['dim']}, {tasks}, {mixture['n_examples']} examples; "
+        f"{p['n_per_basis']} held-out sequences per {kind}; hover for 95 % intervals",
     )
     frame(figure, legend=True)
     return figure

@@ -35,9 +35,9 @@ def points_figure(result: Emergence, layer: int) -> go.Figure:
     figure = go.Figure(data=frames[last].data, frames=frames)
     title(
         figure,
-        f"Where do sequences of each basis lie? {escape(p['model'])}",
+        f"Where do sequences of each {result.kind} lie? {escape(p['model'])}",
         f"residual stream after block {layer} at {TOKENS[p['token']]}; "
-        f"{p['n_per_basis']} held-out sequences per basis",
+        f"{p['n_per_basis']} held-out sequences per {result.kind}",
     )
     name = _AXES[p["projection"]]
     look = {"gridcolor": GRID, "zeroline": False}
@@ -61,9 +61,9 @@ def _marks(result: Emergence, i: int, layer: int) -> list[go.Scatter]:
             x=points.isel(basis=k, axis=0).values,
             y=points.isel(basis=k, axis=1).values,
             mode="markers",
-            name=f"basis {k}",
+            name=result.names[k],
             marker={"size": 7, "opacity": 0.75, "color": basis_colour(k)},
-            hovertemplate=f"basis {k}, sequence %{{pointNumber}}<extra></extra>",
+            hovertemplate=f"{result.names[k]}, sequence %{{pointNumber}}<extra></extra>",
         )
         for k in range(result.data.sizes["basis"])
     ]

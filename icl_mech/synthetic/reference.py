@@ -271,9 +271,10 @@ def _of_family(
     batch: Batch, mixture: FunctionMixture, name: str
 ) -> tuple[Predictions, Predictions]:
     """`_of_mask` of a family of functions."""
-    xs, ys, noise = mixture.features(batch.xs, name), batch.ys, mixture.noise_variance
+    xs, ys = mixture.features(batch.xs.double(), name), batch.ys.double()
+    noise = mixture.noise_variance
     if name == "leaky_relu":
-        return _leaky(xs.double(), ys.double(), mixture)
+        return _leaky(xs, ys, mixture)
     if name != "sparse":
         return _of_mask(xs, ys, noise)
     sets = list(combinations(range(mixture.dim), mixture.n_active))

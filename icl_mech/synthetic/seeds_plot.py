@@ -74,8 +74,8 @@ def _traces(run: Emergence, when: pd.DataFrame, first: bool) -> list[go.Scatter]
             ("performance", error, "error", "dash", "x"),
         ),
     ):
-        colour, curve = basis_colour(k), values[:, k]
-        name = f"basis {k}, {short}"
+        colour, curve, task = basis_colour(k), values[:, k], run.names[k]
+        name = f"{task}, {short}"
         traces.append(
             go.Scatter(
                 x=run.steps,
@@ -102,7 +102,7 @@ def _traces(run: Emergence, when: pd.DataFrame, first: bool) -> list[go.Scatter]
                 },
                 showlegend=False,
                 legendgroup=name,
-                hovertemplate=f"{what} of basis {k}: onset at %{{x:.0f}} updates<extra></extra>",
+                hovertemplate=f"{what} of {task}: onset at %{{x:.0f}} updates<extra></extra>",
             )
         )
     return traces
