@@ -232,12 +232,12 @@ if in_notebook:
 #
 # Defaults: 20 prompts per task, seed 0, Gemma 3 270M.
 #
-# - *Overall* there is a relation, as published: R² .40 for `pos` and .32 for `bitwise`, where the
+# - *Overall* there is a relation, as published: R² .40 for `pos` and .37 for `bitwise`, where the
 #   paper has .42 to .84 and .32 to .78 on models of 2 to 70 billion parameters.
-# - *Within a number of shots* it is all but gone in four families (.07 to .20, intervals from
-#   zero). With four demonstrations every task of theirs has a TD of .85 or more, and yet accuracy
+# - *Within a number of shots* it is all but gone in four families (.01 to .24, intervals from
+#   zero). With four demonstrations every task of theirs has a TD of .90 or more, and yet accuracy
 #   runs from .15 to .85: what stops the model there is not that it cannot tell the task.
-# - *`bitwise` is the exception* (.33 [.12, .46] within shots): XOR and XNOR are the tasks that
+# - *`bitwise` is the exception* (.37 [.16, .50] within shots): XOR and XNOR are the tasks that
 #   are neither told apart nor answered.
 #
 # ## What not to conclude
@@ -248,5 +248,5 @@ if in_notebook:
 #   about as well (`task_decodability(model, "verbs")`): the kind of the answers is enough.
 # - *Not more precision than there is.* 12 to 18 points each, of 20 queries; resampling adds noise
 #   to both axes and so lowers R², which is why intervals sit low.
-# - *Not that all families are one.* Their line within shots (.34) is mostly the difference between
+# - *Not that all families are one.* Their line within shots (.37) is mostly the difference between
 #   `bitwise` and the others.
