@@ -10,7 +10,7 @@ import tyro
 
 from icl_mech.errors import InputError, choose, shown
 from icl_mech.prompts import HeldOut, Pool, PromptSettings, hold_out, instructed, load_pool, whole
-from icl_mech.tasks import Tasks
+from icl_mech.tasks import Task, Tasks
 
 #: Thirds of a model's blocks, each of the same number of them; and all of them.
 BLOCKS = ("first", "middle", "last", "all")
@@ -183,6 +183,16 @@ class Plan:
     pool: Pool
     settings: FinetuneSettings
     cut: HeldOut
+
+    @property
+    def held_out(self) -> tuple[Task, ...]:
+        """The tasks, each with the pairs that are never trained on.
+
+        Other questions asked of the adapted model say what it has learnt, and not what it has
+        seen, where their prompts are made of these.
+        """
+        pairs = self.cut.held_out
+        return tuple(replace(t, pairs=p) for t, p in zip(self.pool.tasks, pairs, strict=True))
 
     def identity(self) -> dict[str, Any]:
         """What must be the same for a run to go on, as files hold it."""
