@@ -56,7 +56,9 @@ class Finetuning(TaskResult):
 
     def loss(self, task: str | None = None, step: int | None = None) -> Estimate:
         """Mean loss (nats per answer token) of held-out prompts; arguments as of `accuracy`."""
-        return mean(self._values("loss", task, step).astype(float), clusters=self._queries(task))
+        e = mean(self._values("loss", task, step).astype(float), clusters=self._queries(task))
+        # No loss is below 0; the interval is studentised and may be.
+        return replace(e, low=max(e.low, 0.0))
 
     def gain(self, task: str | None = None, step: int | None = None) -> Estimate:
         """Accuracy minus accuracy before training, paired by prompt; arguments as of `accuracy`."""
