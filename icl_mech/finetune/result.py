@@ -1,5 +1,6 @@
 """What a finetuning did to prompts that it never saw."""
 
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
