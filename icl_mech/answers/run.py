@@ -1,7 +1,6 @@
 """Whole answers under three conditions: zero-shot, zero-shot with theta, few-shot."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,8 @@ from icl_mech.progress import Tick, progress_bar
 from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
     N_DUMMIES,
-    Answers,
     Encoder,
+    Episode,
     Prompt,
     Split,
     accepted,
@@ -30,7 +29,7 @@ from icl_mech.prompts import (
 from icl_mech.results import over_tasks
 from icl_mech.scores import Scored, score
 from icl_mech.tasks import Task, Tasks
-from icl_mech.vectors import Choice, answer_logprob, choose_layer, inject, overwrite, theta
+from icl_mech.vectors import Choice, choose_layer, overwrite, scores_by_layer, theta
 
 #: Tokens that a generation may take beyond the longest accepted answer.
 SPARE_TOKENS = 3
@@ -148,18 +147,14 @@ def _one_task(
     few = few_shot(encoder, test + dev)
     resid = model.final_residuals(few, tick)
     own = theta(resid[:, 1:])
-    zero = zero_shot(encoder, test + dev)
-    plain, shown = zero[: len(test)], [group[0] for group in few[: len(test)]]
+    plain, shown = zero_shot(encoder, test), [group[0] for group in few[: len(test)]]
     longest = max(
         len(ids) for pair in task.pairs for ids in encoder.answer_tokens(plain[0], pair.answers)
     )
     n_new = s.max_new_tokens or longest + SPARE_TOKENS
     stop = encoder.template.stop
     if s.layer is None:
-        dev_answers = accepted(encoder, zero[len(test) :], dev)
-        asked = [e.query.x for e in dev]
-        on_dev = _Dev(zero[len(test) :], own[len(test) :], dev_answers, np.array(asked))
-        layers, choice = on_dev.choose(model, s.by, n_new, stop, tick)
+        layers, choice = _choose(model, encoder, dev, own[len(test) :], s.by, n_new, tick)
         layer = choice.at
     else:
         layer = check_layer(s.layer, model.n_layers)
@@ -210,40 +205,35 @@ def _one_task(
     )
 
 
-@dataclass(frozen=True)
-class _Dev:
-    """The dev prompts, on which a layer is chosen, with their thetas, answers and queries."""
+def _choose(
+    model: HookedModel,
+    encoder: Encoder,
+    dev: Sequence[Episode],
+    vectors: Float[Tensor, "prompt layer d_model"],
+    by: str,
+    n_new: int,
+    tick: Tick,
+) -> tuple[list[int], Choice]:
+    """The layers at which theta works on dev prompts, and the best of them by the score `by`.
 
-    prompts: Sequence[Prompt]
-    vectors: Float[Tensor, "prompt layer d_model"]
-    answers: Answers
-    queries: Shaped[np.ndarray, "prompt"]
-
-    def choose(
-        self, model: HookedModel, by: str, n_new: int, stop: str, tick: Tick
-    ) -> tuple[list[int], Choice]:
-        """The layers at which theta works, and the best of them by a score.
-
-        Where no layer has a right answer by that score, the layer is chosen by first tokens.
-        """
-        read = inject(model, self.prompts, self.vectors[:, None], self.answers.first_tokens, tick)
-        right, logprob = read.right[:, 0], answer_logprob(read)[:, 0]
-        by_token = choose_layer(right, logprob, self.queries)
-        accuracy = right.mean(axis=0)
-        # Every accepted text begins with an accepted first token, so a layer where these are rare
-        # cannot be the best.
-        works = (accuracy >= accuracy.max() / 2) & (accuracy > 0)
-        layers = [int(i) for i in np.flatnonzero(works)] or [by_token.at]
-        if by == USUAL:
-            return layers, by_token
-        edits = [overwrite(at, self.vectors[:, at]) for at in layers]
-        said = model.generate(self.prompts, edits, n_new, stop)
-        judged = np.zeros(right.shape)
-        judged[:, layers] = _judged(said, self.answers.texts)[by]
-        choice = choose_layer(judged, logprob, self.queries)
-        if choice.accuracy == 0:
-            choice = choice._replace(at=by_token.at)
-        return layers, choice
+    Where no layer has a right answer by that score, the layer is chosen by first tokens.
+    """
+    right, logprob = scores_by_layer(model, encoder, dev, vectors, tick)
+    queries = np.array([e.query.x for e in dev])
+    by_token = choose_layer(right, logprob, queries)
+    accuracy = right.mean(axis=0)
+    # Every accepted text begins with an accepted first token, so a layer where these are rare
+    # cannot be the best.
+    works = (accuracy >= accuracy.max() / 2) & (accuracy > 0)
+    layers = [int(i) for i in np.flatnonzero(works)] or [by_token.at]
+    if by == USUAL:
+        return layers, by_token
+    edits = [overwrite(at, vectors[:, at]) for at in layers]
+    said = model.generate(zero_shot(encoder, dev), edits, n_new, encoder.template.stop)
+    judged = np.zeros(right.shape)
+    judged[:, layers] = _judged(said, [e.query.answers for e in dev])[by]
+    choice = choose_layer(judged, logprob, queries)
+    return layers, choice if choice.accuracy else choice._replace(at=by_token.at)
 
 
 def _judged(
