@@ -57,36 +57,26 @@ def answer_scores(
     The prompts and the task vectors are those of `layer_scan` with the same settings (Hendel et
     al. 2023, sections 3 and 4, who keep only answers of one token). *Baseline* is the zero-shot
     prompt, *hypothesis* the same with theta at one layer, *regular* the few-shot prompt. Each
-    prompt goes on greedily, theta staying in place, up to what ends an answer in the template.
-    Beside the text, the log probability of every accepted answer as a whole is read, and that of
-    some of the task's other answers.
+    prompt is continued greedily, with theta in place, up to what ends an answer in the template.
+    The log probability of every accepted answer as a whole is read, too, and that of some of the
+    task's other answers.
 
-    The layer is the best one on dev prompts by the score `by`: the layer with the best first
-    tokens can be the worst for whole answers.
+    The layer is the best one on dev prompts by the score `by`, because the layer with the best
+    first tokens can be the worst for whole answers. It is chosen among the layers where theta
+    brings at least half as many right first tokens as at the best one; all of these are reported
+    (`AnswerScores.by_layer`).
 
     Args:
         model: from `load_model`.
         tasks: a task, its name, a path to pairs, a family, or several of these.
-        n_prompts: test prompts per task.
-        n_shots: demonstrations per prompt.
-        seed: of every random draw.
-        n_dev: dev prompts per task; half of `n_prompts` by default.
-        n_dummies: dummy queries per demonstration set.
-        layer: where theta is injected; by default chosen on dev prompts, among the layers where
-            it brings at least half as many right first tokens as at the best one. All of these are
-            reported (`AnswerScores.by_layer`).
-        by: one of `BY`, the score on dev prompts that chooses the layer.
-        max_new_tokens: a text that has not ended after these is cut (and marked so); by default 3
-            more than the task's longest accepted answer.
-        n_rivals: how many of the task's other answers each answer is compared with.
-        template: how a pair is written; holds `{x}` and `{y}`.
-        leading_space: write words with a space before them; by default whichever way the
-            tokenizer needs fewer tokens.
+        n_prompts, n_shots, seed, n_dev, n_dummies, layer, by, max_new_tokens, n_rivals: see
+            `AnswerSettings`.
+        template, leading_space: see `AnswerSettings`.
         progress: show a progress bar.
 
     Raises:
-        InputError: where a task, template, layer or count cannot work.
-        ModelError: where the model returns numbers that are not finite.
+        InputError: if a task, template, layer or count cannot work.
+        ModelError: if the model returns numbers that are not finite.
 
     Example:
         >>> result = icl_mech.answer_scores(
@@ -112,7 +102,7 @@ def answer_scores(
 
 
 def measure_answers(model: HookedModel, plan: AnswerPlan, progress: bool = True) -> AnswerScores:
-    """Run a plan of `plan_answers`: what `answer_scores` does after it has drawn the prompts.
+    """Run a plan of `plan_answers`, as `answer_scores` does after it has drawn the prompts.
 
     Raises:
         InputError: where the model lacks the layer or cannot read a prompt.

@@ -37,7 +37,7 @@ def notes(result: VectorVariability) -> list[str]:
             "(a family shares inputs)"
         )
     if 1 in result.shots:
-        found.append("one shot has no labels to shuffle: there, that control is θ itself")
+        found.append("with one shot there are no labels to shuffle: that control is θ itself")
     choice = result.choice()
     layer = result.layers[choice.at]
     found += choice.caveat(layer)

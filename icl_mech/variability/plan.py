@@ -23,7 +23,7 @@ class VariabilitySettings(VectorSettings):
     n_shots: tuple[int, ...] = (5,)  # type: ignore[assignment]
     """Demonstrations per set; if several numbers are given, all are measured on the same sets."""
     n_dev: int | None = None
-    """Further sets per task, on which the quoted layer is chosen; by default half of --n-prompts."""
+    """Further sets per task, to choose the layer that is quoted; by default half of --n-prompts."""
 
 
 @dataclass(frozen=True)

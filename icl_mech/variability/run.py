@@ -112,7 +112,7 @@ def measure(model: HookedModel, plan: VariabilityPlan, progress: bool = True) ->
 
 @dataclass(frozen=True)
 class _Measured:
-    """One task's arrays, and its vectors by number of shots; kinds: theta, theta from shuffled labels."""
+    """One task's arrays, and its vectors (of the two `KINDS`) by number of shots."""
 
     data: xr.Dataset
     vectors: dict[int, Float[Tensor, "vector kind layer d_model"]]
