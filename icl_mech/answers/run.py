@@ -102,12 +102,7 @@ def answer_scores(
 
 
 def measure_answers(model: HookedModel, plan: AnswerPlan, progress: bool = True) -> AnswerScores:
-    """Run a plan of `plan_answers`, as `answer_scores` does after it has drawn the prompts.
-
-    Raises:
-        InputError: where the model lacks the layer or cannot read a prompt.
-        ModelError: where the model returns numbers that are not finite.
-    """
+    """Run a plan of `plan_answers`, as `answer_scores` does after it has drawn the prompts."""
     s = plan.settings
     if s.layer is not None:
         check_layer(s.layer, model.n_layers)
@@ -206,7 +201,7 @@ def _choose(
 ) -> tuple[list[int], Choice]:
     """The layers at which theta works on dev prompts, and the best of them by the score `by`.
 
-    Where no layer has a right answer by that score, the layer is chosen by first tokens.
+    If no layer has a right answer by that score, the layer is chosen by first tokens.
     """
     right, logprob = scores_by_layer(model, encoder, dev, vectors, tick)
     queries = np.array([e.query.x for e in dev])

@@ -181,15 +181,13 @@ def _blank(result: ConflictingTasks, names: list[str]) -> go.Heatmap:
         showscale=False,
         xgap=2,
         ygap=2,
-        customdata=[[_wrapped(reasons.get((a, b), "")) for b in tasks] for a in tasks],
+        customdata=[
+            ["<br>".join(map(escape, wrap(reasons.get((a, b), "")))) for b in tasks] for a in tasks
+        ],
         hovertemplate="<b>%{y} ← %{x}</b><br>%{customdata}<extra></extra>",
         hoverongaps=False,
         name="",
     )
-
-
-def _wrapped(text: str, width: int = 70) -> str:
-    return "<br>".join(escape(line) for line in wrap(text, width))
 
 
 def _about(result: ConflictingTasks, a: str, b: str) -> str:

@@ -105,12 +105,7 @@ def conflicting_tasks(
 
 
 def measure(model: HookedModel, plan: ConflictPlan, progress: bool = True) -> ConflictingTasks:
-    """Run a plan, as `conflicting_tasks` does after it has found the pairs.
-
-    Raises:
-        InputError: if the answers of a pair begin with the same tokens.
-        ModelError: if the model returns numbers that are not finite.
-    """
+    """Run a plan, as `conflicting_tasks` does after it has found the pairs."""
     s = plan.settings
     drawn, undefined = _draw(model, plan)
     per_pair = s.dev * (s.n_dummies + model.n_layers) + s.n_prompts * (2 * s.n_dummies + 5)
@@ -167,7 +162,6 @@ def _measure(
         "own": thetas(drawn.own)[:, layer],
         "random": random_like(of_b, generator(seed, a, b, "random")),
     }
-
     few, zero = in_context(encoder, drawn.prompts), zero_shot(encoder, drawn.prompts)
     edits = [None, *(overwrite(layer, vector) for vector in vectors.values())]
     answered = _answered(model, encoder, drawn, few, edits, bar.update)
@@ -206,7 +200,7 @@ def _answered(
     edits: Sequence[Edit | None],
     tick: Tick,
 ) -> dict[str, Shaped[np.ndarray, "prompt edit"]]:
-    """The top token, whether it begins an answer of either task, and how probable these are."""
+    """The top token, which task's answer it begins, and how probable either task's answer is."""
     of_a, of_b = (
         accepted(encoder, prompts, episodes).first_tokens
         for episodes in (drawn.prompts, drawn.injected)

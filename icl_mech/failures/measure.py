@@ -43,8 +43,7 @@ class Measurement:
         bar: tqdm,
     ) -> None:
         self.model, self.plan, self.repairs, self.bar = model, plan, repairs, bar
-        every = list(range(model.n_layers))
-        self.layers = {THETA: every, **{repair: list(layers) for repair in repairs}}
+        self.layers = {THETA: list(range(model.n_layers)), **{r: list(layers) for r in repairs}}
         self.test, self.dev = plan.split.test, plan.split.dev
         self.encoders, self.encoder = encoders, encoders.own
         self.zero = zero_shot(self.encoder, self.test)

@@ -149,11 +149,7 @@ def plan(
 
 
 def plan_task(task: AnyTask, s: FailureSettings) -> TaskPlan:
-    """Draw the episodes of one task, and of its controls.
-
-    Raises:
-        InputError: if the task has too few pairs or items.
-    """
+    """Draw the episodes of one task, and of its controls."""
 
     def draw(task: AnyTask) -> Split:
         if isinstance(task, ContextTask):  # it has its own number of shots

@@ -74,11 +74,7 @@ class States:
         return States(theta, roll(self.attention), roll(self.shown), self.roles)
 
     def edits(self, repair: str, layer: int) -> list[Edit]:
-        """The joint edits of one repair after block `layer`.
-
-        Raises:
-            InputError: if the repair does not exist.
-        """
+        """The joint edits of one repair after block `layer`."""
         choose(repair, REPAIRS, "repair")
         if repair == "layers":
             assert self.attention is not None

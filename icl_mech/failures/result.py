@@ -172,10 +172,9 @@ class TaskVectorFailures(TaskResult):
             row |= self.explained(task, repair).columns(f"{repair}_explained")
             row |= self.recovered(task, repair).columns(f"{repair}_recovered")
             row[f"{repair}_layer"] = self.layer(task, repair)
-        most = next(iter(self.errors(task)), "")
         return row | {
             "layer": self.layer(task),
-            "most_frequent_error": most,
+            "most_frequent_error": next(iter(self.errors(task)), ""),
             "named_errors": self.named(task),
             "named_by_chance": self.by_chance(task),
             "n_prompts": self.data.sizes["prompt"],

@@ -94,12 +94,7 @@ def measure(
     progress: bool = True,
     repair_layers: Sequence[int] | None = None,
 ) -> TaskVectorFailures:
-    """Run a plan, as `task_vector_failures` does after it has drawn the episodes.
-
-    Raises:
-        InputError: if a layer does not exist.
-        ModelError: if the model returns numbers that are not finite.
-    """
+    """Run a plan, as `task_vector_failures` does after it has drawn the episodes."""
     s, n = plan.settings, model.n_layers
     if repair_layers is None:
         spaced = np.linspace(n // 3, n - 1, N_REPAIR_LAYERS).round()

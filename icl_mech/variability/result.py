@@ -36,7 +36,7 @@ class VectorVariability(TaskResult):
     (`shuffled_distance`) and to a random vector (`random_distance`), and `norm`; `dev_right` over
     (`task`, `dev_vector`, `layer`).
 
-    Arguments of the methods, where they have them:
+    Arguments that several methods share:
 
     - `task`: one of `tasks`; by default all of them.
     - `layer`: a block number; by default the one that is best on dev vectors over all tasks.

@@ -1,7 +1,7 @@
 """Vectors of one task from many demonstration sets (Hendel et al. 2023, section 5.1)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from icl_mech.prompts import (
     shuffled,
     zero_shot,
 )
+from icl_mech.results import over_tasks
 from icl_mech.tasks import Tasks
 from icl_mech.variability.plan import VariabilityPlan, VariabilitySettings, plan
 from icl_mech.variability.result import FORMS, KINDS, VectorVariability
@@ -90,12 +91,7 @@ def vector_variability(
 
 
 def measure(model: HookedModel, plan: VariabilityPlan, progress: bool = True) -> VectorVariability:
-    """Run a plan, as `vector_variability` does after it has drawn the sets.
-
-    Raises:
-        InputError: if the model cannot read a prompt.
-        ModelError: if the model returns numbers that are not finite.
-    """
+    """Run a plan, as `vector_variability` does after it has drawn the sets."""
     s, sets = plan.settings, plan.sets
     # All tasks share one encoder, so that their prompts are written alike.
     words = [pair.y for each in sets for pair in each.task.pairs]
@@ -104,29 +100,25 @@ def measure(model: HookedModel, plan: VariabilityPlan, progress: bool = True) ->
     per_task = s.n_prompts * (2 * len(s.n_shots) * per_vector + 1) + s.dev * per_vector
     with progress_bar(len(sets) * per_task, "runs", progress) as bar:
         measured = [_measure(model, each, encoder, s, bar) for each in sets]
-    names = [each.task.name for each in sets]
-    data = xr.concat([m.data for m in measured], xr.DataArray(names, dims="task", name="task"))
-    data = data.assign(_distances(measured, s.n_shots)).assign_coords(form=list(FORMS))
+    data = over_tasks([part for part, _ in measured], [each.task.name for each in sets])
+    distances = _distances([vectors for _, vectors in measured], s.n_shots)
+    data = data.assign(distances).assign_coords(form=list(FORMS))
     return VectorVariability(data, _provenance(model, encoder, plan))
 
 
-@dataclass(frozen=True)
-class _Measured:
-    """One task's arrays, and its vectors (of the two `KINDS`) by number of shots."""
-
-    data: xr.Dataset
-    vectors: dict[int, Float[Tensor, "vector kind layer d_model"]]
+#: One task's vectors, of the two `KINDS`, by number of shots.
+_Vectors = dict[int, Float[Tensor, "vector kind layer d_model"]]
 
 
 def _measure(
     model: HookedModel, sets: Sets, encoder: Encoder, s: VariabilitySettings, bar: tqdm
-) -> _Measured:
+) -> tuple[xr.Dataset, _Vectors]:
     """Read one task's vectors and inject them."""
     bar.set_description(sets.task.name)
     rng = generator(s.seed, sets.task.name, "controls")
     zero = zero_shot(encoder, sets.test)
     answers = accepted(encoder, zero, sets.test).first_tokens
-    vectors: dict[int, Tensor] = {}
+    vectors: _Vectors = {}
     right = []
     for n in s.n_shots:
         shown = [replace(e, demonstrations=e.demonstrations[:n]) for e in sets.test]
@@ -160,7 +152,7 @@ def _measure(
             "layer": np.arange(model.n_layers),
         },
     )
-    return _Measured(data, vectors)
+    return data, vectors
 
 
 def _cosine_distance(
@@ -169,7 +161,7 @@ def _cosine_distance(
     return as_array(1 - torch.cosine_similarity(first.double(), second.double(), dim=-1))
 
 
-def _distances(measured: Sequence[_Measured], counts: Sequence[int]) -> dict:
+def _distances(tasks: Sequence[_Vectors], counts: Sequence[int]) -> dict:
     """Cosine distances between all vectors, and of each theta to its control, raw and centred.
 
     Centred: the mean over all tasks' thetas of that layer and number of shots is subtracted from
@@ -177,7 +169,7 @@ def _distances(measured: Sequence[_Measured], counts: Sequence[int]) -> dict:
     """
     between, to_shuffled = [], []
     for n in counts:
-        raw = torch.stack([m.vectors[n] for m in measured]).double()  # task vector kind layer d
+        raw = torch.stack([vectors[n] for vectors in tasks]).double()  # task vector kind layer d
         centred = raw - raw[:, :, :1].mean(dim=(0, 1), keepdim=True)
         # If all vectors are the same, centring leaves rounding errors, which have no direction.
         nothing = centred.norm(dim=-1) <= 1e-12 * raw.norm(dim=-1)
