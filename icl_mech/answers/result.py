@@ -154,7 +154,7 @@ class AnswerScores(TaskResult):
         notes = [
             *super().caveats(),
             f"most_probable: against {int(self.data['n_rivals'].min())} of each task's other "
-            "answers, not all; short answers have an advantage, because no end of an answer is scored",
+            "answers, not all; short answers have an advantage, as no end of an answer is scored",
         ]
         for task in self.tasks:
             of_task = self.of(task)

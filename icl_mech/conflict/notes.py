@@ -51,8 +51,8 @@ def _of_pair(result: ConflictingTasks, a: str, b: str) -> list[str]:
         )
     if alone < WEAK:
         found.append(
-            f"in zero-shot prompts only {alone:.2f} of the answers follow θ of {b}: if few follow it "
-            "after demonstrations, the reason may be the vector, not the prompt"
+            f"in zero-shot prompts only {alone:.2f} of the answers follow θ of {b}: if few follow "
+            "it after demonstrations, the reason may be the vector, not the prompt"
         )
     if own < regular - 0.2:
         found.append(
