@@ -33,8 +33,8 @@ import tyro
 import icl_mech
 from icl_mech.plotting import check_target, export
 from icl_mech.results import load_result
+from icl_mech.stats.onset import lead_in_words
 from icl_mech.synthetic import measure_emergence, preset, train
-from icl_mech.synthetic.timing import lead_in_words
 
 # %% [markdown]
 # ## Settings
@@ -133,13 +133,14 @@ print(f"relative to use, encoding {lead_in_words(result.lead(over='use'))} updat
 #   updates before the error falls below ridge regression's: encoding precedes the use of it.
 #   Checkpoints lie up to 1,400 updates apart there; and at a quarter or three quarters of the
 #   change the first lead's interval holds 0.
-# - *A basis is a direction.* Moving all y tokens from one basis' mean to the other's changes
-#   nothing (.97 to .99 times the clean error). Activations move along a line with y; exchanging the
-#   lines of the bases costs 6 to 17 times the clean error, after block 2 or 3, and .29 to .56 of
-#   the prediction is then what regression on the injected basis says. A random change as large
-#   costs 1.5 to 8 times, and brings -.04 to .21 of it. The own basis' line, fitted on other
-#   sequences: 1.00 to 1.09. One token alone has no effect either way (1.04 to 1.15): the paper's
-#   matrix, another basis' mean at one token, is not found again in these models.
+# - *A basis is a direction*, so the perturbation matrix is here the exchange of the bases' lines,
+#   with a random change as its control. Moving all y tokens from one basis' mean to the other's
+#   changes nothing (.97 to .99 times the clean error). Activations move along a line with y;
+#   exchanging the lines of the bases costs 6 to 17 times the clean error, after block 2 or 3, and
+#   .29 to .56 of the prediction is then what regression on the injected basis says. A random change
+#   as large costs 1.5 to 8 times, and brings -.04 to .21 of it. The own basis' line, fitted on
+#   other sequences: 1.00 to 1.09. One token alone has no effect either way (1.04 to 1.15): the
+#   paper's matrix, another basis' mean at one token, is not found again in these models.
 # - *Heads:* one head of block 0 carries everything; later ones matter to one basis more than to the
 #   other, and other ones in every seed.
 #

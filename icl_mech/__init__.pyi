@@ -2,6 +2,7 @@ __version__: str
 __all__: list[str]
 
 from .answers import AnswerScores as AnswerScores, answer_scores as answer_scores
+from .checkpoints import Checkpoints as Checkpoints, over_checkpoints as over_checkpoints
 from .conflict import ConflictingTasks as ConflictingTasks, conflicting_tasks as conflicting_tasks
 from .decodability import (
     TaskDecodability as TaskDecodability,
@@ -16,6 +17,11 @@ from .errors import (
 from .failures import (
     TaskVectorFailures as TaskVectorFailures,
     task_vector_failures as task_vector_failures,
+)
+from .finetune import (
+    Finetuning as Finetuning,
+    finetune as finetune,
+    list_adapters as list_adapters,
 )
 from .heads import (
     FunctionVectors as FunctionVectors,

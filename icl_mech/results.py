@@ -34,9 +34,11 @@ TIES_NOTED = 0.02
 #: The kinds of results that files hold, and the module that defines each.
 ROOMS = {
     "AnswerScores": "icl_mech.answers.result",
+    "Checkpoints": "icl_mech.checkpoints.result",
     "ConflictingTasks": "icl_mech.conflict.result",
     "Emergence": "icl_mech.synthetic.emergence",
     "EmergenceOverSeeds": "icl_mech.synthetic.seeds",
+    "Finetuning": "icl_mech.finetune.result",
     "FunctionVectors": "icl_mech.heads.vectors_result",
     "HeadAblation": "icl_mech.heads.ablation_result",
     "HeadAttribution": "icl_mech.heads.attribution_result",
@@ -56,12 +58,14 @@ ROOMS = {
 class Result(ABC):
     """Labelled arrays (`data`) and how they came to be (`provenance`).
 
-    Subclasses add `summary` and `plot`; defining one makes it loadable by `load_result`.
+    Subclasses add `full_summary` and `plot`; defining one makes it loadable by `load_result`.
     """
 
     _kinds: ClassVar[dict[str, type["Result"]]] = {}
     #: Arrays without which a file is no result of this kind, each with the axes that it has.
     ARRAYS: ClassVar[Mapping[str, Sequence[str]]] = {}
+    #: The columns of `full_summary` that `summary` has, where a run has them; empty: all of them.
+    QUOTED: ClassVar[Sequence[str]] = ()
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -83,13 +87,17 @@ class Result(ABC):
             f"{', '.join(map(str, self.data.coords))}"
         )
 
-    @abstractmethod
     def summary(self) -> pd.DataFrame:
-        """The numbers that one would quote, a row per task."""
+        """The numbers that one would quote: the rows of `full_summary`, with few columns."""
+        return self._quoted(self.full_summary())
 
+    @abstractmethod
     def full_summary(self) -> pd.DataFrame:
         """The summary with every column that there is: what files and `--json` hold."""
-        return self.summary()
+
+    def _quoted(self, full: pd.DataFrame) -> pd.DataFrame:
+        """Of a full summary, the columns that one would quote."""
+        return full[[name for name in self.QUOTED if name in full]] if self.QUOTED else full
 
     @abstractmethod
     def to_frame(self) -> pd.DataFrame:
@@ -307,6 +315,15 @@ def _encoding(data: xr.Dataset, digits: int | None) -> dict[Any, dict[str, Any]]
                     "quantize_mode": "GranularBitRound",
                 }
     return encoding
+
+
+def with_ends(*names: str) -> tuple[str, ...]:
+    """The columns of numbers and of the ends of their intervals, see `Estimate.columns`.
+
+    >>> with_ends("td")
+    ('td', 'td_low', 'td_high')
+    """
+    return tuple(f"{name}{end}" for name in names for end in ("", "_low", "_high"))
 
 
 def over_tasks(parts: Sequence[xr.Dataset], names: Sequence[str]) -> xr.Dataset:

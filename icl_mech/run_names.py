@@ -12,8 +12,8 @@ from zlib import crc32
 
 #: Options that do not change what is measured, or that the name holds in another place.
 _UNNAMED = {
-    "task", "model", "also", "device", "trust_remote_code", "out", "json", "no_progress",
-    "folder", "formats",
+    "task", "model", "adapter", "also", "device", "trust_remote_code", "out", "json", "no_progress",
+    "folder", "formats", "revisions", "sources",
 }  # fmt: skip
 #: Bytes of one part of a name; file systems take 255 for the whole, suffixes included.
 _LONGEST = 70
@@ -23,11 +23,15 @@ def run_name(options: Any, what: str) -> str:
     """The name, without suffix, of the files that a command writes.
 
     Args:
-        options: of the command, with `tasks` and `models`.
+        options: of the command, with `tasks` and `models`; `named` are all models where there are
+            several from the start.
         what: the question.
     """
     named = [task_label(name) for name in options.tasks.task]
-    models = [model_label(m) for m in (options.models.model, *getattr(options, "also", ()))]
+    one = (options.models.model, *getattr(options, "also", ()))
+    models = [model_label(m) for m in getattr(options, "named", one)]
+    if options.models.adapter is not None:
+        models.append(model_label(str(options.models.adapter)))
     changed = [_as_text(k, v) for k, v in changed_settings(options)]
     parts = [
         what,

@@ -48,6 +48,12 @@ def run_room(room: str, *options: str) -> Done:
     return _run(lambda: main(argv), argv)
 
 
+def run_command(*words: str) -> Done:
+    """`icl-mech <words>` without a progress bar."""
+    argv = [*words, "--no-progress"]
+    return _run(lambda: import_module("icl_mech.cli").main(argv), argv)
+
+
 def run_analysis(name: str, options: str, out: Path) -> str:
     """`python analyses/<name>.py <options> --out <out>`, which must succeed: what it prints."""
     script = str(ROOT / "analyses" / f"{name}.py")

@@ -85,7 +85,7 @@ def test_numbers_by_hand() -> None:
     assert len(frame) == 10 + 10 * 2 + 10 * 2 * 5
     assert frame[(frame["k"] == 1) & (frame["draw"] == -1)]["right"].sum() == 4
     assert frame[frame["k"] == 0]["right"].sum() == 8
-    assert result.summary().loc[("t", 2), "heads"] == "1.0 0.1"
+    assert result.full_summary().loc[("t", 2), "heads"] == "1.0 0.1"
     with pytest.raises(InputError, match=r"k = 7 was not run; expected one of 1, 2 \(nearest: 2\)"):
         result.top("t", 7)
 

@@ -142,7 +142,7 @@ def test_what_the_score_changes() -> None:
     change = result.difference("to_upper", "hypothesis", "accepted")
     assert change.value == -0.5
     assert -1 < change.low < -0.5 < change.high < 0.1
-    row = result.summary().loc[("to_upper", "accepted")]
+    row = result.full_summary().loc[("to_upper", "accepted")]
     assert row["hypothesis_minus_first_token"] == -0.5
     assert row["ratio"] == pytest.approx(4 / 6)
     assert any("to_upper, hypothesis: 4 of 8 texts had not ended" in c for c in result.caveats())
@@ -226,6 +226,7 @@ def test_given_layer_and_limit(tiny_llama: HookedModel) -> None:
 def test_what_cannot_be_scored(tiny_llama: HookedModel) -> None:
     for options, message in (
         ({"layer": 9}, "layer 9 out of range: expected 0 to 3"),
+        ({"layer": 1, "by": "strict"}, "by is 'strict', .* but layer 1 is given; expected one"),
         ({"n_rivals": 0}, "n_rivals is 0; expected at least 1"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0; expected at least 1"),
         ({"n_dev": 0}, "n_dev is 0"),

@@ -12,7 +12,7 @@ import pytest
 from commands import Done, assert_refused, run_room
 
 from icl_mech.cli.main import COMMANDS, ROOMS, command, main
-from icl_mech.cli.patch import Scan
+from icl_mech.cli.patch import ScanCommand
 from icl_mech.patch.scan_plan import ScanSettings
 from icl_mech.results import load_result
 
@@ -407,9 +407,9 @@ def test_options_that_no_file_or_prompt_can_hold(options: list[str], message: st
 
 def test_a_line_break_in_a_template_is_read_as_it_is_typed() -> None:
     r"""A shell hands on \n as two characters."""
-    typed = Scan(settings=ScanSettings(template=r"Q: {x}\nA: {y}"))
+    typed = ScanCommand(settings=ScanSettings(template=r"Q: {x}\nA: {y}"))
     assert typed.settings.template == "Q: {x}\nA: {y}"
-    assert Scan().settings.template == "{x}->{y}"
+    assert ScanCommand().settings.template == "{x}->{y}"
 
 
 # --- the command `icl-mech` -----------------------------------------------------------------

@@ -479,7 +479,7 @@ def test_names_are_text_and_not_markup(tiny_llama: HookedModel) -> None:
     run = task_decodability(tiny_llama, tasks, 6, 2, k=2, controls=False, progress=False)
     assert "<b>" not in run.plot().to_json()
     assert "<b>a" not in run._repr_html_()
-    with pytest.raises(InputError, match="this run had no controls"):
+    with pytest.raises(InputError, match="no control .input.; expected .*controls=True"):
         run.td(control="input")
 
 

@@ -210,7 +210,7 @@ def test_out_of_memory_halves_the_batch_and_says_so(monkeypatch: pytest.MonkeyPa
         return block(self, layer, hidden, *rest)
 
     monkeypatch.setattr(type(model._engine.blocks), "block", tight)
-    with pytest.warns(MemoryWarning, match="out of memory: going on with batches of"):
+    with pytest.warns(MemoryWarning, match="out of memory: from now on, batches of"):
         readout = model.evaluate(prompts, [edit], [[3]] * 4)
     torch.testing.assert_close(readout.logprob, expected.logprob, atol=1e-4, rtol=0)
     assert model.provenance()["batch_tokens"] == 16

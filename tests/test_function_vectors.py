@@ -6,6 +6,7 @@ import forked
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from plain import plain_logprobs
 from tiny_models import answering_bridge, answering_task, tiny_bridge
 
@@ -14,9 +15,10 @@ from icl_mech.errors import InputError, ModelError
 from icl_mech.heads import FunctionVectors, function_vectors
 from icl_mech.heads.plan import FunctionVectorSettings, plan_heads
 from icl_mech.heads.prompts import TaskPrompts, encode
+from icl_mech.heads.vectors_result import PROMPTS, VECTORS
 from icl_mech.model import HookedModel
 from icl_mech.tasks import Task, load_task
-from icl_mech.vectors import function_vector
+from icl_mech.vectors import Choice, function_vector
 
 TASK = "country_capital"
 HEADS = [(9, 3), (10, 2)]
@@ -95,6 +97,21 @@ def test_the_scale_stands_beside_every_number() -> None:
         result.data["logprob"].sel(vector="function_unscaled"),
         atol=1e-5,
     )
+
+
+def test_dev_prompts_that_share_a_query_are_one() -> None:
+    """Three right answers of eight are above noise, but not where two of them ask the same."""
+    right = np.zeros((1, 8, 2, 6, 4), bool)
+    right[:, :3, :, :, 2] = True
+    over = ("task", "dev_prompt", "setting", "vector", "layer")
+    coords = {"task": ["t"], "setting": list(PROMPTS), "vector": list(VECTORS)}
+
+    def chosen(queries: list[str]) -> Choice:
+        data = {"dev_right": (over, right), "dev_query": (over[:2], [queries])}
+        return FunctionVectors(xr.Dataset(data, coords=coords), {}).choice("t")
+
+    assert chosen(list("abcdefgh")) == Choice(2, True, 3 / 8)
+    assert chosen(list("aabbccdd")) == Choice(2, False, 3 / 8)
 
 
 @pytest.mark.parametrize(

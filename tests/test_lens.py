@@ -312,7 +312,7 @@ def test_curves_and_first_layers_by_hand() -> None:
     log_rank = lens.curve(task, value="log_rank")[1].value
     assert log_rank == pytest.approx((0 + np.log10(5) + 1) / 3)
     assert lens.curve(task, "query")[0].value == pytest.approx(1 / 51)
-    row = lens.summary().iloc[0]
+    row = lens.full_summary().iloc[0]
     assert row["answer_peak_layer"] == 2
     assert row["right_at_last_layer"] == pytest.approx(2 / 3)
     assert row["first_layer"] == 1

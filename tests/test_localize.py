@@ -8,14 +8,13 @@ import xarray as xr
 from scipy.stats import t
 
 from icl_mech import load_result
-from icl_mech.decodability.intervals import MUTUAL
 from icl_mech.errors import InputError
 from icl_mech.localize import Rule, TaskMap
 from icl_mech.localize.curves import gathered, locate
 from icl_mech.localize.page import task_map_report
 from icl_mech.localize.plot import task_map_figure
 from icl_mech.localize.result import helpful
-from icl_mech.stats import proportion, shares
+from icl_mech.stats import MUTUAL, proportion, shares
 
 N, LAYERS = 40, 18
 
@@ -178,7 +177,7 @@ def test_noise_names_no_layer_and_the_reason_is_given(found: TaskMap) -> None:
     noisy = found.data.copy()
     noisy["transfer"] = noisy["transfer"].copy(data=rng.random((2, N, LAYERS)) < 0.3)
     task_map = TaskMap(noisy, found.provenance)
-    row = task_map.summary().loc["<b>first"]
+    row = task_map.full_summary().loc["<b>first"]
     assert np.isnan(row["formation_transfer"])
     assert row["formation_transfer_found"] > 0.9
     assert row["decoding_lens_found"] == 1
@@ -199,7 +198,7 @@ def test_the_rule_is_an_argument(found: TaskMap) -> None:
 
 
 def test_summary_gives_layers_intervals_and_depth(found: TaskMap) -> None:
-    summary = found.summary()
+    summary = found.full_summary()
     assert list(summary.index) == ["<b>first", "second"]
     row = summary.loc["second"]
     assert row["formation_transfer_low"] <= row["formation_transfer"] == 10

@@ -10,7 +10,7 @@ from commands import assert_refused, loaded, run_room
 from plain import plain_logprobs
 
 from icl_mech import load_result
-from icl_mech.cli.localize import Localize
+from icl_mech.cli.localize import LocalizeCommand
 from icl_mech.cli.options import ModelOptions, TaskOptions
 from icl_mech.decodability import knn_credit
 from icl_mech.errors import InputError
@@ -136,7 +136,7 @@ def test_the_command_tells_people_where_everything_lies(
 
 def page_of(task: list[str], model: str, *also: str) -> Path:
     tasks, models = TaskOptions(task=tuple(task)), ModelOptions(model=model)
-    return Localize(tasks=tasks, models=models, also=also).page()
+    return LocalizeCommand(tasks=tasks, models=models, also=also).page()
 
 
 def test_no_report_is_written_over_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

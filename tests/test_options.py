@@ -37,10 +37,18 @@ RUNS: dict[str, list[str]] = {
     ],
     "decodability": ["--tasks letters --n-prompts 6 --n-shots 2 --k 3 --layers 1"],
     "localize": ["--tasks letters --n-prompts 3 --n-points 6 --n-shots 2 --k 3"],
+    "checkpoints": [
+        f"--tasks letters {SMALL} --n-points 4 --k 2 --model org/name --revisions step1 step2",
+        f"--tasks letters {SMALL} --n-points 4 --k 2 --models org/a org/b --steps 1 2",
+    ],
     "table": [f"--tasks to_upper {SMALL}"],
     "answers": [f"--tasks to_upper {SMALL}"],
     "conflict": [f"--pairs next_letter:to_upper {SMALL}"],
     "variability": ["--tasks to_upper next_letter --n-prompts 4 --n-shots 2"],
+    "finetune": [
+        "--model MODEL --folder FOLDER --tasks letters --n-prompts 2 --n-shots 1 --n-steps 1 "
+        "--batch-size 3"
+    ],
     "failures": ["--tasks lookup_once --n-prompts 3 --n-shots 3"],
 }
 #: Functions that copy, check or record options, which changes nothing by itself.
@@ -95,7 +103,9 @@ def test_no_option_is_ignored(
     unread: set[str] = set()
     for i, words in enumerate(RUNS[name]):
         out = tmp_path / f"{i}.html"
-        given = parsed(name, f"{words.replace('TASK', small[-1])} --no-progress --out {out}")
+        for part, value in (("TASK", small[-1]), ("MODEL", small[1]), ("FOLDER", tmp_path)):
+            words = words.replace(part, str(value))
+        given = parsed(name, f"{words} --no-progress --out {out}")
         settings = given.settings.recorded()
         with monkeypatch.context() as patch:
             for group in options(given):
@@ -114,6 +124,7 @@ def test_every_command_is_tried() -> None:
 def test_every_option_of_the_model_reaches_it(monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Any] = {
         "model": "org/name",
+        "adapter": Path("folder"),
         "device": "cpu",
         "dtype": "float64",
         "trust_remote_code": True,
@@ -121,6 +132,7 @@ def test_every_option_of_the_model_reaches_it(monkeypatch: pytest.MonkeyPatch) -
     }
     loaded: list[Any] = []
     monkeypatch.setattr("icl_mech.model.load_model", lambda *args, **kw: loaded.append((args, kw)))
+    monkeypatch.setattr("icl_mech.model.read_adapter", lambda folder: None)
     ModelOptions(**given).load()
     assert {f.name for f in fields(ModelOptions)} == set(given)
     assert loaded == [((given.pop("model"),), given)]

@@ -1,13 +1,21 @@
 """What the README files show is there."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+from commands import run_command
 from pages import ROOT
+from tiny_models import answering_model, saved
 
 import icl_mech
-from icl_mech.cli.main import COMMANDS
+from icl_mech.cli.main import COMMANDS, command
+
+#: Sizes at which a documented command is tried on a tiny model, where its settings have them.
+SIZES = {"n_shots": "2", "n_prompts": "4", "n_points": "8", "k": "3", "n_mean": "4", "n_clean": "4"}
+#: Options that hold for another model, or say where to write.
+UNTRIED = ("--layers", "--n-shots", "--out")
 
 PAGES = [ROOT / "README.md", ROOT / "analyses" / "README.md", *(ROOT / "icl_mech").rglob("*.md")]
 
@@ -37,3 +45,35 @@ def test_the_table_of_questions_names_every_command_and_its_function() -> None:
 def test_every_analysis_is_in_the_index() -> None:
     text = PAGES[1].read_text(encoding="utf-8")
     assert all(script.name in text for script in (ROOT / "analyses").glob("*.py"))
+
+
+@pytest.fixture(scope="module")
+def roomy_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny model, of whose tokens a sentence takes many, that reads long prompts."""
+    model = answering_model()
+    model.config.max_position_embeddings = 2048
+    return str(saved(model, tmp_path_factory.mktemp("models") / "roomy"))
+
+
+def documented() -> list[str]:
+    """Every `icl-mech` command with options that a page shows, but the training of half an hour."""
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    text = re.sub(r"(`[^`\n]*)\n\s*([^`\n]*`)", r"\1 \2", text)
+    found = re.findall(r"icl-mech ([a-z][a-z-]* --[^`(#\n]*)", text)
+    return sorted({c.strip() for c in found if not c.startswith("train") and "--help" not in c})
+
+
+@pytest.mark.parametrize("line", documented())
+def test_a_documented_command_runs(line: str, roomy_model: str, tmp_path: Path) -> None:
+    name, *words = shlex.split(line)
+    at = [i for i, word in enumerate(words) if word in UNTRIED]
+    for i in reversed(at):
+        end = next((j for j in range(i + 1, len(words)) if words[j].startswith("--")), len(words))
+        del words[i:end]
+    known = vars(command(name)().settings)
+    sizes = [w for n, v in SIZES.items() if n in known for w in (f"--{n.replace('_', '-')}", v)]
+    out = ["--out", str(tmp_path / "figure.html")]
+    done = run_command(name, *words, *sizes, "--model", roomy_model, *out)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "figure.html").exists()
+    assert (tmp_path / "figure.nc").exists()

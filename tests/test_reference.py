@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from icl_mech.errors import InputError
-from icl_mech.reference import han2024, hendel2023
+from icl_mech.reference import ARMS, han2024, hendel2023
 from icl_mech.tasks import list_tasks, load_task
 
 #: Means over the 18 tasks as the paper has them: baseline, hypothesis, regular.
@@ -92,6 +92,7 @@ def test_published_fits_of_decodability() -> None:
         "gemma-2-9b": (0.53, 0.45),
         "gemma-2-27b": (0.82, 0.59),
         "llama-3.1-70b": (0.84, 0.32),
+        "mamba-2-8b": (0.596, 0.468),
     }
     assert fits.n_rows == 6 * len(fits.n_shots)
     assert "2412.12276" in fits.source
@@ -99,3 +100,17 @@ def test_published_fits_of_decodability() -> None:
         fits.fit("llama-8b", "pos")
     with pytest.raises(InputError, match="unknown published family 'verbs'"):
         fits.fit("gemma-2-2b", "verbs")
+
+
+def test_published_table_of_finetuning() -> None:
+    paper = han2024()
+    assert set(paper.table_1) == {"pos", "bitwise"}
+    for arms in paper.table_1.values():
+        assert tuple(arms) == ARMS
+        # TD lies upstream of the last blocks: tuning these leaves it as it was.
+        assert arms["last"].td == arms["pretrained"].td
+        assert arms["first"].accuracy[0] > arms["last"].accuracy[0] > arms["pretrained"].accuracy[0]
+    assert paper.arm("pos", "first").td == (0.95, 0.02)
+    assert paper.arm("bitwise", "prompt").accuracy == (0.572, 0.301)
+    with pytest.raises(InputError, match="unknown published arm 'frist'; did you mean 'first'"):
+        paper.arm("pos", "frist")

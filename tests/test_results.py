@@ -24,7 +24,7 @@ from icl_mech.tasks.text import as_path
 class Tiny(Result):
     """The smallest result."""
 
-    def summary(self) -> pd.DataFrame:
+    def full_summary(self) -> pd.DataFrame:
         return self.to_frame().groupby("task").mean(numeric_only=True)
 
     def to_frame(self) -> pd.DataFrame:

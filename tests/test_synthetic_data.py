@@ -117,11 +117,11 @@ def test_weights_with_a_mean() -> None:
 
 def test_draws_that_make_no_sense_are_refused() -> None:
     mixture = Mixture(2, ((0,), (1,)))
-    with pytest.raises(InputError, match="n 0, seed 0, step 0"):
+    with pytest.raises(InputError, match="n is 0; expected at least 1"):
         draw_batch(mixture, 0, 0)
-    with pytest.raises(InputError, match="n 1, seed -1"):
+    with pytest.raises(InputError, match="seed is -1; expected at least 0"):
         draw_batch(mixture, 1, -1)
-    with pytest.raises(InputError, match="n 0"):
+    with pytest.raises(InputError, match="n is 0"):
         draw_balanced(mixture, 0, 0)
     for basis in ([2, 0], [0], [-1, 0]):
         with pytest.raises(InputError, match="expected 2 numbers from 0 to 1"):

@@ -342,7 +342,7 @@ def test_the_probe_of_w_has_sequences_of_its_own(folder: Path, emergence: Emerge
     best = int(emergence.weight_r2().value.argmax())
     rows = residuals(model, model.tokens(batch.xs, batch.ys))[1][best, :, 5].numpy()
     assert emergence.weight_limit == pytest.approx(detectable_r2(rows, batch.weights.numpy()))
-    assert emergence.summary()["weight_limit"].iloc[-1] == emergence.weight_limit
+    assert emergence.full_summary()["weight_limit"].iloc[-1] == emergence.weight_limit
     note = f"tells a true R² of {emergence.weight_limit:.2f} from 0"
     assert any(note in caveat for caveat in emergence.caveats())
     heading = emergence.plot_algorithms().layout.annotations[1].text
@@ -369,7 +369,7 @@ def test_it_is_saved_shown_and_drawn(emergence: Emergence, tmp_path: Path) -> No
     assert isinstance(again, Emergence)
     assert again.data.identical(emergence.data)
     assert again.provenance == emergence.provenance
-    summary = emergence.summary()
+    summary = emergence.full_summary()
     assert list(summary.index) == [0, 20, 40]
     assert summary["mse_basis_1"].iloc[-1] == pytest.approx(emergence.basis_errors().value[-1, 1])
     assert list(emergence.table().index) == [0, 20, 40]

@@ -216,5 +216,5 @@ def test_mistakes_are_refused() -> None:
         reference.ridge(BATCH, MIXTURE, 0.0)
     with pytest.raises(InputError, match="alpha is -1"):
         reference.lasso(BATCH, MIXTURE, -1.0)
-    with pytest.raises(InputError, match="n_steps -1"):
+    with pytest.raises(InputError, match="n_steps is -1"):
         reference.gradient_descent(BATCH, MIXTURE, -1)

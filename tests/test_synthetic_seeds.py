@@ -10,6 +10,7 @@ from scipy import stats
 import icl_mech
 from icl_mech.errors import InputError
 from icl_mech.stats import few_mean
+from icl_mech.stats.onset import crossing, crossings
 from icl_mech.synthetic import (
     Emergence,
     EmergenceOverSeeds,
@@ -20,7 +21,6 @@ from icl_mech.synthetic import (
     preset,
     train,
 )
-from icl_mech.synthetic.timing import crossing
 
 STEPS = [0, 100, 200, 300, 400]
 N = 30
@@ -42,6 +42,12 @@ def test_onset_is_the_last_crossing() -> None:
     assert crossing(STEPS, np.array([2.0, 1, 3, 0, 4]), 2.0) == 350
     assert np.isnan(crossing(STEPS, np.array([2.0, 3, 3, 3, 1]), 2.0))
     assert np.isnan(crossing(STEPS, np.array([2.0, 3, 3, 3, 3]), 2.0))
+    # Halfway on a logarithmic axis, in units of the first step: between 2 and 112, and 1 and 2.
+    assert onset([0, 9, 999], np.array([0.0, 0, 1]), log=True) == pytest.approx(9 * (224**0.5 - 1))
+    assert onset([0, 99], np.array([0.0, 1]), log=True) == pytest.approx(99 * (2**0.5 - 1))
+    several = np.array([[2.0, 1, 3, 0, 4], [2, 3, 3, 3, 1], [0, 4, 4, 4, 4]])
+    each = [crossing(STEPS, curve, 2.0) for curve in several]
+    np.testing.assert_array_equal(crossings(STEPS, several, 2.0), each)
     with pytest.raises(InputError, match="1 checkpoints; expected at least 2"):
         onset([0], np.array([1.0]))
 
@@ -148,7 +154,7 @@ def test_it_is_saved_and_shown(trained: EmergenceOverSeeds, tmp_path: Path) -> N
     again = icl_mech.load_result(trained.save(tmp_path / "seeds.nc"))
     assert isinstance(again, EmergenceOverSeeds)
     assert again.data.identical(trained.data)
-    summary = trained.summary()
+    summary = trained.full_summary()
     assert summary.index.tolist() == [0, 1]
     assert summary.loc[1, "td"] == trained.run(1).td().value
     over = trained.over_seeds()["over_ridge"]

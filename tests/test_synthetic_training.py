@@ -360,5 +360,5 @@ def test_checkpoint_steps() -> None:
     assert len([s for s in steps if 0 < s < 1000]) >= 10
     assert checkpoint_steps(1) == [0, 1]
     assert checkpoint_steps(7, 0, 0) == [0, 7]
-    with pytest.raises(InputError, match="n_log -1"):
+    with pytest.raises(InputError, match="n_log is -1"):
         checkpoint_steps(7, -1)

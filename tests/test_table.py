@@ -182,7 +182,7 @@ def test_an_interrupted_run_goes_on(
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["first"]["model"] == "tiny-llama"
     assert manifest["settings"]["weights_sha256"] == tiny_llama.weight_hash
-    assert list(manifest["tasks"]) == ["to_upper"]
+    assert list(manifest["parts"]) == ["to_upper"]
     scans.interrupted_in = None
     resumed = task_table(tiny_llama, TASKS, folder=tmp_path, **N)
     assert scans.ran == TASKS
@@ -256,7 +256,7 @@ def test_two_runs_share_a_folder(tiny_llama: HookedModel, tmp_path: Path) -> Non
         for name in ("antonyms", "to_upper"):
             assert run.finished(load_task(name)) is not None
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert list(manifest["tasks"]) == ["antonyms", "to_upper", "to_lower"]
+    assert list(manifest["parts"]) == ["antonyms", "to_upper", "to_lower"]
     assert manifest["first"] == {"device": "cpu"}
 
 
@@ -272,7 +272,7 @@ def test_runs_at_once_lose_nothing(tiny_llama: HookedModel, tmp_path: Path) -> N
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(keep, range(12)))
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert sorted(manifest["tasks"]) == sorted(task.name for task in tasks)
+    assert sorted(manifest["parts"]) == sorted(task.name for task in tasks)
 
 
 def test_a_folder_that_became_another_is_refused(tiny_llama: HookedModel, tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_a_file_that_the_manifest_does_not_know_is_run_again(
     """As after an interrupt between the file and the manifest."""
     scans.ran.clear()
     manifest = json.loads((folder / "manifest.json").read_text())
-    del manifest["tasks"]["to_upper"]
+    del manifest["parts"]["to_upper"]
     (folder / "manifest.json").write_text(json.dumps(manifest))
     task_table(tiny_llama, TASKS[:2], folder=folder, **N)
     assert scans.ran == ["to_upper"]
@@ -340,11 +340,11 @@ def test_a_manifest_that_is_none(tiny_llama: HookedModel, tmp_path: Path, text: 
     [
         (["settings"], None),
         (["settings"], []),
-        (["tasks"], ["to_upper"]),
-        (["tasks", "to_upper"], None),
-        (["tasks", "to_upper", "file"], 5),
-        (["tasks", "to_upper", "file"], "../outside.nc"),
-        (["tasks", "to_upper", "sha256"], None),
+        (["parts"], ["to_upper"]),
+        (["parts", "to_upper"], None),
+        (["parts", "to_upper", "file"], 5),
+        (["parts", "to_upper", "file"], "../outside.nc"),
+        (["parts", "to_upper", "sha256"], None),
     ],
 )
 def test_a_manifest_that_was_edited(
@@ -365,7 +365,7 @@ def test_a_file_of_another_task_is_run_again(
 ) -> None:
     """Sound, and known to the manifest, but not what the manifest says."""
     manifest = json.loads((folder / "manifest.json").read_text())
-    one, other = manifest["tasks"]["to_upper"], manifest["tasks"]["country_capital"]
+    one, other = manifest["parts"]["to_upper"], manifest["parts"]["country_capital"]
     one["file"], one["sha256"] = other["file"], other["sha256"]
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.warns(DamagedFileWarning, match="to_upper is run again"):

@@ -216,7 +216,10 @@ BAD = [
         id="digits-line",
     ),
     pytest.param(
-        "p.json", '{"a": "%s"}' % ("b" * 1_001), "an answer of 1,001 characters", id="long-answer"
+        "p.json",
+        '{"a": "%s"}' % ("b" * 301),
+        "an answer of 301 characters; expected at most 300",
+        id="long-answer",
     ),
     pytest.param(
         "p.json", '{"%s": "b"}' % ("a" * 10_001), "an input of 10,001 characters", id="long-input"

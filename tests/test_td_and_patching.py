@@ -174,6 +174,18 @@ def test_patching_is_saved_loaded_and_drawn(patched: MeanPatching, tmp_path: Pat
         again.plot("shift")
 
 
+def test_a_null_task_is_injected_but_answers_nothing() -> None:
+    found = mean_patching(
+        tiny_model("llama"), "bitwise", 2, 2, n_mean=3, layers=[1], modes=["replace"],
+        progress=False,
+    )  # fmt: skip
+    assert "bitwise/null" in found.data["injected"].values
+    assert found.data["answered"].values.tolist() == found.tasks
+    assert "bitwise/null" not in found.tasks
+    assert found.data["right"].notnull().all()
+    assert not any("no null task" in note for note in found.caveats())
+
+
 def test_controls_have_the_lengths_they_claim() -> None:
     from icl_mech.patch.means import _vectors
     from icl_mech.prompts import generator

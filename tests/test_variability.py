@@ -19,7 +19,7 @@ from tiny_models import tiny_model
 
 from icl_mech import load_result
 from icl_mech.cli.options import OutputOptions
-from icl_mech.cli.variability import Variability
+from icl_mech.cli.variability import VariabilityCommand
 from icl_mech.errors import InputError
 from icl_mech.model import Edit, HookedModel
 from icl_mech.prompts import Episode
@@ -239,7 +239,7 @@ def test_saved_and_loaded(measured: VectorVariability, tmp_path: Path) -> None:
     again = load_result(measured.save(tmp_path / "v.nc"))
     assert isinstance(again, VectorVariability)
     assert again.data.identical(measured.data)
-    summary = again.summary(layer=1)
+    summary = again.full_summary(layer=1)
     assert list(summary.index) == [*TASKS, "all tasks"]
     assert (summary["within_low"] <= summary["within"]).all()
     assert summary.loc["to_upper", "overlap"] > 0
@@ -485,7 +485,7 @@ def test_a_layer_that_the_model_lacks_is_refused_before_measuring(tmp_path: Path
 
 
 def test_what_more_models_add_to_the_command(measured: VectorVariability, tmp_path: Path) -> None:
-    command = Variability(output=OutputOptions(json=True))
+    command = VariabilityCommand(output=OutputOptions(json=True))
     more = command._compared(tmp_path / "v.html", measured, [measured])
     assert set(more) == {"data_1", "models"}
     assert isinstance(load_result(more["data_1"]()), VectorVariability)

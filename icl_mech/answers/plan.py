@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from icl_mech.errors import InputError, choose
 from icl_mech.prompts import Split, VectorSettings, whole
@@ -18,14 +18,14 @@ class AnswerSettings(VectorSettings):
     """Settings of `answer_scores`.
 
     Example:
-        >>> AnswerSettings(layer=9).by
+        >>> AnswerSettings().chosen_by
         'accepted'
     """
 
     layer: int | None = None
     """Inject after this block instead of choosing one on dev prompts."""
-    by: LayerScore = "accepted"
-    """Score on dev prompts that chooses the layer."""
+    by: LayerScore | None = None
+    """Score on dev prompts that chooses the layer; by default accepted."""
     max_new_tokens: int | None = None
     """A longer text is cut, and marked so; by default 3 more than the longest answer."""
     n_rivals: int = 7
@@ -33,10 +33,25 @@ class AnswerSettings(VectorSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choose(self.by, BY, "score to choose a layer by")
+        if self.by is not None:
+            choose(self.by, BY, "score to choose a layer by")
         self.set_counts("max_new_tokens", "n_rivals")
         if self.layer is not None:
             self._set("layer", whole("layer", self.layer))
+            if self.by is not None:
+                raise InputError(
+                    f"by is {self.by!r}, the score that chooses a layer, but layer {self.layer} is "
+                    "given; expected one of the two"
+                )
+
+    @property
+    def chosen_by(self) -> LayerScore:
+        """The score that chooses a layer where none is given."""
+        return self.by or "accepted"
+
+    def recorded(self) -> dict[str, Any]:
+        """What provenance records: every setting by name, with the score that chose the layer."""
+        return super().recorded() | {"by": self.chosen_by if self.layer is None else None}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from icl_mech.answers.plan import BY
 from icl_mech.answers.text_scores import SCORES, USUAL
 from icl_mech.errors import choose
-from icl_mech.results import TaskResult
+from icl_mech.results import TaskResult, with_ends
 from icl_mech.stats import Estimate, mean, paired_difference, ratio_of_means, share
 from icl_mech.vectors import Choice
 
@@ -39,6 +39,7 @@ class AnswerScores(TaskResult):
         "query": ("task", "prompt"),
         "layer": ("task",),
     }
+    QUOTED: ClassVar = (*with_ends(*CONDITIONS), "layer", "n_prompts", "n_queries")
 
     def accuracy(self, task: str, condition: str, score: str) -> Estimate:
         """Share of prompts that are right.
@@ -74,7 +75,7 @@ class AnswerScores(TaskResult):
         )
         return values
 
-    def summary(self) -> pd.DataFrame:
+    def full_summary(self) -> pd.DataFrame:
         """One row per task and score: accuracies, their ratio, and what the score changes.
 
         `hypothesis_minus_first_token` and the like are paired by prompt. All with 95 % intervals.

@@ -45,11 +45,12 @@ def answer_scores(
     n_dev: int | None = None,
     n_dummies: int = N_DUMMIES,
     layer: int | None = None,
-    by: LayerScore = "accepted",
+    by: LayerScore | None = None,
     max_new_tokens: int | None = None,
     n_rivals: int = 7,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
+    instruction: str = "none",
     progress: bool = True,
 ) -> AnswerScores:
     """Score whole answers, and ask whether conclusions change with the score.
@@ -71,7 +72,7 @@ def answer_scores(
         tasks: a task, its name, a path to pairs, a family, or several of these.
         n_prompts, n_shots, seed, n_dev, n_dummies, layer, by, max_new_tokens, n_rivals: see
             `AnswerSettings`.
-        template, leading_space: see `AnswerSettings`.
+        template, leading_space, instruction: see `AnswerSettings`.
         progress: show a progress bar.
 
     Raises:
@@ -97,6 +98,7 @@ def answer_scores(
         n_rivals=n_rivals,
         template=template,
         leading_space=leading_space,
+        instruction=instruction,
     )
     return measure_answers(model, plan_answers(tasks, settings), progress)
 
@@ -139,7 +141,7 @@ def _one_task(
     n_new = s.max_new_tokens or longest + SPARE_TOKENS
     stop = encoder.template.stop
     if s.layer is None:
-        layers, choice = _choose(model, encoder, dev, own[len(test) :], s.by, n_new, tick)
+        layers, choice = _choose(model, encoder, dev, own[len(test) :], s.chosen_by, n_new, tick)
         layer = choice.at
     else:
         layer = check_layer(s.layer, model.n_layers)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers(Command):
+class AnswersCommand(Command):
     """Learn whether conclusions about task vectors change when whole answers are scored.
 
     Zero-shot, zero-shot with the task vector, and few-shot prompts go on greedily until the answer

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conflict(Command):
+class ConflictCommand(Command):
     """Learn which task is answered when a few-shot prompt shows one and the vector is another's.
 
     Hendel et al. 2023. By default the five pairs of the paper, with its numbers beside ours.

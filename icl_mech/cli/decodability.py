@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decodability(Command):
+class DecodabilityCommand(Command):
     """Learn at which layers the task can be read: do a prompt's nearest neighbours share its task?
 
     Task decodability (Han et al. 2024).

@@ -19,7 +19,7 @@ ALL = "failures"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failures(Command):
+class FailuresCommand(Command):
     """Learn what one task vector cannot do, which errors it makes, and what several vectors repair.
 
     On tasks whose answer depends on the prompt's own demonstrations; ordinary tasks can be named

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heads(Command):
+class HeadsCommand(Command):
     """Learn which attention heads carry the task: a map of all heads by three methods.
 
     Exact average indirect effect (Todd et al. 2023), attribution patching, and direct logit
@@ -42,7 +42,7 @@ class Heads(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ablate(Command):
+class AblateCommand(Command):
     """Learn whether the task needs its top heads: accuracy without them, and without random ones.
 
     Example: icl-mech ablate --tasks country_capital --counts 1 3 10 --off other_tasks
@@ -61,7 +61,7 @@ class Ablate(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FunctionVectors(Command):
+class FunctionVectorsCommand(Command):
     """Learn whether a few heads' mean output brings the task into prompts that do not show it.
 
     Todd et al. 2023; θ of Hendel et al. 2023 and controls are injected beside it, at every layer.

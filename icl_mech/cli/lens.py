@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lens(Command):
+class LensCommand(Command):
     """Learn what the model would answer if it stopped after each layer: the logit lens.
 
     At every layer: the answer, the query, the most frequent answer and another task's answer.
@@ -45,7 +45,7 @@ class Lens(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VectorLens(Command):
+class VectorLensCommand(Command):
     """Learn what task vectors say when they are read through the unembedding.
 
     Do their top tokens name the task (Hendel et al. 2023)?

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Localize(Command):
+class LocalizeCommand(Command):
     """Learn at which layers a task is formed and decoded: four read-outs on one axis, as one page.
 
     Every read-out names its layers, with bootstrap intervals over prompts; the page opens offline.

@@ -52,6 +52,8 @@ class ModelOptions:
 
     model: str = "gemma-3-270m"
     """The packaged model, a hub name (org/name or org/name@revision), a folder, or a .gguf file."""
+    adapter: Path | None = None
+    """A folder with an adapter of the model in peft's format, such as a checkpoint of finetune."""
     device: str | None = None
     """cuda, mps or cpu; by default the first that is there."""
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
@@ -64,11 +66,14 @@ class ModelOptions:
 
     def load(self) -> HookedModel:
         """The model that the options name."""
-        from icl_mech.model import load_model
+        from icl_mech.model import load_model, read_adapter
 
+        if self.adapter is not None:
+            read_adapter(self.adapter)
         print(f"loading {self.model}", file=sys.stderr, flush=True)
         return load_model(
             self.model,
+            adapter=self.adapter,
             device=self.device,
             dtype=self.dtype,
             trust_remote_code=self.trust_remote_code,
@@ -84,6 +89,8 @@ class ModelOptions:
         from icl_mech.model import check_source
 
         names = (self.model, *also)
+        if also and self.adapter is not None:
+            raise InputError("--adapter beside several models; expected one, whose adapter it is")
         for name in names:
             check_source(name)
             if names.count(name) > 1:
@@ -121,8 +128,9 @@ class Command(ABC):
 
     def __post_init__(self) -> None:
         # A shell hands on "\n" as two characters, which no prompt is meant to hold.
-        template = self.settings.template.replace("\\n", "\n")
-        object.__setattr__(self, "settings", replace(self.settings, template=template))
+        s = self.settings
+        lines = {n: getattr(s, n).replace("\\n", "\n") for n in ("template", "instruction")}
+        object.__setattr__(self, "settings", replace(s, **lines))
 
     @property
     def progress(self) -> bool:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scan(Command):
+class ScanCommand(Command):
     """Learn after which layers a task vector works: θ injected at every layer, with controls.
 
     Hendel et al. 2023. Example: icl-mech scan --tasks country_capital antonyms --n-prompts 50
@@ -42,7 +42,7 @@ class Scan(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Positions(Command):
+class PositionsCommand(Command):
     """Learn at which tokens and layers the residual stream holds what the answer depends on.
 
     Activations are patched between clean and corrupted few-shot prompts (Meng et al. 2022).
@@ -68,7 +68,7 @@ class Positions(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Components(Positions):
+class ComponentsCommand(PositionsCommand):
     """Learn which attention blocks, MLPs and heads write what the answer depends on.
 
     Attention and MLPs are patched at every token, single heads at the final arrow.
@@ -80,7 +80,7 @@ class Components(Positions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeanPatching(Command):
+class MeanPatchingCommand(Command):
     """Learn whether answers follow a task's mean activation that is written into other prompts.
 
     Han et al. 2024, section 5. Example: icl-mech mean-patching --tasks verbs --layers 6 9 12

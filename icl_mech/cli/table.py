@@ -21,7 +21,7 @@ Format = Literal["html", "csv", "tex", "md"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table(Command):
+class TableCommand(Command):
     """Learn how much of few-shot accuracy task vectors keep, beside published numbers.
 
     A layer scan of every task, controls included (Hendel et al. 2023). Every finished task is kept

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train:
+class TrainCommand:
     """Learn when task encoding and decoding form: train a small transformer, and measure it.
 
     The tasks are a mixture of sparse linear regressions (Han et al. 2024). Checkpoints go into a

@@ -27,7 +27,7 @@ DEFAULT = ("next_letter", "es_en", "present_gerund", "country_capital")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Variability(Command):
+class VariabilityCommand(Command):
     """Learn how far task vectors from different demonstrations are apart, within and between tasks.
 
     Hendel et al. 2023. Cosine distances at every layer, their separation (silhouette), and the

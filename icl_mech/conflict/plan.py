@@ -1,18 +1,18 @@
 """What `conflicting_tasks` measures: its settings, and the pairs of tasks that conflict."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 
 from icl_mech.conflict.sampling import (
+    ConflictEpisodes,
     ConflictUndefined,
     Differ,
-    Drawn,
     answers_differ,
     draw_conflict,
 )
 from icl_mech.errors import InputError
-from icl_mech.prompts import VectorSettings
+from icl_mech.prompts import VectorSettings, instructed
 from icl_mech.reference import hendel2023
 from icl_mech.tasks import Task, Tasks, load_task, load_tasks
 
@@ -36,10 +36,16 @@ class ConflictSettings(VectorSettings):
     n_shots: int = 4
     """Demonstrations per prompt and per vector."""
 
-    def draw(self, a: Task, b: Task, differ: Differ = answers_differ) -> Drawn:
+    def between(self, a: Task, b: Task, differ: Differ = answers_differ) -> ConflictEpisodes:
         """The episodes of a pair; see `draw_conflict`."""
-        return draw_conflict(
-            a, b, self.n_prompts, self.dev, self.n_shots, self.n_dummies, self.seed, differ
+        s = self
+        drawn = draw_conflict(a, b, s.n_prompts, s.dev, s.n_shots, s.n_dummies, s.seed, differ)
+        return replace(
+            drawn,
+            prompts=instructed(drawn.prompts, a, s.instruction),
+            own=instructed(drawn.own, a, s.instruction),
+            injected=instructed(drawn.injected, b, s.instruction),
+            dev=instructed(drawn.dev, b, s.instruction),
         )
 
 
@@ -89,7 +95,7 @@ def plan(tasks: Pairs | Tasks | None, settings: ConflictSettings) -> ConflictPla
     undefined: Undefined = {}
     for a, b in asked:
         try:
-            settings.draw(a, b)
+            settings.between(a, b)
             kept.append((a, b))
         except ConflictUndefined as error:
             if not matrix:

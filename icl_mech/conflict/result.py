@@ -10,7 +10,7 @@ import xarray as xr
 from icl_mech.conflict.notes import notes
 from icl_mech.errors import InputError, choose
 from icl_mech.reference import Conflict, hendel2023
-from icl_mech.results import TaskResult
+from icl_mech.results import TaskResult, with_ends
 from icl_mech.stats import Estimate, paired_difference, share
 
 #: What is injected into the few-shot prompt of task A: nothing, theta of B, theta of A, a random
@@ -39,6 +39,12 @@ class ConflictingTasks(TaskResult):
         "chosen_layer": ("pair",),
         "query": ("pair", "prompt"),
     }
+    QUOTED: ClassVar = (
+        "layer",
+        "regular_follows_prompt",
+        *with_ends("injected_follows_prompt", "injected_follows_injected", "injected_minus_prompt"),
+        "undefined",
+    )
 
     @property
     def pairs(self) -> list[str]:
@@ -114,7 +120,7 @@ class ConflictingTasks(TaskResult):
             table.loc[self.tasks_of(pair)] = self.difference(pair, condition).value
         return table.rename_axis(index="prompt_task", columns="injected_task")
 
-    def summary(self) -> pd.DataFrame:
+    def full_summary(self) -> pd.DataFrame:
         """One row per pair: shares with 95 % intervals, layer, controls, published shares."""
         rows = [self._row(pair) for pair in self.pairs]
         for why in self.provenance["undefined"].values():

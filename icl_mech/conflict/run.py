@@ -19,7 +19,7 @@ from icl_mech.conflict.plan import (
     why_undefined,
 )
 from icl_mech.conflict.result import CONDITIONS, ConflictingTasks
-from icl_mech.conflict.sampling import ConflictUndefined, Drawn
+from icl_mech.conflict.sampling import ConflictEpisodes, ConflictUndefined
 from icl_mech.errors import InputError
 from icl_mech.model import Edit, HookedModel, as_array, check_model
 from icl_mech.progress import Tick, progress_bar
@@ -56,6 +56,7 @@ def conflicting_tasks(
     n_dummies: int = N_DUMMIES,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
+    instruction: str = "none",
     progress: bool = True,
 ) -> ConflictingTasks:
     """Inject the vector of one task into few-shot prompts of another: which task is answered?
@@ -77,7 +78,8 @@ def conflicting_tasks(
             by default the five pairs of the paper.
         n_prompts: prompts per pair. If there are fewer queries, they are asked again after other
             demonstrations; intervals are over queries.
-        n_shots, seed, n_dev, n_dummies, template, leading_space: see `ConflictSettings`.
+        n_shots, seed, n_dev, n_dummies, template, leading_space, instruction: see
+            `ConflictSettings`.
         progress: show a progress bar.
 
     Raises:
@@ -100,6 +102,7 @@ def conflicting_tasks(
         n_dummies=n_dummies,
         template=template,
         leading_space=leading_space,
+        instruction=instruction,
     )
     return measure(model, plan(tasks, settings), progress)
 
@@ -116,7 +119,9 @@ def measure(model: HookedModel, plan: ConflictPlan, progress: bool = True) -> Co
     return ConflictingTasks(data, _provenance(model, drawn, undefined, plan))
 
 
-def _draw(model: HookedModel, plan: ConflictPlan) -> tuple[list[tuple[Drawn, Encoder]], Undefined]:
+def _draw(
+    model: HookedModel, plan: ConflictPlan
+) -> tuple[list[tuple[ConflictEpisodes, Encoder]], Undefined]:
     """The episodes of every pair whose answers begin with different tokens, and the other pairs."""
     s, found, undefined = plan.settings, [], dict(plan.undefined)
     for a, b in plan.pairs:
@@ -130,7 +135,7 @@ def _draw(model: HookedModel, plan: ConflictPlan) -> tuple[list[tuple[Drawn, Enc
             return set(ids[0]).isdisjoint(ids[1])
 
         try:
-            found.append((s.draw(a, b, begin_differently), encoder))
+            found.append((s.between(a, b, begin_differently), encoder))
         except ConflictUndefined as error:
             if not plan.matrix:
                 raise
@@ -141,7 +146,7 @@ def _draw(model: HookedModel, plan: ConflictPlan) -> tuple[list[tuple[Drawn, Enc
 
 
 def _measure(
-    model: HookedModel, drawn: Drawn, encoder: Encoder, seed: int, bar: tqdm
+    model: HookedModel, drawn: ConflictEpisodes, encoder: Encoder, seed: int, bar: tqdm
 ) -> xr.Dataset:
     """Choose the layer of one pair, inject the vectors, and read the answers."""
     a, b = drawn.prompt_task.name, drawn.injected_task.name
@@ -195,7 +200,7 @@ def _measure(
 def _answered(
     model: HookedModel,
     encoder: Encoder,
-    drawn: Drawn,
+    drawn: ConflictEpisodes,
     prompts: Sequence[Prompt],
     edits: Sequence[Edit | None],
     tick: Tick,
@@ -221,7 +226,7 @@ def _answered(
 
 def _provenance(
     model: HookedModel,
-    drawn: Sequence[tuple[Drawn, Encoder]],
+    drawn: Sequence[tuple[ConflictEpisodes, Encoder]],
     undefined: Undefined,
     plan: ConflictPlan,
 ) -> dict:

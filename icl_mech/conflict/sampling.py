@@ -26,7 +26,7 @@ class ConflictUndefined(InputError):
 
 
 @dataclass(frozen=True)
-class Drawn:
+class ConflictEpisodes:
     """The episodes of one pair of tasks.
 
     Attributes:
@@ -70,7 +70,7 @@ def draw_conflict(
     n_dummies: int,
     seed: int,
     differ: Differ = answers_differ,
-) -> Drawn:
+) -> ConflictEpisodes:
     """Draw queries that both tasks answer differently, and demonstrations that hold no query.
 
     Only inputs that a task lists count: no rule is applied to others (to_upper is a task about
@@ -119,7 +119,7 @@ def draw_conflict(
         [in_a[x] for x in asked], shown_a, n_prompts, n_shots, n_shots + n_dummies, rng
     )
     injected = draw_episodes([in_b[x] for x in asked], shown_b, n_prompts, n_shots, n_dummies, rng)
-    return Drawn(
+    return ConflictEpisodes(
         prompt_task=a,
         injected_task=b,
         prompts=tuple(Episode(e.demonstrations, e.query, ()) for e in both),

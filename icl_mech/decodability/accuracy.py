@@ -4,13 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 from jaxtyping import Float
 
 from icl_mech.decodability.result import SCORES, TaskDecodability
 from icl_mech.errors import InputError, choose
 from icl_mech.stats import draw_weights, r_squared_estimate
 
-#: Which differences the line is to explain: all, or those that are left when the other is held.
+#: The differences that the line explains: all; only those between numbers of shots of one task; or
+#: only those between tasks at one number of shots.
 SCOPES = ("overall", "within task", "within shots")
 
 
@@ -19,7 +21,7 @@ def td_and_accuracy(
 ) -> pd.DataFrame:
     """TD and accuracy of the same prompts: a row per (model, task, number of shots).
 
-    TD is that at the layer chosen on the other half of the queries (`held_out`).
+    TD is at the layer chosen on the other half of the queries (`held_out`).
 
     Raises:
         InputError: where there is no result, or the score is unknown.
@@ -39,11 +41,11 @@ def td_predicts_accuracy(
 ) -> pd.DataFrame:
     """R² of a straight line from TD to accuracy, over tasks and numbers of shots.
 
-    Han et al. 2024 fit one line through all tasks and shot counts (*overall*). But shots raise TD
-    and accuracy alike, so the same R² within a task (does the prompt with more TD answer better?)
-    and within a number of shots (does the task with more TD?) stand beside it: lines of one slope,
-    each through its own group's mean. Intervals resample queries; the tasks are taken as given, and
-    so are the layers. Resampling adds noise to both axes, which lowers R²: intervals sit low.
+    Han et al. 2024 fit one line through all tasks and shot counts (*overall*). But more shots raise
+    both TD and accuracy. So R² is also given within a task (do more shots raise both?) and within a
+    number of shots (are tasks with more TD answered better?): there the groups' lines share one
+    slope, and each goes through its group's mean. Intervals resample queries; tasks and layers stay
+    as they are. Resampling adds noise to both axes, which lowers R², so intervals lie too low.
 
     Args:
         results: one run or several, such as one per family.
@@ -51,7 +53,7 @@ def td_predicts_accuracy(
         seed: of the bootstrap.
 
     Returns:
-        One row per scope: `r2`, `r2_low`, `r2_high`, `n_rows` (tasks x shots). NaN where TD or
+        One row per scope: `r2`, `r2_low`, `r2_high`, `n_rows` (tasks x shots). NaN if TD or
         accuracy does not differ within the groups.
 
     Raises:
@@ -67,13 +69,13 @@ def td_predicts_accuracy(
     listed = _listed(results, score)
     table = td_and_accuracy(listed, score)
     x, y = (table[name].to_numpy(dtype=float) for name in ("td", "accuracy"))
-    drawn = [_drawn(result, score, seed + i) for i, result in enumerate(listed)]
-    drawn_x, drawn_y = (np.concatenate(side, axis=1) for side in zip(*drawn, strict=True))
+    resampled = [_resampled(result, score, seed + i) for i, result in enumerate(listed)]
+    all_x, all_y = (np.concatenate(side, axis=1) for side in zip(*resampled, strict=True))
     of_task = list(zip(table["model"], table["task"], strict=True))
     groups = (None, of_task, table["shots"].tolist())
     rows = {}
     for scope, group in zip(SCOPES, groups, strict=True):
-        e = r_squared_estimate(x, y, drawn_x, drawn_y, group)
+        e = r_squared_estimate(x, y, all_x, all_y, group)
         rows[scope] = e.columns("r2") | {"n_rows": e.n}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("scope")
 
@@ -88,23 +90,21 @@ def _listed(
     return listed
 
 
-def _drawn(
+def _resampled(
     result: TaskDecodability, score: str, seed: int
 ) -> tuple[Float[np.ndarray, "draw row"], Float[np.ndarray, "draw row"]]:
     """TD and accuracy of every (shots, task) in every bootstrap draw of queries."""
     queries = result.data["query_id"].transpose("task", "point").values
     weights = draw_weights(queries.size, seed, clusters=queries.ravel())
     weights = weights.reshape(-1, *queries.shape)
-    # A task whose own queries were all missed in a draw keeps its plain mean there.
+    # If a draw has none of a task's queries, the task keeps its plain mean.
     weights += 1e-12
     totals = weights.sum(axis=2)
 
-    def means(values: Float[np.ndarray, "task point"]) -> Float[np.ndarray, "draw task"]:
-        return np.einsum("rtp,tp->rt", weights, values) / totals
+    def means(values: xr.DataArray) -> Float[np.ndarray, "draw task"]:
+        of_task = values.transpose("task", "point").values.astype(float)
+        return np.einsum("rtp,tp->rt", weights, of_task) / totals
 
-    td = [result.at_held_out(n).transpose("task", "point").values for n in result.shots]
-    right = [result.data[score].sel(shots=n).transpose("task", "point") for n in result.shots]
-    return (
-        np.concatenate([means(values.astype(float)) for values in td], axis=1),
-        np.concatenate([means(values.values.astype(float)) for values in right], axis=1),
-    )
+    td = [means(result.at_held_out(n)) for n in result.shots]
+    right = [means(result.data[score].sel(shots=n)) for n in result.shots]
+    return np.concatenate(td, axis=1), np.concatenate(right, axis=1)

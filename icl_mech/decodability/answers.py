@@ -1,4 +1,4 @@
-"""Does the model answer the prompts right? From residual streams that were captured anyway."""
+"""Whether the model answers the prompts right, from residual streams that were captured anyway."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ class Answered:
 
     Attributes:
         first_token: the most probable token begins an accepted answer.
-        exact: greedy decoding would begin with an accepted answer, whole: every token of it is
-            the most probable after those before it. What would come after is not looked at.
+        exact: greedy decoding would begin with a whole accepted answer: each of its tokens is the
+            most probable one after those before it. What would come after it is not checked.
         logprob: log probability (nats) of the most probable accepted first token.
     """
 
@@ -45,12 +45,12 @@ def answered(
 ) -> Answered:
     """Score every prompt.
 
-    An answer of several tokens needs one more forward pass, with the answer after the prompt; only
-    prompts whose first token is right get one.
+    For answers of several tokens, prompts whose first token is right run once more with the answer
+    behind them.
 
     Args:
-        model: as ever.
-        prompts: what was run.
+        model: to ask.
+        prompts: those that were run.
         last: residual stream after the last block, at every prompt's last token.
         answers: from `accepted_tokens`.
     """
@@ -73,7 +73,7 @@ def answered(
 def _continued(
     model: HookedModel, cells: Sequence[tuple[Prompt, tuple[int, ...]]], length: int
 ) -> Bool[np.ndarray, "cell"]:
-    """Whether the answer's tokens from the second on are each the most probable."""
+    """Whether each token of the answer from the second on is the most probable one."""
     prompts = [
         Prompt(p.text, p.tokens + answer[:-1], p.roles + ("answer",) * (length - 1))
         for p, answer in cells

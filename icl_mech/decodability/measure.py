@@ -1,62 +1,50 @@
-"""Representations -> what is decoded from them, layer by layer."""
+"""Decode the task from representations, layer by layer."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 
 from icl_mech.decodability.neighbours import credit, distances, vote_shares
-from icl_mech.decodability.plan import Plan
+from icl_mech.decodability.plan import Plan, half_of
 from icl_mech.decodability.probe import probe
 
 Rows = Float[np.ndarray, "row layer d_model"]
 
-#: What the sensitivity table varies, one setting at a time.
+#: The values that the sensitivity table tries, one setting at a time.
 KS = (1, 3, 5, 10, 20)
 SIZES = (25, 50, 100)
 VIEWS = tuple((m, n) for m in ("cosine", "euclidean") for n in ("none", "standardise"))
 
 
-def measure(rows: Rows, plan: Plan, prefix: str = "", pairs: bool = False) -> xr.Dataset:
-    """Votes and credit of every point at every layer; with `pairs`, also what a choice needs.
+def measure(rows: Rows, plan: Plan, pairs: bool = False) -> xr.Dataset:
+    """Votes and credit of every point at every layer.
 
     Args:
-        rows: task by task, as `plan.labels` says.
+        rows: representations, task by task as in `plan.labels`.
         plan: tasks, points and settings.
-        prefix: of the variables' names.
-        pairs: add `pair_credit`: the vote where only one other task's points are in the pool; and
-            `half_td`: TD of every half of the queries, with the other half out of the pool.
+        pairs: add `pair_credit`, the vote in a pool of the point's task and one other; and
+            `half_td`, the TD of each half of the queries without the other half in the pool, by
+            which the layer is chosen.
     """
-    s, n_tasks = plan.settings, len(plan.pool.tasks)
-    found: dict[str, list[np.ndarray]] = {
-        "votes": [],
-        "credit": [],
-        "pair_credit": [],
-        "half_td": [],
-    }
+    s, shape = plan.settings, plan.queries.shape
+    layers = []
     for layer in range(rows.shape[1]):
         between = distances(rows[:, layer], s.metric, s.normalise)
         (shares,) = vote_shares(between, plan.labels, plan.groups, [s.k])
-        found["votes"].append(shares.reshape(n_tasks, s.n_prompts, n_tasks))
-        found["credit"].append(credit(shares, plan.labels).reshape(n_tasks, s.n_prompts))
-        if pairs:
-            found["pair_credit"].append(_pair_credit(between, plan))
-            found["half_td"].append(_half_td(between, plan))
-    dims = {
-        "votes": ("layer", "task", "point", "voted"),
-        "credit": ("layer", "task", "point"),
-        "pair_credit": ("layer", "task", "other", "point"),
-        "half_td": ("layer", "half"),
-    }
-    return xr.Dataset(
-        {
-            prefix + name: (dims[name], np.stack(layers).astype(np.float32))
-            for name, layers in found.items()
-            if layers
+        found = {
+            "votes": (("task", "point", "voted"), shares.reshape(*shape, -1)),
+            "credit": (("task", "point"), credit(shares, plan.labels).reshape(shape)),
         }
-    )
+        if pairs:
+            found["pair_credit"] = (("task", "other", "point"), _pair_credit(between, plan))
+            found["half_td"] = (
+                ("half",),
+                half_td(between, plan.labels, plan.groups, plan.halves, s.k),
+            )
+        layers.append(xr.Dataset(found))
+    return xr.concat(layers, dim="layer").astype(np.float32)
 
 
 def knn_credit(
@@ -72,7 +60,8 @@ def knn_credit(
     Args:
         rows: representations.
         labels: the task of every row: 0, 1, ...
-        groups: rows with the same number are never neighbours (each its own: leave one out).
+        groups: rows with the same number are never neighbours. A number of its own for every row
+            leaves out the row alone.
         k: how many neighbours vote.
         metric, normalise: as in `task_decodability`.
 
@@ -106,86 +95,113 @@ def _pair_credit(
     return found
 
 
-def _half_td(between: Float[np.ndarray, "row row"], plan: Plan) -> Float[np.ndarray, "half"]:
-    """TD of each half of the queries, as if the other half did not exist, with half the votes.
+def half_td(
+    between: Float[np.ndarray, "row row"],
+    labels: Int[np.ndarray, "row"],
+    groups: Int[np.ndarray, "row"],
+    halves: Int[np.ndarray, "row"],
+    k: int,
+) -> Float[np.ndarray, "half"]:
+    """TD of each half of the queries in a pool of that half alone, with half the votes.
 
-    A layer chosen by it owes nothing to the other half's points. In a pool of all, it would: two
-    neighbours vote for each other, so that the layer that is best by chance for one half is
-    better than chance for the other, too. 0 where a half has no neighbours that could vote.
+    So a layer that is chosen on one half does not depend on the other half's points. In a common
+    pool it would: neighbours in different halves vote for each other, and a layer that is best by
+    chance for one half would be above chance for the other too. 0 for a half without enough
+    neighbours to vote.
+
+    Args:
+        between: distances.
+        labels: the task of every row: 0, 1, ...
+        groups: rows with the same number are never neighbours.
+        halves: 0 or 1 for every row (`half_of`).
+        k: how many neighbours vote in the pool of all.
     """
     found = np.zeros(2)
     for half in (0, 1):
-        rows = np.flatnonzero(plan.halves == half)
-        labels, groups = plan.labels[rows], plan.groups[rows]
-        _, sizes = np.unique(groups, return_counts=True)
-        k = min(max(1, plan.settings.k // 2), len(rows) - int(sizes.max(initial=0)))
-        if k > 0:
-            (shares,) = vote_shares(between[np.ix_(rows, rows)], labels, groups, [k])
-            found[half] = credit(shares, labels).mean()
+        rows = np.flatnonzero(halves == half)
+        _, sizes = np.unique(groups[rows], return_counts=True)
+        votes = min(max(1, k // 2), len(rows) - int(sizes.max(initial=0)))
+        if votes > 0:
+            pool = between[np.ix_(rows, rows)]
+            (shares,) = vote_shares(pool, labels[rows], groups[rows], [votes])
+            found[half] = credit(shares, labels[rows]).mean()
     return found
 
 
-def probed(rows: Rows, plan: Plan) -> xr.DataArray:
-    """Which task the linear probe gives every point (its index in `task`), by layer."""
-    shape = plan.queries.shape
-    layers = [
-        probe(rows[:, layer], plan.labels, plan.queries.ravel()).reshape(shape)
-        for layer in range(rows.shape[1])
-    ]
-    return xr.DataArray(np.stack(layers).astype(np.int16), dims=("layer", "task", "point"))
+def knn_half_td(
+    rows: Rows,
+    labels: Int[np.ndarray, "row"],
+    groups: Int[np.ndarray, "row"],
+    k: int = 10,
+) -> Float[np.ndarray, "half layer"]:
+    """`half_td` at every layer, of representations that were captured elsewhere.
 
+    Args:
+        rows, labels, k: as in `knn_credit`.
+        groups: the query of every row, counted from 0.
 
-def sensitivity(rows: Rows, plan: Plan) -> xr.DataArray:
-    """Credit under other settings, `[setting, layer, task, point]`; NaN past a smaller number."""
-    names, found = [], []
-    for v in _variations(plan):
-        labels, shape = plan.labels[v.index], (len(plan.pool.tasks), -1)
-        cells = np.full((len(v.ks), rows.shape[1], *plan.queries.shape), np.nan, dtype=np.float32)
-        for layer in range(rows.shape[1]):
-            between = distances(rows[v.index, layer], v.metric, v.normalise)
-            for i, shares in enumerate(vote_shares(between, labels, v.groups[v.index], v.ks)):
-                right = credit(shares, labels).reshape(shape)
-                cells[i, layer, :, : right.shape[1]] = right
-        names += [v.name.format(k=k) for k in v.ks]
-        found.append(cells)
-    return xr.DataArray(
-        np.concatenate(found),
-        dims=("setting", "layer", "task", "point"),
-        coords={"setting": names},
+    Example:
+        >>> rows = np.eye(2, dtype=np.float32)[[0, 0, 1, 1, 0, 0, 1, 1], None]
+        >>> knn_half_td(rows, np.array([0, 0, 1, 1] * 2), np.arange(8), k=1)[:, 0].tolist()
+        [1.0, 1.0]
+    """
+    return np.stack(
+        [
+            half_td(distances(rows[:, layer], "cosine", "none"), labels, groups, half_of(groups), k)
+            for layer in range(rows.shape[1])
+        ],
+        axis=1,
     )
 
 
-@dataclass(frozen=True)
-class _Variation:
-    """One thing done otherwise.
-
-    Attributes:
-        name: with a place for `k`.
-        index: which rows are in the pool.
-        groups: of all rows.
-        ks: numbers of neighbours, a setting each.
-    """
-
-    name: str
-    index: Int[np.ndarray, "row"]
-    groups: Int[np.ndarray, "every"]
-    metric: str
-    normalise: str
-    ks: list[int]
+def probed(rows: Rows, plan: Plan) -> xr.DataArray:
+    """The task (its index in `task`) that the linear probe gives every point, by layer."""
+    layers = [
+        probe(of_layer, plan.labels, plan.queries.ravel()) for of_layer in rows.swapaxes(0, 1)
+    ]
+    said = np.stack(layers).astype(np.int16).reshape(-1, *plan.queries.shape)
+    return xr.DataArray(said, dims=("layer", "task", "point"))
 
 
-def _variations(plan: Plan) -> Iterator[_Variation]:
+def sensitivity(rows: Rows, plan: Plan) -> xr.DataArray:
+    """Credit under other settings, `[setting, layer, task, point]`; NaN for points left out."""
     s = plan.settings
-    everything = np.arange(plan.queries.size)
-    usual = _Variation("", everything, plan.groups, s.metric, s.normalise, [s.k])
     ks = sorted({k for k in (*KS, s.k) if k < s.n_prompts})
-    yield replace(usual, name="k = {k}", ks=ks)
+    found = dict(zip([f"k = {k}" for k in ks], _varied(rows, plan, ks=ks), strict=True))
     for n in SIZES:
         if s.k < n <= s.n_prompts:
-            index = np.flatnonzero(everything % s.n_prompts < n)
-            yield replace(usual, name=f"{n} points per task", index=index)
+            (found[f"{n} points per task"],) = _varied(rows, plan, n_points=n)
     for metric, normalise in VIEWS:
         name = f"{metric}, {normalise}"
-        yield replace(usual, name=name, metric=metric, normalise=normalise)
-    yield replace(usual, name="left out: the query", groups=plan.queries.ravel())
-    yield replace(usual, name="left out: the point", groups=everything)
+        (found[name],) = _varied(rows, plan, metric=metric, normalise=normalise)
+    (found["left out: the query"],) = _varied(rows, plan, groups=plan.queries.ravel())
+    (found["left out: the point"],) = _varied(rows, plan, groups=np.arange(plan.queries.size))
+    return xr.DataArray(
+        np.stack(list(found.values())),
+        dims=("setting", "layer", "task", "point"),
+        coords={"setting": list(found)},
+    )
+
+
+def _varied(
+    rows: Rows,
+    plan: Plan,
+    *,
+    ks: Sequence[int] = (),
+    n_points: int = 0,
+    groups: Int[np.ndarray, "row"] | None = None,
+    metric: str = "",
+    normalise: str = "",
+) -> Float[np.ndarray, "k layer task point"]:
+    """Credit with some settings changed; those that are not given are the plan's."""
+    s = plan.settings
+    ks = ks or [s.k]
+    groups = plan.groups if groups is None else groups
+    kept = np.flatnonzero(np.arange(len(rows)) % s.n_prompts < (n_points or s.n_prompts))
+    labels = plan.labels[kept]
+    cells = np.full((len(ks), rows.shape[1], len(rows)), np.nan, dtype=np.float32)
+    for layer in range(rows.shape[1]):
+        between = distances(rows[kept, layer], metric or s.metric, normalise or s.normalise)
+        for i, shares in enumerate(vote_shares(between, labels, groups[kept], ks)):
+            cells[i, layer, kept] = credit(shares, labels)
+    return cells.reshape(len(ks), -1, *plan.queries.shape)

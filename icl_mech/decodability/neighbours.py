@@ -1,4 +1,4 @@
-"""Who is near whom, and for which task the nearest vote."""
+"""Distances between points, and the votes of each point's nearest neighbours for a task."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from sklearn.metrics import pairwise_distances
 
-#: Vote shares that differ by less are equal: they are sums of a few fractions.
+#: Vote shares that differ by less than this are equal (they are sums of a few fractions).
 _EQUAL = 1e-6
 
 
@@ -15,14 +15,14 @@ def distances(
 ) -> Float[np.ndarray, "point point"]:
     """Distance between any two points, in double precision.
 
-    Points that are equal have equal distances to everything else, exactly: matrix products round
-    the last digit differently from place to place, and would break their ties.
+    Equal points get exactly equal distances to every other point. A matrix product rounds the last
+    digit differently from entry to entry, which would break their ties.
 
     Args:
         points: representations at one layer.
         metric: `"cosine"` or `"euclidean"`.
-        normalise: `"standardise"` gives every dimension mean 0 and standard deviation 1 over the
-            points (labels play no part); a dimension that does not vary stays 0. `"none"`: as is.
+        normalise: `"standardise"` gives every dimension mean 0 and standard deviation 1 over all
+            points; a dimension that does not vary becomes 0. `"none"` changes nothing.
     """
     unique, index = np.unique(points.astype(np.float64), axis=0, return_inverse=True)
     if normalise == "standardise":
@@ -42,10 +42,10 @@ def vote_shares(
 ) -> Float[np.ndarray, "k point label"]:
     """Share of each label among the `k` nearest neighbours of every point.
 
-    Neighbours are chosen by index: a point is never its own, nor is any of its group, however
-    near. Where several are equally far and not all of them fit, they share the places left: each
-    has a part of a vote, the average over drawing them at random. The label that then wins need
-    not win as often as over such draws.
+    No point of its own group is a point's neighbour, however near. If several points are equally
+    far and too many for the places left, they share these places: each gets a part of a vote, which
+    is the average over drawing them at random. The label that wins by this average need not win as
+    often over such draws.
 
     Args:
         between: distances.
@@ -66,10 +66,10 @@ def vote_shares(
 
 
 def decoded(shares: Float[np.ndarray, "*rest label"]) -> Float[np.ndarray, "*rest label"]:
-    """The label that most votes are for; labels with equally many share one credit.
+    """1 for the label with most votes, 0 for the others; labels that tie share the 1.
 
-    That is what breaking ties at random gives on average, so that votes which say nothing are
-    right for one label in `n_labels`, and not for none or for the first.
+    Breaking ties at random gives this on average. So if all labels tie, a point gets a credit of
+    1 / (number of labels).
     """
     wins = shares >= shares.max(axis=-1, keepdims=True) - _EQUAL
     return wins / wins.sum(axis=-1, keepdims=True)
@@ -78,5 +78,5 @@ def decoded(shares: Float[np.ndarray, "*rest label"]) -> Float[np.ndarray, "*res
 def credit(
     shares: Float[np.ndarray, "point label"], labels: Int[np.ndarray, "point"]
 ) -> Float[np.ndarray, "point"]:
-    """How right the vote is about every point: 1, 0, or a share where labels tie."""
+    """Credit of every point: 1 if the vote is right, 0 if it is wrong, a share if labels tie."""
     return decoded(shares)[np.arange(len(labels)), labels]

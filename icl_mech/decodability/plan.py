@@ -1,4 +1,4 @@
-"""What decodability is measured on: its settings, and the prompts of every task."""
+"""The settings of task decodability, and the prompts of every task."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
@@ -8,7 +8,7 @@ import tyro
 from jaxtyping import Int
 
 from icl_mech.errors import InputError, choose
-from icl_mech.prompts import Matched, Pool, PromptSettings, draw_matched, load_pool
+from icl_mech.prompts import Matched, Pool, PromptSettings, load_pool
 from icl_mech.tasks import Tasks
 
 Metric = Literal["cosine", "euclidean"]
@@ -37,9 +37,9 @@ class DecodabilitySettings(PromptSettings):
     metric: Annotated[str, tyro.conf.arg(metavar="{cosine,euclidean}")] = "cosine"
     """Distance between residual streams."""
     normalise: Annotated[str, tyro.conf.arg(metavar="{none,standardise}")] = "none"
-    """Scale every dimension to mean 0 and standard deviation 1 first, or not."""
+    """Whether to scale every dimension to mean 0 and standard deviation 1 first."""
     leave_out: Annotated[str, tyro.conf.arg(metavar="{query,point}")] = "query"
-    """With the point, leave out every other point with its query; or the point alone."""
+    """What cannot be a point's neighbour: every point with its query, or the point alone."""
     role: Annotated[str | int, tyro.conf.Suppress] = "final_arrow"
     """The token that represents a prompt, by its role or index."""
 
@@ -64,8 +64,8 @@ class Plan:
         pool: the tasks.
         settings: all of them.
         points: episodes with the largest number of shots; fewer shots show the first of them.
-        queries: `[task, point]`, a number per query text: the clusters of the intervals, and the
-            groups that probes never split.
+        queries: `[task, point]`, a number for each query text. Intervals resample these, and a
+            probe is never tested on a query that it was trained on.
     """
 
     pool: Pool
@@ -75,12 +75,12 @@ class Plan:
 
     @property
     def labels(self) -> Int[np.ndarray, "row"]:
-        """The task of every row of the pool (task by task)."""
+        """The number of every row's task; rows are task by task."""
         return np.repeat(np.arange(len(self.queries)), self.settings.n_prompts)
 
     @property
     def groups(self) -> Int[np.ndarray, "row"]:
-        """Rows with the same number are never one another's neighbours; every row is its own."""
+        """A number for each row; rows with the same number are never neighbours."""
         by_query = self.settings.leave_out == "query"
         return self.queries.ravel() if by_query else np.arange(self.queries.size)
 
@@ -91,7 +91,7 @@ class Plan:
 
 
 def half_of(queries: Int[np.ndarray, "*any"]) -> Int[np.ndarray, "*any"]:
-    """The half, 0 or 1, of every query, by its number. Points of one query are in one half."""
+    """The half, 0 or 1, that each query number belongs to."""
     return queries % 2
 
 
@@ -99,7 +99,7 @@ def plan(tasks: Tasks, settings: DecodabilitySettings) -> Plan:
     """Load the tasks, draw the points, and refuse what cannot be measured.
 
     Raises:
-        InputError: where a task or count cannot work; nothing was run yet.
+        InputError: where a task or count cannot work.
 
     Example:
         >>> drawn = plan("verbs", DecodabilitySettings(n_prompts=20))
@@ -107,11 +107,10 @@ def plan(tasks: Tasks, settings: DecodabilitySettings) -> Plan:
         ('verbs/gerund', (4, 20))
     """
     pool = load_pool(tasks)
-    (points,) = draw_matched(
-        pool.tasks, {"n_prompts": settings.n_prompts}, max(settings.n_shots), settings.seed
-    )
+    sizes = {"n_prompts": settings.n_prompts}
+    (points,) = settings.match(pool.tasks, sizes, max(settings.n_shots))
     texts = [[episode.query.x for episode in row] for row in points.episodes]
     _, index = np.unique(texts, return_inverse=True)
-    # Every task has at least two queries, so that without one of them (as often as it comes back)
-    # at least n_prompts - 1 >= k points are left to choose from.
+    # Every task has at least two queries, so at least n_prompts - 1 >= k points are left to vote
+    # when the points of one query are left out.
     return Plan(pool, settings, points, index.reshape(len(pool.tasks), settings.n_prompts))

@@ -1,4 +1,4 @@
-"""The figure of task decodability: TD by layer, and who is taken for whom."""
+"""The figure of task decodability: TD by layer, and which task is decoded as which."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
-from plotly.subplots import make_subplots
 
-from icl_mech.plotting.panels import frame
+from icl_mech.plotting.marks import band
+from icl_mech.plotting.panels import frame, rows_of_panels
 from icl_mech.plotting.style import AFTER_BLOCK, COLOURS, GRID, short, title
 
 if TYPE_CHECKING:
@@ -29,52 +29,46 @@ def decodability_figure(
     """TD by layer for every number of shots, with controls; below, two maps of task by task.
 
     Args:
-        result: what to draw.
-        shots: of the controls, the probe and the maps; the largest number by default.
-        layer: of the maps; the best one by default.
+        result: to be drawn.
+        shots: for the controls, the probe and the maps; the largest number by default.
+        layer: for the maps; the best one by default.
     """
     shots = max(result.shots) if shots is None else shots
     layer = result.best_layer(shots) if layer is None else layer
     side = max(190, 34 * len(result.tasks))
-    total = CURVES + GAP + side
-    figure = make_subplots(
-        rows=2,
-        cols=2,
-        specs=[[{"colspan": 2}, None], [{}, {}]],
-        row_heights=[CURVES, side],
-        vertical_spacing=GAP / total,
-        horizontal_spacing=0.28,
-        subplot_titles=[
+    figure = rows_of_panels(
+        [CURVES, side],
+        GAP,
+        [
             "",
             f"decoded as … (layer {layer}, {shots} shots)",
             f"two tasks at a time (layer {layer}, {shots} shots)",
         ],
+        cols=2,
+        specs=[[{"colspan": 2}, None], [{}, {}]],
+        horizontal_spacing=0.28,
     )
     for trace in _curves(result, shots):
         figure.add_trace(trace, row=1, col=1)
     _map(figure, result.confusion(shots, layer), 1, "share of the task's points", 0.0)
-    # Tasks with inputs of their own have a lower one, and every pair its own.
+    # With inputs of their own, every pair of tasks has another chance, below 0.5.
     pair = "TD of the pair" + " (chance 0.5)" * result.provenance["shared_inputs"]
     _map(figure, result.pairwise(shots, layer), 2, pair, 0.5)
     _style(figure, result, shots)
-    figure.update_layout(height=total)
     frame(figure, below=40, legend=True)
     return figure
 
 
 def _curves(result: TaskDecodability, shots: int) -> list[go.Scatter]:
-    """Everything that the upper panel shows."""
+    """The curves of the upper panel."""
     layers, traces = result.layers, []
-    depths = [0.95] if len(result.shots) == 1 else [
-        0.45 + 0.5 * sorted(result.shots).index(n) / (len(result.shots) - 1) for n in result.shots
-    ]  # fmt: skip
-    for n, depth in zip(result.shots, depths, strict=True):
-        (colour,) = sample_colorscale(SCALE, [depth])
-        name = f"TD, {n} shot{'s' if n > 1 else ''}"
-        traces += [
-            _band(layers, result.td(n), colour, name),
-            _line(layers, result.td(n), name, colour, 3.0, markers=True),
-        ]
+    for i, n in enumerate(sorted(result.shots)):
+        depth = 0.95 if len(result.shots) == 1 else 0.45 + 0.5 * i / (len(result.shots) - 1)
+        (shade,) = sample_colorscale(SCALE, [depth], colortype="tuple")
+        colour = "#" + "".join(f"{round(255 * part):02x}" for part in shade)
+        name, td = f"TD, {n} shot{'s' if n > 1 else ''}", result.td(n)
+        traces.append(band(layers, td, colour, name))
+        traces.append(_line(layers, td, name, colour, 3.0, markers=True))
     if "probe_task" in result.data:
         traces.append(
             _line(layers, result.probe(shots), f"linear probe, {shots} shots", PROBE, 1.8, "dash")
@@ -85,8 +79,11 @@ def _curves(result: TaskDecodability, shots: int) -> list[go.Scatter]:
             shuffled = result.td(shots, control="shuffled")
             traces.append(_line(layers, shuffled, name, COLOURS["shuffled"], 1.8))
         alone = result.td(control="input")
-        # Wide and pale: within a family it lies exactly on the line of chance.
+        # Wide and pale, because within a family it lies exactly on the line of chance.
         traces.append(_line(layers, alone, "query alone", "#C4C4C4", 6.0))
+    if "instruction_credit" in result.data:
+        told = result.td(control="instruction")
+        traces.append(_line(layers, told, "instruction alone", COLOURS["other_task"], 1.8, "dash"))
     traces.append(
         go.Scatter(
             x=layers,
@@ -126,20 +123,6 @@ def _line(
     )
 
 
-def _band(layers: list[int], estimates: list[Estimate], colour: str, group: str) -> go.Scatter:
-    return go.Scatter(
-        x=[*layers, *layers[::-1]],
-        y=[*(e.high for e in estimates), *(e.low for e in reversed(estimates))],
-        mode="lines",
-        fill="toself",
-        fillcolor=colour.replace("rgb(", "rgba(").replace(")", ", 0.18)"),
-        line={"width": 0},
-        hoverinfo="skip",
-        legendgroup=group,
-        showlegend=False,
-    )
-
-
 def _map(figure: go.Figure, table: pd.DataFrame, column: int, what: str, low: float) -> None:
     """A heat map of task by task with its numbers written in."""
     names = short([str(name) for name in table.columns])
@@ -169,7 +152,7 @@ def _map(figure: go.Figure, table: pd.DataFrame, column: int, what: str, low: fl
 
 
 def _style(figure: go.Figure, result: TaskDecodability, shots: int) -> None:
-    p, n_layers = result.provenance, len(result.layers)
+    p = result.provenance
     heads = {task.rpartition("/")[0] for task in result.tasks}
     what = heads.pop() if len(heads) == 1 and "" not in heads else f"{len(result.tasks)} tasks"
     title(
@@ -179,20 +162,11 @@ def _style(figure: go.Figure, result: TaskDecodability, shots: int) -> None:
         f"{result.data.sizes['point']} prompts for each of {len(result.tasks)} tasks, "
         f"seed {p['seed']}; band: 95 % bootstrap interval over queries",
     )
+    look = {"gridcolor": GRID, "zeroline": False, "row": 1, "col": 1}
     figure.update_xaxes(
         title_text=f"{AFTER_BLOCK}; read at {escape(str(p['role']))}",
         range=[min(result.layers) - 0.5, max(result.layers) + 0.5],
-        dtick=1 if n_layers <= 24 else None,
-        gridcolor=GRID,
-        zeroline=False,
-        row=1,
-        col=1,
+        dtick=1 if len(result.layers) <= 24 else None,
+        **look,
     )
-    figure.update_yaxes(
-        title_text="share decoded right",
-        range=[-0.03, 1.05],
-        gridcolor=GRID,
-        zeroline=False,
-        row=1,
-        col=1,
-    )
+    figure.update_yaxes(title_text="share decoded right", range=[-0.03, 1.05], **look)

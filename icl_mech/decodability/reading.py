@@ -1,4 +1,4 @@
-"""Prompts -> representations -> what is decoded from them."""
+"""Run prompts on a model, read their representations, and decode the task from these."""
 
 from collections.abc import Sequence
 
@@ -10,36 +10,46 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from icl_mech.decodability.answers import accepted_tokens, answered
-from icl_mech.decodability.measure import Rows, measure, probed, sensitivity
+from icl_mech.decodability.measure import Rows, knn_credit, measure, probed, sensitivity
 from icl_mech.decodability.plan import Plan
 from icl_mech.errors import NotFiniteError
 from icl_mech.model import HookedModel, as_array
-from icl_mech.prompts import Encoder, Episode, Prompt, generator, shuffle_labels, zero_shot
+from icl_mech.prompts import (
+    Encoder,
+    Prompt,
+    generator,
+    instruction_only,
+    shuffle_labels,
+    zero_shot,
+)
 
 #: Prompts between two steps of the progress bar.
 STEP = 100
 
 
 class Run:
-    """One model on one plan: prompts run, read and measured."""
+    """One plan on one model."""
 
     def __init__(self, model: HookedModel, plan: Plan, layers: list[int], bar: tqdm) -> None:
         self.model, self.plan, self.layers = model, plan, layers
+        self.bar = bar
+        self.episodes = [episode for row in plan.points.episodes for episode in row]
+        # All tasks have the same encoder, so that prompts of two tasks differ in answers only.
         words = [pair.y for task in plan.pool.tasks for pair in task.pairs]
-        # One encoder for all tasks: only answers may tell their prompts apart.
         s = plan.settings
         self.encoder: Encoder = model.encoder(s.template, words, s.leading_space)
-        self.bar = bar
 
     def few_shot(self, n_shots: int, probe: bool, controls: bool, keep: bool) -> xr.Dataset:
         """Everything that depends on the number of shots."""
         self.bar.set_description(f"{n_shots}-shot")
-        episodes = [e for row in self.plan.points.episodes for e in row]
-        prompts = [self.encoder.encode(e.demonstrations[:n_shots], e.query.x) for e in episodes]
+        prompts = [
+            self.encoder.encode(e.demonstrations[:n_shots], e.query.x, e.instruction)
+            for e in self.episodes
+        ]
         rows, last = self.read(prompts)
         data = measure(rows, self.plan, pairs=True)
         data["sensitivity"] = sensitivity(rows, self.plan)
-        data = data.merge(self._accuracy(prompts, episodes, last))
+        data = data.merge(self._accuracy(prompts, last))
         if probe:
             data["probe_task"] = probed(rows, self.plan)
         if keep:
@@ -47,13 +57,11 @@ class Run:
             shape = (*self.plan.queries.shape, *rows.shape[1:])
             data["representation"] = (dims, rows.reshape(shape))
         if controls:
-            data = data.merge(self._shuffled(episodes, n_shots))
+            data["shuffled_credit"] = self._shuffled(n_shots)
         return data
 
-    def _accuracy(
-        self, prompts: Sequence[Prompt], episodes: Sequence[Episode], last: Tensor
-    ) -> xr.Dataset:
-        answers = accepted_tokens(self.encoder, prompts, [e.query for e in episodes])
+    def _accuracy(self, prompts: Sequence[Prompt], last: Tensor) -> xr.Dataset:
+        answers = accepted_tokens(self.encoder, prompts, [e.query for e in self.episodes])
         scores = answered(self.model, prompts, last, answers)
         shape = self.plan.queries.shape
         dims = ("task", "point")
@@ -62,32 +70,55 @@ class Run:
         data["answer_tokens"] = (dims, np.reshape([len(row[0]) for row in answers], shape))
         return data
 
-    def _shuffled(self, episodes: Sequence[Episode], n_shots: int) -> xr.Dataset:
-        """The same prompts, labels shuffled in the same way for every task; NaN for one shot."""
+    def _shuffled(self, n_shots: int) -> xr.DataArray:
+        """Credit of the same prompts with shuffled labels, in the same order for every task.
+
+        NaN for one shot, which has no labels to shuffle.
+        """
         n_prompts, seed = self.plan.settings.n_prompts, self.plan.settings.seed
-        if n_shots == 1:  # there is nothing to shuffle
-            shape = (len(self.layers), *self.plan.queries.shape)
-            nothing = np.full(shape, np.nan, dtype=np.float32)
-            return xr.Dataset({"shuffled_credit": (("layer", "task", "point"), nothing)})
+        if n_shots == 1:
+            return self._by_task(np.full((len(self.episodes), len(self.layers)), np.nan))
         prompts = []
-        for i, e in enumerate(episodes):
+        for i, e in enumerate(self.episodes):
             rng = generator(seed, "decodability", "shuffled", str(i % n_prompts))
             shown = shuffle_labels(e.demonstrations[:n_shots], rng)
-            prompts.append(self.encoder.encode(shown, e.query.x))
-        data = measure(self.read(prompts)[0], self.plan, "shuffled_")
-        return data[["shuffled_credit"]]
+            prompts.append(self.encoder.encode(shown, e.query.x, e.instruction))
+        return self._credit(prompts)
 
-    def input_only(self) -> xr.Dataset:
-        """The query alone: how far its words give the task away."""
+    def input_only(self) -> xr.DataArray:
+        """Credit of the query alone: how far its words give the task away."""
         self.bar.set_description("queries alone")
-        episodes = [e for row in self.plan.points.episodes for e in row]
-        prompts = zero_shot(self.encoder, episodes)
-        return measure(self.read(prompts)[0], self.plan, "input_")[["input_credit"]]
+        return self._credit(zero_shot(self.encoder, self.episodes))
+
+    def _credit(self, prompts: Sequence[Prompt]) -> xr.DataArray:
+        return self._credit_of(self.read(prompts)[0])
+
+    def _credit_of(self, rows: Rows) -> xr.DataArray:
+        p, s = self.plan, self.plan.settings
+        return self._by_task(knn_credit(rows, p.labels, p.groups, s.k, s.metric, s.normalise))
+
+    def _by_task(self, values: Float[np.ndarray, "row layer"]) -> xr.DataArray:
+        shape = (*self.plan.queries.shape, -1)
+        return xr.DataArray(
+            values.astype(np.float32).reshape(shape), dims=("task", "point", "layer")
+        )
+
+    def instruction_only(self) -> xr.Dataset:
+        """Credit and accuracy of the query after its instruction, without demonstrations."""
+        self.bar.set_description("instructions alone")
+        prompts = instruction_only(self.encoder, self.episodes)
+        rows, last = self.read(prompts)
+        return xr.Dataset(
+            {
+                "instruction_credit": self._credit_of(rows),
+                "instruction_exact": self._accuracy(prompts, last)["exact"],
+            }
+        )
 
     def read(self, prompts: Sequence[Prompt]) -> tuple[Rows, Float[Tensor, "row d_model"]]:
         """Representations at the chosen layers, and the last token's residual after all blocks.
 
-        Prompts that are the same are run once: their representations are equal to the last bit.
+        Equal prompts run once, so that their representations are equal to the last bit.
 
         Raises:
             NotFiniteError: where the model returns NaN or infinity.

@@ -8,39 +8,40 @@ import pandas as pd
 import plotly.graph_objects as go
 import xarray as xr
 
-from icl_mech.decodability.chance import own_inputs_chances
-from icl_mech.decodability.intervals import widened, within_1
+from icl_mech.decodability.chance import chances
 from icl_mech.decodability.neighbours import decoded
 from icl_mech.decodability.notes import notes
 from icl_mech.decodability.plan import half_of
 from icl_mech.errors import InputError, choose
-from icl_mech.results import TaskResult
-from icl_mech.stats import Estimate, mean_change, shares
+from icl_mech.results import TaskResult, with_ends
+from icl_mech.stats import Estimate, mean_change, shares, widened, within_1
 
-#: What TD is compared with: prompts with shuffled labels, and the zero-shot query alone.
-CONTROLS = ("shuffled", "input")
+#: What TD is compared with: prompts with shuffled labels, the zero-shot query alone, and the query
+#: after an instruction.
+CONTROLS = ("shuffled", "input", "instruction")
 #: How an answer is judged, see `Answered`.
 SCORES = ("exact", "first_token")
 
 
 class TaskDecodability(TaskResult):
-    """Which task the neighbours of every prompt vote for, at every layer.
+    """The task that the neighbours of every prompt vote for, at every layer.
 
-    `data` holds, over (`shots`, `task`, `point`, `layer`): `credit` (1 where the vote is right, 0
-    where not, a share where tasks tie), the same under shuffled labels (`shuffled_credit`) and for
-    the query alone (`input_credit`, without `shots`), `votes` (also over `voted`: the share of the
-    neighbours that are of each task), `pair_credit` (also over `other`: credit where only that
-    task is in the pool too), `sensitivity` (also over `setting`: credit under it), and
-    `probe_task` (the index of the task that the linear probe says). Over (`shots`, `half`,
-    `layer`): `half_td`, TD of one half of the queries with the other out of the pool. Per
-    (`shots`, `task`, `point`): `exact` and `first_token` (the answer was right), `logprob` of the
-    answer (nats) and `answer_tokens` (how many the answer has); per (`task`, `point`): `query` and
-    `query_id`.
+    `data` holds, over (`shots`, `task`, `point`, `layer`): `credit` (1 if the vote is right, 0 if
+    not, a share if tasks tie), the same under shuffled labels (`shuffled_credit`) and for the query
+    alone (`input_credit`, without `shots`), for the query after an instruction where prompts begin
+    with one (`instruction_credit`, also without), `votes` (also over `voted`: the share of the
+    neighbours that are of each task), `pair_credit` (also over `other`: credit if that task is the
+    only other one in the pool), `sensitivity` (also over `setting`: credit under it), and
+    `probe_task` (the index of the task that the linear probe predicts). Over (`shots`, `half`,
+    `layer`): `half_td`, TD of one half of the queries with the other half out of the pool. Per
+    (`shots`, `task`, `point`): `exact` and `first_token` (whether the answer was right), `logprob`
+    of the answer (nats) and `answer_tokens` (the number of tokens of the answer); per (`task`,
+    `point`): `query` and `query_id`.
 
-    TD is reported at a layer that was chosen on other queries (`held_out`): the largest of many
-    layers would be above chance without any task. Intervals are 95 % bootstraps over queries,
-    as prompts that share a query are not independent; those of TD are wider by
-    `icl_mech.decodability.intervals.MUTUAL`, as neighbours vote for one another. `shots` is always
+    TD is reported at a layer that was chosen on other queries (`held_out`), because the largest TD
+    of many layers is above chance even without any task. Intervals are 95 % bootstraps over
+    queries, because prompts that share a query are not independent; intervals of TD are wider by
+    the factor `icl_mech.stats.MUTUAL`, because neighbours vote for one another. `shots` is always
     one of `result.shots`; the largest by default.
     """
 
@@ -50,6 +51,17 @@ class TaskDecodability(TaskResult):
         "exact": ("shots", "task", "point"),
         "query_id": ("task", "point"),
     }
+    QUOTED: ClassVar = (
+        *with_ends("td"),
+        "shuffled",
+        "input",
+        "probe",
+        "accuracy",
+        "chance",
+        "layer_first_half",
+        "layer_second_half",
+        "n_queries",
+    )
 
     @property
     def shots(self) -> list[int]:
@@ -63,13 +75,14 @@ class TaskDecodability(TaskResult):
 
     @property
     def chance(self) -> float:
-        """What a representation that says nothing scores, see `chance_of`."""
+        """TD of a representation that says nothing about the task, see `chance_of`."""
         return self.chance_of()
 
     def chance_of(self, task: str | None = None) -> float:
-        """What a representation that says nothing scores, on all tasks' points or on one task's.
+        """TD of a representation that says nothing, on all tasks' points or on one task's.
 
-        1 / (number of tasks) where these share their inputs, else less (`own_inputs_chances`).
+        1 / (number of tasks) if the tasks share their inputs, otherwise less: a point's query is
+        then left out of its own task only, which has fewer neighbours than each other task.
         """
         if self.provenance["shared_inputs"]:
             return 1 / len(self.tasks)
@@ -80,21 +93,24 @@ class TaskDecodability(TaskResult):
     @cached_property
     def _chances(self) -> np.ndarray:
         queries = self.data["query_id"].transpose("task", "point").values
-        return own_inputs_chances(queries, self.provenance["k"], self.provenance["leave_out"])
+        labels = np.repeat(np.arange(len(queries)), queries.shape[1])
+        by_query = self.provenance["leave_out"] == "query"
+        groups = queries.ravel() if by_query else np.arange(queries.size)
+        return chances(labels, groups, self.provenance["k"])
 
     def td(
         self, shots: int | None = None, task: str | None = None, control: str | None = None
     ) -> list[Estimate]:
         """TD at every layer, of all tasks' points or of one task's.
 
-        Each interval is for a layer that was fixed beforehand. For one that is picked because TD
-        is large there, see `held_out` and `peak`.
+        Each interval is for a layer that was fixed beforehand. For a layer that is picked because
+        TD is large there, see `held_out` and `peak`.
 
         Args:
             shots: how many demonstrations.
             task: count only this task's points; the pool stays whole.
-            control: `"shuffled"` or `"input"` instead of the few-shot prompts. NaN for shuffled
-                labels with one shot, which has none to shuffle.
+            control: `"shuffled"`, `"input"` or `"instruction"` instead of the few-shot prompts.
+                `"shuffled"` is NaN with one shot, where there are no labels to shuffle.
 
         Raises:
             InputError: where a name or number is unknown, or the run had no controls.
@@ -104,10 +120,10 @@ class TaskDecodability(TaskResult):
     def peak(
         self, shots: int | None = None, task: str | None = None, control: str | None = None
     ) -> Estimate:
-        """The largest TD of all layers, with an interval that accounts for the choice.
+        """The largest TD of all layers, with an interval that accounts for the choice of layer.
 
-        The intervals of all layers together hold with 95 %. The value itself, chosen and reported
-        on the same points, is too large on average.
+        The intervals of all layers hold together with 95 %. The value itself is too large on
+        average, because the layer is chosen on the points that it is reported on.
         """
         credit = self._credit(shots, control)
         return max(self._td(credit, task, len(self.layers)), key=lambda e: e.value)
@@ -127,13 +143,13 @@ class TaskDecodability(TaskResult):
             InputError: where the run had no probe.
         """
         right = self._pick_held_out(self._probe_right(shots), shots)
-        return self._means(right.expand_dims("layer"), task)[0]
+        return self._means(right, task)[0]
 
     def best_layer(self, shots: int | None = None, task: str | None = None) -> int:
         """The layer with the largest TD, the earliest of equals.
 
-        As in the paper, chosen on the points that TD is measured on: TD there is too large, see
-        `held_out`.
+        As in the paper, it is chosen on the points that TD is measured on, so TD there is too large
+        on average; see `held_out`.
         """
         values = [e.value for e in self.td(shots, task)]
         return self.layers[int(np.argmax(values))]
@@ -143,16 +159,15 @@ class TaskDecodability(TaskResult):
     ) -> Estimate:
         """TD at a layer chosen on other queries.
 
-        The queries are cut in two halves; each half's points count at the layer that is best on
-        the other half's few-shot prompts, over all tasks, in a pool of that half alone
-        (`half_td`). Without any task this is at chance, and the interval's lower end above chance
-        in less than 5 % of runs (`tests/slow/test_decodability_noise.py`).
+        The queries are cut into two halves. Each half's points are scored at the layer that is best
+        for the other half's few-shot prompts, over all tasks, in a pool of that other half alone
+        (`half_td`). If nothing tells the tasks apart, TD is at chance, and the interval's lower end
+        is above chance in less than 5 % of runs (`tests/slow/test_decodability_noise.py`).
 
         Raises:
-            InputError: as `td`; where a result of an earlier version lacks what the choice needs.
+            InputError: as `td`; if a result of an earlier version lacks what the choice needs.
         """
-        found = self.at_held_out(shots, control)
-        return self._td(found.expand_dims("layer"), task)[0]
+        return self._td(self.at_held_out(shots, control), task)[0]
 
     def held_out_layers(self, shots: int | None = None) -> tuple[int, int]:
         """The layers that `held_out` uses: for the first half of the queries, for the second."""
@@ -180,13 +195,9 @@ class TaskDecodability(TaskResult):
     def above(self, control: str, shots: int | None = None, task: str | None = None) -> Estimate:
         """TD minus that of a control on the same points, at the layers of `held_out`."""
         difference = self.at_held_out(shots) - self.at_held_out(shots, control)
-        queries = self.data["query_id"]
-        if task is not None:
-            choose(task, self.tasks, "task")
-            difference, queries = difference.sel(task=task), queries.sel(task=task)
-        values = difference.transpose(..., "point").values.ravel()
-        found = mean_change(values, clusters=queries.transpose(..., "point").values.ravel())
-        return widened([found], self._n_queries(task))[0]
+        values, queries = self._by_point(difference, task), self._queries(task)
+        found = mean_change(values, clusters=queries)
+        return widened([found], len(np.unique(queries)))[0]
 
     def without_difference(self, shots: int | None = None) -> list[int]:
         """Layers at which all tasks tie for every point."""
@@ -202,7 +213,7 @@ class TaskDecodability(TaskResult):
             shots: how many demonstrations.
             layer: by default the best one.
         """
-        at = self.best_layer(shots) if layer is None else self._layer(layer)
+        at = self._layer(layer, shots)
         votes = self.data["votes"].sel(shots=self._shots(shots), layer=at)
         won = decoded(votes.transpose("task", "point", "voted").values.astype(float))
         return pd.DataFrame(won.mean(axis=1), self.tasks, self.tasks).rename_axis(
@@ -210,24 +221,25 @@ class TaskDecodability(TaskResult):
         )
 
     def pairwise(self, shots: int | None = None, layer: int | None = None) -> pd.DataFrame:
-        """TD between two tasks with nothing else in the pool; the diagonal is empty.
+        """TD of every two tasks with nothing else in the pool; the diagonal is empty.
 
-        Chance is 0.5 where the tasks share their inputs, and less where they do not (`chance_of`).
+        Chance is 0.5 if the tasks share their inputs, and less if they do not (`chance_of`).
 
         Args:
             shots: how many demonstrations.
             layer: by default the best one for all tasks together.
         """
-        at = self.best_layer(shots) if layer is None else self._layer(layer)
+        at = self._layer(layer, shots)
         credit = self.data["pair_credit"].sel(shots=self._shots(shots), layer=at)
         means = credit.mean("point").transpose("task", "other").values
         return pd.DataFrame((means + means.T) / 2, self.tasks, self.tasks)
 
     def sensitivity(self, shots: int | None = None) -> pd.DataFrame:
-        """TD under other numbers of neighbours and points, distances and normalisations.
+        """TD under other settings, one of them varied at a time, a row each.
 
-        One row per setting, one thing varied at a time: TD at the layers of `held_out`, and the
-        layer with the largest TD of all queries.
+        Varied are the number of neighbours and of points, the distance, the normalisation and what
+        is left out. `td` is at the layers of `held_out`; `best_layer` has the largest TD of all
+        queries.
         """
         rows = {}
         cells = self.data["sensitivity"].sel(shots=self._shots(shots))
@@ -245,15 +257,24 @@ class TaskDecodability(TaskResult):
     ) -> Estimate:
         """Share of the same few-shot prompts that the model answers right."""
         choose(score, SCORES, "score")
-        right = self.data[score].sel(shots=self._shots(shots)).astype(float)
-        return self._means(right.expand_dims("layer"), task)[0]
+        right = self.data[score].sel(shots=self._shots(shots))
+        return self._means(right, task)[0]
+
+    def instruction_accuracy(self, task: str | None = None) -> Estimate:
+        """Share of whole answers that are right after the instruction, without demonstrations.
+
+        Raises:
+            InputError: where the prompts of this run begin with no instruction.
+        """
+        self._credit(None, "instruction")
+        return self._means(self.data["instruction_exact"].expand_dims("layer"), task)[0]
 
     # --- tables -----------------------------------------------------------------------------
 
-    def summary(self) -> pd.DataFrame:
-        """One row per number of shots and task, `"all"` first: TD with intervals, and controls.
+    def full_summary(self) -> pd.DataFrame:
+        """TD with intervals, controls and probe at the layers of `held_out`, and accuracy.
 
-        All of them at the layers of `held_out`.
+        One row per number of shots and task; the task `"all"` comes first.
         """
         rows = [self._row(n, task) for n in self.shots for task in (None, *self.tasks)]
         return pd.DataFrame(rows).set_index(["shots", "task"])
@@ -266,6 +287,8 @@ class TaskDecodability(TaskResult):
         if "probe_task" in self.data:
             estimates["probe"] = self.probe_held_out(shots, task)
         estimates["accuracy"] = self.accuracy(shots, task)
+        if "instruction_credit" in self.data:
+            estimates["instruction_accuracy"] = self.instruction_accuracy(task)
         first, second = self.held_out_layers(shots)
         row: dict[str, Any] = {"shots": shots, "task": task or "all"}
         row |= {"layer_first_half": first, "layer_second_half": second}
@@ -280,7 +303,7 @@ class TaskDecodability(TaskResult):
 
     def table(self) -> pd.DataFrame:
         """The summary as text, for people."""
-        return as_text(self.summary())
+        return as_text(self.full_summary())
 
     def to_frame(self) -> pd.DataFrame:
         """One row per (shots, task, point, layer)."""
@@ -292,8 +315,8 @@ class TaskDecodability(TaskResult):
         return frame
 
     def caveats(self) -> list[str]:
-        """What to keep in mind when reading the numbers, a line each."""
-        return super().caveats() + notes(self)
+        """What a reader of the numbers must know, a line each."""
+        return [*super().caveats(), *notes(self)]
 
     def plot(self, shots: int | None = None, layer: int | None = None) -> go.Figure:
         """TD by layer for every number of shots; confusion and pairwise TD at one layer."""
@@ -312,37 +335,43 @@ class TaskDecodability(TaskResult):
             return self.data["credit"].sel(shots=self._shots(shots))
         name = f"{choose(control, CONTROLS, 'control')}_credit"
         if name not in self.data:
-            raise InputError("this run had no controls; expected task_decodability(controls=True)")
+            wanted = "instruction='true'" if control == "instruction" else "controls=True"
+            raise InputError(
+                f"this run has no control {control!r}; expected task_decodability(..., {wanted})"
+            )
         values = self.data[name]
         return values.sel(shots=self._shots(shots)) if "shots" in values.dims else values
 
     def _probe_right(self, shots: int | None) -> xr.DataArray:
-        """1 where the probe is right, over (`task`, `point`, `layer`)."""
+        """Whether the probe is right, over (`task`, `point`, `layer`)."""
         if "probe_task" not in self.data:
             raise InputError("this run had no probe; expected task_decodability(..., probe=True)")
         said = self.data["probe_task"].sel(shots=self._shots(shots))
-        right = said == xr.DataArray(np.arange(len(self.tasks)), dims="task")
-        return right.astype(float)
+        return said == xr.DataArray(np.arange(len(self.tasks)), dims="task")
 
     def _td(self, credit: xr.DataArray, task: str | None, n_choices: int = 1) -> list[Estimate]:
-        """Mean credit at every layer, with intervals that know of mutual neighbours."""
+        """Mean credit at every layer, with intervals that allow for mutual neighbours."""
         return within_1(widened(self._means(credit, task), self._n_queries(task), n_choices))
 
     def _means(self, values: xr.DataArray, task: str | None) -> list[Estimate]:
-        """Means at every layer over points, with intervals over queries."""
-        queries = self.data["query_id"]
+        """Means over points, with intervals over queries; one per layer if there are layers."""
+        return shares(
+            np.atleast_2d(self._by_point(values.astype(float), task)), self._queries(task)
+        )
+
+    def _by_point(self, values: xr.DataArray, task: str | None) -> np.ndarray:
+        """The points of all tasks, or of one, along the last axis."""
         if task is not None:
-            choose(task, self.tasks, "task")
-            values, queries = values.sel(task=[task]), queries.sel(task=[task])
-        rows = values.transpose("layer", "task", "point").values.astype(float)
-        rows = rows.reshape(len(rows), -1)
-        clusters = queries.transpose("task", "point").values.ravel()
-        return shares(rows, clusters)
+            values = values.sel(task=[choose(task, self.tasks, "task")])
+        found = values.transpose(..., "task", "point").values
+        return found.reshape(*found.shape[:-2], -1)
+
+    def _queries(self, task: str | None) -> np.ndarray:
+        return self._by_point(self.data["query_id"], task)
 
     def _n_queries(self, task: str | None) -> int:
         """How many different queries all tasks ask, or one of them."""
-        queries = self.data["query_id"] if task is None else self.of(task)["query_id"]
-        return len(np.unique(queries))
+        return len(np.unique(self._queries(task)))
 
     def _shots(self, shots: int | None) -> int:
         if shots is None:
@@ -351,7 +380,9 @@ class TaskDecodability(TaskResult):
             raise InputError(f"no run with {shots} shots; expected one of {self.shots}")
         return shots
 
-    def _layer(self, layer: int) -> int:
+    def _layer(self, layer: int | None, shots: int | None) -> int:
+        if layer is None:
+            return self.best_layer(shots)
         if layer not in self.layers:
             raise InputError(f"layer {layer} was not measured; expected one of {self.layers}")
         return layer
@@ -361,8 +392,10 @@ _COLUMNS = {
     "td": "TD",
     "shuffled": "shuffled labels",
     "input": "query alone",
+    "instruction": "instruction alone",
     "probe": "linear probe",
     "accuracy": "accuracy",
+    "instruction_accuracy": "accuracy, instruction alone",
 }
 
 

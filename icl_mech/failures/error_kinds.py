@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from icl_mech.failures.plan import FailureSettings, TaskPlan
+from icl_mech.failures.plan import FailureSettings, FailureTask
 from icl_mech.failures.result import OTHER, RIGHT
 from icl_mech.model import HookedModel
 from icl_mech.prompts import Encoder, Episode, Prompt, accepted
@@ -44,7 +44,7 @@ class Encoders:
     other: Encoder
 
     @staticmethod
-    def of(model: HookedModel, plan: TaskPlan, s: FailureSettings) -> "Encoders":
+    def of(model: HookedModel, plan: FailureTask, s: FailureSettings) -> "Encoders":
         words = [pair.y for pair in plan.other.pairs]
         own, other = (
             model.encoder(s.template, each, s.leading_space) for each in (plan.answers, words)
@@ -74,7 +74,7 @@ class Classifier:
 
     @staticmethod
     def of(
-        model: HookedModel, plan: TaskPlan, encoders: Encoders, zero: Sequence[Prompt]
+        model: HookedModel, plan: FailureTask, encoders: Encoders, zero: Sequence[Prompt]
     ) -> "Classifier":
         """Collect the candidate tokens of every test prompt."""
         encoder, episodes = encoders.own, plan.split.test

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from icl_mech.failures.error_kinds import Classifier, Encoders
-from icl_mech.failures.plan import REPAIRS, TaskPlan, guess_right
+from icl_mech.failures.plan import REPAIRS, FailureTask, guess_right
 from icl_mech.failures.repair import States, placeholder
 from icl_mech.failures.result import CONTROLS, RIGHT, THETA
 from icl_mech.model import Edit, HookedModel, Readout
@@ -36,7 +36,7 @@ class Measurement:
     def __init__(
         self,
         model: HookedModel,
-        plan: TaskPlan,
+        plan: FailureTask,
         encoders: Encoders,
         layers: Sequence[int],
         repairs: Sequence[str],

@@ -66,7 +66,7 @@ class FailureSettings(VectorSettings):
 
 
 @dataclass(frozen=True)
-class TaskPlan:
+class FailureTask:
     """One task with its episodes drawn.
 
     Attributes:
@@ -95,7 +95,7 @@ class TaskPlan:
 class FailurePlan:
     """All tasks with their episodes, and the settings that these were drawn with."""
 
-    tasks: Sequence[TaskPlan]
+    tasks: Sequence[FailureTask]
     settings: FailureSettings
 
 
@@ -148,12 +148,13 @@ def plan(
     return FailurePlan([plan_task(task, settings) for task in load_any(tasks)], settings)
 
 
-def plan_task(task: AnyTask, s: FailureSettings) -> TaskPlan:
+def plan_task(task: AnyTask, s: FailureSettings) -> FailureTask:
     """Draw the episodes of one task, and of its controls."""
 
     def draw(task: AnyTask) -> Split:
         if isinstance(task, ContextTask):  # it has its own number of shots
-            return draw_context_split(task, s.n_prompts, s.dev, s.n_dummies, s.seed)
+            split = draw_context_split(task, s.n_prompts, s.dev, s.n_dummies, s.seed)
+            return s.instruct(split, task)
         return s.split(task)
 
     if isinstance(task, ContextTask):
@@ -163,7 +164,7 @@ def plan_task(task: AnyTask, s: FailureSettings) -> TaskPlan:
         inputs, prediction = tuple(pair.x for pair in task.pairs), ORDINARY
     split, other = draw(task), load_other(task)
     rng = generator(s.seed, task.name, "failure controls")
-    return TaskPlan(
+    return FailureTask(
         task=task,
         prediction=prediction,
         answers=answers,

@@ -21,7 +21,7 @@ BLANK = "..."
 def placeholder(encoder: Encoder, episode: Episode) -> Prompt:
     """The query after as many blank demonstrations as the episode has."""
     blanks = [Pair(BLANK, (BLANK,))] * len(episode.demonstrations)
-    return encoder.encode(blanks, episode.query.x)
+    return encoder.encode(blanks, episode.query.x, episode.instruction)
 
 
 @dataclass(frozen=True)

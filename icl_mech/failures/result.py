@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from icl_mech.errors import choose
 from icl_mech.failures.notes import notes
-from icl_mech.results import TaskResult
+from icl_mech.results import TaskResult, with_ends
 from icl_mech.stats import Estimate, mean, paired_difference, ratio_of_means, share
 
 #: The condition with which every repair is compared.
@@ -41,6 +41,15 @@ class TaskVectorFailures(TaskResult):
         "prior_right": ("task", "prompt"),
         "best_layer": ("task", "injected"),
     }
+    QUOTED: ClassVar = (
+        "predicted",
+        "observed",
+        "few_shot",
+        "zero_shot",
+        "label_prior",
+        *with_ends(THETA, "explained"),
+        "most_frequent_error",
+    )
 
     @property
     def conditions(self) -> list[str]:
@@ -152,7 +161,7 @@ class TaskVectorFailures(TaskResult):
         choose(condition, self.conditions, "condition")
         return self.of(task)["right"].sel(condition=condition).values
 
-    def summary(self) -> pd.DataFrame:
+    def full_summary(self) -> pd.DataFrame:
         """One row per task: accuracies, shares explained and recovered, with 95 % intervals."""
         return pd.DataFrame([self._row(task) for task in self.tasks]).set_index("task")
 

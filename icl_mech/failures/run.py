@@ -32,6 +32,7 @@ def task_vector_failures(
     repair_layers: Sequence[int] | None = None,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
+    instruction: str = "none",
     progress: bool = True,
 ) -> TaskVectorFailures:
     """Accuracy of prompt, vector and repairs on tasks that one vector may not be able to do.
@@ -60,7 +61,7 @@ def task_vector_failures(
         repair_layers: blocks after which repairs are tried; by default six, evenly spaced, from a
             third of the depth on. In the first blocks a token's state is little more than the
             token: writing it shows the demonstrations again.
-        template, leading_space: see `FailureSettings`.
+        template, leading_space, instruction: see `FailureSettings`.
         progress: show a progress bar.
 
     Raises:
@@ -83,6 +84,7 @@ def task_vector_failures(
         n_dummies=n_dummies,
         template=template,
         leading_space=leading_space,
+        instruction=instruction,
         repairs=tuple(repairs),
     )
     return measure(model, plan(tasks, settings), progress, repair_layers)

@@ -10,13 +10,7 @@ from tqdm.auto import tqdm
 
 from icl_mech.errors import InputError
 from icl_mech.heads.ablation_result import HeadAblation
-from icl_mech.heads.attribution import (
-    NO_FILTERS,
-    answers_in_context,
-    average_indirect_effects,
-    mean_heads,
-)
-from icl_mech.heads.attribution_result import largest
+from icl_mech.heads.attribution import NO_FILTERS, answers_in_context, mean_heads
 from icl_mech.heads.plan import (
     COUNTS,
     AblationSettings,
@@ -27,12 +21,12 @@ from icl_mech.heads.plan import (
     several_counts,
 )
 from icl_mech.heads.prompts import TaskPrompts, elsewhere, encode
+from icl_mech.heads.ranking import Ranking
 from icl_mech.model import Edit, HookedModel, Readout, as_array, check_model
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE, generator
 from icl_mech.results import over_tasks
 from icl_mech.tasks import Tasks
-from icl_mech.vectors import check_heads
 
 
 def head_ablation(
@@ -49,6 +43,7 @@ def head_ablation(
     n_dev: int | None = None,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
+    instruction: str = "none",
     progress: bool = True,
 ) -> HeadAblation:
     """Measure few-shot accuracy without the top k heads, and without k random heads.
@@ -82,6 +77,8 @@ def head_ablation(
         template: how a pair is written.
         leading_space: write words with a space before them; by default whichever way the
             tokenizer needs fewer tokens.
+        instruction: a line before the demonstrations: `"none"`, `"true"` (it names the task),
+            `"other"` (it names another), `"irrelevant"`, or the line itself.
         progress: show a progress bar.
 
     Raises:
@@ -107,6 +104,7 @@ def head_ablation(
         n_dev=n_dev,
         template=template,
         leading_space=leading_space,
+        instruction=instruction,
     )
     return measure_ablation(model, plan_heads(tasks, settings, heads), progress)
 
@@ -120,25 +118,19 @@ def measure_ablation(
         InputError: as `head_ablation`.
         ModelError: as `head_ablation`.
     """
-    s, heads = plan.settings, plan.heads
-    every = model.n_layers * model.n_heads
-    if heads is not None:
-        heads = check_heads(heads, model.n_layers, model.n_heads)
-    limit = every if heads is None else len(heads)
+    s, ranking = plan.settings, Ranking.of(model, plan)
+    limit = len(ranking)
     counts = [k for k in COUNTS if k <= limit] if s.counts is None else list(s.counts)
     if counts[-1] > limit:
         raise InputError(f"counts {counts}; expected numbers from 1 to {limit}, the heads ranked")
     encoded = encode(model, plan)
     ablated = s.n_prompts * len(counts) * (1 + s.n_draws)
-    ranking = s.dev * every if heads is None else 0
-    with progress_bar((ablated + ranking) * len(encoded), "runs", progress) as bar:
+    with progress_bar((ablated + ranking.n_runs(s.dev)) * len(encoded), "runs", progress) as bar:
         in_context = answers_in_context(model, encoded)
         parts = []
         for of, intact in zip(encoded, in_context, strict=True):
             bar.set_description(of.plan.task.name)
-            ranked = heads
-            if ranked is None:
-                ranked = largest(average_indirect_effects(model, of.dev, bar.update), counts[-1])
+            ranked = ranking.top(of.dev, counts[-1], bar.update)
             output = _output_off(model, of, s.off)
             parts.append(_ablate(model, of, intact, ranked, output, counts, s, bar))
     data = over_tasks(parts, [of.task.name for of in plan.tasks])
@@ -147,7 +139,7 @@ def measure_ablation(
         **model.provenance(),
         **s.recorded(),
         "counts": counts,
-        "heads": "ranked by AIE on dev prompts" if heads is None else [list(h) for h in heads],
+        "heads": ranking.recorded,
         "filters": NO_FILTERS,
     }
     return HeadAblation(data, provenance)

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from icl_mech.errors import InputError
-from icl_mech.results import TaskResult
+from icl_mech.results import TaskResult, with_ends
 from icl_mech.stats import Estimate, crossed, share
 
 
@@ -26,6 +26,7 @@ class HeadAblation(TaskResult):
         "intact_right": ("task", "prompt"),
         "ranked": ("task",),
     }
+    QUOTED: ClassVar = ("intact", *with_ends("top", "random", "cost"))
 
     @property
     def counts(self) -> list[int]:
@@ -59,7 +60,7 @@ class HeadAblation(TaskResult):
         random = here["random_right"].transpose("prompt", "draw").values
         return crossed(random, clusters=self.queries(task), minus=here["top_right"].values)
 
-    def summary(self) -> pd.DataFrame:
+    def full_summary(self) -> pd.DataFrame:
         """One row per task and k, with 95 % intervals."""
         rows = []
         for task in self.tasks:

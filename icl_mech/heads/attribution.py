@@ -41,6 +41,7 @@ def head_attribution(
     methods: str | Sequence[str] = METHODS,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
+    instruction: str = "none",
     progress: bool = True,
 ) -> HeadAttribution:
     """Measure what every head does for the answer, on prompts whose labels are shuffled.
@@ -70,6 +71,8 @@ def head_attribution(
         template: how a pair is written; holds `{x}` and `{y}`.
         leading_space: write words with a space before them; by default whichever way the
             tokenizer needs fewer tokens.
+        instruction: a line before the demonstrations: `"none"`, `"true"` (it names the task),
+            `"other"` (it names another), `"irrelevant"`, or the line itself.
         progress: show a progress bar.
 
     Raises:
@@ -96,6 +99,7 @@ def head_attribution(
         methods=several_methods(methods),
         template=template,
         leading_space=leading_space,
+        instruction=instruction,
     )
     return measure_attribution(model, plan_heads(tasks, settings), progress)
 
@@ -252,14 +256,6 @@ def indirect_effects(
     after = _probability(patch_heads(model, shuffled, mean_heads(model, clean), targets, tick))
     effect: np.ndarray = after - before[:, None]
     return effect.reshape(len(before), model.n_layers, model.n_heads)
-
-
-def average_indirect_effects(
-    model: HookedModel, prompts: Prompts, tick: Tick
-) -> Float[np.ndarray, "layer head"]:
-    """AIE of every head, means and effects from the same prompts (to choose heads by)."""
-    effects = indirect_effects(model, prompts.clean, prompts.shuffled, prompts.answers, tick)
-    return effects.mean(axis=0)
 
 
 def answers_in_context(model: HookedModel, encoded: Sequence[TaskPrompts]) -> list[Readout]:

@@ -81,6 +81,10 @@ class HeadAttribution(TaskResult):
         return pd.DataFrame(rows).set_index(["layer", "head"])
 
     def summary(self, k: int = 10) -> pd.DataFrame:
+        """The top `k` heads of every task, see `full_summary`."""
+        return self._quoted(self.full_summary(k))
+
+    def full_summary(self, k: int = 10) -> pd.DataFrame:
         """The top `k` heads of every task by AIE, with their other scores."""
         method = self.methods[0]
         rows = []

@@ -59,7 +59,7 @@ class AttributionSettings(PromptSettings):
 
     def split(self, task: Task) -> Split:
         """The task's episodes; those of dev are the clean prompts."""
-        return draw_split(task, self.n_prompts, self.n_clean, self.n_shots, 1, self.seed)
+        return self.draw(task, self.n_clean)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,7 @@ class AblationSettings(PromptSettings):
 
     def split(self, task: Task) -> Split:
         """The task's episodes, dev apart from test."""
-        return draw_split(task, self.n_prompts, self.dev, self.n_shots, 1, self.seed)
+        return self.draw(task, self.dev)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +213,9 @@ def _elsewhere(task: Task, s: PromptSettings) -> tuple[tuple[Task, tuple[Episode
             f"no other built-in task has enough pairs for {s.n_shots} shots; expected fewer "
             "shots, or another way to switch heads off"
         )
-    return tuple((t, draw_split(t, PER_TASK, 1, s.n_shots, 1, s.seed).test) for t in others)
+    return tuple(
+        (t, s.instruct(draw_split(t, PER_TASK, 1, s.n_shots, 1, s.seed), t).test) for t in others
+    )
 
 
 def several_methods(methods: str | Iterable[str]) -> tuple[Method, ...]:

@@ -11,8 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from icl_mech.errors import InputError
-from icl_mech.heads.attribution import NO_FILTERS, answers_in_context, average_indirect_effects
-from icl_mech.heads.attribution_result import largest
+from icl_mech.heads.attribution import NO_FILTERS, answers_in_context
 from icl_mech.heads.plan import (
     FunctionVectorSettings,
     Head,
@@ -22,13 +21,14 @@ from icl_mech.heads.plan import (
     several_scales,
 )
 from icl_mech.heads.prompts import Prompts, TaskPrompts, encode
+from icl_mech.heads.ranking import Ranking
 from icl_mech.heads.vectors_result import PROMPTS, SCALED, VECTORS, FunctionVectors
 from icl_mech.model import Edit, HookedModel, Readout, as_array, check_model
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE, N_DUMMIES, generator
 from icl_mech.results import over_tasks
 from icl_mech.tasks import Tasks
-from icl_mech.vectors import check_heads, dummy_residuals, function_vector, random_like, theta
+from icl_mech.vectors import dummy_residuals, function_vector, random_like, theta
 
 
 def function_vectors(
@@ -46,6 +46,7 @@ def function_vectors(
     n_dummies: int = N_DUMMIES,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
+    instruction: str = "none",
     progress: bool = True,
 ) -> FunctionVectors:
     """Add a function vector at the last token after every layer and score the answers.
@@ -90,6 +91,8 @@ def function_vectors(
         template: how a pair is written.
         leading_space: write words with a space before them; by default whichever way the
             tokenizer needs fewer tokens.
+        instruction: a line before the demonstrations: `"none"`, `"true"` (it names the task),
+            `"other"` (it names another), `"irrelevant"`, or the line itself.
         progress: show a progress bar.
 
     Raises:
@@ -118,6 +121,7 @@ def function_vectors(
         n_dummies=n_dummies,
         template=template,
         leading_space=leading_space,
+        instruction=instruction,
     )
     return measure_function_vectors(model, plan_heads(tasks, settings, heads), progress)
 
@@ -131,27 +135,23 @@ def measure_function_vectors(
         InputError: as `function_vectors`.
         ModelError: as `function_vectors`.
     """
-    s, heads = plan.settings, plan.heads
-    every = model.n_layers * model.n_heads
-    if heads is not None:
-        heads = check_heads(heads, model.n_layers, model.n_heads)
-    elif s.n_heads[-1] > every:
-        raise InputError(f"n_heads is {s.n_heads[-1]}; expected 1 to {every}, the model's heads")
+    s, ranking = plan.settings, Ranking.of(model, plan)
+    n = len(ranking)
+    if ranking.given is None and s.n_heads[-1] > n:
+        raise InputError(f"n_heads is {s.n_heads[-1]}; expected 1 to {n}, the model's heads")
     encoded = encode(model, plan)
     vectors = [v for v in VECTORS if v != "function_unscaled" or s.scale != (1.0,)]
     injections = (s.n_prompts + s.dev) * len(PROMPTS) * len(vectors) * model.n_layers
-    ranking = s.dev * every if heads is None else 0
     model.heads.mean_outputs(encoded[0].dev.clean[:1])  # refused now, not after the ranking
-    with progress_bar((injections + ranking) * len(encoded), "runs", progress) as bar:
+    with progress_bar((injections + ranking.n_runs(s.dev)) * len(encoded), "runs", progress) as bar:
         few_shot = answers_in_context(model, encoded)
         parts = []
         for of, clean in zip(encoded, few_shot, strict=True):
             bar.set_description(of.plan.task.name)
-            if heads is None:
-                ranked = largest(average_indirect_effects(model, of.dev, bar.update), every)
+            ranked = ranking.top(of.dev, n, bar.update)
+            candidates = [tuple(ranked)]
+            if ranking.given is None:
                 candidates = _candidates(model, ranked, s.n_heads)
-            else:
-                candidates = [tuple(heads)]
             sources = _sources(model, of.dev, candidates, s, bar)
             parts.append(_compare(model, of, clean, sources, vectors, s.seed, bar))
     data = over_tasks(parts, [of.task.name for of in plan.tasks])
@@ -159,8 +159,8 @@ def measure_function_vectors(
         "method": "function_vectors (Todd et al. 2023, arXiv 2310.15213)",
         **model.provenance(),
         **s.recorded(),
-        "heads": "ranked by AIE on dev prompts" if heads is None else [list(h) for h in heads],
-        "n_heads": list(s.n_heads) if heads is None else [len(heads)],
+        "heads": ranking.recorded,
+        "n_heads": list(s.n_heads) if ranking.given is None else [n],
         "output_bias": "once per head" if s.output_bias else "left out",
         "filters": NO_FILTERS,
     }
@@ -245,6 +245,7 @@ def _compare(
             "right": (per_cell, scored.right),
             "logprob": (per_cell, as_array(scored.logprob[..., 0]), {"units": "nats"}),
             "dev_right": (("dev_prompt", *per_cell[1:]), on_dev.right),
+            "dev_query": ("dev_prompt", [e.query.x for e in of.dev.episodes]),
             "plain_right": (("prompt", "setting"), np.stack([r.right for r in plain], axis=1)),
             "few_shot_right": ("prompt", clean.right),
             "heads": ((), " ".join(f"{layer}.{head}" for layer, head in sources.chosen)),

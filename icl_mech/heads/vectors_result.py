@@ -24,10 +24,10 @@ class FunctionVectors(TaskResult):
     """Accuracy of injected vectors at every layer, per prompt.
 
     `data` holds, over (`task`, `prompt`, `setting`, `vector`, `layer`), `right` and `logprob`
-    (nats) of the answer's first token; `dev_right` the same on dev prompts; `plain_right` without
-    a vector, `few_shot_right` with the right demonstrations; and the `heads` and the `scale` of
-    the vector, chosen on dev. The vector `function_unscaled` is `function` at scale 1; it is
-    missing where 1 was the only scale.
+    (nats) of the answer's first token; `dev_right` the same on dev prompts, which ask
+    `dev_query`; `plain_right` without a vector, `few_shot_right` with the right demonstrations;
+    and the `heads` and the `scale` of the vector, chosen on dev. The vector `function_unscaled` is
+    `function` at scale 1; it is missing where 1 was the only scale.
     """
 
     ARRAYS: ClassVar = {
@@ -67,7 +67,10 @@ class FunctionVectors(TaskResult):
     def choice(self, task: str, vector: str = "function", setting: str = "zero_shot") -> Choice:
         """The layer whose numbers are reported, and whether the dev accuracy rises at all."""
         right = self._of(task, "dev_right", vector, setting)
-        return choose_layer(right.transpose("dev_prompt", "layer").values)
+        of_task = self.of(task)
+        # Files of earlier versions do not say what dev prompts ask.
+        queries = of_task["dev_query"].values if "dev_query" in of_task else None
+        return choose_layer(right.transpose("dev_prompt", "layer").values, queries=queries)
 
     def accuracy(self, task: str, vector: str = "function", setting: str = "zero_shot") -> Estimate:
         """Test accuracy at the layer chosen on dev."""
@@ -93,7 +96,7 @@ class FunctionVectors(TaskResult):
             clusters=self.queries(task),
         )
 
-    def summary(self) -> pd.DataFrame:
+    def full_summary(self) -> pd.DataFrame:
         """One row per task, setting and vector, with 95 % intervals."""
         rows = []
         for task in self.tasks:

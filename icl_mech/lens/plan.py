@@ -12,7 +12,6 @@ from icl_mech.prompts import (
     Split,
     Template,
     check_shots,
-    draw_split,
     whole,
 )
 from icl_mech.prompts.encode import SINK
@@ -145,7 +144,7 @@ def plan_lens(
             LensTask(
                 task,
                 sharing_task(task) if other_task is None else load_other(task, other_task),
-                draw_split(task, s.n_prompts, 1, s.n_shots, 1, s.seed),
+                s.draw(task),
             )
             for task in load_tasks(tasks)
         ],
@@ -174,7 +173,7 @@ def plan_vectors(
     if s.vector == "function" and heads is None:
         check_shots(s.n_shots)  # heads are ranked on prompts with shuffled labels
     every = load_tasks(tasks)
-    splits = [draw_split(t, s.n_prompts, 1, s.n_shots, s.n_dummies, s.seed) for t in every]
+    splits = [s.draw(t, n_dummies=s.n_dummies) for t in every]
     return VectorLensPlan(
         list(zip(every, splits, strict=True)), settings, heads, naming_words(naming)
     )

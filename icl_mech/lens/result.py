@@ -9,7 +9,7 @@ import xarray as xr
 
 from icl_mech.errors import InputError, choose
 from icl_mech.lens.targets import TARGETS
-from icl_mech.results import TaskResult
+from icl_mech.results import TaskResult, with_ends
 from icl_mech.stats import Estimate, mean, median, repeated, shares
 
 #: What a curve may show: the mean probability, the share of prompts with the target on top, or
@@ -32,6 +32,12 @@ class LogitLens(TaskResult):
         "rank": ("task", "prompt", "role", "layer", "target"),
         "top_text": ("task", "prompt", "role", "layer", "k"),
     }
+    QUOTED: ClassVar = (
+        *with_ends("first_layer", "right_at_last_layer"),
+        *(f"{target}_peak" for target in TARGETS),
+        "answer_peak_layer",
+        "n_prompts",
+    )
 
     @property
     def roles(self) -> list[str]:
@@ -129,7 +135,7 @@ class LogitLens(TaskResult):
                 )
         return pd.DataFrame(rows).set_index(["layer", "place"])
 
-    def summary(self) -> pd.DataFrame:
+    def full_summary(self) -> pd.DataFrame:
         """One row per task and role, with 95 % intervals.
 
         The columns say where the answer is first on top (NaN where it never is in half of the

@@ -38,6 +38,7 @@ def logit_lens(
     translator: Translator | None = None,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
+    instruction: str = "none",
     progress: bool = True,
 ) -> LogitLens:
     """Read the residual stream of few-shot prompts, after every layer, as if it were the last.
@@ -79,6 +80,8 @@ def logit_lens(
         template: how a pair is written; holds `{x}` and `{y}`.
         leading_space: write words with a space before them; by default whichever way the
             tokenizer needs fewer tokens.
+        instruction: a line before the demonstrations: `"none"`, `"true"` (it names the task),
+            `"other"` (it names another), `"irrelevant"`, or the line itself.
         progress: show a progress bar.
 
     Raises:
@@ -102,6 +105,7 @@ def logit_lens(
         top_k=top_k,
         template=template,
         leading_space=leading_space,
+        instruction=instruction,
     )
     return measure_lens(model, plan_lens(tasks, settings, other_task), progress, translator)
 

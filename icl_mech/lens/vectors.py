@@ -53,6 +53,7 @@ def vector_lens(
     n_dummies: int = N_DUMMIES,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
+    instruction: str = "none",
     progress: bool = True,
 ) -> VectorLens:
     """Read task vectors through the final norm and the unembedding, and count what they say.
@@ -89,6 +90,8 @@ def vector_lens(
         template: how a pair is written.
         leading_space: write words with a space before them; by default whichever way the
             tokenizer needs fewer tokens.
+        instruction: a line before the demonstrations: `"none"`, `"true"` (it names the task),
+            `"other"` (it names another), `"irrelevant"`, or the line itself.
         progress: show a progress bar.
 
     Raises:
@@ -119,6 +122,7 @@ def vector_lens(
         n_dummies=n_dummies,
         template=template,
         leading_space=leading_space,
+        instruction=instruction,
     )
     return measure_vectors(model, plan_vectors(tasks, settings, heads, naming), progress)
 
@@ -196,6 +200,7 @@ def _ranked(model: HookedModel, task: Task, s: VectorLensSettings) -> list[tuple
         n_clean=s.n_prompts,
         methods=("aie",),
         template=s.template,
+        instruction=s.instruction,
         leading_space=s.leading_space,
         progress=False,
     )

@@ -9,7 +9,7 @@ import xarray as xr
 
 from icl_mech.errors import InputError, choose
 from icl_mech.lens.counting import KINDS
-from icl_mech.results import TaskResult
+from icl_mech.results import TaskResult, with_ends
 from icl_mech.stats import Estimate, mean
 
 #: Tokens that a table shows.
@@ -34,6 +34,16 @@ class VectorLens(TaskResult):
         "top_text": ("task", "layer", "k"),
         "average_count": ("task", "layer", "among", "kind"),
     }
+    QUOTED: ClassVar = (
+        "among",
+        *with_ends("naming"),
+        "other_naming",
+        "random_naming",
+        "answers",
+        "inputs",
+        "top",
+        "n_prompts",
+    )
 
     @property
     def layers(self) -> list[int]:
@@ -97,6 +107,10 @@ class VectorLens(TaskResult):
         return _known_mean(np.array(values))
 
     def summary(self, among: int | None = None) -> pd.DataFrame:
+        """One row per task and layer: tokens that name the task, controls, and the top tokens."""
+        return self._quoted(self.full_summary(among))
+
+    def full_summary(self, among: int | None = None) -> pd.DataFrame:
         """One row per task and layer: counts with 95 % intervals, controls, and the top tokens."""
         n = self._among(among)
         rows = []

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ from icl_mech.prompts import (
     N_DUMMIES,
     Episode,
     PromptSettings,
-    draw_matched,
     generator,
     same_inputs,
     shuffled,
@@ -158,7 +157,7 @@ def plan_map(tasks: Tasks, settings: MapSettings) -> MapPlan:
     every = mapped if len(mapped) > 1 else [*mapped, load_other(mapped[0])]
     # Dummies are drawn as further demonstrations, so that they are neither asked nor shown.
     shown = s.n_shots + s.n_dummies
-    (matched,) = draw_matched(every, {"n_points": s.n_points}, shown, s.seed)
+    (matched,) = s.match(every, {"n_points": s.n_points}, shown)
     planned = tuple(_plan(t, e, s) for t, e in zip(every, matched.episodes, strict=True))
     n = len(mapped)
     return MapPlan(planned[:n], planned[n:], same_inputs(every), matched.n_queries, settings)
@@ -166,7 +165,9 @@ def plan_map(tasks: Tasks, settings: MapSettings) -> MapPlan:
 
 def _plan(task: Task, drawn: Sequence[Episode], s: MapSettings) -> MapTask:
     episodes = tuple(
-        Episode(e.demonstrations[: s.n_shots], e.query, e.demonstrations[s.n_shots :])
+        replace(
+            e, demonstrations=e.demonstrations[: s.n_shots], dummies=e.demonstrations[s.n_shots :]
+        )
         for e in drawn
     )
     rng = generator(s.seed, task.name, "shuffled")

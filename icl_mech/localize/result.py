@@ -10,7 +10,6 @@ import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Float
 
-from icl_mech.decodability.intervals import widened, within_1
 from icl_mech.errors import InputError, choose
 from icl_mech.localize.curves import (
     Located,
@@ -23,13 +22,15 @@ from icl_mech.localize.curves import (
     nowhere,
     settled,
 )
-from icl_mech.results import TaskResult
+from icl_mech.results import TaskResult, with_ends
 from icl_mech.stats import (
     Estimate,
     means,
     paired_difference,
     share,
     shares,
+    widened,
+    within_1,
 )
 
 #: Curves over layers.
@@ -77,6 +78,15 @@ class TaskMap(TaskResult):
         "lens": ("task", "prompt", "layer"),
         "query": ("task", "point"),
     }
+    QUOTED: ClassVar = (
+        "formation_encoding",
+        *with_ends("formation_transfer"),
+        "formation_heads",
+        "decoding_transfer",
+        *with_ends("decoding_lens"),
+        "peak_transfer",
+        "few_shot",
+    )
 
     @property
     def layers(self) -> list[int]:
@@ -105,7 +115,7 @@ class TaskMap(TaskResult):
         """A read-out at every layer, with 95 % intervals over queries."""
         values = self._values(task, readout)
         queries = self._queries(task, len(values))
-        if readout == "encoding":  # prompts vote for one another, see `decodability.intervals`
+        if readout == "encoding":  # prompts vote for one another, see `stats.votes`
             return within_1(widened(shares(values.T, queries), len(np.unique(queries))))
         if readout == "transfer":
             return shares(values.T.astype(bool), queries)
@@ -198,7 +208,7 @@ class TaskMap(TaskResult):
         """A layer as a share of the model's depth: 1 is after the last block."""
         return (layer + 1) / len(self.layers)
 
-    def summary(self) -> pd.DataFrame:
+    def full_summary(self) -> pd.DataFrame:
         """One row per task: formation and decoding layers by every read-out, with intervals.
 
         `*_found` is the share of resamples in which there is a layer (see `Rule`); where none is

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from icl_mech.decodability import knn_credit
+from icl_mech.decodability import knn_credit, knn_half_td
+from icl_mech.decodability.plan import half_of
 from icl_mech.heads import indirect_effects
 from icl_mech.localize.curves import Rule
 from icl_mech.localize.plan import N_NEIGHBOURS, MapPlan, MapSettings, MapTask, plan_map
@@ -48,6 +49,7 @@ def localize(
     heads: bool = True,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
+    instruction: str = "none",
     progress: bool = True,
 ) -> TaskMap:
     """Find the layers at which the model encodes a task, and those at which it decodes it.
@@ -75,6 +77,8 @@ def localize(
         template: how a pair is written.
         leading_space: write words with a space before them; by default whichever way the
             tokenizer needs fewer tokens.
+        instruction: a line before the demonstrations: `"none"`, `"true"` (it names the task),
+            `"other"` (it names another), `"irrelevant"`, or the line itself.
         progress: show a progress bar.
 
     Raises:
@@ -101,6 +105,7 @@ def localize(
         heads=heads,
         template=template,
         leading_space=leading_space,
+        instruction=instruction,
     )
     return measure_map(model, plan_map(tasks, settings), progress)
 
@@ -127,7 +132,9 @@ def measure_map(model: HookedModel, plan: MapPlan, progress: bool = True) -> Tas
             arrays["aie"] = _heads(model, encoder, plan, bar)
             seconds["heads"] = time.perf_counter() - start
     names = [t.task.name for t in plan.tasks]
-    data = xr.Dataset(arrays, coords={"task": names, "layer": np.arange(model.n_layers)})
+    data = xr.Dataset(
+        arrays, coords={"task": names, "layer": np.arange(model.n_layers), "half": [0, 1]}
+    )
     provenance = {
         "method": "localize: encoding, transfer, lens and heads on one axis",
         **model.provenance(),
@@ -170,13 +177,18 @@ def _measure(
         for name, array in parts.items():
             found.setdefault(name, []).append(array)
     start = time.perf_counter()
-    credit = knn_credit(np.concatenate(rows), *plan.labels_and_groups(), k=plan.settings.k)
+    pool, (labels, groups), k = np.concatenate(rows), plan.labels_and_groups(), plan.settings.k
+    credit = knn_credit(pool, labels, groups, k=k)
+    half_td = knn_half_td(pool, labels, groups, k)
     stages["encoding"] = time.perf_counter() - start
     seconds |= stages
     by_task = credit.reshape(len(rows), -1, model.n_layers)[: len(plan.tasks)]
+    halves = half_of(groups).reshape(len(rows), -1)[: len(plan.tasks)]
     curves, flat = ("task", "prompt", "layer"), ("task", "prompt")
     return {
         "encoding": (("task", "point", "layer"), by_task.astype(np.float32)),
+        "half_td": (("half", "layer"), half_td.astype(np.float32)),
+        "query_half": (("task", "point"), halves),
         **{n: (curves, np.stack(found[n])) for n in ("lens", "transfer")},
         **{n: (flat, np.stack(found[n])) for n in ("regular", "baseline", "prior")},
         "query": (("task", "point"), [[e.query.x for e in t.episodes] for t in plan.tasks]),

@@ -1,11 +1,13 @@
 """The only room that touches TransformerLens, Transformers and KV caches."""
 
+from icl_mech.model.adapters import is_adapter, read_adapter
 from icl_mech.model.edits import SITES, Edit, Mode, Site
 from icl_mech.model.generation import Generation
 from icl_mech.model.hooked import HookedModel, check_model
 from icl_mech.model.loading import load_model
 from icl_mech.model.readout import Readout, as_array
 from icl_mech.model.sources import check_layer_of, check_source
+from icl_mech.model.tuning import Outline, TunedModel, load_tuned, outline, seeded
 from icl_mech.model.vocabulary import TopTokens
 
 __all__ = [
@@ -14,12 +16,19 @@ __all__ = [
     "Generation",
     "HookedModel",
     "Mode",
+    "Outline",
     "Readout",
     "Site",
     "TopTokens",
+    "TunedModel",
     "as_array",
     "check_layer_of",
     "check_model",
     "check_source",
+    "is_adapter",
     "load_model",
+    "load_tuned",
+    "outline",
+    "read_adapter",
+    "seeded",
 ]

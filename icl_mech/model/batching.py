@@ -1,4 +1,4 @@
-"""Batches that fit: halve on out-of-memory, say so, remember it."""
+"""Batches that fit into memory: after an out-of-memory error, warn and halve them."""
 
 import warnings
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class MemoryWarning(UserWarning):
-    """A batch did not fit into memory and was halved."""
+    """A batch did not fit into memory; later batches are half as large."""
 
 
 #: The number of halvings after which an error says that the model does not fit into memory.
@@ -24,8 +24,8 @@ class Budget:
     """The number of tokens that may run at once; it is halved when memory runs out.
 
     Attributes:
-        tokens: the present limit of tokens that run through a block together, at least one.
-        halvings: how often it was halved since the start (goes into a result's provenance).
+        tokens: the largest number of tokens that run through a block together, at least 1.
+        halvings: how often it was halved since the start (recorded in a result's provenance).
     """
 
     def __init__(self, tokens: int) -> None:
@@ -38,24 +38,24 @@ class Budget:
         return 0.5**self.halvings
 
     def survives(self, error: BaseException) -> bool:
-        """True, with a warning and half the budget, if `error` means that memory ran out.
+        """Whether `error` means that memory ran out; if so, halve the budget and warn.
 
         Raises:
-            ModelError: where there is nothing left to halve.
+            ModelError: where nothing is left to halve.
         """
         if not out_of_memory(error):
             return False
         if self.tokens <= 1 and self.halvings >= MAX_HALVINGS:
             raise ModelError(
-                f"out of memory on a single prompt ({first_line(error)}), after what runs at once "
-                f"was halved {self.halvings} times; expected room for one. Free memory, or use a "
-                "smaller model, shorter prompts or dtype='bfloat16'"
+                f"out of memory on a single prompt ({first_line(error)}), after batches were "
+                f"halved {self.halvings} times; expected memory for one prompt. Free memory, or "
+                "use a smaller model, shorter prompts or dtype='bfloat16'"
             ) from error
         self.tokens = max(1, self.tokens // 2)
         self.halvings += 1
         clear_device_cache()
         warnings.warn(
-            f"out of memory: going on with batches of {self.tokens} tokens",
+            f"out of memory: from now on, batches of {self.tokens} tokens",
             MemoryWarning,
             stacklevel=3,
         )
@@ -63,7 +63,7 @@ class Budget:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error, of whichever library, means that memory ran out.
+    """Whether an error, from any library, means that memory ran out.
 
     >>> out_of_memory(MemoryError()), out_of_memory(ValueError())
     (True, False)

@@ -1,7 +1,7 @@
 """`HookedModel`: the interface to a language model for icl-mech and its users."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -69,14 +69,21 @@ class HookedModel:
         name: the name under which it was loaded.
         n_layers, n_heads, d_model, d_head: numbers of layers and heads, and widths.
         sink: the token that every prompt begins with (`Sink`).
+        adapter: what provenance records about the adapter that was merged in; None without one.
         heads: attention patterns, outputs and gradients of heads (`HeadReader`).
         vocabulary: reads vectors through the unembedding (`Vocabulary`).
     """
 
     def __init__(
-        self, bridge: Any, name: str, batch_tokens: int | None = None, sink: Sink | None = None
+        self,
+        bridge: Any,
+        name: str,
+        batch_tokens: int | None = None,
+        sink: Sink | None = None,
+        adapter: Mapping[str, Any] | None = None,
     ) -> None:
         self.bridge = bridge
+        self.adapter = None if adapter is None else dict(adapter)
         self.name = name
         self.n_layers: int = bridge.cfg.n_layers
         self.n_heads: int = bridge.cfg.n_heads
@@ -361,6 +368,7 @@ class HookedModel:
         return {
             "model": self.name,
             "weights_sha256": self.weight_hash,
+            **({} if self.adapter is None else {"adapter": self.adapter}),
             "architecture": self.bridge.cfg.architecture,
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": str(self.device),

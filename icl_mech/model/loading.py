@@ -6,16 +6,16 @@ from typing import Any
 
 import torch
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from icl_mech.devices import pick_device
-from icl_mech.errors import InputError, ModelError, choose, first_line
-from icl_mech.model.families import refuse_config
+from icl_mech.errors import InputError, ModelError, choose
+from icl_mech.model.adapters import Adapter, merge_adapter, read_adapter
 from icl_mech.model.foreign import foreign_hooks, left_hooks
-from icl_mech.model.gguf import PACKAGED_MODEL, converted_tokenizer, quiet_transformers
+from icl_mech.model.gguf import PACKAGED_MODEL, quiet_transformers
 from icl_mech.model.hooked import HookedModel
+from icl_mech.model.plain import explained, read_plain
 from icl_mech.model.sources import Source, find, label
-from icl_mech.model.weights import other_shapes, refuse_incomplete, some
 from icl_mech.prompts import Sink, choose_sink
 from icl_mech.prompts.sink import prepends_bos
 
@@ -25,6 +25,7 @@ DTYPES = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float1
 def load_model(
     source: str | Path | TransformerBridge = PACKAGED_MODEL,
     *,
+    adapter: str | Path | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     trust_remote_code: bool = False,
@@ -46,6 +47,9 @@ def load_model(
         source: `"gemma-3-270m"` (the packaged model, offline); a hub name, with `@revision` if
             wanted (`"EleutherAI/pythia-70m@step3000"`); a Transformers folder; a `.gguf` file;
             or a `TransformerBridge`, which is used as it is.
+        adapter: a folder in peft's format (`adapter_config.json`, `adapter_model.safetensors`),
+            such as a checkpoint of `icl_mech.finetune`. It is merged into the weights, so that
+            everything runs on the adapted model; results name it after the model, with a checksum.
         device: `"cuda"`, `"mps"`, `"cpu"`, ...; by default the first of these that is there.
         dtype: of weights and activations, by name; `"float32"` by default.
         trust_remote_code: let a hub model run code of its own. Off unless you trust it.
@@ -54,10 +58,10 @@ def load_model(
             tokenizer itself prepends it, else the end-of-text token.
 
     Raises:
-        InputError: where the source, device, dtype or sink does not exist, or a bridge has
-            another device or dtype than the one asked for.
-        ModelError: where a file is damaged, weights are missing or left over, or the model is of
-            a kind that cannot be edited.
+        InputError: where the source, adapter, device, dtype or sink does not exist, or a bridge
+            has another device or dtype than the one asked for, or is to get an adapter.
+        ModelError: where a file is damaged, weights are missing or left over, the adapter is of
+            another model, or the model is of a kind that cannot be edited.
 
     Example:
         >>> model.n_layers, model.d_model  # model = icl_mech.load_model("gemma-3-270m")
@@ -65,14 +69,21 @@ def load_model(
     """
     number = DTYPES[choose(dtype, DTYPES, "dtype")] if isinstance(dtype, str) else dtype
     if isinstance(source, TransformerBridge):
+        if adapter is not None:
+            raise InputError(
+                "adapter= beside a TransformerBridge; expected the name or folder of its model: "
+                "peft merges adapters into models of Transformers only, before the bridge is built"
+            )
         return _wrap(source, device, number, batch_tokens, sink)
     chosen_device = pick_device(device)
+    read = None if adapter is None else read_adapter(adapter)
     with quiet_transformers():
         found = find(source)
-        bridge, chosen_sink = _boot(
-            found, chosen_device, number or torch.float32, trust_remote_code, sink
+        bridge, chosen_sink, merged = _boot(
+            found, chosen_device, number or torch.float32, trust_remote_code, sink, read
         )
-    model = HookedModel(bridge, name=found.name, batch_tokens=batch_tokens, sink=chosen_sink)
+    name = found.name if read is None else f"{found.name}+{read.name}"
+    model = HookedModel(bridge, name, batch_tokens, chosen_sink, merged)
     _finish(model)
     return model
 
@@ -141,69 +152,35 @@ def _finish(model: HookedModel) -> None:
         )
 
 
-def _other_shapes(folder: str) -> list[str]:
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
-    return other_shapes(Path(folder), {k: v.shape for k, v in model.state_dict().items()})
-
-
 def _boot(
     source: Source,
     device: torch.device,
     dtype: torch.dtype,
     trust_remote_code: bool,
     sink: str | int | None,
-) -> tuple[TransformerBridge, Sink]:
-    """Read weights (safetensors only) and tokenizer, and wrap them in a bridge."""
-    options: dict[str, Any] = {
-        "revision": source.revision,
-        "trust_remote_code": trust_remote_code,
-        "local_files_only": source.offline,
-    }
-    place = source.location
-    try:
-        config = AutoConfig.from_pretrained(place, **options)
-        refuse_config(source.given, config)
-        if source.converted:
-            tokenizer = converted_tokenizer(Path(place))
-        else:
-            tokenizer = AutoTokenizer.from_pretrained(place, **options)
-        chosen = choose_sink(tokenizer, sink)
-        model, found = AutoModelForCausalLM.from_pretrained(
-            place,
-            **options,
-            dtype=dtype,
-            use_safetensors=True,
-            attn_implementation="eager",
-            output_loading_info=True,
-        )
-        refuse_incomplete(source.given, found)
-        # TransformerLens would read the tokenizer a second time, to make it prepend BOS. Ours
-        # begins no text by itself, and the bridge looks at what the tokenizer does.
-        tokenizer.init_kwargs["add_bos_token"] = True
+    adapter: Adapter | None,
+) -> tuple[TransformerBridge, Sink, dict[str, Any] | None]:
+    """Read the model, merge an adapter into it, and wrap it in a bridge.
+
+    Returns:
+        The bridge, the sink, and what provenance records about the adapter.
+    """
+    model, tokenizer, chosen = read_plain(
+        source, device, dtype, trust_remote_code=trust_remote_code, sink=sink
+    )
+    merged = None
+    if adapter is not None:
+        model, merged = merge_adapter(model, adapter, source.name)
+    # TransformerLens would read the tokenizer a second time, to make it prepend BOS. Ours
+    # begins no text by itself, and the bridge looks at what the tokenizer does.
+    tokenizer.init_kwargs["add_bos_token"] = True
+    with explained(source):
         bridge = TransformerBridge.boot_transformers(
-            place,
-            hf_model=model.to(device).eval(),
+            source.location,
+            hf_model=model,
             tokenizer=tokenizer,
             device=device,
             dtype=dtype,
         )
-        bridge.cfg.model_name = source.name
-        return bridge, chosen
-    except (InputError, ModelError):
-        raise
-    except Exception as error:  # every library below raises its own kinds
-        said = f"{type(error).__name__}: {first_line(error)}"
-        if source.local and "ignore_mismatched_sizes" in str(error):
-            said = f"weights of another shape: {some(_other_shapes(source.location))}"
-        if source.local or not isinstance(error, OSError):
-            raise ModelError(
-                f"{source.given}: cannot be loaded ({said}); expected "
-                "config.json, tokenizer.json and .safetensors weights of a causal language model "
-                "that TransformerLens knows, and memory for it"
-            ) from error
-        reached = "and the hub cannot be reached" if source.offline else "and the hub has none"
-        raise InputError(
-            f"model {source.given!r} cannot be loaded: it is not on this machine, {reached} "
-            f"({said}). Without network use {PACKAGED_MODEL!r}, a local folder or a .gguf file"
-        ) from error
+    bridge.cfg.model_name = source.name
+    return bridge, chosen, merged

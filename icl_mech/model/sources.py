@@ -140,8 +140,8 @@ def _check_hub_files(location: str, revision: str | None, offline: bool) -> None
     def adapter(path: Path) -> None:
         base = json.loads(path.read_text()).get("base_model_name_or_path")
         raise ModelError(
-            f"{location}: holds an adapter of {base!r}, which is not a whole model; expected a "
-            "model with the adapter merged into it"
+            f"{location}: holds an adapter of {base!r}, which is not a whole model; expected that "
+            "model, with a folder that holds this adapter as adapter= (--adapter)"
         )
 
     checks: dict[str, Callable[[Path], None]] = {

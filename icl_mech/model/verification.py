@@ -10,14 +10,14 @@ from icl_mech.model.blocks import Blocks
 from icl_mech.model.prefix_cache import advance, prefill
 from icl_mech.model.readout import read
 
-#: Largest difference in log probability (nats) between block-by-block and plain forward passes.
+#: Largest accepted difference in log probability (nats) between block-by-block and plain passes.
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
 TOLERANCE_HALF = 0.5
-#: Positions are verified in steps of this many, so that slightly longer prompts need no new check.
+#: Lengths are rounded up to a multiple of this, so that slightly longer prompts need no new check.
 STEP = 32
-_NOT_ALIKE = (
-    "one of its blocks fails when it is run by itself, with a mask, positions and keys and values "
-    "that the engine made (its error follows from that call, and stands above this one)"
+_BLOCK_FAILS = (
+    "one of its blocks fails when it runs by itself, with the engine's mask, positions, keys and "
+    "values (the block's own error is above this one)"
 )
 
 
@@ -30,9 +30,9 @@ def verify(blocks: Blocks, n_positions: int, share: float = 1.0) -> None:
         share: factor on the usual size of a chunk of logits, as in `read`.
 
     Raises:
-        InputError: where the model does not read that many, or is in training mode.
-        ModelError: where this architecture cannot be run block by block. (An out-of-memory error
-            is passed on as it is.)
+        InputError: where the model cannot read so many tokens, or is in training mode.
+        ModelError: where this architecture cannot run block by block. An out-of-memory error is
+            raised as it is.
     """
     refuse_training(blocks.bridge)
     if n_positions <= blocks.n_verified:
@@ -52,8 +52,8 @@ def verify(blocks: Blocks, n_positions: int, share: float = 1.0) -> None:
         blocks.forget()
         if out_of_memory(error):
             raise
-        # Our own errors say in words what is wrong; what a library raises says nothing to a reader.
-        why = first_line(error) if isinstance(error, ModelError) else _NOT_ALIKE
+        # Our own errors say what is wrong; the message of a library's error would not help a user.
+        why = first_line(error) if isinstance(error, ModelError) else _BLOCK_FAILS
         raise ModelError(_unsupported(blocks, why)) from error
     if not worst <= TOLERANCE.get(blocks.dtype, TOLERANCE_HALF):
         blocks.forget()
@@ -63,13 +63,13 @@ def verify(blocks: Blocks, n_positions: int, share: float = 1.0) -> None:
 
 
 def _error(blocks: Blocks, n_positions: int, share: float) -> float:
-    """Record the calls; return the largest difference in log probability (nats) from the model's.
+    """The largest difference in log probability (nats) from the model's own forward pass.
 
-    The first half of the tokens runs as a prefix, the second half twice, as two branches of that
-    prefix. So the check covers what the engine does: prefill, then branches side by side.
+    The calls of that pass are recorded. Then the first half of the tokens runs as a prefix, and the
+    second half twice, as two branches of it, because this is how the engine runs prompts.
     """
     if n_positions > STEP and not blocks.n_verified:
-        blocks.record(STEP)  # a long prompt's position tables are compared with these
+        blocks.record(STEP)  # position tables of long prompts are compared with these
     expected = blocks.record(n_positions)
     half = n_positions // 2
     lengths = torch.tensor([half], device=blocks.device)
@@ -86,10 +86,14 @@ def _error(blocks: Blocks, n_positions: int, share: float) -> float:
 
 
 def refuse_training(bridge: Any) -> None:
-    """Raise InputError where dropout would make every run another."""
+    """Refuse a model in training mode, where dropout makes every run different.
+
+    Raises:
+        InputError: where it is in training mode.
+    """
     if bridge.original_model.training:
         raise InputError(
-            "the model is in training mode, where dropout makes every run another; "
+            "the model is in training mode, where dropout makes every run different; "
             "expected evaluation mode: call .eval() on the bridge first"
         )
 

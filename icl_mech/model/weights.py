@@ -45,7 +45,7 @@ def check_config(path: Path) -> None:
     Raises:
         ModelError: naming the entry; or where the file is no JSON object.
     """
-    config = _json_object(path)
+    config = json_object(path)
     for entry, value in _entries(config):
         if entry in _LAYERS and isinstance(value, int) and value > MOST_LAYERS:
             raise ModelError(
@@ -63,7 +63,7 @@ def check_index(path: Path) -> None:
     Raises:
         ModelError: naming the entry; or where the file is no index.
     """
-    files = _json_object(path).get("weight_map")
+    files = json_object(path).get("weight_map")
     if not isinstance(files, dict) or not files:
         raise ModelError(f"{path}: no 'weight_map'; expected an index of .safetensors files")
     for file in dict.fromkeys(map(str, files.values())):
@@ -79,8 +79,9 @@ def check_folder(folder: Path) -> None:
     """
     if (folder / ADAPTER).exists():
         raise ModelError(
-            f"{folder}: holds an adapter ({ADAPTER}), which is not a whole model; expected a "
-            "model with the adapter merged into it (peft: merge_and_unload, then save_pretrained)"
+            f"{folder}: holds an adapter ({ADAPTER}), which is not a whole model; expected the "
+            "model that it was trained on, with this folder as adapter= (--adapter): "
+            "load_model(base, adapter=folder)"
         )
     for name, check in ((CONFIG, check_config), (INDEX, check_index)):
         if (folder / name).exists():
@@ -143,7 +144,12 @@ def _check_name(path: Path, file: object, endings: tuple[str, ...]) -> None:
         )
 
 
-def _json_object(path: Path) -> dict[str, Any]:
+def json_object(path: Path) -> dict[str, Any]:
+    """What a file of one JSON object holds.
+
+    Raises:
+        ModelError: where it cannot be read, or holds anything else.
+    """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -48,7 +48,7 @@ def encode_contrast(encoder: Encoder, pair: PromptPair) -> Contrast:
     Raises:
         InputError: where no rival is left.
     """
-    clean = encoder.encode(pair.shown, pair.query.x)
+    clean = encoder.encode(pair.shown, pair.query.x, pair.instruction)
     answers, query = pair.query.answers, pair.query
     if pair.substitutes:
         other = (p for p in pair.substitutes if encoder.rivals(clean, answers, [p.y]))
@@ -64,7 +64,7 @@ def encode_contrast(encoder: Encoder, pair: PromptPair) -> Contrast:
             "same token; expected another label among them (another seed, more shots, or a task "
             "with more different labels)"
         )
-    corrupted = encoder.encode(pair.corrupted, query.x)
+    corrupted = encoder.encode(pair.corrupted, query.x, pair.instruction)
     answer = encoder.answer_tokens(clean, [pair.query.y])[0][0]
     return Contrast(clean, corrupted, answer, rivals)
 

@@ -36,6 +36,7 @@ def mean_patching(
     modes: Sequence[Mode] = MODES,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
+    instruction: str = "none",
     progress: bool = True,
 ) -> MeanPatching:
     """Write every task's mean activation into few-shot prompts of every task.
@@ -66,6 +67,8 @@ def mean_patching(
         template: how a pair is written; holds `{x}` and `{y}`.
         leading_space: write words with a space before them; by default whichever way the
             tokenizer needs fewer tokens.
+        instruction: a line before the demonstrations: `"none"`, `"true"` (it names the task),
+            `"other"` (it names another), `"irrelevant"`, or the line itself.
         progress: show a progress bar.
 
     Raises:
@@ -88,6 +91,7 @@ def mean_patching(
         modes=tuple(modes),
         template=template,
         leading_space=leading_space,
+        instruction=instruction,
     )
     return measure_means(model, plan_means(tasks, settings), progress)
 
@@ -163,8 +167,9 @@ def _patched(
     """The prompts of task `own`: every task's answer to the same query, before and after edits."""
     episodes = plan.test.episodes[own]
     prompts = in_context(encoder, episodes)
-    # [answered][prompt][accepted first token]
-    answers = [accepted(encoder, prompts, of_task).first_tokens for of_task in plan.test.episodes]
+    # [answered][prompt][accepted first token]; nothing counts as an answer of the null task.
+    asked = plan.test.episodes[: len(plan.pool.tasks)]
+    answers = [accepted(encoder, prompts, of_task).first_tokens for of_task in asked]
     targets = [[of_task[p][0] for of_task in answers] for p in range(len(prompts))]
     modes = plan.settings.modes
     edits = [

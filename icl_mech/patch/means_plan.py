@@ -6,7 +6,7 @@ from typing import get_args
 
 from icl_mech.errors import InputError
 from icl_mech.layers import Mode
-from icl_mech.prompts import Matched, Pool, PromptSettings, draw_matched, load_pool, whole_numbers
+from icl_mech.prompts import Matched, Pool, PromptSettings, load_pool, whole_numbers
 from icl_mech.tasks import Task, Tasks
 
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -81,5 +81,5 @@ def plan_means(tasks: Tasks, settings: MeanSettings) -> MeanPlan:
         )
     sources = [*pool.tasks, *([pool.null] if pool.null else [])]
     sizes = {"n_mean": s.n_mean, "n_prompts": s.n_prompts}
-    dev, test = draw_matched(sources, sizes, s.n_shots, s.seed)
+    dev, test = s.match(sources, sizes, s.n_shots)
     return MeanPlan(pool, sources, dev, test, s)

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from icl_mech.errors import InputError, choose
-from icl_mech.results import TaskResult
+from icl_mech.results import TaskResult, with_ends
 from icl_mech.stats import Estimate, mean, mean_change, share
 
 #: Names of the controls among `injected`: the mean of all tasks' means; a random direction with the
@@ -37,6 +37,15 @@ class MeanPatching(TaskResult):
         "right": ("task", "prompt", "mode", "layer", "injected", "answered"),
         "right_before": ("task", "prompt", "answered"),
     }
+    QUOTED: ClassVar = (
+        "before",
+        *with_ends("own", "others"),
+        "null",
+        "mean_of_tasks",
+        "random",
+        "followed",
+        "n_queries",
+    )
 
     @property
     def layers(self) -> list[int]:
@@ -129,7 +138,7 @@ class MeanPatching(TaskResult):
         of_tasks = change.sel(injected=self.tasks).transpose("task", "injected", "answered").values
         return pd.DataFrame(np.einsum("tii->ti", of_tasks), self.tasks, self.tasks)
 
-    def summary(self) -> pd.DataFrame:
+    def full_summary(self) -> pd.DataFrame:
         """One row per (mode, layer), over all tasks' prompts: changes in accuracy, intervals."""
         rows = []
         for mode in self.modes:
@@ -151,7 +160,7 @@ class MeanPatching(TaskResult):
 
     def table(self) -> pd.DataFrame:
         """The summary as text, for people."""
-        summary = self.summary()
+        summary = self.full_summary()
         titles = {
             "own": "own mean",
             "others": "other tasks' mean",

@@ -44,6 +44,7 @@ def patch_positions(
     other_task: Task | str | None = None,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
+    instruction: str = "none",
     progress: bool = True,
 ) -> PositionScan:
     """Patch one activation at a time between clean and corrupted few-shot prompts.
@@ -77,6 +78,8 @@ def patch_positions(
         template: how a pair is written; holds `{x}` and `{y}`.
         leading_space: write words with a space before them; by default whichever way the
             tokenizer needs fewer tokens.
+        instruction: a line before the demonstrations: `"none"`, `"true"` (it names the task),
+            `"other"` (it names another), `"irrelevant"`, or the line itself.
         progress: show a progress bar.
 
     Raises:
@@ -101,6 +104,7 @@ def patch_positions(
         sites=check_sites(sites),
         template=template,
         leading_space=leading_space,
+        instruction=instruction,
     )
     plan = plan_positions(tasks, settings, other_task, roles, head_roles)
     return measure_positions(model, plan, progress)

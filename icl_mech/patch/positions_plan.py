@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from icl_mech.errors import InputError, choose
 from icl_mech.layers import SITES
-from icl_mech.prompts import PromptSettings, draw_split, generator, shuffle_labels
+from icl_mech.prompts import PromptSettings, generator, header, shuffle_labels
 from icl_mech.tasks import Pair, Task, Tasks, load_other, load_tasks
 
 Corruption = Literal["labels", "task", "query"]
@@ -82,12 +82,14 @@ class PromptPair:
         corrupted: the demonstrations of the corrupted prompt.
         query: what the clean prompt asks.
         substitutes: what the corrupted prompt may ask instead; empty where both ask the same.
+        instruction: the line before the demonstrations of both; empty for none.
     """
 
     shown: tuple[Pair, ...]
     corrupted: tuple[Pair, ...]
     query: Pair
     substitutes: tuple[Pair, ...] = ()
+    instruction: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,19 +154,21 @@ def draw_pairs(task: Task, other: Task | None, s: PositionSettings) -> list[Prom
         InputError: where a task has too few pairs or one label only to shuffle.
     """
     n_dummies = N_SUBSTITUTES if s.corruption == "query" else 1
-    test = draw_split(task, s.n_prompts, 1, s.n_shots, n_dummies, s.seed).test
+    test = s.draw(task, n_dummies=n_dummies).test
+    line = header(task, s.instruction)
     if s.corruption == "query":
-        return [PromptPair(e.demonstrations, e.demonstrations, e.query, e.dummies) for e in test]
+        return [
+            PromptPair(e.demonstrations, e.demonstrations, e.query, e.dummies, line) for e in test
+        ]
     if s.corruption == "task":
         assert other is not None
-        theirs = draw_split(other, s.n_prompts, 1, s.n_shots, 1, s.seed).test
-        return [
-            PromptPair(e.demonstrations, o.demonstrations, e.query)
-            for e, o in zip(test, theirs, strict=True)
-        ]
-    rng = generator(s.seed, task.name, "contrast", s.corruption)
+        theirs = [e.demonstrations for e in s.draw(other).test]
+    else:
+        rng = generator(s.seed, task.name, "contrast", s.corruption)
+        theirs = [shuffle_labels(e.demonstrations, rng) for e in test]
     return [
-        PromptPair(e.demonstrations, shuffle_labels(e.demonstrations, rng), e.query) for e in test
+        PromptPair(e.demonstrations, shown, e.query, instruction=line)
+        for e, shown in zip(test, theirs, strict=True)
     ]
 
 

@@ -115,7 +115,7 @@ class PositionScan(TaskResult):
     def _rows(self) -> list[tuple[str, str, str]]:
         return [(t, s, d) for t in self.tasks for s in self.sites for d in self.directions]
 
-    def summary(self) -> pd.DataFrame:
+    def full_summary(self) -> pd.DataFrame:
         """One row per (task, site, direction): the largest effect, and what it is a share of."""
         return pd.DataFrame([self._row(*key) for key in self._rows()]).set_index(
             ["task", "site", "direction"]

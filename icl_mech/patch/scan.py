@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from icl_mech.model import HookedModel, check_model
-from icl_mech.patch.scan_plan import ControlLayers, ScanPlan, ScanSettings, TaskPlan, plan_scan
+from icl_mech.patch.scan_plan import ControlLayers, ScanPlan, ScanSettings, ScanTask, plan_scan
 from icl_mech.patch.scan_result import REFERENCES, VECTORS, LayerScan, choice_on_dev
 from icl_mech.progress import READING, dear, progress_bar
 from icl_mech.prompts import (
@@ -57,6 +57,7 @@ def layer_scan(
     n_dummies: int = N_DUMMIES,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
+    instruction: str = "none",
     other_task: Task | str | None = None,
     control_layers: ControlLayers = "all",
     progress: bool = True,
@@ -84,6 +85,8 @@ def layer_scan(
         template: how a pair is written; holds `{x}` and `{y}`.
         leading_space: write words with a space before them; by default whichever way the
             tokenizer needs fewer tokens.
+        instruction: a line before the demonstrations: `"none"`, `"true"` (it names the task),
+            `"other"` (it names another), `"irrelevant"`, or the line itself.
         other_task: whose theta is the control; by default antonyms, or, for a linguistic task,
             country_capital.
         control_layers: where the controls are injected: after every block (`"all"`), or only where
@@ -109,6 +112,7 @@ def layer_scan(
         n_dummies=n_dummies,
         template=template,
         leading_space=leading_space,
+        instruction=instruction,
         control_layers=control_layers,
     )
     return measure_scan(model, plan_scan(tasks, settings, other_task), progress)
@@ -136,7 +140,7 @@ def measure_scan(model: HookedModel, plan: ScanPlan, progress: bool = True) -> L
     return LayerScan(data, _provenance(model, plan, encoders))
 
 
-def _encoders(model: HookedModel, plan: TaskPlan, s: ScanSettings) -> tuple[Encoder, Encoder]:
+def _encoders(model: HookedModel, plan: ScanTask, s: ScanSettings) -> tuple[Encoder, Encoder]:
     """How the prompts of the task, and those of the other task, become tokens."""
     own, other = (
         model.encoder(s.template, [pair.y for pair in task.pairs], s.leading_space)
@@ -147,7 +151,7 @@ def _encoders(model: HookedModel, plan: TaskPlan, s: ScanSettings) -> tuple[Enco
 
 def _scan(
     model: HookedModel,
-    plan: TaskPlan,
+    plan: ScanTask,
     encoder: Encoder,
     other_encoder: Encoder,
     everywhere: bool,

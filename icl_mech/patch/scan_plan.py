@@ -32,7 +32,7 @@ class ScanSettings(VectorSettings):
 
 
 @dataclass(frozen=True)
-class TaskPlan:
+class ScanTask:
     """One task with its episodes drawn.
 
     Attributes:
@@ -56,7 +56,7 @@ class TaskPlan:
 class ScanPlan:
     """All tasks of a scan, and the settings that they were drawn with."""
 
-    tasks: Sequence[TaskPlan]
+    tasks: Sequence[ScanTask]
     settings: ScanSettings
 
 
@@ -78,8 +78,8 @@ def plan_scan(
     )
 
 
-def _plan(task: Task, other: Task, s: ScanSettings) -> TaskPlan:
+def _plan(task: Task, other: Task, s: ScanSettings) -> ScanTask:
     split = s.split(task)
     rng = generator(s.seed, task.name, "controls")
     mixed = shuffled(split.test, rng)
-    return TaskPlan(task, other, split, mixed, s.split(other).test, rng)
+    return ScanTask(task, other, split, mixed, s.split(other).test, rng)

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from icl_mech.errors import choose
-from icl_mech.results import TaskResult
+from icl_mech.results import TaskResult, with_ends
 from icl_mech.scores import SCORES
 from icl_mech.stats import Estimate, paired_difference, repeated, share, shares
 from icl_mech.vectors import Choice, choose_layer, layer_name
@@ -17,15 +17,6 @@ from icl_mech.vectors import Choice, choose_layer, layer_name
 VECTORS = ("theta", "shuffled", "other_task", "random")
 #: The prompts without a vector: the zero-shot and the few-shot prompt.
 REFERENCES = ("baseline", "regular")
-#: Endings of the columns of a number and of the ends of its interval (`Estimate.columns`).
-ENDS = ("", "_low", "_high")
-#: Columns of the summary: accuracies with intervals, then the layer and the numbers of prompts.
-QUOTED = (
-    *(f"{name}{end}" for name in ("baseline", "hypothesis", "regular") for end in ENDS),
-    "best_layer",
-    "n_prompts",
-    "n_queries",
-)
 
 
 class LayerScan(TaskResult):
@@ -45,6 +36,12 @@ class LayerScan(TaskResult):
         "query": ("task", "prompt"),
         "measured": ("vector", "layer"),
     }
+    QUOTED: ClassVar = (
+        *with_ends("baseline", "hypothesis", "regular"),
+        "best_layer",
+        "n_prompts",
+        "n_queries",
+    )
 
     def curve(self, task: str, vector: str = "theta", score: str = "first_token") -> list[Estimate]:
         """Test accuracy at each of `layers(task, vector)`.
@@ -113,7 +110,7 @@ class LayerScan(TaskResult):
 
     def summary(self, score: str = "first_token") -> pd.DataFrame:
         """One row per task: accuracies with 95 % intervals, the layer, and how many prompts."""
-        return self.full_summary(score)[list(QUOTED)]
+        return self._quoted(self.full_summary(score))
 
     def full_summary(self, score: str = "first_token") -> pd.DataFrame:
         """The summary with the controls, the log probability and rank at the layer, and counts."""

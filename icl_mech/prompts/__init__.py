@@ -5,10 +5,13 @@ from icl_mech.prompts.asking import (
     accepted,
     few_shot,
     in_context,
+    instruction_only,
     with_dummies,
     zero_shot,
 )
 from icl_mech.prompts.encode import Encoder, Prompt, wants_leading_space
+from icl_mech.prompts.held_out import HELD_OUT_SHARE, HeldOut, hold_out
+from icl_mech.prompts.instructions import CONDITIONS, header, instructed
 from icl_mech.prompts.matched import Matched, draw_matched, same_inputs
 from icl_mech.prompts.pool import Pool, load_pool
 from icl_mech.prompts.sampling import (
@@ -35,11 +38,14 @@ from icl_mech.prompts.template import DEFAULT_TEMPLATE, Span, Template
 from icl_mech.tasks.seeds import check_seed, count, generator, whole, whole_numbers
 
 __all__ = [
+    "CONDITIONS",
     "DEFAULT_TEMPLATE",
+    "HELD_OUT_SHARE",
     "N_DUMMIES",
     "Answers",
     "Encoder",
     "Episode",
+    "HeldOut",
     "Matched",
     "Pool",
     "Prompt",
@@ -63,7 +69,11 @@ __all__ = [
     "few_shot",
     "generator",
     "half",
+    "header",
+    "hold_out",
     "in_context",
+    "instructed",
+    "instruction_only",
     "load_pool",
     "same_inputs",
     "shot_counts",

@@ -8,7 +8,7 @@ from icl_mech.tasks.task import Episode
 
 
 def zero_shot(encoder: Encoder, episodes: Sequence[Episode]) -> list[Prompt]:
-    """The queries alone, without demonstrations.
+    """The queries alone, without demonstrations and without an instruction.
 
     >>> from icl_mech.tasks import Pair
     >>> episode = Episode((Pair("a", ("A",)),), Pair("b", ("B",)), (Pair("c", ("C",)),))
@@ -19,8 +19,20 @@ def zero_shot(encoder: Encoder, episodes: Sequence[Episode]) -> list[Prompt]:
     return [encoder.encode((), e.query.x) for e in episodes]
 
 
+def instruction_only(encoder: Encoder, episodes: Sequence[Episode]) -> list[Prompt]:
+    """The queries, each after its instruction, without demonstrations.
+
+    >>> from icl_mech.tasks import Pair
+    >>> episode = Episode((Pair("a", ("A",)),), Pair("b", ("B",)), (), instruction="Write it big.")
+    >>> encoder = model.encoder("{x}->{y}", ["A", "B"])
+    >>> [prompt.text for prompt in instruction_only(encoder, [episode])]
+    ['Write it big.\\n b->']
+    """
+    return [encoder.encode((), e.query.x, e.instruction) for e in episodes]
+
+
 def in_context(encoder: Encoder, episodes: Sequence[Episode]) -> list[Prompt]:
-    """The queries, each after its demonstrations.
+    """The queries, each after its demonstrations, and these after the instruction if there is one.
 
     >>> from icl_mech.tasks import Pair
     >>> episode = Episode((Pair("a", ("A",)),), Pair("b", ("B",)), (Pair("c", ("C",)),))
@@ -28,7 +40,7 @@ def in_context(encoder: Encoder, episodes: Sequence[Episode]) -> list[Prompt]:
     >>> [prompt.text for prompt in in_context(encoder, [episode])]
     [' a-> A\\n b->']
     """
-    return [encoder.encode(e.demonstrations, e.query.x) for e in episodes]
+    return [encoder.encode(e.demonstrations, e.query.x, e.instruction) for e in episodes]
 
 
 def with_dummies(encoder: Encoder, episodes: Sequence[Episode]) -> list[list[Prompt]]:
@@ -40,7 +52,9 @@ def with_dummies(encoder: Encoder, episodes: Sequence[Episode]) -> list[list[Pro
     >>> [[prompt.text for prompt in row] for row in with_dummies(encoder, [episode])]
     [[' a-> A\\n c->']]
     """
-    return [[encoder.encode(e.demonstrations, d.x) for d in e.dummies] for e in episodes]
+    return [
+        [encoder.encode(e.demonstrations, d.x, e.instruction) for d in e.dummies] for e in episodes
+    ]
 
 
 def few_shot(encoder: Encoder, episodes: Sequence[Episode]) -> list[list[Prompt]]:

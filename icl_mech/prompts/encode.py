@@ -101,9 +101,19 @@ class Encoder:
             )
         return ids
 
-    def encode(self, demonstrations: Sequence[Pair], query: str) -> Prompt:
-        """The prompt that shows `demonstrations` and asks for the answer to `query`."""
-        spans = self.template.render(demonstrations, query)
+    def encode(self, demonstrations: Sequence[Pair], query: str, instruction: str = "") -> Prompt:
+        """The prompt that shows `demonstrations` and asks for the answer to `query`.
+
+        Args:
+            demonstrations: in order; none for a zero-shot prompt.
+            query: the input that is asked.
+            instruction: a line before the demonstrations.
+
+        Raises:
+            InputError: where the tokenizer merges two parts of the prompt, or the model has no
+                embedding for a token.
+        """
+        spans = self.template.render(demonstrations, query, instruction)
         if self._adds_space and spans[0].text.startswith(" "):
             spans[0] = Span(spans[0].text[1:], spans[0].role)
         text = "".join(span.text for span in spans)

@@ -1,14 +1,17 @@
 """The settings that decide which prompts are asked, shared by all questions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from icl_mech.errors import InputError
+from icl_mech.prompts.instructions import check_instruction, instructed
+from icl_mech.prompts.matched import Matched, draw_matched
 from icl_mech.prompts.sampling import Split, draw_split, shuffle_labels
 from icl_mech.prompts.template import DEFAULT_TEMPLATE, Template
+from icl_mech.tasks.context import ContextTask
 from icl_mech.tasks.seeds import check_seed, count, whole_numbers
 from icl_mech.tasks.task import Episode, Task
 
@@ -41,6 +44,9 @@ class PromptSettings:
     r"""How a pair is written; {x} is the input, {y} the answer, \n a line break."""
     leading_space: bool | None = None
     """Write words with a space before them; by default as the tokenizer needs fewer tokens."""
+    instruction: str = "none"
+    """A line before the demonstrations, never in zero-shot prompts: none, true (it names the task),
+    other (it names another task), irrelevant (it names none), or the line itself."""
 
     def __post_init__(self) -> None:
         self.set_counts("n_prompts")
@@ -50,6 +56,7 @@ class PromptSettings:
             self.set_counts("n_shots")
         self._set("seed", check_seed(self.seed))
         Template(self.template)
+        check_instruction(self.instruction)
 
     def set_counts(self, *names: str) -> None:
         """Check fields that are counts, and keep them as plain integers; None stays None.
@@ -60,6 +67,35 @@ class PromptSettings:
         for name in names:
             if getattr(self, name) is not None:
                 self._set(name, count(name, getattr(self, name)))
+
+    def draw(self, task: Task, n_dev: int = 1, n_dummies: int = 1) -> Split:
+        """A task's episodes with their instruction, dev apart from test.
+
+        Raises:
+            InputError: where the task has too few pairs, or has no instruction of its own.
+        """
+        split = draw_split(task, self.n_prompts, n_dev, self.n_shots, n_dummies, self.seed)
+        return self.instruct(split, task)
+
+    def match(
+        self, tasks: Sequence[Task], sizes: Mapping[str, int], n_shots: int
+    ) -> tuple[Matched, ...]:
+        """Episodes that match across tasks, as `draw_matched` draws them, with instructions."""
+        return tuple(
+            Matched(
+                tuple(
+                    instructed(of, task, self.instruction)
+                    for of, task in zip(drawn.episodes, tasks, strict=True)
+                ),
+                drawn.n_queries,
+            )
+            for drawn in draw_matched(tasks, sizes, n_shots, self.seed)
+        )
+
+    def instruct(self, split: Split, task: Task | ContextTask) -> Split:
+        """The same episodes with the instruction that the settings ask for."""
+        dev, test = (instructed(of, task, self.instruction) for of in (split.dev, split.test))
+        return replace(split, dev=dev, test=test)
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
@@ -102,7 +138,7 @@ class VectorSettings(PromptSettings):
         Raises:
             InputError: where the task has too few pairs.
         """
-        return draw_split(task, self.n_prompts, self.dev, self.n_shots, self.n_dummies, self.seed)
+        return self.draw(task, self.dev, self.n_dummies)
 
 
 def half(n_prompts: Any, n_dev: Any) -> int:

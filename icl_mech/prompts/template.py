@@ -17,7 +17,8 @@ class Span:
 
     Roles are `"demo_0_x"`, `"demo_0_arrow"`, `"demo_0_y"`, `"demo_0_end"` (what separates it
     from what comes next), then `"query"` and `"final_arrow"`; text that a template puts before
-    an input is `"demo_0_start"` or `"query_start"`.
+    an input is `"demo_0_start"` or `"query_start"`. A line before all of these is
+    `"instruction"`.
     """
 
     text: str
@@ -70,10 +71,15 @@ class Template:
         """An input or answer as it is written into the prompt."""
         return f" {text}" if self.leading_space else text
 
-    def render(self, demonstrations: Sequence[Pair], query: str) -> list[Span]:
-        """The prompt that asks for the answer to `query`, in labelled pieces."""
+    def render(
+        self, demonstrations: Sequence[Pair], query: str, instruction: str = ""
+    ) -> list[Span]:
+        """The prompt that asks for the answer to `query`, in labelled pieces.
+
+        An instruction stands before all of it, followed by the separator.
+        """
         start, arrow, end = self._parts()
-        spans: list[Span] = []
+        spans = [Span(instruction + self.separator, "instruction")] if instruction else []
         for i, pair in enumerate(demonstrations):
             spans += [
                 Span(start, f"demo_{i}_start"),

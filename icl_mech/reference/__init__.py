@@ -9,13 +9,15 @@ from importlib.resources import files
 import numpy as np
 
 from icl_mech.errors import choose
-from icl_mech.reference.han import PublishedFits, han2024
+from icl_mech.reference.han import ARMS, PublishedArm, PublishedHan, han2024
 from icl_mech.stats import Estimate, proportions
 
 __all__ = [
+    "ARMS",
     "Accuracies",
     "Conflict",
-    "PublishedFits",
+    "PublishedArm",
+    "PublishedHan",
     "PublishedScan",
     "PublishedScans",
     "han2024",

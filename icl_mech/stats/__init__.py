@@ -20,12 +20,14 @@ from icl_mech.stats.resampling import (
     draw_weights,
 )
 from icl_mech.stats.shares import proportion, proportions, repeated, share, shares
+from icl_mech.stats.votes import MUTUAL, widened, within_1
 
 __all__ = [
     "CONFIDENCE",
     "ENDS",
     "FEWEST_GROUPS",
     "MIN_CLUSTERS",
+    "MUTUAL",
     "N_RESAMPLES",
     "N_RESAMPLES_SLOW",
     "Clusters",
@@ -51,4 +53,6 @@ __all__ = [
     "resampled_means",
     "share",
     "shares",
+    "widened",
+    "within_1",
 ]

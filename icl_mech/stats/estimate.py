@@ -1,5 +1,6 @@
 """A number with its interval: what every statistic returns."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -59,6 +60,14 @@ class Estimates:
     def __post_init__(self) -> None:
         if self.n_clusters < 0:
             object.__setattr__(self, "n_clusters", self.n)
+
+    @staticmethod
+    def stacked(parts: Sequence["Estimates"]) -> "Estimates":
+        """Arrays of the same shape and from as many prompts, along a new first axis."""
+        value, low, high = (
+            np.stack([getattr(part, end) for part in parts]) for end in ("value", "low", "high")
+        )
+        return Estimates(value, low, high, parts[0].n, parts[0].n_clusters)
 
     def at(self, *cell: int) -> Estimate:
         """The estimate of one cell."""

@@ -1,4 +1,4 @@
-"""Switching heads off one at a time: which of them does a basis need?"""
+"""Switch heads off one at a time, to see which of them a basis needs."""
 
 import torch
 from jaxtyping import Float
@@ -16,7 +16,7 @@ def head_means(
     with torch.no_grad():
         _, cache = model.run_with_cache(tokens, names_filter=lambda name: name.endswith("hook_z"))
     layers = range(model.config.n_layers)
-    means = [cache[_hook_z(layer)].mean(0).transpose(0, 1) for layer in layers]
+    means = [cache[f"blocks.{layer}.attn.hook_z"].mean(0).transpose(0, 1) for layer in layers]
     return torch.stack(means)
 
 
@@ -28,7 +28,7 @@ def heads_off(
     Args:
         model: in evaluation mode.
         tokens: sequences.
-        means: of the heads, best taken from other sequences, of all bases alike.
+        means: of the heads, best from other sequences, with as many of each basis.
     """
     found = []
     for layer, of_layer in enumerate(means):
@@ -40,10 +40,7 @@ def heads_off(
                 return z
 
             with torch.no_grad():
-                out = model.run_with_hooks(tokens, fwd_hooks=[(_hook_z(layer), write)])
+                hooks = [(f"blocks.{layer}.attn.hook_z", write)]
+                out = model.run_with_hooks(tokens, fwd_hooks=hooks)
             found.append(out[:, -1])
     return torch.stack(found).unflatten(0, means.shape[:2])
-
-
-def _hook_z(layer: int) -> str:
-    return f"blocks.{layer}.attn.hook_z"

@@ -1,4 +1,4 @@
-"""Which algorithm do the predictions follow, and how much of W can be read where?"""
+"""The figure of which algorithm predictions follow, and how much of W each layer holds."""
 
 from __future__ import annotations
 
@@ -33,13 +33,15 @@ _DESCENTS = {
 
 def algorithm_figure(result: Emergence) -> go.Figure:
     """Distances over training above; below, R² of W by layer at some checkpoints."""
+    limit = result.weight_limit
+    shows = "no share would show" if limit != limit else f"a true R² of {limit:.2f} would show"
     figure = rows_of_panels(
         [_HEIGHT, _HEIGHT],
         _GAP,
         [
             "Distance of the predictions to those of each algorithm",
             f"W, read by a linear probe at {TOKENS[result.provenance['token']]}<br>"
-            f"(cross-validated on {result.n_probe} sequences per basis; {_limit(result)})",
+            f"(cross-validated on {result.n_probe} sequences per basis; {shows})",
         ],
     )
     x = [1 + step for step in result.steps]
@@ -67,14 +69,8 @@ def algorithm_figure(result: Emergence) -> go.Figure:
     return figure
 
 
-def _limit(result: Emergence) -> str:
-    """What the probe would have shown."""
-    limit = result.weight_limit
-    return "no share would show" if limit != limit else f"a true R² of {limit:.2f} would show"
-
-
 def _looks(references: list[str]) -> dict[str, tuple[str, str]]:
-    """What each reference is called, and its colour."""
+    """Name and colour of each reference."""
     looks = {name: (label, COLOURS[colour]) for name, (label, colour) in _NAMES.items()}
     for prefix, (label, scale) in _DESCENTS.items():
         family = [name for name in references if name.startswith(prefix)]

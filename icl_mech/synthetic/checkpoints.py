@@ -1,7 +1,7 @@
-"""Checkpoints on disk: safetensors, written whole, refused where they belong to another run.
+"""Checkpoints on disk (safetensors): written whole or not at all, and checked when read.
 
-A folder holds `step_<n>.safetensors` (weights after n updates) and `last.safetensors`, which has
-what training needs to go on as well: the optimiser's state and the losses so far.
+A folder holds `step_<n>.safetensors` (weights after n updates) and `last.safetensors`, which also
+has the optimiser's state and the losses so far, so that training can go on from it.
 """
 
 import json
@@ -20,6 +20,7 @@ from torch import Tensor
 import icl_mech
 from icl_mech.errors import InputError, ModelError
 from icl_mech.results import write_whole
+from icl_mech.synthetic.data import at_least
 from icl_mech.synthetic.model import RegressionTransformer
 from icl_mech.synthetic.settings import Settings, differences, from_json, to_json
 
@@ -45,28 +46,27 @@ class Checkpoint:
     extra: dict[str, Tensor]
 
     def model(self, device: str | torch.device = "cpu") -> RegressionTransformer:
-        """The model with these weights, to be looked at."""
+        """The model with these weights, in evaluation mode and without gradients."""
         model = make_model(self.settings)
         model.load_state_dict(self.weights)
         return model.to(device).eval().requires_grad_(False)
 
 
 def make_model(settings: Settings) -> RegressionTransformer:
-    """The model that a run begins with."""
+    """The untrained model that a run begins with."""
     mixture = settings.mixture
     return RegressionTransformer(settings.model, mixture.dim, mixture.n_examples, settings.seed)
 
 
 def checkpoint_steps(n_steps: int, n_log: int = 20, n_regular: int = 20) -> list[int]:
-    """When to keep weights: evenly on a logarithmic scale (early changes) and on a linear one.
+    """The steps at which weights are kept: evenly on a logarithmic scale, and on a linear one.
 
     Args:
         n_steps: of the run; 0 and `n_steps` are always kept.
         n_log, n_regular: about how many of each kind.
     """
-    if n_log < 0 or n_regular < 0:
-        raise InputError(f"n_log {n_log}, n_regular {n_regular}; expected at least 0")
-    # More of them than updates would fall on the same ones.
+    at_least(0, n_log=n_log, n_regular=n_regular)
+    # With more of them than there are updates, several would be the same.
     log = np.geomspace(1, n_steps, min(n_log, n_steps))
     regular = np.linspace(0, n_steps, min(n_regular, n_steps) + 1)
     return sorted({0, n_steps, *np.concatenate([log, regular]).round().astype(int).tolist()})
@@ -124,7 +124,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def _fits(weights: Mapping[str, Tensor], settings: Settings) -> bool:
-    """Whether these are a model's of the settings; sizes first, before a model is made of them."""
+    """Whether weights are of the settings' sizes; the largest first, before a model is made."""
     position = weights.get("position", torch.empty(0)).shape
     n_blocks = len({name.split(".")[1] for name in weights if name.startswith("blocks.")})
     sizes = (2 * settings.mixture.n_examples + 1, settings.model.d_model)
@@ -140,28 +140,19 @@ def _header(path: Path, text: str | None) -> tuple[int, Settings]:
     try:
         header = json.loads(text)
         if header["format"] == FORMAT:
-            settings = from_json(header["settings"])
-            return _step(path, header["step"], settings.n_steps), settings
+            settings, step = from_json(header["settings"]), header["step"]
+            named = _NAME.fullmatch(path.name)
+            if type(step) is not int or not 0 <= step <= settings.n_steps:
+                raise ValueError(f"step is {step!r}; expected 0 to {settings.n_steps}")
+            if named and int(named[1]) != step:
+                raise ValueError(f"step is {step}; expected {int(named[1])}, as in the file's name")
+            return step, settings
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"{path}: damaged (its header cannot be read: {error})") from error
     raise InputError(
         f"{path}: a checkpoint in format {header['format']}, written by icl-mech "
         f"{header.get('version')}; this version reads format {FORMAT}"
     )
-
-
-def _step(path: Path, step: object, n_steps: int) -> int:
-    """The step of a header, which is that of the file's name.
-
-    Raises:
-        ValueError: where it is neither that nor one of the run's.
-    """
-    if type(step) is not int or not 0 <= step <= n_steps:
-        raise ValueError(f"step is {step!r}; expected 0 to {n_steps}")
-    named = _NAME.fullmatch(path.name)
-    if named and int(named[1]) != step:
-        raise ValueError(f"step is {step}; expected {int(named[1])}, as in the file's name")
-    return step
 
 
 def list_checkpoints(folder: str | Path) -> list[Path]:
@@ -190,7 +181,7 @@ def list_checkpoints(folder: str | Path) -> list[Path]:
 
 
 def step_path(folder: Path, step: int) -> Path:
-    """Where the weights after `step` updates are kept."""
+    """The file of the weights after `step` updates."""
     return folder / f"step_{step:07d}.safetensors"
 
 

@@ -6,7 +6,7 @@ Han, Song, Gore and Agrawal (2024), arXiv 2412.12276, section 3: every sequence 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -15,15 +15,39 @@ from torch import Tensor
 
 from icl_mech.errors import InputError, choose
 
-#: What every random generator takes that is used here (scikit-learn's: 32 bits).
+#: The largest seed that every random generator used here takes (scikit-learn's: 32 bits).
 MOST_SEED = 2**32 - 1
 Layout = Literal["disjoint", "overlapping"]
-LAYOUTS = ("disjoint", "overlapping")
+
+
+def at_least(least: int, **values: int) -> None:
+    """Refuse values below `least`, by name.
+
+    Raises:
+        InputError: naming the first of them.
+    """
+    for name, value in values.items():
+        if value < least:
+            raise InputError(f"{name} is {value}; expected at least {least}")
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that a random generator does not take.
+
+    Raises:
+        InputError: where it is negative or has more than 32 bits.
+    """
+    at_least(0, seed=seed)
+    if seed > MOST_SEED:
+        raise InputError(
+            f"seed is {seed}; expected at most {MOST_SEED} (32 bits, which every random generator "
+            "takes)"
+        )
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """What sequences are drawn from; checked when it is made.
+    """The distribution that sequences are drawn from; checked when it is made.
 
     y = W.x + noise, with x ~ N(0, I) in `dim` dimensions and W ~ N(0, I) on the coordinates of one
     basis, 0 elsewhere; each sequence has a basis, a W and xs of its own.
@@ -32,11 +56,10 @@ class Mixture:
         dim: D, the number of coordinates of x.
         bases: the coordinates of each basis, 0-based.
         noise_variance: of the noise on every y.
-        n_examples: demonstrations (x, y) in a sequence. One x more follows as the query, so that
-            every y token is read by something.
+        n_examples: demonstrations (x, y) in a sequence. One more x follows as the query.
 
     Raises:
-        InputError: where a basis does not fit `dim`, or a number makes no sense.
+        InputError: where a basis does not fit `dim`, or a number is out of range.
     """
 
     dim: int
@@ -45,10 +68,8 @@ class Mixture:
     n_examples: int = 20
 
     def __post_init__(self) -> None:
-        for name in ("dim", "n_examples"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; expected at least 1")
-        # Without noise no posterior has a density.
+        at_least(1, dim=self.dim, n_examples=self.n_examples)
+        # Without noise, posteriors have no density.
         if not 0 < self.noise_variance < float("inf"):
             raise InputError(f"noise_variance is {self.noise_variance}; expected above 0")
         if not self.bases:
@@ -97,11 +118,11 @@ def make_mixture(
         dim: D.
         rank: r, coordinates per basis.
         n_bases: K.
-        layout: `"disjoint"` bases share nothing (coordinates 0 to r-1, r to 2r-1, ...).
-            `"overlapping"` bases come in `n_groups` groups, each with D / n_groups coordinates of
-            its own; the members of a group are windows of r of these, each a coordinate further
-            than the last (and round), so that neighbours share r-1. The paper does not say how
-            its bases overlap.
+        layout: `"disjoint"` bases share no coordinate (0 to r-1, r to 2r-1, ...). `"overlapping"`
+            bases come in `n_groups` groups of D / n_groups coordinates. Within a group each basis
+            has r coordinates in a row, starts one coordinate after the basis before it, and wraps
+            round at the end, so that two neighbours share r-1 coordinates. The paper does not say
+            how its bases overlap.
         n_groups: of overlapping bases.
         bases: their coordinates, instead of `rank`, `n_bases` and `layout`.
         noise_variance, n_examples: as in `Mixture`.
@@ -116,11 +137,8 @@ def make_mixture(
     if bases is not None:
         chosen = tuple(tuple(int(c) for c in basis) for basis in bases)
         return Mixture(dim, chosen, noise_variance, n_examples)
-    choose(layout, LAYOUTS, "layout")
-    counts = {"dim": dim, "rank": rank, "n_bases": n_bases, "n_groups": n_groups}
-    for name, count in counts.items():
-        if count < 1:
-            raise InputError(f"{name} is {count}; expected at least 1")
+    choose(layout, get_args(Layout), "layout")
+    at_least(1, dim=dim, rank=rank, n_bases=n_bases, n_groups=n_groups)
     make = _disjoint if layout == "disjoint" else _overlapping
     return Mixture(dim, make(dim, rank, n_bases, n_groups), noise_variance, n_examples)
 
@@ -137,7 +155,7 @@ def _disjoint(dim: int, rank: int, n_bases: int, _: int) -> tuple[tuple[int, ...
 def _overlapping(dim: int, rank: int, n_bases: int, n_groups: int) -> tuple[tuple[int, ...], ...]:
     if n_bases % n_groups:
         raise InputError(
-            f"{n_bases} bases in {n_groups} groups; expected a number that the groups divide"
+            f"{n_bases} bases in {n_groups} groups; expected a multiple of {n_groups} bases"
         )
     width, members = dim // n_groups, n_bases // n_groups
     if rank > width or members > (1 if rank == width else width):
@@ -182,7 +200,7 @@ class Batch:
         xs: inputs.
         ys: noisy outputs.
         weights: W of every sequence.
-        basis: which basis W lies on, 0-based.
+        basis: the number of the basis that W lies on, from 0.
     """
 
     xs: Float[Tensor, "seq pair dim"]
@@ -206,13 +224,13 @@ def draw_batch(
     """Fresh sequences. The same (seed, step) gives the same ones, whatever was drawn before.
 
     Args:
-        mixture: what to draw from.
-        n: sequences.
-        seed, step: of the draw. It is made on the CPU, so that every device trains on the same.
-        basis: of every sequence, `[n]`; by default drawn with equal chances.
-        weight_mean: m, from 0 (the paper) to 1: weights are N(m, 1 - m^2) on the basis, so that
-            with m = 1 all sequences of a basis share one W and the basis is all there is to infer.
-        held_out: draw from another stream: nothing of what training with this seed draws.
+        mixture: to draw from.
+        n: number of sequences.
+        seed, step: of the draw, which is made on the CPU, so that all devices train on the same.
+        basis: of every sequence, `[n]`; by default drawn with equal probabilities.
+        weight_mean: m, from 0 (the paper) to 1: weights are N(m, 1 - m^2) on the basis. With m = 1
+            all sequences of a basis share one W, and only the basis is left to infer.
+        held_out: draw from another stream, which training with this seed never draws from.
 
     Raises:
         InputError: where `n`, `seed`, `step`, a basis or `weight_mean` is out of range.
@@ -222,12 +240,9 @@ def draw_batch(
         >>> tuple(batch.xs.shape)
         (3, 21, 16)
     """
-    if n < 1 or seed < 0 or step < 0:
-        raise InputError(
-            f"n {n}, seed {seed}, step {step}; expected n above 0, the others not below"
-        )
-    if seed > MOST_SEED:
-        raise InputError(f"seed is {seed}; expected at most {MOST_SEED} (32 bits)")
+    at_least(1, n=n)
+    at_least(0, step=step)
+    check_seed(seed)
     if not 0 <= weight_mean <= 1:
         raise InputError(f"weight_mean is {weight_mean}; expected 0 to 1")
     (state,) = np.random.SeedSequence((seed, step, int(held_out))).generate_state(1, np.uint64)

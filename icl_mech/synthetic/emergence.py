@@ -1,4 +1,4 @@
-"""How task encoding and decoding form over the course of training."""
+"""Result: how task encoding and decoding form over the course of training."""
 
 from functools import cache
 from typing import Any, ClassVar
@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from icl_mech.errors import InputError, choose
-from icl_mech.results import Result
+from icl_mech.results import Result, with_ends
 from icl_mech.stats import Estimate, Estimates, mean, means, ratio_of_means
 from icl_mech.synthetic.data import Mixture, draw_balanced
 from icl_mech.synthetic.following import followed_by_pair
@@ -19,19 +19,19 @@ from icl_mech.synthetic.settings import from_json
 
 
 class Emergence(Result):
-    """What every checkpoint of a run does, per held-out sequence.
+    """Measurements of every checkpoint of a run, per held-out sequence.
 
     `data` holds, over `step` (checkpoints), `basis` and `sequence`: `squared_error` by `n_seen`
     (examples before the prediction); `distance`, squared, of the predictions to those of every
     `reference`, mean over `n_seen`; `credit`, task decodability by `layer` (1 right, 0 wrong, a
     share for ties), and `dev_credit` of the sequences on which the layer is chosen; `perturbed`,
     the query's prediction after each layer's residual was changed to a `target` basis, by
-    `perturbation`; `head_off`, its squared error with one `head` replaced by its mean;
+    `perturbation`; `head_off`, the query's squared error with one `head` replaced by its mean;
     `basis_probe` (right or wrong), by layer; `points`, the sequences in the plane (`axis`), by
     layer. Over `probe_sequence` instead of `sequence`: `weight_probe`, squared error of the W that
-    a linear probe reads, by layer. And without `step`: `query_y`, what is to be predicted;
-    `basis_prediction`, what ridge regression on the coordinates of each `target` basis predicts;
-    `reference_squared_error`; `weight_length`; and `weight_limit`, the probe's detection limit.
+    a linear probe reads, by layer. And without `step`: `query_y`, the y to be predicted;
+    `basis_prediction`, the prediction by ridge regression on the coordinates of each `target`
+    basis; `reference_squared_error`; `weight_length`; `weight_limit`, the probe's detection limit.
     """
 
     ARRAYS: ClassVar = {
@@ -40,6 +40,14 @@ class Emergence(Result):
         "dev_credit": ("step", "basis", "layer"),
         "basis_probe": ("step", "basis", "sequence", "layer"),
     }
+    QUOTED: ClassVar = (
+        *with_ends("mse", "td"),
+        "over_bayes_mixture",
+        "over_ridge",
+        "layer",
+        "basis_probe",
+        "nearest_reference",
+    )
 
     @property
     def steps(self) -> list[int]:
@@ -62,7 +70,7 @@ class Emergence(Result):
     def td(self, step: int | None = None, layer: int | None = None) -> Estimate:
         """Task decodability on test sequences, at the layer chosen on dev by default.
 
-        The interval is over sequences; that these are also one another's neighbours is left out.
+        The interval is over sequences. It does not allow for their being one another's neighbours.
         """
         step = self._step(step)
         layer = self.best_layer(step) if layer is None else layer
@@ -82,7 +90,7 @@ class Emergence(Result):
         return means(self._flat(self.data["credit"]))
 
     def reference_error(self, reference: str) -> Estimates:
-        """That of a reference algorithm, on the same sequences."""
+        """Mean squared error of a reference algorithm, on the same sequences."""
         return means(self._flat(self._of(reference)))
 
     @property
@@ -116,52 +124,54 @@ class Emergence(Result):
 
     @property
     def perturbations(self) -> list[str]:
-        """What was done to the residual stream: `<at>:<how>` each, as in `perturbed`."""
+        """The changes to the residual stream, each as `<at>:<how>`, see `perturbed`."""
         return [str(name) for name in self.data["perturbation"].values]
 
     def perturbation(
         self, step: int | None = None, layer: int | None = None, which: str | None = None
     ) -> Estimates:
-        """Source x target: the error after the perturbation, over that before; 1 is neutral.
+        """Source x target: the error after the perturbation, over that before; 1 is no effect.
 
-        Where the layer is chosen, it is on half of the sequences, and the others are reported.
+        The perturbation matrix here is that of `"all_y:exchange"`: the bases' lines exchanged at
+        all y tokens. Read it beside `"all_y:random"`, a random change of the same size. The paper's
+        way, `"last_y:replace"` (another basis' mean at one token), comes first, but has next to no
+        effect on models of these sizes.
 
         Args:
             step: the last checkpoint by default.
-            layer: by default the one where exchanging bases costs most (see `causal_layer`).
+            layer: by default `causal_layer`, the one where another basis costs most. It is chosen
+                on half of the sequences, and the others are reported.
             which: one of `perturbations`; the first by default.
 
         Raises:
             InputError: where there is no such checkpoint or perturbation.
         """
-        here = self._perturbed(self._step(step), which)
-        if layer is None:
-            layer = self.causal_layer(step, which)
-            here = here.isel(sequence=slice(1, None, 2))
-        return self._over_clean(here, here["wrong"].isel(layer=layer))
+        here = self._at_layer(step, layer, which)
+        return self._over_clean(here, here["wrong"])
 
     def followed(
         self, step: int | None = None, layer: int | None = None, which: str | None = None
     ) -> Estimates:
-        """Source x target x (own, target): whose regression the changed prediction follows.
+        """Source x target x (own, target): how far the changed prediction follows each basis.
 
-        (1, 0) where it is that of the sequence's own basis, (0, 1) where it has become that of the
-        target basis, (0, 0) where it says nothing: coefficients of least squares, as in
+        The shares of what ridge regression on the own and on the target basis predicts, as in
         `following.followed`. NaN where source and target are the same.
 
         Args:
-            step, which: as in `perturbation`.
-            layer: by default `causal_layer`, over the sequences on which that was not chosen.
+            step, layer, which: as in `perturbation`.
         """
+        here = self._at_layer(step, layer, which)
+        return followed_by_pair(here["perturbed"].values, here["basis_prediction"].values)
+
+    def _at_layer(self, step: int | None, layer: int | None, which: str | None) -> xr.Dataset:
+        """A perturbation at one layer; where this is chosen here, without the sequences used."""
         here = self._perturbed(self._step(step), which)
-        if layer is None:
-            layer = self.causal_layer(step, which)
-            here = here.isel(sequence=slice(1, None, 2))
-        after = here["perturbed"].isel(layer=layer).values
-        return followed_by_pair(after, here["basis_prediction"].values)
+        if layer is not None:
+            return here.isel(layer=layer)
+        return here.isel(layer=self.causal_layer(step, which), sequence=slice(1, None, 2))
 
     def causal_layer(self, step: int | None = None, which: str | None = None) -> int:
-        """The layer where another basis costs most, at the least of all source-target pairs.
+        """The layer where the least error over all source-target pairs is largest.
 
         Chosen on every other sequence; the earliest of equals.
         """
@@ -182,19 +192,15 @@ class Emergence(Result):
     def _over_clean(self, here: xr.Dataset, after: xr.DataArray) -> Estimates:
         """Errors after a change over those before it, each basis by itself."""
         clean = here["squared_error"].isel(n_seen=-1)
-        rows = [
-            ratio_of_means(after.isel(basis=k).values, clean.isel(basis=k).values)
-            for k in range(self.data.sizes["basis"])
-        ]
-        value, low, high = (
-            np.stack([getattr(r, end) for r in rows]) for end in ("value", "low", "high")
+        bases = range(self.data.sizes["basis"])
+        return Estimates.stacked(
+            [ratio_of_means(after.isel(basis=k).values, clean.isel(basis=k).values) for k in bases]
         )
-        return Estimates(value, low, high, self.data.sizes["sequence"])
 
     def weight_r2(self, step: int | None = None) -> Estimates:
         """Share of W's squared length that a linear probe reads, by layer: cross-validated R².
 
-        A value near 0 excludes no more than the probe would have shown: see `weight_limit`.
+        A value near 0 excludes only shares that the probe would have shown: see `weight_limit`.
         """
         wrong = self.data["weight_probe"].sel(step=self._step(step))
         length = self._flat(self.data["weight_length"])
@@ -208,7 +214,7 @@ class Emergence(Result):
 
     @property
     def _probe_dim(self) -> str:
-        """In older files the probe had the sequences of everything else."""
+        """In older files the probe read the sequences of all other measurements."""
         found = "probe_sequence" in self.data["weight_length"].dims
         return "probe_sequence" if found else "sequence"
 
@@ -216,8 +222,8 @@ class Emergence(Result):
     def weight_limit(self) -> float:
         """The least true R² of W that the probe tells from 0, as in `probes.detectable_r2`.
 
-        Planted in the last checkpoint's activations, at the layer where most of W is read; in older
-        files, which have no such number, in normally distributed rows of the same sizes.
+        It is measured with activations of the last checkpoint, at the layer where most of W is
+        read. Older files do not have it: there it is measured with normally distributed rows.
         """
         if "weight_limit" in self.data:
             return float(self.data["weight_limit"])
@@ -236,7 +242,7 @@ class Emergence(Result):
         found = array.transpose(*own, *rest).values.astype(float)
         return found.reshape(-1, *found.shape[2:])
 
-    def summary(self) -> pd.DataFrame:
+    def full_summary(self) -> pd.DataFrame:
         """One row per checkpoint: errors, decodability, perturbation, probes."""
         return pd.DataFrame([self.at(step) for step in self.steps]).set_index("step")
 
@@ -249,15 +255,13 @@ class Emergence(Result):
         for reference in ("bayes_mixture", "ridge"):
             row |= self.against(reference, step).columns(f"over_{reference}")
         row |= self.td(step).columns("td")
+        own = np.eye(self.data.sizes["basis"], dtype=bool)
         for name in self.perturbations:
             matrix = self.perturbation(step, which=name).value
-            own = np.eye(len(matrix), dtype=bool)
-            row[f"{name}_own"] = float(matrix[own].max())
-            row[f"{name}_other"] = float(matrix[~own].min()) if (~own).any() else float("nan")
             taken_over = self.followed(step, which=name).value[..., 1]
-            row[f"{name}_followed"] = (
-                float(taken_over[~own].min()) if (~own).any() else float("nan")
-            )
+            row[f"{name}_own"] = float(matrix[own].max())
+            row[f"{name}_other"] = float(matrix[~own].min())
+            row[f"{name}_followed"] = float(taken_over[~own].min())
         row |= {
             "basis_probe": float(self.basis_accuracy(step).value[layer]),
             "weight_r2": float(self.weight_r2(step).value.max()),
@@ -268,7 +272,7 @@ class Emergence(Result):
         return row | {f"mse_basis_{k}": float(v) for k, v in enumerate(errors.values)}
 
     def caveats(self) -> list[str]:
-        """What to keep in mind when reading the numbers, a line each."""
+        """What a reader of the numbers must know, a line each."""
         return emergence_notes(self)
 
     def to_frame(self) -> pd.DataFrame:
@@ -316,7 +320,7 @@ class Emergence(Result):
         return points_figure(self, self.best_layer() if layer is None else layer)
 
     def plot_perturbation(self) -> go.Figure:
-        """Source x target before and after training, and over the layers, by perturbation."""
+        """The perturbation matrices before and after training, and curves over layers."""
         from icl_mech.synthetic.matrices_plot import perturbation_figure
 
         return perturbation_figure(self)
@@ -328,7 +332,7 @@ class Emergence(Result):
         return algorithm_figure(self)
 
     def plot_heads(self) -> go.Figure:
-        """What each basis loses with each head off, at the end of training."""
+        """The error of each basis with each head off, at the end of training."""
         from icl_mech.synthetic.matrices_plot import basis_heads_figure
 
         return basis_heads_figure(self)
@@ -336,7 +340,7 @@ class Emergence(Result):
 
 @cache
 def _limit_by_sizes(mixture: Mixture, d_model: int, n_per_basis: int) -> float:
-    """The detection limit of a probe whose activations are not at hand."""
+    """The detection limit of a probe whose activations were not kept."""
     weights = draw_balanced(mixture, n_per_basis, 0).weights.numpy()
     rows = np.random.default_rng(0).standard_normal((len(weights), d_model))
     return detectable_r2(rows, weights)

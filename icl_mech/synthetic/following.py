@@ -1,4 +1,4 @@
-"""Whose regression does a changed prediction follow: that of the sequence's basis, or another's?"""
+"""How far a changed prediction follows regression on its own basis, and on another basis."""
 
 import numpy as np
 from jaxtyping import Float
@@ -11,8 +11,8 @@ Row = Float[np.ndarray, "sequence"]
 def followed(predicted: Row, own: Row, target: Row, seed: int = 0) -> Estimates:
     """How much of two predictions is in a third: `predicted = a own + b target`, least squares.
 
-    (1, 0) is a prediction by the sequence's own basis, (0, 1) one by the target basis, (0, 0) one
-    that says nothing.
+    (a, b) is (1, 0) for a prediction by the sequence's own basis, (0, 1) for one by the target
+    basis, and (0, 0) for one that depends on neither.
 
     Args:
         predicted: for every sequence, after a change.
@@ -23,7 +23,7 @@ def followed(predicted: Row, own: Row, target: Row, seed: int = 0) -> Estimates:
     Returns:
         a and b, with 95 % intervals; NaN where `own` and `target` are the same.
     """
-    # All that least squares needs are means of products.
+    # Least squares needs only the means of these products.
     columns = (own * own, own * target, target * target, own * predicted, target * predicted)
     products = np.stack(columns, axis=1)
     drawn = resampled_means(products, seed, N_RESAMPLES)
@@ -49,11 +49,7 @@ def followed_by_pair(
         as_if: what regression on each basis' coordinates predicts.
     """
     bases = range(len(after))
-    cells = [
+    rows = [
         [followed(after[k, :, t], as_if[k, :, k], as_if[k, :, t]) for t in bases] for k in bases
     ]
-    value, low, high = (
-        np.array([[getattr(cell, end) for cell in row] for row in cells])
-        for end in ("value", "low", "high")
-    )
-    return Estimates(value, low, high, after.shape[1])
+    return Estimates.stacked([Estimates.stacked(row) for row in rows])

@@ -1,8 +1,7 @@
-"""What changes to the residual stream, or to heads, cost each basis."""
+"""Figures of the error that changes to the residual stream, or to heads, cause per basis."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from html import escape
 from typing import TYPE_CHECKING
@@ -29,18 +28,19 @@ _HOW = {
     "random": "changed as far, in a random direction",
 }
 _COLOURS = ("theta", "lens", "shuffled", "random", "other_task", "baseline")
-#: Ratios beyond this have its colour.
+#: Larger ratios have the colour of this one.
 _MOST = 8.0
 _MATRIX, _LINES, _GAP = 230, 280, 100
 
 
 def perturbation_figure(result: Emergence) -> go.Figure:
-    """A row of matrices per perturbation, before and after training; below, all layers."""
+    """A row of matrices per perturbation, before and after training; below, curves over layers."""
     last, names = result.steps[-1], result.perturbations
     titles = []
     for name in names:
         layer = result.causal_layer(which=name)
-        titles += [f"{_words(name)}<br>before training, block {layer}",
+        at, how = name.split(":")
+        titles += [f"{_AT[at]}: {_HOW[how]}<br>before training, block {layer}",
                    f"<br>after {last:,} updates, block {layer}"]  # fmt: skip
     titles += [
         "Error / clean error, by layer<br>another basis (least), dotted: its own (most)",
@@ -52,12 +52,13 @@ def perturbation_figure(result: Emergence) -> go.Figure:
     for row, name in enumerate(names, 1):
         layer = result.causal_layer(which=name)
         for col, step in enumerate((result.steps[0], last), 1):
-            matrix = _matrix(result.perturbation(step, layer, name))
-            figure.add_trace(matrix, row=row, col=col)
+            found = result.perturbation(step, layer, name)
+            cells = _cells(found, "source: basis %{y}, injected: basis %{x}")
+            figure.add_trace(cells, row=row, col=col)
         figure.update_yaxes(autorange="reversed", title_text="sequences' basis", dtick=1, row=row)
         figure.update_xaxes(title_text="injected basis", dtick=1, title_standoff=4, row=row)
     _add_layers(figure, result, len(names) + 1)
-    # Left, where a title of two lines begins.
+    # Titles have two lines, which begin at the left edge of their panel.
     figure.update_annotations(xanchor="left", align="left")
     for note in figure.layout.annotations:
         note.x -= 0.215
@@ -74,9 +75,29 @@ def perturbation_figure(result: Emergence) -> go.Figure:
 
 def _add_layers(figure: go.Figure, result: Emergence, row: int) -> None:
     """Below the matrices: every perturbation at every layer, after training."""
-    for i, name in enumerate(result.perturbations):
-        for col, trace in _by_layer(result, name, COLOURS[_COLOURS[i % len(_COLOURS)]]):
-            figure.add_trace(trace, row=row, col=col)
+    layers = list(range(result.data.sizes["layer"]))
+    for i, which in enumerate(result.perturbations):
+        tables = [result.perturbation(layer=layer, which=which).value for layer in layers]
+        taken = [result.followed(layer=layer, which=which).value[..., 1] for layer in layers]
+        own = np.eye(len(tables[0]), dtype=bool)
+        name = which.replace(":", ", ")
+        curves = (
+            (1, [t[~own].min() for t in tables], name, "solid"),
+            (1, [t[own].max() for t in tables], f"{name}: own basis", "dot"),
+            (2, [t[~own].mean() for t in taken], f"{name}: taken over", "solid"),
+        )
+        for column, y, label, dash in curves:
+            curve = go.Scatter(
+                x=layers,
+                y=y,
+                mode="lines+markers" if dash == "solid" else "lines",
+                name=label,
+                legendgroup=name,
+                showlegend=label == name,
+                line={"color": COLOURS[_COLOURS[i % len(_COLOURS)]], "width": 2, "dash": dash},
+                hovertemplate="block %{x}: %{y:.2f}" + f"<extra>{label}</extra>",
+            )
+            figure.add_trace(curve, row=row, col=column)
     figure.update_xaxes(title_text=AFTER_BLOCK, dtick=1, gridcolor=GRID, row=row)
     figure.update_yaxes(
         title_text="ratio (log)",
@@ -87,11 +108,6 @@ def _add_layers(figure: go.Figure, result: Emergence, row: int) -> None:
         col=1,
     )
     figure.update_yaxes(title_text="share", gridcolor=GRID, row=row, col=2)
-
-
-def _words(name: str) -> str:
-    at, how = name.split(":")
-    return f"{_AT[at]}: {_HOW[how]}"
 
 
 def basis_heads_figure(result: Emergence) -> go.Figure:
@@ -107,7 +123,8 @@ def basis_heads_figure(result: Emergence) -> go.Figure:
         horizontal_spacing=0.04,
     )
     for k in range(n_bases):
-        figure.add_trace(_map(effects, k), row=1, col=k + 1)
+        own = replace(effects, value=effects.value[k], low=effects.low[k], high=effects.high[k])
+        figure.add_trace(_cells(own, f"basis {k}, head %{{y}}.%{{x}}"), row=1, col=k + 1)
     figure.update_xaxes(title_text="head", dtick=1)
     figure.update_yaxes(title_text=IN_BLOCK, dtick=1, autorange="reversed", col=1)
     p = result.provenance
@@ -121,15 +138,6 @@ def basis_heads_figure(result: Emergence) -> go.Figure:
     frame(figure, below=10)
     figure.update_layout(coloraxis=_scale("error /<br>clean error", height, figure.layout.height))
     return figure
-
-
-def _matrix(found: Estimates) -> go.Heatmap:
-    return _cells(found, "source: basis %{y}, injected: basis %{x}")
-
-
-def _map(found: Estimates, basis: int) -> go.Heatmap:
-    one = replace(found, value=found.value[basis], low=found.low[basis], high=found.high[basis])
-    return _cells(one, f"basis {basis}, head %{{y}}.%{{x}}")
 
 
 def _cells(found: Estimates, hover: str) -> go.Heatmap:
@@ -150,7 +158,7 @@ def _cells(found: Estimates, hover: str) -> go.Heatmap:
 
 
 def _scale(name: str, panel: int, height: int) -> dict:
-    """Colours of ratios, white where nothing changes; the bar as high as the first row."""
+    """The colour axis of ratios, white at 1; its bar is as high as the first row of panels."""
     ticks = [0.5, 1, 2, 4, 8]
     return {
         "colorscale": "RdBu_r",
@@ -167,31 +175,3 @@ def _scale(name: str, panel: int, height: int) -> dict:
             "yanchor": "top",
         },
     }
-
-
-def _by_layer(result: Emergence, which: str, colour: str) -> Iterator[tuple[int, go.Scatter]]:
-    """By column of the panel: errors of other bases, of the own one, and what is taken over."""
-    layers = list(range(result.data.sizes["layer"]))
-    tables = [result.perturbation(layer=layer, which=which).value for layer in layers]
-    taken = [result.followed(layer=layer, which=which).value[..., 1] for layer in layers]
-    own = np.eye(len(tables[0]), dtype=bool)
-    name = which.replace(":", ", ")
-    curves = (
-        (1, [t[~own].min() for t in tables], name, "solid"),
-        (1, [t[own].max() for t in tables], f"{name}: own basis", "dot"),
-        (2, [t[~own].mean() for t in taken], f"{name}: taken over", "solid"),
-    )
-    for column, y, label, dash in curves:
-        yield (
-            column,
-            go.Scatter(
-                x=layers,
-                y=y,
-                mode="lines+markers" if dash == "solid" else "lines",
-                name=label,
-                legendgroup=name,
-                showlegend=label == name,
-                line={"color": colour, "width": 2, "dash": dash},
-                hovertemplate="block %{x}: %{y:.2f}" + f"<extra>{label}</extra>",
-            ),
-        )

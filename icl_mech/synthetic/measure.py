@@ -1,4 +1,4 @@
-"""What a run's checkpoints have learned: errors, task encoding, and the algorithm they follow."""
+"""Measure a run's checkpoints: errors, task encoding, and the algorithm they follow."""
 
 import hashlib
 from collections.abc import Sequence
@@ -38,12 +38,12 @@ from icl_mech.synthetic.probes import basis_probe, detectable_r2, weight_probe
 from icl_mech.synthetic.reference import REFERENCES, basis_predictions, predict
 from icl_mech.synthetic.settings import Settings, differences, to_json
 
-#: Fewer sequences of a basis than this leave folds of the probes without one; more take hours, as
-#: every sequence is compared with every other.
+#: Limits of sequences per basis. With fewer, some folds of the probes have none of a basis; more
+#: take hours, because every sequence is compared with every other.
 LEAST, MOST = 10, 10_000
-#: Sequences that the model reads at a time, for the probe of W.
+#: Sequences that the model reads at a time for the probe of W.
 CHUNK = 256
-#: Sequences of each basis from which lines are fitted, twice: what is taken away, what is written.
+#: Sequences of each basis for each of two fits: the lines taken away, and the lines written.
 LINE_SEQUENCES = 300
 PERTURBATIONS: tuple[tuple[Tokens, How], ...] = (
     ("last_y", "replace"),
@@ -70,20 +70,22 @@ def measure_emergence(
     """Measure every checkpoint of a run on held-out sequences.
 
     Task decodability is that of Han et al. (2024), section 3, in the residual stream (by default at
-    the y token of the last demonstration); layers are chosen on other sequences (dev). What is
-    written in a perturbation comes from still others, and what it replaces from a fourth set: a
-    basis that is given its own line changes as far as estimates differ.
+    the y token of the last demonstration); layers are chosen on other sequences (dev).
+
+    The perturbation matrix is the exchange of the bases' lines at all y tokens,
+    `("all_y", "exchange")`, beside its random control `("all_y", "random")`. The paper's way, to
+    replace the last y token by another basis' mean, stays as `("last_y", "replace")`, but does
+    nothing at these sizes. Lines that are written and lines that are taken away are fitted on
+    separate sets of sequences, so a basis that is given its own line changes by estimation errors.
 
     Args:
         folder: of the run.
         n_per_basis: sequences per basis, for dev and test each.
-        n_probe: other sequences per basis, from which a linear probe reads W. Few of them hide
-            what is there; the least share that shows is measured too (`Emergence.weight_limit`).
-        k: neighbours that vote (the paper: 10).
-        token: where decodability and probes read, `"last_y"` (the paper) or `"query"`.
-        perturbations: pairs of `at` and `how`, as in `perturbed`; by default the paper's (another
-            basis' mean at one token), and at one token or all of them what moves means or
-            exchanges lines, with a random change of the same size.
+        n_probe: other sequences per basis, from which a linear probe reads W. With few of them the
+            probe misses small shares; its detection limit is `Emergence.weight_limit`.
+        k: number of neighbours that vote (10 in the paper).
+        token: where decodability and probes read: `"last_y"`, as in the paper, or `"query"`.
+        perturbations: pairs of `at` and `how`, as in `perturbed`.
         projection: of `points`: `"pca"`, `"tsne"` or `"umap"` (the paper), see `plane`.
         seed: of the sequences.
         device: where the model runs.
@@ -125,7 +127,10 @@ def measure_emergence(
             steps.append(checkpoint.step)
             bar.update()
     measured = xr.concat(parts, dim=xr.DataArray(steps, dims="step", name="step"))
-    data = xr.merge([measured, measurer.of_references(), measurer.of_probe()]).map(_single)
+    data = xr.merge([measured, measurer.of_run()])
+    # Single precision: half the size, seven digits.
+    doubles = [name for name, array in data.items() if array.dtype == np.float64]
+    data = data.assign({name: data[name].astype(np.float32) for name in doubles})
     return Emergence(data, _provenance(files[-1], measurer))
 
 
@@ -145,24 +150,14 @@ def check_counts(n_per_basis: int = 100, n_probe: int = 1000, k: int = 10) -> No
         raise InputError(f"n_probe {n_probe}; expected {LEAST} to {MOST:,} sequences per basis")
 
 
-def _single(array: xr.DataArray) -> xr.DataArray:
-    """Half the size, and seven digits."""
-    return array.astype(np.float32) if array.dtype == np.float64 else array
-
-
 def _provenance(last: Path, measurer: "_Measurer") -> dict[str, Any]:
-    m = measurer
+    own = ("n_per_basis", "n_probe", "k", "projection", "seed", "token")
     return {
         "model": f"the run in {last.parent.name}",
-        "settings": to_json(m.settings),
+        "settings": to_json(measurer.settings),
         "weights_sha256": hashlib.sha256(last.read_bytes()).hexdigest(),
-        "n_per_basis": m.n,
-        "n_probe": m.n_probe,
-        "k": m.k,
-        "perturbations": [list(pair) for pair in m.perturbations],
-        "projection": m.projection,
-        "seed": m.seed,
-        "token": m.token,
+        **{name: getattr(measurer, name) for name in own},
+        "perturbations": [list(pair) for pair in measurer.perturbations],
         "versions": {"icl-mech": icl_mech.__version__, "torch": torch.__version__},
     }
 
@@ -172,7 +167,7 @@ class _Measurer:
     """Sequences and reference predictions, shared by all checkpoints."""
 
     settings: Settings
-    n: int
+    n_per_basis: int
     n_probe: int
     k: int
     token: Tokens
@@ -185,48 +180,38 @@ class _Measurer:
 
     def __post_init__(self) -> None:
         mixture = self.settings.mixture
-        self.test = draw_balanced(mixture, self.n, self.seed, 0)
-        self.dev = draw_balanced(mixture, self.n, self.seed, 1)
+        self.test = draw_balanced(mixture, self.n_per_basis, self.seed, 0)
+        self.dev = draw_balanced(mixture, self.n_per_basis, self.seed, 1)
         self.lines = [draw_balanced(mixture, LINE_SEQUENCES, self.seed, step) for step in (2, 3)]
         self.probed = draw_balanced(mixture, self.n_probe, self.seed, 4)
         self.references = {name: predict(name, self.test, mixture) for name in REFERENCES}
-        self.shape = (mixture.n_bases, self.n)
+        self.shape = (mixture.n_bases, self.n_per_basis)
 
-    def of_references(self) -> xr.Dataset:
-        """The references' errors, what each basis would predict, and how long each W is."""
+    def of_run(self) -> xr.Dataset:
+        """What all checkpoints share: the references, and what the probe of W could read."""
         ys = self.test.ys.double()
         errors = np.stack([self._by_basis((p - ys) ** 2) for p in self.references.values()])
         as_if = basis_predictions(self.test, self.settings.mixture)[:, -1]
+        length = self._by_basis(self.probed.weights.square().sum(1))
+        limit_name = "least true R² of W that the probe tells from 0"
         dims = ("basis", "sequence")
         return xr.Dataset(
             {
                 "query_y": (dims, self._by_basis(self.test.ys[:, -1])),
                 "basis_prediction": ((*dims, "target"), self._by_basis(as_if)),
                 "reference_squared_error": (("reference", *dims, "n_seen"), errors),
+                "weight_length": (
+                    ("basis", "probe_sequence"),
+                    length,
+                    {"long_name": "squared length of W"},
+                ),
+                "weight_limit": ((), self.limit, {"long_name": limit_name}),
             },
             coords={"reference": list(self.references)},
         )
 
-    def of_probe(self) -> xr.Dataset:
-        """How long each W is that a probe reads, and the probe's detection limit."""
-        length = self.probed.weights.square().sum(1)
-        return xr.Dataset(
-            {
-                "weight_length": (
-                    ("basis", "probe_sequence"),
-                    self._by_basis(length),
-                    {"long_name": "squared length of W"},
-                ),
-                "weight_limit": (
-                    (),
-                    self.limit,
-                    {"long_name": "least true R² of W that the probe tells from 0"},
-                ),
-            }
-        )
-
     def one(self, checkpoint: Checkpoint) -> xr.Dataset:
-        """Everything about one checkpoint."""
+        """All measurements of one checkpoint."""
         model = checkpoint.model(self.device)
         tokens = model.tokens(self.test.xs, self.test.ys)
         out, resid = residuals(model, tokens)
@@ -275,7 +260,7 @@ class _Measurer:
     def _weight_probe(
         self, model: RegressionTransformer, place: int, step: int
     ) -> Float[np.ndarray, "layer basis probe_sequence"]:
-        """Squared error of the W read at every layer; at the end, what could have been read."""
+        """Squared error of the W read at every layer; at the last step also the detection limit."""
         tokens = model.tokens(self.probed.xs, self.probed.ys)
         parts = [residuals(model, part)[1][:, :, place].cpu() for part in tokens.split(CHUNK)]
         rows, weights = torch.cat(parts, 1).numpy(), self.probed.weights.numpy()
@@ -291,7 +276,7 @@ class _Measurer:
         return basis_lines(resid, token_ys(model, tokens), basis, self.shape[0])
 
     def _points(self, rows: np.ndarray) -> np.ndarray:
-        """In the plane, turned so that checkpoints that follow one another look alike."""
+        """Points in the plane, rotated to look like those of the checkpoint before."""
         drawn = np.stack([plane(of_layer, self.projection, self.seed) for of_layer in rows], 1)
         if self.last_points is not None:
             drawn = turned(drawn, self.last_points)
@@ -305,6 +290,6 @@ class _Measurer:
         )
 
     def _by_basis(self, values: torch.Tensor | np.ndarray) -> np.ndarray:
-        """A first axis of sequences, as basis and sequence."""
+        """Split the first axis, of all sequences, into basis and sequence."""
         array = np.asarray(values)
         return array.reshape(self.shape[0], -1, *array.shape[1:])

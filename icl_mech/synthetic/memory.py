@@ -1,4 +1,4 @@
-"""Does a training run fit into memory? Asked before anything is allocated."""
+"""Check that a training run fits into memory, before anything is allocated."""
 
 import psutil
 import torch
@@ -6,23 +6,23 @@ import torch
 from icl_mech.errors import InputError
 from icl_mech.synthetic.settings import Settings
 
-#: Of the size of all weights, while a checkpoint is written: weights, gradients and Adam's two
-#: averages (4), copies of all but the gradients (3), and the bytes that go into the file (3).
+#: Memory while a checkpoint is written, as a multiple of the size of all weights: weights,
+#: gradients and Adam's two averages (4), copies of all but the gradients (3), the file's bytes (3).
 _COPIES = 10
-#: Numbers per token for each unit of `d_model`. What a block keeps for the backward pass (16.5 by
-#: count: inputs of both norms, of both linear maps of attention and MLP, queries, keys and values),
-#: and what the backward pass needs for the block at hand (4), times 1.37, which is what the
-#: process takes of the system for it. Attention on a CPU or a GPU keeps no patterns.
+#: Numbers in memory per token and unit of `d_model`: those that each block keeps for the backward
+#: pass (16.5: inputs of both norms and of both linear maps of attention and MLP, queries, keys and
+#: values), and those that the backward pass needs for one block (4). Both are times 1.37, the ratio
+#: of what the process takes from the system. Attention on a CPU or a GPU keeps no patterns.
 _PER_BLOCK, _AT_ONCE = 22.5, 5.5
 #: Copies of a batch's inputs and outputs, drawn in float64.
 _DATA = 5
 
 
 def training_bytes(settings: Settings) -> tuple[int, int]:
-    """About how much memory training needs: in any case, and for each sequence of a batch.
+    """About how many bytes training needs: in any case, and for each sequence of a batch.
 
-    Fitted to the peak of processes that train on a CPU, and within 15 % of it by test; a GPU needs
-    less.
+    Fitted to the peak of processes that train on a CPU; a test checks that it is within 15 %. A GPU
+    needs less.
 
     >>> from icl_mech.synthetic import preset
     >>> fixed, each = training_bytes(preset("paper"))
@@ -39,13 +39,17 @@ def training_bytes(settings: Settings) -> tuple[int, int]:
 
 
 def check_memory(settings: Settings, device: torch.device) -> None:
-    """Refuse a run that would not fit, before anything is allocated.
+    """Refuse a run that would not fit.
 
     Raises:
         InputError: with what is needed, what is free, and the largest batch that fits.
     """
     fixed, each = training_bytes(settings)
-    needed, free = fixed + settings.batch_size * each, free_bytes(device)
+    needed = fixed + settings.batch_size * each
+    # Apple's GPUs use the machine's memory.
+    free = psutil.virtual_memory().available
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
     if needed <= free:
         return
     fits = (free - fixed) // each
@@ -55,10 +59,3 @@ def check_memory(settings: Settings, device: torch.device) -> None:
         f"about {needed / 2**30:,.0f} GiB of memory; {device} has {free / 2**30:,.0f} GiB free. "
         f"Expected {smaller}"
     )
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory that can still be allocated; on Apple's GPUs, which share it, the machine's."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return int(psutil.virtual_memory().available)

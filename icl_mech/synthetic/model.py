@@ -1,9 +1,9 @@
 """A GPT-2 that reads vectors instead of words, with TransformerLens's hooks.
 
-The blocks are GPT-2's (equal to Transformers' by test); a linear map reads tokens in, another
-reads one number out at every position. Its hook points carry TransformerLens's names and shapes,
+The blocks are GPT-2's (a test compares them with Transformers'). One linear map reads tokens in,
+another reads one number out at every position. Hook points have TransformerLens's names and shapes,
 so that `run_with_hooks`, `run_with_cache`, `ActivationCache` and `transformer_lens.patching` work.
-TransformerLens's own bridge wraps language models only: it wants token ids and a vocabulary.
+TransformerLens's own bridge cannot be used: it needs token ids and a vocabulary.
 """
 
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.HookedRootModule import HookedRootModule
 
 from icl_mech.errors import InputError
+from icl_mech.synthetic.data import at_least
 
 Stream = Float[Tensor, "seq pos d_model"]
 
@@ -39,9 +40,7 @@ class ModelConfig:
     init_std: float = 0.02
 
     def __post_init__(self) -> None:
-        for name in ("n_layers", "n_heads", "d_model"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; expected at least 1")
+        at_least(1, n_layers=self.n_layers, n_heads=self.n_heads, d_model=self.d_model)
         if self.d_model % self.n_heads:
             raise InputError(
                 f"d_model is {self.d_model} with {self.n_heads} heads; expected a multiple of "
@@ -67,7 +66,7 @@ class RegressionTransformer(HookedRootModule):
         self.config, self.dim, self.n_examples = config, dim, n_examples
         self.n_positions = 2 * n_examples + 1
         width = config.d_model
-        # Linear layers draw weights from the global generator, which is the caller's.
+        # Linear layers draw weights from the global generator; its state belongs to the caller.
         with torch.random.fork_rng(devices=[]):
             self.read_in = nn.Linear(dim + 1, width)
             self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
@@ -85,7 +84,7 @@ class RegressionTransformer(HookedRootModule):
 
     @property
     def cfg(self) -> SimpleNamespace:
-        """What TransformerLens's tools ask about a model's sizes."""
+        """The sizes of the model, under the names that TransformerLens's tools use."""
         c = self.config
         return SimpleNamespace(
             n_layers=c.n_layers,
@@ -104,7 +103,7 @@ class RegressionTransformer(HookedRootModule):
         )
 
     def _initialise(self, seed: int) -> None:
-        """As GPT-2: normal weights, zero biases, what writes to the stream scaled down."""
+        """As in GPT-2: normal weights, zero biases; smaller weights where the stream is written."""
         generator = torch.Generator().manual_seed(seed)
         std = self.config.init_std
         for name, parameter in self.named_parameters():
@@ -119,7 +118,7 @@ class RegressionTransformer(HookedRootModule):
     def tokens(
         self, xs: Float[Tensor, "seq pair dim"], ys: Float[Tensor, "seq pair"]
     ) -> Float[Tensor, "seq pos dim_and_y"]:
-        """The pairs as tokens: x in the first D entries, or y in the last; no y for the query."""
+        """Pairs as tokens: x in the first D entries, y in the last; the query has no y token."""
         n, pairs, dim = xs.shape
         tokens = xs.new_zeros(n, pairs, 2, dim + 1)
         tokens[:, :, 0, :dim] = xs
@@ -127,7 +126,7 @@ class RegressionTransformer(HookedRootModule):
         return tokens.flatten(1, 2)[:, :-1].to(self.device)
 
     def forward(self, tokens: Float[Tensor, "seq pos dim_and_y"]) -> Float[Tensor, "seq pos"]:
-        """The number read out at every position: at x tokens, the prediction of y.
+        """The number that is read out at every position; at x tokens it predicts y.
 
         Raises:
             InputError: where there are more tokens than the model has positions.
@@ -152,7 +151,7 @@ class RegressionTransformer(HookedRootModule):
 
 
 class Block(nn.Module):
-    """Attention, then MLP, each behind a norm and added to the stream."""
+    """Attention, then MLP; each reads the normed stream and adds its output."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -188,7 +187,7 @@ class Norm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Causal attention; the pattern is worked out only when somebody looks at it."""
+    """Causal attention; the pattern is computed only where a hook reads it."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -201,7 +200,7 @@ class Attention(nn.Module):
 
     @property
     def W_O(self) -> Float[Tensor, "head d_head d_model"]:
-        """What each head's z is multiplied by, as TransformerLens names it."""
+        """The output weights of each head, under TransformerLens's name."""
         return self.out.weight.T.unflatten(0, (self.n_heads, -1))
 
     @property
@@ -214,12 +213,12 @@ class Attention(nn.Module):
         q, k, v = self.hook_q(q), self.hook_k(k), self.hook_v(v)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if self.hook_attn_scores.has_hooks() or self.hook_pattern.has_hooks():
-            z = self._looked_at(q, k, v)
+            z = self._with_pattern(q, k, v)
         else:
             z = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         return self.out(self.hook_z(z.transpose(1, 2)).flatten(-2))
 
-    def _looked_at(
+    def _with_pattern(
         self,
         q: Float[Tensor, "seq head pos d_head"],
         k: Float[Tensor, "seq head pos d_head"],

@@ -1,4 +1,4 @@
-"""What to keep in mind when reading the measurements of a training run."""
+"""Caveats of the measurements of a training run."""
 
 from typing import TYPE_CHECKING
 
@@ -8,6 +8,7 @@ if TYPE_CHECKING:
 
 def emergence_notes(run: "Emergence") -> list[str]:
     """The caveats that apply, a line each."""
+    p = run.provenance["settings"]
     notes = [
         "one run: seeds differ in which basis is learned first, and when",
         "intervals are over held-out sequences, not over training runs",
@@ -20,16 +21,15 @@ def emergence_notes(run: "Emergence") -> list[str]:
         "of W from none"
     )
     if "query:replace" in run.perturbations:
-        notes.append("the query's x is lost where its residual is replaced")
-    if run.provenance["settings"]["curriculum_steps"]:
-        n = run.provenance["settings"]["curriculum_steps"]
+        notes.append("replacing the query's residual removes its x too")
+    if n := p["curriculum_steps"]:
         notes.append(
-            f"trained with a curriculum: weights had a mean during the first {n} updates, "
-            "which helps bases to be told apart; the paper has none"
+            f"trained with a curriculum: weights had a non-zero mean during the first {n} updates, "
+            "which helps the model to tell bases apart; the paper has no curriculum"
         )
     if run.td().high < run.basis_accuracy().value.max():
         notes.append(
             "a linear probe names the basis more often than the nearest neighbours do: "
-            "the basis is there, but other things make most of the distance"
+            "the basis is there, but most of the distance comes from other differences"
         )
     return notes

@@ -1,4 +1,4 @@
-"""A training run as one HTML page: figures, table, caveats, what was run. It opens offline."""
+"""A training run as one HTML page that opens offline: figures, tables, caveats, provenance."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ squared error of the query's prediction. Brackets are 95 % intervals over {{ p["
 held-out sequences per basis.</p>
 {% for figure in figures %}{{ figure }}{% endfor %}
 <h2>When do encoding and performance emerge?</h2>
-<p class="quiet">Updates after which half of a curve's whole change is behind it, for good; use:
-after which the error is below ridge regression's, which knows of no bases. Encoding leads where it
-comes first, and lags where it comes later.</p>
+<p class="quiet">The number of updates after which a curve has made half of its whole change, for
+good; use: after which the error is below that of ridge regression, which does not know the bases.
+Encoding leads where it comes first, and lags where it comes later.</p>
 <div class="scroll">{{ onsets }}</div>
 <h2>Checkpoint by checkpoint</h2>
 <div class="scroll">{{ table }}</div>
@@ -33,8 +33,8 @@ def emergence_report(run: Emergence, path: str | Path) -> Path:
     Raises:
         InputError: where the folder cannot be written.
     """
+    from icl_mech.stats.onset import lead_in_words
     from icl_mech.synthetic import onsets
-    from icl_mech.synthetic.timing import lead_in_words
 
     when = onsets(run).round(0)
     over = {"lead": "encoding over performance", "lead_of_use": "encoding over use"}

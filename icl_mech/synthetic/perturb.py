@@ -1,14 +1,14 @@
-"""Swapping one basis' representation for another's, and what that does to the prediction.
+"""Write another basis' representation into sequences, and read the changed prediction.
 
-Han et al. (2024), arXiv 2412.12276, section 3: the residual stream after a layer is replaced by the
-mean activation of a target basis, for every source and target. Where a basis is written as a
-direction that y is multiplied with, such means all but coincide (y is as often negative as
-positive), and moving from one to the other shows nothing; exchanging the directions does. A random
-change of the same size stands beside it.
+Han et al. (2024), arXiv 2412.12276, section 3, replace the residual stream after a layer by the
+mean activation of a target basis, for every source and target. This stays available, but does
+nothing at these sizes: the models write a basis as a direction that y is multiplied with, y is as
+often negative as positive, and the bases' means nearly coincide. So the perturbation matrix here
+exchanges the bases' lines (level + slope · y), with a random change of the same size as control.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -20,20 +20,19 @@ from icl_mech.synthetic.model import RegressionTransformer
 PerBasis = Float[Tensor, "layer basis pos d_model"]
 Tokens = Literal["last_y", "all_y", "query"]
 How = Literal["replace", "shift", "exchange", "random"]
-TOKENS = ("last_y", "all_y", "query")
-HOWS = ("replace", "shift", "exchange", "random")
+TOKENS, HOWS = get_args(Tokens), get_args(How)
 
 
 def positions(model: RegressionTransformer, tokens: str) -> list[int]:
-    """Which positions a name stands for.
+    """The positions that a name stands for.
 
     Args:
         model: gives the number of examples.
-        tokens: `"last_y"`, the y token of the last demonstration; `"all_y"`, those of all;
-            `"query"`, the last x token, where the answer is predicted.
+        tokens: `"last_y"`, the y token of the last demonstration; `"all_y"`, those of all
+            demonstrations; `"query"`, the last x token, where the answer is predicted.
 
     Raises:
-        InputError: where there is no such name, with the nearest.
+        InputError: where there is no such name.
     """
     choose(tokens, TOKENS, "tokens")
     last = 2 * model.n_examples
@@ -44,7 +43,7 @@ def positions(model: RegressionTransformer, tokens: str) -> list[int]:
 def residuals(
     model: RegressionTransformer, tokens: Float[Tensor, "seq pos dim_and_y"]
 ) -> tuple[Float[Tensor, "seq pos"], Float[Tensor, "layer seq pos d_model"]]:
-    """Read-outs, and the residual stream after every block."""
+    """The numbers read out, and the residual stream after every block."""
     with torch.no_grad():
         out, cache = model.run_with_cache(
             tokens, names_filter=lambda name: name.endswith("hook_resid_post")
@@ -55,13 +54,13 @@ def residuals(
 
 @dataclass(frozen=True)
 class BasisLines:
-    """The activations of every basis, on average and as lines: level + slope times the token's y.
+    """The mean activation of every basis, and its line: level + slope times the token's y.
 
     Attributes:
         mean: over sequences, position by position.
-        level, slope: of the least-squares line; at x tokens the mean, and 0.
-        spread: a square root of the covariance of activations at y tokens: a standard normal
-            vector times it varies as they do.
+        level, slope: of the least-squares line; at x tokens, which have no y, the mean and 0.
+        spread: a square root of the covariance of activations at y tokens. A standard normal vector
+            times `spread` has their covariance.
     """
 
     mean: PerBasis
@@ -76,7 +75,7 @@ class BasisLines:
         where: list[int],
         ys: Float[Tensor, "seq pos"],
     ) -> Float[Tensor, "seq where d_model"]:
-        """What stands at tokens of these bases on average, given their y."""
+        """The activations that the bases' lines give at these tokens, from their y."""
         level, slope = (part[layer, basis][:, where] for part in (self.level, self.slope))
         return level + slope * ys[:, where, None]
 
@@ -137,19 +136,20 @@ def perturbed(
     Args:
         model: in evaluation mode.
         tokens: sequences.
-        basis: their own bases, the sources; all but `"replace"` need them.
-        lines: of the bases that are written, best fitted on other sequences.
-        at: at which tokens, as in `positions`.
-        how: `"replace"` the residual by the target's mean, as the paper does, which erases what
-            the token says about W too; `"shift"` it from the source's mean to the target's;
-            `"exchange"` the source's line for the target's, at the token's own y: what the token
-            says beyond its basis and its y stays; or `"random"`: a change as long as that of
-            `"exchange"`, which turns with the sign of y as that does, in a direction drawn for
-            each sequence from those in which activations vary.
-        source: what is taken away; `lines` by default. Fitted on other sequences than `lines`, it
-            makes a test of giving a basis what it has: the two differ as estimates do.
+        basis: their own bases, the sources; not used by `"replace"`.
+        lines: of the target bases, best fitted on other sequences.
+        at: the tokens, as in `positions`.
+        how: `"exchange"` the source's line for the target's at the token's own y, which keeps all
+            that the token says beyond its basis and its y; `"random"`, the control: a change as
+            long as that of `"exchange"` that changes sign with y as that does, in a random
+            direction for each sequence, drawn with the covariance of activations; `"shift"` from
+            the source's mean to the target's; or `"replace"` by the target's mean, as the paper
+            does, which also erases what the token says about W.
+        source: the lines that are taken away; `lines` by default. If they are fitted on other
+            sequences than `lines`, giving a basis its own line shows the effect of estimation
+            errors.
         seed: of the random directions.
-        resid: of `tokens`, as `residuals` gives it; run here by default.
+        resid: of `tokens`, as `residuals` gives it; computed here by default.
 
     Raises:
         InputError: where `at` or `how` is unknown.
@@ -164,17 +164,19 @@ def perturbed(
     for layer in range(model.config.n_layers):
         normal = torch.randn(len(tokens), 1, lines.spread.shape[-1], generator=generator)
         direction = normal.to(lines.spread) @ lines.spread[layer]
+        direction = direction / direction.norm(dim=-1, keepdim=True)
         for k in range(lines.mean.shape[1]):
             target = torch.full_like(basis, k)
             if how in ("exchange", "random"):
-                old, new = (
-                    of.given(layer, b, where, ys) for of, b in ((own, basis), (lines, target))
-                )
+                old = own.given(layer, basis, where, ys)
+                new = lines.given(layer, target, where, ys)
             else:
                 old, new = own.mean[layer, basis][:, where], lines.mean[layer, target][:, where]
             if how == "random":
-                new = old + _as_long(direction, new - old, ys[:, where])
-
+                # As long as the exchange's change at each token, and reversed for negative y.
+                length = (new - old).norm(dim=-1, keepdim=True)
+                sign = torch.where(ys[:, where] < 0, -1.0, 1.0)[..., None]
+                new = old + direction * length * sign
             stream = resid[layer].clone()
             stream[:, where] = new if how == "replace" else stream[:, where] + new - old
             found.append(_read_on(model, stream, layer))
@@ -184,19 +186,8 @@ def perturbed(
 def _read_on(
     model: RegressionTransformer, stream: Float[Tensor, "seq pos d_model"], layer: int
 ) -> Float[Tensor, "seq"]:
-    """The query's prediction, where this stands after block `layer`: only later blocks run."""
+    """The query's prediction from the stream after block `layer`; only later blocks run."""
     with torch.no_grad():
         for block in model.blocks[layer + 1 :]:
             stream = block(stream)
         return model.read_out(model.ln_final(stream[:, -1:]))[:, 0, 0]
-
-
-def _as_long(
-    direction: Float[Tensor, "seq 1 d_model"],
-    change: Float[Tensor, "seq where d_model"],
-    ys: Float[Tensor, "seq where"],
-) -> Float[Tensor, "seq where d_model"]:
-    """Along a direction, as far as a change goes at each token, back where y is negative."""
-    unit = direction / direction.norm(dim=-1, keepdim=True)
-    sign = torch.where(ys < 0, -1.0, 1.0)[..., None]
-    return unit * change.norm(dim=-1, keepdim=True) * sign

@@ -16,9 +16,9 @@ def plane(
 
     Args:
         rows: activations.
-        method: `"pca"`: the two principal components, in the units of the residual stream;
-            `"tsne"`, `"umap"`: neighbours stay neighbours, by Euclidean distance (Han et al. 2024
-            show UMAP).
+        method: `"pca"`, the first two principal components, in the units of the residual stream;
+            or `"tsne"` or `"umap"` (Han et al. 2024), which keep near points near, by Euclidean
+            distance.
         seed: of t-SNE and UMAP.
 
     Raises:
@@ -32,10 +32,10 @@ def plane(
 def turned(
     points: Float[np.ndarray, "seq layer 2"], like: Float[np.ndarray, "seq layer 2"]
 ) -> Float[np.ndarray, "seq layer 2"]:
-    """Each layer's points turned or mirrored until they lie most like others of the same sequences.
+    """Each layer's points, rotated or mirrored to be nearest to other points of the same sequences.
 
-    Distances stay: directions in the plane mean nothing, and one checkpoint is compared with the
-    next.
+    Distances stay the same. Directions in the plane mean nothing, so they can be chosen such that
+    one checkpoint is easy to compare with the next.
     """
     new = np.empty_like(points)
     for layer in range(points.shape[1]):

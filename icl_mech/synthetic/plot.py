@@ -17,10 +17,15 @@ if TYPE_CHECKING:
     from icl_mech.synthetic import Emergence
 
 _HEIGHT, _GAP = 300, 90
-BASES = ("theta", "shuffled", "lens", "other_task", "function", "random", "encoding", "heads")
+_BASES = ("theta", "shuffled", "lens", "other_task", "function", "random", "encoding", "heads")
 _TICKS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
 _REFERENCES = {"bayes_mixture": "Bayes mixture", "ridge": "ridge, all coordinates"}
 TOKENS = {"last_y": "the y token of the last demonstration", "query": "the query"}
+
+
+def basis_colour(basis: int) -> str:
+    """The colour of a basis, the same in every figure."""
+    return COLOURS[_BASES[basis % len(_BASES)]]
 
 
 def emergence_figure(result: Emergence) -> go.Figure:
@@ -35,12 +40,11 @@ def emergence_figure(result: Emergence) -> go.Figure:
             f"Task decodability (TD) at {TOKENS[p['token']]}",
         ],
     )
-    # A logarithmic axis has no 0: checkpoints stand at 1 + their updates.
+    # A logarithmic axis has no 0, so checkpoints are drawn at 1 + their updates.
     x = [1 + step for step in result.steps]
     errors = result.basis_errors()
     for k in range(data.sizes["basis"]):
-        colour = COLOURS[BASES[k % len(BASES)]]
-        figure.add_trace(line(x, errors, k, f"basis {k}", colour), row=1, col=1)
+        figure.add_trace(line(x, errors, k, f"basis {k}", basis_colour(k)), row=1, col=1)
     for name, label in _REFERENCES.items():
         level = result.reference_error(name).at(-1).value
         figure.add_hline(

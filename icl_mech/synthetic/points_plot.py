@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
-from icl_mech.plotting.style import COLOURS, GRID, MARGIN, title
-from icl_mech.synthetic.plot import BASES, TOKENS
+from icl_mech.plotting.style import GRID, MARGIN, title
+from icl_mech.synthetic.plot import TOKENS, basis_colour
 
 if TYPE_CHECKING:
     from icl_mech.synthetic import Emergence
 
 _AXES = {"pca": "principal component", "tsne": "t-SNE", "umap": "UMAP"}
 _FRAME_MS = 350
+_NOW = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}}
 
 
 def points_figure(result: Emergence, layer: int) -> go.Figure:
-    """Every checkpoint a frame; each has axes of its own size, for the stream grows in training.
+    """A frame for every checkpoint, each with its own ranges, as the stream grows in training.
 
     Args:
         result: with `points`.
@@ -61,7 +62,7 @@ def _marks(result: Emergence, i: int, layer: int) -> list[go.Scatter]:
             y=points.isel(basis=k, axis=1).values,
             mode="markers",
             name=f"basis {k}",
-            marker={"size": 7, "opacity": 0.75, "color": COLOURS[BASES[k % len(BASES)]]},
+            marker={"size": 7, "opacity": 0.75, "color": basis_colour(k)},
             hovertemplate=f"basis {k}, sequence %{{pointNumber}}<extra></extra>",
         )
         for k in range(result.data.sizes["basis"])
@@ -69,7 +70,7 @@ def _marks(result: Emergence, i: int, layer: int) -> list[go.Scatter]:
 
 
 def _axes(result: Emergence, i: int, layer: int) -> dict[str, Any]:
-    """Ranges of a frame, with a margin, and its TD."""
+    """The layout of a frame: ranges with a margin, and a note of its TD."""
     points = result.data["points"].isel(step=i, layer=layer)
     ranges = {}
     for axis, name in enumerate(("xaxis", "yaxis")):
@@ -86,18 +87,18 @@ def _axes(result: Emergence, i: int, layer: int) -> dict[str, Any]:
 
 
 def _slider(steps: list[int], active: int) -> dict[str, Any]:
-    now = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}}
     return {
         "active": active,
         "pad": {"t": 60},
         "currentvalue": {"prefix": "updates: ", "font": {"size": 13}},
-        "steps": [{"label": f"{s:,}", "method": "animate", "args": [[str(s)], now]} for s in steps],
+        "steps": [
+            {"label": f"{s:,}", "method": "animate", "args": [[str(s)], _NOW]} for s in steps
+        ],
     }
 
 
 def _buttons() -> dict[str, Any]:
     play = {"frame": {"duration": _FRAME_MS, "redraw": True}, "fromcurrent": True}
-    stop = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}}
     return {
         "type": "buttons",
         "direction": "left",
@@ -107,6 +108,6 @@ def _buttons() -> dict[str, Any]:
         "yanchor": "bottom",
         "buttons": [
             {"label": "play", "method": "animate", "args": [None, play]},
-            {"label": "stop", "method": "animate", "args": [[None], stop]},
+            {"label": "stop", "method": "animate", "args": [[None], _NOW]},
         ],
     }

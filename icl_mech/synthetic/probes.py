@@ -1,4 +1,4 @@
-"""Linear probes, cross-validated: how much of W and of the basis a layer holds."""
+"""Cross-validated linear probes: how much of W and of the basis a layer holds."""
 
 from bisect import bisect_left
 
@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression, RidgeCV
-from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.model_selection import KFold, StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -15,7 +15,7 @@ from icl_mech.stats import ratio_of_means
 N_FOLDS = 5
 PENALTIES = (0.1, 1.0, 10.0, 100.0, 1000.0, 10_000.0)
 MAX_ITER = 500
-#: Shares of W that are planted to find out which the probe tells from 0.
+#: The shares of W that are tried, to find the least one that the probe tells from 0.
 SHARES = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7)
 N_REPEATS = 8
 
@@ -25,15 +25,13 @@ def weight_probe(
 ) -> Float[np.ndarray, "seq"]:
     """Squared error of W as read by ridge regression that was fitted on other sequences.
 
-    Summed over the D coordinates. Against the squared length of W, which is the error of always
-    saying 0, it gives R².
+    It is summed over the D coordinates. Divided by the squared length of W, the error of always
+    predicting 0, it gives 1 - R².
     """
-    errors = np.empty(len(rows))
-    for train, test in KFold(N_FOLDS, shuffle=True, random_state=0).split(rows):
-        probe = make_pipeline(StandardScaler(), RidgeCV(PENALTIES))
-        found = probe.fit(rows[train], weights[train]).predict(rows[test])
-        errors[test] = ((found.reshape(len(test), -1) - weights[test]) ** 2).sum(1)
-    return errors
+    probe = make_pipeline(StandardScaler(), RidgeCV(PENALTIES))
+    folds = KFold(N_FOLDS, shuffle=True, random_state=0)
+    found = cross_val_predict(probe, rows, weights, cv=folds)
+    return ((found.reshape(weights.shape) - weights) ** 2).sum(1)
 
 
 def detectable_r2(
@@ -44,24 +42,24 @@ def detectable_r2(
 ) -> float:
     """The detection limit of `weight_probe`: the least share of W that it tells from 0.
 
-    A probe of d_model coefficients that is fitted on few sequences loses part of what is there to
-    its own error. So a share is planted: W in another order (which these rows say nothing about)
-    plus a linear function of the rows, spread evenly over all directions in which they vary. The
-    probe reads that, several times.
+    A probe of d_model coefficients that is fitted on few sequences misses part of W because of its
+    own error. To measure how much, a known share is planted: W in random order (of which the rows
+    hold nothing) plus a linear function of the rows, spread evenly over all directions in which
+    they vary. The probe reads such planted W several times.
 
     Args:
         rows: activations.
-        weights: W of every sequence, whose distribution the planted W keeps.
-        n_repeats: how often each share is planted.
-        seed: of what is planted.
+        weights: W of every sequence; planted W have the same distribution.
+        n_repeats: number of planted W for each share.
+        seed: of the planted W.
 
     Returns:
         The least of `SHARES` at which the lower end of the 95 % interval of R² is above 0 with a
-        probability of .95 (a normal distribution over repeats); NaN where it is at none of them.
+        probability of .95 (a normal distribution over repeats); NaN where there is none.
     """
     rng = np.random.default_rng(seed)
     left, scale, _ = np.linalg.svd(rows - rows.mean(0), full_matrices=False)
-    # Directions in which nothing varies carry no more than rounding.
+    # Directions in which nothing varies hold only rounding errors.
     white = left[:, scale > 1e-5 * scale[0]] * len(rows) ** 0.5
 
     def found(share: float) -> bool:
@@ -92,9 +90,6 @@ def basis_probe(
     rows: Float[np.ndarray, "seq d_model"], basis: Int[np.ndarray, "seq"]
 ) -> Bool[np.ndarray, "seq"]:
     """Whether logistic regression that was fitted on other sequences names the basis."""
-    right = np.empty(len(rows), dtype=bool)
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=MAX_ITER))
     folds = StratifiedKFold(N_FOLDS, shuffle=True, random_state=0)
-    for train, test in folds.split(rows, basis):
-        probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=MAX_ITER))
-        right[test] = probe.fit(rows[train], basis[train]).predict(rows[test]) == basis[test]
-    return right
+    return cross_val_predict(probe, rows, basis, cv=folds) == basis

@@ -1,7 +1,7 @@
 """Reference algorithms: what a transformer that sees the examples so far might compute.
 
-Each predicts every y of a sequence from the pairs before it and gives `[seq, pair]`; column n has
-seen n examples. All in double precision. Han et al. (2024), arXiv 2412.12276, section 3, compare
+Each predicts every y of a sequence from the pairs before it, in double precision. The result is
+`[seq, pair]`; column n has seen n examples. Han et al. (2024), arXiv 2412.12276, section 3, compare
 with ridge regression, LASSO, least squares with the basis known, and the Bayes mixture.
 """
 
@@ -17,7 +17,7 @@ from sklearn.linear_model import Lasso
 from torch import Tensor
 
 from icl_mech.errors import InputError, choose
-from icl_mech.synthetic.data import Batch, Mixture
+from icl_mech.synthetic.data import Batch, Mixture, at_least
 
 Predictions = Float[Tensor, "seq pair"]
 
@@ -35,7 +35,7 @@ def predictive(
     Args:
         xs, ys: pairs in order.
         noise_variance: of y given W.
-        mask: 1 where W may differ from 0; by default everywhere. One for all, or one per sequence.
+        mask: 1 on coordinates where W may differ from 0, for all sequences or each; by default all.
     """
     xs, ys = xs.double(), ys.double()
     if mask is not None:
@@ -43,7 +43,7 @@ def predictive(
     gram, moment = _so_far(xs, ys)
     precision = gram + noise_variance * torch.eye(xs.shape[-1], dtype=torch.float64)
     factor = torch.linalg.cholesky(precision)
-    # What is asked of W: its mean, and its spread in the direction of the next x.
+    # Of W, the mean and the variance in the direction of the next x are needed.
     solved = torch.cholesky_solve(torch.stack([moment, xs], dim=-1), factor)
     mean, spread = torch.einsum("spd,spdi->ips", xs, solved).mT
     return mean, noise_variance * (1 + spread)
@@ -65,8 +65,8 @@ def ridge(batch: Batch, mixture: Mixture, penalty: float | None = None) -> Predi
     Args:
         batch: sequences.
         mixture: gives the default penalty.
-        penalty: of the squared norm; by default the noise variance, which is Bayes optimal where
-            all weights are N(0, 1): it does not know that W is sparse.
+        penalty: of the squared norm; by default the noise variance, which is Bayes optimal if all
+            weights are N(0, 1). It does not know that W is sparse.
     """
     chosen = mixture.noise_variance if penalty is None else penalty
     if not chosen > 0:
@@ -75,18 +75,18 @@ def ridge(batch: Batch, mixture: Mixture, penalty: float | None = None) -> Predi
 
 
 def known_basis_ridge(batch: Batch, mixture: Mixture) -> Predictions:
-    """Ridge regression on the true basis' r coordinates: optimal for who knows the basis."""
+    """Ridge regression on the true basis' r coordinates: the optimum if the basis is known."""
     mask = mixture.masks[batch.basis]
     return predictive(batch.xs, batch.ys, mixture.noise_variance, mask)[0]
 
 
 def least_squares(batch: Batch, mixture: Mixture) -> Predictions:
-    """Least squares on all D coordinates; of smallest norm where several fit as well."""
+    """Least squares on all D coordinates; the W of smallest norm where several fit equally well."""
     return _least_squares(batch, torch.ones(len(batch), mixture.dim))
 
 
 def known_basis_least_squares(batch: Batch, mixture: Mixture) -> Predictions:
-    """Least squares on the true basis' r coordinates; of smallest norm where several fit."""
+    """`least_squares` on the true basis' r coordinates."""
     return _least_squares(batch, mixture.masks[batch.basis])
 
 
@@ -107,15 +107,13 @@ def gradient_descent(
     Args:
         batch: sequences.
         mixture: not used; all references are called alike.
-        n_steps: how many; without end it becomes least squares.
+        n_steps: how many; with ever more of them it becomes least squares.
         learning_rate: by default 1 over the largest eigenvalue of X^T X / n, for each sequence
-            and number of examples: half the largest with which every W converges.
+            and number of examples: half the rate above which it diverges.
     """
-    if n_steps < 0 or (learning_rate is not None and not learning_rate > 0):
-        raise InputError(
-            f"n_steps {n_steps}, learning_rate {learning_rate}; expected n_steps of at least 0 "
-            "and a learning rate above 0"
-        )
+    at_least(0, n_steps=n_steps)
+    if learning_rate is not None and not learning_rate > 0:
+        raise InputError(f"learning_rate is {learning_rate}; expected above 0")
     return _descend(batch.xs.double(), batch.ys.double(), n_steps, learning_rate)
 
 
@@ -124,8 +122,8 @@ def mixture_gradient_descent(
 ) -> Predictions:
     """Gradient descent on each basis' own coordinates, weighted by the basis posterior.
 
-    What `gradient_descent` is to ridge regression, this is to the Bayes mixture: it knows which
-    bases there are, and infers which one it is as well as can be, but fits W step by step.
+    As the Bayes mixture, it knows the bases and infers the sequence's basis by the exact posterior;
+    but it fits W by steps of gradient descent.
 
     Args:
         batch: sequences.
@@ -170,7 +168,7 @@ def lasso(batch: Batch, mixture: Mixture, alpha: float | None = None) -> Predict
     xs, ys = batch.xs.double().numpy(), batch.ys.double().numpy()
     universal = math.sqrt(mixture.noise_variance * max(1.0, 2 * math.log(mixture.dim)))
     predictions = torch.zeros(ys.shape, dtype=torch.float64)
-    with warnings.catch_warnings():  # a few steps short of the optimum is near enough
+    with warnings.catch_warnings():  # stopping a few steps short of the optimum is near enough
         warnings.simplefilter("ignore", ConvergenceWarning)
         for n in range(1, ys.shape[1]):
             chosen = universal / math.sqrt(n) if alpha is None else alpha
@@ -182,7 +180,7 @@ def lasso(batch: Batch, mixture: Mixture, alpha: float | None = None) -> Predict
 
 
 def basis_predictions(batch: Batch, mixture: Mixture) -> Float[Tensor, "seq pair basis"]:
-    """What each basis' ridge regression predicts, as if the sequence were of that basis."""
+    """The prediction of ridge regression on each basis, as if the sequence were of that basis."""
     return _posterior(batch, mixture)[1]
 
 
@@ -202,7 +200,7 @@ def basis_posterior(batch: Batch, mixture: Mixture) -> Float[Tensor, "seq pair b
 
 
 def bayes_mixture(batch: Batch, mixture: Mixture) -> Predictions:
-    """The posterior mean of y: each basis' own, weighted by the basis posterior. The optimum."""
+    """The optimum: the predictions of all bases, weighted by the basis posterior."""
     posterior, means = _posterior(batch, mixture)
     return (posterior * means).sum(-1)
 
@@ -221,7 +219,7 @@ def _posterior(
     return torch.stack(evidence, dim=-1).softmax(-1), torch.stack(means, dim=-1)
 
 
-#: How many steps of gradient descent are compared with.
+#: Numbers of steps of gradient descent in `REFERENCES`.
 GD_STEPS = (1, 2, 4, 8, 16, 32)
 #: Every reference by name, as `function(batch, mixture)`.
 REFERENCES: dict[str, Callable[[Batch, Mixture], Predictions]] = {
@@ -243,7 +241,7 @@ def predict(name: str, batch: Batch, mixture: Mixture) -> Predictions:
     """The predictions of a reference algorithm with its default settings.
 
     Raises:
-        InputError: where there is no such reference, with the nearest.
+        InputError: where there is no such reference.
 
     Example:
         >>> from icl_mech.synthetic import draw_batch, variant

@@ -1,4 +1,4 @@
-"""Runs that differ in their seed only: what is the same each time, and what comes first?"""
+"""Result of several runs that differ only in their seed, with intervals over seeds."""
 
 from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
@@ -10,15 +10,16 @@ import xarray as xr
 from jaxtyping import Float
 
 from icl_mech.errors import InputError
-from icl_mech.results import Result
+from icl_mech.results import Result, with_ends
 from icl_mech.stats import Estimate, few_mean
+from icl_mech.stats.onset import FRACTION, lead_in_words
 from icl_mech.synthetic.emergence import Emergence
 from icl_mech.synthetic.settings import differences
-from icl_mech.synthetic.timing import FRACTION, Encoding, lead_in_words, onsets
+from icl_mech.synthetic.timing import Encoding, onsets
 
 ONSETS = ("encoding", "performance", "use")
 Over = Literal["performance", "use"]
-#: Numbers of a run whose mean over seeds is reported, besides those of its perturbations.
+#: Columns of a run's summary whose mean over seeds is reported; perturbations add more.
 NUMBERS = ("over_bayes_mixture", "over_ridge", "td", "basis_probe", "weight_r2", "weight_limit")
 
 
@@ -29,15 +30,23 @@ class EmergenceOverSeeds(Result):
         "squared_error": ("seed", "step", "basis", "sequence", "n_seen"),
         "credit": ("seed", "step", "basis", "sequence", "layer"),
     }
+    QUOTED: ClassVar = (
+        "mse",
+        "over_bayes_mixture",
+        *with_ends("td"),
+        *(f"{name}_onset" for name in ONSETS),
+        "lead",
+        "lead_of_use",
+    )
 
     @property
     def seeds(self) -> list[int]:
-        """Of the runs, in order."""
+        """The seeds of the runs, in order."""
         return [int(seed) for seed in self.data["seed"].values]
 
     @property
     def numbers(self) -> list[str]:
-        """Columns of `summary` whose mean over seeds is reported."""
+        """Columns of `full_summary` whose mean over seeds is reported."""
         names = self.run(self.seeds[0]).perturbations
         return [
             *NUMBERS,
@@ -63,7 +72,7 @@ class EmergenceOverSeeds(Result):
     def lead(
         self, fraction: float = FRACTION, encoding: Encoding = "td", over: Over = "performance"
     ) -> Estimate:
-        """By how many updates encoding comes before performance, or use; below 0, after it.
+        """By how many updates encoding precedes performance, or use; negative if it comes later.
 
         Mean over bases in each run, then over seeds, with Student's t interval over seeds.
         """
@@ -76,7 +85,7 @@ class EmergenceOverSeeds(Result):
         rows = pd.DataFrame([self.run(seed).at() for seed in self.seeds])
         return pd.Series({name: few_mean(rows[name].to_numpy(float)) for name in self.numbers})
 
-    def summary(self) -> pd.DataFrame:
+    def full_summary(self) -> pd.DataFrame:
         """One row per seed: the last checkpoint's numbers, and mean onsets over bases."""
         rows = []
         for seed in self.seeds:
@@ -89,14 +98,13 @@ class EmergenceOverSeeds(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """One row per (seed, step, basis, sequence, layer), as `Emergence.to_frame`."""
-        return pd.concat({s: self.run(s).to_frame() for s in self.seeds}, names=["seed"]).droplevel(
-            1
-        )
+        frames = {seed: self.run(seed).to_frame() for seed in self.seeds}
+        return pd.concat(frames, names=["seed"]).droplevel(1)
 
     def table(self) -> pd.DataFrame:
         """The summary as text, for people; the last row is over seeds."""
         rows: dict[str, dict[str, str]] = {}
-        for seed, row in self.summary().iterrows():
+        for seed, row in self.full_summary().iterrows():
             rows[f"seed {seed}"] = {
                 **{name: f"{row[name]:.2f}" for name in self.numbers},
                 "layer": str(row["layer"]),
@@ -113,24 +121,24 @@ class EmergenceOverSeeds(Result):
         return table.rename(columns=lambda name: name.replace("_", " "))
 
     def caveats(self) -> list[str]:
-        """What to keep in mind when reading the numbers, a line each."""
+        """What a reader of the numbers must know, a line each."""
         onsets = self.onsets()[list(ONSETS)]
         least, most = self._grid(onsets.to_numpy().ravel())
         notes = [
-            f"{len(self.seeds)} seeds: intervals over them suppose that seeds differ normally",
-            "an onset is where half of a curve's whole change is behind it, that of use where the "
-            "error falls below ridge regression's",
-            f"checkpoints lie {least:,} to {most:,} updates apart round the onsets, and curves "
-            "count as straight between them: intervals of a lead do not hold that error",
+            f"{len(self.seeds)} seeds: intervals assume a normal distribution over seeds",
+            "an onset is where a curve has made half of its whole change; the onset of use is "
+            "where the error falls below ridge regression's",
+            f"checkpoints around the onsets lie {least:,} to {most:,} updates apart, and curves "
+            "are taken as straight between them; intervals of a lead do not include this error",
         ]
         missing = int(onsets.isna().any(axis=1).sum())
         if missing:
-            notes.append(f"{missing} (seed, basis) without an onset: nothing emerged there")
+            notes.append(f"{missing} pairs of seed and basis have no onset: nothing emerged")
         shared = self.run(self.seeds[0]).caveats()
         return notes + [note for note in shared if not note.startswith("one run")]
 
     def _grid(self, onsets: Float[np.ndarray, "onset"]) -> tuple[int, int]:
-        """The least and the largest distance of the checkpoints on either side of an onset."""
+        """The least and the largest distance between the checkpoints before and after an onset."""
         steps = np.array(self.run(self.seeds[0]).steps)
         after = np.searchsorted(steps, onsets[~np.isnan(onsets)]).clip(min=1)
         gaps = (steps[after] - steps[after - 1]) if len(after) else np.diff(steps)
@@ -150,7 +158,7 @@ def emergence_over_seeds(runs: Iterable[Emergence]) -> EmergenceOverSeeds:
         runs: measured with the same arguments at the same checkpoints.
 
     Raises:
-        InputError: where there is none, two have the same seed, or they differ in more than it.
+        InputError: where there is no run, two have the same seed, or they differ in more than it.
 
     Example:
         >>> files = [f"analyses/data/small-seed{seed}.nc" for seed in (0, 1)]
@@ -171,18 +179,16 @@ def emergence_over_seeds(runs: Iterable[Emergence]) -> EmergenceOverSeeds:
     data = xr.concat(
         [run.data for run in several], dim=xr.DataArray(seeds, dims="seed", name="seed")
     )
-    provenance = {
-        **{
-            name: value for name, value in several[0].provenance.items() if name != "weights_sha256"
-        },
+    provenance = several[0].provenance | {
         "model": f"{len(seeds)} runs",
         "runs": [run.provenance for run in several],
     }
+    provenance.pop("weights_sha256", None)
     return EmergenceOverSeeds(data, provenance)
 
 
 def _but_seed(run: Emergence) -> dict[str, Any]:
-    """What runs must share."""
+    """The provenance that runs must share."""
     own = ("model", "weights_sha256", "settings")
     shared = {name: value for name, value in run.provenance.items() if name not in own}
     settings = {k: v for k, v in run.provenance["settings"].items() if k != "seed"}

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from html import escape
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 import plotly.graph_objects as go
 
 from icl_mech.plotting.panels import frame, rows_of_panels
-from icl_mech.plotting.style import COLOURS, GRID, title
-from icl_mech.synthetic.plot import BASES
+from icl_mech.plotting.style import GRID, title
+from icl_mech.stats.onset import lead_in_words
+from icl_mech.synthetic.plot import basis_colour
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,11 +24,9 @@ _HEIGHT, _GAP = 250, 80
 def seeds_figure(result: EmergenceOverSeeds) -> go.Figure:
     """A row per seed: share of sequences decoded, and error still to lose, by basis.
 
-    Both go from 0 (before training) to 1 (its end), on one axis of updates; a mark where each
-    passes one half for good, and a line where the error falls below ridge regression's.
+    Both go from 0 (before training) to 1 (at its end). A mark shows where each passes one half for
+    good, a vertical line where the error falls below ridge regression's.
     """
-    from icl_mech.synthetic.timing import lead_in_words
-
     runs = {seed: result.run(seed) for seed in result.seeds}
     onsets = result.onsets()
     figure = rows_of_panels(
@@ -41,7 +40,7 @@ def seeds_figure(result: EmergenceOverSeeds) -> go.Figure:
             figure.add_trace(trace, row=row, col=1)
         for k, step in enumerate(when["use"]):
             if step == step:
-                line = {"color": COLOURS[BASES[k % len(BASES)]], "dash": "dot", "width": 1.5}
+                line = {"color": basis_colour(k), "dash": "dot", "width": 1.5}
                 figure.add_vline(x=step, line=line, row=row, col=1)
     figure.update_xaxes(gridcolor=GRID, title_text="updates", row=len(result.seeds))
     figure.update_xaxes(gridcolor=GRID)
@@ -68,50 +67,42 @@ def _traces(run: Emergence, when: pd.DataFrame, first: bool) -> list[go.Scatter]
     last = run.data["squared_error"].isel(n_seen=-1).mean("sequence")
     error = last.transpose("step", "basis").values
     traces = []
-    for k in range(right.shape[1]):
-        for values, what, dash in (
-            (right[:, k], "encoding", "solid"),
-            (error[:, k], "performance", "dash"),
-        ):
-            traces += _line(run.steps, values, when.loc[k, what], k, what, dash, first)
+    for k, (what, values, short, dash, symbol) in product(
+        range(right.shape[1]),
+        (
+            ("encoding", right, "TD", "solid", "circle"),
+            ("performance", error, "error", "dash", "x"),
+        ),
+    ):
+        colour, curve = basis_colour(k), values[:, k]
+        name = f"basis {k}, {short}"
+        traces.append(
+            go.Scatter(
+                x=run.steps,
+                y=(curve - curve[0]) / (curve[-1] - curve[0] or np.nan),
+                customdata=curve,
+                mode="lines",
+                line={"color": colour, "width": 2, "dash": dash},
+                name=name,
+                legendgroup=name,
+                showlegend=first,
+                hovertemplate="%{x} updates: %{customdata:.3f}" + f"<extra>{name}</extra>",
+            )
+        )
+        traces.append(
+            go.Scatter(
+                x=[when.loc[k, what]],
+                y=[0.5],
+                mode="markers",
+                marker={
+                    "color": colour,
+                    "size": 11,
+                    "symbol": symbol,
+                    "line": {"color": "white", "width": 1},
+                },
+                showlegend=False,
+                legendgroup=name,
+                hovertemplate=f"{what} of basis {k}: onset at %{{x:.0f}} updates<extra></extra>",
+            )
+        )
     return traces
-
-
-def _line(
-    steps: list[int],
-    values: np.ndarray,
-    onset: float,
-    basis: int,
-    what: str,
-    dash: str,
-    first: bool,
-) -> list[go.Scatter]:
-    colour = COLOURS[BASES[basis % len(BASES)]]
-    change = values[-1] - values[0] or np.nan
-    name = f"basis {basis}, {'TD' if what == 'encoding' else 'error'}"
-    curve = go.Scatter(
-        x=steps,
-        y=(values - values[0]) / change,
-        customdata=values,
-        mode="lines",
-        line={"color": colour, "width": 2, "dash": dash},
-        name=name,
-        legendgroup=name,
-        showlegend=first,
-        hovertemplate="%{x} updates: %{customdata:.3f}" + f"<extra>{escape(name)}</extra>",
-    )
-    mark = go.Scatter(
-        x=[onset],
-        y=[0.5],
-        mode="markers",
-        marker={
-            "color": colour,
-            "size": 11,
-            "symbol": "circle" if what == "encoding" else "x",
-            "line": {"color": "white", "width": 1},
-        },
-        showlegend=False,
-        legendgroup=name,
-        hovertemplate=f"{what} of basis {basis}: onset at %{{x:.0f}} updates<extra></extra>",
-    )
-    return [curve, mark]

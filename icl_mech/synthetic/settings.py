@@ -1,40 +1,41 @@
-"""What a training run is: data, model, optimiser. Presets, and how two runs differ."""
+"""Settings of a training run (data, model, optimiser), presets, and how two runs differ."""
 
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from icl_mech.errors import InputError, choose
-from icl_mech.synthetic.data import MOST_SEED, Mixture, make_mixture, variant
+from icl_mech.synthetic.data import Mixture, at_least, check_seed, make_mixture, variant
 from icl_mech.synthetic.model import ModelConfig
 
 #: The losses of every update stay in memory and are written with each checkpoint.
 MOST_STEPS = 10_000_000
-SCHEDULES = ("constant", "cosine")
-PRECISIONS = ("float32", "bfloat16")
+Schedule = Literal["constant", "cosine"]
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything that decides what a run computes.
+    """All settings that a run's numbers depend on.
 
     Attributes:
-        mixture: what sequences are drawn from.
+        mixture: distribution that sequences are drawn from.
         model: sizes.
         n_steps: updates, at most `MOST_STEPS`.
         batch_size: fresh sequences per update.
         learning_rate, betas: of Adam.
-        warmup_steps: over which the learning rate rises from 0.
-        schedule: `"constant"`, or `"cosine"`: down to 0 at the last step.
-        curriculum_steps: 0 for none. With a curriculum the mean of the weights on a basis falls
-            from 1 to 0 over so many updates (`weight_mean` of `draw_batch`): bases can be told
-            apart before anything has to be regressed on them, which shortens the plateau.
+        warmup_steps: number of updates over which the learning rate rises from 0.
+        schedule: of the learning rate: `"constant"`, or `"cosine"`, which falls to 0 at the end.
+        curriculum_steps: number of updates over which the mean of the weights on a basis falls from
+            1 to 0 (`weight_mean` of `draw_batch`); 0 for none. A model can then tell bases apart
+            before it can regress, which shortens the plateau.
         seed: of weights and data.
         precision: `"float32"`, or `"bfloat16"`: the forward pass under autocast.
 
     Raises:
-        InputError: where a number makes no sense.
+        InputError: where a number is out of range.
     """
 
     mixture: Mixture
@@ -44,52 +45,46 @@ class Settings:
     learning_rate: float
     betas: tuple[float, float] = (0.9, 0.999)
     warmup_steps: int = 0
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Schedule = "constant"
     curriculum_steps: int = 0
     seed: int = 0
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
-        least = {"n_steps": 1, "batch_size": 1, "warmup_steps": 0, "curriculum_steps": 0, "seed": 0}
-        for name, value in least.items():
-            if getattr(self, name) < value:
-                raise InputError(f"{name} is {getattr(self, name)}; expected at least {value}")
+        at_least(1, n_steps=self.n_steps, batch_size=self.batch_size)
+        at_least(0, warmup_steps=self.warmup_steps, curriculum_steps=self.curriculum_steps)
+        check_seed(self.seed)
         if self.n_steps > MOST_STEPS:
             raise InputError(
                 f"n_steps is {self.n_steps}; expected at most {MOST_STEPS:,}: the losses of all "
                 "updates stay in memory and are written with each checkpoint"
             )
-        if self.seed > MOST_SEED:
-            raise InputError(
-                f"seed is {self.seed}; expected at most {MOST_SEED} (32 bits, which every random "
-                "generator takes)"
-            )
         if not 0 < self.learning_rate < math.inf:
             raise InputError(f"learning_rate is {self.learning_rate}; expected above 0")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise InputError(f"betas are {self.betas}; expected two numbers from 0 to below 1")
-        choose(self.schedule, SCHEDULES, "schedule")
-        choose(self.precision, PRECISIONS, "precision")
+        choose(self.schedule, get_args(Schedule), "schedule")
+        choose(self.precision, get_args(Precision), "precision")
 
     def rate(self, step: int) -> float:
-        """The learning rate of an update; the first is step 0."""
+        """The learning rate of an update; the first update is step 0."""
         rate = self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup_steps))
         if self.schedule == "cosine":
             rate *= (1 + math.cos(math.pi * step / self.n_steps)) / 2
         return rate
 
     def weight_mean(self, step: int) -> float:
-        """Of the data of an update: 0 once the curriculum is over."""
+        """The mean of the weights in the data of an update; 0 after the curriculum."""
         return max(0.0, 1 - step / self.curriculum_steps) if self.curriculum_steps else 0.0
 
 
 def to_json(settings: Settings) -> dict[str, Any]:
     """As plain dictionaries, lists, texts and numbers."""
-    return _plain(asdict(settings))
+    return json.loads(json.dumps(asdict(settings)))
 
 
 def from_json(stored: dict[str, Any]) -> Settings:
-    """What `to_json` gave.
+    """Settings from the result of `to_json`.
 
     Raises:
         KeyError, TypeError: where fields are missing or unknown.
@@ -105,7 +100,7 @@ def from_json(stored: dict[str, Any]) -> Settings:
 
 
 def differences(wanted: dict[str, Any], stored: dict[str, Any], path: str = "") -> Iterator[str]:
-    """What differs between two settings, both from `to_json`: a line each."""
+    """A line for each difference between two settings, both from `to_json`."""
     for name in dict.fromkeys([*wanted, *stored]):
         ours, theirs = wanted.get(name), stored.get(name)
         if isinstance(ours, dict) and isinstance(theirs, dict):
@@ -114,16 +109,10 @@ def differences(wanted: dict[str, Any], stored: dict[str, Any], path: str = "") 
             yield f"{path}{name} is {theirs}, not {ours}"
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(inner) for name, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
-
-
-#: Runs by name. `paper` is that of Han et al.; `tiny` takes seconds, and learns nothing. `small` is
-#: for two CPU cores: two bases that share no coordinate, few examples, so that knowing the basis
-#: pays (after the last example the error of ridge regression is about three times that of the
-#: Bayes mixture), and noise ten times the paper's, so that a short run comes near the optimum.
+#: Runs by name. `paper` is the run of Han et al.; `tiny` takes seconds, and learns nothing. `small`
+#: is for two CPU cores. It has two bases that share no coordinate; few examples, so that knowing
+#: the basis matters (after the last example the error of ridge regression is about three times that
+#: of the Bayes mixture); and ten times the paper's noise, so that a short run nears the optimum.
 PRESETS = {
     "paper": Settings(
         mixture=variant("orthogonal4"),
@@ -161,7 +150,7 @@ def preset(name: str, **changes: Any) -> Settings:
         changes: fields of `Settings` to replace.
 
     Raises:
-        InputError: where there is no such preset, with the nearest, or a change makes no sense.
+        InputError: where there is no such preset, or a changed setting is out of range.
 
     Example:
         >>> preset("tiny", seed=3).seed

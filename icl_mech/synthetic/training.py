@@ -1,4 +1,4 @@
-"""Training: mean squared error of every prediction of y, on fresh sequences at each update."""
+"""Training on the mean squared error of all predictions of y, with fresh sequences each time."""
 
 import math
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ from icl_mech.synthetic.checkpoints import (
     split,
     step_path,
 )
-from icl_mech.synthetic.data import Batch, draw_batch
+from icl_mech.synthetic.data import draw_batch
 from icl_mech.synthetic.memory import check_memory
 from icl_mech.synthetic.model import RegressionTransformer
 from icl_mech.synthetic.settings import Settings
 
-#: Updates between two looks at the losses: a look makes a GPU wait.
+#: Updates between two checks of the losses; a check makes a GPU wait.
 LOOK_EVERY = 20
 _ADAM = ("step", "exp_avg", "exp_avg_sq")
 
@@ -61,26 +61,26 @@ def train(
     n_regular: int = 20,
     progress: bool = True,
 ) -> Training:
-    """Train, or go on where a killed run of the same settings and folder stopped.
+    """Train; a killed run of the same settings and folder goes on where it stopped.
 
-    On one device a run that was killed and resumed gives the same losses as one that was not, bit
-    for bit (on a CPU with the same number of threads).
+    A run that was killed and resumed on one device gives the same losses, bit for bit, as one that
+    was not killed (on a CPU with the same number of threads).
 
     Args:
         settings: what to train, such as `preset("small", seed=1)`.
         folder: for checkpoints; made if it is not there.
         device: by default the first of cuda, mps and cpu that is there.
-        compile: compile the forward pass (`torch.compile`): worth its minute on a GPU.
-        n_log, n_regular: how many checkpoints, as in `checkpoint_steps`. The last file, which
-            resuming starts from, is written at the same steps.
+        compile: compile the forward pass (`torch.compile`). It takes a minute, and pays on a GPU.
+        n_log, n_regular: how many checkpoints, as in `checkpoint_steps`. The file that a killed
+            run goes on from is written at the same steps.
         progress: show a bar, with the loss of each basis.
 
     Raises:
         InputError: where the folder holds a run of other settings or cannot be written, the disk
             is full, the device is not there, or its memory is too small.
         ModelError: where a checkpoint that training would go on from is damaged.
-        NotFiniteError: where the loss is no longer finite, naming the step. The last good
-            checkpoint stays.
+        NotFiniteError: where the loss is no longer finite, with the step. The last good checkpoint
+            is kept.
 
     Example:
         >>> import tempfile
@@ -106,7 +106,7 @@ def train(
                 bar.update(run.step - bar.n)
             if run.step in keep:
                 run.keep()
-    return run.finished()
+    return Training(run.model.eval(), settings, folder, run.loss.cpu(), run.basis_loss.cpu())
 
 
 class _Run:
@@ -117,7 +117,7 @@ class _Run:
     ) -> None:
         self.settings, self.folder, self.device = settings, folder, device
         self.model = make_model(settings).to(device)
-        # The compiled module shares its weights with the plain one, which hooks are for.
+        # The compiled module shares its weights with the plain one, which can have hooks.
         self.forward = torch.compile(self.model) if compile else self.model
         self.optimiser = torch.optim.Adam(
             self.model.parameters(), lr=settings.learning_rate, betas=settings.betas, fused=True
@@ -142,18 +142,15 @@ class _Run:
         for group in self.optimiser.param_groups:
             group["lr"] = s.rate(self.step)
         self.optimiser.step()
-        self._note(loss.detach(), errors.detach(), batch)
-        self.step += 1
-
-    def _note(self, loss: Tensor, errors: Tensor, batch: Batch) -> None:
-        basis = batch.basis.to(self.device)
+        basis, errors = batch.basis.to(self.device), errors.detach()
         sums = torch.zeros_like(self.basis_loss[0]).index_add_(0, basis, errors)
         counts = torch.zeros_like(sums).index_add_(0, basis, torch.ones_like(errors))
-        self.loss[self.step] = loss
+        self.loss[self.step] = loss.detach()
         self.basis_loss[self.step] = sums / counts
+        self.step += 1
 
     def look(self) -> None:
-        """Stop where the losses since the last look are not all finite.
+        """Stop where the losses since the last check are not all finite.
 
         Raises:
             NotFiniteError: naming the first such step.
@@ -172,7 +169,7 @@ class _Run:
         )
 
     def keep(self) -> None:
-        """Write the weights, and what resuming needs."""
+        """Write the weights, and the file that a killed run goes on from."""
         if not all(p.isfinite().all() for p in self.model.parameters()):
             self._diverged(self.step)
         checkpoint = Checkpoint(self.step, self.settings, self.model.state_dict(), {})
@@ -186,7 +183,7 @@ class _Run:
         self.good = self.step
 
     def begin(self) -> None:
-        """Take up weights, optimiser and losses where the folder's run stopped, if it has one.
+        """Load weights, optimiser and losses of the run in the folder, if there is one.
 
         Raises:
             InputError: where the folder's run has other settings.
@@ -211,7 +208,7 @@ class _Run:
                 }
 
     def _check_last(self, path: Path, last: Checkpoint) -> None:
-        """Refuse a file from which training cannot go on, such as a copy of a step's weights.
+        """Refuse a file that training cannot go on from, such as a copy of a step's weights.
 
         Raises:
             ModelError: where losses or the optimiser's state are missing or of other sizes.
@@ -233,17 +230,7 @@ class _Run:
             )
 
     def recent(self) -> str:
-        """The loss of each basis over the last updates, for the bar."""
+        """The mean loss of each basis over the last updates, for the bar."""
         rows = self.basis_loss[max(0, self.step - LOOK_EVERY) : self.step]
         values = [value for value in rows.nanmean(0).tolist() if not math.isnan(value)]
         return "loss by basis " + " ".join(f"{value:.3f}" for value in values)
-
-    def finished(self) -> Training:
-        """What `train` returns."""
-        return Training(
-            self.model.eval(),
-            self.settings,
-            self.folder,
-            self.loss.cpu(),
-            self.basis_loss.cpu(),
-        )

@@ -1,4 +1,4 @@
-"""A folder of finished tasks: a long run that was interrupted goes on where it stopped."""
+"""A folder of finished parts: a long run that was interrupted goes on where it stopped."""
 
 import hashlib
 import json
@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,45 @@ from icl_mech.tasks import Task
 
 MANIFEST = "manifest.json"
 LOCK = ".manifest.lock"
-FORMAT = 1
-#: The keys of what the manifest says of every finished task.
-_ENTRY = {"file", "sha256", "pairs_sha256"}
+FORMAT = 2
+#: The keys of what the manifest says of every finished part.
+_ENTRY = {"file", "sha256", "made_of_sha256"}
 
 
 class DamagedFileWarning(UserWarning):
-    """The file of a finished task is gone or was changed; the task is run again."""
+    """The file of a finished part is gone or was changed; the part is run again."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is finished and kept as a whole: a task of one model, or a checkpoint with all tasks.
+
+    Attributes:
+        name: tells it apart from the others of a run.
+        tasks: those of its result.
+        made_of: tells it apart from others of the same name, as a sha256 does.
+        kind: what it is, and what `made_of` tells of, for messages.
+    """
+
+    name: str
+    tasks: list[str]
+    made_of: str
+    kind: tuple[str, str]
+
+    @staticmethod
+    def of(part: "Task | Part") -> "Part":
+        """A task as a part."""
+        if isinstance(part, Part):
+            return part
+        return Part(part.name, [part.name], hash_pairs(part), ("task", "pairs"))
 
 
 class RunFolder:
-    """One result file per finished task, and a manifest of what they were made with.
+    """One result file per finished part, and a manifest of what they were made with.
 
-    A task counts as finished only if the manifest holds the sha256 of its file. A task whose file
+    A part counts as finished only if the manifest holds the sha256 of its file. A part whose file
     an interrupt, a full disk or another program damaged is run again. Several runs may share a
-    folder at the same time: each adds to the manifest the tasks that it finished, and keeps those
+    folder at the same time: each adds to the manifest the parts that it finished, and keeps those
     of the others.
 
     Args:
@@ -51,17 +76,17 @@ class RunFolder:
             "icl_mech_runs": FORMAT,
             "settings": dict(settings),
             "first": dict(provenance),
-            "tasks": {},
+            "parts": {},
         }
         check_folder(path, settings)  # before a folder of other settings is written to
         with self._locked():
             self._write()
 
     @property
-    def _tasks(self) -> dict[str, dict[str, str]]:
-        """The manifest's entry for every finished task, by name."""
-        tasks: dict[str, dict[str, str]] = self._manifest["tasks"]
-        return tasks
+    def _parts(self) -> dict[str, dict[str, str]]:
+        """The manifest's entry for every finished part, by name."""
+        parts: dict[str, dict[str, str]] = self._manifest["parts"]
+        return parts
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -78,48 +103,51 @@ class RunFolder:
             self._manifest = check_folder(self.path, self._manifest["settings"]) or self._manifest
             yield
 
-    def finished(self, task: Task) -> Result | None:
-        """The result of a finished task; None where it is not finished or its file was changed.
+    def finished(self, part: Task | Part) -> Result | None:
+        """The result of a finished part; None where it is not finished or its file was changed.
 
         Raises:
-            InputError: where the folder knows a task of this name with other pairs.
+            InputError: where the folder knows a part of this name that is made of something else.
         """
-        known = self._tasks.get(task.name)
+        part = Part.of(part)
+        known = self._parts.get(part.name)
         if known is None:
             return None
-        if known["pairs_sha256"] != hash_pairs(task):
+        if known["made_of_sha256"] != part.made_of:
+            what, made_of = part.kind
             raise InputError(
-                f"{self.path}: holds a task {task.name!r} with other pairs; expected the same, or "
-                "another folder"
+                f"{self.path}: holds a {what} {part.name!r} with other {made_of}; expected the "
+                "same, or another folder"
             )
         file = self.path / known["file"]
         try:
             if hashlib.sha256(file.read_bytes()).hexdigest() == known["sha256"]:
                 found = load_result(file)
-                if isinstance(found, TaskResult) and found.tasks == [task.name]:
+                if isinstance(found, TaskResult) and found.tasks == part.tasks:
                     return found
         except (OSError, InputError):
             pass
         warnings.warn(
-            f"{file}: gone, or not as it was written; {task.name} is run again",
+            f"{file}: gone, or not as it was written; {part.name} is run again",
             DamagedFileWarning,
             stacklevel=2,
         )
         return None
 
-    def keep(self, task: Task, result: Result) -> None:
-        """Write the result of a finished task, then its entry in the manifest.
+    def keep(self, part: Task | Part, result: Result) -> None:
+        """Write the result of a finished part, then its entry in the manifest.
 
         Raises:
             InputError: where the folder cannot be written, or its manifest was changed to that of
                 other settings since this run began.
         """
+        part = Part.of(part)
         with self._locked():
-            file = result.save(self.path / _file_name(task.name))
-            self._tasks[task.name] = {
+            file = result.save(self.path / _file_name(part.name))
+            self._parts[part.name] = {
                 "file": file.name,
                 "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-                "pairs_sha256": hash_pairs(task),
+                "made_of_sha256": part.made_of,
             }
             self._write()
 
@@ -139,10 +167,10 @@ def check_folder(path: str | Path, settings: Mapping[str, Any]) -> dict[str, Any
         return None
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
-        theirs, tasks = manifest["settings"], manifest["tasks"]
+        theirs, parts = manifest["settings"], manifest["parts"]
         if manifest["icl_mech_runs"] != FORMAT or not isinstance(theirs, dict):
             raise ValueError("another format")
-        if not all(_is_entry(entry) for entry in tasks.values()):
+        if not all(_is_entry(entry) for entry in parts.values()):
             raise ValueError("another format")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
@@ -170,9 +198,9 @@ def hash_pairs(task: Task) -> str:
     return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
 
 
-def _file_name(task: str) -> str:
-    """A task's file: of its name if that is plain, else with a hash that tells it apart."""
-    plain = re.sub(r"[^a-z0-9_-]", "_", task)
-    if plain != task:
-        plain = f"{plain[:80]}-{hashlib.sha256(task.encode()).hexdigest()[:12]}"
+def _file_name(part: str) -> str:
+    """A part's file: of its name if that is plain, else with a hash that tells it apart."""
+    plain = re.sub(r"[^a-z0-9_-]", "_", part)
+    if plain != part:
+        plain = f"{plain[:80]}-{hashlib.sha256(part.encode()).hexdigest()[:12]}"
     return f"{plain}.nc"

@@ -7,9 +7,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from icl_mech.patch import LayerScan
-from icl_mech.patch.scan_result import ENDS
 from icl_mech.reference import Accuracies, hendel2023
-from icl_mech.results import TaskResult
+from icl_mech.results import TaskResult, with_ends
 from icl_mech.stats import Estimate, ratio_of_means, share
 from icl_mech.table.plan import MEAN
 from icl_mech.vectors import layer_name
@@ -25,6 +24,7 @@ class TaskTable(TaskResult):
     """
 
     ARRAYS: ClassVar = LayerScan.ARRAYS
+    QUOTED: ClassVar = ("category", *with_ends(*ACCURACIES), "best_layer", "ratio")
 
     @property
     def scan(self) -> LayerScan:
@@ -62,8 +62,7 @@ class TaskTable(TaskResult):
 
     def summary(self, score: str = "first_token") -> pd.DataFrame:
         """One row per task: category, accuracies with 95 % intervals, layer, ratio."""
-        accuracies = [f"{name}{end}" for name in ACCURACIES for end in ENDS]
-        return self.full_summary(score)[["category", *accuracies, "best_layer", "ratio"]]
+        return self._quoted(self.full_summary(score))
 
     def full_summary(self, score: str = "first_token") -> pd.DataFrame:
         """As `LayerScan.full_summary`, with the category, and the ratio with its interval."""

@@ -29,6 +29,7 @@ def task_table(
     n_dummies: int = N_DUMMIES,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
+    instruction: str = "none",
     control_layers: ControlLayers = "chosen",
     folder: str | Path | None = None,
     progress: bool = True,
@@ -51,6 +52,8 @@ def task_table(
         template: how a pair is written; holds `{x}` and `{y}`.
         leading_space: write words with a space before them; by default whichever way the
             tokenizer needs fewer tokens.
+        instruction: a line before the demonstrations: `"none"`, `"true"` (it names the task),
+            `"other"` (it names another), `"irrelevant"`, or the line itself.
         control_layers: as in `layer_scan`; the table shows controls at the chosen layer only.
         folder: where every finished task is kept. The next call with the same model and settings
             does not run it again, whatever interrupted this one; more tasks may be added.
@@ -76,6 +79,7 @@ def task_table(
         n_dummies=n_dummies,
         template=template,
         leading_space=leading_space,
+        instruction=instruction,
         control_layers=control_layers,
     )
     return measure_table(model, plan_table(tasks, settings), folder, progress)

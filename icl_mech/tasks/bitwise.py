@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterable
 from itertools import product
 
 from icl_mech.errors import InputError
+from icl_mech.tasks.builtin import instruction_of
 from icl_mech.tasks.family import Family
 from icl_mech.tasks.seeds import generator
 from icl_mech.tasks.task import Pair, Task
 
 N_DIGITS = 5
-#: How two numbers are written. The paper gives no template.
+#: The way in which two numbers are written. The paper gives none.
 WRITTEN = "{a} {b}"
 
 OPERATIONS: dict[str, Callable[[int, int], int]] = {
@@ -26,19 +27,19 @@ OUTPUTS = (*OPERATIONS, "null")
 def bitwise_family(written: str = WRITTEN, seed: int = 0) -> Family:
     """Six operations on all 1,024 pairs of 5-digit binary numbers, and random digits.
 
-    On about half of the pairs two operations agree (OR and XOR wherever no digit is 1 in both
-    numbers). The paper draws from all pairs; `only_distinct()` keeps the others.
+    On about half of the pairs two operations agree (OR and XOR, if no digit is 1 in both numbers).
+    The paper draws from all pairs; `only_distinct()` keeps those on which no two operations agree.
 
     >>> bitwise_family().tasks[0].pairs[33]
     Pair(x='00001 00001', answers=('00001',))
 
     Args:
         written: how an input is written, with `{a}` and `{b}`, each once.
-        seed: of the null task's digits; each input draws its own.
+        seed: of the null task's digits, which differ from input to input.
 
     Raises:
-        InputError: where `written` lacks a number, has one twice or breaks the line, or the seed
-            is negative.
+        InputError: where `written` lacks a number, has one twice or has several lines, or the
+            seed is negative.
     """
     if written.count("{a}") != 1 or written.count("{b}") != 1 or "\n" in written:
         raise InputError(
@@ -68,4 +69,5 @@ def digits(number: int) -> str:
 
 def _task(name: str, description: str, inputs: Iterable[str], answers: Iterable[str]) -> Task:
     pairs = (Pair(x, (y,)) for x, y in zip(inputs, answers, strict=True))
-    return Task(f"bitwise/{name}", "bitwise", description, tuple(pairs))
+    full = f"bitwise/{name}"
+    return Task(full, "bitwise", description, tuple(pairs), instruction_of(full))

@@ -105,8 +105,23 @@ def column_pairs(name: str, source: str, target: str) -> list[Pair]:
     return [Pair(row[source][0], row[target]) for row in table(name)]
 
 
+def instruction_of(name: str) -> str:
+    """The line that names a built-in task or a task of a family.
+
+    >>> instruction_of("country_capital")
+    'Write the capital of the country.'
+    """
+    return instructions()[name]
+
+
+@cache
+def instructions() -> dict[str, str]:
+    """Task -> the line that names it, for all built-in tasks and all tasks of families."""
+    return {row["task"][0]: row["instruction"][0] for row in table("instructions")}
+
+
 @cache
 def build(spec: Spec) -> Task:
     """The task that `spec` describes."""
     pairs = spec.source() if callable(spec.source) else column_pairs(*spec.source)
-    return Task(spec.name, spec.category, spec.description, tuple(pairs))
+    return Task(spec.name, spec.category, spec.description, tuple(pairs), instruction_of(spec.name))

@@ -8,7 +8,7 @@ from string import ascii_lowercase
 
 from icl_mech.errors import InputError, choose
 from icl_mech.tasks import bitwise, pos
-from icl_mech.tasks.builtin import table
+from icl_mech.tasks.builtin import instruction_of, table
 from icl_mech.tasks.family import Family
 from icl_mech.tasks.grammar import own_sentences
 from icl_mech.tasks.seeds import check_seed
@@ -119,6 +119,7 @@ def _family(name: str, outputs: dict[str, tuple[str, str]], rows: _Rows) -> Fami
             category,
             description,
             tuple(Pair(x, row[i]) for x, row in kept),
+            instruction_of(f"{name}/{output}"),
         )
         for i, (output, (category, description)) in enumerate(outputs.items())
     )

@@ -1,6 +1,6 @@
 """A family: tasks that ask the same inputs, so that only the answers tell them apart."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 from icl_mech.errors import InputError, choose
@@ -85,12 +85,7 @@ class Family:
         if not any(kept):
             raise InputError(f"family {self.name!r}: two tasks share an answer for every input")
         tasks = (
-            Task(
-                task.name,
-                task.category,
-                task.description,
-                tuple(pair for pair, keep in zip(task.pairs, kept, strict=True) if keep),
-            )
+            replace(task, pairs=tuple(p for p, keep in zip(task.pairs, kept, strict=True) if keep))
             for task in self.tasks
         )
         return Family(self.name, tuple(tasks), self.null)

@@ -1,4 +1,4 @@
-"""Pairs of the algorithmic tasks (Hendel et al. 2023, table 1), computed instead of stored."""
+"""Pairs of the algorithmic tasks (Hendel et al. 2023, table 1), computed when they are loaded."""
 
 import random
 from itertools import pairwise
@@ -6,7 +6,7 @@ from string import ascii_lowercase, ascii_uppercase
 
 from icl_mech.tasks.task import Pair
 
-#: How many lists `list_first` and `list_last` have, and the seed that draws them.
+#: The number of lists in `list_first` and `list_last`, and the seed that draws them.
 N_LISTS = 600
 LIST_SEED = 0
 

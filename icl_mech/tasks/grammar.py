@@ -1,4 +1,4 @@
-"""Sentences of our own with known parts of speech, for the tasks of `pos`."""
+"""Sentences with known parts of speech, written from patterns for the tasks of `pos`."""
 
 from functools import cache
 
@@ -8,15 +8,14 @@ from icl_mech.tasks.builtin import table
 from icl_mech.tasks.pos import OTHER, Sentence, askable
 from icl_mech.tasks.seeds import generator
 
-#: How many sentences the family has, and the seed that draws them.
+#: The number of sentences in the family, and the seed that draws them.
 N_SENTENCES = 1200
 SENTENCE_SEED = 0
 
-# Words in braces are slots of data/lexicon.tsv, named after one of their words; words outside
-# are written as they stand ("a" agrees with what follows). Nearly every tag comes first, early
-# and late somewhere, so that no place in the sentence gives a tag away, and most patterns repeat
-# a tag, so that "the first" matters. Every pattern has all six tags: one without would be drawn
-# again and again and never kept.
+# Words in braces are slots of data/lexicon.tsv, named after one of their words. Other words stay as
+# they are ("a" becomes "an" before a vowel). Nearly every tag is first, early and late in some
+# pattern, so that the place in a sentence does not give a tag away. Most patterns repeat a tag, so
+# that "the first" matters. Every pattern must have all six tags, or its sentences are never kept.
 PATTERNS = (
     "{he} {slowly} {carried} the {heavy} {load} {through} the {gloomy} {place}",
     "{he} {looked} {hungry} and {walked} {again} {into} the {place} {with} {them}",
@@ -45,13 +44,13 @@ PATTERNS = (
 
 @cache
 def lexicon() -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Slot -> its tag and its words."""
+    """The tag and the words of every slot."""
     return {row["slot"][0]: (row["tag"][0], row["words"]) for row in table("lexicon")}
 
 
 @cache
 def own_sentences() -> tuple[Sentence, ...]:
-    """`N_SENTENCES` different sentences, every pattern about equally often."""
+    """`N_SENTENCES` different sentences; patterns are about equally frequent."""
     rng = generator(SENTENCE_SEED, "pos/sentences")
     sentences: list[Sentence] = []
     while len(sentences) < N_SENTENCES:
@@ -61,7 +60,7 @@ def own_sentences() -> tuple[Sentence, ...]:
 
 
 def _write(pattern: str, rng: np.random.Generator) -> Sentence:
-    """A sentence after a pattern, no word of the lexicon twice in it."""
+    """A sentence from a pattern, with no word of the lexicon twice."""
     words: list[tuple[str, str]] = []
     text: list[str] = []
     for item in pattern.split():

@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from icl_mech.tasks.builtin import instruction_of
 from icl_mech.tasks.family import Family
 from icl_mech.tasks.seeds import generator
 from icl_mech.tasks.task import Pair, Task
 from icl_mech.tasks.text import look
 
 TAGS = ("noun", "adjective", "verb", "adverb", "preposition", "pronoun")
-#: The tag of every other word: determiners, conjunctions, numerals, auxiliaries.
+#: The tag of all other words: determiners, conjunctions, numerals, auxiliaries.
 OTHER = "other"
 OUTPUTS = (*TAGS, "null")
 
@@ -27,7 +28,7 @@ class Sentence:
     words: tuple[tuple[str, str], ...]
 
     def answers(self) -> dict[str, str]:
-        """Every tag of `TAGS` that occurs, with the first word that has it."""
+        """The first word of every tag of `TAGS` that occurs."""
         first: dict[str, str] = {}
         for word, tag in self.words:
             if tag in TAGS:
@@ -35,19 +36,19 @@ class Sentence:
         return first
 
     def is_askable(self) -> bool:
-        """Whether all six tags occur, each with another answer, and the text fits a prompt."""
+        """Whether all six tags occur with different first words, and the text fits a prompt."""
         different = {word.lower() for word in self.answers().values()}
         return len(different) == len(TAGS) and "->" not in self.text and self.text.isprintable()
 
 
 def pos_family(name: str, sentences: Sequence[Sentence], seed: int = 0) -> Family:
-    """Six tasks, each the first word with one tag, and a random word of the sentence.
+    """Six tasks (the first word with a tag), and a null task (a random word of the sentence).
 
     Args:
         name: of the family.
         sentences: askable and different from one another.
-        seed: of the null task; each sentence draws its own word, so that a sentence keeps its
-            answer whichever others are there.
+        seed: of the null task. The answer depends on the seed and the sentence alone, not on the
+            other sentences.
 
     Raises:
         InputError: where the seed is negative.
@@ -63,6 +64,7 @@ def pos_family(name: str, sentences: Sequence[Sentence], seed: int = 0) -> Famil
             "pos",
             description,
             tuple(Pair(s.text, (row[output],)) for s, row in zip(sentences, answers, strict=True)),
+            instruction_of(f"pos/{output}"),
         )
         for output, description in descriptions.items()
     )
@@ -75,5 +77,5 @@ def _random_word(sentence: Sentence, seed: int) -> str:
 
 
 def askable(sentences: Iterable[Sentence]) -> list[Sentence]:
-    """Those that can be asked, each text once."""
+    """The sentences that can be asked, each text once."""
     return list({look(s.text): s for s in sentences if s.is_askable()}.values())

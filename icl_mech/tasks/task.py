@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from icl_mech.errors import InputError, shown
 from icl_mech.tasks.text import check_text, is_blank, look
 
-#: The most characters of an input and of an answer. Demonstrations show both in full.
-LONGEST_INPUT, LONGEST_ANSWER = 10_000, 1_000
+#: The most characters of an input and of an answer. Demonstrations show both in full: with answers
+#: of 300 characters, a scan of 8 prompts of the packaged model takes a minute on one core.
+LONGEST_INPUT, LONGEST_ANSWER = 10_000, 300
 
 
 @dataclass(frozen=True)
@@ -53,17 +54,19 @@ class Task:
             `"bitwise"` or `"user"`.
         description: one line.
         pairs: every input once (words that look the same are one, see `tasks.text.look`).
+        instruction: a line that names the task, for prompts that begin with one; may be empty.
     """
 
     name: str
     category: str
     description: str
     pairs: tuple[Pair, ...]
+    instruction: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or is_blank(self.name):
             raise InputError(f"a task is named {shown(self.name)}; expected text")
-        for what in ("name", "category", "description"):
+        for what in ("name", "category", "description", "instruction"):
             check_text(f"the task's {what}", getattr(self, what))
         if isinstance(self.pairs, str | bytes) or not isinstance(self.pairs, Iterable):
             raise InputError(
@@ -89,7 +92,10 @@ class Task:
 
     @staticmethod
     def of(
-        name: str, pairs: Mapping[str, str | Sequence[str]], description: str = "pairs"
+        name: str,
+        pairs: Mapping[str, str | Sequence[str]],
+        description: str = "pairs",
+        instruction: str = "",
     ) -> "Task":
         """Make a task from a dict of pairs.
 
@@ -100,6 +106,7 @@ class Task:
             name: of the task in results.
             pairs: from every input to its answer, or to several accepted answers.
             description: one line.
+            instruction: a line that names the task, such as `"Write the young of the animal."`.
 
         Raises:
             InputError: where an input or an answer is no text, or is empty.
@@ -114,7 +121,7 @@ class Task:
             Pair(x, (y,) if isinstance(y, one) or not isinstance(y, Iterable) else tuple(y))
             for x, y in pairs.items()
         )
-        return Task(name, "user", description, tuple(found))
+        return Task(name, "user", description, tuple(found), instruction)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -137,12 +144,14 @@ class Episode:
         dummies: inputs that stand in for the query when theta is read (Hendel et al., section
             3.2): neither the query nor among the demonstrations.
         wrong: wrong answers that have a name, such as `("wrong_direction", ("B", "C"))`.
+        instruction: a line before the demonstrations; empty where there is none.
     """
 
     demonstrations: tuple[Pair, ...]
     query: Pair
     dummies: tuple[Pair, ...]
     wrong: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    instruction: str = ""
 
 
 def as_typed(known: Pair, again: Pair) -> str:

@@ -1,10 +1,10 @@
 """What `vector_variability` measures: its settings, and the demonstration sets of every task."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from icl_mech.errors import InputError
-from icl_mech.prompts import VectorSettings
+from icl_mech.prompts import VectorSettings, instructed
 from icl_mech.tasks import Tasks, load_tasks
 from icl_mech.variability.sampling import Sets, draw_sets
 
@@ -55,4 +55,10 @@ def plan(tasks: Tasks, settings: VariabilitySettings) -> VariabilityPlan:
     sets = [
         draw_sets(task, s.n_prompts, s.dev, max(s.n_shots), s.n_dummies, s.seed) for task in several
     ]
-    return VariabilityPlan(sets, settings)
+    return VariabilityPlan([_instructed(of, s.instruction) for of in sets], settings)
+
+
+def _instructed(sets: Sets, instruction: str) -> Sets:
+    """The same sets with the line that their prompts begin with."""
+    dev, test = (instructed(of, sets.task, instruction) for of in (sets.dev, sets.test))
+    return replace(sets, dev=dev, test=test)

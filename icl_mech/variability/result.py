@@ -12,11 +12,11 @@ from sklearn.metrics import silhouette_samples
 
 from icl_mech.errors import InputError, choose
 from icl_mech.layers import check_layer
-from icl_mech.results import TaskResult
+from icl_mech.results import TaskResult, with_ends
 from icl_mech.stats import Estimate, Estimates, means, nearer_than_chance, pair_means, shares
 from icl_mech.stats.projection import project
 from icl_mech.variability.notes import notes
-from icl_mech.variability.tables import by_shots, known_mean, per_vector, summary, text
+from icl_mech.variability.tables import by_shots, full_summary, known_mean, per_vector, text
 from icl_mech.vectors import Choice, choose_layer
 
 #: The vectors that are injected: theta, and theta of the same demonstrations with shuffled labels.
@@ -55,6 +55,15 @@ class VectorVariability(TaskResult):
         "dev_right": ("task", "dev_vector", "layer"),
         "query": ("task", "vector"),
     }
+    QUOTED: ClassVar = (
+        "layer",
+        "shots",
+        *with_ends("within", "between"),
+        "silhouette",
+        "accuracy",
+        "baseline",
+        "n_vectors",
+    )
 
     @property
     def layers(self) -> list[int]:
@@ -264,11 +273,15 @@ class VectorVariability(TaskResult):
         return frame
 
     def summary(self, layer: int | None = None, shots: int | None = None) -> pd.DataFrame:
-        """Distances, separation, accuracy and controls: one row per task, then one over all."""
-        return summary(self, self._at(layer), self._shots(shots))
+        """Distances, separation and accuracy: one row per task, then one over all."""
+        return self._quoted(self.full_summary(layer, shots))
+
+    def full_summary(self, layer: int | None = None, shots: int | None = None) -> pd.DataFrame:
+        """The summary with centred distances, distances to controls, and counts."""
+        return full_summary(self, self._at(layer), self._shots(shots))
 
     def by_shots(self, layer: int | None = None) -> pd.DataFrame:
-        """The columns of `summary` over all tasks, one row per number of shots."""
+        """The columns of `full_summary` over all tasks, one row per number of shots."""
         return by_shots(self, self._at(layer))
 
     def to_frame(self) -> pd.DataFrame:

@@ -43,6 +43,7 @@ def vector_variability(
     n_dummies: int = N_DUMMIES,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
+    instruction: str = "none",
     progress: bool = True,
 ) -> VectorVariability:
     """Many task vectors of every task, and how far they are from one another.
@@ -64,7 +65,7 @@ def vector_variability(
         tasks: a family or its name, or two or more tasks.
         n_prompts: demonstration sets per task; each gives one vector and is asked one query.
         n_shots: demonstrations per set; smaller numbers show the first of the same sets.
-        seed, n_dev, n_dummies, template, leading_space: see `VariabilitySettings`.
+        seed, n_dev, n_dummies, template, leading_space, instruction: see `VariabilitySettings`.
         progress: show a progress bar.
 
     Raises:
@@ -86,6 +87,7 @@ def vector_variability(
         n_dummies=n_dummies,
         template=template,
         leading_space=leading_space,
+        instruction=instruction,
     )
     return measure(model, plan(tasks, settings), progress)
 

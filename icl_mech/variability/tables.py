@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 ALL = "all tasks"
 
 
-def summary(result: VectorVariability, layer: int, shots: int) -> pd.DataFrame:
+def full_summary(result: VectorVariability, layer: int, shots: int) -> pd.DataFrame:
     """One row per task, then one over all tasks."""
     rows = [_row(result, task, layer, shots) for task in (*result.tasks, None)]
     return pd.DataFrame(rows).set_index("task")

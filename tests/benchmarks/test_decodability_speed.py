@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from icl_mech.decodability.measure import measure
-from icl_mech.decodability.plan import Settings, plan
+from icl_mech.decodability.plan import DecodabilitySettings, plan
 from icl_mech.model import HookedModel, load_model
 
 N_POINTS, N_SHOTS, K = 100, 4, 10
@@ -34,18 +34,7 @@ def seconds(run: Callable[[], object]) -> float:
 
 def test_td_of_six_tasks_at_all_layers(benchmark, model: HookedModel) -> None:
     """600 four-shot prompts of the six bitwise tasks, 18 layers."""
-    settings = Settings(
-        N_POINTS,
-        (N_SHOTS,),
-        0,
-        K,
-        "final_arrow",
-        "cosine",
-        "none",
-        "query",
-        "{x}->{y}",
-        None,
-    )
+    settings = DecodabilitySettings(n_prompts=N_POINTS, n_shots=(N_SHOTS,), k=K)
     drawn = plan("bitwise", settings)
     words = [pair.y for task in drawn.pool.tasks for pair in task.pairs]
     encoder = model.encoder("{x}->{y}", words)

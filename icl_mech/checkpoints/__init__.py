@@ -1,0 +1,6 @@
+"""When in training does a model encode a task, and when does it solve it in context?"""
+
+import lazy_loader
+
+# The public names stand in the stub beside this file; each is loaded on first use.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,150 @@
+"""Which checkpoints are followed, in which order, and on which prompts."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from icl_mech.errors import InputError, shown
+from icl_mech.localize.plan import MapSettings
+from icl_mech.prompts import whole
+
+#: Where a model is read from: a name or folder, as `load_model` takes it, or a function without
+#: arguments that returns it loaded.
+Source = str | Path | Callable[[], Any]
+Models = Sequence[Source] | Mapping[int, Source]
+
+#: A step as names have it: step1000, step-1000, checkpoint-500, global_step143000, ckpt_10k.
+_STEP = re.compile(
+    r"(?<![a-z])(?:global[-_]?)?(?:steps?|checkpoints?|ckpt|iter)[-_=]?(\d+)([km]?)(?![a-z\d])",
+    re.IGNORECASE,
+)
+_TIMES = {"": 1, "k": 1_000, "m": 1_000_000}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointSettings(MapSettings):
+    """Settings of `over_checkpoints`: those of `localize`, of which two have other defaults.
+
+    Example:
+        >>> CheckpointSettings().n_shots, CheckpointSettings().heads
+        (4, False)
+    """
+
+    n_shots: int = 4
+    """Demonstrations per prompt."""
+    heads: bool = False
+    """Measure the heads' average indirect effect, too; takes by far the longest."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model at one step of its training.
+
+    Attributes:
+        step: updates done.
+        source: where the model is read from.
+    """
+
+    step: int
+    source: Source
+
+    def __str__(self) -> str:
+        named = f" ({self.source})" if isinstance(self.source, str | Path) else ""
+        return f"step {self.step}{named}"
+
+
+def step_of(name: str | Path) -> int | None:
+    """The training step that a model's name says; None where it says none, or two.
+
+    Of a hub name with a revision the revision is read, of a folder its name, then those of the
+    folders that it lies in.
+
+    Example:
+        >>> names = "EleutherAI/pythia-70m@step3000", "allenai/OLMo@step1000-tokens4B"
+        >>> [step_of(name) for name in (*names, "runs/checkpoint-500", "global_step143000")]
+        [3000, 1000, 500, 143000]
+        >>> step_of("runs/step_0000100/hf"), step_of("step10k"), step_of("gpt2@main")
+        (100, 10000, None)
+    """
+    text = str(name)
+    location, _, revision = text.partition("@")
+    parts = [revision] if revision else list(reversed(PurePath(location).parts))
+    for part in parts:
+        said = {int(n) * _TIMES[times.lower()] for n, times in _STEP.findall(part)}
+        if said:
+            return said.pop() if len(said) == 1 else None
+    return None
+
+
+def order_checkpoints(models: Models, steps: Sequence[int] | None = None) -> list[Checkpoint]:
+    """The models by their steps, the earliest first.
+
+    Args:
+        models: sources in any order, or a mapping from steps to sources.
+        steps: of the sources, in their order; by default read from their names (`step_of`).
+
+    Raises:
+        InputError: where there are fewer than two, a step cannot be read, is no whole number from
+            0 on or is there twice, or a source is nothing that a model can be read from.
+
+    Example:
+        >>> [str(c) for c in order_checkpoints(["run/step200", "run/step0"])]
+        ['step 0 (run/step0)', 'step 200 (run/step200)']
+    """
+    if isinstance(models, str | Path) or not isinstance(models, Mapping | Sequence):
+        raise InputError(
+            f"models is {shown(models)}; expected several: a list of names or folders, or a "
+            "mapping from steps to them"
+        )
+    if isinstance(models, Mapping):
+        if steps is not None:
+            raise InputError("steps beside a mapping, which has them; expected one of both")
+        sources, numbers = list(models.values()), list(models)
+    else:
+        sources = list(models)
+        numbers = _numbers(sources) if steps is None else list(steps)
+    if len(numbers) != len(sources):
+        raise InputError(f"{len(numbers)} steps for {len(sources)} models; expected one for each")
+    if len(sources) < 2:
+        raise InputError(f"{len(sources)} model; expected at least 2 checkpoints")
+    for source in sources:
+        # A module of torch can be called, too, but loads nothing.
+        loads = callable(source) and not hasattr(source, "forward")
+        if not isinstance(source, str | Path) and not loads:
+            raise InputError(
+                f"a model is {shown(source)}; expected a name, a folder, or a function that loads "
+                "it, so that one is in memory at a time: {1000: lambda: load_model(...)}"
+            )
+    found: dict[int, Checkpoint] = {}
+    for step, source in zip(numbers, sources, strict=True):
+        checkpoint = Checkpoint(whole("step", step), source)
+        if checkpoint.step < 0:
+            raise InputError(f"step is {checkpoint.step}; expected 0 or more")
+        if checkpoint.step in found:
+            raise InputError(
+                f"{found[checkpoint.step]} and {checkpoint} are of the same step; expected each "
+                "step once (steps= says which model is of which step)"
+            )
+        found[checkpoint.step] = checkpoint
+    return [found[step] for step in sorted(found)]
+
+
+def _numbers(sources: Sequence[Source]) -> list[int]:
+    """The steps that names say.
+
+    Raises:
+        InputError: where one says none.
+    """
+    found = []
+    for source in sources:
+        step = step_of(source) if isinstance(source, str | Path) else None
+        if step is None:
+            named = source if isinstance(source, str | Path) else "a function"
+            raise InputError(
+                f"no training step can be read from {str(named)!r}; expected one such as step1000 "
+                "or checkpoint-1000 in the name, or steps=, or a mapping from steps to models"
+            )
+        found.append(step)
+    return found

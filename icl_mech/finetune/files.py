@@ -1,0 +1,193 @@
+"""The files of a run: adapters by step, and what a killed run goes on from; each written whole."""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+import icl_mech
+from icl_mech.errors import InputError, ModelError, first_line
+from icl_mech.files import follow_umask
+from icl_mech.finetune.plan import differences
+from icl_mech.model import TunedModel, is_adapter
+from icl_mech.results import write_whole
+from icl_mech.tasks.text import as_path
+
+FORMAT = 1
+LAST = "last.safetensors"
+#: Folders in which adapters are written before they get their names.
+_PARTIAL = re.compile(r"\.adapter-[a-z0-9_]{8}")
+
+
+@dataclass(frozen=True)
+class Last:
+    """Where a run stands.
+
+    Attributes:
+        step: updates done.
+        run: settings, tasks, and, once the model was read, its weights.
+        seconds: of training so far.
+        tensors: adapters, optimiser, losses of every update, and the learning curve.
+    """
+
+    step: int
+    run: Mapping[str, Any]
+    seconds: float
+    tensors: Mapping[str, Tensor]
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors whose name starts with `prefix/`, without it."""
+        start = f"{prefix}/"
+        return {n.removeprefix(start): t for n, t in self.tensors.items() if n.startswith(start)}
+
+
+def write_last(folder: Path, last: Last) -> None:
+    """Write the file, whole or not at all.
+
+    Raises:
+        InputError: where it cannot be written.
+    """
+    header = {
+        "format": FORMAT,
+        "version": icl_mech.__version__,
+        "step": last.step,
+        "run": dict(last.run),
+        "seconds": last.seconds,
+    }
+    kept = {name: t.detach().cpu().contiguous() for name, t in last.tensors.items()}
+    data = save(kept, metadata={"icl_mech": json.dumps(header)})
+    write_whole(folder / LAST, lambda temporary: temporary.write_bytes(data))
+
+
+def read_last(folder: Path) -> Last | None:
+    """Read the file; None where there is none.
+
+    Raises:
+        InputError: where the folder holds adapters without it.
+        ModelError: where it is damaged.
+    """
+    path = folder / LAST
+    if not path.exists():
+        if any(folder.glob("step_*")):
+            raise InputError(
+                f"{folder}: holds adapters (step_*) but no {LAST}, from which training could go "
+                "on; expected an empty folder, or that of a run"
+            )
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})["icl_mech"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if header["format"] != FORMAT:
+            raise ValueError(f"format {header['format']}, not {FORMAT}")
+        return Last(int(header["step"]), dict(header["run"]), float(header["seconds"]), tensors)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{path}: damaged ({type(error).__name__}: {first_line(error)}); expected what a "
+            "finetuning run left there. Delete it, and the adapters beside it, to start anew"
+        ) from error
+
+
+def check_same(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuse to go on with another run.
+
+    Args:
+        folder: for the message.
+        stored: of the run that the folder holds.
+        wanted: what is known by now of the run that is asked for; only this is compared.
+
+    Raises:
+        InputError: naming every difference.
+    """
+    found = list(differences(wanted, {name: stored.get(name) for name in wanted}))
+    if found:
+        raise InputError(
+            f"{folder} holds another run: {'; '.join(found)}. Expected the same settings; choose "
+            "another folder to start anew"
+        )
+
+
+def make_folder(folder: Path) -> None:
+    """Make a run's folder, and remove what a killed run left half-written in it.
+
+    Raises:
+        InputError: where it cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.iterdir():
+            if _PARTIAL.fullmatch(path.name) and path.is_dir():
+                shutil.rmtree(path)
+        os.rmdir(tempfile.mkdtemp(dir=folder, prefix=".adapter-"))
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def write_adapter(folder: Path, step: int, tuned: TunedModel) -> Path:
+    """Write an adapter's folder, whole or not at all.
+
+    Raises:
+        InputError: where it cannot be written.
+    """
+    path = adapter_path(folder, step)
+    try:
+        temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".adapter-"))
+        try:
+            tuned.save(temporary)
+            follow_umask(temporary)
+            if path.exists():  # of a run that was killed after it had written this
+                shutil.rmtree(path)
+            temporary.rename(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        raise _unwritable(path, error) from error
+    return path
+
+
+def _unwritable(path: Path, error: Exception) -> InputError:
+    why = getattr(error, "strerror", None) or first_line(error)
+    return InputError(
+        f"cannot write {path} ({why}); expected a folder that exists or can be made, with write "
+        "permission and room"
+    )
+
+
+def list_adapters(folder: str | Path) -> list[tuple[int, Path]]:
+    """The adapters that `finetune` left in a folder: the number of updates and the folder of each.
+
+    Raises:
+        InputError: where there are none.
+
+    Example:
+        >>> list_adapters("no-such-folder")
+        Traceback (most recent call last):
+            ...
+        icl_mech.errors.InputError: no-such-folder: no adapters (step_*); expected the folder ...
+    """
+    found: list[tuple[int, Path]] = sorted(
+        (int(named[1]), path)
+        for path in as_path("the folder of a finetuning", folder).expanduser().glob("step_*")
+        if (named := re.fullmatch(r"step_(\d+)", path.name)) and is_adapter(path)
+    )
+    if not found:
+        raise InputError(f"{folder}: no adapters (step_*); expected the folder of a finetuning run")
+    return found
+
+
+def adapter_path(folder: Path, step: int) -> Path:
+    """Where the adapter after `step` updates is kept.
+
+    >>> adapter_path(Path("run"), 20).name
+    'step_0000020'
+    """
+    return folder / f"step_{step:07d}"

@@ -1,0 +1,50 @@
+"""Intervals of shares of neighbours' votes, which are wider than those of independent points."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from scipy.stats import t
+
+from icl_mech.stats.estimate import ENDS, Estimate
+
+#: Factor on the width of an interval over queries. Two points that are each other's neighbours vote
+#: for one another, so by chance both get the right vote or neither does; resampling queries does
+#: not see this. If every neighbour is mutual, each pair counts twice: the variance doubles, and it
+#: cannot do more. `tests/slow/test_decodability_noise.py` measures a ratio of standard deviations
+#: of 1.15 to 1.35.
+MUTUAL = 2**0.5
+
+
+def widened(estimates: Sequence[Estimate], n_queries: int, n_choices: int = 1) -> list[Estimate]:
+    """Intervals of TD (shares of 1, or their differences), from intervals over queries.
+
+    Args:
+        estimates: with intervals that take the votes as independent between queries.
+        n_queries: how many different queries there are.
+        n_choices: the number of estimates of which one is picked after looking; the intervals then
+            hold for all of them together with 95 % (Bonferroni).
+
+    >>> print(widened([Estimate(0.5, 0.4, 0.6, 50)], 50)[0])
+    0.50 [0.36, 0.64]
+    >>> print(widened([Estimate(0.5, 0.4, 0.6, 50)], 50, n_choices=18)[0])
+    0.50 [0.28, 0.72]
+    """
+    df = max(n_queries - 1, 1)
+    factor = MUTUAL * t.ppf(ENDS[0] / n_choices, df) / t.ppf(ENDS[0], df)
+    return [
+        replace(
+            e,
+            low=e.value - factor * (e.value - e.low),
+            high=e.value + factor * (e.high - e.value),
+        )
+        for e in estimates
+    ]
+
+
+def within_1(estimates: Sequence[Estimate]) -> list[Estimate]:
+    """The same with the ends of each interval cut to 0 and 1; NaN stays."""
+    return [
+        replace(e, low=float(np.clip(e.low, 0, 1)), high=float(np.clip(e.high, 0, 1)))
+        for e in estimates
+    ]
