@@ -35,7 +35,7 @@ import tyro
 
 import icl_mech
 from icl_mech.conflict import CONDITIONS, paper_pairs
-from icl_mech.conflict.pairs import parse_pair
+from icl_mech.conflict.plan import parse_pair
 from icl_mech.plotting import check_target, export
 
 # %% [markdown]

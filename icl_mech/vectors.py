@@ -12,7 +12,7 @@ from torch import Tensor
 from icl_mech.errors import InputError
 from icl_mech.model import Edit, HookedModel, Readout, as_array
 from icl_mech.progress import Tick, silent
-from icl_mech.prompts import Encoder, Episode, Prompt, with_dummies
+from icl_mech.prompts import Encoder, Episode, Prompt, accepted, with_dummies, zero_shot
 from icl_mech.stats import CONFIDENCE
 from icl_mech.stats.plateau import share_of_noise
 
@@ -61,6 +61,25 @@ def inject(
     edits = [overwrite(layer, vectors[:, v, layer]) for v in range(n_vectors) for layer in layers]
     readout = model.evaluate(prompts, edits, answers, tick)
     return readout.reshape(len(prompts), n_vectors, len(layers))
+
+
+def scores_by_layer(
+    model: HookedModel,
+    encoder: Encoder,
+    episodes: Sequence[Episode],
+    vectors: Float[Tensor, "prompt layer d_model"],
+    tick: Tick = silent,
+) -> tuple[Bool[np.ndarray, "prompt layer"], Float[np.ndarray, "prompt layer"]]:
+    """Inject each episode's own vector into its zero-shot prompt, after every block in turn.
+
+    Returns:
+        Whether the answer is right, and its log probability (nats): what `choose_layer` needs of
+        dev prompts.
+    """
+    prompts = zero_shot(encoder, episodes)
+    answers = accepted(encoder, prompts, episodes).first_tokens
+    read = inject(model, prompts, vectors[:, None], answers, tick).column(0)
+    return read.right, answer_logprob(read)
 
 
 class Choice(NamedTuple):

@@ -19,7 +19,7 @@ from icl_mech.conflict import (
     draw_conflict,
     paper_pairs,
 )
-from icl_mech.conflict.pairs import parse_pair
+from icl_mech.conflict.plan import parse_pair
 from icl_mech.errors import InputError
 from icl_mech.model import Edit, HookedModel
 from icl_mech.prompts import generator
@@ -122,7 +122,7 @@ def test_pairs_and_matrices() -> None:
     assert as_pairs([("prev_letter", "next_letter")])[0][0][0].name == "previous_letter"
     with pytest.raises(InputError, match="one task .*; expected two or more"):
         as_pairs(["antonyms"])
-    with pytest.raises(InputError, match="comes twice"):
+    with pytest.raises(InputError, match="is given twice"):
         as_pairs([("en_es", "en_fr"), ("en_es", "en_fr")])
     with pytest.raises(InputError, match="among pairs of tasks"):
         as_pairs([("en_es", "en_fr"), "en_es"])

@@ -483,7 +483,7 @@ def test_what_is_given_in_place_of_a_task_or_of_pairs() -> None:
     code = (
         "import json\n"
         "from pandas import DataFrame\n"
-        "from icl_mech.conflict.pairs import as_pairs\n"
+        "from icl_mech.conflict.plan import as_pairs\n"
         "from icl_mech.errors import InputError\n"
         "from icl_mech.failures.plan import load_any\n"
         "from icl_mech.tasks import *\n"

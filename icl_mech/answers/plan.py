@@ -27,7 +27,7 @@ class AnswerSettings(VectorSettings):
     by: LayerScore | None = None
     """Score on dev prompts that chooses the layer; by default accepted."""
     max_new_tokens: int | None = None
-    """A text that has not ended after these is cut; by default 3 more than the longest answer."""
+    """A longer text is cut, and marked so; by default 3 more than the longest answer."""
     n_rivals: int = 7
     """Other answers of the task with which the right one is compared."""
 

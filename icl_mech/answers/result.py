@@ -15,7 +15,7 @@ from icl_mech.vectors import Choice
 
 #: The zero-shot prompt, the zero-shot prompt with theta, and the few-shot prompt.
 CONDITIONS = ("baseline", "hypothesis", "regular")
-#: From this share of texts cut by the limit, or of answers of several tokens, a caveat says so.
+#: A caveat says so if more than this share of texts is cut, or of answers takes several tokens.
 NOTED = 0.05
 
 
@@ -23,12 +23,12 @@ class AnswerScores(TaskResult):
     """Every score of every answer, per prompt and condition (`CONDITIONS`).
 
     `data` holds, over (`task`, `condition`, `prompt`): right or wrong by each of `SCORES`;
-    `logprob` (nats), of the most probable accepted answer as a whole, `rival_logprob` of the most
-    probable other answer, and `first_logprob` of the first token; `text`, what was generated, and
+    `logprob` (nats) of the most probable accepted answer as a whole, `rival_logprob` of the most
+    probable other answer, and `first_logprob` of the first token; `text`, the generated text, and
     `cut`, whether the limit of tokens ended it; over (`task`, `prompt`): `query`, `answer` and its
-    `n_tokens`; over (`task`, `by`, `prompt`, `block`): right or wrong with theta after every block
-    that works, `by_layer`, NaN at others; over `task`: `layer`, `rises` (whether dev prompts show
-    that theta works, by the score that chose the layer) and `dev_accuracy` (NaN where the layer was
+    `n_tokens`; over (`task`, `by`, `prompt`, `block`): `by_layer`, right or wrong with theta after
+    every block that works, NaN after others; over `task`: `layer`, `rises` (whether dev prompts
+    show that theta works, by the score that chose the layer), `dev_accuracy` (NaN if the layer was
     given), `max_new_tokens`, `n_rivals`, `n_queries`.
     """
 
@@ -44,7 +44,7 @@ class AnswerScores(TaskResult):
     def accuracy(self, task: str, condition: str, score: str) -> Estimate:
         """Share of prompts that are right.
 
-        Intervals here and below are over prompts or, where these share queries, over queries.
+        Intervals here and below are over prompts, or over queries if prompts share them.
         """
         return share(self._right(task, condition, score), self.queries(task))
 
@@ -115,7 +115,7 @@ class AnswerScores(TaskResult):
         return pd.DataFrame(rows).set_index(["task", "layer"])
 
     def _layers_note(self, task: str) -> list[str]:
-        """The scores at every layer that works, where there are several."""
+        """The scores at every layer that works, if there are several."""
         frame = self.by_layer(task).loc[task]
         if len(frame) < 2:
             return []
@@ -155,7 +155,7 @@ class AnswerScores(TaskResult):
         notes = [
             *super().caveats(),
             f"most_probable: against {int(self.data['n_rivals'].min())} of each task's other "
-            "answers, not all; short answers have an advantage, for no end of the answer is read",
+            "answers, not all; short answers have an advantage, as no end of an answer is scored",
         ]
         for task in self.tasks:
             of_task = self.of(task)
@@ -169,7 +169,7 @@ class AnswerScores(TaskResult):
             several = int((of_task["n_tokens"] > 1).sum())
             if several > NOTED * n:
                 notes.append(
-                    f"{task}: {several} of {n} answers take more than one token; there, the first "
+                    f"{task}: {several} of {n} answers take more than one token: their first "
                     "token may be right and the answer wrong"
                 )
             for condition in CONDITIONS:

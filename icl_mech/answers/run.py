@@ -1,7 +1,6 @@
 """Whole answers under three conditions: zero-shot, zero-shot with theta, few-shot."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,8 @@ from icl_mech.progress import Tick, progress_bar
 from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
     N_DUMMIES,
-    Answers,
     Encoder,
+    Episode,
     Prompt,
     Split,
     accepted,
@@ -30,7 +29,7 @@ from icl_mech.prompts import (
 from icl_mech.results import over_tasks
 from icl_mech.scores import Scored, score
 from icl_mech.tasks import Task, Tasks
-from icl_mech.vectors import Choice, answer_logprob, choose_layer, inject, overwrite, theta
+from icl_mech.vectors import Choice, choose_layer, overwrite, scores_by_layer, theta
 
 #: Tokens that a generation may take beyond the longest accepted answer.
 SPARE_TOKENS = 3
@@ -59,39 +58,26 @@ def answer_scores(
     The prompts and the task vectors are those of `layer_scan` with the same settings (Hendel et
     al. 2023, sections 3 and 4, who keep only answers of one token). *Baseline* is the zero-shot
     prompt, *hypothesis* the same with theta at one layer, *regular* the few-shot prompt. Each
-    prompt goes on greedily, theta staying in place, up to what ends an answer in the template.
-    Beside the text, the log probability of every accepted answer as a whole is read, and that of
-    some of the task's other answers.
+    prompt is continued greedily, with theta in place, up to what ends an answer in the template.
+    The log probability of every accepted answer as a whole is read, too, and that of some of the
+    task's other answers.
 
-    The layer is the best one on dev prompts by the score `by`: the layer with the best first
-    tokens can be the worst for whole answers.
+    The layer is the best one on dev prompts by the score `by`, because the layer with the best
+    first tokens can be the worst for whole answers. It is chosen among the layers where theta
+    brings at least half as many right first tokens as at the best one; all of these are reported
+    (`AnswerScores.by_layer`).
 
     Args:
         model: from `load_model`.
         tasks: a task, its name, a path to pairs, a family, or several of these.
-        n_prompts: test prompts per task.
-        n_shots: demonstrations per prompt.
-        seed: of every random draw.
-        n_dev: dev prompts per task; half of `n_prompts` by default.
-        n_dummies: dummy queries per demonstration set.
-        layer: where theta is injected; by default chosen on dev prompts, among the layers where
-            it brings at least half as many right first tokens as at the best one. All of these are
-            reported (`AnswerScores.by_layer`).
-        by: one of `BY`, the score on dev prompts that chooses the layer; by default `"accepted"`.
-            Refused where `layer` is given.
-        max_new_tokens: a text that has not ended after these is cut (and marked so); by default 3
-            more than the task's longest accepted answer.
-        n_rivals: how many of the task's other answers each answer is compared with.
-        template: how a pair is written; holds `{x}` and `{y}`.
-        leading_space: write words with a space before them; by default whichever way the
-            tokenizer needs fewer tokens.
-        instruction: a line before the demonstrations: `"none"`, `"true"` (it names the task),
-            `"other"` (it names another), `"irrelevant"`, or the line itself.
+        n_prompts, n_shots, seed, n_dev, n_dummies, layer, by, max_new_tokens, n_rivals: see
+            `AnswerSettings`.
+        template, leading_space, instruction: see `AnswerSettings`.
         progress: show a progress bar.
 
     Raises:
-        InputError: where a task, template, layer or count cannot work.
-        ModelError: where the model returns numbers that are not finite.
+        InputError: if a task, template, layer or count cannot work.
+        ModelError: if the model returns numbers that are not finite.
 
     Example:
         >>> result = icl_mech.answer_scores(
@@ -118,12 +104,7 @@ def answer_scores(
 
 
 def measure_answers(model: HookedModel, plan: AnswerPlan, progress: bool = True) -> AnswerScores:
-    """Run a plan of `plan_answers`: what `answer_scores` does after it has drawn the prompts.
-
-    Raises:
-        InputError: where the model lacks the layer or cannot read a prompt.
-        ModelError: where the model returns numbers that are not finite.
-    """
+    """Run a plan of `plan_answers`, as `answer_scores` does after it has drawn the prompts."""
     s = plan.settings
     if s.layer is not None:
         check_layer(s.layer, model.n_layers)
@@ -153,18 +134,14 @@ def _one_task(
     few = few_shot(encoder, test + dev)
     resid = model.final_residuals(few, tick)
     own = theta(resid[:, 1:])
-    zero = zero_shot(encoder, test + dev)
-    plain, shown = zero[: len(test)], [group[0] for group in few[: len(test)]]
+    plain, shown = zero_shot(encoder, test), [group[0] for group in few[: len(test)]]
     longest = max(
         len(ids) for pair in task.pairs for ids in encoder.answer_tokens(plain[0], pair.answers)
     )
     n_new = s.max_new_tokens or longest + SPARE_TOKENS
     stop = encoder.template.stop
     if s.layer is None:
-        dev_answers = accepted(encoder, zero[len(test) :], dev)
-        asked = [e.query.x for e in dev]
-        on_dev = _Dev(zero[len(test) :], own[len(test) :], dev_answers, np.array(asked))
-        layers, choice = on_dev.choose(model, s.chosen_by, n_new, stop, tick)
+        layers, choice = _choose(model, encoder, dev, own[len(test) :], s.chosen_by, n_new, tick)
         layer = choice.at
     else:
         layer = check_layer(s.layer, model.n_layers)
@@ -215,40 +192,35 @@ def _one_task(
     )
 
 
-@dataclass(frozen=True)
-class _Dev:
-    """The dev prompts, on which a layer is chosen, with their thetas, answers and queries."""
+def _choose(
+    model: HookedModel,
+    encoder: Encoder,
+    dev: Sequence[Episode],
+    vectors: Float[Tensor, "prompt layer d_model"],
+    by: str,
+    n_new: int,
+    tick: Tick,
+) -> tuple[list[int], Choice]:
+    """The layers at which theta works on dev prompts, and the best of them by the score `by`.
 
-    prompts: Sequence[Prompt]
-    vectors: Float[Tensor, "prompt layer d_model"]
-    answers: Answers
-    queries: Shaped[np.ndarray, "prompt"]
-
-    def choose(
-        self, model: HookedModel, by: str, n_new: int, stop: str, tick: Tick
-    ) -> tuple[list[int], Choice]:
-        """The layers at which theta works, and the best of them by a score.
-
-        Where no layer has a right answer by that score, the layer is chosen by first tokens.
-        """
-        read = inject(model, self.prompts, self.vectors[:, None], self.answers.first_tokens, tick)
-        right, logprob = read.right[:, 0], answer_logprob(read)[:, 0]
-        by_token = choose_layer(right, logprob, self.queries)
-        accuracy = right.mean(axis=0)
-        # Every accepted text begins with an accepted first token, so a layer where these are rare
-        # cannot be the best.
-        works = (accuracy >= accuracy.max() / 2) & (accuracy > 0)
-        layers = [int(i) for i in np.flatnonzero(works)] or [by_token.at]
-        if by == USUAL:
-            return layers, by_token
-        edits = [overwrite(at, self.vectors[:, at]) for at in layers]
-        said = model.generate(self.prompts, edits, n_new, stop)
-        judged = np.zeros(right.shape)
-        judged[:, layers] = _judged(said, self.answers.texts)[by]
-        choice = choose_layer(judged, logprob, self.queries)
-        if choice.accuracy == 0:
-            choice = choice._replace(at=by_token.at)
-        return layers, choice
+    If no layer has a right answer by that score, the layer is chosen by first tokens.
+    """
+    right, logprob = scores_by_layer(model, encoder, dev, vectors, tick)
+    queries = np.array([e.query.x for e in dev])
+    by_token = choose_layer(right, logprob, queries)
+    accuracy = right.mean(axis=0)
+    # Every accepted text begins with an accepted first token, so a layer where these are rare
+    # cannot be the best.
+    works = (accuracy >= accuracy.max() / 2) & (accuracy > 0)
+    layers = [int(i) for i in np.flatnonzero(works)] or [by_token.at]
+    if by == USUAL:
+        return layers, by_token
+    edits = [overwrite(at, vectors[:, at]) for at in layers]
+    said = model.generate(zero_shot(encoder, dev), edits, n_new, encoder.template.stop)
+    judged = np.zeros(right.shape)
+    judged[:, layers] = _judged(said, [e.query.answers for e in dev])[by]
+    choice = choose_layer(judged, logprob, queries)
+    return layers, choice if choice.accuracy else choice._replace(at=by_token.at)
 
 
 def _judged(

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from icl_mech.cli.options import Command, Flat, TaskOptions
-from icl_mech.conflict.pairs import parse_pair
-from icl_mech.conflict.plan import ConflictPlan, ConflictSettings, plan
+from icl_mech.conflict.plan import ConflictPlan, ConflictSettings, parse_pair, plan
 from icl_mech.errors import InputError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What to keep in mind when reading conflicting tasks, a line each."""
+"""The caveats of a conflicting-tasks result."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from icl_mech.vectors import Choice
 if TYPE_CHECKING:
     from icl_mech.conflict.result import ConflictingTasks
 
-#: Below this the task is hardly done, so that there is little to override or to inject.
+#: A task is hardly answered if the share of right answers is below this.
 WEAK = 0.3
 
 
 def notes(result: ConflictingTasks) -> list[str]:
-    """Caveats that this result's own numbers call for."""
-    found = [note for pair in result.pairs for note in _of(result, pair)]
+    """One line per caveat."""
+    found = [
+        f"{a} <- {b}: {line}"
+        for a, b in map(result.tasks_of, result.pairs)
+        for line in _of_pair(result, a, b)
+    ]
     if result.undefined:
         found.append(
             f"{len(result.undefined)} of {len(result.undefined) + len(result.pairs)} pairs are "
@@ -24,43 +28,40 @@ def notes(result: ConflictingTasks) -> list[str]:
     return found
 
 
-def _of(result: ConflictingTasks, pair: str) -> list[str]:
-    a, b = result.tasks_of(pair)
-    about = result.provenance["pairs"][pair]
-    found = []
-    n = result.data.sizes["prompt"]
-    if about["n_queries"] < n:
+def _of_pair(result: ConflictingTasks, a: str, b: str) -> list[str]:
+    pair, found = f"{a}:{b}", []
+    n, n_queries = result.data.sizes["prompt"], result.provenance["pairs"][pair]["n_queries"]
+    if n_queries < n:
         found.append(
-            f"{a} <- {b}: {about['n_queries']} different queries in {n} prompts; the intervals "
-            "are over queries"
+            f"{n_queries} different queries in {n} prompts; the intervals are over queries"
         )
     here = result.data.sel(pair=pair)
     if "rises" in here:  # older files lack it
-        choice = Choice(
-            result.layer(pair), bool(here["rises"]), float(result.dev_accuracy(pair).value)
-        )
-        found += [f"{a} <- {b}: {line}" for line in choice.caveat(choice.at, f"θ of {b}")]
-    regular = result.share(pair, "prompt", "regular")
-    if regular.value < WEAK:
+        accuracy = float(result.dev_accuracy(pair).value)
+        choice = Choice(result.layer(pair), bool(here["rises"]), accuracy)
+        found += choice.caveat(choice.at, f"θ of {b}")
+    regular, own, random = (
+        result.share(pair, "prompt", condition).value for condition in ("regular", "own", "random")
+    )
+    alone = result.share(pair, "injected", "zero_shot").value
+    if regular < WEAK:
         found.append(
-            f"{a} <- {b}: without a vector only {regular.value:.2f} of the prompts follow {a}: "
-            "there is little to override"
+            f"without a vector only {regular:.2f} of the prompts follow {a}: there is little to "
+            "override"
         )
-    alone = result.share(pair, "injected", "zero_shot")
-    if alone.value < WEAK:
+    if alone < WEAK:
         found.append(
-            f"{a} <- {b}: θ of {b} hardly works on these queries without demonstrations "
-            f"({alone.value:.2f}), so that not following it says little about the prompt"
+            f"in zero-shot prompts only {alone:.2f} of the answers follow θ of {b}: if few follow "
+            "it after demonstrations, the reason may be the vector, not the prompt"
         )
-    own, random = (result.share(pair, "prompt", c) for c in ("own", "random"))
-    if own.value < regular.value - 0.2:
+    if own < regular - 0.2:
         found.append(
-            f"{a} <- {b}: θ of {a} itself keeps only {own.value:.2f} of answers right (no vector: "
-            f"{regular.value:.2f}): part of what θ of {b} breaks, any vector there breaks"
+            f"with θ of {a} itself {own:.2f} of the prompts follow {a} (no vector: "
+            f"{regular:.2f}): any vector written there breaks part of what θ of {b} breaks"
         )
-    if random.value > 0.5:
+    if random > 0.5:
         found.append(
-            f"{a} <- {b}: even a random vector leaves {random.value:.2f} following {a}: after "
-            f"block {result.layer(pair)} the last token is not all that carries the task"
+            f"with a random vector {random:.2f} of the prompts still follow {a}: after block "
+            f"{result.layer(pair)} other tokens than the last carry the task, too"
         )
     return found

@@ -16,12 +16,12 @@ from icl_mech.plotting.style import COLOURS, GRID, title
 if TYPE_CHECKING:
     from icl_mech.conflict import ConflictingTasks
 
-#: What an answer follows: name and colour.
+#: The task that an answer follows: its name and colour.
 FOLLOWS = {
     "prompt": ("the prompt's task (A)", COLOURS["regular"]),
     "injected": ("the injected task (B)", COLOURS["theta"]),
 }
-#: What was done to the prompt, as short as a tick.
+#: Labels of the conditions under the bars.
 CONDITIONS = {
     "regular": "no vector",
     "injected": "θ of B",
@@ -34,9 +34,9 @@ _UNDEFINED = "#DDDDDD"
 
 
 def conflict_bars_figure(result: ConflictingTasks) -> go.Figure:
-    """A panel per pair: whose task is answered without a vector, with B's, and with controls.
+    """One panel per pair: which task is answered without a vector, with B's, and with controls.
 
-    Diamonds are the published shares (LLaMA-13B), where the paper has the pair.
+    Diamonds are the shares that the paper reports (LLaMA-13B).
     """
     pairs = result.pairs
     cols = min(_COLS, len(pairs))
@@ -50,10 +50,9 @@ def conflict_bars_figure(result: ConflictingTasks) -> go.Figure:
     )
     for i, pair in enumerate(pairs):
         place = {"row": i // cols + 1, "col": i % cols + 1}
-        for follows in FOLLOWS:
-            figure.add_trace(_bars(result, pair, follows, i == 0), **place)
-        for follows in FOLLOWS:
-            figure.add_trace(_published(result, pair, follows, i == 0), **place)
+        for trace in (_bars, _published):
+            for follows in FOLLOWS:
+                figure.add_trace(trace(result, pair, follows, i == 0), **place)
     figure.update_yaxes(range=[0, 1.08], gridcolor=GRID, zeroline=False, dtick=0.25)
     figure.update_yaxes(title_text="share of answers", col=1)
     figure.update_xaxes(showgrid=False, tickangle=0)
@@ -72,7 +71,7 @@ def conflict_bars_figure(result: ConflictingTasks) -> go.Figure:
 
 
 def conflict_matrix_figure(result: ConflictingTasks) -> go.Figure:
-    """The prompt's task downwards, the injected task across; grey where no conflict exists."""
+    """A map: the prompt's task in rows, the injected task in columns; grey: no conflict."""
     tasks = result.tasks
     names = [escape(task) for task in tasks]
     table = result.matrix()
@@ -143,7 +142,7 @@ def _bars(result: ConflictingTasks, pair: str, follows: str, shown: bool) -> go.
 
 
 def _published(result: ConflictingTasks, pair: str, follows: str, shown: bool) -> go.Scatter:
-    """LLaMA-13B's shares as diamonds over the bars; nothing where the paper lacks the pair."""
+    """The published shares as diamonds; none if the paper lacks the pair."""
     known = result.published(pair)
     index = list(FOLLOWS).index(follows)
     values: list[float | None] = [None, None]
@@ -170,7 +169,7 @@ def _published(result: ConflictingTasks, pair: str, follows: str, shown: bool) -
 
 
 def _blank(result: ConflictingTasks, names: list[str]) -> go.Heatmap:
-    """Grey cells under the map, each with the reason why nothing was measured."""
+    """Grey cells under the map; hovering shows why the pair was not measured."""
     undefined = result.provenance["undefined"].values()
     reasons = {(u["prompt_task"], u["injected_task"]): u["reason"] for u in undefined}
     tasks = result.tasks
@@ -182,20 +181,17 @@ def _blank(result: ConflictingTasks, names: list[str]) -> go.Heatmap:
         showscale=False,
         xgap=2,
         ygap=2,
-        customdata=[[_wrapped(reasons.get((a, b), "")) for b in tasks] for a in tasks],
+        customdata=[
+            ["<br>".join(map(escape, wrap(reasons.get((a, b), "")))) for b in tasks] for a in tasks
+        ],
         hovertemplate="<b>%{y} ← %{x}</b><br>%{customdata}<extra></extra>",
         hoverongaps=False,
         name="",
     )
 
 
-def _wrapped(text: str, width: int = 70) -> str:
-    """A long sentence in lines, escaped."""
-    return "<br>".join(escape(line) for line in wrap(text, width))
-
-
 def _about(result: ConflictingTasks, a: str, b: str) -> str:
-    """What a cell says on hover."""
+    """The text that a cell shows on hover."""
     pair = f"{a}:{b}"
     if pair not in result.pairs:
         return ""

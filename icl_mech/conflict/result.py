@@ -1,4 +1,4 @@
-"""Whose task was answered: the prompt's, or the injected one."""
+"""The result of `conflicting_tasks`: which task was answered, the prompt's or the injected one."""
 
 from typing import Any, ClassVar
 
@@ -13,10 +13,10 @@ from icl_mech.reference import Conflict, hendel2023
 from icl_mech.results import TaskResult, with_ends
 from icl_mech.stats import Estimate, paired_difference, share
 
-#: What happens to the prompt: nothing; theta of the injected task (B); theta of the prompt's own
-#: task (A); a random vector of the norm of B's; and theta of B in the zero-shot prompt.
+#: What is injected into the few-shot prompt of task A: nothing, theta of B, theta of A, a random
+#: vector of the norm of B's; last, theta of B in the zero-shot prompt.
 CONDITIONS = ("regular", "injected", "own", "random", "zero_shot")
-#: What an answer can follow.
+#: The task that an answer follows.
 FOLLOWS = ("prompt", "injected", "neither")
 _COLUMNS = ("top", "follows_prompt", "follows_injected", "prompt_logprob", "injected_logprob")
 
@@ -27,10 +27,10 @@ class ConflictingTasks(TaskResult):
     `data` holds, over (`pair`, `condition`, `prompt`): `follows_prompt` and `follows_injected`
     (the top token begins an answer of that task), `prompt_logprob` and `injected_logprob` (nats,
     of the most probable first token of an answer of that task) and `top` (token id);
-    `chosen_layer`, `prompt_task` and `injected_task` over `pair`; `rises` (whether the vector works
-    anywhere on dev prompts) over `pair`; `dev_right` and `dev_logprob` over (`pair`, `dev_prompt`,
-    `layer`). A pair is named `"<prompt's task>:<injected task>"`; `condition` is
-    one of `CONDITIONS`.
+    `chosen_layer`, `prompt_task` and `injected_task` over `pair`; `rises` (whether the dev
+    accuracy rises above noise at any layer) over `pair`; `dev_right` and `dev_logprob` over
+    (`pair`, `dev_prompt`, `layer`). A pair is named `"<prompt's task>:<injected task>"`;
+    `condition` is one of `CONDITIONS`.
     """
 
     ARRAYS: ClassVar = {
@@ -58,7 +58,7 @@ class ConflictingTasks(TaskResult):
 
     @property
     def undefined(self) -> dict[str, str]:
-        """Pairs of a matrix that have no conflict, and why."""
+        """The pairs that have no conflict, each with the reason."""
         return {pair: why["reason"] for pair, why in self.provenance["undefined"].items()}
 
     def tasks_of(self, pair: str) -> tuple[str, str]:
@@ -67,13 +67,13 @@ class ConflictingTasks(TaskResult):
         return str(row["prompt_task"].item()), str(row["injected_task"].item())
 
     def layer(self, pair: str) -> int:
-        """Where the vector was injected: the best layer on the injected task's dev prompts."""
+        """The block after which the vector was injected: the best on dev prompts."""
         return int(self.data["chosen_layer"].sel(pair=self._pair(pair)))
 
     def dev_accuracy(self, pair: str) -> Estimate:
-        """Zero-shot accuracy of the injected task's vectors at that layer, on dev prompts.
+        """Zero-shot accuracy of the injected task's vectors on dev prompts, at the chosen layer.
 
-        The best of all layers on the same prompts, so a little too high.
+        It is a little too high, because the layer was chosen on the same prompts.
         """
         right = self.data["dev_right"].sel(pair=self._pair(pair), layer=self.layer(pair)).values
         return self._estimate(right, self.data["dev_query"].sel(pair=pair).values)
@@ -92,7 +92,7 @@ class ConflictingTasks(TaskResult):
         return self._estimate(values, self._queries(pair))
 
     def difference(self, pair: str, condition: str = "injected") -> Estimate:
-        """Share that follows the injected task minus share that follows the prompt's (-1 to 1)."""
+        """The share that follows the injected task minus the share that follows the prompt's."""
         found = self._follows(pair, condition)
         seed = self.provenance["seed"]
         return paired_difference(found["injected"], found["prompt"], seed, self._queries(pair))
@@ -101,27 +101,27 @@ class ConflictingTasks(TaskResult):
         """Whether more answers follow the injected task than the prompt's, by pair.
 
         Args:
-            least: pairs of which fewer few-shot prompts are answered right are left out: there
-                is nothing to override.
+            least: pairs are left out if a smaller share of their few-shot prompts is answered
+                right without a vector.
         """
         able = (p for p in self.pairs if self.share(p, "prompt", "regular").value >= least)
         return {pair: self.difference(pair).value > 0 for pair in able}
 
     def published(self, pair: str) -> Conflict | None:
-        """What the paper reports of this pair, on LLaMA-13B."""
+        """The paper's shares for this pair (LLaMA-13B), or None."""
         names = self.tasks_of(pair)
         found = (c for c in hendel2023().conflicts if (c.task, c.other_task) == names)
         return next(found, None)
 
     def matrix(self, condition: str = "injected") -> pd.DataFrame:
-        """`difference` by the prompt's task (rows) and the injected task; NaN where undefined."""
+        """`difference` by the prompt's task (rows) and the injected task (columns), or NaN."""
         table = pd.DataFrame(np.nan, index=self.tasks, columns=self.tasks)
         for pair in self.pairs:
             table.loc[self.tasks_of(pair)] = self.difference(pair, condition).value
         return table.rename_axis(index="prompt_task", columns="injected_task")
 
     def full_summary(self) -> pd.DataFrame:
-        """One row per pair: shares with 95 % intervals, layer, controls, and what is published."""
+        """One row per pair: shares with 95 % intervals, layer, controls, published shares."""
         rows = [self._row(pair) for pair in self.pairs]
         for why in self.provenance["undefined"].values():
             rows.append({**why, "undefined": why["reason"]})
@@ -140,8 +140,8 @@ class ConflictingTasks(TaskResult):
         estimates["dev_accuracy"] = self.dev_accuracy(pair)
         for name, e in estimates.items():
             row |= e.columns(name)
+        known = self.published(pair)
         for which in ("regular", "injected"):
-            known = self.published(pair)
             values = (np.nan, np.nan) if known is None else getattr(known, which)
             for follows, value in zip(FOLLOWS, values, strict=False):
                 row[f"published_{which}_follows_{follows}"] = value
@@ -185,7 +185,7 @@ class ConflictingTasks(TaskResult):
     def plot(self, kind: str | None = None) -> go.Figure:
         """Shares as bars with intervals (`"bars"`), or a map of task by task (`"matrix"`).
 
-        By default whichever was asked for: pairs or a matrix.
+        By default a map if the caller gave several tasks, bars if the caller gave pairs.
         """
         from icl_mech.conflict.plot import conflict_bars_figure, conflict_matrix_figure
 

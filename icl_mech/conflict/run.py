@@ -4,29 +4,31 @@ from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Shaped
+from torch import Tensor
 from tqdm.auto import tqdm
 
-from icl_mech.conflict.following import Tokens, follow
-from icl_mech.conflict.pairs import Pairs
 from icl_mech.conflict.plan import (
     ConflictPlan,
     ConflictSettings,
+    Pairs,
     Undefined,
     first_reason,
     pair_name,
     plan,
-    why,
+    why_undefined,
 )
 from icl_mech.conflict.result import CONDITIONS, ConflictingTasks
-from icl_mech.conflict.sampling import ConflictEpisodes, ConflictUndefined, Differ
+from icl_mech.conflict.sampling import ConflictEpisodes, ConflictUndefined
 from icl_mech.errors import InputError
-from icl_mech.model import HookedModel, check_model
-from icl_mech.progress import progress_bar
+from icl_mech.model import Edit, HookedModel, as_array, check_model
+from icl_mech.progress import Tick, progress_bar
 from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
     N_DUMMIES,
     Encoder,
+    Episode,
+    Prompt,
     accepted,
     generator,
     in_context,
@@ -34,12 +36,11 @@ from icl_mech.prompts import (
 )
 from icl_mech.tasks import Pair, Tasks
 from icl_mech.vectors import (
-    answer_logprob,
     choose_layer,
     dummy_residuals,
-    inject,
     overwrite,
     random_like,
+    scores_by_layer,
     theta,
 )
 
@@ -58,39 +59,33 @@ def conflicting_tasks(
     instruction: str = "none",
     progress: bool = True,
 ) -> ConflictingTasks:
-    """Inject the vector of one task into few-shot prompts of another: which one is answered?
+    """Inject the vector of one task into few-shot prompts of another: which task is answered?
 
-    Hendel et al. 2023 (arXiv 2310.15916), section 5.1: the prompt shows task A and asks a query
-    that A and B answer differently; the residual stream at its last token is overwritten, after
-    one block, by theta of B. An answer that begins like A's follows the prompt, one that begins
-    like B's the vector. The block is the one where theta of B, injected into zero-shot prompts of
-    B, gives the best accuracy on dev prompts (other queries, other vectors; see
-    `vectors.choose_layer`). Beside it, on the same queries: no vector (*regular*), theta of A
-    from other demonstrations (*own*), a random vector of the norm of B's (*random*), and theta of
-    B in the zero-shot prompt (*zero_shot*). No query is ever shown.
+    Hendel et al. 2023 (arXiv 2310.15916), section 5.1. The prompt shows task A and asks a query
+    that A and B answer differently. After one block, the residual stream at the last token is
+    overwritten by theta of B. An answer that begins like A's follows the prompt; one that begins
+    like B's follows the vector. No query is ever shown.
+
+    The block is the one where theta of B, injected into zero-shot prompts of B, gives the best
+    accuracy on dev prompts (other queries, other vectors; see `vectors.choose_layer`). Controls on
+    the same queries: no vector (*regular*), theta of A from other demonstrations (*own*), a random
+    vector of the norm of B's (*random*), and theta of B in the zero-shot prompt (*zero_shot*).
 
     Args:
         model: from `load_model`.
-        tasks: pairs (A, B) of tasks or their names; or a family or several tasks, which
-            means all ordered pairs, of which those without a conflict are left out with the
-            reason (see `ConflictingTasks.undefined`); or nothing: the five pairs of the paper.
-        n_prompts: prompts per pair; queries return with other demonstrations where there are
-            fewer (intervals are over queries).
-        n_shots: demonstrations per prompt and per vector.
-        seed: of every random draw.
-        n_dev: dev prompts per pair; half of `n_prompts` by default.
-        n_dummies: dummy queries per vector.
-        template: how a pair is written; holds `{x}` and `{y}`.
-        leading_space: write words with a space before them; by default whichever way the
-            tokenizer needs fewer tokens.
-        instruction: a line before the demonstrations: `"none"`, `"true"` (it names the task),
-            `"other"` (it names another), `"irrelevant"`, or the line itself.
+        tasks: pairs (A, B) of tasks or their names; or a family or several tasks, which means all
+            ordered pairs, without those that have no conflict (see `ConflictingTasks.undefined`);
+            by default the five pairs of the paper.
+        n_prompts: prompts per pair. If there are fewer queries, they are asked again after other
+            demonstrations; intervals are over queries.
+        n_shots, seed, n_dev, n_dummies, template, leading_space, instruction: see
+            `ConflictSettings`.
         progress: show a progress bar.
 
     Raises:
-        InputError: where a task or count cannot work, or a pair that was asked for by name (or
-            every pair) has no conflict: no shared input, the same answers, or too few pairs.
-        ModelError: where the model returns numbers that are not finite.
+        InputError: if a task or count cannot work, or if a pair that was named, or every pair of
+            a matrix, has no conflict: no shared input, the same answers, or too few pairs.
+        ModelError: if the model returns numbers that are not finite.
 
     Example:
         >>> pair = ("to_upper", "next_letter")
@@ -113,14 +108,9 @@ def conflicting_tasks(
 
 
 def measure(model: HookedModel, plan: ConflictPlan, progress: bool = True) -> ConflictingTasks:
-    """Run a plan: what `conflicting_tasks` does after it has found the pairs.
-
-    Raises:
-        InputError: where the answers of a pair begin with the same tokens.
-        ModelError: where the model returns numbers that are not finite.
-    """
-    s, undefined = plan.settings, dict(plan.undefined)
-    drawn = _draw(model, plan, undefined)
+    """Run a plan, as `conflicting_tasks` does after it has found the pairs."""
+    s = plan.settings
+    drawn, undefined = _draw(model, plan)
     per_pair = s.dev * (s.n_dummies + model.n_layers) + s.n_prompts * (2 * s.n_dummies + 5)
     with progress_bar(per_pair * len(drawn), "runs", progress) as bar:
         parts = [_measure(model, pair, encoder, s.seed, bar) for pair, encoder in drawn]
@@ -130,78 +120,67 @@ def measure(model: HookedModel, plan: ConflictPlan, progress: bool = True) -> Co
 
 
 def _draw(
-    model: HookedModel, plan: ConflictPlan, undefined: Undefined
-) -> list[tuple[ConflictEpisodes, Encoder]]:
-    """The episodes of every pair whose answers the model's tokenizer tells apart.
-
-    Args:
-        model: from `load_model`.
-        plan: the pairs.
-        undefined: pairs that have no conflict after all are added to it.
-
-    Raises:
-        InputError: where that is a pair which was asked for by name, or no pair is left.
-    """
-    s, found = plan.settings, []
+    model: HookedModel, plan: ConflictPlan
+) -> tuple[list[tuple[ConflictEpisodes, Encoder]], Undefined]:
+    """The episodes of every pair whose answers begin with different tokens, and the other pairs."""
+    s, found, undefined = plan.settings, [], dict(plan.undefined)
     for a, b in plan.pairs:
-        # One encoder for both tasks: only answers may tell their prompts apart.
+        # Both tasks share one encoder, so that their prompts are written alike.
         words = [pair.y for task in (a, b) for pair in task.pairs]
         encoder = model.encoder(s.template, words, s.leading_space)
+
+        def begin_differently(first: Pair, second: Pair, encoder: Encoder = encoder) -> bool:
+            prompt = encoder.encode((), first.x)
+            ids = [encoder.first_tokens(prompt, pair.answers) for pair in (first, second)]
+            return set(ids[0]).isdisjoint(ids[1])
+
         try:
-            found.append((s.between(a, b, _begin_differently(encoder)), encoder))
+            found.append((s.between(a, b, begin_differently), encoder))
         except ConflictUndefined as error:
             if not plan.matrix:
                 raise
-            undefined[pair_name(a, b)] = why(a, b, error)
+            undefined |= why_undefined(a, b, error)
     if not found:
         raise InputError(f"no pair is left: {first_reason(undefined)}")
-    return found
-
-
-def _begin_differently(encoder: Encoder) -> Differ:
-    """Whether the first tokens of two tasks' answers differ, after the input alone."""
-
-    def differ(first: Pair, second: Pair) -> bool:
-        prompt = encoder.encode((), first.x)
-        ids = [encoder.first_tokens(prompt, pair.answers) for pair in (first, second)]
-        return set(ids[0]).isdisjoint(ids[1])
-
-    return differ
+    return found, undefined
 
 
 def _measure(
     model: HookedModel, drawn: ConflictEpisodes, encoder: Encoder, seed: int, bar: tqdm
 ) -> xr.Dataset:
-    """One pair: choose the layer, inject, and see whose answer comes."""
+    """Choose the layer of one pair, inject the vectors, and read the answers."""
     a, b = drawn.prompt_task.name, drawn.injected_task.name
     bar.set_description(f"{a} with θ of {b}")
-    dev_right, dev_logprob = _on_dev(model, drawn, encoder, bar)
+
+    def thetas(episodes: Sequence[Episode]) -> Float[Tensor, "episode layer d_model"]:
+        return theta(dummy_residuals(model, encoder, episodes, bar.update))
+
+    dev_right, dev_logprob = scores_by_layer(
+        model, encoder, drawn.dev, thetas(drawn.dev), bar.update
+    )
     dev_query = np.array([e.query.x for e in drawn.dev])
     choice = choose_layer(dev_right, dev_logprob, dev_query)
     layer = choice.at
-    of_b = theta(dummy_residuals(model, encoder, drawn.injected, bar.update))[:, layer]
+    of_b = thetas(drawn.injected)[:, layer]
     vectors = {
         "injected": of_b,
-        "own": theta(dummy_residuals(model, encoder, drawn.own, bar.update))[:, layer],
+        "own": thetas(drawn.own)[:, layer],
         "random": random_like(of_b, generator(seed, a, b, "random")),
     }
-    few = in_context(encoder, drawn.prompts)
-    zero = zero_shot(encoder, drawn.prompts)
-    tokens, alone = Tokens.of(encoder, few, drawn), Tokens.of(encoder, zero, drawn)
+    few, zero = in_context(encoder, drawn.prompts), zero_shot(encoder, drawn.prompts)
     edits = [None, *(overwrite(layer, vector) for vector in vectors.values())]
-    edited = model.evaluate(few, edits, tokens.both, bar.update)
-    unaided = model.evaluate(zero, [overwrite(layer, of_b)], alone.both, bar.update)
-    read = {
-        **{c: follow(edited.column(i), tokens) for i, c in enumerate(("regular", *vectors))},
-        "zero_shot": follow(unaided.column(0), alone),
-    }
-    stacked = {name: np.stack([read[c][name] for c in CONDITIONS]) for name in read["regular"]}
+    answered = _answered(model, encoder, drawn, few, edits, bar.update)
+    alone = _answered(model, encoder, drawn, zero, [overwrite(layer, of_b)], bar.update)
     units = {"units": "nats"}
     return xr.Dataset(
         {
             **{
-                name: (("condition", "prompt"), values, units if "logprob" in name else {})
-                for name, values in stacked.items()
+                name: (
+                    ("condition", "prompt"),
+                    np.concatenate([values, alone[name]], axis=1).T,
+                    units if "logprob" in name else {},
+                )
+                for name, values in answered.items()
             },
             "dev_right": (("dev_prompt", "layer"), dev_right),
             "dev_logprob": (("dev_prompt", "layer"), dev_logprob, units),
@@ -218,16 +197,31 @@ def _measure(
     )
 
 
-def _on_dev(
-    model: HookedModel, drawn: ConflictEpisodes, encoder: Encoder, bar: tqdm
-) -> tuple[Bool[np.ndarray, "dev_prompt layer"], Float[np.ndarray, "dev_prompt layer"]]:
-    """Whether zero-shot prompts of B with theta of B are answered right, at every layer, and the
-    log probability of the answer."""
-    zero = zero_shot(encoder, drawn.dev)
-    answers = accepted(encoder, zero, drawn.dev).first_tokens
-    vectors = theta(dummy_residuals(model, encoder, drawn.dev, bar.update))
-    read = inject(model, zero, vectors[:, None], answers, bar.update)
-    return read.right[:, 0], answer_logprob(read)[:, 0]
+def _answered(
+    model: HookedModel,
+    encoder: Encoder,
+    drawn: ConflictEpisodes,
+    prompts: Sequence[Prompt],
+    edits: Sequence[Edit | None],
+    tick: Tick,
+) -> dict[str, Shaped[np.ndarray, "prompt edit"]]:
+    """The top token, which task's answer it begins, and how probable either task's answer is."""
+    of_a, of_b = (
+        accepted(encoder, prompts, episodes).first_tokens
+        for episodes in (drawn.prompts, drawn.injected)
+    )
+    both = [a + b for a, b in zip(of_a, of_b, strict=True)]
+    readout = model.evaluate(prompts, edits, both, tick)
+    top, logprob = readout.top.cpu().numpy(), as_array(readout.logprob)
+    # A row of `logprob` holds A's tokens, then B's, then NaN up to the longest row.
+    rows = [(row, len(a)) for row, a in zip(logprob, of_a, strict=True)]
+    return {
+        "top": top,
+        "follows_prompt": np.array([np.isin(t, a) for t, a in zip(top, of_a, strict=True)]),
+        "follows_injected": np.array([np.isin(t, b) for t, b in zip(top, of_b, strict=True)]),
+        "prompt_logprob": np.array([np.nanmax(row[:, :n], axis=1) for row, n in rows]),
+        "injected_logprob": np.array([np.nanmax(row[:, n:], axis=1) for row, n in rows]),
+    }
 
 
 def _provenance(

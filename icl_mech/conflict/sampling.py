@@ -1,4 +1,4 @@
-"""What two tasks can disagree about: the queries that both answer, and differently."""
+"""Draws the queries that two tasks answer differently, and demonstrations of each task."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from icl_mech.errors import InputError
 from icl_mech.prompts import Episode, check_counts, draw_episodes, generator
 from icl_mech.tasks import Pair, Task
 
-#: Fewer different queries say nothing about a pair of tasks.
+#: The least number of different queries per pair of tasks (if that many prompts are asked for).
 MIN_QUERIES = 5
-#: Shares of a small task's pairs: asked at most, and kept for the dev prompts.
+#: The largest share of a small task's pairs that are queries, and that are dev queries.
 ASKED, ON_DEV = 0.4, 0.2
 #: How often a dev demonstration set is drawn again before the task counts as too small.
 N_TRIES = 100
 
-#: Whether the answers of two tasks to one input differ.
+#: Whether the answers of two tasks to one input differ, given the pair of either task.
 Differ = Callable[[Pair, Pair], bool]
 
 
@@ -27,20 +27,20 @@ class ConflictUndefined(InputError):
 
 @dataclass(frozen=True)
 class ConflictEpisodes:
-    """The episodes of one pair of tasks; row `i` of the first three asks the same query.
+    """The episodes of one pair of tasks.
 
     Attributes:
-        prompt_task: what the prompt shows (A).
-        injected_task: whose vector is injected (B).
+        prompt_task: the task that the prompt shows (A).
+        injected_task: the task whose vector is injected (B).
         prompts: demonstrations of A, and a query that both tasks answer, differently.
-        own: other demonstrations of A, none of them in the prompt: for the control vector.
-        injected: demonstrations of B: for the injected vector. The query holds B's answers.
-        dev: demonstrations and queries of B on which the layer is chosen: other queries, and
-            other demonstration sets than `injected`.
-        n_shared: inputs that both tasks have.
-        n_agreed: those of them on which the answers agree; they are neither asked nor shown.
-        n_left_out: those of them that are not asked for another reason (see `differ`).
-        n_queries, n_dev_queries: how many queries differ.
+        own: other demonstrations of A than in `prompts`, for the control vector; same queries.
+        injected: demonstrations of B, for the injected vector; same queries, with B's answers.
+        dev: demonstrations and queries of B on which the layer is chosen. No query is in
+            `injected`, and no demonstration set.
+        n_shared: the number of inputs that both tasks have.
+        n_agreed: how many of these both tasks answer alike; they are neither asked nor shown.
+        n_left_out: how many of these are not asked because of `differ`.
+        n_queries, n_dev_queries: the number of different queries.
     """
 
     prompt_task: Task
@@ -71,25 +71,21 @@ def draw_conflict(
     seed: int,
     differ: Differ = answers_differ,
 ) -> ConflictEpisodes:
-    """Draw queries that both tasks answer, and demonstrations of each that hold none of them.
+    """Draw queries that both tasks answer differently, and demonstrations that hold no query.
 
-    A task answers the inputs that it lists, no others: no rule is stretched beyond them
-    (to_upper is a task about letters; that about words is english_words/upper).
+    Only inputs that a task lists count: no rule is applied to others (to_upper is a task about
+    letters; the same for words is english_words/upper).
 
     Args:
-        prompt_task: what the prompt shows (A).
-        injected_task: whose vector is injected (B).
-        n_prompts: prompts; queries return with other demonstrations where there are fewer.
-        n_dev: prompts on which the layer is chosen.
-        n_shots: demonstrations per prompt and per vector.
-        n_dummies: dummy queries per vector.
-        seed: of every random draw.
-        differ: a further reason not to ask an input; it gets the two tasks' pairs.
+        prompt_task: the task that the prompt shows (A).
+        injected_task: the task whose vector is injected (B).
+        n_prompts, n_dev, n_shots, n_dummies, seed: see `ConflictSettings`.
+        differ: whether an input may be asked, given A's and B's pair; a further condition.
 
     Raises:
-        ConflictUndefined: where the tasks share no input, agree on all of them, or have too few
+        ConflictUndefined: if the tasks share no input, agree on all of them, or have too few
             pairs left for queries and demonstrations that are disjoint.
-        InputError: where a count is not positive or the seed is negative.
+        InputError: if a count is not positive or the seed is negative.
 
     Example:
         >>> from icl_mech.tasks import load_task
@@ -108,8 +104,8 @@ def draw_conflict(
     rng = generator(seed, a.name, b.name, "conflict")
     of_a = [pair for pair in a.pairs if pair.x not in agreed]
     of_b = [pair for pair in b.pairs if pair.x not in agreed]
-    _check_sizes(a, b, (len(of_a), len(of_b)), len(shared) - len(agreed), len(disputed), counts)
-    n_queries = _n_queries(len(of_a), len(of_b), len(disputed), counts)
+    n_left_out = len(shared) - len(agreed) - len(disputed)
+    n_queries = _n_queries(a, b, len(of_a), len(of_b), len(disputed), n_left_out, counts)
 
     asked = [disputed[i] for i in rng.permutation(len(disputed))[:n_queries]]
     rest_b = [pair for pair in of_b if pair.x not in asked]
@@ -129,10 +125,10 @@ def draw_conflict(
         prompts=tuple(Episode(e.demonstrations, e.query, ()) for e in both),
         own=tuple(Episode(e.dummies[:n_shots], e.query, e.dummies[n_shots:]) for e in both),
         injected=injected,
-        dev=_others(injected, b, dev_queries, shown_b, n_dev, n_shots, n_dummies, rng),
+        dev=_dev_episodes(injected, b, dev_queries, shown_b, n_dev, n_shots, n_dummies, rng),
         n_shared=len(shared),
         n_agreed=len(agreed),
-        n_left_out=len(shared) - len(agreed) - len(disputed),
+        n_left_out=n_left_out,
         n_queries=n_queries,
         n_dev_queries=n_dev_queries,
     )
@@ -144,8 +140,8 @@ def _check_disputed(a: Task, b: Task, n_shared: int, n_agreed: int, n_disputed: 
         raise ConflictUndefined(f"conflict undefined: {a.name!r} with itself; expected two tasks")
     if not n_shared:
         raise ConflictUndefined(
-            f"conflict undefined: {names} share no input, so that neither answers a query of the "
-            "other; expected tasks about the same inputs, such as those of a family"
+            f"conflict undefined: {names} share no input, so neither answers a query of the other; "
+            "expected tasks about the same inputs, such as those of a family"
         )
     if n_agreed == n_shared:
         raise ConflictUndefined(
@@ -155,50 +151,38 @@ def _check_disputed(a: Task, b: Task, n_shared: int, n_agreed: int, n_disputed: 
     if not n_disputed:
         raise ConflictUndefined(
             f"conflict undefined: wherever {names} answer differently ({n_shared - n_agreed} "
-            "inputs), this tokenizer's answers begin with the same token; expected tasks that "
-            "their first tokens tell apart"
+            "inputs), this tokenizer's answers begin with the same token; expected tasks "
+            "whose answers begin with different tokens"
         )
 
 
-def _needed(counts: Mapping[str, int]) -> tuple[int, int]:
-    """How many pairs of A and of B a prompt and its vectors take, beside the query."""
-    shots, dummies = counts["n_shots"], counts["n_dummies"]
-    return 2 * shots + dummies, shots + dummies + 1
-
-
-def _check_sizes(
+def _n_queries(
     a: Task,
     b: Task,
-    sizes: tuple[int, int],
-    n_different: int,
+    n_a: int,
+    n_b: int,
     n_disputed: int,
+    n_left_out: int,
     counts: Mapping[str, int],
-) -> None:
-    needed, least = _needed(counts), min(MIN_QUERIES, counts["n_prompts"])
-    room = min(size - need for size, need in zip(sizes, needed, strict=True))
-    if min(room, n_disputed) >= least:
-        return
-    alike = n_different - n_disputed
-    begin = f"; {alike} more begin with the same token" if alike else ""
-    shots, dummies = counts["n_shots"], counts["n_dummies"]
-    raise ConflictUndefined(
-        f"{a.name!r} and {b.name!r}: too few pairs; expected at least {least} inputs that both "
-        f"answer differently (there are {n_disputed}{begin}), and beside those asked {needed[0]} "
-        f"pairs of {a.name!r} (2 x {shots} shots + {dummies} dummy queries; it has {sizes[0]} in "
-        f"all) and {needed[1]} of {b.name!r} ({shots} shots + {dummies} dummy queries + 1 dev "
-        f"query; it has {sizes[1]})"
-    )
+) -> int:
+    """How many inputs are asked, so that enough pairs of both tasks are left to be shown."""
+    shots, dummies, n_prompts = counts["n_shots"], counts["n_dummies"], counts["n_prompts"]
+    need_a, need_b = 2 * shots + dummies, shots + dummies + 1
+    most, least = min(n_a - need_a, n_b - need_b, n_disputed), min(MIN_QUERIES, n_prompts)
+    if most < least:
+        begin = f"; {n_left_out} more begin with the same token" if n_left_out else ""
+        raise ConflictUndefined(
+            f"{a.name!r} and {b.name!r}: too few pairs; expected at least {least} inputs that both "
+            f"answer differently (there are {n_disputed}{begin}), and beside those asked {need_a} "
+            f"pairs of {a.name!r} (2 x {shots} shots + {dummies} dummy queries; it has {n_a} in "
+            f"all) and {need_b} of {b.name!r} ({shots} shots + {dummies} dummy queries + 1 dev "
+            f"query; it has {n_b})"
+        )
+    share = min(n - ceil((1 - ASKED) * n) for n in (n_a, n_b))
+    return min(n_prompts, most, max(share, MIN_QUERIES))
 
 
-def _n_queries(n_a: int, n_b: int, n_disputed: int, counts: Mapping[str, int]) -> int:
-    """How many inputs are asked: as many as leave enough of both tasks to be shown."""
-    need_a, need_b = _needed(counts)
-    hard = min(n_a - need_a, n_b - need_b, n_disputed)
-    soft = min(n - ceil((1 - ASKED) * n) for n in (n_a, n_b))
-    return min(counts["n_prompts"], hard, max(soft, MIN_QUERIES))
-
-
-def _others(
+def _dev_episodes(
     injected: tuple[Episode, ...],
     task: Task,
     queries: list[Pair],
@@ -208,7 +192,7 @@ def _others(
     n_dummies: int,
     rng: np.random.Generator,
 ) -> tuple[Episode, ...]:
-    """Dev episodes, none of them with a demonstration set that is injected."""
+    """Dev episodes whose demonstration sets are not among the injected ones."""
     taken = {frozenset(pair.x for pair in e.demonstrations) for e in injected}
     found = []
     for i in range(n):
@@ -221,7 +205,7 @@ def _others(
         else:
             raise ConflictUndefined(
                 f"task {task.name!r}: its {len(shown)} pairs to show make too few different sets "
-                f"of {n_shots}; expected some for the dev prompts that are not injected (fewer "
-                "shots, fewer prompts, or a larger task)"
+                f"of {n_shots}: none is left for the dev prompts; expected fewer shots, fewer "
+                "prompts, or a larger task"
             )
     return tuple(found)

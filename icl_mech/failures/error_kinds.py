@@ -1,4 +1,4 @@
-"""Which error? The first token of a wrong answer, matched with named candidates."""
+"""Names errors: the first token of a wrong answer is matched with named candidates."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +12,7 @@ from icl_mech.model import HookedModel
 from icl_mech.prompts import Encoder, Episode, Prompt, accepted
 from icl_mech.tasks import Pair
 
-#: Errors by name, in the order in which they are tried: the first that fits counts.
+#: Errors by name. They are tried in this order; the first that fits counts.
 KINDS = {
     "copied_input": "the query is repeated",
     "wrong_direction": "a word of the query's own side of the mapping",
@@ -28,24 +28,23 @@ KINDS = {
     "unlisted_word": "written as the right answer is (letters, case, space), but in no list",
     OTHER: "anything else",
 }
-#: An answer is a label prior where at least this share of all demonstrations has it.
+#: The task's most frequent answer is a label prior if at least this share of demonstrations has it.
 MIN_SHARE = 0.1
-#: Texts shorter than this begin too many words to tell anything.
+#: Shorter texts begin too many words to count as a near miss.
 MIN_PREFIX = 2
-#: Tokens of the vocabulary that say how many get a name by chance; fewer where there are fewer.
+#: At most so many tokens of the vocabulary are classified to estimate how many have a name.
 N_CHANCE = 2000
 
 
 @dataclass(frozen=True)
 class Encoders:
-    """How the prompts of a task, and those of the task it is compared with, become tokens."""
+    """Encoders of a task's prompts (`own`) and of those of the task whose theta is a control."""
 
     own: Encoder
     other: Encoder
 
     @staticmethod
     def of(model: HookedModel, plan: FailureTask, s: FailureSettings) -> "Encoders":
-        """The encoders of a planned task."""
         words = [pair.y for pair in plan.other.pairs]
         own, other = (
             model.encoder(s.template, each, s.leading_space) for each in (plan.answers, words)
@@ -58,10 +57,11 @@ class Classifier:
     """Names the errors of one task's test prompts.
 
     Attributes:
-        right: per prompt, the first tokens of its right answers.
-        own: per prompt and kind, first tokens that only this prompt makes an error of that kind.
-        common: the same for kinds that are the task's.
-        episodes: the prompts' episodes.
+        right: for each prompt, the first tokens of its right answers.
+        own: for each prompt, the first tokens of each kind of error that depends on the prompt.
+        common: the first tokens of each kind of error that is the same for all prompts.
+        episodes: the episode of each prompt.
+        model: turns tokens into text.
         word: writes a word as the prompt does, with a space before it or without.
     """
 
@@ -76,7 +76,7 @@ class Classifier:
     def of(
         model: HookedModel, plan: FailureTask, encoders: Encoders, zero: Sequence[Prompt]
     ) -> "Classifier":
-        """Collect the candidates of every test prompt."""
+        """Collect the candidate tokens of every test prompt."""
         encoder, episodes = encoders.own, plan.split.test
 
         def first(labels: Iterable[str], prompt: Prompt = zero[0]) -> frozenset[int]:
@@ -96,7 +96,7 @@ class Classifier:
                 "shown_input": first(pair.x for pair in shown),
             }
             for name, words in episode.wrong:
-                # The same side for many prompts: its words are tokenised once.
+                # Many prompts share these words: they are tokenised once.
                 if words not in directions:
                     directions[words] = first(words)
                 kinds[name] = directions[words]
@@ -111,13 +111,9 @@ class Classifier:
         right = accepted(encoder, zero, episodes).first_tokens
         return Classifier(right, own, common, episodes, model, encoder.template.word)
 
-    def is_right(self, prompt: int, token: int) -> bool:
-        """Whether the right answer may begin with this token."""
-        return token in self.right[prompt]
-
     def kind(self, prompt: int, token: int) -> str:
-        """One of `KINDS`, or `RIGHT`."""
-        if self.is_right(prompt, token):
+        """The kind of error that this token is, or `RIGHT`."""
+        if token in self.right[prompt]:
             return RIGHT
         written = self.model.to_string(token)
         text, query = written.strip(), self.episodes[prompt].query
@@ -138,7 +134,7 @@ class Classifier:
         return np.array([[self.kind(i, int(t)) for t in row] for i, row in enumerate(top)])
 
     def by_chance(self) -> float:
-        """The share of wrong tokens, evenly spaced in the vocabulary, that have a name."""
+        """The share of wrong tokens that have a name, of tokens evenly spaced in the vocabulary."""
         n = len(self.model.tokenizer)
         tokens = np.unique(np.linspace(0, n - 1, min(n, N_CHANCE)).astype(int))
         kinds = [self.kind(i % len(self.episodes), int(t)) for i, t in enumerate(tokens)]
@@ -147,15 +143,15 @@ class Classifier:
 
 
 def most_frequent(shown: Sequence[Pair]) -> list[str]:
-    """The answer that more demonstrations have than any other; none where several lead."""
+    """The answer that more demonstrations have than any other; none if several lead."""
     (answer, most), *rest = Counter(pair.y for pair in shown).most_common(2)
     return [] if most == 1 or (rest and rest[0][1] == most) else [answer]
 
 
 def begins(said: str, words: Sequence[str]) -> bool:
-    """Whether what was said is a word, begins it, or is begun by it, whatever the case.
+    """Whether `said` begins one of the words, or one of them begins `said`; case is ignored.
 
-    Less than `MIN_PREFIX` letters count only where they are the whole word, in its own case.
+    A text shorter than `MIN_PREFIX` must be the whole word, in its own case.
 
     >>> begins("Pou", ["poulet"]), begins("p", ["poulet"]), begins("p", ["p"])
     (True, False, True)
@@ -168,7 +164,7 @@ def begins(said: str, words: Sequence[str]) -> bool:
 
 
 def form(written: str) -> tuple[bool, bool, bool, bool]:
-    """How a word is written: after a space, in letters, with a capital, with more than one letter.
+    """Whether there is space around it, only letters, a first capital, more than one character.
 
     >>> form(" Geneva") == form(" Bern"), form(" Geneva") == form("Bern")
     (True, False)

@@ -1,4 +1,4 @@
-"""One task: layers chosen on dev, every condition measured on test, the errors named."""
+"""Measures one task: chooses layers on dev prompts, runs every condition on test prompts."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -10,10 +10,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from icl_mech.failures.error_kinds import Classifier, Encoders
-from icl_mech.failures.plan import REPAIRS, FailureTask, guess_right, prior_right
+from icl_mech.failures.plan import REPAIRS, FailureTask, guess_right
 from icl_mech.failures.repair import States, placeholder
 from icl_mech.failures.result import CONTROLS, RIGHT, THETA
-from icl_mech.model import HookedModel, Readout
+from icl_mech.model import Edit, HookedModel, Readout
 from icl_mech.prompts import Episode, Prompt, accepted, few_shot, zero_shot
 from icl_mech.vectors import (
     answer_logprob,
@@ -21,10 +21,11 @@ from icl_mech.vectors import (
     dummy_residuals,
     overwrite,
     random_like,
+    scores_by_layer,
     theta,
 )
 
-#: Right or wrong, and the log probability of the answer, by dev prompt and layer.
+#: Whether the answer to each dev prompt is right, and its log probability (nats), at each layer.
 OnDev = tuple[Bool[np.ndarray, "prompt layer"], Float[np.ndarray, "prompt layer"]]
 Vectors = Float[Tensor, "prompt layer d_model"]
 
@@ -42,14 +43,13 @@ class Measurement:
         bar: tqdm,
     ) -> None:
         self.model, self.plan, self.repairs, self.bar = model, plan, repairs, bar
-        every = list(range(model.n_layers))
-        self.layers = {THETA: every, **{repair: list(layers) for repair in repairs}}
+        self.layers = {THETA: list(range(model.n_layers)), **{r: list(layers) for r in repairs}}
         self.test, self.dev = plan.split.test, plan.split.dev
         self.encoders, self.encoder = encoders, encoders.own
         self.zero = zero_shot(self.encoder, self.test)
 
     def measure(self) -> xr.Dataset:
-        """All conditions on the test prompts."""
+        """All conditions on the test prompts, with vectors injected at the layers chosen on dev."""
         self.bar.set_description(self.plan.task.name)
         on_dev = self._on_dev()
         asked = np.array([e.query.x for e in self.dev])
@@ -62,68 +62,42 @@ class Measurement:
         rises = ("injected", [c.rises for c in choices.values()])
         return found.assign(named_by_chance=((), named.by_chance()), rises=rises)
 
-    def _states(self, episodes: Sequence[Episode], own: Vectors | None = None) -> States:
-        return States.of(self.model, self.encoder, episodes, self.repairs, own)
-
-    def _asked(self, repair: str, episodes: Sequence[Episode]) -> list[Prompt]:
-        """The prompts into which a repair is written."""
-        if not REPAIRS.get(repair):  # θ alone, or vectors at the last token only
-            return zero_shot(self.encoder, episodes)
-        return [placeholder(self.encoder, e) for e in episodes]
-
     def _on_dev(self) -> dict[str, OnDev]:
-        """Right or wrong, and log probability, `[prompt, layer]`, of theta and every repair."""
-        states = self._states(self.dev)
-        found = {}
-        for method, layers in self.layers.items():
-            asked = self._asked(method, self.dev)
-            edits = [
-                [overwrite(layer, states.theta[:, layer])]
-                if method == THETA
-                else states.edits(method, layer)
-                for layer in layers
-            ]
-            answers = self._answers(asked, self.dev)
-            readout = self.model.evaluate(asked, edits, answers, self.bar.update)
-            found[method] = readout.right, answer_logprob(readout)
+        model, dev = self.model, self.dev
+        states = self._states(dev)
+        own = scores_by_layer(model, self.encoder, dev, states.theta, self.bar.update)
+        found = {THETA: own}
+        for repair in self.repairs:
+            edits = [states.edits(repair, layer) for layer in self.layers[repair]]
+            readout = self._edited(self._asked(repair, dev), dev, edits)
+            found[repair] = readout.right, answer_logprob(readout)
         return found
 
     def _on_test(self, best: dict[str, int]) -> dict[str, Readout]:
         """A readout `[prompt]` of every condition."""
-        model, plan = self.model, self.plan
-        few = few_shot(self.encoder, self.test)
+        model, test, at = self.model, self.test, best[THETA]
+        few = few_shot(self.encoder, test)
         resid = model.final_residuals(few)
         own = theta(resid[:, 1:])
-        answers = self._answers(self.zero, self.test)
-        at = best[THETA]
-        shuffled = theta(dummy_residuals(model, self.encoder, plan.shuffled))
-        other = theta(dummy_residuals(model, self.encoders.other, plan.other_episodes))
+        shuffled = theta(dummy_residuals(model, self.encoder, self.plan.shuffled))
+        other = theta(dummy_residuals(model, self.encoders.other, self.plan.other_episodes))
         vectors = {
             THETA: own[:, at],
             "shuffled": shuffled[:, at],
             "other_task": other[:, at],
-            "random": random_like(own[:, at], deepcopy(plan.rng)),
+            "random": random_like(own[:, at], deepcopy(self.plan.rng)),
         }
-        edits = [overwrite(at, value) for value in vectors.values()]
-        injected = model.evaluate(self.zero, edits, answers, self.bar.update)
+        injected = self._edited(self.zero, test, [overwrite(at, v) for v in vectors.values()])
+        shown = [group[0] for group in few]
         found = {
-            "few_shot": model.read(
-                resid[:, 0, -1], self._answers([group[0] for group in few], self.test)
-            ),
-            "zero_shot": self._plain(self.zero),
+            "few_shot": model.read(resid[:, 0, -1], self._answers(shown, test)),
+            "zero_shot": model.predict(self.zero, self._answers(self.zero, test)),
             **{name: injected.column(i) for i, name in enumerate(vectors)},
         }
         if any(REPAIRS[repair] for repair in self.repairs):
-            found["placeholder"] = self._plain([placeholder(self.encoder, e) for e in self.test])
+            blank = [placeholder(self.encoder, e) for e in test]
+            found["placeholder"] = model.predict(blank, self._answers(blank, test))
         return found | self._repaired(best, own, shuffled)
-
-    def _answers(
-        self, prompts: Sequence[Prompt], episodes: Sequence[Episode]
-    ) -> tuple[tuple[int, ...], ...]:
-        return accepted(self.encoder, prompts, episodes).first_tokens
-
-    def _plain(self, prompts: Sequence[Prompt]) -> Readout:
-        return self.model.predict(prompts, self._answers(prompts, self.test))
 
     def _repaired(
         self, best: dict[str, int], own: Vectors, shuffled: Vectors
@@ -139,13 +113,34 @@ class Measurement:
         }
         found = {}
         for repair in self.repairs:
-            asked = self._asked(repair, self.test)
             edits = [source.edits(repair, best[repair]) for source in sources.values()]
-            answers = self._answers(asked, self.test)
-            readout = self.model.evaluate(asked, edits, answers, self.bar.update)
+            readout = self._edited(self._asked(repair, self.test), self.test, edits)
             for i, control in enumerate(sources):
                 found[repair + control] = readout.column(i)
         return found
+
+    def _states(self, episodes: Sequence[Episode], own: Vectors | None = None) -> States:
+        return States.of(self.model, self.encoder, episodes, self.repairs, own)
+
+    def _asked(self, repair: str, episodes: Sequence[Episode]) -> list[Prompt]:
+        """The prompts into which a repair is written; only some repairs need demonstrations."""
+        if not REPAIRS[repair]:
+            return zero_shot(self.encoder, episodes)
+        return [placeholder(self.encoder, e) for e in episodes]
+
+    def _edited(
+        self,
+        prompts: Sequence[Prompt],
+        episodes: Sequence[Episode],
+        edits: Sequence[Edit | list[Edit]],
+    ) -> Readout:
+        answers = self._answers(prompts, episodes)
+        return self.model.evaluate(prompts, edits, answers, self.bar.update)
+
+    def _answers(
+        self, prompts: Sequence[Prompt], episodes: Sequence[Episode]
+    ) -> tuple[tuple[int, ...], ...]:
+        return accepted(self.encoder, prompts, episodes).first_tokens
 
     def _dataset(
         self,
@@ -156,7 +151,7 @@ class Measurement:
         best: dict[str, int],
     ) -> xr.Dataset:
         n_layers, methods = self.model.n_layers, list(self.layers)
-        # NaN where a repair was not tried.
+        # NaN at layers where a repair was not tried.
         dev = np.full((2, len(methods), len(self.dev), n_layers), np.nan)
         for m, method in enumerate(methods):
             dev[:, m, :, self.layers[method]] = np.stack(on_dev[method]).transpose(2, 0, 1)
@@ -173,8 +168,8 @@ class Measurement:
                 "dev_right": (("injected", "dev_prompt", "layer"), dev[0]),
                 "dev_logprob": (("injected", "dev_prompt", "layer"), dev[1], {"units": "nats"}),
                 "best_layer": ("injected", [best[m] for m in methods]),
-                "prior_right": ("prompt", prior_right(split)),
-                "guess_right": ("prompt", guess_right(split)),
+                "prior_right": ("prompt", [split.prior in e.query.answers for e in self.test]),
+                "guess_right": ("prompt", [guess_right(e) for e in self.test]),
                 "query": ("prompt", [e.query.x for e in self.test]),
                 "answer": ("prompt", [e.query.y for e in self.test]),
                 "category": ((), task.category),

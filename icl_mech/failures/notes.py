@@ -1,4 +1,4 @@
-"""What to keep in mind when reading failures of task vectors."""
+"""The caveats of a failures result."""
 
 from typing import TYPE_CHECKING
 
@@ -7,20 +7,16 @@ from icl_mech.vectors import Choice
 if TYPE_CHECKING:
     from icl_mech.failures.result import TaskVectorFailures
 
-#: Share of wrong answers without a name from which it is said.
+#: A caveat says which share of wrong answers has no name if it is above this.
 UNNAMED = 0.1
-#: Share of tokens picked blindly that would get a name, from which it is said.
+#: A caveat says which share of tokens would have a name by chance if it is above this.
 BY_CHANCE = 0.1
-#: What the observed outcome may be where something was predicted.
-AGREES = {
-    "works": ("works",),
-    "about half": ("in part",),
-    "label prior": ("label prior",),
-}
+#: The observed outcome that agrees with a predicted one.
+AGREES = {"works": "works", "about half": "in part", "label prior": "label prior"}
 
 
 def notes(result: "TaskVectorFailures") -> list[str]:
-    """A line for everything that would mislead, task by task."""
+    """One line per caveat, task by task."""
     lines = result.repeated_queries()
     for task in result.tasks:
         lines += [f"{task}: {line}" for line in _of_task(result, task)]
@@ -28,31 +24,30 @@ def notes(result: "TaskVectorFailures") -> list[str]:
     if max(by_chance) > BY_CHANCE:
         lines.append(
             f"of tokens picked blindly from the vocabulary, {min(by_chance):.0%} to "
-            f"{max(by_chance):.0%} (by task) would have a name, too: that an error has one says "
-            "less than which one it has"
+            f"{max(by_chance):.0%} (by task) would have a name, too: which name an error has says "
+            "more than that it has one"
         )
     if result.repairs:
         lines.append(
-            "a repair near the embedding writes states that are little more than the tokens, and "
+            "in the first blocks a repair writes states that are little more than the tokens, and "
             "so shows the demonstrations again: compare layers in `dev_right`"
         )
     return lines
 
 
 def _of_task(result: "TaskVectorFailures", task: str) -> list[str]:
-    lines = []
-    observed, predicted = result.observed(task), str(result.of(task)["predicted"].item())
+    lines, here = [], result.of(task)
+    observed, predicted = result.observed(task), str(here["predicted"].item())
     if observed == "not in context":
         lines.append(
             f"the prompt ({result.accuracy(task, 'few_shot')}) is not clearly above the better of "
             f"the zero-shot prompt and the label prior ({result.floor(task).mean():.2f}): nothing "
             "for a vector to explain"
         )
-    elif observed not in AGREES[predicted]:
+    elif observed != AGREES[predicted]:
         lines.append(f"predicted: {predicted}; observed: {observed}")
     if 1 - result.named(task) > UNNAMED:
         lines.append(f"{1 - result.named(task):.0%} of the vector's errors have no name")
-    here = result.of(task)
     if "rises" in here:  # older files lack it
         for method in here["injected"].values.tolist():
             right = here["dev_right"].sel(injected=method)

@@ -1,12 +1,12 @@
-"""What is asked: tasks with their episodes drawn, before a model runs."""
+"""Loads the tasks and draws their episodes; no model is needed."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
 
 from icl_mech.errors import InputError, choose
 from icl_mech.prompts import (
@@ -30,10 +30,8 @@ from icl_mech.tasks import (
 
 AnyTask = Task | ContextTask
 
-#: What is written, joint at layer l. `layers`: what attention adds at the last token, in every
-#: block up to l. `arrows`: theta, and the state at every demonstration's arrow. `labels`: theta,
-#: and the state at every demonstration's answer. `demonstrations`: theta, and the states at
-#: every demonstration's input, arrow and answer.
+#: Repairs, each with the demonstrations' tokens whose states it writes after block l, together with
+#: theta. `layers` writes, instead, what attention adds at the last token in every block up to l.
 REPAIRS = {
     "layers": (),
     "arrows": ("arrow",),
@@ -56,11 +54,15 @@ class FailureSettings(VectorSettings):
     n_shots: int = 5
     """Demonstrations per prompt of ordinary tasks; failure tasks have their own number."""
     repairs: tuple[str, ...] = tuple(REPAIRS)
-    """Several vectors instead of one: some of layers, arrows, labels, demonstrations."""
+    """Repairs to try: some of layers, arrows, labels, demonstrations."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._set("repairs", check_repairs(self.repairs))
+        for name in self.repairs:
+            choose(name, REPAIRS, "repair")
+        if len(set(self.repairs)) < len(self.repairs):
+            raise InputError(f"repairs {list(self.repairs)}; expected each once")
+        self._set("repairs", tuple(self.repairs))
 
 
 @dataclass(frozen=True)
@@ -68,14 +70,14 @@ class FailureTask:
     """One task with its episodes drawn.
 
     Attributes:
-        task: what is asked.
-        prediction: what one vector should reach.
-        answers, inputs: all that may occur in the task.
+        task: the task.
+        prediction: what one vector is predicted to reach.
+        answers, inputs: every answer and input that may occur in the task.
         other: the task whose theta is a control.
-        split: its episodes, dev apart from test.
+        split: the episodes, dev apart from test.
         shuffled: the test episodes with shuffled labels.
-        other_episodes: of the other task.
-        rng: for the random vectors.
+        other_episodes: the test episodes of the other task.
+        rng: draws the random vectors.
     """
 
     task: AnyTask
@@ -89,32 +91,19 @@ class FailureTask:
     rng: np.random.Generator
 
 
-def check_repairs(repairs: Sequence[str]) -> tuple[str, ...]:
-    """The repairs asked for.
-
-    Raises:
-        InputError: where one is unknown or named twice.
-    """
-    for name in repairs:
-        choose(name, REPAIRS, "repair")
-    if len(set(repairs)) < len(repairs):
-        raise InputError(f"repairs {list(repairs)}; expected each once")
-    return tuple(repairs)
-
-
 @dataclass(frozen=True)
 class FailurePlan:
-    """All tasks, and the settings that their episodes were drawn with."""
+    """All tasks with their episodes, and the settings that these were drawn with."""
 
     tasks: Sequence[FailureTask]
     settings: FailureSettings
 
 
 def load_any(names: AnyTask | str | Sequence[AnyTask | str] | None) -> list[AnyTask]:
-    """Failure tasks and ordinary ones, each an object, a name or a path; all failure tasks if None.
+    """Failure tasks and ordinary ones, from objects, names or paths; `None`: all failure tasks.
 
     Raises:
-        InputError: where a name is unknown, there is none, or one is named twice.
+        InputError: if a name is unknown, no task is given, or one is given twice.
     """
     if names is None:
         names = list_failures()
@@ -134,26 +123,13 @@ def load_any(names: AnyTask | str | Sequence[AnyTask | str] | None) -> list[AnyT
 def _load(name: str | Path) -> AnyTask:
     if not isinstance(name, str | Path):
         raise InputError(not_a_task(name))
-    name = str(name)
-    key = name.lower().replace("-", "_")
+    key = str(name).lower().replace("-", "_")
     if key in list_failures():
         return load_failure(key)
     try:
-        return load_task(name)
+        return load_task(str(name))
     except InputError as error:
         raise InputError(f"{error}; or a failure task: {', '.join(list_failures())}") from None
-
-
-def draw(task: AnyTask, s: FailureSettings) -> Split:
-    """A task's episodes; `n_shots` counts for ordinary tasks, others have their own.
-
-    Raises:
-        InputError: where a count is not positive, or the task has too few pairs or items.
-    """
-    if isinstance(task, ContextTask):
-        split = draw_context_split(task, s.n_prompts, s.dev, s.n_dummies, s.seed)
-        return s.instruct(split, task)
-    return s.split(task)
 
 
 def plan(
@@ -162,7 +138,7 @@ def plan(
     """Load the tasks and draw their episodes; no model is needed.
 
     Raises:
-        InputError: where a task does not exist or has too few pairs or items.
+        InputError: if a task does not exist or has too few pairs or items.
 
     Example:
         >>> drawn = plan("lookup", FailureSettings(n_prompts=4))
@@ -173,18 +149,20 @@ def plan(
 
 
 def plan_task(task: AnyTask, s: FailureSettings) -> FailureTask:
-    """Draw everything that one task needs.
+    """Draw the episodes of one task, and of its controls."""
 
-    Raises:
-        InputError: where it has too few pairs or items.
-    """
+    def draw(task: AnyTask) -> Split:
+        if isinstance(task, ContextTask):  # it has its own number of shots
+            split = draw_context_split(task, s.n_prompts, s.dev, s.n_dummies, s.seed)
+            return s.instruct(split, task)
+        return s.split(task)
+
     if isinstance(task, ContextTask):
         answers, inputs, prediction = task.answers, task.inputs, task.prediction
     else:
         answers = tuple(dict.fromkeys(a for pair in task.pairs for a in pair.answers))
         inputs, prediction = tuple(pair.x for pair in task.pairs), ORDINARY
-    split = draw(task, s)
-    other = load_other(task)
+    split, other = draw(task), load_other(task)
     rng = generator(s.seed, task.name, "failure controls")
     return FailureTask(
         task=task,
@@ -194,23 +172,13 @@ def plan_task(task: AnyTask, s: FailureSettings) -> FailureTask:
         other=other,
         split=split,
         shuffled=shuffled(split.test, rng),
-        other_episodes=draw(other, s).test,
+        other_episodes=draw(other).test,
         rng=rng,
     )
 
 
-def prior_right(split: Split) -> Bool[np.ndarray, "prompt"]:
-    """Whether the most frequent answer of all prompts is right."""
-    return np.array([split.prior in e.query.answers for e in split.test])
-
-
-def guess_right(split: Split) -> Float[np.ndarray, "prompt"]:
+def guess_right(episode: Episode) -> float:
     """The chance of being right by guessing among the prompt's own most frequent answers."""
-    return np.array([_guess(e) for e in split.test])
-
-
-def _guess(episode: Episode) -> float:
-    shown = [pair.y for pair in episode.demonstrations]
-    counts = {answer: shown.count(answer) for answer in shown}
+    counts = Counter(pair.y for pair in episode.demonstrations)
     most = [answer for answer, n in counts.items() if n == max(counts.values())]
     return sum(answer in episode.query.answers for answer in most) / len(most)

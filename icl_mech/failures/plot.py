@@ -1,4 +1,4 @@
-"""The figure of what one task vector cannot do: share explained, and which errors are made."""
+"""The figure of `task_vector_failures`: the share explained, and the errors."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from icl_mech.stats import Estimate
 
 _ROW = 40
-#: What is answered, in four groups; hovering names the kinds. Warm is what was predicted.
+#: Four groups of answers and their colours; hovering names the kinds.
 _GROUPS = {
     "right": "#009E73",
     "wrong as predicted": "#D55E00",
     "wrong in another way that has a name": "#9DB7CF",
     "wrong, fits no name": "#E3E3E3",
 }
-#: The kinds of errors that a predicted outcome means.
+#: The kinds of errors that a predicted outcome implies.
 _PREDICTED = {
     "label prior": ("label_prior", "shown_answer"),
     "about half": ("copied_input", "wrong_direction"),
@@ -49,7 +49,7 @@ _REPAIRS = {
 
 
 def failure_figure(result: TaskVectorFailures) -> go.Figure:
-    """Left: how much one vector, and several, explain. Middle and right: answers, by kind."""
+    """Left: the share that one vector, and several, explain. Middle and right: answers, by kind."""
     tasks = _ordered(result)
     titles = ["explained by one vector", "answers with θ", "answers, few-shot"]
     figure = rows_of_panels(
@@ -77,7 +77,7 @@ def failure_figure(result: TaskVectorFailures) -> go.Figure:
 
 
 def _ordered(result: TaskVectorFailures) -> list[str]:
-    """Most explained first; where the prompt itself does not work, last."""
+    """The tasks, most explained first; those whose prompt does not work, last."""
 
     def key(task: str) -> float:
         share = _explained(result, task, "theta")
@@ -92,7 +92,7 @@ def _label(result: TaskVectorFailures, task: str) -> str:
 
 
 def _ends(shown: list[Estimate | None]) -> list[list[float]]:
-    """Values and ends, cut to the axis; without an estimate no bar."""
+    """Values and interval ends, clipped to the axis; 0 without an estimate."""
     return [
         [0.0 if e is None else _clip(getattr(e, end)) for e in shown]
         for end in ("value", "low", "high")
@@ -140,7 +140,7 @@ def _marks(
 
 
 def _explained(result: TaskVectorFailures, task: str, condition: str) -> Estimate | None:
-    """None where it is not defined: the prompt is not clearly above its floor."""
+    """None if it is undefined: the few-shot prompt is not clearly above the floor."""
     share = result.explained(task, condition)
     return None if np.isnan(share.value) else share
 
@@ -176,7 +176,7 @@ def _note_missing(
 def _composition(
     result: TaskVectorFailures, tasks: list[str], names: list[str], condition: str
 ) -> list[go.Bar]:
-    """A stack of what was answered, per task: right, or wrong in one of three ways."""
+    """Stacked bars per task: right, or wrong in one of three ways."""
     n = result.data.sizes["prompt"]
     found = [_grouped(result, task, condition) for task in tasks]
     return [
@@ -199,7 +199,7 @@ def _composition(
 
 
 def _grouped(result: TaskVectorFailures, task: str, condition: str) -> dict[str, dict[str, int]]:
-    """How many prompts got which kind of answer, by group."""
+    """The number of prompts with each kind of answer, by group."""
     right, predicted, named, unnamed = _GROUPS
     errors = result.errors(task, condition)
     expected = _PREDICTED.get(str(result.of(task)["predicted"].item()), ())
@@ -217,7 +217,6 @@ def _first(kinds: dict[str, int]) -> str:
 
 
 def _counts(kinds: dict[str, int], n: int) -> str:
-    """Every kind of a group with its prompts."""
     return "<br>".join(f"{kind}: {count} of {n} prompts" for kind, count in kinds.items())
 
 

@@ -1,4 +1,4 @@
-"""Several vectors instead of one: what is read from a few-shot prompt, and where it is written."""
+"""Repairs: the states that are read from few-shot prompts, and the edits that write them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,25 +14,24 @@ from icl_mech.prompts import Encoder, Episode, Prompt, with_dummies
 from icl_mech.tasks import Pair
 from icl_mech.vectors import overwrite, theta
 
-#: Stands for every input and answer of a placeholder prompt.
+#: The text of every input and answer of a placeholder prompt.
 BLANK = "..."
 
 
 def placeholder(encoder: Encoder, episode: Episode) -> Prompt:
-    """The query after as many demonstrations as the episode has, all of them blank."""
+    """The query after as many blank demonstrations as the episode has."""
     blanks = [Pair(BLANK, (BLANK,))] * len(episode.demonstrations)
     return encoder.encode(blanks, episode.query.x, episode.instruction)
 
 
 @dataclass(frozen=True)
 class States:
-    """What is read from few-shot prompts with a dummy query, at every layer.
+    """States of few-shot prompts with a dummy query, at every layer.
 
     Attributes:
         theta: the residual stream at the final arrow (mean over dummies).
         attention: what attention adds there (mean over dummies).
-        shown: the residual stream at `roles`, the demonstrations' own tokens. No dummy matters:
-            these tokens come before the query.
+        shown: the residual stream at the demonstrations' tokens `roles`, which no dummy changes.
         roles: `"demo_0_x"`, `"demo_0_arrow"`, ...
     """
 
@@ -49,7 +48,7 @@ class States:
         repairs: Sequence[str],
         own: Float[Tensor, "episode layer d_model"] | None = None,
     ) -> "States":
-        """Read what `repairs` need; `own` is theta, where it is known already."""
+        """Read the states that `repairs` need; `own` is theta, if it is known already."""
         groups = with_dummies(encoder, episodes)
         if own is None:
             own = theta(model.final_residuals(groups))
@@ -66,21 +65,16 @@ class States:
         return States(own, attention, shown, roles)
 
     def rolled(self) -> "States":
-        """Every episode with the states of the next one: another prompt's demonstrations."""
+        """Give every episode the states of the next one, as a control."""
 
         def roll(values: Tensor | None) -> Tensor | None:
             return None if values is None else torch.roll(values, -1, dims=0)
 
-        return States(
-            torch.roll(self.theta, -1, dims=0), roll(self.attention), roll(self.shown), self.roles
-        )
+        theta = torch.roll(self.theta, -1, dims=0)
+        return States(theta, roll(self.attention), roll(self.shown), self.roles)
 
     def edits(self, repair: str, layer: int) -> list[Edit]:
-        """The joint edits of one repair after block `layer`.
-
-        Raises:
-            InputError: where the repair does not exist.
-        """
+        """The joint edits of one repair after block `layer`."""
         choose(repair, REPAIRS, "repair")
         if repair == "layers":
             assert self.attention is not None

@@ -1,4 +1,4 @@
-"""What one task vector could not do."""
+"""The result of `task_vector_failures`."""
 
 from collections import Counter
 from typing import Any, ClassVar
@@ -13,26 +13,26 @@ from icl_mech.failures.notes import notes
 from icl_mech.results import TaskResult, with_ends
 from icl_mech.stats import Estimate, mean, paired_difference, ratio_of_means, share
 
-#: The method that every repair is compared with.
+#: The condition with which every repair is compared.
 THETA = "theta"
-#: What is added to a repair's name: the same states of another prompt of the task, and of the
-#: prompt with shuffled labels.
+#: Suffixes of a repair's controls: the same states of another prompt of the task, and of the prompt
+#: with shuffled labels.
 CONTROLS = ("_other_prompt", "_shuffled")
-#: An error that fits no name, and no error.
+#: The name of an error that fits no other name, and what stands for no error.
 OTHER, RIGHT = "other", ""
 
 
 class TaskVectorFailures(TaskResult):
     """Accuracy and errors of prompt, vector, controls and repairs, per prompt.
 
-    `data` holds over (`task`, `prompt`, `condition`): `right`, `error` (a name of `KINDS`, empty
-    where right), `top` (token id), `said` (its text) and `logprob` of the answer (nats); over
-    (`task`, `prompt`): `prior_right` (is the task's most frequent answer right?), `guess_right`
-    (the chance of being right by guessing among the prompt's own most frequent answers); over
-    (`task`, `injected`, `dev_prompt`, `layer`): `dev_right` and `dev_logprob`, NaN where a repair
-    was not tried; over (`task`, `injected`) the layers chosen, `best_layer`; over `task`,
-    `named_by_chance` (see `by_chance`). `condition` is few_shot, zero_shot, theta, shuffled,
-    other_task, random, placeholder, and every repair with its controls.
+    `data` holds over (`task`, `prompt`, `condition`): `right`, `error` (a name of `KINDS`; empty if
+    right), `top` (token id), `said` (its text) and `logprob` of the answer (nats); over
+    (`task`, `prompt`): `prior_right` (whether the task's most frequent answer is right) and
+    `guess_right` (the chance of being right by guessing among the prompt's own most frequent
+    answers); over (`task`, `injected`, `dev_prompt`, `layer`): `dev_right` and `dev_logprob`, NaN
+    at layers where a repair was not tried; over (`task`, `injected`): the chosen layers,
+    `best_layer`; over `task`: `named_by_chance` (see `by_chance`). `condition` is few_shot,
+    zero_shot, theta, shuffled, other_task, random, placeholder, and every repair with its controls.
     """
 
     ARRAYS: ClassVar = {
@@ -53,33 +53,33 @@ class TaskVectorFailures(TaskResult):
 
     @property
     def conditions(self) -> list[str]:
-        """What was measured."""
+        """Names of the conditions that were measured."""
         return [str(name) for name in self.data["condition"].values]
 
     @property
     def repairs(self) -> list[str]:
-        """Several vectors instead of one: which."""
+        """Names of the repairs that were measured."""
         return [str(name) for name in self.data["injected"].values if name != THETA]
 
     def layer(self, task: str, method: str = THETA) -> int:
-        """The layer chosen on dev for theta or a repair."""
+        """The layer that was chosen on dev prompts for theta or a repair."""
         choose(method, [THETA, *self.repairs], "method")
         return int(self.of(task)["best_layer"].sel(injected=method))
 
     def accuracy(self, task: str, condition: str = THETA) -> Estimate:
         """Test accuracy.
 
-        Intervals here and below are over prompts or, where these share queries, over queries.
+        Intervals here and below are over prompts, or over queries if prompts share them.
         """
         return share(self._right(task, condition), self.queries(task))
 
     def prior(self, task: str) -> Estimate:
-        """Accuracy of an answer without the query: the label prior.
+        """The label prior: the accuracy of answers that ignore the query.
 
-        The better one of the most frequent answer of the dev prompts, always, and a guess among
-        the most frequent answers of the prompt itself. The guess is left out where it is right in
-        every prompt (all demonstrations show the one answer): it is the task then, and to give
-        that answer is what a vector would be needed for.
+        The better one of two: always give the most frequent answer of the dev prompts, or guess
+        among the most frequent answers of the prompt itself. The guess does not count if it is
+        right in every prompt (all demonstrations show the one answer): then giving that answer is
+        the task.
         """
         return share(self._prior(task), self.queries(task))
 
@@ -90,27 +90,26 @@ class TaskVectorFailures(TaskResult):
         return guess if counts else always
 
     def floor(self, task: str) -> Float[np.ndarray, "prompt"]:
-        """What no vector is needed for, per prompt: the zero-shot prompt or the label prior,
-        whichever is right more often."""
+        """What is right without a vector, per prompt: the better of zero-shot and label prior."""
         levels = [self._right(task, "zero_shot").astype(float), self._prior(task)]
         return max(levels, key=np.mean)
 
     def explained(self, task: str, condition: str = THETA) -> Estimate:
-        """How much of the in-context accuracy a vector or repair explains.
+        """The share of the in-context accuracy that a vector or repair explains.
 
         (its accuracy - floor) / (few-shot accuracy - floor), of means, prompts resampled (see
-        `floor`). 0 is what needs no vector, 1 the whole prompt; nothing is clipped. NaN where the
-        prompt itself is not clearly above the floor: there is nothing to explain.
+        `floor`): 0 if no vector is needed, 1 for as much as the whole prompt. Nothing is clipped.
+        NaN if the few-shot prompt is not clearly above the floor.
         """
         floor = self.floor(task)
         ours, whole = (self._right(task, name) - floor for name in (condition, "few_shot"))
         return _ratio(ours, whole, self.queries(task))
 
     def recovered(self, task: str, repair: str) -> Estimate:
-        """Of the accuracy that theta loses, the share that a repair brings back.
+        """The share of the accuracy lost by theta that a repair brings back.
 
-        (repair - theta) / (few-shot - theta), of means, prompts resampled; NaN where theta is not
-        clearly worse than the prompt.
+        (repair - theta) / (few-shot - theta), of means, prompts resampled. NaN if theta is not
+        clearly worse than the few-shot prompt.
         """
         theta = self._right(task, THETA).astype(float)
         ours, whole = (self._right(task, name) - theta for name in (repair, "few_shot"))
@@ -122,10 +121,11 @@ class TaskVectorFailures(TaskResult):
         return paired_difference(right, self.floor(task), clusters=self.queries(task))
 
     def observed(self, task: str) -> str:
-        """What was found, in the words of the predictions.
+        """The outcome, in the words of the predictions.
 
-        "not in context": the prompt is not clearly above the floor. "label prior": the vector is
-        not. "works": the vector is not clearly worse than the prompt. "in part": else.
+        "not in context": the few-shot prompt is not clearly above the floor. "label prior": theta
+        is not clearly above the floor. "works": theta is not clearly worse than the few-shot
+        prompt. "in part": none of these.
         """
         if not self.above_prior(task, "few_shot").low > 0:
             return "not in context"
@@ -139,22 +139,21 @@ class TaskVectorFailures(TaskResult):
         return paired_difference(ours, theirs, clusters=self.queries(task))
 
     def errors(self, task: str, condition: str = THETA) -> dict[str, int]:
-        """How many prompts got which wrong answer, the most frequent kind first."""
+        """The number of wrong answers of each kind, the most frequent kind first."""
         choose(condition, self.conditions, "condition")
         counts = Counter(self.of(task)["error"].sel(condition=condition).values.tolist())
         return {kind: n for kind, n in counts.most_common() if kind != RIGHT}
 
     def named(self, task: str, condition: str = THETA) -> float:
-        """The share of the wrong answers that have a name; NaN where none is wrong."""
+        """The share of the wrong answers that have a name; NaN if none is wrong."""
         errors = self.errors(task, condition)
         total = sum(errors.values())
         return 1 - errors.get(OTHER, 0) / total if total else float("nan")
 
     def by_chance(self, task: str) -> float:
-        """The share of the vocabulary's tokens that would get a name, were they said.
+        """The share of tokens that would have a name as an error; compare `named` with it.
 
-        What `named` is to be compared with: some names fit many tokens. Mean over the prompts, of
-        tokens evenly spaced in the vocabulary that are not right.
+        Mean over the prompts, of tokens that are not right, evenly spaced in the vocabulary.
         """
         return float(self.of(task)["named_by_chance"])
 
@@ -182,10 +181,9 @@ class TaskVectorFailures(TaskResult):
             row |= self.explained(task, repair).columns(f"{repair}_explained")
             row |= self.recovered(task, repair).columns(f"{repair}_recovered")
             row[f"{repair}_layer"] = self.layer(task, repair)
-        most = next(iter(self.errors(task)), "")
         return row | {
             "layer": self.layer(task),
-            "most_frequent_error": most,
+            "most_frequent_error": next(iter(self.errors(task)), ""),
             "named_errors": self.named(task),
             "named_by_chance": self.by_chance(task),
             "n_prompts": self.data.sizes["prompt"],
@@ -195,7 +193,7 @@ class TaskVectorFailures(TaskResult):
         }
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per (task, prompt, condition): what was said, right or which error."""
+        """One row per (task, prompt, condition): the answer, and whether right or which error."""
         columns = ["query", "answer", "said", "right", "error", "logprob", "top"]
         frame = self.data[columns].to_dataframe().reset_index()
         return frame[["task", "condition", "prompt", *columns]]
@@ -235,14 +233,14 @@ class TaskVectorFailures(TaskResult):
         return f"What one task vector cannot do, {self.provenance['model']}"
 
     def plot(self) -> go.Figure:
-        """Share of in-context accuracy that the vector explains, and the errors that it makes."""
+        """The share of in-context accuracy that the vector explains, and its errors."""
         from icl_mech.failures.plot import failure_figure
 
         return failure_figure(self)
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray, queries: np.ndarray) -> Estimate:
-    """Of means over prompts; NaN where the mean denominator is not clearly above 0."""
+    """Ratio of means over prompts; NaN if the mean denominator is not clearly above 0."""
     if not mean(denominator, clusters=queries).low > 0:
         return Estimate(np.nan, np.nan, np.nan, len(denominator))
     return ratio_of_means(numerator, denominator, clusters=queries).at()

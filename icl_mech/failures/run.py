@@ -1,4 +1,4 @@
-"""What can one task vector not do, which errors does it make, and do several vectors repair it?"""
+"""Where one task vector fails, which errors it makes, and whether several vectors repair them."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE, N_DUMMIES
 from icl_mech.results import over_tasks
 
-#: Layers at which a repair is tried, from a third of the depth on.
+#: The default number of layers at which a repair is tried.
 N_REPAIR_LAYERS = 6
 
 
@@ -37,45 +37,36 @@ def task_vector_failures(
 ) -> TaskVectorFailures:
     """Accuracy of prompt, vector and repairs on tasks that one vector may not be able to do.
 
-    theta is read and injected as in Hendel et al. 2023 (section 3): at the last token of a
-    few-shot prompt that asks a dummy, mean over `n_dummies`; over the same place of the
-    zero-shot prompt, at the layer that is best on dev prompts (of equals the one where the right
-    answer is most probable: where none is ever right, errors are still named at the layer that
-    comes closest). Controls on the same test prompts: theta from shuffled labels, of another task,
-    and random vectors of the same norm.
+    theta is read and injected as in Hendel et al. 2023 (section 3): it is read at the last token
+    of few-shot prompts that ask a dummy query (mean over `n_dummies`), and written over the last
+    token of the zero-shot prompt, at the layer that is best on dev prompts (see
+    `vectors.choose_layer`; if no answer is ever right, the most probable answers decide). Controls
+    on the same test prompts: theta from shuffled labels, theta of another task, and random vectors
+    of the same norm.
 
-    *Repairs* write several vectors of the same few-shot prompt at once (Dong et al. 2025, arXiv
-    2506.09048, propose several; which, is our choice, see `REPAIRS`). Where demonstrations have
-    states to write, the query stands after blank demonstrations in the same template, whose tokens
-    are overwritten. The layer of a repair, too, is chosen on dev, among `repair_layers`. Each has
-    two controls: the same states of another prompt of the task, and of the prompt with shuffled
-    labels.
+    *Repairs* (`REPAIRS`) write several vectors of the same few-shot prompt at once. Dong et al.
+    2025 (arXiv 2506.09048) propose several vectors; which ones is our choice. A repair that writes
+    states of demonstrations asks the query after blank demonstrations, and overwrites their
+    tokens. Its layer, too, is chosen on dev prompts. Each repair has two controls: the same states
+    of another prompt of the task, and of the prompt with shuffled labels.
 
-    Every wrong answer is named by its first token (`KINDS`), for every condition and prompt.
+    Every wrong answer of every condition is named by its first token (`KINDS`).
 
     Args:
         model: from `load_model`.
         tasks: failure tasks and ordinary ones, as objects, names or paths; by default all failure
             tasks.
-        n_prompts: test prompts per task.
-        n_shots: demonstrations per prompt of ordinary tasks; failure tasks have their own number.
-        seed: of every random draw.
-        n_dev: dev prompts per task; half of `n_prompts` by default.
-        n_dummies: dummy queries per demonstration set.
-        repairs: some of `REPAIRS`; none is much faster.
+        n_prompts, n_shots, seed, n_dev, n_dummies: see `FailureSettings`.
+        repairs: some of `REPAIRS`; without any, the run is much faster.
         repair_layers: blocks after which repairs are tried; by default six, evenly spaced, from a
-            third of the depth on. Near the embedding a token's state is little more than the
-            token: to write it is to show the demonstrations again.
-        template: how a pair is written; holds `{x}` and `{y}`.
-        leading_space: write words with a space before them; by default whichever way the
-            tokenizer needs fewer tokens.
-        instruction: a line before the demonstrations: `"none"`, `"true"` (it names the task),
-            `"other"` (it names another), `"irrelevant"`, or the line itself.
+            third of the depth on. In the first blocks a token's state is little more than the
+            token: writing it shows the demonstrations again.
+        template, leading_space, instruction: see `FailureSettings`.
         progress: show a progress bar.
 
     Raises:
-        InputError: where a task, template, repair, layer or count cannot work.
-        ModelError: where the model returns numbers that are not finite.
+        InputError: if a task, template, repair, layer or count cannot work.
+        ModelError: if the model returns numbers that are not finite.
 
     Example:
         >>> found = icl_mech.task_vector_failures(
@@ -105,16 +96,15 @@ def measure(
     progress: bool = True,
     repair_layers: Sequence[int] | None = None,
 ) -> TaskVectorFailures:
-    """Run a plan: what `task_vector_failures` does after it has drawn the episodes.
-
-    Raises:
-        InputError: where a layer does not exist.
-        ModelError: where the model returns numbers that are not finite.
-    """
-    s, layers = plan.settings, _layers(model, repair_layers)
+    """Run a plan, as `task_vector_failures` does after it has drawn the episodes."""
+    s, n = plan.settings, model.n_layers
+    if repair_layers is None:
+        spaced = np.linspace(n // 3, n - 1, N_REPAIR_LAYERS).round()
+        repair_layers = sorted({int(i) for i in spaced})
+    layers = check_layers(repair_layers, n)
     # Every task is encoded before the first forward pass: bad input fails at once.
     encoders = [Encoders.of(model, task, s) for task in plan.tasks]
-    per_task = s.dev * (model.n_layers + len(layers) * len(s.repairs))
+    per_task = s.dev * (n + len(layers) * len(s.repairs))
     per_task += s.n_prompts * (4 + 3 * len(s.repairs))
     with progress_bar(per_task * len(plan.tasks), "runs", progress) as bar:
         parts = [
@@ -123,13 +113,6 @@ def measure(
         ]
     data = over_tasks(parts, [task.task.name for task in plan.tasks])
     return TaskVectorFailures(data, _provenance(model, plan, encoders, layers))
-
-
-def _layers(model: HookedModel, layers: Sequence[int] | None) -> list[int]:
-    n = model.n_layers
-    if layers is None:
-        return sorted({int(i) for i in np.linspace(n // 3, n - 1, N_REPAIR_LAYERS).round()})
-    return check_layers(layers, n)
 
 
 def _provenance(

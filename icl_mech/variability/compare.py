@@ -1,11 +1,19 @@
-"""Several models' vectors on one axis: relative depth."""
+"""Compares the vectors of several models, by relative depth."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pandas as pd
 
 from icl_mech.errors import InputError
 from icl_mech.variability.result import VectorVariability
+
+#: What results that are compared have in common.
+MEASURED: dict[str, Callable[[VectorVariability], Any]] = {
+    "tasks": lambda result: result.tasks,
+    "numbers of shots": lambda result: result.shots,
+    "number of vectors": lambda result: result.data.sizes["vector"],
+}
 
 
 def compare_variability(results: Sequence[VectorVariability], form: str = "raw") -> pd.DataFrame:
@@ -19,7 +27,7 @@ def compare_variability(results: Sequence[VectorVariability], form: str = "raw")
         form: of the distances, `"raw"` or `"centred"`.
 
     Raises:
-        InputError: where there is none, or they differ in what they measured.
+        InputError: if there are no results, or they differ in what they measured.
 
     Example:
         >>> tasks = ["antonyms", "country_capital"]
@@ -27,7 +35,16 @@ def compare_variability(results: Sequence[VectorVariability], form: str = "raw")
         >>> len(compare_variability([found]))
         18
     """
-    check_comparable(results)
+    if not results:
+        raise InputError("no results; expected at least one")
+    for result in results[1:]:
+        for what, of in MEASURED.items():
+            if of(result) != of(results[0]):
+                raise InputError(
+                    f"{what} {of(result)} of {result.provenance['model']} differ from "
+                    f"{of(results[0])} of {results[0].provenance['model']}; expected the same for "
+                    "every model"
+                )
     rows = []
     for result in results:
         within, between = (result.distances(None, other, form=form) for other in (None, "other"))
@@ -47,25 +64,3 @@ def compare_variability(results: Sequence[VectorVariability], form: str = "raw")
                 row |= e.columns(name)
             rows.append(row)
     return pd.DataFrame(rows)
-
-
-def check_comparable(results: Sequence[VectorVariability]) -> None:
-    """Refuse results whose numbers do not stand side by side.
-
-    Raises:
-        InputError: naming what differs.
-    """
-    if not results:
-        raise InputError("no results; expected at least one")
-    for result in results[1:]:
-        for what, of in (
-            ("tasks", lambda r: r.tasks),
-            ("numbers of shots", lambda r: r.shots),
-            ("number of vectors", lambda r: r.data.sizes["vector"]),
-        ):
-            ours, first = of(result), of(results[0])
-            if ours != first:
-                raise InputError(
-                    f"{what} {ours} of {result.provenance['model']} differ from {first} of "
-                    f"{results[0].provenance['model']}; expected the same for every model"
-                )

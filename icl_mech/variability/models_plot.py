@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from icl_mech.variability import VectorVariability
 
 _HEIGHT = 370
-#: One colour per model, in order.
+#: Colours of the models, in order.
 MODELS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
 
 

@@ -1,4 +1,4 @@
-"""What variability is measured on: settings, and the demonstration sets of every task."""
+"""What `vector_variability` measures: its settings, and the demonstration sets of every task."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,10 +21,9 @@ class VariabilitySettings(VectorSettings):
     n_prompts: int = 25
     """Demonstration sets per task; each gives one vector and is asked one query."""
     n_shots: tuple[int, ...] = (5,)  # type: ignore[assignment]
-    """Demonstrations per set; several numbers are measured on the same sets."""
+    """Demonstrations per set; if several numbers are given, all are measured on the same sets."""
     n_dev: int | None = None
-    """Further sets per task, on which the layer that is quoted is chosen; by default half of
-    --n-prompts."""
+    """Further sets per task, to choose the layer that is quoted; by default half of --n-prompts."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ def plan(tasks: Tasks, settings: VariabilitySettings) -> VariabilityPlan:
     """Load the tasks and draw sets with the largest number of shots; no model is needed.
 
     Raises:
-        InputError: where a task is unknown or too small, or there is one task only.
+        InputError: if a task is unknown or too small, or only one task is given.
 
     Example:
         >>> drawn = plan(["antonyms", "es_en"], VariabilitySettings(n_prompts=4))
@@ -50,8 +49,8 @@ def plan(tasks: Tasks, settings: VariabilitySettings) -> VariabilityPlan:
     several = load_tasks(tasks)
     if len(several) < 2:
         raise InputError(
-            f"one task ({several[0].name!r}); expected two or more: distances within a task say "
-            "something only beside those between tasks"
+            f"one task ({several[0].name!r}); expected two or more: distances within a task are "
+            "compared with those between tasks"
         )
     sets = [
         draw_sets(task, s.n_prompts, s.dev, max(s.n_shots), s.n_dummies, s.seed) for task in several

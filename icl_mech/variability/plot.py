@@ -21,16 +21,16 @@ _HEIGHT, _GAP, _BINS = 330, 115, 60
 WITHIN, BETWEEN = COLOURS["theta"], COLOURS["other_task"]
 SHUFFLED, SEPARATION = COLOURS["shuffled"], COLOURS["encoding"]
 DISTANCE = {"raw": "cosine distance", "centred": "centred cosine distance"}
-#: Told apart by colour up to 11 tasks; beyond that by hover.
+#: The palette for up to 11 tasks; for more tasks, colours are hard to tell apart: hover helps.
 _FEW, _MANY = qualitative.Safe, qualitative.Dark24
 
 
 def variability_figure(
     result: VectorVariability, layer: int, shots: int, method: str = "pca", form: str = "raw"
 ) -> go.Figure:
-    """Vectors in the plane and histograms of distances at a layer; below, every layer; last, shots.
+    """Vectors in the plane and histograms of distances at a layer; then curves over all layers.
 
-    The last row is there where several numbers of shots were measured.
+    If several numbers of shots were measured, a last row compares them.
     """
     several = len(result.shots) > 1
     titles = [
@@ -38,16 +38,13 @@ def variability_figure(
         f"distances after block {layer}",
         "distance by layer",
         "separation and accuracy by layer",
-        *([f"distance by shots, block {layer}"] if several else []),
-        *([f"separation and accuracy by shots, block {layer}"] if several else []),
     ]
-    figure = rows_of_panels(
-        [_HEIGHT + 60, _HEIGHT, *([_HEIGHT] if several else [])],
-        _GAP,
-        titles,
-        2,
-        horizontal_spacing=0.1,
-    )
+    heights = [_HEIGHT + 60, _HEIGHT]
+    if several:
+        named = ("distance", "separation and accuracy")
+        titles += [f"{name} by shots, block {layer}" for name in named]
+        heights.append(_HEIGHT)
+    figure = rows_of_panels(heights, _GAP, titles, 2, horizontal_spacing=0.1)
     _plane(figure, result, layer, shots, method)
     _histograms(figure, result, layer, shots, form)
     _by_layer(figure, result, layer, shots, form)
@@ -163,39 +160,34 @@ def _by_layer(
 
 def _by_shots(figure: go.Figure, result: VectorVariability, layer: int, form: str) -> None:
     rows = result.by_shots(layer)
+    ticks = list(rows.index)
     of = "" if form == "raw" else "centred_"
-    panels: dict[int, dict[str, tuple[str, str]]] = {
-        1: {
-            f"{of}within": ("within a task", WITHIN),
-            f"{of}between": ("between tasks", BETWEEN),
-            f"{of}shuffled_distance": ("θ to θ from shuffled labels", SHUFFLED),
-        },
-        2: {
-            f"{of}silhouette": ("silhouette", SEPARATION),
-            "accuracy": ("accuracy with θ", COLOURS["regular"]),
-            "shuffled_accuracy": ("accuracy, shuffled labels", SHUFFLED),
-        },
-    }
-    for col, names in panels.items():
-        for column, (name, colour) in names.items():
-            figure.add_trace(
-                go.Scatter(
-                    x=list(rows.index),
-                    y=rows[column],
-                    error_y=whiskers(*(rows[f"{column}{end}"] for end in ("", "_low", "_high"))),
-                    mode="lines+markers",
-                    line={"color": colour, "width": 2},
-                    marker={"size": 8},
-                    name=name,
-                    legendgroup=name,
-                    showlegend=False,
-                    hovertemplate=f"{name}, %{{x}} shots: %{{y:.3f}}<extra></extra>",
-                ),
-                row=3,
-                col=col,
-            )
-        ticks = list(rows.index)
-        figure.update_xaxes(title_text="shots", tickvals=ticks, type="log", row=3, col=col)
+    traces = [
+        (1, f"{of}within", "within a task", WITHIN),
+        (1, f"{of}between", "between tasks", BETWEEN),
+        (1, f"{of}shuffled_distance", "θ to θ from shuffled labels", SHUFFLED),
+        (2, f"{of}silhouette", "silhouette", SEPARATION),
+        (2, "accuracy", "accuracy with θ", COLOURS["regular"]),
+        (2, "shuffled_accuracy", "accuracy, shuffled labels", SHUFFLED),
+    ]
+    for col, column, name, colour in traces:
+        figure.add_trace(
+            go.Scatter(
+                x=ticks,
+                y=rows[column],
+                error_y=whiskers(*(rows[f"{column}{end}"] for end in ("", "_low", "_high"))),
+                mode="lines+markers",
+                line={"color": colour, "width": 2},
+                marker={"size": 8},
+                name=name,
+                legendgroup=name,
+                showlegend=False,
+                hovertemplate=f"{name}, %{{x}} shots: %{{y:.3f}}<extra></extra>",
+            ),
+            row=3,
+            col=col,
+        )
+    figure.update_xaxes(title_text="shots", tickvals=ticks, type="log", row=3)
     figure.update_yaxes(title_text=f"mean {DISTANCE[form]}", rangemode="tozero", row=3, col=1)
     figure.update_yaxes(title_text="silhouette (−1 to 1), accuracy", row=3, col=2)
 

@@ -1,4 +1,4 @@
-"""How far a task's vectors are from one another, and from those of other tasks."""
+"""The result of `vector_variability`: distances between vectors, and how well each works."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -19,9 +19,9 @@ from icl_mech.variability.notes import notes
 from icl_mech.variability.tables import by_shots, full_summary, known_mean, per_vector, text
 from icl_mech.vectors import Choice, choose_layer
 
-#: Whose accuracy is measured: theta, and theta from the same demonstrations, labels shuffled.
+#: The vectors that are injected: theta, and theta of the same demonstrations with shuffled labels.
 KINDS = ("theta", "shuffled")
-#: Vectors as they are (the paper's distances), or minus the mean of all of them.
+#: Distances of vectors as they are (the paper's), or minus the mean of all vectors.
 FORMS = ("raw", "centred")
 
 
@@ -30,14 +30,21 @@ class VectorVariability(TaskResult):
 
     `data` holds `distance` over (`shots`, `form`, `layer`, `pair`): cosine distances (0 to 2) of
     any two different vectors, in scipy's condensed order of the vectors (all of the first task,
-    then all of the second, ...); `square` gives them as a table. Over (`task`, `vector`): if the
-    zero-shot prompt with the vector is answered right (`right`, by `shots`, `kind` and `layer`)
+    then all of the second, ...); `square` gives them as a table. Over (`task`, `vector`): whether
+    the zero-shot prompt is answered right with the vector (`right`, by `shots`, `kind` and `layer`)
     and without (`baseline_right`), the distance to theta from shuffled labels
     (`shuffled_distance`) and to a random vector (`random_distance`), and `norm`; `dev_right` over
-    (`task`, `dev_vector`, `layer`). Where `shots` is None, the most shots count. `form` is raw
-    (vectors as they are) or centred (minus the mean of all tasks' vectors, which says how far
-    apart they are beside what all have in common; that alone pushes tasks apart, and pulls some
-    pairs together: `pairs_of_tasks` says which are nearer than chance would have them).
+    (`task`, `dev_vector`, `layer`).
+
+    Arguments that several methods share:
+
+    - `task`: one of `tasks`; by default all of them.
+    - `layer`: a block number; by default the one that is best on dev vectors over all tasks.
+      `layers`: several; by default all.
+    - `shots`: the number of demonstrations per vector; by default the largest.
+    - `form`: `"raw"` (vectors as they are) or `"centred"` (minus the mean of all tasks' vectors:
+      the distances beside what all vectors share). Centring alone pushes most tasks apart and pulls
+      some pairs together; `pairs_of_tasks` says which are nearer than by chance.
     """
 
     ARRAYS: ClassVar = {
@@ -88,12 +95,12 @@ class VectorVariability(TaskResult):
         return table
 
     def pairs(self, task: str | None = None, other: str | None = None) -> Bool[np.ndarray, "n n"]:
-        """Which pairs of vectors are within a task, or between two; never a vector with itself.
+        """Which pairs of vectors count; never a vector with itself.
 
         Args:
-            task: one of the tasks, or None for all.
-            other: None for pairs within the task; a task, or `"other"` for all others, for pairs
-                between.
+            task: the first vector's task.
+            other: None for pairs within the task; another task, or `"other"` for all others, for
+                pairs between tasks.
         """
         names = np.array(self.tasks)[self.labels]
         for name in {task, other} - {None, "other"}:
@@ -112,14 +119,9 @@ class VectorVariability(TaskResult):
         layers: Sequence[int] | None = None,
         form: str = "raw",
     ) -> Estimates:
-        """Mean distance at every layer, with 95 % intervals over the vectors (not over pairs).
+        """Mean distance at every layer, with 95 % intervals over vectors (not over pairs).
 
-        Args:
-            task: one of the tasks, or None for the mean over all.
-            other: None: within the task; a task or `"other"`: to that task or all others.
-            shots: demonstrations per vector.
-            layers: all by default.
-            form: `"raw"` or `"centred"`.
+        Without `other`, within the task; else to that task, or to all others (`"other"`).
         """
         at = self.layers if layers is None else layers
         squares = np.stack([self.square(layer, shots, form) for layer in at])
@@ -127,23 +129,19 @@ class VectorVariability(TaskResult):
         return pair_means(squares, self.pairs(task, other), self.labels, seed)
 
     def pairs_of_tasks(self, layer: int | None = None, shots: int | None = None) -> pd.DataFrame:
-        """Which tasks lie near one another: one row per pair, the nearest first.
+        """One row per pair of tasks, the nearest first.
 
         Columns: `distance`, the mean centred distance between the two tasks' vectors, with its
-        interval; `cosine` of the two tasks' mean vectors, minus the mean of all tasks' (noise
-        within a task taken out); `p`, the chance that the most alike pair of as many unrelated
-        tasks, with the measured spectrum and lengths, is as much alike (corrected for all pairs,
-        see `icl_mech.stats.nearer_than_chance`); `n_tasks`.
-
-        Args:
-            layer: by default the best over all tasks.
-            shots: demonstrations per vector.
+        interval; `cosine`, of the two tasks' mean vectors minus the mean of all tasks' (corrected
+        for noise within a task); `p`, the chance that, among as many unrelated tasks with the
+        measured spectrum and lengths, the most alike pair is as much alike (so it is corrected for
+        the number of pairs, see `icl_mech.stats.nearer_than_chance`); `n_tasks`.
         """
         at = self._at(layer)
         gram = self._gram(at, shots)
         away = np.eye(len(gram)) - 1 / len(gram)
         centred = away @ gram @ away
-        # Noise alone can bring a squared length to 0 or below: it has no direction.
+        # Noise can bring a squared length to 0 or below: then there is no direction.
         squared = centred.diagonal()
         length = np.sqrt(np.where(squared > 0, squared, np.nan))
         p = nearer_than_chance(gram, self.provenance["seed"])
@@ -167,13 +165,13 @@ class VectorVariability(TaskResult):
     def silhouettes(
         self, layer: int, shots: int | None = None, form: str = "raw"
     ) -> Float[np.ndarray, "task vector"]:
-        """Silhouette coefficient of every vector (-1 to 1; 1: far from all other tasks).
+        """The silhouette coefficient of every vector (-1 to 1; 1: far from all other tasks).
 
-        Rousseeuw (1987), by scikit-learn: (b - a) / max(a, b) of the mean distance a to the
-        other vectors of its task and b to those of the nearest other task.
+        (b - a) / max(a, b), with a the mean distance to the other vectors of its task and b that to
+        the vectors of the nearest other task (Rousseeuw 1987, by scikit-learn).
         """
         table = self.square(layer, shots, form)
-        np.fill_diagonal(table, 0)  # its own distance counts nowhere
+        np.fill_diagonal(table, 0)  # scikit-learn leaves it out
         if np.isnan(table).any():  # a vector without direction
             return np.full((len(self.tasks), self.data.sizes["vector"]), np.nan)
         found = silhouette_samples(np.clip(table, 0, None), self.labels, metric="precomputed")
@@ -186,17 +184,13 @@ class VectorVariability(TaskResult):
         layers: Sequence[int] | None = None,
         form: str = "raw",
     ) -> Estimates:
-        """Mean silhouette at every layer, of one task or of all, with 95 % intervals.
+        """Mean silhouette at every layer, with 95 % intervals over vectors.
 
-        Over vectors, each with its coefficient against all others: what the others are is not
-        resampled.
+        Each vector keeps its coefficient: the vectors that it is compared with are not resampled.
         """
         at = self.layers if layers is None else layers
         found = np.stack([self.silhouettes(layer, shots, form) for layer in at], axis=-1)
-        if task is not None:
-            choose(task, self.tasks, "task")
-            found = found[[self.tasks.index(task)]]
-        return means(found.reshape(-1, len(at)), self.provenance["seed"])
+        return means(found[self._index(task)].reshape(-1, len(at)), self.provenance["seed"])
 
     def accuracy(
         self, task: str | None = None, kind: str = "theta", shots: int | None = None
@@ -211,34 +205,27 @@ class VectorVariability(TaskResult):
         return self._shares(self.data["baseline_right"].values[None], task)[0]
 
     def _shares(self, right: Bool[np.ndarray, "row task vector"], task: str | None) -> list:
-        queries = np.array(
-            [[f"{t}\n{q}" for q in self.data["query"].sel(task=t).values] for t in self.tasks]
-        )
-        if task is not None:
-            choose(task, self.tasks, "task")
-            at = [self.tasks.index(task)]
-            right, queries = right[:, at], queries[at]
-        return shares(right.reshape(len(right), -1), queries.ravel(), self.provenance["seed"])
+        at = self._index(task)
+        right = right[:, at].reshape(len(right), -1)
+        return shares(right, self._queries("query", at), self.provenance["seed"])
 
     def best_layer(self, task: str | None = None) -> int:
-        """The layer with the best dev accuracy, of a task or over all (see `choose_layer`).
+        """The layer with the best accuracy on dev vectors (see `choose_layer`).
 
-        Distances need a layer: where the accuracy rises nowhere, `caveats` says so.
+        If no layer is clearly the best, there is still one, and `caveats` says so.
         """
         return self.layers[self.choice(task).at]
 
     def choice(self, task: str | None = None) -> Choice:
-        """The layer that is best on dev vectors, and whether accuracy rises at all."""
-        of = self.data if task is None else self.of(task)
+        """The layer that is best on dev vectors, and whether the accuracy rises at all."""
+        at = self._index(task)
 
         def rows(name: str) -> np.ndarray:
-            found: np.ndarray = of[name].transpose(..., "layer").values
-            return found.reshape(-1, len(self.layers))
+            found: np.ndarray = self.data[name].transpose("task", "dev_vector", "layer").values
+            return found[at].reshape(-1, len(self.layers))
 
-        logprob = rows("dev_logprob") if "dev_logprob" in of else None  # older files lack it
-        tasks = self.tasks if task is None else [task]
-        queries = [f"{t}\n{q}" for t in tasks for q in self.of(t)["dev_query"].values.tolist()]
-        return choose_layer(rows("dev_right"), logprob, np.array(queries))
+        logprob = rows("dev_logprob") if "dev_logprob" in self.data else None  # older files lack it
+        return choose_layer(rows("dev_right"), logprob, self._queries("dev_query", at))
 
     def controls(
         self,
@@ -250,11 +237,8 @@ class VectorVariability(TaskResult):
         """Mean distance of theta to a control at every layer, with intervals over vectors.
 
         Args:
-            name: `"shuffled"` (theta from the same demonstrations with shuffled labels; with one
-                shot there is none: NaN) or `"random"` (a random direction; raw, most shots).
-            task: one of the tasks, or None for the mean over all.
-            shots: demonstrations per vector.
-            form: `"raw"` or `"centred"`.
+            name: `"shuffled"` (theta from the same demonstrations with shuffled labels; NaN with
+                one shot) or `"random"` (a random direction; raw, with the most shots).
         """
         choose(name, ("shuffled", "random"), "control")
         found = self.data[f"{name}_distance"]
@@ -262,10 +246,7 @@ class VectorVariability(TaskResult):
             n = self._shots(shots)
             found = found.sel(shots=n, form=_form(form))
             found = found if n > 1 else found * np.nan
-        if task is not None:
-            choose(task, self.tasks, "task")
-            found = found.sel(task=[task])
-        values = found.transpose("task", "vector", "layer").values
+        values = found.transpose("task", "vector", "layer").values[self._index(task)]
         return means(values.reshape(-1, len(self.layers)), self.provenance["seed"])
 
     def projection(
@@ -275,12 +256,10 @@ class VectorVariability(TaskResult):
         shots: int | None = None,
         seed: int | None = None,
     ) -> pd.DataFrame:
-        """Vectors in the plane: one row each, with what the axes are in `.attrs["axes"]`.
+        """Every vector in the plane, one row each; `.attrs["axes"]` names the axes.
 
         Args:
             method: `"pca"`, `"tsne"` or `"umap"` (see `icl_mech.stats.projection`).
-            layer: by default the best over all tasks.
-            shots: demonstrations per vector.
             seed: of t-SNE and UMAP; by default the result's own.
         """
         table = np.nan_to_num(self.square(self._at(layer), shots), nan=0.0)
@@ -294,15 +273,15 @@ class VectorVariability(TaskResult):
         return frame
 
     def summary(self, layer: int | None = None, shots: int | None = None) -> pd.DataFrame:
-        """One row per task, then one over all: distances, separation, accuracy."""
+        """Distances, separation and accuracy: one row per task, then one over all."""
         return self._quoted(self.full_summary(layer, shots))
 
     def full_summary(self, layer: int | None = None, shots: int | None = None) -> pd.DataFrame:
-        """The summary with the centred distances, the distances to controls, and counts."""
+        """The summary with centred distances, distances to controls, and counts."""
         return full_summary(self, self._at(layer), self._shots(shots))
 
     def by_shots(self, layer: int | None = None) -> pd.DataFrame:
-        """Over all tasks, a row per number of shots: what `full_summary` says of them."""
+        """The columns of `full_summary` over all tasks, one row per number of shots."""
         return by_shots(self, self._at(layer))
 
     def to_frame(self) -> pd.DataFrame:
@@ -324,18 +303,22 @@ class VectorVariability(TaskResult):
         method: str = "pca",
         form: str = "raw",
     ) -> go.Figure:
-        """Vectors in the plane, histograms of distances, and how both change with the layer.
+        """Vectors in the plane (see `projection`), histograms of distances, and curves.
 
-        Args:
-            layer: of the plane, the histograms and the comparison of shots; by default the best
-                on dev vectors over all tasks.
-            shots: demonstrations per vector; most by default.
-            method: `"pca"`, `"tsne"` or `"umap"`.
-            form: of the distances, `"raw"` or `"centred"`.
+        The plane, the histograms and the comparison of shots are those of `layer`.
         """
         from icl_mech.variability.plot import variability_figure
 
         return variability_figure(self, self._at(layer), self._shots(shots), method, _form(form))
+
+    def _index(self, task: str | None) -> list[int]:
+        names = self.tasks
+        return [*range(len(names))] if task is None else [names.index(choose(task, names, "task"))]
+
+    def _queries(self, name: str, at: Sequence[int]) -> np.ndarray:
+        """The query of every vector of the tasks `at`; tasks do not share queries."""
+        tasks = [self.tasks[i] for i in at]
+        return np.array([f"{t}\n{q}" for t in tasks for q in self.of(t)[name].values.tolist()])
 
     def _at(self, layer: int | None) -> int:
         return self.best_layer() if layer is None else check_layer(layer, len(self.layers))

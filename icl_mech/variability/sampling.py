@@ -1,4 +1,4 @@
-"""Many demonstration sets of one task, as disjoint as its pairs allow."""
+"""Draws many demonstration sets of one task, as disjoint as its pairs allow."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,9 +10,9 @@ from icl_mech.errors import InputError
 from icl_mech.prompts import Episode, check_counts, cut, generator
 from icl_mech.tasks import Pair, Task
 
-#: Share of the pairs that may be asked; the more are left, the less demonstration sets overlap.
+#: The largest share of the pairs that may be asked; the others are shown.
 ASKED = 0.3
-#: How many rounds through the pairs may bring no new set.
+#: After so many rounds through the pairs without a new set, there are none left.
 N_TRIES = 50
 
 
@@ -21,13 +21,14 @@ class Sets:
     """The demonstration sets of one task; each makes one vector, which is asked one query.
 
     Attributes:
-        task: whose they are.
-        test: no two have the same demonstrations; queries are never shown.
-        dev: others, with other queries, on which a layer is chosen.
-        n_disjoint: how many sets (with their dummies) the pairs that are shown make without
-            using one twice; further sets use every pair again, in another order.
-        overlap: share of a set's demonstrations that another set has too, mean over pairs of sets.
-        n_queries, n_dev_queries: how many queries differ.
+        task: the task.
+        test: the test episodes. No two have the same demonstrations; queries are never shown.
+        dev: further episodes with other queries, on which a layer is chosen.
+        n_disjoint: how many sets (with their dummies) can be made without using a pair twice;
+            further sets use every pair again, in another order.
+        overlap: the share of a set's demonstrations that another set has too, mean over pairs of
+            sets.
+        n_queries, n_dev_queries: the number of different queries.
     """
 
     task: Task
@@ -42,13 +43,13 @@ class Sets:
 def draw_sets(
     task: Task, n_prompts: int, n_dev: int, n_shots: int, n_dummies: int, seed: int
 ) -> Sets:
-    """Cut a task's pairs into queries and pairs to show, and these into demonstration sets.
+    """Divide a task's pairs into queries and pairs to show, and these into demonstration sets.
 
-    Every round goes through all pairs that are shown and cuts them into disjoint sets; a new
-    round begins only when they are used up.
+    Every round divides all pairs to show into disjoint sets; the next round begins when these are
+    used up. Counts and seed: see `VariabilitySettings`.
 
     Raises:
-        InputError: where a count is too small, the seed is negative, or the pairs do not suffice.
+        InputError: if a count is too small, the seed is negative, or there are too few pairs.
 
     Example:
         >>> from icl_mech.tasks import load_task
@@ -59,7 +60,7 @@ def draw_sets(
     counts = {"n_prompts": n_prompts, "n_dev": n_dev, "n_shots": n_shots, "n_dummies": n_dummies}
     n_prompts, n_dev, n_shots, n_dummies = check_counts(counts, seed)
     if n_prompts < 2:
-        raise InputError("n_prompts is 1; expected at least 2: distances are between vectors")
+        raise InputError("n_prompts is 1; expected at least 2, for distances between vectors")
     size = n_shots + n_dummies
     if len(task) < size + 2:
         raise InputError(
@@ -86,7 +87,7 @@ def draw_sets(
 def _blocks(
     task: Task, shown: Sequence[Pair], n_shots: int, size: int, rng: np.random.Generator
 ) -> Iterator[list[Pair]]:
-    """Pairs for one set after the other, none with demonstrations that were there before."""
+    """Yield the pairs of one set after the other; no two sets show the same demonstrations."""
     seen: set[frozenset[str]] = set()
     fruitless = 0
     while fruitless < N_TRIES:
@@ -111,10 +112,10 @@ def _episode(block: Sequence[Pair], queries: Sequence[Pair], i: int, n_shots: in
 
 
 def _overlap(episodes: Sequence[Episode]) -> float:
-    """Share of a set's demonstrations that another one has too, mean over pairs of sets.
+    """The share of a set's demonstrations that another set has too, mean over pairs of sets.
 
-    All sets are of one size. A pair that is in `n` of them is shared by `n (n - 1) / 2` of their
-    pairs: counting these takes time in proportion to the number of sets, not to its square.
+    A pair that is in `n` sets is shared by `n (n - 1) / 2` pairs of sets: counting these takes
+    time in proportion to the number of sets, not to its square.
     """
     sets = [{pair.x for pair in e.demonstrations} for e in episodes]
     seen = Counter(x for each in sets for x in each)

@@ -1,4 +1,4 @@
-"""The variability of vectors as tables."""
+"""Tables of a variability result."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ if TYPE_CHECKING:
     from icl_mech.stats import Estimate
     from icl_mech.variability.result import VectorVariability
 
-#: The last row of a table.
+#: The name of a table's last row.
 ALL = "all tasks"
 
 
 def full_summary(result: VectorVariability, layer: int, shots: int) -> pd.DataFrame:
-    """One row per task, then one over all."""
+    """One row per task, then one over all tasks."""
     rows = [_row(result, task, layer, shots) for task in (*result.tasks, None)]
     return pd.DataFrame(rows).set_index("task")
 
 
 def by_shots(result: VectorVariability, layer: int) -> pd.DataFrame:
-    """Over all tasks, a row per number of shots."""
+    """One row per number of shots, over all tasks."""
     rows = [_row(result, None, layer, shots) for shots in result.shots]
     return pd.DataFrame(rows).drop(columns="task").set_index("shots")
 
@@ -57,20 +57,20 @@ def _row(result: VectorVariability, task: str | None, layer: int, shots: int) ->
 
 
 def known_mean(values: np.ndarray, axis: int | tuple[int, ...]) -> np.ndarray:
-    """Mean over what is no NaN; NaN, without a warning, where everything is."""
+    """Mean of the finite values; NaN if there are none."""
     known = np.isfinite(values).sum(axis=axis)
     total = np.nansum(values, axis=axis)
     return np.asarray(np.where(known > 0, total / np.maximum(known, 1), np.nan))
 
 
 def per_vector(result: VectorVariability) -> pd.DataFrame:
-    """One row per (shots, layer, task, vector); distances to others are means, raw."""
+    """One row per (shots, layer, task, vector), with mean raw distances to other vectors."""
     same = result.labels[:, None] == result.labels
     frames = []
     for shots in result.shots:
         for layer in result.layers:
             table = result.square(layer, shots)
-            # NaN on the diagonal: a vector's own distance is left out of the mean.
+            # The diagonal is NaN, so that no vector's distance to itself counts.
             means = {
                 "within": known_mean(np.where(same, table, np.nan), axis=1),
                 "between": known_mean(np.where(same, np.nan, table), axis=1),
@@ -86,7 +86,7 @@ def per_vector(result: VectorVariability) -> pd.DataFrame:
 
 
 def text(result: VectorVariability, layer: int) -> pd.DataFrame:
-    """The summary for people."""
+    """The summary as text."""
     i, at, rows = result.layers.index(layer), [layer], {}
     for task in (*result.tasks, None):
         centred = [result.distances(task, o, None, at, "centred").at(0) for o in (None, "other")]
@@ -104,12 +104,12 @@ def text(result: VectorVariability, layer: int) -> pd.DataFrame:
 
 
 def _digits(estimate: Estimate) -> str:
-    """Raw distances may be far below 0.01."""
+    """Three significant digits: raw distances may be far below 0.01."""
     if np.isnan(estimate.value):
         return _shown(estimate)
     return f"{estimate.value:.3g} [{estimate.low:.3g}, {estimate.high:.3g}]"
 
 
 def _shown(estimate: Estimate) -> str:
-    """A dash where there is no distance: the caveats say why."""
+    """The estimate, or a dash if it is undefined."""
     return "–" if np.isnan(estimate.value) else str(estimate)
