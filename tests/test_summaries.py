@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from tiny_models import answering_bridge, answering_task
+from tiny_models import answering_bridge, answering_task, random_model, saved
 
 import icl_mech as im
 from icl_mech.model import HookedModel
@@ -28,6 +29,7 @@ MADE: dict[str, Callable[[HookedModel], Result]] = {
     "ConflictingTasks": partial(im.conflicting_tasks, tasks=[("to_upper", "next_letter")], **FEW),
     "Emergence": lambda _: _last_steps(SHIPPED[0]),
     "EmergenceOverSeeds": lambda _: emergence_over_seeds(map(_last_steps, SHIPPED[:2])),
+    "Finetuning": lambda _: _finetuned(),
     "FunctionVectors": partial(im.function_vectors, tasks=answering_task(), n_heads=(1, 2), **FEW),
     "HeadAblation": partial(im.head_ablation, tasks=answering_task(), n_draws=2, **FEW),
     "HeadAttribution": partial(
@@ -59,6 +61,14 @@ def _last_steps(path: Path) -> Emergence:
     run = load_result(path)
     assert isinstance(run, Emergence)
     return Emergence(run.data.isel(step=slice(-2, None)), run.provenance)
+
+
+def _finetuned() -> Result:
+    """Of a model that is saved first: what is trained is read from a folder."""
+    with TemporaryDirectory() as folder:
+        base = saved(random_model("llama"), Path(folder) / "base")
+        run: dict[str, Any] = {"n_steps": 2, "batch_size": 3, "n_checkpoints": 2}
+        return im.finetune(base, "letters", folder=Path(folder) / "run", **run, **FEW)
 
 
 @pytest.fixture(scope="module")

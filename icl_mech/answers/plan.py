@@ -25,7 +25,7 @@ class AnswerSettings(VectorSettings):
     layer: int | None = None
     """Inject after this block instead of choosing one on dev prompts."""
     by: LayerScore | None = None
-    """Score on dev prompts that chooses the layer; by default accepted."""
+    """Score on dev prompts that chooses the layer; by default accepted. Not with --layer."""
     max_new_tokens: int | None = None
     """A longer text is cut, and marked so; by default 3 more than the longest answer."""
     n_rivals: int = 7
