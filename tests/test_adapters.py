@@ -250,8 +250,8 @@ def test_a_command_on_an_adapter(bases: dict[str, Path], adapter: Path, tmp_path
 
 
 def test_files_of_results_are_named_after_the_adapter(adapter: Path) -> None:
-    from icl_mech.cli.lens import Lens
+    from icl_mech.cli.lens import LensCommand
 
-    plain, adapted = (Lens(models=ModelOptions(adapter=a)) for a in (None, adapter))
+    plain, adapted = (LensCommand(models=ModelOptions(adapter=a)) for a in (None, adapter))
     assert run_name(plain, "lens") == "lens-country_capital-gemma-3-270m"
     assert run_name(adapted, "lens").startswith("lens-country_capital-gemma-3-270m-mine-")

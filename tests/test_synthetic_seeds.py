@@ -21,6 +21,7 @@ from icl_mech.synthetic import (
     preset,
     train,
 )
+from icl_mech.synthetic.settings import to_json
 
 STEPS = [0, 100, 200, 300, 400]
 N = 30
@@ -76,7 +77,7 @@ def drawn(seed: int, encoded: list[int], solved: list[int]) -> Emergence:
         },
         coords={"step": STEPS, "reference": ["ridge"]},
     )
-    settings = {"seed": seed, "n_steps": 400, "curriculum_steps": 0}
+    settings = to_json(preset("tiny", seed=seed, n_steps=400))
     return Emergence(data, {"model": "m", "settings": settings, "n_per_basis": N})
 
 

@@ -126,6 +126,7 @@ def test_every_table_is_there() -> None:
     assert TABLES == [
         "antonyms.tsv",
         "countries.tsv",
+        "instructions.tsv",
         "irregular_verbs.tsv",
         "lexicon.tsv",
         "locations.tsv",

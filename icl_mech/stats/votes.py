@@ -43,7 +43,11 @@ def widened(estimates: Sequence[Estimate], n_queries: int, n_choices: int = 1) -
 
 
 def within_1(estimates: Sequence[Estimate]) -> list[Estimate]:
-    """The same with the ends of each interval cut to 0 and 1; NaN stays."""
+    """The same with the ends of each interval cut to 0 and 1; NaN stays.
+
+    >>> print(within_1([Estimate(0.9, 0.7, 1.1, 50)])[0])
+    0.90 [0.70, 1.00]
+    """
     return [
         replace(e, low=float(np.clip(e.low, 0, 1)), high=float(np.clip(e.high, 0, 1)))
         for e in estimates
