@@ -231,6 +231,7 @@ def test_it_is_saved_and_shown(measured: Checkpoints, tmp_path: Path) -> None:
     assert figure.layout.xaxis.tickvals[0] == 0
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on(
     measured: Checkpoints, folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -451,6 +452,7 @@ def test_settings_have_the_defaults_of_the_function() -> None:
 QUICK = ["--task", *TASKS, "--n-prompts", "4", "--n-points", "14", "--n-shots", "2"]
 
 
+@pytest.mark.slow
 def test_the_command(folders: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "c.html"
     named = ["--models", str(folders[2]), str(folders[0])]

@@ -63,6 +63,7 @@ def documented() -> list[str]:
     return sorted({c.strip() for c in found if not c.startswith("train") and "--help" not in c})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", documented())
 def test_a_documented_command_runs(line: str, roomy_model: str, tmp_path: Path) -> None:
     name, *words = shlex.split(line)

@@ -91,7 +91,7 @@ def over_checkpoints(
     Example:
         >>> found = icl_mech.over_checkpoints(
         ...     {0: lambda: model, 100: lambda: model}, ["letters/next", "letters/upper"],
-        ...     n_prompts=2, n_shots=2, n_points=4, k=2, progress=False,
+        ...     n_prompts=1, n_shots=1, n_points=3, n_dummies=1, k=1, progress=False,
         ... )
         >>> found.steps, len(found.td_by_layer(100))
         ([0, 100], 18)
