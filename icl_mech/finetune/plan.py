@@ -29,7 +29,7 @@ class FinetuneSettings(PromptSettings):
 
     Example:
         >>> FinetuneSettings(blocks="0:6", targets=("mlp",)).checkpoints()
-        [0, 1, 3, 10, 32, 100, 316, 1000]
+        [0, 1, 2, 6, 14, 34, 83, 200]
     """
 
     n_prompts: int = 25
@@ -46,11 +46,11 @@ class FinetuneSettings(PromptSettings):
     """Share of an adapter's input that is dropped in training."""
     targets: tuple[str, ...] = ("attention", "mlp")
     """Linear maps that get adapters: attention, mlp, or names in the model such as q_proj."""
-    n_steps: int = 1000
+    n_steps: int = 200
     """Updates."""
     batch_size: int = 8
     """Prompts per update, at least one of every task."""
-    learning_rate: float = 2e-4
+    learning_rate: float = 1e-3
     """Of AdamW, after the warm-up."""
     warmup_steps: int = 10
     """Updates over which the learning rate rises to its value."""
