@@ -129,3 +129,17 @@ for arm, run in runs.items():
     print(f"figure: {export(figure, path).resolve()}")
     if in_notebook:
         figure.show()
+
+# %% [markdown]
+# ## What the numbers show
+#
+# (Family `pos`, seed 0, 12 prompts per task, 40 for TD.)
+#
+# - *The task is encoded earlier in the model, not better.* With the first third tuned, TD after
+#   block 5 goes from .85 to 1.00, after block 8 from .77 to .99; θ, which works from block 9 on in
+#   the pretrained model, works from block 5 on for some tasks. It is decoded after block 12 at
+#   every checkpoint.
+# - *θ gets better with the model*: its best accuracy rises from .29 to .69, where few-shot accuracy
+#   rises from .29 to .96.
+# - *Late tuning wears the code down where it is no longer needed*: TD after the last block falls
+#   from .85 to .65, and upstream of block 12 nothing changes.

@@ -63,9 +63,9 @@ class Options:
     """--train: for the run's folder; a killed run goes on where it stopped."""
     device: str | None = None
     """--train: cuda, mps or cpu; by default the first that is there."""
-    n_per_basis: int = 200
+    n_per_basis: int = 100
     """--train: held-out sequences per family."""
-    n_probe: int = 500
+    n_probe: int = 200
     """--train: other sequences per family, from which a probe reads W."""
     out: Path = FIGURES / "han_families.html"
     """The figure over training; that of the heads gets the suffix -heads."""
