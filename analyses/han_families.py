@@ -45,6 +45,8 @@ from icl_mech.synthetic import Emergence, measure_emergence, preset, train
 # %%
 HERE = Path("../" if Path.cwd().name == "analyses" else ".")
 DATA, FIGURES = HERE / "analyses" / "data", HERE / "figures"
+#: Of so many checkpoints one is kept, the last among them.
+KEPT = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +89,9 @@ def measured() -> Emergence:
         folder = options.checkpoints / f"synthetic-{options.preset}-seed{options.seed}"
         train(preset(options.preset, seed=options.seed), folder, device=options.device)
         run = measure_emergence(folder, n_per_basis=options.n_per_basis, n_probe=options.n_probe)
-        run.save(path, digits=3)
+        # Every fourth checkpoint: a quarter of the file.
+        kept = run.data.isel(step=slice(None, None, -KEPT)).sortby("step")
+        Emergence(kept, run.provenance).save(path, digits=3)
     result = load_result(path)
     assert isinstance(result, Emergence)
     return result
@@ -135,6 +139,29 @@ for path in sorted(options.data.glob("small-seed*.nc")):
     own = {name: needed.index[needed == name].tolist() for name in of_bases.names}
     both = needed.index[needed == ", ".join(of_bases.names)].tolist()
     print(f"{path.stem}: both {both}; " + "; ".join(f"{n} alone {h}" for n, h in own.items()))
+
+# %% [markdown]
+# ## What the numbers show
+#
+# (Preset `families`, one seed, 100 held-out sequences per family.)
+#
+# - *Three families are near their best estimators*: linear 1.35 [1.06, 1.72] and sparse 1.45 [1.12,
+#   1.79] times the error of these, quadratic 3.1 [1.8, 4.8] times (a fifth to an eighth of ridge
+#   regression's on x). Of leaky ReLU the reference is no optimum, see below.
+# - *Decoded are the families that differ*: leaky ReLU .95 and quadratic .98 of their sequences;
+#   linear .59 and sparse .32, which few examples tell apart (chance .25).
+# - *Heads:* head 0.0 carries everything. Of the others, linear and leaky ReLU share 1.0; quadratic
+#   has 1.1 and 1.3 to itself and shares none. Costs of linear and sparse rank alike (.67), those of
+#   quadratic unlike any (-.15 to .36): the paper's picture, in one run.
+# - *In the basis setting most heads belong to one basis*: 6 of 7, 7 of 8 and 3 of 6 needed heads of
+#   the three runs are needed by one basis alone.
+#
+# ## What not to conclude
+#
+# - *Not that the model beats the optimum on leaky ReLU* (.67 [.35, .95] times its reference). That
+#   reference inverts the link, and takes the sign of y for that of u; with this noise, a third of
+#   the small negative u give a positive y.
+# - *Not that another seed has the same heads.*
 
 # %% [markdown]
 # ## Figures

@@ -1,5 +1,6 @@
 """Result: how task encoding and decoding form over the course of training."""
 
+from dataclasses import replace
 from functools import cache
 from itertools import combinations
 from typing import Any, ClassVar
@@ -12,7 +13,7 @@ from scipy.stats import spearmanr
 
 from icl_mech.errors import InputError, choose
 from icl_mech.results import Result, with_ends
-from icl_mech.stats import Estimate, Estimates, mean, means, ratio_of_means
+from icl_mech.stats import Estimate, Estimates, mean, means, ratio_of_means, within_1
 from icl_mech.synthetic.data import TaskMixture, draw_balanced
 from icl_mech.synthetic.following import followed_by_pair
 from icl_mech.synthetic.notes import emergence_notes
@@ -152,9 +153,11 @@ class Emergence(Result):
             row = mean(ours).columns("mse")
             for reference in ("ridge", "bayes_mixture", known):
                 theirs = self._of(reference).isel(n_seen=-1, basis=k).values.astype(float)
-                row |= ratio_of_means(ours, theirs).at().columns(f"over_{reference}")
+                ratio = ratio_of_means(ours, theirs).at()
+                # First-order ends may be below 0, where no ratio of errors is.
+                row |= replace(ratio, low=max(ratio.low, 0.0)).columns(f"over_{reference}")
             credit = here["credit"].isel(basis=k, layer=self.best_layer(step)).values
-            rows[name] = row | mean(credit.astype(float)).columns("td")
+            rows[name] = row | within_1([mean(credit.astype(float))])[0].columns("td")
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis(self.kind)
 
     def needed_heads(self, step: int | None = None, cost: float = NEEDED) -> pd.DataFrame:

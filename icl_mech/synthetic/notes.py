@@ -20,6 +20,11 @@ def emergence_notes(run: "Emergence") -> list[str]:
         else f"the probe of W has {run.n_probe} sequences per {run.kind}: too few to tell any "
         "share of W from none"
     )
+    if "leaky_relu" in run.names:
+        notes.append(
+            "the references of leaky ReLU, and the Bayes mixture, take the sign of y for that "
+            "before the noise: where noise is not small beside the slope, a model may be better"
+        )
     if "query:replace" in run.perturbations:
         notes.append("replacing the query's residual removes its x too")
     if n := p["curriculum_steps"]:

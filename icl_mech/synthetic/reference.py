@@ -228,7 +228,8 @@ def known_family(batch: Batch, mixture: FunctionMixture) -> Predictions:
     Linear and quadratic: ridge regression on x or x^2 - 1, the posterior mean. Sparse: the mean of
     ridge regressions on all sets of `n_active` coordinates, weighted by their posterior. Leaky
     ReLU: ridge regression on the values before the link, since it can be inverted; the noise of
-    negative ones is larger then. That it changes the sign of some y near 0 is left out.
+    negative ones is larger then. That noise changes the sign of some y is left out, so this is near
+    the best only where noise is small beside `slope`: elsewhere a model may be better.
     """
     each = _posterior(batch, mixture)[1]
     return each[torch.arange(len(batch)), :, batch.basis]
@@ -237,7 +238,8 @@ def known_family(batch: Batch, mixture: FunctionMixture) -> Predictions:
 def bayes_mixture(batch: Batch, mixture: Mixture | FunctionMixture) -> Predictions:
     """The optimum: the predictions of all bases or families, weighted by their posterior.
 
-    In closed form, but for leaky ReLU, see `known_family`.
+    In closed form. For leaky ReLU, and so for mixtures with it, an approximation: see
+    `known_family`.
     """
     posterior, means = _posterior(batch, mixture)
     return (posterior * means).sum(-1)
