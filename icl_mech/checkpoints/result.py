@@ -15,7 +15,7 @@ from icl_mech.errors import InputError, choose
 from icl_mech.localize import Located, TaskMap
 from icl_mech.results import TaskResult, with_ends
 from icl_mech.stats import Estimate, few_mean, share, shares, widened, within_1
-from icl_mech.stats.onset import FRACTION, lead_in_words
+from icl_mech.stats.onset import FRACTION, known_step, lead_in_words
 
 #: Shares of right answers: with demonstrations, without, and of the most frequent answer.
 ACCURACIES = ("regular", "baseline", "prior")
@@ -75,12 +75,7 @@ class Checkpoints(TaskResult):
         }
 
     def _step(self, step: int | None) -> int:
-        if step is None:
-            return self.steps[-1]
-        if step not in self.steps:
-            near = min(self.steps, key=lambda known: abs(known - step))
-            raise InputError(f"no checkpoint after {step} steps; the nearest is after {near}")
-        return step
+        return known_step(self.steps, step)
 
     # --- task decodability --------------------------------------------------------------------
 

@@ -128,6 +128,23 @@ def _unit(steps: Sequence[int]) -> float:
     return float(min((step for step in steps if step > 0), default=1))
 
 
+def known_step(steps: Sequence[int], step: int | None) -> int:
+    """A checkpoint's step; the last one for None.
+
+    >>> known_step([0, 10, 100], None)
+    100
+
+    Raises:
+        InputError: where there is no such checkpoint, with the nearest.
+    """
+    if step is None:
+        return steps[-1]
+    if step not in steps:
+        near = min(steps, key=lambda known: abs(known - step))
+        raise InputError(f"no checkpoint after {step} steps; the nearest is after {near}")
+    return step
+
+
 def lead_in_words(lead: Estimate | float) -> str:
     """By how many updates something comes first, or after: never a negative lead.
 

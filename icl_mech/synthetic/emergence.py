@@ -11,9 +11,10 @@ import plotly.graph_objects as go
 import xarray as xr
 from scipy.stats import spearmanr
 
-from icl_mech.errors import InputError, choose
+from icl_mech.errors import choose
 from icl_mech.results import Result, with_ends
 from icl_mech.stats import Estimate, Estimates, mean, means, ratio_of_means, within_1
+from icl_mech.stats.onset import known_step
 from icl_mech.synthetic.data import TaskMixture, draw_balanced
 from icl_mech.synthetic.following import followed_by_pair
 from icl_mech.synthetic.notes import emergence_notes
@@ -71,12 +72,7 @@ class Emergence(Result):
         return "family" if "functions" in self.provenance["settings"]["mixture"] else "basis"
 
     def _step(self, step: int | None) -> int:
-        if step is None:
-            return self.steps[-1]
-        if step not in self.steps:
-            near = min(self.steps, key=lambda known: abs(known - step))
-            raise InputError(f"no checkpoint after {step} steps; the nearest is after {near}")
-        return step
+        return known_step(self.steps, step)
 
     def best_layer(self, step: int | None = None) -> int:
         """The layer with the best decodability on dev sequences; the earliest of equals."""
