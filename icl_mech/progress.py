@@ -88,3 +88,8 @@ def progress_bar(total: int, unit: str, shown: bool) -> ProgressBar:
 def _redraws(stream: Any) -> bool:
     """Whether a line can be drawn over: on a terminal and in a notebook."""
     return bool(stream.isatty()) or "ipykernel" in type(stream).__module__
+
+
+def say(line: str) -> None:
+    """Write one line to stderr, without breaking a bar that is being drawn."""
+    tqdm.write(line, file=sys.stderr)

@@ -73,16 +73,22 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
-def runs(sizes: list[int], limit: int) -> Iterator[slice]:
+def runs(sizes: list[int], limit: int, equal: bool = False) -> Iterator[slice]:
     """Cut items into consecutive runs whose padded size (count x largest) is at most `limit`.
 
     >>> [(s.start, s.stop) for s in runs([3, 3, 4, 9], 10)]
     [(0, 2), (2, 3), (3, 4)]
+
+    Args:
+        sizes: of the items.
+        limit: of a run's padded size; a run has one item at least.
+        equal: whether all items of a run have to be of one size.
     """
     start, largest = 0, 0
     for i, size in enumerate(sizes):
         largest = max(largest, size)
-        if i > start and (i - start + 1) * largest > limit:
+        other = equal and size != sizes[start]
+        if i > start and (other or (i - start + 1) * largest > limit):
             yield slice(start, i)
             start, largest = i, size
     if start < len(sizes):

@@ -21,6 +21,7 @@ from transformers import Cache
 
 from icl_mech.errors import ModelError
 from icl_mech.model.masks import OwnMask, window_of
+from icl_mech.model.network import architecture_of, module_of, some_tokens
 
 
 @runtime_checkable
@@ -28,6 +29,21 @@ class Past(Protocol):
     """The keys and values of earlier tokens, as a block asks for them: a cache's one method."""
 
     def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]: ...
+
+
+class ReplayError(ModelError):
+    """The blocks of a model cannot be run one at a time.
+
+    Attributes:
+        why: the reason, without the name of the model.
+    """
+
+    def __init__(self, bridge: Any, why: str) -> None:
+        self.why = why
+        super().__init__(
+            f"{architecture_of(bridge)} cannot run block by block: {why}. "
+            "engine='plain' runs it: a full forward pass for every edit"
+        )
 
 
 #: Arguments that depend on the tokens, and that can be made anew for other tokens.
@@ -121,15 +137,14 @@ class Blocks:
     def __init__(self, bridge: Any) -> None:
         for layer, block in enumerate(bridge.blocks):
             if not hasattr(block, "attn"):
-                raise ModelError(
-                    f"{bridge.cfg.architecture} cannot be edited: block {layer} has no attention; "
-                    "expected a transformer with attention in every block (no state-space model)"
-                )
+                raise ReplayError(bridge, f"block {layer} has no attention")
         self.bridge = bridge
         self.n_layers: int = bridge.cfg.n_layers
         self.forget()
         self.verification_tokens = torch.empty((1, 0), dtype=torch.long)
-        parameter = next(bridge.original_model.parameters())
+        if not hasattr(bridge, "original_model"):
+            raise ReplayError(bridge, "it is a HookedTransformer, whose blocks make their own masks")
+        parameter = next(module_of(bridge).parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         self._own = [OwnMask.of(block.attn.original_component) for block in bridge.blocks]
 
@@ -166,8 +181,8 @@ class Blocks:
             for block in self.bridge.blocks
         ]
         positions = torch.arange(n_positions, device=self.device)[None]
-        # Any tokens will do. These are all different if the vocabulary is large enough.
-        self.verification_tokens = (positions * 7 + 3) % self.bridge.cfg.d_vocab
+        tokens = some_tokens(self.bridge, n_positions)
+        self.verification_tokens = torch.tensor([tokens], device=self.device)
         try:
             logits = self.bridge(
                 self.verification_tokens, position_ids=positions, use_cache=True, logits_to_keep=1

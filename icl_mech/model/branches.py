@@ -1,11 +1,9 @@
 """Branches: copies of a prompt's last tokens with edits in them; how they are written and run."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from einops import repeat
@@ -13,8 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from icl_mech.model.blocks import Blocks
-from icl_mech.model.edits import HOOKS, ORDER, PlacedEdit
+from icl_mech.model.edits import ORDER, PlacedEdit
 from icl_mech.model.prefix_cache import Keeper, Prefill, advance
+from icl_mech.model.writing import Write, writing
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ def run_branches(
     groups: dict[int, list[Tensor]] = defaultdict(list)
     for branch in branches:
         groups[branch.entry].append(entering(branch, start, tails))
-    with writing(blocks.bridge, branches, tails):
+    with writing(blocks.bridge, _writes(branches, tails)):
         hidden = advance(
             blocks,
             start.prefix.before(tails.first),
@@ -160,58 +159,16 @@ def reads_top(branches: Sequence[Branch], lengths: Sequence[int]) -> bool:
     return any(b.entry == b.n_layers and not b.overwrites(ends) for b in branches)
 
 
-def writing(bridge: Any, branches: Sequence[Branch], tails: Tails) -> AbstractContextManager[Any]:
-    """The TransformerLens hooks that write what the branches edit inside the blocks."""
-    groups: dict[tuple[int, str], list[tuple[int, PlacedEdit]]] = defaultdict(list)
-    for index, branch in enumerate(branches):
-        for placed in branch.inside():
-            layer = placed.edit.layer % branch.n_layers
-            groups[layer, placed.edit.site].append((index, placed))
-    if not groups:  # looking up hook points takes longer than running a small block
-        return nullcontext()
-    hooks: list[tuple[str, Callable[..., Tensor | None]]] = []
-    for (layer, site), group in sorted(groups.items(), key=lambda g: ORDER.index(g[0][1])):
-        if site == "resid_mid":
-            hooks += _between(layer, group, tails)
-        else:
-            hooks.append((HOOKS[site].format(layer), _writer(group, tails)))
-    return bridge.hooks(fwd_hooks=hooks)
-
-
-def _writer(group: list[tuple[int, PlacedEdit]], tails: Tails) -> Callable[..., Tensor]:
-    """A hook that writes a group of (branch, edit) at one site of one block."""
-
-    def write(activation: Tensor, hook: Any) -> Tensor:
-        activation = activation.clone()
-        by_branch = activation.unflatten(1, (-1, tails.n_tokens))
-        for index, placed in group:
-            head = () if placed.edit.head is None else (placed.edit.head,)
-            here = (tails.batch, index, tails.offset(placed), *head)
-            by_branch[here] = placed.written(tails.rows, by_branch[here])
-        return activation
-
-    return write
-
-
-def _between(
-    layer: int, group: list[tuple[int, PlacedEdit]], tails: Tails
-) -> list[tuple[str, Callable[..., Tensor | None]]]:
-    """Hooks that write the residual stream between attention and MLP.
-
-    A bridge's `hook_resid_mid` is the input of the norm before the MLP: an edit there does not
-    reach the residual stream. So the edit changes what attention adds to the stream instead.
-    """
-    entered: list[Tensor] = []
-    write = _writer(group, tails)
-
-    def remember(resid_pre: Tensor, hook: Any) -> None:
-        entered[:] = [resid_pre]
-
-    def edit(attn_out: Tensor, hook: Any) -> Tensor:
-        (resid_pre,) = entered
-        # Keep `attn_out` where nothing was edited: adding and subtracting would round it.
-        resid_mid = resid_pre + attn_out
-        edited = write(resid_mid, hook)
-        return torch.where(edited == resid_mid, attn_out, edited - resid_pre)
-
-    return [(HOOKS["resid_pre"].format(layer), remember), (HOOKS["attn_out"].format(layer), edit)]
+def _writes(branches: Sequence[Branch], tails: Tails) -> list[Write]:
+    """What branches edit inside the blocks, as places in the activations of their tails."""
+    return [
+        Write(
+            placed,
+            placed.edit.layer % branch.n_layers,
+            prompts=tails.rows,
+            rows=tails.batch,
+            columns=index * tails.n_tokens + tails.offset(placed),
+        )
+        for index, branch in enumerate(branches)
+        for placed in branch.inside()
+    ]

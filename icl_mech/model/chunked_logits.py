@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from icl_mech.errors import NotFiniteError
+from icl_mech.model.network import Unembedding
 
 #: Bytes of logits in one chunk: on a CPU few enough for its cache, on a GPU enough to keep it
 #: busy.
@@ -24,8 +25,7 @@ class ChunkedLogits:
     """Final norm and unembedding of residual vectors.
 
     Args:
-        bridge: the TransformerLens bridge whose `ln_final`, `W_U`, `b_U` and logit transform
-            (Gemma-2's soft cap) are used.
+        bridge: the TransformerLens model whose `Unembedding` is used.
         resid: vectors that are read as the residual stream after the last block.
         share: factor on the usual size of a chunk; below 1 where memory is short.
 
@@ -38,9 +38,10 @@ class ChunkedLogits:
     def __init__(
         self, bridge: Any, resid: Float[Tensor, "row d_model"], share: float = 1.0
     ) -> None:
-        self.hidden = bridge.ln_final(resid[None])[0]
-        self._w_u, self._b_u = bridge.unembed.W_U, bridge.unembed.b_U
-        self._transform = bridge.adapter.apply_output_logits_transform
+        unembedding = Unembedding.of(bridge)
+        self.hidden = unembedding.norm(resid[None])[0]
+        self._w_u, self._b_u = unembedding.w_u, unembedding.b_u
+        self._transform = unembedding.transform
         self.d_vocab: int = self._w_u.shape[1]
         self.dtype = torch.promote_types(self.hidden.dtype, torch.float32)
         chunk_bytes = CHUNK_BYTES.get(self.hidden.device.type, CHUNK_BYTES_ACCELERATOR)

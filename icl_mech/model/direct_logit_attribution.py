@@ -20,6 +20,7 @@ from icl_mech.model.chunked_logits import ChunkedLogits
 from icl_mech.model.edits import HOOKS
 from icl_mech.model.engine import Engine, Tokens
 from icl_mech.model.gradients import refuse_quantised
+from icl_mech.model.network import Unembedding, architecture_of
 from icl_mech.model.readout import pad_rows
 
 #: How far the sum of the parts may be from the total, relative to the largest part. (Transformers'
@@ -89,14 +90,14 @@ class LogitScale:
         """
         cap = float(getattr(bridge.cfg, "output_logits_soft_cap", None) or 0)
         numbers = torch.tensor([-300.0, -20.0, -1.0, -1e-3, 0.0, 1e-3, 1.0, 20.0, 300.0]).double()
-        done = bridge.adapter.apply_output_logits_transform(numbers.clone())
+        done = Unembedding.of(bridge).transform(numbers.clone())
         factor = float(done[5] / numbers[5])  # a soft cap leaves small numbers as they are
         expected = numbers * factor
         if cap > 0:
             expected = cap * torch.tanh(expected / cap)
         if not torch.allclose(done, expected, rtol=1e-4, atol=1e-9):
             raise ModelError(
-                f"{bridge.cfg.architecture} does more to its logits than scale them and cap them "
+                f"{architecture_of(bridge)} does more to its logits than scale them and cap them "
                 "softly; expected one of these, so that parts add up to a logit difference"
             )
         return LogitScale(factor, cap if cap > 0 else None)
@@ -164,11 +165,11 @@ class DirectLogitAttribution:
             "what heads write is read through their rows of W_O",
             "the exact AIE and theta need none",
         )
-        self.bridge, self.blocks = engine.bridge, engine.blocks
+        self.bridge, self.n_layers, self.dtype = engine.bridge, engine.n_layers, engine.dtype
         at = engine.at_tokens([[p] for p in positions])
         sites = ("z", "attn_out", "mlp_out", "resid_pre", "resid_post")
         hooks = [HOOKS[site] for site in sites]
-        self.wide = torch.promote_types(self.blocks.dtype, torch.float32)
+        self.wide = torch.promote_types(self.dtype, torch.float32)
         self.has_post_norm = f"blocks.0.{_POST_NORM}.hook_scale" in self.bridge.hook_dict
         if self.has_post_norm:
             hooks.append(f"blocks.{{}}.{_POST_NORM}.hook_scale")
@@ -193,7 +194,7 @@ class DirectLogitAttribution:
     @torch.no_grad()
     def _check_attention(self, attn_out: Float[Tensor, "prompt layer d_model"]) -> None:
         """Raise ModelError unless heads and bias add up to what attention adds to the stream."""
-        for layer in range(self.blocks.n_layers):
+        for layer in range(self.n_layers):
             attention = self._attention(layer)
             ours = attention.heads(self.z[:, layer]).sum(dim=1) + attention.constant()
             miss = (ours - attn_out[:, layer]).abs().amax()
@@ -204,7 +205,7 @@ class DirectLogitAttribution:
                 )
 
     def _tolerance(self) -> float:
-        return TOLERANCE.get(self.blocks.dtype, TOLERANCE_HALF)
+        return TOLERANCE.get(self.dtype, TOLERANCE_HALF)
 
     @torch.no_grad()
     def mean_heads(
@@ -212,7 +213,7 @@ class DirectLogitAttribution:
     ) -> tuple[Float[Tensor, "layer head d_model"], Float[Tensor, "layer d_model"]]:
         """Mean over prompts of what heads, and the rest of attention, add to the stream."""
         heads, constants = [], []
-        for layer in range(self.blocks.n_layers):
+        for layer in range(self.n_layers):
             attention = self._attention(layer)
             heads.append(attention.heads(self.z[:, layer]).mean(dim=0))
             constants.append(attention.constant().expand(len(self.z), -1).mean(dim=0))
@@ -243,7 +244,7 @@ class DirectLogitAttribution:
         towards = norm.pull(out)
         heads = []
         rest = einsum(self.embedding, towards, "p d, p d -> p") + constant + offset
-        for layer in range(self.blocks.n_layers):
+        for layer in range(self.n_layers):
             attention = self._attention(layer)
             written = attention.heads(self.z[:, layer])
             heads.append(einsum(written, towards, "p h d, p d -> p h"))
@@ -261,7 +262,7 @@ class DirectLogitAttribution:
         logits: "LogitScale",
     ) -> Float[Tensor, "prompt"]:
         """The logit difference of the model's logits (before any soft cap), not of the parts."""
-        read = ChunkedLogits(self.bridge, self.final.to(self.blocks.dtype))
+        read = ChunkedLogits(self.bridge, self.final.to(self.dtype))
         ids = pad_rows([[int(a), *row] for a, row in zip(answers, rivals, strict=True)])
         known = ids.clamp_min(0).to(read.hidden.device)
         found = read.at(known) if logits.cap is None else read.raw(known) * logits.factor
@@ -303,7 +304,7 @@ class DirectLogitAttribution:
             seen.append(scale.clone())
 
         with self.bridge.hooks(fwd_hooks=[("ln_final.hook_scale", keep)]):
-            self.bridge.ln_final(self.final[None].to(self.blocks.dtype))
+            self.bridge.ln_final(self.final[None].to(self.dtype))
         norm = FrozenNorm.of(self.bridge.ln_final, seen[0][0].to(self.wide))
         constant = out.new_zeros(len(out)) if norm.shift is None else out @ norm.shift
         return norm, constant

@@ -1,22 +1,24 @@
-"""The shared-prefix engine: capture residuals and evaluate edits, re-running only what changes."""
+"""What every engine does: run prompts through a model, with edits or without.
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import takewhile
-from typing import Any, TypeVar
+Two engines do it. `SharedEngine` runs what prompts and edits share once, and of each edit only the
+tokens and blocks that it can change; it needs a model whose blocks it can replay. `PlainEngine` runs
+one full forward pass per prompt and edit, in batches: slower, and exact for any causal model.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, TypeVar
 
 import torch
-from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from icl_mech.errors import InputError
 from icl_mech.model.batching import Budget, runs
-from icl_mech.model.blocks import Blocks
-from icl_mech.model.branches import Branch, Tails, reads_top, run_branches, take
-from icl_mech.model.prefix_cache import Prefill, advance, prefill
+from icl_mech.model.branches import Branch
+from icl_mech.model.network import module_of
 from icl_mech.model.readout import Readout, read, top_of_means
-from icl_mech.model.verification import verify
 from icl_mech.progress import Tick, silent
 
 Tokens = Sequence[int]
@@ -29,60 +31,48 @@ BUDGET = {"cpu": 512}
 BUDGET_ACCELERATOR = 8192
 
 
-class Engine:
-    """Runs token sequences through a bridge; tokens and blocks that they share run once.
+class Engine(ABC):
+    """Runs token sequences through a model.
 
     Attributes:
+        name: `"shared"` or `"plain"`.
+        bridge: the TransformerLens model.
+        n_layers, device, dtype: of the model.
         budget: how many tokens run at once.
         n_read, n_tied: how often a top token was read, and how often it was not the only one.
+        pads: whether sequences of several lengths share a batch.
     """
+
+    name: ClassVar[str]
 
     def __init__(self, bridge: Any, budget: int | None = None) -> None:
         self.bridge = bridge
-        self.blocks = Blocks(bridge)
-        device = self.blocks.device.type
-        self.budget = Budget(budget or BUDGET.get(device, BUDGET_ACCELERATOR))
+        self.n_layers: int = bridge.cfg.n_layers
+        parameter = next(module_of(bridge).parameters())
+        self.device, self.dtype = parameter.device, parameter.dtype
+        self.budget = Budget(budget or BUDGET.get(self.device.type, BUDGET_ACCELERATOR))
         self.n_read = self.n_tied = 0
+        self.pads = True
 
-    # --- what `HookedModel` calls ----------------------------------------------------------------
+    # --- what an engine has to offer -------------------------------------------------------------
 
-    @torch.no_grad()
+    @abstractmethod
+    def prepare(self, n_positions: int) -> None:
+        """Check, before prompts of `n_positions` tokens run, that this engine gives right numbers.
+
+        Raises:
+            InputError: where the model cannot read so many tokens, or is in training mode.
+            ModelError: where the engine does not fit the model, or not even one prompt fits into
+                memory.
+        """
+
+    @abstractmethod
     def branch_residuals(
         self, groups: Sequence[Sequence[Tokens]], tick: Tick = silent
     ) -> Float[Tensor, "group branch layer d_model"]:
-        """Residual stream at the last token after every block.
+        """Residual stream at the last token after every block, for groups of equal size."""
 
-        The prompts of a group share their first tokens (the demonstrations), which run once.
-        """
-        shared = [min(_common(group), min(map(len, group)) - 1) for group in groups]
-        self.prepare(max(len(t) for group in groups for t in group))
-
-        def run(rows: list[int]) -> Tensor:
-            start = self.prefill([groups[r][0][: shared[r]] for r in rows], keys_only=True)
-            suffixes = [[t[shared[r] :] for t in groups[r]] for r in rows]
-            ends = self.tensor([[len(t) - 1 for t in group] for group in suffixes])
-            n_tokens = int(ends.max()) + 1
-            tokens = self.tensor([[_pad(t, n_tokens) for t in group] for group in suffixes])
-            # A shorter branch is padded by repeating its last token, which no real token sees.
-            steps = torch.arange(n_tokens, device=ends.device)
-            positions = start.lengths[:, None, None] + torch.minimum(steps, ends[..., None])
-            embedded = self.blocks.embed(tokens.flatten(1), positions.flatten(1))
-            entering = rearrange(embedded, "p (b s) d -> p b s d", s=n_tokens)
-            layers: list[Tensor] = []
-            advance(
-                self.blocks,
-                start.prefix,
-                {0: entering},
-                positions,
-                lambda _, hidden: layers.append(take(hidden, ends)),
-            )
-            tick(ends.numel())
-            return torch.stack(layers, dim=2)
-
-        sizes = [max(n, sum(len(t) - n for t in g)) for n, g in zip(shared, groups, strict=True)]
-        return self.in_batches(sizes, run, _join)
-
-    @torch.no_grad()
+    @abstractmethod
     def observe(
         self, prompts: Sequence[Tokens], picks: Sequence[tuple[str, Pick]]
     ) -> tuple[Float[Tensor, "prompt layer *shape"], ...]:
@@ -97,31 +87,50 @@ class Engine:
         Raises:
             InputError: where there are no prompts.
         """
-        if not prompts:
-            raise InputError("no prompts; expected at least one")
-        self.prepare(max(map(len, prompts)))
 
-        def run(rows: list[int]) -> tuple[Tensor, ...]:
-            kept: list[list[Tensor]] = [[] for _ in picks]
+    @abstractmethod
+    def evaluate(
+        self,
+        prompts: Sequence[Tokens],
+        branches: Sequence[Branch],
+        targets: Int[Tensor, "prompt target"],
+        tick: Tick = silent,
+    ) -> Readout:
+        """Read the answer in each branch of each prompt: a `[prompt, branch]` readout."""
 
-            def keeper(pick: Pick, into: list[Tensor]) -> Callable[..., None]:
-                def keep(activation: Tensor, hook: Any) -> None:
-                    into.append(pick(activation, rows).clone())
+    @abstractmethod
+    def generate(
+        self,
+        prompts: Sequence[Tokens],
+        branches: Sequence[Branch],
+        max_new_tokens: int,
+        stop: str,
+        tick: Tick,
+    ) -> list[list[Any]]:
+        """Greedy generations (`Generation`), outer list over prompts, inner over branches."""
 
-                return keep
+    @abstractmethod
+    def sequence_logprob(
+        self,
+        prompts: Sequence[Tokens],
+        continuations: Int[Tensor, "prompt continuation token"],
+        branches: Sequence[Branch],
+        tick: Tick,
+    ) -> Float[Tensor, "prompt branch continuation"]:
+        """Summed log probability of continuations, padded with -1; NaN where all is padding."""
 
-            hooks = [
-                (name.format(layer), keeper(pick, into))
-                for (name, pick), into in zip(picks, kept, strict=True)
-                for layer in range(self.blocks.n_layers)
-            ]
-            with self.bridge.hooks(fwd_hooks=hooks):
-                longest = max(len(prompts[r]) for r in rows)
-                # Only what the picks take is kept, none of the residual stream.
-                self.prefill([prompts[r] for r in rows], start=longest, keys_only=False)
-            return tuple(torch.stack(layers, dim=1) for layers in kept)
+    @abstractmethod
+    def last_tokens(
+        self, prompts: Sequence[Tokens]
+    ) -> tuple[Float[Tensor, "prompt d_model"], Int[Tensor, "prompt"]]:
+        """Run prompts so that gradients can flow back from their last tokens.
 
-        return self.in_batches([len(t) for t in prompts], run, join_each)
+        Returns:
+            The residual stream after the last block at every prompt's last token, and the index of
+            that token in the activations that hooks saw on the way.
+        """
+
+    # --- what all engines share ------------------------------------------------------------------
 
     def token_activations(
         self, prompts: Sequence[Tokens], positions: Sequence[Sequence[int]], hook: str
@@ -139,37 +148,6 @@ class Engine:
         return pick
 
     @torch.no_grad()
-    def evaluate(
-        self,
-        prompts: Sequence[Tokens],
-        branches: Sequence[Branch],
-        targets: Int[Tensor, "prompt target"],
-        tick: Tick = silent,
-    ) -> Readout:
-        """Read the answer in each branch of each prompt: a `[prompt, branch]` readout.
-
-        Only the first edited token and what follows it are run, from the first edited block on.
-        """
-        self.prepare(max(map(len, prompts)))
-        first = min(min(branch.positions) for branch in branches)
-        keys_only = not reads_top(branches, [len(t) for t in prompts])
-
-        def run(rows: list[int]) -> Readout:
-            start = self.prefill([prompts[r] for r in rows], start=first, keys_only=keys_only)
-            parts: list[Readout] = []
-            order: list[int] = []
-            for chunk in self.chunks(prompts, rows, branches):
-                chosen = [branches[i] for i in chunk]
-                parts.append(self._edited(start, self.tensor(rows), chosen, targets[rows]))
-                order += chunk
-                tick(len(rows) * len(chunk))
-            readout = Readout.cat(parts, dim=1)
-            return readout.take(torch.tensor(order).argsort(), dim=1)
-
-        targets = targets.to(self.blocks.device)
-        return self.in_batches([len(t) for t in prompts], run, _join_readouts)
-
-    @torch.no_grad()
     def read(
         self,
         resid: Float[Tensor, "row d_model"],
@@ -179,10 +157,10 @@ class Engine:
         """Final norm, unembedding and readout of residual vectors."""
 
         def run(rows: list[int]) -> Readout:
-            ours = resid[rows].to(self.blocks.device, self.blocks.dtype)
-            return self.readout(ours, targets[rows].to(self.blocks.device), n_best)
+            ours = resid[rows].to(self.device, self.dtype)
+            return self.readout(ours, targets[rows].to(self.device), n_best)
 
-        return self.in_batches([1] * len(resid), run, _join_readouts)
+        return self.in_batches([1] * len(resid), run, join_readouts)
 
     @torch.no_grad()
     def top_of_means(
@@ -194,26 +172,11 @@ class Engine:
         """Ids and mean log probabilities `[group, k]`, see `readout.top_of_means`."""
 
         def run(rows: list[int]) -> tuple[Tensor, ...]:
-            ours = vectors[rows].to(self.blocks.device, self.blocks.dtype)
-            passed = None if allowed is None else allowed.to(self.blocks.device)
+            ours = vectors[rows].to(self.device, self.dtype)
+            passed = None if allowed is None else allowed.to(self.device)
             return top_of_means(self.bridge, ours, k, passed, self.budget.share)
 
         return self.in_batches([vectors.shape[1]] * len(vectors), run, join_each)
-
-    # --- shared with generation and gradients ----------------------------------------------------
-
-    def prepare(self, n_positions: int) -> None:
-        """Prepare the blocks for prompts of `n_positions` tokens, see `verification.verify`.
-
-        Raises:
-            InputError, ModelError: as there, and where not even one prompt fits into memory.
-        """
-        while True:
-            try:
-                return verify(self.blocks, n_positions, self.budget.share)
-            except Exception as error:
-                if not self.budget.survives(error):
-                    raise
 
     def readout(
         self,
@@ -227,52 +190,6 @@ class Engine:
         self.n_tied += int(found.tied.sum())
         return found
 
-    def _edited(
-        self,
-        start: Prefill,
-        rows: Int[Tensor, "prompt"],
-        branches: Sequence[Branch],
-        targets: Int[Tensor, "prompt target"],
-    ) -> Readout:
-        """Run branches that begin at the same token, and read each one's last token."""
-        tails = Tails.of(branches, rows, start.lengths)
-        last = run_branches(self.blocks, start, branches, tails)
-        readout = self.readout(
-            last.flatten(0, 1),
-            repeat(targets, "p t -> (p b) t", b=len(branches)),
-        )
-        return readout.reshape(len(rows), len(branches))
-
-    def chunks(
-        self,
-        prompts: Sequence[Tokens],
-        rows: list[int],
-        branches: Sequence[Branch],
-        width: int | None = None,
-    ) -> Iterator[list[int]]:
-        """Branches that run together: from the same token, in order of the blocks they enter.
-
-        Args:
-            prompts: all of them.
-            rows: those of this batch.
-            branches: to run on each.
-            width: tokens that a branch takes of the budget; by default those that it runs.
-        """
-        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for i, branch in enumerate(branches):
-            groups[tuple(branch.positions[r] for r in rows)].append(i)
-        for positions, members in groups.items():
-            members.sort(key=lambda i: branches[i].entry)
-            suffix = max(len(prompts[r]) - p for r, p in zip(rows, positions, strict=True))
-            step = max(1, self.budget.tokens // ((width or suffix) * len(rows)))
-            for i in range(0, len(members), step):
-                yield members[i : i + step]
-
-    def prefill(self, prompts: Sequence[Tokens], *, start: int = 0, keys_only: bool) -> Prefill:
-        lengths = self.tensor([len(t) for t in prompts])
-        tokens = self.tensor([_pad(t, int(lengths.max())) for t in prompts])
-        return prefill(self.blocks, tokens, lengths, start, keys_only)
-
     def in_batches(
         self,
         sizes: list[int],
@@ -285,7 +202,7 @@ class Engine:
         done = 0
         while done < len(order):
             rest = order[done:]
-            batch = next(runs([sizes[i] for i in rest], self.budget.tokens))
+            batch = next(runs([sizes[i] for i in rest], self.budget.tokens, equal=not self.pads))
             try:
                 parts.append(run(rest[batch]))
             except Exception as error:
@@ -295,28 +212,73 @@ class Engine:
             done += batch.stop
         return join(parts, torch.tensor(order).argsort())
 
+    @contextmanager
+    def keeping(
+        self, picks: Sequence[tuple[str, Pick]], rows: list[int]
+    ) -> Iterator[list[list[Tensor]]]:
+        """Hooks that keep what each pick takes, block after block, of the batch `rows`."""
+        kept: list[list[Tensor]] = [[] for _ in picks]
+
+        def keeper(pick: Pick, into: list[Tensor]) -> Callable[..., None]:
+            def keep(activation: Tensor, hook: Any) -> None:
+                into.append(pick(activation, rows).clone())
+
+            return keep
+
+        hooks = [
+            (name.format(layer), keeper(pick, into))
+            for (name, pick), into in zip(picks, kept, strict=True)
+            for layer in range(self.n_layers)
+        ]
+        with self.bridge.hooks(fwd_hooks=hooks):
+            yield kept
+
+    def retried(self, run: Callable[[], T]) -> T:
+        """The result of `run`, tried again with half the budget whenever memory runs out."""
+        while True:
+            try:
+                return run()
+            except Exception as error:
+                if not self.budget.survives(error):
+                    raise
+
     def tensor(self, values: Any) -> Tensor:
-        return torch.as_tensor(values, dtype=torch.long, device=self.blocks.device)
+        """Whole numbers as a tensor on the model's device."""
+        return torch.as_tensor(values, dtype=torch.long, device=self.device)
 
 
-def _join(parts: list[Tensor], order: Int[Tensor, "row"]) -> Tensor:
+def refuse_no_prompts(prompts: Sequence[Tokens]) -> None:
+    """Raise InputError where there are none."""
+    if not prompts:
+        raise InputError("no prompts; expected at least one")
+
+
+def padded(sequences: Sequence[Tokens]) -> list[list[int]]:
+    """Sequences of one length: the shorter repeat their last token, which no real token sees.
+
+    >>> padded([[5, 6, 7], [8]])
+    [[5, 6, 7], [8, 8, 8]]
+    """
+    longest = max(map(len, sequences))
+    return [[*tokens, *[tokens[-1]] * (longest - len(tokens))] for tokens in sequences]
+
+
+def join(parts: list[Tensor], order: Int[Tensor, "row"]) -> Tensor:
+    """Batches of rows, put into one order."""
     return torch.cat(parts)[order]
 
 
 def join_each(parts: list[tuple[Tensor, ...]], order: Int[Tensor, "row"]) -> tuple[Tensor, ...]:
-    return tuple(_join(list(part), order) for part in zip(*parts, strict=True))
+    """The same for several tensors a batch."""
+    return tuple(join(list(part), order) for part in zip(*parts, strict=True))
 
 
-def _join_readouts(parts: list[Readout], order: Int[Tensor, "row"]) -> Readout:
+def join_readouts(parts: list[Readout], order: Int[Tensor, "row"]) -> Readout:
+    """The same for readouts."""
     return Readout.cat(parts).take(order)
 
 
-def _common(sequences: Sequence[Tokens]) -> int:
-    """Length of the longest prefix that all sequences share."""
-    columns: Iterable[tuple[int, ...]] = zip(*sequences, strict=False)
-    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
-
-
-def _pad(tokens: Tokens, length: int) -> list[int]:
-    """Right-pad by repeating the last token, which no real token attends to."""
-    return [*tokens, *[tokens[-1]] * (length - len(tokens))]
+def join_lists(parts: list[list[T]], order: Int[Tensor, "row"]) -> list[T]:
+    """The same for lists."""
+    rows = [row for part in parts for row in part]
+    return [rows[i] for i in order.tolist()]

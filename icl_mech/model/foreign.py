@@ -4,6 +4,8 @@ from typing import Any
 
 from torch import nn
 
+from icl_mech.model.network import module_of
+
 #: Libraries whose own hooks a bridge needs.
 _LIBRARIES = ("transformer_lens", "transformers", "accelerate", "torch", "icl_mech")
 
@@ -17,7 +19,7 @@ def foreign_hooks(bridge: Any) -> list[str]:
     }
     names |= {
         f"{name or 'the model'} (a hook of PyTorch)"
-        for whole in (bridge, bridge.original_model)
+        for whole in (bridge, module_of(bridge))
         for name, module in whole.named_modules()
         if any(_is_foreign(hook) for hook in _torch_hooks(module))
     }

@@ -1,41 +1,19 @@
-"""Gradients of the answer's probability with respect to every head's output.
-
-A head's output at the last token affects only the last token of later blocks. So all tokens before
-it run without gradients, as a prefix, and only the last one needs a backward pass.
-"""
+"""Gradients of the answer's probability with respect to every head's output."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
-from transformer_lens.tools.analysis.attribution_patching import cache_activation_and_gradient
 
 from icl_mech.errors import InputError, NotFiniteError
 from icl_mech.model.edits import HOOKS
 from icl_mech.model.engine import Engine, Tokens, join_each
-from icl_mech.model.prefix_cache import Prefix, advance
+from icl_mech.model.network import Unembedding, module_of
 from icl_mech.model.verification import refuse_training
 from icl_mech.progress import Tick, silent
-
-
-class _LastTokens:
-    """Runs every prompt's last token after a prefix, with the interface of a bridge."""
-
-    def __init__(self, engine: Engine, prefix: Prefix, positions: Int[Tensor, "prompt 1"]) -> None:
-        self._blocks, self._prefix, self._positions = engine.blocks, prefix, positions
-        bridge = engine.bridge
-        self._bridge = bridge
-        self.cfg, self.hook_dict, self.hooks = bridge.cfg, bridge.hook_dict, bridge.hooks
-
-    def __call__(self, tokens: Int[Tensor, "prompt 1"]) -> Float[Tensor, "prompt d_vocab"]:
-        entering = self._blocks.embed(tokens, self._positions)[:, None]
-        hidden = advance(self._blocks, self._prefix, {0: entering}, self._positions[:, None])
-        normed = self._bridge.ln_final(hidden[:, 0])[:, 0]
-        logits = normed @ self._bridge.unembed.W_U + self._bridge.unembed.b_U
-        return self._bridge.adapter.apply_output_logits_transform(logits)
 
 
 def head_gradients(
@@ -47,9 +25,9 @@ def head_gradients(
 ) -> tuple[Float[Tensor, "prompt layer head d_head"], Float[Tensor, "prompt layer head d_head"]]:
     """Every head's output at the last token, and a gradient with respect to it.
 
-    The gradient is that of p(answer), or, with rivals, of the answer's logit minus their mean.
-    Through TransformerLens's `cache_activation_and_gradient`, several prompts at a time, fewer
-    where memory runs out.
+    The gradient is that of p(answer), or, with rivals, of the answer's logit minus their mean;
+    several prompts at a time, fewer where memory runs out. (TransformerLens 3 has no function for
+    activations with their gradients; that of version 4 takes a bridge only.)
 
     Raises:
         InputError: where weights are quantised (gradients through them mean little or nothing),
@@ -66,47 +44,50 @@ def head_gradients(
             f"{len(answers)} answers and {n_rivals} sets of rivals for {n} prompts; expected one "
             "of each per prompt, and at least one"
         )
-    names = [HOOKS["z"].format(layer) for layer in range(bridge.cfg.n_layers)]
 
     def run(rows: list[int]) -> tuple[Tensor, ...]:
         metric = _metric([answers[r] for r in rows], rivals and [rivals[r] for r in rows])
-        ours = [prompts[r] for r in rows]
-        with torch.no_grad():
-            start = engine.prefill(ours, keys_only=True)
-            last = start.lengths - 1
-            before = start.prefix.before(last)
-        with torch.enable_grad(), _with_gradients(bridge):
-            cache = cache_activation_and_gradient(
-                _LastTokens(engine, before, last[:, None]),
-                engine.tensor([tokens[-1:] for tokens in ours]),
-                metric,
-                # The backward pass ends at the first hook named: it must come before all heads.
-                names_filter=lambda name: name in ("hook_embed", *names),
-            )
-        outputs = torch.stack([cache.activations[name][:, 0] for name in names], dim=1)
-        gradients = torch.stack([_known(cache.gradients[name])[:, 0] for name in names], dim=1)
+        with torch.enable_grad(), _recording(bridge) as heads:
+            last, at = engine.last_tokens([prompts[r] for r in rows])
+            # The metric is a sum over prompts: each prompt's gradient is that of its own term.
+            found = torch.autograd.grad(metric(Unembedding.of(bridge).logits(last)), heads)
+        here = torch.arange(len(rows), device=at.device), at
+        outputs = torch.stack([head.detach()[here] for head in heads], dim=1)
+        gradients = torch.stack([gradient[here] for gradient in found], dim=1)
         _refuse_not_finite(outputs, gradients)
         tick(len(rows))
         wide = torch.promote_types(outputs.dtype, torch.float32)
         return outputs.to(wide), gradients.to(wide)
 
     with torch.inference_mode(False):
-        with torch.no_grad():
-            engine.prepare(max(map(len, prompts)))
+        engine.prepare(max(map(len, prompts)))
         outputs, gradients = engine.in_batches([len(t) for t in prompts], run, join_each)
     return outputs, gradients
 
 
 @contextmanager
-def _with_gradients(bridge: Any) -> Iterator[None]:
-    """Let the embedding require a gradient meanwhile: a frozen model works too."""
-    weight = bridge.original_model.get_input_embeddings().weight
-    frozen = not weight.requires_grad
-    weight.requires_grad_(True)
-    try:
-        yield
-    finally:
-        weight.requires_grad_(not frozen)
+def _recording(bridge: Any) -> Iterator[list[Tensor]]:
+    """Every head's output of one forward pass, block after block, as part of autograd's graph.
+
+    The graph begins at the stream that enters block 0, so that a model whose weights are frozen
+    has gradients too.
+    """
+    heads: list[Tensor] = []
+
+    def begin(stream: Tensor, hook: Any) -> Tensor:
+        return stream.detach().requires_grad_(torch.is_grad_enabled())
+
+    def keep(z: Tensor, hook: Any) -> Tensor:
+        if torch.is_grad_enabled():
+            # What a bridge shows here may be a view beside the graph: what is returned goes on.
+            z = z.clone()
+            heads.append(z)
+        return z
+
+    hooks = [(HOOKS["resid_pre"].format(0), begin)]
+    hooks += [(HOOKS["z"].format(layer), keep) for layer in range(bridge.cfg.n_layers)]
+    with bridge.hooks(fwd_hooks=hooks):
+        yield heads
 
 
 def _metric(
@@ -137,7 +118,7 @@ def refuse_quantised(bridge: Any, why: str, instead: str) -> None:
         why: what needs floating-point weights.
         instead: what works with quantised weights too.
     """
-    model = bridge.original_model
+    model = module_of(bridge)
     quantised = getattr(model, "is_quantized", False) or any(
         not p.is_floating_point() for p in model.parameters()
     )
@@ -156,8 +137,3 @@ def _refuse_not_finite(outputs: Tensor, gradients: Tensor) -> None:
                 f"the {what} of attention heads are not finite numbers (NaN or infinity); "
                 "expected finite ones. Try dtype='float32', or check the weights"
             )
-
-
-def _known(gradient: Tensor | None) -> Tensor:
-    assert gradient is not None, "the gradient never reached this head"
-    return gradient

@@ -17,12 +17,13 @@ from icl_mech.model.arguments import check_list, check_prompts, check_tensor, to
 from icl_mech.model.edits import HOOKS, Edit, Role, Site
 from icl_mech.model.engine import Engine
 from icl_mech.model.foreign import foreign_hooks, left_hooks
-from icl_mech.model.generation import Generation, Generator
+from icl_mech.model.generation import Generation, check_generation, pad_continuations
 from icl_mech.model.hashing import WeightHash
 from icl_mech.model.head_reader import HeadReader
+from icl_mech.model.network import architecture_of, module_of
 from icl_mech.model.placing import Placer, positions_of
 from icl_mech.model.readout import Readout, pad_targets
-from icl_mech.model.verification import STEP, verify
+from icl_mech.model.shared_engine import SharedEngine
 from icl_mech.model.vocabulary import Vocabulary
 from icl_mech.progress import Tick, silent
 from icl_mech.prompts import (
@@ -62,10 +63,12 @@ def check_model(model: Any) -> None:
 
 
 class HookedModel:
-    """A TransformerLens bridge with a tokenizer and the shared-prefix engine.
+    """A TransformerLens model with a tokenizer and an engine.
 
     Attributes:
-        bridge: the `TransformerBridge`, for everything that TransformerLens offers.
+        bridge: the `TransformerBridge` (or `HookedTransformer`), for everything that
+            TransformerLens offers.
+        engine_reason: why this engine runs it, for provenance.
         name: the name under which it was loaded.
         n_layers, n_heads, d_model, d_head: numbers of layers and heads, and widths.
         sink: the token that every prompt begins with (`Sink`).
@@ -81,6 +84,8 @@ class HookedModel:
         batch_tokens: int | None = None,
         sink: Sink | None = None,
         adapter: Mapping[str, Any] | None = None,
+        engine: Engine | None = None,
+        engine_reason: str = "",
     ) -> None:
         self.bridge = bridge
         self.adapter = None if adapter is None else dict(adapter)
@@ -89,10 +94,10 @@ class HookedModel:
         self.n_heads: int = bridge.cfg.n_heads
         self.d_model: int = bridge.cfg.d_model
         self.d_head: int = bridge.cfg.d_head
-        self._engine = Engine(bridge, batch_tokens)
+        self._engine = SharedEngine(bridge, batch_tokens) if engine is None else engine
+        self.engine_reason = engine_reason
         self._placer = Placer(bridge, name)
-        self._generator = Generator(self._engine)
-        self._weight_hash = WeightHash(bridge.original_model)
+        self._weight_hash = WeightHash(module_of(bridge))
         self.sink = choose_sink(bridge.tokenizer) if sink is None else sink
         self.heads = HeadReader(self._engine)
         self.vocabulary = Vocabulary(self._engine)
@@ -106,28 +111,22 @@ class HookedModel:
     @property
     def device(self) -> torch.device:
         """The device of the weights."""
-        return self._engine.blocks.device
+        return self._engine.device
 
     @property
     def dtype(self) -> torch.dtype:
         """The number format of weights and activations."""
-        return self._engine.blocks.dtype
+        return self._engine.dtype
 
     @property
     def tokenizer(self) -> Any:
         """The Transformers tokenizer."""
         return self.bridge.tokenizer
 
-    def verify(self) -> None:
-        """Check, before the first question, that the model can be run block by block.
-
-        Raises:
-            InputError: where the model is in training mode.
-            ModelError: where it cannot, saying why.
-        """
-        limit = getattr(self.bridge.cfg, "n_ctx", None) or STEP
-        with torch.no_grad():
-            verify(self._engine.blocks, min(STEP, limit))
+    @property
+    def engine(self) -> str:
+        """`"shared"` or `"plain"`: how edits are run, see `load_model`."""
+        return self._engine.name
 
     # --- text -------------------------------------------------------------------------------
 
@@ -319,7 +318,8 @@ class HookedModel:
         """
         prompts = check_prompts(prompts)
         branches, tokens = self._placer.branches(edits, prompts), [p.tokens for p in prompts]
-        return self._generator.generate(tokens, branches, max_new_tokens, stop, tick)
+        check_generation(max_new_tokens, stop)
+        return self._engine.generate(tokens, branches, max_new_tokens, stop, tick)
 
     def sequence_logprob(
         self,
@@ -347,7 +347,8 @@ class HookedModel:
         rows = check_list(continuations, "continuations", "continuations for each prompt")
         ids = [token_rows(row, "continuations") for row in rows]
         branches, tokens = self._placer.branches(edits, prompts), [p.tokens for p in prompts]
-        return self._generator.sequence_logprob(tokens, ids, branches, tick)
+        padded = pad_continuations(tokens, ids)
+        return self._engine.sequence_logprob(tokens, padded, branches, tick)
 
     # --- provenance -------------------------------------------------------------------------
 
@@ -369,7 +370,9 @@ class HookedModel:
             "model": self.name,
             "weights_sha256": self.weight_hash,
             **({} if self.adapter is None else {"adapter": self.adapter}),
-            "architecture": self.bridge.cfg.architecture,
+            "architecture": architecture_of(self.bridge),
+            "engine": self.engine,
+            "engine_reason": self.engine_reason,
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": str(self.device),
             "sink_token": self.to_string(self.sink.token),

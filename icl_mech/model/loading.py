@@ -11,11 +11,13 @@ from transformers import AutoTokenizer
 from icl_mech.devices import pick_device
 from icl_mech.errors import InputError, ModelError, choose
 from icl_mech.model.adapters import Adapter, merge_adapter, read_adapter
+from icl_mech.model.choosing import EngineName, check_engine, choose_engine
 from icl_mech.model.foreign import foreign_hooks, left_hooks
 from icl_mech.model.gguf import PACKAGED_MODEL, quiet_transformers
 from icl_mech.model.hooked import HookedModel
 from icl_mech.model.plain import explained, read_plain
 from icl_mech.model.sources import Source, find, label
+from icl_mech.progress import say
 from icl_mech.prompts import Sink, choose_sink
 from icl_mech.prompts.sink import prepends_bos
 
@@ -31,6 +33,7 @@ def load_model(
     trust_remote_code: bool = False,
     batch_tokens: int | None = None,
     sink: str | int | None = None,
+    engine: EngineName = "auto",
 ) -> HookedModel:
     """Load a model to capture from and to edit.
 
@@ -56,17 +59,22 @@ def load_model(
         batch_tokens: the number of tokens that run at once; halved whenever memory runs out.
         sink: the token that every prompt begins with, as text or id; by default BOS where the
             tokenizer itself prepends it, else the end-of-text token.
+        engine: `"shared"` runs what prompts and edits share once, and needs blocks that can be run
+            one at a time; `"plain"` runs a full forward pass for every edit, and fits every
+            family. `"auto"` is shared where it gives the numbers of an ordinary forward pass, else
+            plain, and says so on stderr.
 
     Raises:
-        InputError: where the source, adapter, device, dtype or sink does not exist, or a bridge
+        InputError: where the source, adapter, device, dtype, sink or engine does not exist, or a bridge
             has another device or dtype than the one asked for, or is to get an adapter.
         ModelError: where a file is damaged, weights are missing or left over, the adapter is of
-            another model, or the model is of a kind that cannot be edited.
+            another model, or the model is of a kind that cannot be edited, or not by this engine.
 
     Example:
         >>> model.n_layers, model.d_model  # model = icl_mech.load_model("gemma-3-270m")
         (18, 640)
     """
+    check_engine(engine)
     number = DTYPES[choose(dtype, DTYPES, "dtype")] if isinstance(dtype, str) else dtype
     if isinstance(source, TransformerBridge):
         if adapter is not None:
@@ -74,7 +82,7 @@ def load_model(
                 "adapter= beside a TransformerBridge; expected the name or folder of its model: "
                 "peft merges adapters into models of Transformers only, before the bridge is built"
             )
-        return _wrap(source, device, number, batch_tokens, sink)
+        return _wrap(source, device, number, batch_tokens, sink, engine)
     chosen_device = pick_device(device)
     read = None if adapter is None else read_adapter(adapter)
     with quiet_transformers():
@@ -83,9 +91,7 @@ def load_model(
             found, chosen_device, number or torch.float32, trust_remote_code, sink, read
         )
     name = found.name if read is None else f"{found.name}+{read.name}"
-    model = HookedModel(bridge, name, batch_tokens, chosen_sink, merged)
-    _finish(model)
-    return model
+    return _finished(bridge, name, batch_tokens, chosen_sink, engine, merged)
 
 
 def _wrap(
@@ -94,6 +100,7 @@ def _wrap(
     dtype: torch.dtype | None,
     batch_tokens: int | None,
     sink: str | int | None,
+    engine: str,
 ) -> HookedModel:
     """Wrap a bridge that the caller made, without changing it."""
     if getattr(bridge, "tokenizer", None) is None:
@@ -101,7 +108,7 @@ def _wrap(
             "the bridge has no tokenizer; expected one: pass tokenizer= to boot_transformers"
         )
     chosen = choose_sink(bridge.tokenizer, sink, _publishes_bos(bridge.tokenizer))
-    model = HookedModel(bridge, label(bridge.cfg.model_name), batch_tokens, chosen)
+    model = _finished(bridge, label(bridge.cfg.model_name), batch_tokens, chosen, engine)
     wanted = None if device is None else pick_device(device)
     same_device = wanted is None or (
         wanted.type == model.device.type and wanted.index in (None, model.device.index)
@@ -114,8 +121,6 @@ def _wrap(
     hooks = foreign_hooks(bridge)
     if hooks:
         warnings.warn(left_hooks(hooks), stacklevel=3)
-    if not bridge.original_model.training:  # in training mode it is refused when it is first run
-        _finish(model)
     return model
 
 
@@ -130,25 +135,42 @@ def _publishes_bos(tokenizer: Any) -> bool:
     return prepends_bos(original)
 
 
-def _finish(model: HookedModel) -> None:
-    """Refuse a tokenizer that does not fit, and models that cannot be run block by block."""
-    sizes = len(model.vocabulary)
-    added = set(model.tokenizer.get_added_vocab().values())
-    beyond = [(i, t) for t, i in model.tokenizer.get_vocab().items() if i >= sizes]
+def _finished(
+    bridge: Any,
+    name: str,
+    batch_tokens: int | None,
+    sink: Sink,
+    engine: str,
+    adapter: dict[str, Any] | None = None,
+) -> HookedModel:
+    """The model with its engine; what a user should know of its choices is said."""
+    _refuse_other_tokenizer(bridge, name, sink)
+    chosen, reason = choose_engine(bridge, engine, batch_tokens)
+    model = HookedModel(bridge, name, batch_tokens, sink, adapter, chosen, reason)
+    if engine == "auto" and model.engine == "plain":
+        say(f"{name}: the plain engine runs it, a full forward pass for every edit ({reason})")
+    if sink.rival is not None:
+        warnings.warn(
+            f"prompts begin with {model.to_string(sink.token)!r} ({sink.reason}: "
+            f"{model.to_string(sink.rival)!r}); sink= chooses another",
+            stacklevel=4,
+        )
+    return model
+
+
+def _refuse_other_tokenizer(bridge: Any, name: str, sink: Sink) -> None:
+    """Raise ModelError where the tokenizer has ids that the model has no embeddings for."""
+    sizes = int(bridge.unembed.W_U.shape[1])
+    tokenizer = bridge.tokenizer
+    added = set(tokenizer.get_added_vocab().values())
+    beyond = [(i, t) for t, i in tokenizer.get_vocab().items() if i >= sizes]
     # Added tokens, for images and the like, may have ids beyond a text model's embeddings.
-    if model.sink.token >= sizes or any(i not in added for i, _ in beyond):
+    if sink.token >= sizes or any(i not in added for i, _ in beyond):
         worst, text = max(beyond)
         raise ModelError(
-            f"{model.name}: the tokenizer gives numbers up to {worst} ({text!r}), and the model "
+            f"{name}: the tokenizer gives numbers up to {worst} ({text!r}), and the model "
             f"has embeddings for {sizes} tokens; expected the tokenizer that the model was "
             "trained with"
-        )
-    model.verify()
-    if model.sink.rival is not None:
-        warnings.warn(
-            f"prompts begin with {model.to_string(model.sink.token)!r} ({model.sink.reason}: "
-            f"{model.to_string(model.sink.rival)!r}); sink= chooses another",
-            stacklevel=3,
         )
 
 

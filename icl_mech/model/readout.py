@@ -104,8 +104,7 @@ def read(
     """Final norm and unembedding of residual vectors, reduced chunk by chunk.
 
     Args:
-        bridge: the TransformerLens bridge whose `ln_final`, `W_U`, `b_U` and logit transform
-            (Gemma-2's soft cap) are used.
+        bridge: the TransformerLens model, see `network.Unembedding`.
         resid: the residual stream after the last block, one row per question.
         targets: token ids to read for each row; -1 where a row has fewer targets.
         n_best: how many of the most probable tokens to keep.

@@ -6,11 +6,12 @@ import torch
 
 from icl_mech.errors import InputError, ModelError, NotFiniteError, first_line
 from icl_mech.model.batching import out_of_memory
-from icl_mech.model.blocks import Blocks
+from icl_mech.model.blocks import Blocks, ReplayError
+from icl_mech.model.network import module_of
 from icl_mech.model.prefix_cache import advance, prefill
 from icl_mech.model.readout import read
 
-#: Largest accepted difference in log probability (nats) between block-by-block and plain passes.
+#: Largest accepted difference in log probability (nats) between the engine and plain passes.
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
 TOLERANCE_HALF = 0.5
 #: Lengths are rounded up to a multiple of this, so that slightly longer prompts need no new check.
@@ -31,20 +32,15 @@ def verify(blocks: Blocks, n_positions: int, share: float = 1.0) -> None:
 
     Raises:
         InputError: where the model cannot read so many tokens, or is in training mode.
-        ModelError: where this architecture cannot run block by block. An out-of-memory error is
+        ReplayError: where this architecture cannot run block by block. An out-of-memory error is
             raised as it is.
     """
     refuse_training(blocks.bridge)
     if n_positions <= blocks.n_verified:
         return
-    limit = getattr(blocks.bridge.cfg, "n_ctx", None) or n_positions
-    if n_positions > limit:
-        raise InputError(
-            f"a prompt of {n_positions} tokens; the model reads at most {limit}: "
-            "use fewer shots or a shorter template"
-        )
+    n_positions = rounded_up(blocks.bridge, n_positions)
     try:
-        worst = _error(blocks, min(STEP * -(-n_positions // STEP), limit), share)
+        worst = _error(blocks, n_positions, share)
     except NotFiniteError:
         blocks.forget()
         raise
@@ -54,11 +50,11 @@ def verify(blocks: Blocks, n_positions: int, share: float = 1.0) -> None:
             raise
         # Our own errors say what is wrong; the message of a library's error would not help a user.
         why = first_line(error) if isinstance(error, ModelError) else _BLOCK_FAILS
-        raise ModelError(_unsupported(blocks, why)) from error
-    if not worst <= TOLERANCE.get(blocks.dtype, TOLERANCE_HALF):
+        raise ReplayError(blocks.bridge, why) from error
+    if not worst <= tolerance_of(blocks.dtype):
         blocks.forget()
-        raise ModelError(
-            _unsupported(blocks, f"log probabilities differ by {worst:.2g} from a plain forward")
+        raise ReplayError(
+            blocks.bridge, f"log probabilities differ by {worst:.2g} from a plain forward"
         )
 
 
@@ -85,21 +81,38 @@ def _error(blocks: Blocks, n_positions: int, share: float) -> float:
     return float((ours - theirs).abs().max())
 
 
+def tolerance_of(dtype: torch.dtype) -> float:
+    """The largest accepted difference in log probability (nats) of a number format.
+
+    >>> tolerance_of(torch.float32)
+    0.001
+    """
+    return TOLERANCE.get(dtype, TOLERANCE_HALF)
+
+
+def rounded_up(bridge: Any, n_positions: int) -> int:
+    """The length to verify for prompts of up to `n_positions` tokens.
+
+    Raises:
+        InputError: where the model cannot read so many tokens.
+    """
+    limit = getattr(bridge.cfg, "n_ctx", None) or max(STEP, n_positions) + STEP
+    if n_positions > limit:
+        raise InputError(
+            f"a prompt of {n_positions} tokens; the model reads at most {limit}: "
+            "use fewer shots or a shorter template"
+        )
+    return int(min(STEP * -(-n_positions // STEP), limit))
+
+
 def refuse_training(bridge: Any) -> None:
     """Refuse a model in training mode, where dropout makes every run different.
 
     Raises:
         InputError: where it is in training mode.
     """
-    if bridge.original_model.training:
+    if module_of(bridge).training:
         raise InputError(
             "the model is in training mode, where dropout makes every run different; "
             "expected evaluation mode: call .eval() on the bridge first"
         )
-
-
-def _unsupported(blocks: Blocks, why: str) -> str:
-    return (
-        f"{blocks.bridge.cfg.architecture} cannot be edited: {why}. Expected a decoder whose "
-        "blocks take positions and a mask; Llama, Qwen2, Gemma, GPT-2 and GPT-NeoX do"
-    )

@@ -1,0 +1,62 @@
+"""Which engine runs a model."""
+
+from typing import Any, Literal, get_args
+
+from icl_mech.errors import choose
+from icl_mech.model.blocks import ReplayError
+from icl_mech.model.engine import Engine
+from icl_mech.model.network import module_of
+from icl_mech.model.plain_engine import PlainEngine
+from icl_mech.model.shared_engine import SharedEngine
+from icl_mech.model.verification import STEP
+
+EngineName = Literal["auto", "shared", "plain"]
+ENGINES: tuple[str, ...] = get_args(EngineName)
+
+
+def check_engine(engine: str) -> None:
+    """Refuse a name that is no engine's.
+
+    >>> check_engine("plane")
+    Traceback (most recent call last):
+        ...
+    icl_mech.errors.InputError: unknown engine 'plane'; did you mean 'plain'? Choose from: ...
+    """
+    choose(engine, ENGINES, "engine")
+
+
+def choose_engine(
+    bridge: Any, wanted: str = "auto", batch_tokens: int | None = None
+) -> tuple[Engine, str]:
+    """The engine that runs a model, tried on it, and why it is this one.
+
+    A model in training mode is not tried: it is refused when it first runs.
+
+    Args:
+        bridge: the TransformerLens model.
+        wanted: `"shared"`, `"plain"`, or `"auto"`: shared where it gives the numbers of an ordinary
+            forward pass.
+        batch_tokens: as in `load_model`.
+
+    Raises:
+        ModelError: where the engine that is wanted does not fit the model.
+    """
+    check_engine(wanted)
+    if wanted == "plain":
+        return _tried(PlainEngine(bridge, batch_tokens)), "asked for"
+    try:
+        engine = _tried(SharedEngine(bridge, batch_tokens))
+    except ReplayError as error:
+        if wanted == "shared":
+            raise
+        return _tried(PlainEngine(bridge, batch_tokens)), error.why
+    if wanted == "shared":
+        return engine, "asked for"
+    return engine, "block by block it gives the numbers of an ordinary forward pass"
+
+
+def _tried(engine: Engine) -> Engine:
+    if not module_of(engine.bridge).training:
+        limit = getattr(engine.bridge.cfg, "n_ctx", None) or STEP
+        engine.prepare(min(STEP, limit))
+    return engine

@@ -1,0 +1,101 @@
+"""What a bridge and a `HookedTransformer` are asked alike: modules, logits, one forward pass."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+def module_of(bridge: Any) -> nn.Module:
+    """The module that holds the weights: a bridge's Transformers model, else the model itself."""
+    module: nn.Module = getattr(bridge, "original_model", bridge)
+    return module
+
+
+def architecture_of(bridge: Any) -> str:
+    """The name of the model's class in Transformers."""
+    named = getattr(bridge.cfg, "architecture", None) or getattr(
+        bridge.cfg, "original_architecture", None
+    )
+    return str(named or type(bridge).__name__)
+
+
+def some_tokens(bridge: Any, n: int) -> list[int]:
+    """Any n tokens to try a model with: all different if its vocabulary is large enough."""
+    return [(7 * i + 3) % int(bridge.cfg.d_vocab) for i in range(n)]
+
+
+@dataclass(frozen=True)
+class Unembedding:
+    """From the residual stream after the last block to logits.
+
+    Attributes:
+        norm: the final norm, of `[batch, token, d_model]`.
+        w_u: the unembedding, `[d_model, d_vocab]`.
+        b_u: its bias, `[d_vocab]`.
+        transform: what is done to logits afterwards: a factor (Cohere) or a soft cap (Gemma 2).
+    """
+
+    norm: Callable[[Tensor], Tensor]
+    w_u: Float[Tensor, "d_model d_vocab"]
+    b_u: Float[Tensor, "d_vocab"]
+    transform: Callable[[Tensor], Tensor]
+
+    def logits(self, resid: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_vocab"]:
+        """Whole rows of logits; `ChunkedLogits` takes less memory."""
+        return self.transform(self.norm(resid[None])[0] @ self.w_u + self.b_u)
+
+    @staticmethod
+    def of(bridge: Any) -> "Unembedding":
+        """That of a model."""
+        adapter = getattr(bridge, "adapter", None)
+        transform = _soft_cap(bridge) if adapter is None else adapter.apply_output_logits_transform
+        return Unembedding(bridge.ln_final, bridge.unembed.W_U, bridge.unembed.b_U, transform)
+
+
+def _soft_cap(bridge: Any) -> Callable[[Tensor], Tensor]:
+    """A `HookedTransformer`'s soft cap on its logits; nothing where it has none."""
+    cap = float(getattr(bridge.cfg, "output_logits_soft_cap", None) or 0)
+    return (lambda logits: cap * torch.tanh(logits / cap)) if cap > 0 else (lambda logits: logits)
+
+
+class _ReachedError(Exception):
+    """Raised behind the last block; holds the residual stream that left it."""
+
+    def __init__(self, stream: Tensor) -> None:
+        super().__init__()
+        self.stream = stream
+
+
+def final_stream(
+    bridge: Any, tokens: Int[Tensor, "row token"]
+) -> Float[Tensor, "row token d_model"]:
+    """The residual stream after the last block, by one forward pass that stops there.
+
+    Every hook of the blocks acts in it. No logits are computed: over a vocabulary of 262,144 those
+    of all tokens would take more time and memory than the blocks.
+    """
+
+    def stop(block: Any, args: Any, out: Any) -> None:
+        raise _ReachedError(out[0] if isinstance(out, tuple) else out)
+
+    handle = bridge.blocks[-1].register_forward_hook(stop)
+    try:
+        # A mask of ones: where the tokenizer pads with the end-of-text token, the first token of
+        # a prompt could be taken for padding.
+        bridge(tokens, attention_mask=torch.ones_like(tokens))
+    except _ReachedError as reached:
+        return reached.stream
+    finally:
+        handle.remove()
+    raise AssertionError("the model never reached the end of its last block")
+
+
+def logits_after(bridge: Any, tokens: Int[Tensor, "row token"]) -> Float[Tensor, "row d_vocab"]:
+    """The model's own logits after the last token, by its ordinary forward pass."""
+    only_last = {"logits_to_keep": 1} if hasattr(bridge, "original_model") else {}
+    logits: Tensor = bridge(tokens, attention_mask=torch.ones_like(tokens), **only_last)
+    return logits[:, -1]

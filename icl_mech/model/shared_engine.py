@@ -1,0 +1,273 @@
+"""The shared-prefix engine: capture residuals and evaluate edits, re-running only what changes."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import takewhile
+from typing import Any, TypeVar
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from icl_mech.model.blocks import Blocks
+from icl_mech.model.branches import Branch, Tails, reads_top, run_branches, take
+from icl_mech.model.engine import (
+    Engine,
+    Pick,
+    Tokens,
+    join,
+    join_each,
+    join_lists,
+    join_readouts,
+    padded,
+    refuse_no_prompts,
+)
+from icl_mech.model.generation import Generation, greedy
+from icl_mech.model.prefix_cache import Prefill, advance, prefill
+from icl_mech.model.readout import Readout
+from icl_mech.model.shared_generation import Ended
+from icl_mech.model.verification import verify
+from icl_mech.progress import Tick, silent
+
+T = TypeVar("T")
+
+
+class SharedEngine(Engine):
+    """Runs tokens and blocks that prompts and edits share once.
+
+    Attributes:
+        blocks: the model's blocks, one at a time.
+
+    Raises:
+        ReplayError: where a block has no attention.
+    """
+
+    name = "shared"
+
+    def __init__(self, bridge: Any, budget: int | None = None) -> None:
+        super().__init__(bridge, budget)
+        self.blocks = Blocks(bridge)
+
+    @torch.no_grad()
+    def prepare(self, n_positions: int) -> None:
+        """Record and verify the blocks' calls, see `verification.verify`."""
+        self.retried(lambda: verify(self.blocks, n_positions, self.budget.share))
+
+    @torch.no_grad()
+    def branch_residuals(
+        self, groups: Sequence[Sequence[Tokens]], tick: Tick = silent
+    ) -> Float[Tensor, "group branch layer d_model"]:
+        """See `Engine`. What the prompts of a group share (the demonstrations) runs once."""
+        shared = [min(_common(group), min(map(len, group)) - 1) for group in groups]
+        self.prepare(max(len(t) for group in groups for t in group))
+
+        def run(rows: list[int]) -> Tensor:
+            start = self.prefill([groups[r][0][: shared[r]] for r in rows], keys_only=True)
+            suffixes = [[t[shared[r] :] for t in groups[r]] for r in rows]
+            ends = self.tensor([[len(t) - 1 for t in group] for group in suffixes])
+            n_tokens = int(ends.max()) + 1
+            flat = self.tensor(padded([t for group in suffixes for t in group]))
+            # A shorter branch is padded by repeating its last token, which no real token sees.
+            steps = torch.arange(n_tokens, device=ends.device)
+            positions = start.lengths[:, None, None] + torch.minimum(steps, ends[..., None])
+            embedded = self.blocks.embed(flat.view(len(rows), -1), positions.flatten(1))
+            entering = rearrange(embedded, "p (b s) d -> p b s d", s=n_tokens)
+            layers: list[Tensor] = []
+            advance(
+                self.blocks,
+                start.prefix,
+                {0: entering},
+                positions,
+                lambda _, hidden: layers.append(take(hidden, ends)),
+            )
+            tick(ends.numel())
+            return torch.stack(layers, dim=2)
+
+        sizes = [max(n, sum(len(t) - n for t in g)) for n, g in zip(shared, groups, strict=True)]
+        return self.in_batches(sizes, run, join)
+
+    @torch.no_grad()
+    def observe(
+        self, prompts: Sequence[Tokens], picks: Sequence[tuple[str, Pick]]
+    ) -> tuple[Float[Tensor, "prompt layer *shape"], ...]:
+        """See `Engine`."""
+        refuse_no_prompts(prompts)
+        self.prepare(max(map(len, prompts)))
+
+        def run(rows: list[int]) -> tuple[Tensor, ...]:
+            with self.keeping(picks, rows) as kept:
+                longest = max(len(prompts[r]) for r in rows)
+                # Only what the picks take is kept, none of the residual stream.
+                self.prefill([prompts[r] for r in rows], start=longest, keys_only=False)
+            return tuple(torch.stack(layers, dim=1) for layers in kept)
+
+        return self.in_batches([len(t) for t in prompts], run, join_each)
+
+    @torch.no_grad()
+    def evaluate(
+        self,
+        prompts: Sequence[Tokens],
+        branches: Sequence[Branch],
+        targets: Int[Tensor, "prompt target"],
+        tick: Tick = silent,
+    ) -> Readout:
+        """See `Engine`.
+
+        Only the first edited token and what follows it are run, from the first edited block on.
+        """
+        self.prepare(max(map(len, prompts)))
+        first = min(min(branch.positions) for branch in branches)
+        keys_only = not reads_top(branches, [len(t) for t in prompts])
+
+        def run(rows: list[int]) -> Readout:
+            start = self.prefill([prompts[r] for r in rows], start=first, keys_only=keys_only)
+            parts: list[Readout] = []
+            order: list[int] = []
+            for chunk in self._chunks(prompts, rows, branches):
+                chosen = [branches[i] for i in chunk]
+                parts.append(self._edited(start, self.tensor(rows), chosen, targets[rows]))
+                order += chunk
+                tick(len(rows) * len(chunk))
+            readout = Readout.cat(parts, dim=1)
+            return readout.take(torch.tensor(order).argsort(), dim=1)
+
+        targets = targets.to(self.device)
+        return self.in_batches([len(t) for t in prompts], run, join_readouts)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompts: Sequence[Tokens],
+        branches: Sequence[Branch],
+        max_new_tokens: int,
+        stop: str,
+        tick: Tick,
+    ) -> list[list[Generation]]:
+        """See `Engine`."""
+
+        def run(ended: Ended, rows: list[int]) -> list[Generation]:
+            return greedy(self, ended, max_new_tokens, stop)
+
+        return self._each(prompts, branches, max_new_tokens, run, tick)
+
+    @torch.no_grad()
+    def sequence_logprob(
+        self,
+        prompts: Sequence[Tokens],
+        continuations: Int[Tensor, "prompt continuation token"],
+        branches: Sequence[Branch],
+        tick: Tick,
+    ) -> Float[Tensor, "prompt branch continuation"]:
+        """See `Engine`."""
+        continuations = continuations.to(self.device)
+        n_longest = continuations.shape[2]
+
+        def run(ended: Ended, rows: list[int]) -> list[Tensor]:
+            n = len(ended.last) // len(rows)
+            ours = repeat(continuations[rows], "p c t -> (p b) c t", b=n)
+            step = max(1, self.budget.tokens // (len(ours) * max(1, n_longest - 1)))
+            parts = [ended.logprob(part, self.readout) for part in ours.split(step, dim=1)]
+            return list(torch.cat(parts, dim=1))
+
+        found = self._each(prompts, branches, n_longest, run, tick)
+        return torch.stack([torch.stack(of_prompt) for of_prompt in found])
+
+    def last_tokens(
+        self, prompts: Sequence[Tokens]
+    ) -> tuple[Float[Tensor, "prompt d_model"], Int[Tensor, "prompt"]]:
+        """See `Engine`.
+
+        What stands at the last token affects only the last token of later blocks. So all tokens
+        before it run without gradients, as a prefix.
+        """
+        with torch.no_grad():
+            start = self.prefill(prompts, keys_only=True)
+            last = start.lengths - 1
+            before = start.prefix.before(last)
+        positions = last[:, None]
+        entering = self.blocks.embed(self.tensor([tokens[-1:] for tokens in prompts]), positions)
+        hidden = advance(self.blocks, before, {0: entering[:, None]}, positions[:, None])
+        return hidden[:, 0, 0], torch.zeros_like(last)
+
+    # --- implementation --------------------------------------------------------------------------
+
+    def prefill(self, prompts: Sequence[Tokens], *, start: int = 0, keys_only: bool) -> Prefill:
+        """Run whole prompts once, see `prefix_cache.prefill`."""
+        lengths = self.tensor([len(t) for t in prompts])
+        return prefill(self.blocks, self.tensor(padded(prompts)), lengths, start, keys_only)
+
+    def _edited(
+        self,
+        start: Prefill,
+        rows: Int[Tensor, "prompt"],
+        branches: Sequence[Branch],
+        targets: Int[Tensor, "prompt target"],
+    ) -> Readout:
+        """Run branches that begin at the same token, and read each one's last token."""
+        tails = Tails.of(branches, rows, start.lengths)
+        last = run_branches(self.blocks, start, branches, tails)
+        readout = self.readout(
+            last.flatten(0, 1),
+            repeat(targets, "p t -> (p b) t", b=len(branches)),
+        )
+        return readout.reshape(len(rows), len(branches))
+
+    def _chunks(
+        self,
+        prompts: Sequence[Tokens],
+        rows: list[int],
+        branches: Sequence[Branch],
+        width: int | None = None,
+    ) -> Iterator[list[int]]:
+        """Branches that run together: from the same token, in order of the blocks they enter.
+
+        Args:
+            prompts: all of them.
+            rows: those of this batch.
+            branches: to run on each.
+            width: tokens that a branch takes of the budget; by default those that it runs.
+        """
+        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for i, branch in enumerate(branches):
+            groups[tuple(branch.positions[r] for r in rows)].append(i)
+        for positions, members in groups.items():
+            members.sort(key=lambda i: branches[i].entry)
+            suffix = max(len(prompts[r]) - p for r, p in zip(rows, positions, strict=True))
+            step = max(1, self.budget.tokens // ((width or suffix) * len(rows)))
+            for i in range(0, len(members), step):
+                yield members[i : i + step]
+
+    def _each(
+        self,
+        prompts: Sequence[Tokens],
+        branches: Sequence[Branch],
+        n_new: int,
+        run: Callable[[Ended, list[int]], list[T]],
+        tick: Tick,
+    ) -> list[list[T]]:
+        """The result of `run` for every (prompt, branch), in batches that fit into the budget."""
+        self.prepare(max(map(len, prompts)) + n_new)
+        first = min(min(branch.positions) for branch in branches)
+        keys_only = not reads_top(branches, [len(t) for t in prompts])
+
+        def batch(rows: list[int]) -> list[list[T]]:
+            ours = [prompts[r] for r in rows]
+            start = self.prefill(ours, start=first, keys_only=keys_only)
+            found: dict[int, list[T]] = {}
+            width = max(map(len, ours)) + n_new
+            for chunk in self._chunks(prompts, rows, branches, width):
+                chosen = [branches[i] for i in chunk]
+                made = run(Ended.of(self.blocks, start, self.tensor(rows), chosen), rows)
+                # Rows are prompts x branches.
+                found |= {i: made[c :: len(chunk)] for c, i in enumerate(chunk)}
+                tick(len(made))
+            return [[found[i][p] for i in range(len(branches))] for p in range(len(rows))]
+
+        return self.in_batches([len(t) + n_new for t in prompts], batch, join_lists)
+
+
+def _common(sequences: Sequence[Tokens]) -> int:
+    """Length of the longest prefix that all sequences share."""
+    columns: Iterable[tuple[int, ...]] = zip(*sequences, strict=False)
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))

@@ -1,0 +1,89 @@
+"""TransformerLens hooks that write edits into a running batch."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from icl_mech.model.edits import HOOKS, ORDER, PlacedEdit
+
+
+@dataclass(frozen=True)
+class Write:
+    """An edit, and where its tokens are in the activations of a batch.
+
+    Attributes:
+        placed: the edit.
+        layer: its block, from 0.
+        prompts: indices of the batch's prompts among all prompts, which choose its values.
+        rows, columns: the first two indices of the edited activations, one pair per prompt.
+    """
+
+    placed: PlacedEdit
+    layer: int
+    prompts: Int[Tensor, "prompt"]
+    rows: Int[Tensor, "prompt"]
+    columns: Int[Tensor, "prompt"]
+
+    def into(self, activation: Tensor) -> None:
+        """Write into an activation `[row, column, ...]`."""
+        head = () if self.placed.edit.head is None else (self.placed.edit.head,)
+        here = (self.rows, self.columns, *head)
+        activation[here] = self.placed.written(self.prompts, activation[here])
+
+
+def writing(bridge: Any, writes: Sequence[Write]) -> AbstractContextManager[Any]:
+    """The hooks that write, in the order in which the stream passes the sites."""
+    groups: dict[tuple[int, str], list[Write]] = defaultdict(list)
+    for write in writes:
+        groups[write.layer, write.placed.edit.site].append(write)
+    if not groups:  # looking up hook points takes longer than running a small block
+        return nullcontext()
+    hooks: list[tuple[str, Callable[..., Tensor | None]]] = []
+    for (layer, site), group in sorted(groups.items(), key=lambda g: ORDER.index(g[0][1])):
+        if site == "resid_mid":
+            hooks += _between(layer, group)
+        else:
+            hooks.append((HOOKS[site].format(layer), _writer(group)))
+    return bridge.hooks(fwd_hooks=hooks)
+
+
+def _writer(group: Sequence[Write]) -> Callable[..., Tensor]:
+    """A hook that writes a group of edits at one site of one block."""
+
+    def write(activation: Tensor, hook: Any) -> Tensor:
+        activation = activation.clone()
+        for one in group:
+            one.into(activation)
+        return activation
+
+    return write
+
+
+def _between(
+    layer: int, group: Sequence[Write]
+) -> list[tuple[str, Callable[..., Tensor | None]]]:
+    """Hooks that write the residual stream between attention and MLP.
+
+    A bridge's `hook_resid_mid` is the input of the norm before the MLP: an edit there does not
+    reach the residual stream. So the edit changes what attention adds to the stream instead.
+    """
+    entered: list[Tensor] = []
+    write = _writer(group)
+
+    def remember(resid_pre: Tensor, hook: Any) -> None:
+        entered[:] = [resid_pre]
+
+    def edit(attn_out: Tensor, hook: Any) -> Tensor:
+        (resid_pre,) = entered
+        # Keep `attn_out` where nothing was edited: adding and subtracting would round it.
+        resid_mid = resid_pre + attn_out
+        edited = write(resid_mid, hook)
+        return torch.where(edited == resid_mid, attn_out, edited - resid_pre)
+
+    return [(HOOKS["resid_pre"].format(layer), remember), (HOOKS["attn_out"].format(layer), edit)]
