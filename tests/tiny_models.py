@@ -338,6 +338,10 @@ def random_model(family: str, dtype: torch.dtype = torch.float32) -> PreTrainedM
         for name, parameter in model.named_parameters():
             if "norm" in name or "ln_" in name:  # not all ones: a skipped norm must show
                 torch.nn.init.normal_(parameter, mean=0.5, std=0.3)
+            elif "dt_" in name and "bias" in name:  # steps of state-space models: some longer
+                torch.nn.init.normal_(parameter, mean=-1.0, std=0.5)
+            elif family not in FAMILIES and not parameter.any():  # nor a bias of zeros
+                torch.nn.init.normal_(parameter, std=0.2)
     model.config.architectures = [type(model).__name__]
     return model.to(dtype).eval()
 
