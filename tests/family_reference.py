@@ -3,6 +3,7 @@
 It shares no code with TransformerLens or with the package's engines, to be compared with both.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -102,11 +103,9 @@ def sites(model: PreTrainedModel, layer: int) -> list[str]:
     block, names = block_of(model, layer), places(model)
     found = ["resid_pre", "resid_post"]
     for site in ("attn_out", "mlp_out", "z"):
-        try:
+        with suppress(AttributeError):
             attrgetter(getattr(names, site))(block)
             found.append(site)
-        except AttributeError:
-            pass
     # Where both read the stream that enters the block, or norms follow both, there is no place.
     between = names.mid is not None and hasattr(block, names.mid)
     parallel = getattr(model.config, "use_parallel_residual", False)
