@@ -273,7 +273,6 @@ def config(family: str) -> PretrainedConfig:
             attn_layer_offset=1,
             mamba_d_state=8,
             mamba_dt_rank=4,
-            use_mamba_kernels=False,
         ),
         "qwen3_next": lambda: Qwen3NextConfig(
             **_SIZES,
