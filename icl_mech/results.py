@@ -116,15 +116,22 @@ class Result(ABC):
 
         Here what holds for every model that was read; subclasses add to it.
         """
+        notes = []
+        if self.provenance.get("engine") == "plain":
+            notes.append(
+                "engine: a full forward pass for every edit, slower than shared prefixes "
+                f"({self.provenance['engine_reason']})"
+            )
         # Files that were written before ties were counted, and other kinds of models, have none.
         readouts = self.provenance.get("readouts") or {"n": 0}
         if not readouts["n"] or readouts["tied"] / readouts["n"] < TIES_NOTED:
-            return []
+            return notes
         return [
+            *notes,
             f"ties: in {readouts['tied'] / readouts['n']:.0%} of {readouts['n']} read-outs since "
             "the model was loaded several tokens are exactly as probable as the top one, as "
             f"happens in {self.provenance.get('dtype', 'half precision')}; the smallest id counts "
-            "as the top token, as in greedy decoding"
+            "as the top token, as in greedy decoding",
         ]
 
     def headline(self) -> str:

@@ -1,17 +1,21 @@
 """TransformerLens's hooks in every family: each edit does what plain Transformers would do."""
 
-from collections.abc import Callable
+import re
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import pytest
 import torch
 from family_reference import reference_logprobs, sites
+from plain import prompt_of
 from tiny_models import D_VOCAB, EVERY_FAMILY, bridged, random_model
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from icl_mech.model import Edit
+from icl_mech.errors import InputError, ModelError
+from icl_mech.model import SITES, Edit, HookedModel
+from icl_mech.model.choosing import choose_engine
 from icl_mech.model.edits import HOOKS
 
 TOLERANCE = 1e-4
@@ -21,22 +25,31 @@ UNBRIDGED = {
     # Falcon 40B and 11B), and cuts queries, keys and values as if they were not in groups.
     "falcon_new": "split_with_sizes expects split_sizes to sum exactly",
 }
-#: Hooks at which an edit does something else than the site's name says.
-OTHERWISE = {
+#: Hooks that are not where the site's name says, so that the site is refused.
+MISPLACED = {
     # The hook is before the block multiplies by `attention_out_multiplier`.
     ("falcon_h1", "attn_out"),
-}
-#: Hooks without such a place in the model.
-MISPLACED = {
     # `ln2` is the norm after the MLP, so that this hook sees the stream after both.
     ("opt_350m", "resid_mid"),
+}
+#: These run on the plain engine: why the shared one does not.
+NOT_SHARED = {
+    "falcon": "wraps Falcon's blocks",
+    "falcon_alibi": "wraps Falcon's blocks",
+    "bloom": "'alibi', which depends on the tokens",
+    "mpt": "'position_bias', which depends on the tokens",
+    "opt_350m": "norms come after attention and MLP",
+    "llama4": "sees chunks of a prompt",
+    "mamba": "block 0 has no attention",
+    "mamba2": "block 0 has no attention",
+    "jamba": "block 0 has no attention",
+    "qwen3_next": "block 0 has no attention",
+    "falcon_h1": "state-space mixer .Mamba. beside attention",
 }
 BRIDGED = [family for family in EVERY_FAMILY if family not in UNBRIDGED]
 TOKENS = torch.randint(D_VOCAB - 1, (2, 20), generator=torch.Generator().manual_seed(1))
 TOKENS[:, 0] = D_VOCAB - 1  # the first is the end of text, which is the padding token too
 PROMPT = TOKENS[0, :14].tolist()
-
-Hook = tuple[str, Callable[..., Tensor | None]]
 
 
 @cache
@@ -51,39 +64,11 @@ def bridge(family: str) -> Any:
     return bridged(random_model(family), f"tiny-{family}")
 
 
-@torch.inference_mode()
-def run(family: str, tokens: Tensor, hooks: list[Hook]) -> Tensor:
-    """Log probabilities at every token of one full forward."""
-    logits = bridge(family).run_with_hooks(tokens, fwd_hooks=hooks)
-    return logits.float().log_softmax(dim=-1)
-
-
-def hooks_of(edit: Edit, copy: int) -> list[Hook]:
-    """An edit as hooks on one copy of the prompt in a batch.
-
-    Between attention and MLP, no hook reaches the stream. So the MLP is given the edited one, and
-    the difference is added where the block ends.
-    """
-    value, at, head = edit.value * edit.scale, edit.position, edit.head
-    seen: dict[str, Tensor] = {}
-
-    def write(activation: Tensor, hook: object) -> Tensor:
-        activation = activation.clone()
-        target = activation[copy, at] if head is None else activation[copy, at, head]
-        change = value - target if edit.mode == "replace" else value
-        seen["change"] = change.clone()
-        target.add_(change)
-        return activation
-
-    def carry(activation: Tensor, hook: object) -> Tensor:
-        activation = activation.clone()
-        activation[copy, at] += seen["change"]
-        return activation
-
-    hooks = [(HOOKS[edit.site].format(edit.layer), write)]
-    if edit.site == "resid_mid":
-        hooks.append((HOOKS["resid_post"].format(edit.layer), carry))
-    return hooks
+@cache
+def model(family: str, engine: str = "auto") -> HookedModel:
+    """The same model on an engine."""
+    chosen, reason = choose_engine(bridge(family), engine)
+    return HookedModel(bridge(family), family, engine=chosen, engine_reason=reason)
 
 
 def edits_of(family: str, layer: int) -> list[Edit]:
@@ -114,9 +99,11 @@ def test_families_without_a_bridge(family: str) -> None:
 
 @pytest.mark.parametrize("family", BRIDGED)
 def test_a_bridge_computes_what_the_model_does(family: str) -> None:
-    with torch.inference_mode():
-        expected = plain(family)(TOKENS).logits.log_softmax(dim=-1)
-    torch.testing.assert_close(run(family, TOKENS, []), expected, atol=TOLERANCE, rtol=0)
+    ours = bridge(family)
+    with torch.no_grad():
+        both = [m(TOKENS) for m in (ours, plain(family))]
+    logprobs = [getattr(out, "logits", out).log_softmax(dim=-1) for out in both]
+    torch.testing.assert_close(*logprobs, atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize("family", BRIDGED)
@@ -129,38 +116,138 @@ def test_a_block_has_the_hooks_of_its_sites(family: str) -> None:
         assert hooks == set(sites(plain(family), layer)) | misplaced
 
 
-@pytest.mark.parametrize("family", BRIDGED)
-def test_an_edit_does_what_it_does_in_the_model(family: str) -> None:
-    clean = reference_logprobs(plain(family), PROMPT)
-    edits = [edit for layer in middle(family) for edit in edits_of(family, layer)]
-    hooks = [hook for copy, edit in enumerate(edits) for hook in hooks_of(edit, copy)]
-    got = run(family, torch.tensor([PROMPT] * len(edits)), hooks)[:, -1]
-    for edit, ours in zip(edits, got, strict=True):
-        expected = reference_logprobs(plain(family), PROMPT, edit)
-        assert (expected - clean).abs().max() > 10 * TOLERANCE, edit
-        same = bool((ours - expected).abs().max() < TOLERANCE)
-        assert same == ((family, edit.site) not in OTHERWISE), edit
+# --- both engines ---------------------------------------------------------------------------
+
+#: Every family on the plain engine, and those that the shared one runs on it.
+ENGINES = [
+    pytest.param(family, engine, marks=[] if family in NOT_SHARED else pytest.mark.slow)
+    for family in BRIDGED
+    for engine in ("shared", "plain")
+    if engine == "plain" or family not in NOT_SHARED
+]
 
 
 @pytest.mark.parametrize("family", BRIDGED)
-def test_the_last_block_is_read_by_the_bridges_own_unembedding(family: str) -> None:
-    ours = bridge(family)
-    seen: list[Tensor] = []
-    last = HOOKS["resid_post"].format(ours.cfg.n_layers - 1)
-    expected = run(family, TOKENS, [(last, lambda resid, hook: seen.append(resid.clone()))])
-    with torch.inference_mode():
-        # OPT 350M has no norm there, but narrows the stream.
-        resid = getattr(ours, "ln_final", getattr(ours, "project_out", None))(seen[0])
-        logits = resid @ ours.unembed.W_U + ours.unembed.b_U
-        got = ours.adapter.apply_output_logits_transform(logits).log_softmax(dim=-1)
-    torch.testing.assert_close(got, expected, atol=TOLERANCE, rtol=0)
+def test_the_engine_that_runs_a_family(family: str) -> None:
+    chosen = model(family)
+    assert chosen.engine == ("plain" if family in NOT_SHARED else "shared")
+    if family in NOT_SHARED:
+        assert re.search(NOT_SHARED[family], chosen.engine_reason)
+        with pytest.raises(ModelError, match=f"{NOT_SHARED[family]}.*engine='plain' runs it"):
+            choose_engine(bridge(family), "shared")
+
+
+PROMPTS = [PROMPT, PROMPT[:11]]
+ANSWERS = [[1, 200], [3, 4]]
+
+
+@cache
+def edits(family: str) -> list[Edit]:
+    """Every site of two blocks, counted from the prompts' ends."""
+    return [
+        replace(edit, position=edit.position - len(PROMPT))
+        for layer in middle(family)
+        for edit in edits_of(family, layer)
+        if (family, edit.site) not in MISPLACED
+    ]
+
+
+@cache
+def references(family: str) -> Tensor:
+    """Log probabilities of the answers by plain Transformers, `[prompt, edit, answer]`."""
+    found = [
+        [reference_logprobs(plain(family), prompt, edit)[of] for edit in (None, *edits(family))]
+        for prompt, of in zip(PROMPTS, ANSWERS, strict=True)
+    ]
+    return torch.stack([torch.stack(of_prompt) for of_prompt in found])
+
+
+@pytest.mark.parametrize(("family", "engine"), ENGINES)
+def test_edits_of_an_engine_equal_plain_transformers(family: str, engine: str) -> None:
+    """Prompts of two lengths in one batch, every edit of both beside the prompts as they are."""
+    prompts = [prompt_of(p) for p in PROMPTS]
+    found = model(family, engine).evaluate(prompts, [None, *edits(family)], ANSWERS).logprob
+    torch.testing.assert_close(found, references(family), atol=TOLERANCE, rtol=0)
+    acted = (references(family)[:, 1:] - references(family)[:, :1]).abs().amax(dim=(0, 2))
+    assert (acted > 10 * TOLERANCE).all()  # no edit did nothing
+
+
+@pytest.mark.parametrize("family", NOT_SHARED)
+def test_what_the_plain_engine_writes_and_scores(family: str) -> None:
+    """Greedy text, and the probability of whole answers, with an edit in place."""
+    ours, prompts = model(family, "plain"), PROMPTS
+    edit = Edit(1, torch.full((ours.d_model,), 0.5), position=-3)
+    placed = [prompt_of(p) for p in prompts]
+    texts = ours.generate(placed, [None, edit], 3, stop="no such text")
+    continuations = [[[5, 6, 7], [8]], [[9, 10]]]
+    scores = ours.sequence_logprob(placed, continuations, [None, edit])
+    for p, prompt in enumerate(prompts):
+        for e, change in enumerate((None, replace(edit, position=len(prompt) - 3))):
+            said = _greedy(family, prompt, None if e == 0 else change, 3)
+            assert texts[p][e].tokens == tuple(said)
+            for c, tokens in enumerate(continuations[p]):
+                total = sum(
+                    float(_logprobs(family, [*prompt, *tokens[:i]], e and change)[token])
+                    for i, token in enumerate(tokens)
+                )
+                assert abs(float(scores[p, e, c]) - total) < 1e-3
+    assert scores[1, :, 1].isnan().all()
+
+
+def _logprobs(family: str, tokens: list[int], edit: Edit | int | None) -> Tensor:
+    return reference_logprobs(plain(family), tokens, edit if isinstance(edit, Edit) else None)
+
+
+def _greedy(family: str, prompt: list[int], edit: Edit | None, n: int) -> list[int]:
+    """The most probable tokens, up to the end of the text."""
+    tokens = list(prompt)
+    for _ in range(n):
+        tokens.append(int(_logprobs(family, tokens, edit).argmax()))
+        if tokens[-1] == D_VOCAB - 1:
+            return tokens[len(prompt) : -1]
+    return tokens[len(prompt) :]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [f for f in BRIDGED if f not in NOT_SHARED])
+def test_engines_read_the_same(family: str) -> None:
+    """Captures, residual streams, attention, gradients of heads, texts and their scores."""
+    prompts = [prompt_of(p) for p in (PROMPT, PROMPT[:11], PROMPT[:5])]
+    one, other = (model(family, engine) for engine in ("shared", "plain"))
+    for site in SITES:
+        if all(site in sites(plain(family), layer) for layer in range(one.n_layers)):
+            both = [m.capture(prompts, [0, -2], site) for m in (one, other)]
+            torch.testing.assert_close(*both, atol=1e-4, rtol=1e-4)
+    groups = [[prompt_of([*PROMPT[:8], *tail]) for tail in ([1, 2], [3])] for _ in range(2)]
+    both = [m.final_residuals(groups) for m in (one, other)]
+    torch.testing.assert_close(*both, atol=1e-4, rtol=1e-4)
+    for ours, theirs in zip(*(m.heads.attention(prompts) for m in (one, other)), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    edit = Edit(1, torch.full((one.d_model,), 0.5), position=-2)
+    said, also = (m.generate(prompts, [None, edit], 3, "no such text") for m in (one, other))
+    assert said == also
+    rows = [[[5, 6, 7], [8]], [[9, 10]], [[2]]]
+    both = [m.sequence_logprob(prompts, rows, [None, edit]) for m in (one, other)]
+    torch.testing.assert_close(*both, atol=1e-4, rtol=0, equal_nan=True)
+    both = [m.heads.gradients(prompts, [1, 2, 3]) for m in (one, other)]
+    for ours, theirs in zip(*both, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-3)
 
 
 @pytest.mark.parametrize("family", BRIDGED)
-def test_what_pads_on_the_right_changes_nothing(family: str) -> None:
-    padded, n = TOKENS.clone(), len(PROMPT)
-    padded[0, n:] = PROMPT[-1]
-    got = run(family, padded, [])
-    alone = run(family, torch.tensor([PROMPT]), [])
-    torch.testing.assert_close(got[0, :n], alone[0], atol=TOLERANCE, rtol=0)
-    torch.testing.assert_close(got[1], run(family, TOKENS, [])[1], atol=TOLERANCE, rtol=0)
+def test_sites_that_a_family_lacks_are_refused_by_name(family: str) -> None:
+    ours, prompt = model(family), prompt_of(PROMPT)
+    for site in SITES:
+        there = [
+            layer
+            for layer in range(ours.n_layers)
+            if site in sites(plain(family), layer) and (family, site) not in MISPLACED
+        ]
+        if len(there) < ours.n_layers:
+            with pytest.raises(InputError, match=f"{family} has .*site '{site}'.*resid_post"):
+                ours.capture([prompt], [-1], site)
+        for layer in set(range(ours.n_layers)) - set(there):
+            width = ours.d_head if site == "z" else ours.d_model
+            edit = Edit(layer, torch.zeros(width), site, head=0 if site == "z" else None)
+            with pytest.raises(InputError, match=f"site '{site}'"):
+                ours.evaluate([prompt], [edit], [[1]])

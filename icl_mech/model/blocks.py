@@ -20,8 +20,9 @@ from torch import Tensor
 from transformers import Cache
 
 from icl_mech.errors import ModelError
+from icl_mech.model.families import why_not_replayed
 from icl_mech.model.masks import OwnMask, window_of
-from icl_mech.model.network import architecture_of, module_of, some_tokens
+from icl_mech.model.network import architecture_of, is_bridge, module_of, some_tokens
 
 
 @runtime_checkable
@@ -131,10 +132,18 @@ class Blocks:
         verification_tokens: the tokens of the recorded pass, `[1, n_verified]`.
 
     Raises:
-        ModelError: where a block has no attention, as in state-space models and hybrids.
+        ReplayError: where a block has no attention, as in state-space models and hybrids, or the
+            family is known not to run block by block.
     """
 
     def __init__(self, bridge: Any) -> None:
+        if not is_bridge(bridge):
+            raise ReplayError(
+                bridge, "it is a HookedTransformer, whose blocks make their own masks"
+            )
+        why = why_not_replayed(module_of(bridge).config)
+        if why is not None:
+            raise ReplayError(bridge, why)
         for layer, block in enumerate(bridge.blocks):
             if not hasattr(block, "attn"):
                 raise ReplayError(bridge, f"block {layer} has no attention")
@@ -142,8 +151,6 @@ class Blocks:
         self.n_layers: int = bridge.cfg.n_layers
         self.forget()
         self.verification_tokens = torch.empty((1, 0), dtype=torch.long)
-        if not hasattr(bridge, "original_model"):
-            raise ReplayError(bridge, "it is a HookedTransformer, whose blocks make their own masks")
         parameter = next(module_of(bridge).parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         self._own = [OwnMask.of(block.attn.original_component) for block in bridge.blocks]
@@ -181,7 +188,7 @@ class Blocks:
             for block in self.bridge.blocks
         ]
         positions = torch.arange(n_positions, device=self.device)[None]
-        tokens = some_tokens(self.bridge, n_positions)
+        tokens = some_tokens(self.bridge.cfg.d_vocab, n_positions)
         self.verification_tokens = torch.tensor([tokens], device=self.device)
         try:
             logits = self.bridge(

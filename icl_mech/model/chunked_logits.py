@@ -39,7 +39,7 @@ class ChunkedLogits:
         self, bridge: Any, resid: Float[Tensor, "row d_model"], share: float = 1.0
     ) -> None:
         unembedding = Unembedding.of(bridge)
-        self.hidden = unembedding.norm(resid[None])[0]
+        self.hidden = unembedding.hidden(resid)
         self._w_u, self._b_u = unembedding.w_u, unembedding.b_u
         self._transform = unembedding.transform
         self.d_vocab: int = self._w_u.shape[1]

@@ -1,8 +1,8 @@
 """What every engine does: run prompts through a model, with edits or without.
 
 Two engines do it. `SharedEngine` runs what prompts and edits share once, and of each edit only the
-tokens and blocks that it can change; it needs a model whose blocks it can replay. `PlainEngine` runs
-one full forward pass per prompt and edit, in batches: slower, and exact for any causal model.
+tokens and blocks that it can change; it needs a model whose blocks it can replay. `PlainEngine`
+runs one full forward pass per prompt and edit, in batches: slower, and exact for any causal model.
 """
 
 from abc import ABC, abstractmethod
@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from icl_mech.errors import InputError
 from icl_mech.model.batching import Budget, runs
 from icl_mech.model.branches import Branch
 from icl_mech.model.network import module_of
@@ -85,7 +84,7 @@ class Engine(ABC):
                 the indices of the prompts in it, whose result begins with those prompts.
 
         Raises:
-            InputError: where there are no prompts.
+            InputError: where there are no prompts, or a block has no such hook.
         """
 
     @abstractmethod
@@ -245,12 +244,6 @@ class Engine(ABC):
     def tensor(self, values: Any) -> Tensor:
         """Whole numbers as a tensor on the model's device."""
         return torch.as_tensor(values, dtype=torch.long, device=self.device)
-
-
-def refuse_no_prompts(prompts: Sequence[Tokens]) -> None:
-    """Raise InputError where there are none."""
-    if not prompts:
-        raise InputError("no prompts; expected at least one")
 
 
 def padded(sequences: Sequence[Tokens]) -> list[list[int]]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from icl_mech.errors import InputError, NotFiniteError
 from icl_mech.model.edits import HOOKS
 from icl_mech.model.engine import Engine, Tokens, join_each
-from icl_mech.model.network import Unembedding, module_of
+from icl_mech.model.network import Unembedding, module_of, refuse_no_hooks
 from icl_mech.model.verification import refuse_training
 from icl_mech.progress import Tick, silent
 
@@ -38,6 +38,7 @@ def head_gradients(
     bridge = engine.bridge
     refuse_quantised(bridge, *NO_GRADIENTS)
     refuse_training(bridge)
+    refuse_no_hooks(bridge, [HOOKS["z"]])
     n, n_rivals = len(prompts), len(prompts) if rivals is None else len(rivals)
     if not n or not len(answers) == n_rivals == n:
         raise InputError(
@@ -84,7 +85,7 @@ def _recording(bridge: Any) -> Iterator[list[Tensor]]:
             heads.append(z)
         return z
 
-    hooks = [(HOOKS["resid_pre"].format(0), begin)]
+    hooks: list[tuple[str, Callable[..., Tensor]]] = [(HOOKS["resid_pre"].format(0), begin)]
     hooks += [(HOOKS["z"].format(layer), keep) for layer in range(bridge.cfg.n_layers)]
     with bridge.hooks(fwd_hooks=hooks):
         yield heads

@@ -15,8 +15,10 @@ from icl_mech.model.choosing import EngineName, check_engine, choose_engine
 from icl_mech.model.foreign import foreign_hooks, left_hooks
 from icl_mech.model.gguf import PACKAGED_MODEL, quiet_transformers
 from icl_mech.model.hooked import HookedModel
+from icl_mech.model.network import architecture_of, logits_after, some_tokens
 from icl_mech.model.plain import explained, read_plain
 from icl_mech.model.sources import Source, find, label
+from icl_mech.model.verification import tolerance_of
 from icl_mech.progress import say
 from icl_mech.prompts import Sink, choose_sink
 from icl_mech.prompts.sink import prepends_bos
@@ -65,8 +67,8 @@ def load_model(
             plain, and says so on stderr.
 
     Raises:
-        InputError: where the source, adapter, device, dtype, sink or engine does not exist, or a bridge
-            has another device or dtype than the one asked for, or is to get an adapter.
+        InputError: where one of the arguments names nothing that exists, or a bridge has another
+            device or dtype than the one asked for, or is to get an adapter.
         ModelError: where a file is damaged, weights are missing or left over, the adapter is of
             another model, or the model is of a kind that cannot be edited, or not by this engine.
 
@@ -196,7 +198,10 @@ def _boot(
     # TransformerLens would read the tokenizer a second time, to make it prepend BOS. Ours
     # begins no text by itself, and the bridge looks at what the tokenizer does.
     tokenizer.init_kwargs["add_bos_token"] = True
-    with explained(source):
+    n_tokens = model.get_input_embeddings().weight.shape[0]
+    tokens = torch.tensor([some_tokens(n_tokens, 8)], device=device)
+    with explained(source), torch.no_grad():
+        expected = model(tokens).logits[:, -1]
         bridge = TransformerBridge.boot_transformers(
             source.location,
             hf_model=model,
@@ -204,5 +209,21 @@ def _boot(
             device=device,
             dtype=dtype,
         )
+        _refuse_other_logits(bridge, tokens, expected)
     bridge.cfg.model_name = source.name
     return bridge, chosen, merged
+
+
+def _refuse_other_logits(bridge: Any, tokens: torch.Tensor, expected: torch.Tensor) -> None:
+    """Raise ModelError where TransformerLens computes something else than Transformers did."""
+    wide = torch.promote_types(expected.dtype, torch.float32)
+    ours, theirs = (
+        v.to(wide).log_softmax(dim=-1) for v in (logits_after(bridge, tokens), expected)
+    )
+    top = theirs.argmax(dim=-1, keepdim=True)
+    miss = float((ours - theirs).gather(1, top).abs())
+    if not miss <= tolerance_of(expected.dtype):
+        raise ModelError(
+            f"{architecture_of(bridge)} cannot be edited: through TransformerLens its log "
+            f"probabilities differ by {miss:.2g} from those of Transformers"
+        )

@@ -1,12 +1,19 @@
 """What a bridge and a `HookedTransformer` are asked alike: modules, logits, one forward pass."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from icl_mech.errors import InputError
+
+
+def is_bridge(bridge: Any) -> bool:
+    """Whether it is a `TransformerBridge`, and no `HookedTransformer`."""
+    return hasattr(bridge, "original_model")
 
 
 def module_of(bridge: Any) -> nn.Module:
@@ -23,9 +30,52 @@ def architecture_of(bridge: Any) -> str:
     return str(named or type(bridge).__name__)
 
 
-def some_tokens(bridge: Any, n: int) -> list[int]:
-    """Any n tokens to try a model with: all different if its vocabulary is large enough."""
-    return [(7 * i + 3) % int(bridge.cfg.d_vocab) for i in range(n)]
+def context_length(bridge: Any) -> int | None:
+    """The most tokens that a model reads; None where there is no limit, as in Mamba."""
+    limit = getattr(bridge.cfg, "n_ctx", None)
+    config = getattr(module_of(bridge), "config", None)
+    if config is not None and not any(getattr(config, name, None) for name in _CONTEXT):
+        return None  # TransformerLens makes a number up
+    return int(limit) if limit else None
+
+
+def reads_length(bridge: Any) -> bool:
+    """Whether a model's position tables depend on the longest prompt of a batch.
+
+    >>> from types import SimpleNamespace as Model
+    >>> reads_length(Model(config=Model(rope_parameters={"rope_type": "dynamic"})))
+    True
+    """
+    config = getattr(module_of(bridge), "config", None)
+    found = getattr(config, "rope_parameters", None) or {}
+    # One set of parameters, or one for each kind of block.
+    each = [found, *(v for v in found.values() if isinstance(v, dict))]
+    return any(parameters.get("rope_type") in ("dynamic", "longrope") for parameters in each)
+
+
+def some_tokens(d_vocab: int, n: int) -> list[int]:
+    """Any n tokens to try a model with: all different if its vocabulary is large enough.
+
+    >>> some_tokens(10, 4)
+    [3, 0, 7, 4]
+    """
+    return [(7 * i + 3) % d_vocab for i in range(n)]
+
+
+#: Names of the most tokens that a model reads, in configurations of Transformers.
+_CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
+
+
+def refuse_no_hooks(bridge: Any, names: Sequence[str]) -> None:
+    """Raise InputError unless every block has each hook; a name has a `{}` for the block."""
+    known = bridge.hook_dict
+    for name in names:
+        for layer in range(bridge.cfg.n_layers):
+            if name.format(layer) not in known:
+                raise InputError(
+                    f"{architecture_of(bridge)} has no {name.format(layer)!r}, which this question "
+                    "reads in every block; expected a model with attention in each"
+                )
 
 
 @dataclass(frozen=True)
@@ -33,7 +83,8 @@ class Unembedding:
     """From the residual stream after the last block to logits.
 
     Attributes:
-        norm: the final norm, of `[batch, token, d_model]`.
+        norm: the final norm, of `[batch, token, d_model]`. (OPT 350M has none, and narrows the
+            stream here.)
         w_u: the unembedding, `[d_model, d_vocab]`.
         b_u: its bias, `[d_vocab]`.
         transform: what is done to logits afterwards: a factor (Cohere) or a soft cap (Gemma 2).
@@ -46,14 +97,19 @@ class Unembedding:
 
     def logits(self, resid: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_vocab"]:
         """Whole rows of logits; `ChunkedLogits` takes less memory."""
-        return self.transform(self.norm(resid[None])[0] @ self.w_u + self.b_u)
+        return self.transform(self.hidden(resid) @ self.w_u + self.b_u)
+
+    def hidden(self, resid: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_hidden"]:
+        """What the unembedding is applied to. (Mamba's stream stays float32 in half precision.)"""
+        return self.norm(resid[None])[0].to(self.w_u.dtype)
 
     @staticmethod
     def of(bridge: Any) -> "Unembedding":
         """That of a model."""
+        norm = getattr(bridge, "ln_final", None) or bridge.project_out
         adapter = getattr(bridge, "adapter", None)
         transform = _soft_cap(bridge) if adapter is None else adapter.apply_output_logits_transform
-        return Unembedding(bridge.ln_final, bridge.unembed.W_U, bridge.unembed.b_U, transform)
+        return Unembedding(norm, bridge.unembed.W_U, bridge.unembed.b_U, transform)
 
 
 def _soft_cap(bridge: Any) -> Callable[[Tensor], Tensor]:
@@ -96,6 +152,6 @@ def final_stream(
 
 def logits_after(bridge: Any, tokens: Int[Tensor, "row token"]) -> Float[Tensor, "row d_vocab"]:
     """The model's own logits after the last token, by its ordinary forward pass."""
-    only_last = {"logits_to_keep": 1} if hasattr(bridge, "original_model") else {}
+    only_last = {"logits_to_keep": 1} if is_bridge(bridge) else {}
     logits: Tensor = bridge(tokens, attention_mask=torch.ones_like(tokens), **only_last)
     return logits[:, -1]

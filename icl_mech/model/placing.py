@@ -6,9 +6,12 @@ from typing import Any
 import torch
 
 from icl_mech.errors import InputError, choose
+from icl_mech.layers import check_layer
 from icl_mech.model.arguments import check_list
 from icl_mech.model.branches import Branch
 from icl_mech.model.edits import HOOKS, SITES, Edit, Role, as_role, place
+from icl_mech.model.families import missing_sites
+from icl_mech.model.network import module_of
 from icl_mech.prompts import Prompt
 
 
@@ -29,6 +32,8 @@ class Placer:
         self.bridge = bridge
         self.name = name
         self.n_layers: int = bridge.cfg.n_layers
+        config = getattr(module_of(bridge), "config", None)
+        self._missing = {} if config is None else missing_sites(config)
 
     def branches(
         self, edits: Sequence[Edit | Sequence[Edit] | None], prompts: Sequence[Prompt]
@@ -65,28 +70,48 @@ class Placer:
         lengths = [len(p) for p in prompts]
         placed = []
         for e in edits:
-            self.hook(e.site)
+            check_layer(e.layer, self.n_layers)
+            self.hook(e.site, e.layer % self.n_layers)
             self._check_width(e)
             positions = [at for (at,) in positions_of(prompts, [e.position])]
             placed.append(place(e, positions, lengths, self.n_layers, self.bridge.cfg.n_heads))
         return Branch(tuple(placed), self.n_layers)
 
-    def hook(self, site: str) -> str:
+    def hook(self, site: str, layer: int | None = None) -> str:
         """The name of a site's hook, with a `{}` for the block.
 
+        Args:
+            site: as in `Edit`.
+            layer: the block, from 0, that has to have it; by default every block.
+
         Raises:
-            InputError: where the model has no such site.
+            InputError: where the model has no such site there.
         """
         choose(site, SITES, "site")
-        hook = HOOKS[site]
+        found = self._blocks_with(site)
+        if len(found) < self.n_layers if layer is None else layer not in found:
+            raise InputError(self._no_site(site, found))
+        return HOOKS[site]
+
+    def _blocks_with(self, site: str) -> list[int]:
+        """The blocks that have a site."""
+        if site in self._missing:
+            return []
         known = self.bridge.hook_dict
-        if hook.format(0) not in known:
-            there = [s for s in SITES if HOOKS[s].format(0) in known]
-            raise InputError(
-                f"{self.name} has no site {site!r} (attention and MLP run in parallel there). "
-                f"Choose from: {', '.join(there)}"
+        return [layer for layer in range(self.n_layers) if HOOKS[site].format(layer) in known]
+
+    def _no_site(self, site: str, found: list[int]) -> str:
+        everywhere = [s for s in SITES if len(self._blocks_with(s)) == self.n_layers]
+        choices = f"Choose from: {', '.join(everywhere)}"
+        if found:
+            return (
+                f"{self.name} has site {site!r} in {len(found)} of {self.n_layers} blocks only "
+                f"({', '.join(map(str, found[:8]))}{', ...' if len(found) > 8 else ''}). "
+                f"{choices}, which every block has"
             )
-        return hook
+        parallel = site == "resid_mid" and "attn_out" in everywhere
+        why = "attention and MLP run in parallel there" if parallel else "its blocks have none"
+        return f"{self.name} has no site {site!r} ({self._missing.get(site, why)}). {choices}"
 
     def _nothing(self) -> Edit:
         """An edit that adds zero after the last block, so that no block runs again."""

@@ -1,8 +1,8 @@
 """The plain engine: one full forward pass for every prompt and edit, many of them in a batch.
 
 It asks nothing of a model but that later tokens do not change earlier ones. So it runs what the
-shared engine cannot replay: ALiBi, chunks of attention, state-space models and hybrids. TransformerLens
-hooks write the edits. No logits are computed but at the tokens that are read.
+shared engine cannot replay: ALiBi, chunks of attention, state-space models and hybrids.
+TransformerLens hooks write the edits. Logits are computed at the tokens that are read only.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icl_mech.errors import ModelError
+from icl_mech.errors import InputError, ModelError
 from icl_mech.model.branches import Branch
 from icl_mech.model.edits import HOOKS
 from icl_mech.model.engine import (
@@ -26,10 +26,16 @@ from icl_mech.model.engine import (
     join_lists,
     join_readouts,
     padded,
-    refuse_no_prompts,
 )
 from icl_mech.model.generation import Generation, greedy
-from icl_mech.model.network import architecture_of, final_stream, logits_after, some_tokens
+from icl_mech.model.network import (
+    architecture_of,
+    final_stream,
+    logits_after,
+    reads_length,
+    refuse_no_hooks,
+    some_tokens,
+)
 from icl_mech.model.readout import Readout
 from icl_mech.model.verification import refuse_training, rounded_up, tolerance_of
 from icl_mech.model.writing import Write, writing
@@ -46,7 +52,7 @@ class Rows:
         branches: the edits of each row.
     """
 
-    tokens: list[Tokens]
+    tokens: Sequence[Tokens]
     prompts: list[int]
     branches: list[Branch]
 
@@ -82,6 +88,7 @@ class PlainEngine(Engine):
     def __init__(self, bridge: Any, budget: int | None = None) -> None:
         super().__init__(bridge, budget)
         self.n_verified = 0
+        self.pads = not reads_length(bridge)
 
     @torch.no_grad()
     def prepare(self, n_positions: int) -> None:
@@ -108,7 +115,9 @@ class PlainEngine(Engine):
         self, prompts: Sequence[Tokens], picks: Sequence[tuple[str, Pick]]
     ) -> tuple[Float[Tensor, "prompt layer *shape"], ...]:
         """See `Engine`."""
-        refuse_no_prompts(prompts)
+        if not prompts:
+            raise InputError("no prompts; expected at least one")
+        refuse_no_hooks(self.bridge, [name for name, _ in picks])
         self.prepare(max(map(len, prompts)))
 
         def run(rows: list[int]) -> tuple[Tensor, ...]:
@@ -154,7 +163,9 @@ class PlainEngine(Engine):
         pairs = [(p, branch) for p in range(len(prompts)) for branch in branches]
 
         def run(rows: list[int]) -> list[Generation]:
-            made = greedy(self, self.run(_rows(prompts, [pairs[r] for r in rows])), max_new_tokens, stop)
+            made = greedy(
+                self, self.run(_rows(prompts, [pairs[r] for r in rows])), max_new_tokens, stop
+            )
             tick(len(rows))
             return made
 
@@ -227,7 +238,7 @@ class PlainEngine(Engine):
         Raises:
             ModelError: where the stream after the last block does not give the model's logits.
         """
-        long = some_tokens(self.bridge, n_positions)
+        long = some_tokens(self.bridge.cfg.d_vocab, n_positions)
         short = long[: max(1, n_positions // 2)]
         expected = logits_after(self.bridge, self.tensor([long]))[0]
         top = int(expected.argmax())

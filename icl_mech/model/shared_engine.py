@@ -10,6 +10,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from icl_mech.errors import InputError
 from icl_mech.model.blocks import Blocks
 from icl_mech.model.branches import Branch, Tails, reads_top, run_branches, take
 from icl_mech.model.engine import (
@@ -21,9 +22,9 @@ from icl_mech.model.engine import (
     join_lists,
     join_readouts,
     padded,
-    refuse_no_prompts,
 )
 from icl_mech.model.generation import Generation, greedy
+from icl_mech.model.network import refuse_no_hooks
 from icl_mech.model.prefix_cache import Prefill, advance, prefill
 from icl_mech.model.readout import Readout
 from icl_mech.model.shared_generation import Ended
@@ -92,7 +93,9 @@ class SharedEngine(Engine):
         self, prompts: Sequence[Tokens], picks: Sequence[tuple[str, Pick]]
     ) -> tuple[Float[Tensor, "prompt layer *shape"], ...]:
         """See `Engine`."""
-        refuse_no_prompts(prompts)
+        if not prompts:
+            raise InputError("no prompts; expected at least one")
+        refuse_no_hooks(self.bridge, [name for name, _ in picks])
         self.prepare(max(map(len, prompts)))
 
         def run(rows: list[int]) -> tuple[Tensor, ...]:

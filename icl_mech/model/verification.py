@@ -7,7 +7,7 @@ import torch
 from icl_mech.errors import InputError, ModelError, NotFiniteError, first_line
 from icl_mech.model.batching import out_of_memory
 from icl_mech.model.blocks import Blocks, ReplayError
-from icl_mech.model.network import module_of
+from icl_mech.model.network import context_length, module_of
 from icl_mech.model.prefix_cache import advance, prefill
 from icl_mech.model.readout import read
 
@@ -96,13 +96,14 @@ def rounded_up(bridge: Any, n_positions: int) -> int:
     Raises:
         InputError: where the model cannot read so many tokens.
     """
-    limit = getattr(bridge.cfg, "n_ctx", None) or max(STEP, n_positions) + STEP
-    if n_positions > limit:
+    limit = context_length(bridge)
+    if limit is not None and n_positions > limit:
         raise InputError(
             f"a prompt of {n_positions} tokens; the model reads at most {limit}: "
             "use fewer shots or a shorter template"
         )
-    return int(min(STEP * -(-n_positions // STEP), limit))
+    rounded = STEP * -(-n_positions // STEP)
+    return rounded if limit is None else min(rounded, limit)
 
 
 def refuse_training(bridge: Any) -> None:

@@ -6,11 +6,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from icl_mech.model.edits import HOOKS, ORDER, PlacedEdit
+from icl_mech.model.network import is_bridge
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ def writing(bridge: Any, writes: Sequence[Write]) -> AbstractContextManager[Any]
         groups[write.layer, write.placed.edit.site].append(write)
     if not groups:  # looking up hook points takes longer than running a small block
         return nullcontext()
-    hooks: list[tuple[str, Callable[..., Tensor | None]]] = []
+    hooks: list[tuple[str, Callable[..., Tensor]]] = []
     for (layer, site), group in sorted(groups.items(), key=lambda g: ORDER.index(g[0][1])):
         if site == "resid_mid":
-            hooks += _between(layer, group)
+            hooks += _between(bridge, layer, group)
         else:
             hooks.append((HOOKS[site].format(layer), _writer(group)))
     return bridge.hooks(fwd_hooks=hooks)
@@ -66,24 +66,26 @@ def _writer(group: Sequence[Write]) -> Callable[..., Tensor]:
 
 
 def _between(
-    layer: int, group: Sequence[Write]
-) -> list[tuple[str, Callable[..., Tensor | None]]]:
+    bridge: Any, layer: int, group: Sequence[Write]
+) -> list[tuple[str, Callable[..., Tensor]]]:
     """Hooks that write the residual stream between attention and MLP.
 
-    A bridge's `hook_resid_mid` is the input of the norm before the MLP: an edit there does not
-    reach the residual stream. So the edit changes what attention adds to the stream instead.
+    A bridge's `hook_resid_mid` is the input of the norm before the MLP: an edit there reaches the
+    MLP, but not the stream. So its difference is added to the stream where the block ends. (A
+    `HookedTransformer`'s hook is in the stream.)
     """
-    entered: list[Tensor] = []
     write = _writer(group)
+    difference: list[Tensor] = []
 
-    def remember(resid_pre: Tensor, hook: Any) -> None:
-        entered[:] = [resid_pre]
-
-    def edit(attn_out: Tensor, hook: Any) -> Tensor:
-        (resid_pre,) = entered
-        # Keep `attn_out` where nothing was edited: adding and subtracting would round it.
-        resid_mid = resid_pre + attn_out
+    def edit(resid_mid: Tensor, hook: Any) -> Tensor:
         edited = write(resid_mid, hook)
-        return torch.where(edited == resid_mid, attn_out, edited - resid_pre)
+        difference[:] = [edited - resid_mid]
+        return edited
 
-    return [(HOOKS["resid_pre"].format(layer), remember), (HOOKS["attn_out"].format(layer), edit)]
+    def carry(resid_post: Tensor, hook: Any) -> Tensor:
+        return resid_post + difference[0]
+
+    hooks: list[tuple[str, Callable[..., Tensor]]] = [(HOOKS["resid_mid"].format(layer), edit)]
+    if is_bridge(bridge):
+        hooks.append((HOOKS["resid_post"].format(layer), carry))
+    return hooks
