@@ -51,7 +51,7 @@ class FrozenNorm:
         """A bridge's norm, at the scale that its `hook_scale` showed."""
         weight = getattr(norm.original_component, "weight", None)  # OLMo's norms have none
         gain = torch.ones_like(scale[..., :1]).flatten()[:1] if weight is None else weight.detach()
-        if weight is not None and norm.uses_weight_offset:
+        if weight is not None and _adds_one(norm):
             gain = 1 + gain
         bias = None if norm.uses_rms_norm else getattr(norm.original_component, "bias", None)
         shift = None if bias is None else bias.detach().to(scale)
@@ -66,6 +66,14 @@ class FrozenNorm:
         """The direction whose product with the input is that of `out` with the output."""
         weighed = out * self.gain / self.scale
         return weighed - weighed.mean(-1, keepdim=True) if self.centred else weighed
+
+
+def _adds_one(norm: Any) -> bool:
+    """Whether a bridge's norm multiplies by one plus its weight, as Gemma's norms do."""
+    if hasattr(norm, "uses_weight_offset"):
+        return bool(norm.uses_weight_offset)
+    # TransformerLens 3 says it of all RMSNorms of a model at once.
+    return norm.uses_rms_norm and bool(getattr(norm.config, "rmsnorm_uses_offset", False))
 
 
 @dataclass(frozen=True)

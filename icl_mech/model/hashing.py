@@ -1,9 +1,14 @@
 """A hash of a model's weights, for provenance."""
 
 import hashlib
+import re
 
 import torch
 from torch import Tensor
+
+#: The name of the unembedding's bias in a model inside a bridge, such as
+#: `lm_head._original_component.bias`.
+_UNEMBEDDING_BIAS = re.compile(r"\w+\._original_component\.bias")
 
 
 class WeightHash:
@@ -31,11 +36,16 @@ class WeightHash:
 def hash_weights(model: torch.nn.Module) -> str:
     """sha256 over the names, shapes, types and bytes of all parameters.
 
+    A bias of zeros at the unembedding is left out: TransformerLens 3 adds one where a model has
+    none, so the same weights have the same hash in all versions.
+
     >>> hash_weights(torch.nn.Linear(2, 2)) == hash_weights(torch.nn.Linear(2, 2))  # both random
     False
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.named_parameters()):
+        if _UNEMBEDDING_BIAS.fullmatch(name) and not tensor.any():
+            continue
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         flat = tensor.detach().contiguous().cpu().view(-1).view(torch.uint8)
         digest.update(flat.numpy().data)
