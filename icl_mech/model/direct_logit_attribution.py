@@ -48,14 +48,19 @@ class FrozenNorm:
 
     @staticmethod
     def of(norm: Any, scale: Float[Tensor, "*batch 1"]) -> "FrozenNorm":
-        """A bridge's norm, at the scale that its `hook_scale` showed."""
-        weight = getattr(norm.original_component, "weight", None)  # OLMo's norms have none
+        """A TransformerLens norm, at the scale that its `hook_scale` showed."""
+        if hasattr(norm, "original_component"):
+            inner, rms = norm.original_component, norm.uses_rms_norm
+            weight, bias = getattr(inner, "weight", None), getattr(inner, "bias", None)
+        else:  # a HookedTransformer's, which may be folded into the weights that follow
+            rms = "RMS" in type(norm).__name__
+            weight, bias = getattr(norm, "w", None), getattr(norm, "b", None)
+        # OLMo's norms have no weight.
         gain = torch.ones_like(scale[..., :1]).flatten()[:1] if weight is None else weight.detach()
         if weight is not None and _adds_one(norm):
             gain = 1 + gain
-        bias = None if norm.uses_rms_norm else getattr(norm.original_component, "bias", None)
-        shift = None if bias is None else bias.detach().to(scale)
-        return FrozenNorm(gain.to(scale), scale, not norm.uses_rms_norm, shift)
+        shift = None if rms or bias is None else bias.detach().to(scale)
+        return FrozenNorm(gain.to(scale), scale, not rms, shift)
 
     def apply(self, part: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """What the norm makes of a part of its input, without the learned constant."""
@@ -70,6 +75,8 @@ class FrozenNorm:
 
 def _adds_one(norm: Any) -> bool:
     """Whether a bridge's norm multiplies by one plus its weight, as Gemma's norms do."""
+    if not hasattr(norm, "original_component"):
+        return False  # a HookedTransformer's weight has the one in it
     if hasattr(norm, "uses_weight_offset"):
         return bool(norm.uses_weight_offset)
     # TransformerLens 3 says it of all RMSNorms of a model at once.

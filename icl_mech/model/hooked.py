@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from einops import rearrange
 from jaxtyping import Float
-from torch import Tensor
-from transformer_lens.model_bridge import TransformerBridge
+from torch import Tensor, nn
 
 from icl_mech.errors import InputError, shown
 from icl_mech.model.arguments import check_list, check_prompts, check_tensor, token_rows
+from icl_mech.model.bridging import is_hookable
 from icl_mech.model.edits import HOOKS, Edit, Role, Site
 from icl_mech.model.engine import Engine
 from icl_mech.model.foreign import foreign_hooks, left_hooks
@@ -54,8 +54,8 @@ def check_model(model: Any) -> None:
     kind = type(model).__name__
     if isinstance(model, str | Path):
         how = f"load_model({str(model)!r})"
-    elif isinstance(model, TransformerBridge):
-        how = "load_model(bridge)"
+    elif isinstance(model, nn.Module):
+        how = "load_model(bridge)" if is_hookable(model) else "load_model(model, tokenizer=...)"
     else:
         how = "load_model(...)"
     said = f"{shown(model)} ({kind})" if isinstance(model, str | Path | None) else f"a {kind}"

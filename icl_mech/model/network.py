@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from icl_mech.errors import InputError
 
@@ -20,6 +21,12 @@ def module_of(bridge: Any) -> nn.Module:
     """The module that holds the weights: a bridge's Transformers model, else the model itself."""
     module: nn.Module = getattr(bridge, "original_model", bridge)
     return module
+
+
+def trains(bridge: Any) -> bool:
+    """Whether dropout acts: a Transformers model in training mode."""
+    module = module_of(bridge)
+    return isinstance(module, PreTrainedModel) and module.training
 
 
 def architecture_of(bridge: Any) -> str:
