@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from icl_mech.errors import InputError, ModelError, first_line
 from icl_mech.model.families import refuse_config
-from icl_mech.model.network import architecture_of, logits_after, some_tokens
+from icl_mech.model.network import architecture_of, device_of, logits_after, some_tokens
 from icl_mech.model.sources import label
 from icl_mech.model.verification import refuse_training, tolerance_of
 
@@ -78,7 +78,7 @@ def bridge_round(model: PreTrainedModel, tokenizer: Any, name: str) -> Transform
         ModelError: where TransformerLens computes other numbers than Transformers.
     """
     embedding = model.get_input_embeddings().weight
-    device = torch.device(model.device)
+    device = device_of(model)
     tokens = torch.tensor([some_tokens(embedding.shape[0], 8)], device=device)
     refuse_training(model)
     expected = model(tokens).logits[:, -1]

@@ -20,7 +20,7 @@ from icl_mech.model.chunked_logits import ChunkedLogits
 from icl_mech.model.edits import HOOKS
 from icl_mech.model.engine import Engine, Tokens
 from icl_mech.model.gradients import refuse_quantised
-from icl_mech.model.network import Unembedding, architecture_of
+from icl_mech.model.network import Unembedding, architecture_of, at_hand
 from icl_mech.model.readout import pad_rows
 
 #: How far the sum of the parts may be from the total, relative to the largest part. (Transformers'
@@ -198,12 +198,13 @@ class DirectLogitAttribution:
 
     def _attention(self, layer: int) -> _Attention:
         block = self.bridge.blocks[layer]
-        w_o = block.attn.W_O.detach().to(self.wide)
-        b_o = getattr(block.attn, "b_O", None)
-        bias = torch.zeros_like(w_o[0, 0]) if b_o is None else b_o.detach().to(self.wide)
-        norm = None
-        if self.post_scale is not None:
-            norm = FrozenNorm.of(getattr(block, _POST_NORM), self.post_scale[:, layer])
+        with at_hand(block):
+            w_o = block.attn.W_O.detach().to(self.z)
+            b_o = getattr(block.attn, "b_O", None)
+            bias = torch.zeros_like(w_o[0, 0]) if b_o is None else b_o.detach().to(w_o)
+            norm = None
+            if self.post_scale is not None:
+                norm = FrozenNorm.of(getattr(block, _POST_NORM), self.post_scale[:, layer])
         return _Attention(w_o, bias, norm)
 
     @torch.no_grad()
@@ -299,7 +300,8 @@ class DirectLogitAttribution:
         self, answers: Int[Tensor, "prompt"], rivals: Sequence[Sequence[int]]
     ) -> tuple[Float[Tensor, "prompt d_model"], Float[Tensor, "prompt"]]:
         """The direction whose dot product is the logit difference, and the biases' part of it."""
-        w_u, b_u = self.bridge.unembed.W_U, self.bridge.unembed.b_U
+        unembedding = Unembedding.of(self.bridge)
+        w_u, b_u = unembedding.w_u, unembedding.b_u
         device = w_u.device
         answers = answers.to(device)
         out, offset = w_u[:, answers].T.to(self.wide), b_u[answers].to(self.wide)
@@ -320,6 +322,7 @@ class DirectLogitAttribution:
 
         with self.bridge.hooks(fwd_hooks=[("ln_final.hook_scale", keep)]):
             self.bridge.ln_final(self.final[None].to(self.dtype))
-        norm = FrozenNorm.of(self.bridge.ln_final, seen[0][0].to(self.wide))
+        with at_hand(self.bridge.ln_final):
+            norm = FrozenNorm.of(self.bridge.ln_final, seen[0][0].to(self.z))
         constant = out.new_zeros(len(out)) if norm.shift is None else out @ norm.shift
         return norm, constant

@@ -4,6 +4,7 @@ import hashlib
 import re
 
 import torch
+from accelerate.utils import align_module_device
 from torch import Tensor
 
 #: The name of the unembedding's bias in a model inside a bridge, such as
@@ -43,12 +44,16 @@ def hash_weights(model: torch.nn.Module) -> str:
     False
     """
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.named_parameters()):
-        if _UNEMBEDDING_BIAS.fullmatch(name) and not tensor.any():
-            continue
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        flat = tensor.detach().contiguous().cpu().view(-1).view(torch.uint8)
-        digest.update(flat.numpy().data)
+    for name, _ in sorted(model.named_parameters()):
+        with align_module_device(
+            model.get_submodule(name.rpartition(".")[0])
+        ):  # read from disk where it lies there
+            tensor = model.get_parameter(name)
+            if _UNEMBEDDING_BIAS.fullmatch(name) and not tensor.any():
+                continue
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            flat = tensor.detach().contiguous().cpu().view(-1).view(torch.uint8)
+            digest.update(flat.numpy().data)
     return digest.hexdigest()
 
 
@@ -58,6 +63,8 @@ def _mark(tensor: Tensor) -> tuple[object, ...]:
     The version counter misses writes through `.data`, which the checksum sees: a sum over the
     bytes, eight at a time where their number allows, is many times as fast as a hash.
     """
+    if tensor.device.type == "meta":  # it lies on disk, where nothing writes to it
+        return tuple(tensor.shape), tensor.dtype
     version = None if tensor.is_inference() else tensor._version
     flat = tensor.detach().contiguous().view(-1).view(torch.uint8)
     if flat.numel() % 8 == 0 and flat.storage_offset() % 8 == 0:
