@@ -20,7 +20,7 @@ from icl_mech.model.foreign import foreign_hooks, left_hooks
 from icl_mech.model.generation import Generation, check_generation, pad_continuations
 from icl_mech.model.hashing import WeightHash
 from icl_mech.model.head_reader import HeadReader
-from icl_mech.model.network import architecture_of, module_of
+from icl_mech.model.network import architecture_of, module_of, places_of
 from icl_mech.model.placing import Placer, positions_of
 from icl_mech.model.readout import Readout, pad_targets
 from icl_mech.model.shared_engine import SharedEngine
@@ -110,7 +110,7 @@ class HookedModel:
 
     @property
     def device(self) -> torch.device:
-        """The device of the weights."""
+        """The device that tokens go to; weights may lie on others too (`device="auto"`)."""
         return self._engine.device
 
     @property
@@ -374,7 +374,7 @@ class HookedModel:
             "engine": self.engine,
             "engine_reason": self.engine_reason,
             "dtype": str(self.dtype).removeprefix("torch."),
-            "device": str(self.device),
+            "device": places_of(self.bridge),
             "sink_token": self.to_string(self.sink.token),
             "sink_reason": self.sink.reason,
             "foreign_hooks": hooks,

@@ -37,6 +37,15 @@ def device_of(bridge: Any) -> torch.device:
     return torch.device(next(device for device in used if device is not None))
 
 
+def places_of(bridge: Any) -> str:
+    """Where a model's weights are: one device, or several, as in `"cuda:0+cpu+disk"`."""
+    spread = getattr(module_of(bridge), "hf_device_map", None)
+    if not spread:
+        return str(device_of(bridge))
+    named = (f"cuda:{place}" if isinstance(place, int) else str(place) for place in spread.values())
+    return "+".join(dict.fromkeys(named))
+
+
 @contextmanager
 def at_hand(module: nn.Module) -> Iterator[None]:
     """The weights in a module as numbers, also where accelerate keeps them on disk meanwhile."""
