@@ -91,8 +91,6 @@ for name in options.family:
     page = options.out.with_stem(f"{options.out.stem}-{name}")
     found.save(page.with_suffix(".nc"))
     print(f"\n{found}\nreport: {found.report(page).resolve()}")
-    for caveat in found.caveats():
-        print(f"note: {caveat}")
     maps[name] = found
     if in_notebook:
         found.plot().show()

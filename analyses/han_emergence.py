@@ -99,8 +99,6 @@ def measured(seed: int) -> Path:
 runs = [load_result(measured(seed)) for seed in options.seeds]
 result = icl_mech.emergence_over_seeds(runs)
 print(result)
-for caveat in result.caveats():
-    print(f"note: {caveat}")
 
 # %% [markdown]
 # ## What comes first

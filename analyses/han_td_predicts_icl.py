@@ -106,8 +106,6 @@ for family in options.families:
     )
     runs[family].save(options.out.with_name(f"{options.out.stem}-{family}.nc"))
     print(runs[family])
-    for caveat in runs[family].caveats():
-        print(f"note: {caveat}")
 
 # %% [markdown]
 # ## R², ours and theirs

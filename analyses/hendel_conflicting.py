@@ -81,8 +81,6 @@ result = icl_mech.conflicting_tasks(
 )
 result.save(options.out.with_suffix(".nc"))
 print(result)
-for caveat in result.caveats():
-    print(f"note: {caveat}")
 
 # %%
 figure = result.plot()

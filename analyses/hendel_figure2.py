@@ -42,11 +42,12 @@ from typing import Literal
 import pandas as pd
 import plotly.graph_objects as go
 import tyro
-from plotly.subplots import make_subplots
 
 import icl_mech
 from icl_mech.patch import LayerScan
-from icl_mech.plotting import COLOURS, FONT, GRID, check_target, export
+from icl_mech.plotting import COLOURS, GRID, check_target, export
+from icl_mech.plotting.panels import frame, rows_of_panels
+from icl_mech.plotting.style import title
 from icl_mech.reference import PublishedScans, hendel2023
 from icl_mech.stats import Estimate
 
@@ -103,8 +104,6 @@ model = icl_mech.load_model()
 scan = icl_mech.layer_scan(model, options.task, n_prompts=options.n_prompts, seed=options.seed)
 scan.save(options.out.with_suffix(".nc"))
 print(scan)
-for caveat in scan.caveats():
-    print(f"note: {caveat}")
 
 # %% [markdown]
 # ## The figure
@@ -116,8 +115,8 @@ PUBLISHED = {
     "gpt-j-6b": ("GPT-J-6B", "#8A8A1F", "dash"),
     "pythia-6.9b": ("Pythia-6.9B", "#444444", "dot"),
 }
-X_TITLE = "relative depth (0: after the first block, 1: after the last)"
-Y_TITLE = "accuracy with θ (share of prompts)"
+X_TITLE = "relative depth<br>(0: after the first block, 1: last)"
+Y_TITLE = "accuracy with θ<br>(share of prompts)"
 
 
 def depth(curve: list[Estimate]) -> list[float]:
@@ -171,16 +170,14 @@ def published_curves_figure(scan: LayerScan, published: PublishedScans) -> go.Fi
     ours = f"{name}, measured here"
     columns = min(2, len(scan.tasks))
     rows = ceil(len(scan.tasks) / columns)
-    figure = make_subplots(
-        rows=rows,
-        cols=columns,
+    figure = rows_of_panels(
+        [250] * rows,
+        80,
+        [f"<b>{task}</b> ({scan.provenance['tasks'][task]['category']})" for task in scan.tasks],
+        columns,
         shared_xaxes="all",
         shared_yaxes="all",
         horizontal_spacing=0.04,
-        vertical_spacing=0.24 / rows,
-        subplot_titles=[
-            f"<b>{task}</b> ({scan.provenance['tasks'][task]['category']})" for task in scan.tasks
-        ],
     )
     for i, task in enumerate(scan.tasks):
         traces = [band(scan.curve(task), ours)]
@@ -205,47 +202,19 @@ def published_curves_figure(scan: LayerScan, published: PublishedScans) -> go.Fi
             figure.add_trace(trace, row=i // columns + 1, col=i % columns + 1)
     n_dev = published.scan("llama-7b", scan.tasks[0]).n_dev
     n_test = scan.data.sizes["prompt"]
-    figure.update_layout(
-        template="plotly_white",
-        font=FONT,
-        title={
-            "text": "Where along the model does an injected task vector θ work?",
-            "subtitle": {
-                "text": (
-                    f"Thin lines, published: Hendel et al. 2023, {n_dev} dev prompts per task, "
-                    "5 shots<br>"
-                    f"Thick line, measured here: {escape(name)}, {n_test} test prompts per task, "
-                    f"{scan.provenance['n_shots']} shots"
-                ),
-                "font": {"size": 13, "color": "#666666"},
-            },
-            "x": 0.01,
-            "xanchor": "left",
-            "y": 0.98,
-            "yanchor": "top",
-        },
-        height=240 + 280 * rows,
-        margin={"l": 70, "r": 30, "t": 125, "b": 120},
-        legend={
-            "orientation": "h",
-            "x": 0.5,
-            "xanchor": "center",
-            "y": 0.01,
-            "yref": "container",
-            "yanchor": "bottom",
-            "traceorder": "normal",
-        },
-        hovermode="closest",
+    title(
+        figure,
+        "Where along the model does an injected task vector θ work?",
+        f"Thin lines, published: Hendel et al. 2023, {n_dev} dev prompts per task, 5 shots<br>"
+        f"Thick line, measured here: {escape(name)}, {n_test} test prompts per task, "
+        f"{scan.provenance['n_shots']} shots",
     )
     figure.update_xaxes(range=[-0.03, 1.03], dtick=0.25, gridcolor=GRID, zeroline=False)
     figure.update_yaxes(range=[-0.03, 1.05], dtick=0.25, gridcolor=GRID, zeroline=False)
-    for column in range(1, columns + 1):
-        figure.update_xaxes(
-            title={"text": X_TITLE, "font": {"size": 14}},
-            row=rows,
-            col=column,
-        )
-    figure.update_yaxes(title={"text": Y_TITLE, "font": {"size": 14}}, col=1)
+    figure.update_xaxes(title_text=X_TITLE, row=rows)
+    figure.update_yaxes(title_text=Y_TITLE, col=1)
+    frame(figure, below=50, legend=True)
+    figure.update_layout(legend_traceorder="normal")
     return figure
 
 

@@ -90,8 +90,6 @@ table.save(options.out.with_suffix(".nc"))
 for suffix in (".html", ".csv", ".tex", ".md"):
     print(write_table(table, beside(f"table{suffix}")))
 print(table)
-for caveat in table.caveats():
-    print(f"note: {caveat}")
 
 # %%
 figure = table.plot()
@@ -126,8 +124,6 @@ scores = icl_mech.answer_scores(
 )
 scores.save(beside("scores.nc"))
 print(scores)
-for caveat in scores.caveats():
-    print(f"note: {caveat}")
 figure = scores.plot()
 print(export(figure, beside("scores.html")))
 if in_notebook:

@@ -95,8 +95,6 @@ for name in options.model:
         )
     )
     print(results[-1])
-    for caveat in results[-1].caveats():
-        print(f"note: {caveat}")
 result = results[0]
 result.save(options.out.with_suffix(".nc"))
 

@@ -156,14 +156,15 @@ print(pd.DataFrame.from_dict(test, orient="index").to_string())
 #   works on some tasks, not one of 450 vectors has such a word in its top 10. After 10 and 11 two
 #   tasks have some: `location_religion` (.80, then 2.20 of 10: "religion") and `country_capital`
 #   after block 10 only (1.36: "Hauptstadt", German for capital). Over tasks the mean is .12 tokens
-#   of ten, and its interval against either control touches zero.
-# - *They are answers, in the knowledge tasks.* After block 11, 3.6 to 7.8 of the top 10 begin an
+#   of ten, and its interval against either control holds zero.
+# - *They are answers, in the knowledge tasks.* After block 11, 4.7 to 7.8 of the top 10 begin an
 #   answer of the task (random vectors: .04 or fewer), though no query was asked: languages,
 #   continents, religions, capitals. θ there holds what kind of answer comes.
 # - *In the other tasks they say nothing.* Letters, lists and translations give tokens that have
 #   nothing to do with the task, and largely the same ones ("aughter", "geordnet") for all of
-#   them; gerunds alone give words of their form. θ works there all the same (see the layer scan):
-#   what it carries is not written in the terms of the unembedding.
+#   them; verbs alone give words of the form that is asked for, of the past in Spanish ("tocó",
+#   "sufrió"). θ works there all the same (see the layer scan): what it carries is not written in
+#   the terms of the unembedding.
 #
 # ## What not to conclude
 #
@@ -174,4 +175,4 @@ print(pd.DataFrame.from_dict(test, orient="index").to_string())
 #   languages were added, for every task alike, after a first look had shown "Hauptstadt".
 #   `country_capital` after block 10 is thus no independent finding, and without it less is left.
 #   A name that the tokenizer splits can hardly be seen.
-# - *Intervals of [0, 0]* mean that no vector had such a word, not that none could.
+# - *No interval* beside 0.00 means that no vector had such a word, not that none could.

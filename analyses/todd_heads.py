@@ -85,8 +85,6 @@ def show(result: icl_mech.Result, name: str) -> None:
     out = options.out.with_stem(f"{options.out.stem}-{name}")
     result.save(out.with_suffix(".nc"))
     print(f"\n{result}\nfigure: {export(result.plot(), out).resolve()}")
-    for caveat in result.caveats():
-        print(f"note: {caveat}")
     if in_notebook:
         result.plot().show()
 

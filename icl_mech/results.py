@@ -165,7 +165,8 @@ class Result(ABC):
             "icl_mech_format": FORMAT,
             "provenance": json.dumps(self.provenance, default=_plain),
         }
-        data = self.data.assign_attrs(attributes)
+        # Arrays made of loaded ones keep how these were stored, such as how long their texts were.
+        data = self.data.drop_encoding().assign_attrs(attributes)
 
         def write(temporary: Path) -> None:
             with _plainly_named(temporary) as name:

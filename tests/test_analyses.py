@@ -77,7 +77,8 @@ def test_hendel_vocabulary(tmp_path: Path) -> None:
     for layer in lens.layers:
         traces, layout = plotly(tmp_path / f"vocabulary-layer{layer}.html")
         assert f"after block {layer}" in layout["title"]["text"]
-        shown = [cell.strip("'").strip() for cell in traces[0]["text"][0]]
+        cells = [cell.replace("<br>", "") for cell in traces[0]["text"][0]]
+        shown = [cell.strip("'").strip() for cell in cells]
         assert shown[0] == lens.top("country_capital", layer)[0].strip()
 
 

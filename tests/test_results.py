@@ -145,6 +145,19 @@ def test_a_loaded_result_saves_again(saved: Path, tmp_path: Path) -> None:
     assert again.provenance == PROVENANCE
 
 
+def test_texts_of_results_put_together_are_not_cut(tmp_path: Path) -> None:
+    """Each file's texts are as long as its longest; xarray would keep the first one's length."""
+    parts = [tiny().data.isel(task=[i]) for i in range(2)]
+    for i, part in enumerate(parts):
+        Tiny(part.assign(prior=("task", ["x" * (i + 1) ** 3])), {}).save(tmp_path / f"{i}.nc")
+    loaded = [load_result(tmp_path / f"{i}.nc").data for i in range(2)]
+    whole = xr.concat(loaded, dim="task")
+    again = load_result(Tiny(whole, {}).save(tmp_path / "whole.nc"))
+    assert again.data["task"].values.tolist() == ["en_fr", "antonyms"]
+    assert again.data["prior"].values.tolist() == ["x", "x" * 8]
+    assert again.data["query"].values.tolist() == tiny().data["query"].values.tolist()
+
+
 def test_methods_work_on_a_loaded_result(saved: Path) -> None:
     pd.testing.assert_frame_equal(load_result(saved).to_frame(), tiny().to_frame())
     assert load_result(saved).summary()["right"].to_dict() == pytest.approx(

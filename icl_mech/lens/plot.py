@@ -60,7 +60,7 @@ def lens_figure(result: LogitLens, role: str) -> go.Figure:
     )
     step = 1 if len(layers) <= 12 else 2 if len(layers) <= 30 else 4
     figure.update_xaxes(gridcolor=GRID, zeroline=False, dtick=step, tick0=-1)
-    figure.update_xaxes(title_text=f"{AFTER_BLOCK} (-1: the embedding)", row=len(tasks))
+    figure.update_xaxes(title_text=f"{AFTER_BLOCK}<br>(-1: the embedding)", row=len(tasks))
     p = result.provenance
     lens = "" if p["translator"] is None else f"; translator {escape(p['translator'])}"
     title(
@@ -70,7 +70,7 @@ def lens_figure(result: LogitLens, role: str) -> go.Figure:
         f"shots, seed {p['seed']}{lens}; bands: 95 % bootstrap intervals; dotted line: median "
         "layer after which the answer is first on top",
     )
-    frame(figure, below=50, legend=True)
+    frame(figure, below=60, legend=True)
     return figure
 
 

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 
-from icl_mech.lens.plot import quoted, shortened
+from icl_mech.lens.plot import quoted
 from icl_mech.plotting.panels import frame
 from icl_mech.plotting.style import AFTER_BLOCK, MARGIN, title
 
 if TYPE_CHECKING:
     from icl_mech.lens import VectorLens
 
-_ROW = 28
+_ROW = 30
 _SHOWN = 10
+#: Characters in a line of a cell on the narrowest page; a token has two lines.
+_LINE = 9
 #: Colours light enough for dark text, in the hues of theta, answer and query.
 _KINDS = {
     "": ("other tokens", "#F7F7F7"),
@@ -60,7 +62,7 @@ def vector_figure(result: VectorLens, task: str | None, layer: int | None) -> go
     figure.update_xaxes(
         side="top",
         tickvals=list(range(n)),
-        ticktext=["most probable", *map(str, range(2, n + 1))],
+        ticktext=[str(k) for k in range(1, n + 1)],
         showgrid=False,
         zeroline=False,
     )
@@ -70,7 +72,7 @@ def vector_figure(result: VectorLens, task: str | None, layer: int | None) -> go
     figure.update_yaxes(
         tickvals=list(range(len(labels))),
         ticktext=labels,
-        title_text=AFTER_BLOCK if task is not None and rows[0][1] != -1 else None,
+        title_text=_of_rows(len(rows)) if task is not None and rows[0][1] != -1 else None,
         autorange="reversed",
         showgrid=False,
         zeroline=False,
@@ -79,8 +81,9 @@ def vector_figure(result: VectorLens, task: str | None, layer: int | None) -> go
     title(
         figure,
         f"What does {_VECTORS[p['vector']]} say? {what}, {escape(p['model'])}",
-        f"top tokens after final norm and unembedding, {_AVERAGES[p['average']]} "
-        f"({result.data.sizes['prompt']} vectors, {p['n_shots']} shots, seed {p['seed']})"
+        "top tokens, most probable first, after final norm and unembedding, "
+        f"{_AVERAGES[p['average']]} ({result.data.sizes['prompt']} vectors, {p['n_shots']} shots, "
+        f"seed {p['seed']})"
         f"{'; only words are shown' if p['only_words'] else ''}",
     )
     longest = max(map(len, labels))
@@ -88,6 +91,11 @@ def vector_figure(result: VectorLens, task: str | None, layer: int | None) -> go
     figure.layout.margin.t += 25  # the axis on top
     frame(figure, legend=True, l=max(MARGIN["l"], 25 + 8 * longest))
     return figure
+
+
+def _of_rows(n: int) -> str:
+    """What rows of layers are: in full where that is no longer than they are high."""
+    return AFTER_BLOCK if n * _ROW > 9 * len(AFTER_BLOCK) else "after block"
 
 
 def _cells(found: list, labels: list[str], n: int) -> go.Heatmap:
@@ -108,9 +116,9 @@ def _cells(found: list, labels: list[str], n: int) -> go.Heatmap:
         showscale=False,
         xgap=1,
         ygap=1,
-        text=[[shortened(t, 12) for t in row] for row in tokens],
+        text=[[_in_cell(t) for t in row] for row in tokens],
         texttemplate="%{text}",
-        textfont={"size": 12, "color": "#222222"},
+        textfont={"size": 10, "color": "#222222"},
         customdata=[
             [[quoted(t), label, float(s)] for t, s in zip(row, share, strict=True)]
             for row, share, label in zip(tokens, shares, labels, strict=True)
@@ -121,3 +129,17 @@ def _cells(found: list, labels: list[str], n: int) -> go.Heatmap:
         ),
         name="",
     )
+
+
+def _in_cell(token: str) -> str:
+    """A token as `quoted` gives it, in two lines where it is long, and cut where it is longer.
+
+    >>> _in_cell(" Rome"), _in_cell(" Washington")
+    ("' Rome'", "' Washi<br>ngton'")
+    """
+    if len(token) <= _LINE:
+        return quoted(token)
+    if len(token) > 2 * _LINE:
+        token = token[: 2 * _LINE - 1] + "…"
+    half = -(-len(token) // 2)
+    return f"{quoted(token[:half])[:-1]}<br>{quoted(token[half:])[1:]}"

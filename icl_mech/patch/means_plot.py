@@ -19,7 +19,8 @@ WHOSE = {
     "source": "the prompts' own task (rows)",
     "injected": "the injected task, on prompts of another (rows),",
 }
-COLUMNS = 2
+#: Maps beside each other; one where more means are injected than fit the narrowest page.
+COLUMNS, FITS = 2, 11
 
 
 def mean_patching_figure(
@@ -37,18 +38,19 @@ def mean_patching_figure(
     mode = result.modes[0] if mode is None else choose(mode, result.modes, "mode")
     choose(measure, UNITS, "measure")
     layers = result.layers
-    n_rows = -(-len(layers) // COLUMNS)
+    tables = [result.matrix(layer, mode, measure, answer) for layer in layers]
+    columns = COLUMNS if len(layers) > 1 and tables[0].shape[1] <= FITS else 1
+    n_rows = -(-len(layers) // columns)
     height, gap = 34 * len(result.tasks), 75
     figure = rows_of_panels(
         [height] * n_rows,
         gap,
         [f"after block {layer}" for layer in layers],
-        COLUMNS,
+        columns,
         shared_xaxes=True,
         shared_yaxes=True,
         horizontal_spacing=0.04,
     )
-    tables = [result.matrix(layer, mode, measure, answer) for layer in layers]
     largest = max(float(table.abs().to_numpy().max()) for table in tables) or 1.0
     names = short(result.tasks)
     across = short([str(name) for name in tables[0].columns], result.tasks)
@@ -63,20 +65,22 @@ def mean_patching_figure(
                 coloraxis="coloraxis",
                 xgap=1,
                 ygap=1,
-                text=[[f"{v:+{digits}}" for v in row] for row in values],
+                text=[[_number(v, digits) for v in row] for row in values],
                 texttemplate="%{text}",
-                textfont={"size": 11},
+                textfont={"size": 10},
                 hovertemplate=(
                     "<b>prompts of %{y}</b>, injected: %{x}<br>"
                     f"{UNITS[measure]}: %{{z:+.2f}}<extra></extra>"
                 ),
                 name="",
             ),
-            row=i // COLUMNS + 1,
-            col=i % COLUMNS + 1,
+            row=i // columns + 1,
+            col=i % columns + 1,
         )
     figure.update_yaxes(autorange="reversed", showgrid=False)
+    figure.update_yaxes(title_text="prompts of", col=1)
     figure.update_xaxes(showgrid=False, tickangle=40)
+    figure.update_xaxes(title_text="injected mean", row=n_rows)
     p = result.provenance
     title(
         figure,
@@ -86,7 +90,8 @@ def mean_patching_figure(
         f"{result.data.sizes['prompt']} prompts per task, {p['n_shots']} shots, seed {p['seed']}",
     )
     # The slanted names of the injected means stand under the last row.
-    frame(figure, below=40, l=110)
+    longest = max(map(len, names))
+    frame(figure, below=60, l=50 + 8 * longest)
     figure.update_layout(
         coloraxis={
             "cmin": -largest,
@@ -96,3 +101,13 @@ def mean_patching_figure(
         },
     )
     return figure
+
+
+def _number(value: float, digits: str) -> str:
+    """With its sign, without a zero before the point: it must fit a cell of a narrow page.
+
+    >>> _number(-0.05, ".2f"), _number(10.52, ".1f")
+    ('-.05', '+10.5')
+    """
+    text = f"{value:+{digits}}"
+    return text[0] + text[1:].removeprefix("0")

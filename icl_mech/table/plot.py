@@ -71,7 +71,7 @@ def task_table_figure(table: TaskTable, score: str = "first_token") -> go.Figure
         ticks="",
     )
     figure.update_xaxes(
-        title_text="accuracy (share of prompts); shaded: range of 7 published models' means",
+        title_text="accuracy (share of prompts)<br>shaded: range of 7 published models' means",
         range=[-0.02, 1.02],
         gridcolor=GRID,
         zeroline=False,
