@@ -39,6 +39,18 @@ def context_length(bridge: Any) -> int | None:
     return int(limit) if limit else None
 
 
+def sliding_window(bridge: Any) -> int | None:
+    """The sliding window that a model's configuration names, whether or not any block has one.
+
+    >>> from types import SimpleNamespace as Model
+    >>> sliding_window(Model(config=Model(sliding_window=512)))
+    512
+    """
+    config = getattr(module_of(bridge), "config", None)
+    found = getattr(config, "sliding_window", None) or getattr(config, "window_size", None)
+    return int(found) if found else None
+
+
 def reads_length(bridge: Any) -> bool:
     """Whether a model's position tables depend on the longest prompt of a batch.
 
