@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
 from icl_mech.check.ask import Asked
 from icl_mech.check.result import Row
 from icl_mech.check.trials import Trials, described
@@ -12,6 +16,10 @@ from icl_mech.errors import ModelError
 from icl_mech.model import Edit, HookedModel
 from icl_mech.model.verification import tolerance_of
 from icl_mech.progress import Tick
+
+
+#: How many last bits of a log probability two ways to compute it may differ in.
+_BITS = 4
 
 
 @dataclass(frozen=True)
@@ -55,11 +63,28 @@ def compare(pair: Twins, asked: Asked, trials: Trials, tick: Tick) -> Iterator[R
         except ModelError as error:
             yield broken(pair.check, site, error)
             continue
-        differences = (ours - theirs).abs().amax(dim=(0, 2))
+        differences = counted(ours, theirs, pair.one.dtype).amax(dim=(0, 2))
         at = int(differences.argmax())
         value = float(differences[at])
         note = described(edits[at]) if site else "without edits"
         yield Row(pair.check, site, value, most=most, passed=value <= most, note=note)
+
+
+def counted(
+    ours: Float[Tensor, "*shape"], theirs: Float[Tensor, "*shape"], dtype: torch.dtype
+) -> Float[Tensor, "*shape"]:
+    """Differences of log probabilities, scaled down as far as rounding grows with what is rounded.
+
+    An edit may make a token so improbable that the last bit of its logit is more than the
+    tolerance: in bfloat16, at -150 nats, a whole nat.
+
+    >>> found = [torch.tensor([-1.0, -150.0]), torch.tensor([-1.2, -151.0])]
+    >>> counted(*found, torch.float32), counted(*found, torch.bfloat16)
+    (tensor([0.2000, 0.9329]), tensor([0.1882, 0.0964]))
+    """
+    tolerance = tolerance_of(dtype)
+    size = torch.minimum(ours.abs(), theirs.abs())
+    return (ours - theirs).abs() * tolerance / (tolerance + _BITS * torch.finfo(dtype).eps * size)
 
 
 def speeds(pair: Twins, asked: Asked, edits: Sequence[list[Edit]], tick: Tick) -> Iterator[Row]:

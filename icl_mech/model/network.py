@@ -40,12 +40,7 @@ def context_length(bridge: Any) -> int | None:
 
 
 def sliding_window(bridge: Any) -> int | None:
-    """The sliding window that a model's configuration names, whether or not any block has one.
-
-    >>> from types import SimpleNamespace as Model
-    >>> sliding_window(Model(config=Model(sliding_window=512)))
-    512
-    """
+    """The sliding window that a model's configuration names, whether or not any block has one."""
     config = getattr(module_of(bridge), "config", None)
     found = getattr(config, "sliding_window", None) or getattr(config, "window_size", None)
     return int(found) if found else None
@@ -54,8 +49,10 @@ def sliding_window(bridge: Any) -> int | None:
 def reads_length(bridge: Any) -> bool:
     """Whether a model's position tables depend on the longest prompt of a batch.
 
-    >>> from types import SimpleNamespace as Model
-    >>> reads_length(Model(config=Model(rope_parameters={"rope_type": "dynamic"})))
+    >>> from types import SimpleNamespace
+    >>> model = nn.Module()
+    >>> model.config = SimpleNamespace(rope_parameters={"rope_type": "dynamic"})
+    >>> reads_length(model)
     True
     """
     config = getattr(module_of(bridge), "config", None)
