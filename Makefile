@@ -1,12 +1,16 @@
 # `make scan`: set up and run the layer scan on the packaged model.
 # `make test`: set up and run the test suite. `make test-slow`: simulations and long runs.
 # `make test-browser`: figures in Chromium or Chrome.
+# `make test-tl3`: the same code on TransformerLens 3.9, beside SAELens.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+VENV_TL3 := .venv-tl3
+STAMP_TL3 := $(VENV_TL3)/.installed
+TESTS_TL3 := engine windows by_hand readout heads components packaged_model
 
-.PHONY: scan test test-slow test-browser venv lint bench clean
+.PHONY: scan test test-slow test-browser test-tl3 venv lint bench clean
 
 scan: $(STAMP)
 	$(BIN)/python -m icl_mech.patch --layer-scan
@@ -21,6 +25,11 @@ test-slow: $(STAMP)
 test-browser: $(STAMP)
 	$(BIN)/python -m pytest tests/browser
 
+# SAELens needs TransformerLens below 4. These files run models, edits, read-outs and gradients.
+test-tl3: $(STAMP_TL3)
+	$(VENV_TL3)/bin/python -m pytest tests/tl3 \
+		$(TESTS_TL3:%=tests/test_%.py) --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
 venv: $(STAMP)
 
 lint: $(STAMP)
@@ -34,12 +43,20 @@ bench: $(STAMP)
 
 # A half-finished installation leaves no stamp, so the next run starts it again. What pip says of
 # odd entries in its index is of no use where it succeeds: it is shown where it fails.
+# $(1): the folder, $(2): the versions, $(3): what is installed beside this package.
+define install
+$(PYTHON) -m venv $(1)
+@echo "installing into $(1) (some minutes the first time)"
+@$(1)/bin/python -m pip install --disable-pip-version-check -c $(2) -e '.[gemma,dev]' $(3) \
+	>$(1)/pip.log 2>&1 || { cat $(1)/pip.log >&2; exit 1; }
+touch $@
+endef
+
 $(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	@echo "installing into $(VENV) (some minutes the first time)"
-	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[gemma,dev]' \
-		>$(VENV)/pip.log 2>&1 || { cat $(VENV)/pip.log >&2; exit 1; }
-	touch $@
+	$(call install,$(VENV),constraints.txt)
+
+$(STAMP_TL3): pyproject.toml constraints-tl3.txt
+	$(call install,$(VENV_TL3),constraints-tl3.txt,sae-lens)
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(VENV_TL3) build *.egg-info

@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from commands import Done, assert_refused, run_command, run_room
-from tiny_models import random_model, saved, tiny_bridge
+from tiny_models import tiny_bridge
 
 import icl_mech
 from icl_mech.check import ModelSupport
@@ -200,9 +199,3 @@ def test_a_flag_is_needed() -> None:
 
 def test_finetuning_makes_no_edits() -> None:
     assert_refused(run_room("finetune", "--engine", "plain"), "--engine plain with finetune")
-
-
-def test_a_saved_mamba(tmp_path: Path) -> None:
-    done = check(str(saved(random_model("mamba"), tmp_path / "tiny-mamba")))
-    assert done.returncode == 0, done.stderr
-    assert "plain (block 0 has no attention)" in done.stdout

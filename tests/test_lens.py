@@ -8,7 +8,6 @@ import pytest
 import torch
 import xarray as xr
 from commands import assert_quick_help, assert_refused, run_room
-from transformer_lens.tools.analysis.logit_lens import logit_readout
 
 from icl_mech import load_result
 from icl_mech.errors import InputError
@@ -53,6 +52,8 @@ def model_logprobs(model: HookedModel, tokens: tuple[int, ...], at: int = -1) ->
 
 def test_the_last_layer_is_the_model_and_every_layer_is_the_plain_lens(tiny: HookedModel) -> None:
     """The last layer against the model's logits, all of them against `logit_readout`."""
+    tools = "transformer_lens.tools.analysis.logit_lens"
+    logit_readout = pytest.importorskip(tools, reason="TransformerLens 3 has none").logit_readout
     task = words()
     lens = logit_lens(tiny, task, 4, 2, roles=ROLES, top_k=6, progress=False)
     encoder = tiny.encoder("{x}->{y}", [p.y for p in task.pairs])

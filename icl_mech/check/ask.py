@@ -56,13 +56,13 @@ def ask(model: HookedModel, prompts: Sequence[Prompt]) -> Asked:
     best = model.read(last, [[-1]] * len(prompts), n_best).best
     assert best is not None
     sites = {site: blocks for site, blocks in model.sites.items() if blocks}
-    return Asked(prompts, best.tolist(), sites, _own(model.bridge, prompts, sites))
+    return Asked(prompts, best.tolist(), sites, _own(model, prompts, sites))
 
 
-def _own(bridge: Any, prompts: Sequence[Prompt], sites: Mapping[str, Sequence[int]]) -> Own:
+def _own(model: HookedModel, prompts: Sequence[Prompt], sites: Mapping[str, Sequence[int]]) -> Own:
     """Activations by one ordinary forward pass per prompt: no engine has a part in them."""
     places = [(site, block) for site, blocks in sites.items() for block in blocks]
-    rows = [_seen(bridge, prompt, places) for prompt in prompts]
+    rows = [_seen(model, prompt, places) for prompt in prompts]
     return {
         (*place, role): torch.stack(
             [row[place][prompt.position(role)] for row, prompt in zip(rows, prompts, strict=True)]
@@ -74,7 +74,7 @@ def _own(bridge: Any, prompts: Sequence[Prompt], sites: Mapping[str, Sequence[in
 
 @torch.no_grad()
 def _seen(
-    bridge: Any, prompt: Prompt, places: Sequence[tuple[str, int]]
+    model: HookedModel, prompt: Prompt, places: Sequence[tuple[str, int]]
 ) -> dict[tuple[str, int], Float[Tensor, "token *shape"]]:
     """What the hooks of these places see of a prompt."""
     seen: dict[tuple[str, int], Tensor] = {}
@@ -86,7 +86,6 @@ def _seen(
         return keep
 
     hooks = [(HOOKS[site].format(block), keeper((site, block))) for site, block in places]
-    device = next(iter(bridge.parameters())).device
-    with bridge.hooks(fwd_hooks=hooks):
-        final_stream(bridge, torch.tensor([prompt.tokens], device=device))
+    with model.bridge.hooks(fwd_hooks=hooks):
+        final_stream(model.bridge, torch.tensor([prompt.tokens], device=model.device))
     return seen

@@ -6,7 +6,7 @@ from itertools import groupby
 
 from icl_mech.errors import ModelError
 from icl_mech.model import HookedModel
-from icl_mech.model.network import sliding_window
+from icl_mech.model.network import places_of, sliding_window
 from icl_mech.prompts import Encoder, Prompt
 
 #: Runs of blocks that a line names.
@@ -70,7 +70,7 @@ class Facts:
             d_model=model.d_model,
             context_length=model.context_length,
             dtype=str(model.dtype).removeprefix("torch."),
-            device=str(model.device),
+            device=places_of(model.bridge),
             sites=model.sites,
             windows=windows,
             windows_up_to=length,

@@ -57,9 +57,10 @@ class ModelOptions:
     adapter: Path | None = None
     """A folder with an adapter of the model in peft's format, such as a checkpoint of finetune."""
     device: str | None = None
-    """cuda, mps or cpu; by default the first that is there."""
-    dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
-    """Of weights and activations."""
+    """cuda, mps or cpu; by default the first that is there. auto spreads a model over GPUs, CPU and
+    disk."""
+    dtype: Literal["float32", "bfloat16", "float16", "float64", "auto"] = "float32"
+    """Of weights and activations; auto takes that of the files."""
     trust_remote_code: Flag = False
     """Let a hub model run its own code. Only for sources that you trust."""
     sink: str | None = None

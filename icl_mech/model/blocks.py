@@ -22,7 +22,7 @@ from transformers import Cache
 from icl_mech.errors import ModelError
 from icl_mech.model.families import why_not_replayed
 from icl_mech.model.masks import OwnMask, window_of
-from icl_mech.model.network import architecture_of, is_bridge, module_of, some_tokens
+from icl_mech.model.network import architecture_of, device_of, is_bridge, module_of, some_tokens
 
 
 @runtime_checkable
@@ -151,8 +151,7 @@ class Blocks:
         self.n_layers: int = bridge.cfg.n_layers
         self.forget()
         self.verification_tokens = torch.empty((1, 0), dtype=torch.long)
-        parameter = next(module_of(bridge).parameters())
-        self.device, self.dtype = parameter.device, parameter.dtype
+        self.device, self.dtype = device_of(bridge), next(module_of(bridge).parameters()).dtype
         self._own = [OwnMask.of(block.attn.original_component) for block in bridge.blocks]
 
     def forget(self) -> None:

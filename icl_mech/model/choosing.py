@@ -5,7 +5,7 @@ from typing import Any, Literal, get_args
 from icl_mech.errors import choose
 from icl_mech.model.blocks import ReplayError
 from icl_mech.model.engine import Engine
-from icl_mech.model.network import context_length, module_of
+from icl_mech.model.network import context_length, trains
 from icl_mech.model.plain_engine import PlainEngine
 from icl_mech.model.shared_engine import SharedEngine
 from icl_mech.model.verification import STEP
@@ -56,6 +56,6 @@ def choose_engine(
 
 
 def _tried(engine: Engine) -> Engine:
-    if not module_of(engine.bridge).training:
+    if not trains(engine.bridge):
         engine.prepare(min(STEP, context_length(engine.bridge) or STEP))
     return engine

@@ -20,7 +20,7 @@ from icl_mech.model.chunked_logits import ChunkedLogits
 from icl_mech.model.edits import HOOKS
 from icl_mech.model.engine import Engine, Tokens
 from icl_mech.model.gradients import refuse_quantised
-from icl_mech.model.network import Unembedding, architecture_of
+from icl_mech.model.network import Unembedding, architecture_of, at_hand
 from icl_mech.model.readout import pad_rows
 
 #: How far the sum of the parts may be from the total, relative to the largest part. (Transformers'
@@ -48,14 +48,19 @@ class FrozenNorm:
 
     @staticmethod
     def of(norm: Any, scale: Float[Tensor, "*batch 1"]) -> "FrozenNorm":
-        """A bridge's norm, at the scale that its `hook_scale` showed."""
-        weight = getattr(norm.original_component, "weight", None)  # OLMo's norms have none
+        """A TransformerLens norm, at the scale that its `hook_scale` showed."""
+        if hasattr(norm, "original_component"):
+            inner, rms = norm.original_component, norm.uses_rms_norm
+            weight, bias = getattr(inner, "weight", None), getattr(inner, "bias", None)
+        else:  # a HookedTransformer's, which may be folded into the weights that follow
+            rms = "RMS" in type(norm).__name__
+            weight, bias = getattr(norm, "w", None), getattr(norm, "b", None)
+        # OLMo's norms have no weight.
         gain = torch.ones_like(scale[..., :1]).flatten()[:1] if weight is None else weight.detach()
-        if weight is not None and norm.uses_weight_offset:
+        if weight is not None and _adds_one(norm):
             gain = 1 + gain
-        bias = None if norm.uses_rms_norm else getattr(norm.original_component, "bias", None)
-        shift = None if bias is None else bias.detach().to(scale)
-        return FrozenNorm(gain.to(scale), scale, not norm.uses_rms_norm, shift)
+        shift = None if rms or bias is None else bias.detach().to(scale)
+        return FrozenNorm(gain.to(scale), scale, not rms, shift)
 
     def apply(self, part: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """What the norm makes of a part of its input, without the learned constant."""
@@ -66,6 +71,16 @@ class FrozenNorm:
         """The direction whose product with the input is that of `out` with the output."""
         weighed = out * self.gain / self.scale
         return weighed - weighed.mean(-1, keepdim=True) if self.centred else weighed
+
+
+def _adds_one(norm: Any) -> bool:
+    """Whether a bridge's norm multiplies by one plus its weight, as Gemma's norms do."""
+    if not hasattr(norm, "original_component"):
+        return False  # a HookedTransformer's weight has the one in it
+    if hasattr(norm, "uses_weight_offset"):
+        return bool(norm.uses_weight_offset)
+    # TransformerLens 3 says it of all RMSNorms of a model at once.
+    return norm.uses_rms_norm and bool(getattr(norm.config, "rmsnorm_uses_offset", False))
 
 
 @dataclass(frozen=True)
@@ -183,12 +198,13 @@ class DirectLogitAttribution:
 
     def _attention(self, layer: int) -> _Attention:
         block = self.bridge.blocks[layer]
-        w_o = block.attn.W_O.detach().to(self.wide)
-        b_o = getattr(block.attn, "b_O", None)
-        bias = torch.zeros_like(w_o[0, 0]) if b_o is None else b_o.detach().to(self.wide)
-        norm = None
-        if self.post_scale is not None:
-            norm = FrozenNorm.of(getattr(block, _POST_NORM), self.post_scale[:, layer])
+        with at_hand(block):
+            w_o = block.attn.W_O.detach().to(self.z)
+            b_o = getattr(block.attn, "b_O", None)
+            bias = torch.zeros_like(w_o[0, 0]) if b_o is None else b_o.detach().to(w_o)
+            norm = None
+            if self.post_scale is not None:
+                norm = FrozenNorm.of(getattr(block, _POST_NORM), self.post_scale[:, layer])
         return _Attention(w_o, bias, norm)
 
     @torch.no_grad()
@@ -284,7 +300,8 @@ class DirectLogitAttribution:
         self, answers: Int[Tensor, "prompt"], rivals: Sequence[Sequence[int]]
     ) -> tuple[Float[Tensor, "prompt d_model"], Float[Tensor, "prompt"]]:
         """The direction whose dot product is the logit difference, and the biases' part of it."""
-        w_u, b_u = self.bridge.unembed.W_U, self.bridge.unembed.b_U
+        unembedding = Unembedding.of(self.bridge)
+        w_u, b_u = unembedding.w_u, unembedding.b_u
         device = w_u.device
         answers = answers.to(device)
         out, offset = w_u[:, answers].T.to(self.wide), b_u[answers].to(self.wide)
@@ -305,6 +322,7 @@ class DirectLogitAttribution:
 
         with self.bridge.hooks(fwd_hooks=[("ln_final.hook_scale", keep)]):
             self.bridge.ln_final(self.final[None].to(self.dtype))
-        norm = FrozenNorm.of(self.bridge.ln_final, seen[0][0].to(self.wide))
+        with at_hand(self.bridge.ln_final):
+            norm = FrozenNorm.of(self.bridge.ln_final, seen[0][0].to(self.z))
         constant = out.new_zeros(len(out)) if norm.shift is None else out @ norm.shift
         return norm, constant

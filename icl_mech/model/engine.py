@@ -16,7 +16,7 @@ from torch import Tensor
 
 from icl_mech.model.batching import Budget, runs
 from icl_mech.model.branches import Branch
-from icl_mech.model.network import module_of
+from icl_mech.model.network import device_of, module_of
 from icl_mech.model.readout import Readout, read, top_of_means
 from icl_mech.progress import Tick, silent
 
@@ -47,8 +47,7 @@ class Engine(ABC):
     def __init__(self, bridge: Any, budget: int | None = None) -> None:
         self.bridge = bridge
         self.n_layers: int = bridge.cfg.n_layers
-        parameter = next(module_of(bridge).parameters())
-        self.device, self.dtype = parameter.device, parameter.dtype
+        self.device, self.dtype = device_of(bridge), next(module_of(bridge).parameters()).dtype
         self.budget = Budget(budget or BUDGET.get(self.device.type, BUDGET_ACCELERATOR))
         self.n_read = self.n_tied = 0
         self.pads = True
@@ -146,7 +145,7 @@ class Engine(ABC):
         """For `observe`: keep these tokens of each prompt (the same number for each)."""
 
         def pick(activation: Tensor, rows: list[int]) -> Tensor:
-            wanted = self.tensor([list(positions[r]) for r in rows])
+            wanted = torch.tensor([list(positions[r]) for r in rows], device=activation.device)
             return activation[torch.arange(len(rows))[:, None], wanted]
 
         return pick
@@ -178,7 +177,8 @@ class Engine(ABC):
         def run(rows: list[int]) -> tuple[Tensor, ...]:
             ours = vectors[rows].to(self.device, self.dtype)
             passed = None if allowed is None else allowed.to(self.device)
-            return top_of_means(self.bridge, ours, k, passed, self.budget.share)
+            ids, logprob = top_of_means(self.bridge, ours, k, passed, self.budget.share)
+            return ids.to(self.device), logprob.to(self.device)
 
         return self.in_batches([vectors.shape[1]] * len(vectors), run, join_each)
 
@@ -189,7 +189,8 @@ class Engine(ABC):
         n_best: int = 0,
     ) -> Readout:
         """Read rows in one batch, see `readout.read`, and count how many were read and tied."""
-        found = read(self.bridge, resid, targets, n_best, self.budget.share)
+        # A model may lie on several devices: what has the vocabulary's size stays on the last one.
+        found = read(self.bridge, resid, targets, n_best, self.budget.share).to(self.device)
         self.n_read += found.tied.numel()
         self.n_tied += int(found.tied.sum())
         return found
@@ -225,7 +226,8 @@ class Engine(ABC):
 
         def keeper(pick: Pick, into: list[Tensor]) -> Callable[..., None]:
             def keep(activation: Tensor, hook: Any) -> None:
-                into.append(pick(activation, rows).clone())
+                # A model may lie on several devices.
+                into.append(pick(activation, rows).to(self.device, copy=True))
 
             return keep
 

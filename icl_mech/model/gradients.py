@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from icl_mech.errors import InputError, NotFiniteError
@@ -52,9 +52,10 @@ def head_gradients(
             last, at = engine.last_tokens([prompts[r] for r in rows])
             # The metric is a sum over prompts: each prompt's gradient is that of its own term.
             found = torch.autograd.grad(metric(Unembedding.of(bridge).logits(last)), heads)
-        here = torch.arange(len(rows), device=at.device), at
-        outputs = torch.stack([head.detach()[here] for head in heads], dim=1)
-        gradients = torch.stack([gradient[here] for gradient in found], dim=1)
+        outputs, gradients = (
+            torch.stack([_at(values.detach(), at) for values in each], dim=1)
+            for each in (heads, found)
+        )
         _refuse_not_finite(outputs, gradients)
         tick(len(rows))
         wide = torch.promote_types(outputs.dtype, torch.float32)
@@ -89,6 +90,12 @@ def _recording(bridge: Any) -> Iterator[list[Tensor]]:
     hooks += [(HOOKS["z"].format(layer), keep) for layer in range(bridge.cfg.n_layers)]
     with bridge.hooks(fwd_hooks=hooks):
         yield heads
+
+
+def _at(values: Tensor, index: Int[Tensor, "prompt"]) -> Tensor:
+    """One token of each prompt, on the index's device (a model may lie on several)."""
+    rows = torch.arange(len(index), device=values.device)
+    return values[rows, index.to(values.device)].to(index.device)
 
 
 def _metric(

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from einops import rearrange
 from jaxtyping import Float
-from torch import Tensor
-from transformer_lens.model_bridge import TransformerBridge
+from torch import Tensor, nn
 
 from icl_mech.errors import InputError, shown
 from icl_mech.layers import SITES
 from icl_mech.model.arguments import check_list, check_prompts, check_tensor, token_rows
+from icl_mech.model.bridging import is_hookable
 from icl_mech.model.choosing import EngineName, choose_engine
 from icl_mech.model.edits import HOOKS, Edit, Role, Site
 from icl_mech.model.engine import Engine
@@ -22,7 +22,7 @@ from icl_mech.model.foreign import foreign_hooks, left_hooks
 from icl_mech.model.generation import Generation, check_generation, pad_continuations
 from icl_mech.model.hashing import WeightHash
 from icl_mech.model.head_reader import HeadReader
-from icl_mech.model.network import architecture_of, context_length, module_of
+from icl_mech.model.network import architecture_of, context_length, module_of, places_of
 from icl_mech.model.placing import Placer, positions_of
 from icl_mech.model.readout import Readout, pad_targets
 from icl_mech.model.shared_engine import SharedEngine
@@ -56,8 +56,8 @@ def check_model(model: Any) -> None:
     kind = type(model).__name__
     if isinstance(model, str | Path):
         how = f"load_model({str(model)!r})"
-    elif isinstance(model, TransformerBridge):
-        how = "load_model(bridge)"
+    elif isinstance(model, nn.Module):
+        how = "load_model(bridge)" if is_hookable(model) else "load_model(model, tokenizer=...)"
     else:
         how = "load_model(...)"
     said = f"{shown(model)} ({kind})" if isinstance(model, str | Path | None) else f"a {kind}"
@@ -112,7 +112,7 @@ class HookedModel:
 
     @property
     def device(self) -> torch.device:
-        """The device of the weights."""
+        """The device that tokens go to; weights may lie on others too (`device="auto"`)."""
         return self._engine.device
 
     @property
@@ -422,7 +422,7 @@ class HookedModel:
             "engine": self.engine,
             "engine_reason": self.engine_reason,
             "dtype": str(self.dtype).removeprefix("torch."),
-            "device": str(self.device),
+            "device": places_of(self.bridge),
             "sink_token": self.to_string(self.sink.token),
             "sink_reason": self.sink.reason,
             "foreign_hooks": hooks,

@@ -5,32 +5,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformer_lens.model_bridge import TransformerBridge
-from transformers import AutoTokenizer
+from torch import nn
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from icl_mech.devices import pick_device
-from icl_mech.errors import InputError, ModelError, choose
+from icl_mech.errors import InputError, ModelError
 from icl_mech.model.adapters import Adapter, merge_adapter, read_adapter
+from icl_mech.model.bridging import as_bridge, bridge_round
 from icl_mech.model.choosing import EngineName, check_engine, choose_engine
 from icl_mech.model.foreign import foreign_hooks, left_hooks
 from icl_mech.model.gguf import PACKAGED_MODEL, quiet_transformers
 from icl_mech.model.hooked import HookedModel
-from icl_mech.model.network import architecture_of, logits_after, some_tokens
+from icl_mech.model.placement import MaxMemory, Placement, number_format
 from icl_mech.model.plain import explained, read_plain
 from icl_mech.model.sources import Source, find, label
-from icl_mech.model.verification import tolerance_of
 from icl_mech.progress import say
 from icl_mech.prompts import Sink, choose_sink
 from icl_mech.prompts.sink import prepends_bos
 
-DTYPES = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16", "float64")}
-
 
 def load_model(
-    source: str | Path | TransformerBridge = PACKAGED_MODEL,
+    source: str | Path | nn.Module = PACKAGED_MODEL,
     *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
     adapter: str | Path | None = None,
     device: str | torch.device | None = None,
+    max_memory: MaxMemory | None = None,
     dtype: str | torch.dtype | None = None,
     trust_remote_code: bool = False,
     batch_tokens: int | None = None,
@@ -50,13 +50,22 @@ def load_model(
 
     Args:
         source: `"gemma-3-270m"` (the packaged model, offline); a hub name, with `@revision` if
-            wanted (`"EleutherAI/pythia-70m@step3000"`); a Transformers folder; a `.gguf` file;
-            or a `TransformerBridge`, which is used as it is.
+            wanted (`"EleutherAI/pythia-70m@step3000"`); a Transformers folder; a `.gguf` file.
+            Or a model object, which is used as it is: a `TransformerBridge`; a `HookedTransformer`
+            of TransformerLens 3; or a model of Transformers, quantised, dispatched over devices or
+            with peft's adapters, round which a bridge is built (TransformerLens then has its
+            modules in it).
+        tokenizer: of a model of Transformers; the other sources have their own.
         adapter: a folder in peft's format (`adapter_config.json`, `adapter_model.safetensors`),
             such as a checkpoint of `icl_mech.finetune`. It is merged into the weights, so that
             everything runs on the adapted model; results name it after the model, with a checksum.
         device: `"cuda"`, `"mps"`, `"cpu"`, ...; by default the first of these that is there.
-        dtype: of weights and activations, by name; `"float32"` by default.
+            `"auto"` spreads a model over all GPUs, then the CPU, then disk (accelerate), so that it
+            may be larger than one device.
+        max_memory: with `device="auto"`, the most that each device may take, as in Transformers:
+            `{0: "20GB", "cpu": "60GB"}`.
+        dtype: of weights and activations, by name; `"float32"` by default, `"auto"` for that of the
+            files.
         trust_remote_code: let a hub model run code of its own. Off unless you trust it.
         batch_tokens: the number of tokens that run at once; halved whenever memory runs out.
         sink: the token that every prompt begins with, as text or id; by default BOS where the
@@ -77,48 +86,49 @@ def load_model(
         (18, 640)
     """
     check_engine(engine)
-    number = DTYPES[choose(dtype, DTYPES, "dtype")] if isinstance(dtype, str) else dtype
-    if isinstance(source, TransformerBridge):
+    if isinstance(source, nn.Module):
         if adapter is not None:
             raise InputError(
-                "adapter= beside a TransformerBridge; expected the name or folder of its model: "
-                "peft merges adapters into models of Transformers only, before the bridge is built"
+                f"adapter= beside a {type(source).__name__}; expected the name or folder of its "
+                "model, or the model with the adapter already in it"
             )
-        return _wrap(source, device, number, batch_tokens, sink, engine)
-    chosen_device = pick_device(device)
+        bridge = as_bridge(source, tokenizer)
+        return _wrap(bridge, device, dtype, batch_tokens, sink, engine)
+    if tokenizer is not None:
+        raise InputError(
+            "tokenizer= beside a model's name; expected it beside a model of Transformers only: a "
+            "name or folder comes with its tokenizer"
+        )
+    placement = Placement.of(device, dtype, max_memory)
+    if adapter is not None and placement.device is None:
+        raise InputError("adapter= with device='auto'; expected one device, on which it is merged")
     read = None if adapter is None else read_adapter(adapter)
     with quiet_transformers():
         found = find(source)
-        bridge, chosen_sink, merged = _boot(
-            found, chosen_device, number or torch.float32, trust_remote_code, sink, read
-        )
+        bridge, chosen_sink, merged = _boot(found, placement, trust_remote_code, sink, read)
     name = found.name if read is None else f"{found.name}+{read.name}"
     return _finished(bridge, name, batch_tokens, chosen_sink, engine, merged)
 
 
 def _wrap(
-    bridge: TransformerBridge,
+    bridge: Any,
     device: str | torch.device | None,
-    dtype: torch.dtype | None,
+    dtype: str | torch.dtype | None,
     batch_tokens: int | None,
     sink: str | int | None,
     engine: str,
 ) -> HookedModel:
-    """Wrap a bridge that the caller made, without changing it."""
-    if getattr(bridge, "tokenizer", None) is None:
-        raise InputError(
-            "the bridge has no tokenizer; expected one: pass tokenizer= to boot_transformers"
-        )
+    """Wrap a model that the caller made, without changing it."""
     chosen = choose_sink(bridge.tokenizer, sink, _publishes_bos(bridge.tokenizer))
     model = _finished(bridge, label(bridge.cfg.model_name), batch_tokens, chosen, engine)
-    wanted = None if device is None else pick_device(device)
+    wanted = None if device in (None, "auto") else pick_device(device)
     same_device = wanted is None or (
         wanted.type == model.device.type and wanted.index in (None, model.device.index)
     )
-    if dtype not in (None, model.dtype) or not same_device:
+    if number_format(dtype) not in (None, "auto", model.dtype) or not same_device:
         raise InputError(
-            f"the bridge is {model.dtype} on {model.device}, and is used as it is; expected no "
-            "dtype= or device= beside it, or the same: use bridge.to(...) first"
+            f"the {type(bridge).__name__} is {model.dtype} on {model.device}, and is used as it "
+            "is; expected no dtype= or device= beside it, or the same: use .to(...) first"
         )
     hooks = foreign_hooks(bridge)
     if hooks:
@@ -178,52 +188,22 @@ def _refuse_other_tokenizer(bridge: Any, name: str, sink: Sink) -> None:
 
 def _boot(
     source: Source,
-    device: torch.device,
-    dtype: torch.dtype,
+    placement: Placement,
     trust_remote_code: bool,
     sink: str | int | None,
     adapter: Adapter | None,
-) -> tuple[TransformerBridge, Sink, dict[str, Any] | None]:
+) -> tuple[Any, Sink, dict[str, Any] | None]:
     """Read the model, merge an adapter into it, and wrap it in a bridge.
 
     Returns:
         The bridge, the sink, and what provenance records about the adapter.
     """
     model, tokenizer, chosen = read_plain(
-        source, device, dtype, trust_remote_code=trust_remote_code, sink=sink
+        source, placement, trust_remote_code=trust_remote_code, sink=sink
     )
     merged = None
     if adapter is not None:
         model, merged = merge_adapter(model, adapter, source.name)
-    # TransformerLens would read the tokenizer a second time, to make it prepend BOS. Ours
-    # begins no text by itself, and the bridge looks at what the tokenizer does.
-    tokenizer.init_kwargs["add_bos_token"] = True
-    n_tokens = model.get_input_embeddings().weight.shape[0]
-    tokens = torch.tensor([some_tokens(n_tokens, 8)], device=device)
-    with explained(source), torch.no_grad():
-        expected = model(tokens).logits[:, -1]
-        bridge = TransformerBridge.boot_transformers(
-            source.location,
-            hf_model=model,
-            tokenizer=tokenizer,
-            device=device,
-            dtype=dtype,
-        )
-        _refuse_other_logits(bridge, tokens, expected)
-    bridge.cfg.model_name = source.name
+    with explained(source):
+        bridge = bridge_round(model, tokenizer, source.name)
     return bridge, chosen, merged
-
-
-def _refuse_other_logits(bridge: Any, tokens: torch.Tensor, expected: torch.Tensor) -> None:
-    """Raise ModelError where TransformerLens computes something else than Transformers did."""
-    wide = torch.promote_types(expected.dtype, torch.float32)
-    ours, theirs = (
-        v.to(wide).log_softmax(dim=-1) for v in (logits_after(bridge, tokens), expected)
-    )
-    top = theirs.argmax(dim=-1, keepdim=True)
-    miss = float((ours - theirs).gather(1, top).abs())
-    if not miss <= tolerance_of(expected.dtype):
-        raise ModelError(
-            f"{architecture_of(bridge)} cannot be edited: through TransformerLens its log "
-            f"probabilities differ by {miss:.2g} from those of Transformers"
-        )

@@ -1,12 +1,15 @@
 """What a bridge and a `HookedTransformer` are asked alike: modules, logits, one forward pass."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate.utils import align_module_device
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from icl_mech.errors import InputError
 
@@ -20,6 +23,43 @@ def module_of(bridge: Any) -> nn.Module:
     """The module that holds the weights: a bridge's Transformers model, else the model itself."""
     module: nn.Module = getattr(bridge, "original_model", bridge)
     return module
+
+
+def device_of(bridge: Any) -> torch.device:
+    """The device that a model's tokens go to; weights may lie on several, or on disk."""
+    module = module_of(bridge)
+    device = next(module.parameters()).device
+    if device.type != "meta":
+        return device
+    # Accelerate keeps these weights elsewhere, and says where they are used.
+    hooks = (getattr(inner, "_hf_hook", None) for inner in module.modules())
+    used = (getattr(hook, "execution_device", None) for hook in hooks)
+    return torch.device(next(device for device in used if device is not None))
+
+
+def places_of(bridge: Any) -> str:
+    """Where a model's weights are: one device, or several, as in `"cuda:0+cpu+disk"`."""
+    spread = getattr(module_of(bridge), "hf_device_map", None)
+    if not spread:
+        return str(device_of(bridge))
+    named = (f"cuda:{place}" if isinstance(place, int) else str(place) for place in spread.values())
+    return "+".join(dict.fromkeys(named))
+
+
+@contextmanager
+def at_hand(module: nn.Module) -> Iterator[None]:
+    """The weights in a module as numbers, also where accelerate keeps them on disk meanwhile."""
+    with ExitStack() as stack:
+        for inner in module.modules():
+            if hasattr(inner, "_hf_hook"):
+                stack.enter_context(align_module_device(inner))
+        yield
+
+
+def trains(bridge: Any) -> bool:
+    """Whether dropout acts: a Transformers model in training mode."""
+    module = module_of(bridge)
+    return isinstance(module, PreTrainedModel) and module.training
 
 
 def architecture_of(bridge: Any) -> str:
@@ -110,7 +150,7 @@ class Unembedding:
 
     def hidden(self, resid: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_hidden"]:
         """What the unembedding is applied to. (Mamba's stream stays float32 in half precision.)"""
-        return self.norm(resid[None])[0].to(self.w_u.dtype)
+        return self.norm(resid[None])[0].to(self.w_u)
 
     @staticmethod
     def of(bridge: Any) -> "Unembedding":
@@ -118,7 +158,8 @@ class Unembedding:
         norm = getattr(bridge, "ln_final", None) or bridge.project_out
         adapter = getattr(bridge, "adapter", None)
         transform = _soft_cap(bridge) if adapter is None else adapter.apply_output_logits_transform
-        return Unembedding(norm, bridge.unembed.W_U, bridge.unembed.b_U, transform)
+        with at_hand(bridge.unembed):
+            return Unembedding(norm, bridge.unembed.W_U, bridge.unembed.b_U, transform)
 
 
 def _soft_cap(bridge: Any) -> Callable[[Tensor], Tensor]:
@@ -153,7 +194,7 @@ def final_stream(
         # a prompt could be taken for padding.
         bridge(tokens, attention_mask=torch.ones_like(tokens))
     except _ReachedError as reached:
-        return reached.stream
+        return reached.stream.to(tokens.device)
     finally:
         handle.remove()
     raise AssertionError("the model never reached the end of its last block")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from icl_mech.errors import InputError, ModelError, first_line
 from icl_mech.model.families import refuse_config
 from icl_mech.model.gguf import PACKAGED_MODEL, converted_tokenizer
+from icl_mech.model.placement import Placement
 from icl_mech.model.sources import Source
 from icl_mech.model.weights import other_shapes, refuse_incomplete, some
 from icl_mech.prompts import Sink, choose_sink
@@ -31,8 +33,7 @@ def read_config(source: Source, trust_remote_code: bool = False) -> Any:
 
 def read_plain(
     source: Source,
-    device: torch.device,
-    dtype: torch.dtype,
+    placement: Placement,
     *,
     trust_remote_code: bool = False,
     sink: str | int | None = None,
@@ -42,7 +43,7 @@ def read_plain(
 
     Args:
         source: from `find`.
-        device, dtype: of the weights.
+        placement: where the weights go, and in which number format.
         trust_remote_code, sink: as in `load_model`.
         attention: how Transformers computes it.
 
@@ -60,16 +61,18 @@ def read_plain(
         else:
             tokenizer = AutoTokenizer.from_pretrained(place, **options)
         chosen = choose_sink(tokenizer, sink)
-        model, found = AutoModelForCausalLM.from_pretrained(
+        placement.refuse_too_large(source.given, Path(place), getattr(config, "dtype", None))
+        read = partial(
+            AutoModelForCausalLM.from_pretrained,
             place,
             **options,
-            dtype=dtype,
             use_safetensors=True,
             attn_implementation=attention,
             output_loading_info=True,
         )
+        model, found = placement.read(read)
         refuse_incomplete(source.given, found)
-        return model.to(device).eval(), tokenizer, chosen
+        return model.eval(), tokenizer, chosen
 
 
 @contextmanager

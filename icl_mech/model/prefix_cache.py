@@ -56,7 +56,9 @@ class Prefix:
     def rows(self, kept: Int[Tensor, "kept"]) -> "Prefix":
         """Only these prompts."""
         return Prefix(
-            [k[kept] for k in self.keys], [v[kept] for v in self.values], self.positions[kept]
+            [k[kept.to(k.device)] for k in self.keys],
+            [v[kept.to(v.device)] for v in self.values],
+            self.positions[kept],
         )
 
     def then(
@@ -124,7 +126,9 @@ def advance(
     for layer in range(min(entering), blocks.n_layers + 1):
         if layer in entering:
             fresh = rearrange(entering[layer], "p b s d -> p (b s) d")
-            hidden = fresh if hidden is None else torch.cat([hidden, fresh], dim=1)
+            hidden = (
+                fresh if hidden is None else torch.cat([hidden, fresh.to(hidden.device)], dim=1)
+            )
         assert hidden is not None
         if layer == blocks.n_layers:
             break
@@ -137,7 +141,7 @@ def advance(
         if observe is not None:
             observe(layer, rearrange(hidden, "p (b s) d -> p b s d", s=n_tokens))
     assert hidden is not None
-    return rearrange(hidden, "p (b s) d -> p b s d", s=n_tokens)
+    return rearrange(hidden.to(positions.device), "p (b s) d -> p b s d", s=n_tokens)
 
 
 @dataclass(frozen=True)
@@ -185,7 +189,7 @@ def prefill(
         past = _Past(nothing, stop=keys_only and layer == blocks.n_layers - 1)
         try:
             hidden = blocks.block(layer, hidden, positions, masks[window], past)
-            resid_pre.append(hidden[:, start:].clone())
+            resid_pre.append(hidden[:, start:].to(tokens.device, copy=True))
         except _EnoughError:
             pass
         keys.append(past.keys)

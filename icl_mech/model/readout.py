@@ -64,6 +64,10 @@ class Readout:
         index = index.to(self.top.device)
         return self._map(lambda values: values.index_select(dim, index))
 
+    def to(self, device: torch.device) -> "Readout":
+        """The same readout on a device."""
+        return self._map(lambda values: values.to(device))
+
     def column(self, i: int) -> "Readout":
         """One of a `[prompt, edit]` readout's edits."""
         return self._map(lambda values: values[:, i])
@@ -114,6 +118,7 @@ def read(
         NotFiniteError: where the model's logits are NaN or infinite.
     """
     logits = ChunkedLogits(bridge, resid, share)
+    targets = targets.to(logits.hidden.device)
     known = targets.clamp_min(0)
     wanted = logits.at(known)
     below = torch.nextafter(wanted, torch.full_like(wanted, -torch.inf))
@@ -207,13 +212,14 @@ def top_of_means(
     """
     n_groups, n_rows, _ = vectors.shape
     logits = ChunkedLogits(bridge, vectors.flatten(0, 1), share)
-    total = torch.full((n_groups * n_rows,), -torch.inf, dtype=logits.dtype, device=vectors.device)
+    device = logits.hidden.device
+    total = torch.full((n_groups * n_rows,), -torch.inf, dtype=logits.dtype, device=device)
     kept = Best(n_groups, k, like=total)
     for ids, part in logits:
         total = torch.logaddexp(total, part.logsumexp(dim=1))
         means = rearrange(part, "(group row) ids -> group row ids", row=n_rows).mean(dim=1)
         if allowed is not None:
-            means = means.masked_fill(~allowed[ids], -torch.inf)
+            means = means.masked_fill(~allowed[ids].to(device), -torch.inf)
         kept.see(means, means.max(dim=1).values, ids.start)
     refuse_not_finite(total)
     # A mean of log probabilities is the mean logit minus the mean of the rows' normalisers.

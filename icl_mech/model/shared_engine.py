@@ -85,7 +85,7 @@ class SharedEngine(Engine):
                 start.prefix,
                 {0: entering},
                 positions,
-                lambda _, hidden: layers.append(take(hidden, ends)),
+                lambda _, hidden: layers.append(take(hidden.to(ends.device), ends)),
             )
             tick(ends.numel())
             return torch.stack(layers, dim=2)

@@ -132,7 +132,8 @@ def _tails(
     A branch that has entered this block has its own; below its first block a branch has those of
     the prompt without edits.
     """
-    at = tails.positions[:, None, :, None].expand(-1, clean.shape[1], -1, clean.shape[3])
+    positions = tails.positions.to(clean.device)
+    at = positions[:, None, :, None].expand(-1, clean.shape[1], -1, clean.shape[3])
     below = rearrange(clean.gather(2, at), "p h t d -> p 1 h t d")
     if own is None:
         return repeat(below, "p 1 h t d -> (p b) h t d", b=n_branches)

@@ -22,6 +22,7 @@ from transformers.pytorch_utils import Conv1D
 from icl_mech.errors import InputError, ModelError, nearest, shown
 from icl_mech.model.adapters import base_hash, linear_sizes, refuse_unmergeable, write_record
 from icl_mech.model.gguf import quiet_transformers
+from icl_mech.model.placement import Placement
 from icl_mech.model.plain import explained, read_config, read_plain
 from icl_mech.model.sources import Source, find
 from icl_mech.prompts import Encoder, Sink, Template, wants_leading_space
@@ -298,8 +299,7 @@ def load_tuned(
     with quiet_transformers():
         model, tokenizer, chosen = read_plain(
             outline.source,
-            device,
-            torch.float32,
+            Placement(device),
             trust_remote_code=trust_remote_code,
             sink=sink,
             attention=attention,

@@ -7,7 +7,7 @@ import torch
 from icl_mech.errors import InputError, ModelError, NotFiniteError, first_line
 from icl_mech.model.batching import out_of_memory
 from icl_mech.model.blocks import Blocks, ReplayError
-from icl_mech.model.network import context_length, module_of
+from icl_mech.model.network import context_length, trains
 from icl_mech.model.prefix_cache import advance, prefill
 from icl_mech.model.readout import read
 
@@ -110,9 +110,10 @@ def refuse_training(bridge: Any) -> None:
     """Refuse a model in training mode, where dropout makes every run different.
 
     Raises:
-        InputError: where it is in training mode.
+        InputError: where it is in training mode. (A `HookedTransformer` always is, and has no
+            dropout.)
     """
-    if module_of(bridge).training:
+    if trains(bridge):
         raise InputError(
             "the model is in training mode, where dropout makes every run different; "
             "expected evaluation mode: call .eval() on the bridge first"

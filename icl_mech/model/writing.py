@@ -33,8 +33,9 @@ class Write:
     def into(self, activation: Tensor) -> None:
         """Write into an activation `[row, column, ...]`."""
         head = () if self.placed.edit.head is None else (self.placed.edit.head,)
-        here = (self.rows, self.columns, *head)
-        activation[here] = self.placed.written(self.prompts, activation[here])
+        device = activation.device  # of this block: a model may lie on several
+        here = (self.rows.to(device), self.columns.to(device), *head)
+        activation[here] = self.placed.written(self.prompts.to(device), activation[here])
 
 
 def writing(bridge: Any, writes: Sequence[Write]) -> AbstractContextManager[Any]:
