@@ -2,6 +2,7 @@ __version__: str
 __all__: list[str]
 
 from .answers import AnswerScores as AnswerScores, answer_scores as answer_scores
+from .check import ModelSupport as ModelSupport, check_model_support as check_model_support
 from .checkpoints import Checkpoints as Checkpoints, over_checkpoints as over_checkpoints
 from .conflict import ConflictingTasks as ConflictingTasks, conflicting_tasks as conflicting_tasks
 from .decodability import (

@@ -12,8 +12,8 @@ from zlib import crc32
 
 #: Options that do not change what is measured, or that the name holds in another place.
 _UNNAMED = {
-    "task", "model", "adapter", "also", "device", "trust_remote_code", "out", "json", "no_progress",
-    "folder", "formats", "revisions", "sources",
+    "task", "model", "adapter", "also", "device", "trust_remote_code", "engine", "out", "json",
+    "no_progress", "folder", "formats", "revisions", "sources",
 }  # fmt: skip
 #: Bytes of one part of a name; file systems take 255 for the whole, suffixes included.
 _LONGEST = 70

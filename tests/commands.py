@@ -36,7 +36,13 @@ def _loaded(name: str | Path, options: tuple[tuple[str, Any], ...]) -> HookedMod
 
 def loaded(name: str | Path = "gemma-3-270m", **options: Any) -> HookedModel:
     """`load_model`; models with the same name and options are loaded once."""
-    usual = {"dtype": "float32", "trust_remote_code": False, "sink": None}
+    usual = {
+        "dtype": "float32",
+        "trust_remote_code": False,
+        "sink": None,
+        "adapter": None,
+        "engine": "auto",
+    }
     device = {"device": str(pick_device(options.pop("device", None)))}
     return _loaded(name, tuple((usual | options | device).items()))
 

@@ -17,6 +17,7 @@ from icl_mech.tasks import Task
 #: Every public function that takes a model first, with what else it needs.
 FUNCTIONS = {
     "answer_scores": "'antonyms'",
+    "check_model_support": "",
     "conflicting_tasks": "",
     "function_vectors": "'antonyms'",
     "head_ablation": "'antonyms'",

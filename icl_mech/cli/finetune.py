@@ -49,6 +49,10 @@ class FinetuneCommand(Command):
                 "--adapter with finetune, which trains an adapter of its own; expected a whole "
                 "model: merge the adapter into it first (peft: merge_and_unload)"
             )
+        if self.models.engine != "auto":
+            raise InputError(
+                f"--engine {self.models.engine} with finetune; expected none: it makes no edits"
+            )
         if self.models.dtype != "float32":
             raise InputError(
                 f"--dtype {self.models.dtype} with finetune; expected float32, in which it trains"

@@ -39,6 +39,7 @@ COMMANDS = {
     "failures": "failures.FailuresCommand",
     "finetune": "finetune.FinetuneCommand",
     "train": "train.TrainCommand",
+    "check": "check.CheckCommand",
 }
 #: The same by room, for `python -m icl_mech.<room>`: the flag that asks for a subcommand; the
 #: empty flag stands for the one that runs where no flag is given.
@@ -61,6 +62,8 @@ ROOMS = {
     "failures": {"": "failures"},
     "finetune": {"": "finetune"},
     "synthetic": {"": "train"},
+    "check": {"": "check"},
+    "model": {"--check": "check"},
 }
 _ABOUT = (
     "Where in a transformer does in-context learning form its task vector, and where is it decoded?"
@@ -129,7 +132,8 @@ def room_main(room: str, argv: Sequence[str] | None = None) -> None:
                 _print_flags(program, flags)
                 raise SystemExit(0)
             *most, last = flags
-            raise InputError(f"nothing to do; expected {', '.join(most)} or {last} (see --help)")
+            choices = f"{', '.join(most)} or {last}" if most else last
+            raise InputError(f"nothing to do; expected {choices} (see --help)")
         flag = asked[0] if asked else ""
         rest = [w for w in words if w not in given]
         return tyro.cli(command(flags[flag]), prog=f"{program} {flag}".strip(), args=rest)

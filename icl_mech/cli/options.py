@@ -14,6 +14,7 @@ import tyro
 
 from icl_mech.cli.output import deliver
 from icl_mech.errors import InputError
+from icl_mech.prompts import PromptSettings
 from icl_mech.run_names import run_name
 from icl_mech.tasks import Task, list_tasks, load_tasks
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from icl_mech.results import Result
 
 T = TypeVar("T")
+S = TypeVar("S", bound=PromptSettings)
 #: The fields of a dataclass as options of their own names.
 Flat = Annotated[T, tyro.conf.OmitArgPrefixes]
 #: An option without a value: it is given or not.
@@ -64,6 +66,9 @@ class ModelOptions:
     sink: str | None = None
     """The token that every prompt begins with, such as "<|endoftext|>"; by default BOS where the
     tokenizer itself prepends it, else the end-of-text token."""
+    engine: Literal["auto", "shared", "plain"] = "auto"
+    """How edits are run: shared (what prompts share runs once), plain (a full forward pass for
+    every edit, in any family), or auto: shared where it gives the model's own numbers."""
 
     def load(self) -> HookedModel:
         """The model that the options name."""
@@ -79,6 +84,7 @@ class ModelOptions:
             dtype=self.dtype,
             trust_remote_code=self.trust_remote_code,
             sink=self.sink,
+            engine=self.engine,
         )
 
     def several(self, also: Sequence[str]) -> list[ModelOptions]:
@@ -100,16 +106,22 @@ class ModelOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutputOptions:
+class PrintOptions:
+    """What is shown."""
+
+    json: Flag = False
+    """Print the summary as one JSON object on stdout, and nothing else there."""
+    no_progress: Flag = False
+    """No progress bar."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions(PrintOptions):
     """What is written and shown."""
 
     out: Path | None = None
     """The figure: .html, or .png, .svg, .pdf (these need Chrome). The data go beside it as .nc.
     By default in figures/, named after the question, tasks, model and changed settings."""
-    json: Flag = False
-    """Print the summary as one JSON object on stdout, and nothing else there."""
-    no_progress: Flag = False
-    """No progress bar."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,10 +140,7 @@ class Command(ABC):
         settings: Any  # of the question: every subclass has a field of its own
 
     def __post_init__(self) -> None:
-        # A shell hands on "\n" as two characters, which no prompt is meant to hold.
-        s = self.settings
-        lines = {n: getattr(s, n).replace("\\n", "\n") for n in ("template", "instruction")}
-        object.__setattr__(self, "settings", replace(s, **lines))
+        object.__setattr__(self, "settings", as_meant(self.settings))
 
     @property
     def progress(self) -> bool:
@@ -151,6 +160,12 @@ class Command(ABC):
         plan = self.plan()
         out = target(self)
         deliver(self.measure(self.models.load(), plan), out, self.output)
+
+
+def as_meant(settings: S) -> S:
+    """Settings with line breaks in the prompts' texts: a shell hands on "\\n" as two characters."""
+    texts = {n: getattr(settings, n).replace("\\n", "\n") for n in ("template", "instruction")}
+    return replace(settings, **texts)
 
 
 def target(command: Command) -> Path:

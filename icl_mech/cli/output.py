@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from icl_mech.errors import IclMechError, InputError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from plotly.graph_objects import Figure
 
     from icl_mech.cli.options import OutputOptions
@@ -76,8 +77,13 @@ def deliver(
 
 def rows(result: Result) -> list[dict[str, Any]]:
     """The whole summary, a row each, as JSON takes it: NaN as None."""
-    table = result.full_summary().reset_index().astype(object)
-    return table.where(table.notna(), None).to_dict(orient="records")
+    return plain_rows(result.full_summary().reset_index())
+
+
+def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table, as JSON takes them: NaN as None."""
+    plain = table.astype(object)
+    return plain.where(plain.notna(), None).to_dict(orient="records")
 
 
 def deliver_all(

@@ -130,6 +130,11 @@ class Engine(ABC):
 
     # --- what all engines share ------------------------------------------------------------------
 
+    @property
+    def windows(self) -> list[int | None] | None:
+        """How many tokens back each block was seen to look; None where nobody read its masks."""
+        return None
+
     def token_activations(
         self, prompts: Sequence[Tokens], positions: Sequence[Sequence[int]], hook: str
     ) -> Float[Tensor, "prompt layer position *shape"]:

@@ -12,15 +12,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from icl_mech.errors import InputError, shown
+from icl_mech.layers import SITES
 from icl_mech.model.arguments import check_list, check_prompts, check_tensor, token_rows
 from icl_mech.model.bridging import is_hookable
+from icl_mech.model.choosing import EngineName, choose_engine
 from icl_mech.model.edits import HOOKS, Edit, Role, Site
 from icl_mech.model.engine import Engine
 from icl_mech.model.foreign import foreign_hooks, left_hooks
 from icl_mech.model.generation import Generation, check_generation, pad_continuations
 from icl_mech.model.hashing import WeightHash
 from icl_mech.model.head_reader import HeadReader
-from icl_mech.model.network import architecture_of, module_of, places_of
+from icl_mech.model.network import architecture_of, context_length, module_of, places_of
 from icl_mech.model.placing import Placer, positions_of
 from icl_mech.model.readout import Readout, pad_targets
 from icl_mech.model.shared_engine import SharedEngine
@@ -127,6 +129,52 @@ class HookedModel:
     def engine(self) -> str:
         """`"shared"` or `"plain"`: how edits are run, see `load_model`."""
         return self._engine.name
+
+    def with_engine(self, engine: EngineName, batch_tokens: int | None = None) -> "HookedModel":
+        """The same model, with the same weights, on another engine.
+
+        Args:
+            engine, batch_tokens: as in `load_model`.
+
+        Raises:
+            InputError: where there is no such engine.
+            ModelError: where the engine does not fit the model.
+        """
+        made, why = choose_engine(self.bridge, engine, batch_tokens)
+        return HookedModel(
+            self.bridge, self.name, None, self.sink, self.adapter, engine=made, engine_reason=why
+        )
+
+    # --- what kind of model it is -----------------------------------------------------------
+
+    @property
+    def architecture(self) -> str:
+        """The name of the model's class in Transformers."""
+        return architecture_of(self.bridge)
+
+    @property
+    def context_length(self) -> int | None:
+        """The most tokens that the model reads; None where there is no limit."""
+        return context_length(self.bridge)
+
+    @property
+    def sites(self) -> dict[str, list[int]]:
+        """The blocks, from 0, in which each site can be edited; none where there is no such one."""
+        return {site: self._placer.blocks_with(site) for site in SITES}
+
+    def windows(self, n_positions: int) -> list[int | None] | None:
+        """How many tokens back each block sees, in prompts of up to `n_positions` tokens.
+
+        Returns:
+            For every block the length of its sliding window, or None where it sees all that came
+            before. None for the plain engine: the model makes its own masks, which nobody reads.
+
+        Raises:
+            InputError: where the model cannot read so many tokens.
+            ModelError: where the engine does not fit prompts of this length.
+        """
+        self._engine.prepare(n_positions)
+        return self._engine.windows
 
     # --- text -------------------------------------------------------------------------------
 

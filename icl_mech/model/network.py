@@ -79,11 +79,20 @@ def context_length(bridge: Any) -> int | None:
     return int(limit) if limit else None
 
 
+def sliding_window(bridge: Any) -> int | None:
+    """The sliding window that a model's configuration names, whether or not any block has one."""
+    config = getattr(module_of(bridge), "config", None)
+    found = getattr(config, "sliding_window", None) or getattr(config, "window_size", None)
+    return int(found) if found else None
+
+
 def reads_length(bridge: Any) -> bool:
     """Whether a model's position tables depend on the longest prompt of a batch.
 
-    >>> from types import SimpleNamespace as Model
-    >>> reads_length(Model(config=Model(rope_parameters={"rope_type": "dynamic"})))
+    >>> from types import SimpleNamespace
+    >>> model = nn.Module()
+    >>> model.config = SimpleNamespace(rope_parameters={"rope_type": "dynamic"})
+    >>> reads_length(model)
     True
     """
     config = getattr(module_of(bridge), "config", None)

@@ -88,12 +88,12 @@ class Placer:
             InputError: where the model has no such site there.
         """
         choose(site, SITES, "site")
-        found = self._blocks_with(site)
+        found = self.blocks_with(site)
         if len(found) < self.n_layers if layer is None else layer not in found:
             raise InputError(self._no_site(site, found))
         return HOOKS[site]
 
-    def _blocks_with(self, site: str) -> list[int]:
+    def blocks_with(self, site: str) -> list[int]:
         """The blocks that have a site."""
         if site in self._missing:
             return []
@@ -101,7 +101,7 @@ class Placer:
         return [layer for layer in range(self.n_layers) if HOOKS[site].format(layer) in known]
 
     def _no_site(self, site: str, found: list[int]) -> str:
-        everywhere = [s for s in SITES if len(self._blocks_with(s)) == self.n_layers]
+        everywhere = [s for s in SITES if len(self.blocks_with(s)) == self.n_layers]
         choices = f"Choose from: {', '.join(everywhere)}"
         if found:
             return (

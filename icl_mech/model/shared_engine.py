@@ -50,6 +50,11 @@ class SharedEngine(Engine):
         super().__init__(bridge, budget)
         self.blocks = Blocks(bridge)
 
+    @property
+    def windows(self) -> list[int | None]:
+        """See `Engine`; None for a block that sees all that came before."""
+        return self.blocks.windows
+
     @torch.no_grad()
     def prepare(self, n_positions: int) -> None:
         """Record and verify the blocks' calls, see `verification.verify`."""
