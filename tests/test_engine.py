@@ -237,8 +237,9 @@ def test_double_precision_is_double_all_the_way() -> None:
     assert abs(ours[0, 0] - logits[1]) < 1e-6
 
 
-def test_half_precision_runs() -> None:
-    model = HookedModel(tiny_bridge("gemma3", torch.bfloat16), "tiny bf16")
+@pytest.mark.parametrize("family", ["gemma3", "olmo", "olmo2"])
+def test_half_precision_runs(family: str) -> None:
+    model = HookedModel(tiny_bridge(family, torch.bfloat16), "tiny bf16")
     prompts = random_prompts(model, (5, 8))
     edits = [Edit(layer, torch.randn(model.d_model)) for layer in range(model.n_layers)]
     assert_same(model, prompts, edits, tolerance=0.3)

@@ -34,7 +34,8 @@ from transformers import (
 from icl_mech.errors import InputError, ModelError
 from icl_mech.model import Edit, HookedModel, load_model
 from icl_mech.model.cache import FORMAT, cached_folder, is_sound
-from icl_mech.model.choosing import ENGINES
+from icl_mech.model.choosing import ENGINES, check_engine
+from icl_mech.model.foreign import foreign_hooks
 from icl_mech.model.gguf import converted_tokenizer, gguf_folder, packaged_folder
 from icl_mech.model.hashing import WeightHash
 from icl_mech.patch import layer_scan
@@ -217,7 +218,7 @@ def test_the_shared_engine_is_nothing_to_speak_of(
     assert "engine" not in capsys.readouterr().err
     assert model.provenance()["engine"] == "shared"
     with pytest.raises(InputError, match="unknown engine 'plane'; did you mean 'plain'"):
-        load_model("no-such-model/", engine="plane")  # said before anything is looked for
+        check_engine("plane")
 
 
 SMALL = {"vocab_size": 257, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -268,6 +269,14 @@ def test_a_bridge_is_used_as_it_is() -> None:
     bridge.tokenizer = None
     with pytest.raises(InputError, match="the bridge has no tokenizer"):
         load_model(bridge)
+
+
+def test_hooks_that_a_bridge_puts_there_itself_are_not_the_callers() -> None:
+    bridge = tiny_bridge("opt")  # its MLPs are no modules: TransformerLens passes theirs on
+    assert any(point.fwd_hooks for point in bridge.hook_dict.values())
+    assert foreign_hooks(bridge) == []
+    bridge.add_perma_hook("blocks.1.mlp.hook_in", lambda value, hook: None)
+    assert foreign_hooks(bridge) == ["blocks.1.mlp.hook_in"]
 
 
 def test_hooks_that_were_left_on_a_bridge_are_said_and_recorded() -> None:
