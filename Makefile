@@ -1,12 +1,12 @@
 # `make scan`: set up and run the layer scan on the packaged model.
 # `make test`: set up and run the test suite. `make test-slow`: simulations and long runs.
-# `make test-browser`: figures in Chromium or Chrome.
+# `make test-browser`: figures in Chromium or Chrome. `make families`: the table of families.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: scan test test-slow test-browser venv lint bench clean
+.PHONY: scan test test-slow test-browser venv lint bench families clean
 
 scan: $(STAMP)
 	$(BIN)/python -m icl_mech.patch --layer-scan
@@ -31,6 +31,9 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-disable-gc -s
+
+families: $(STAMP)
+	$(BIN)/python tests/family_table.py
 
 # A half-finished installation leaves no stamp, so the next run starts it again. What pip says of
 # odd entries in its index is of no use where it succeeds: it is shown where it fails.

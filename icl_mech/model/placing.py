@@ -88,7 +88,7 @@ class Placer:
             InputError: where the model has no such site there.
         """
         choose(site, SITES, "site")
-        found = self._blocks_with(site)
+        found = self.blocks_with(site)
         if len(found) < self.n_layers if layer is None else layer not in found:
             everywhere = [s for s in SITES if not self.why_no_site(s)]
             raise InputError(
@@ -99,7 +99,7 @@ class Placer:
 
     def why_no_site(self, site: str) -> str:
         """What blocks lack a site; empty where every block has it."""
-        found = self._blocks_with(site)
+        found = self.blocks_with(site)
         if len(found) == self.n_layers:
             return ""
         if found:
@@ -108,13 +108,13 @@ class Placer:
                 f"({', '.join(map(str, found[:8]))}{', ...' if len(found) > 8 else ''})"
             )
         why = "its blocks have none"
-        if not self._blocks_with("attn_out") and not self._blocks_with("z"):
+        if not self.blocks_with("attn_out") and not self.blocks_with("z"):
             why = "its blocks have no attention"
         elif site == "resid_mid":
             why = "attention and MLP run in parallel there"
         return f"{self.name} has no site {site!r} ({self._missing.get(site, why)})"
 
-    def _blocks_with(self, site: str) -> list[int]:
+    def blocks_with(self, site: str) -> list[int]:
         """The blocks that have a site."""
         if site in self._missing:
             return []
