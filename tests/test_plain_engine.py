@@ -9,10 +9,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from commands import assert_refused, run_room
-from tiny_models import N_LAYERS, answering_model, answering_task, random_model, saved
+from plain import random_prompts
+from tiny_models import (
+    N_LAYERS,
+    answering_model,
+    answering_task,
+    random_model,
+    saved,
+    tiny_bridge,
+)
 
 import icl_mech
-from icl_mech.errors import InputError
+from icl_mech.errors import InputError, ModelError
 from icl_mech.model import HookedModel, load_model
 from icl_mech.results import Result
 from icl_mech.tasks import Task
@@ -159,6 +167,12 @@ def test_questions_about_heads_are_refused(
 def test_a_repair_that_is_asked_for_alone_is_refused(load: Callable) -> None:
     with pytest.raises(InputError, match="has no site 'attn_out' .its blocks have no attention"):
         icl_mech.task_vector_failures(load("mamba"), "lookup", repairs=["layers"], **FEW)
+
+
+def test_a_stream_that_is_no_sum_has_no_direct_effects() -> None:
+    model = load_model(tiny_bridge("opt_350m"))
+    with pytest.raises(ModelError, match="OPTForCausalLM has no norm after its last block"):
+        model.heads.direct_effects(random_prompts(model, (6,)), [1], [[2]])
 
 
 def test_a_command_about_heads_refuses_a_model_without(folders: Callable) -> None:
