@@ -11,7 +11,6 @@ import pytest
 from commands import assert_refused, run_room
 from plain import random_prompts
 from tiny_models import (
-    N_LAYERS,
     answering_model,
     answering_task,
     random_model,
@@ -50,6 +49,7 @@ QUESTIONS: dict[str, Ask] = {
     "conflict": lambda m: icl_mech.conflicting_tasks(m, ["to_upper", "next_letter"], **FEW),
     "variability": lambda m: icl_mech.vector_variability(m, LETTERS, **FEW),
     "failures": lambda m: icl_mech.task_vector_failures(m, "lookup", **FEW),
+    "table": lambda m: icl_mech.task_table(m, [TASK], **FEW),
     "answers": lambda m: icl_mech.answer_scores(m, TASK, **FEW),
 }
 #: Questions about heads, or about what attention writes.
@@ -155,6 +155,7 @@ def test_questions_without_heads_run(load: Callable, family: str, question: str)
         ("mamba", r"tiny_mamba-\w+ has no site '(z|attn_out)' \(its blocks have no attention\)"),
         ("jamba", r"tiny_jamba-\w+ has site '(z|attn_out)' in 2 of 4 blocks only \(1, 3\)"),
     ],
+    ids=["mamba", "jamba"],
 )
 def test_questions_about_heads_are_refused(
     load: Callable, family: str, message: str, question: str
@@ -178,8 +179,3 @@ def test_a_stream_that_is_no_sum_has_no_direct_effects() -> None:
 def test_a_command_about_heads_refuses_a_model_without(folders: Callable) -> None:
     options = ["--model", str(folders("mamba")), "--task", "letters/next", "--n-prompts", "3"]
     assert_refused(run_room("heads", *options), "has no site 'z' (its blocks have no attention)")
-
-
-def test_layers_of_a_hybrid_are_all_scanned(load: Callable) -> None:
-    found = QUESTIONS["layer_scan"](load("jamba"))
-    assert found.data["layer"].values.tolist() == list(range(N_LAYERS))
