@@ -347,5 +347,7 @@ def test_the_command(bases: dict[str, Path], tmp_path: Path) -> None:
 
 def test_a_part_that_no_block_has_is_not_offered(tmp_path: Path) -> None:
     base = saved(random_model("mamba"), tmp_path / "mamba")
-    with pytest.raises(InputError, match="unknown target 'attention'. Choose from: in_proj, x_proj"):
+    with pytest.raises(
+        InputError, match="unknown target 'attention'. Choose from: in_proj, x_proj"
+    ):
         outline(base).choose(["attention"])

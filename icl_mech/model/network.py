@@ -42,8 +42,10 @@ def context_length(bridge: Any) -> int | None:
 def reads_length(bridge: Any) -> bool:
     """Whether a model's position tables depend on the longest prompt of a batch.
 
-    >>> from types import SimpleNamespace as Model
-    >>> reads_length(Model(config=Model(rope_parameters={"rope_type": "dynamic"})))
+    >>> from types import SimpleNamespace as Config
+    >>> model = nn.Module()
+    >>> model.config = Config(rope_parameters={"rope_type": "dynamic"})
+    >>> reads_length(model)
     True
     """
     config = getattr(module_of(bridge), "config", None)
