@@ -1,6 +1,6 @@
 # `make scan`: set up and run the layer scan on the packaged model.
 # `make test`: set up and run the test suite. `make test-slow`: simulations and long runs.
-# `make test-browser`: figures in Chromium or Chrome.
+# `make test-browser`: figures in Chromium or Chrome. `make families`: the table of families.
 # `make test-tl3`: the same code on TransformerLens 3.9, beside SAELens.
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +10,7 @@ VENV_TL3 := .venv-tl3
 STAMP_TL3 := $(VENV_TL3)/.installed
 TESTS_TL3 := engine windows by_hand readout heads components packaged_model
 
-.PHONY: scan test test-slow test-browser test-tl3 venv lint bench clean
+.PHONY: scan test test-slow test-browser test-tl3 venv lint bench families clean
 
 scan: $(STAMP)
 	$(BIN)/python -m icl_mech.patch --layer-scan
@@ -40,6 +40,9 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-disable-gc -s
+
+families: $(STAMP)
+	$(BIN)/python tests/family_table.py
 
 # A half-finished installation leaves no stamp, so the next run starts it again. What pip says of
 # odd entries in its index is of no use where it succeeds: it is shown where it fails.

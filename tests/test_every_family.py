@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from family_reference import reference_logprobs, sites
+from family_table import README, table, written
 from plain import prompt_of
 from tiny_models import D_VOCAB, EVERY_FAMILY, bridged, random_model
 from torch import Tensor
@@ -251,3 +252,9 @@ def test_sites_that_a_family_lacks_are_refused_by_name(family: str) -> None:
             edit = Edit(layer, torch.zeros(width), site, head=0 if site == "z" else None)
             with pytest.raises(InputError, match=f"site '{site}'"):
                 ours.evaluate([prompt], [edit], [[1]])
+
+
+@pytest.mark.slow
+def test_the_table_of_families_is_what_they_do_now() -> None:
+    """`make families` writes it."""
+    assert written(README.read_text(encoding="utf-8")) == table()

@@ -343,3 +343,11 @@ def test_the_command(bases: dict[str, Path], tmp_path: Path) -> None:
     assert_refused(refused, "--adapter with finetune")
     assert_refused(run_room("finetune", "--dtype", "bfloat16"), "--dtype bfloat16 with finetune")
     assert_refused(run_room("finetune", "--blocks", "3:1"), "'3:1' is an empty range")
+
+
+def test_a_part_that_no_block_has_is_not_offered(tmp_path: Path) -> None:
+    base = saved(random_model("mamba"), tmp_path / "mamba")
+    with pytest.raises(
+        InputError, match="unknown target 'attention'. Choose from: in_proj, x_proj"
+    ):
+        outline(base).choose(["attention"])

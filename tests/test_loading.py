@@ -19,9 +19,10 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from plain import assert_same, random_prompts
+from family_reference import reference_logprobs
+from plain import assert_same, prompt_of, random_prompts
 from safetensors.torch import load_file, save_file
-from tiny_models import byte_tokenizer, config, saved, tiny_bridge
+from tiny_models import D_VOCAB, byte_tokenizer, config, random_model, saved, tiny_bridge
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import (
     AutoModelForCausalLM,
@@ -33,6 +34,8 @@ from transformers import (
 from icl_mech.errors import InputError, ModelError
 from icl_mech.model import Edit, HookedModel, load_model
 from icl_mech.model.cache import FORMAT, cached_folder, is_sound
+from icl_mech.model.choosing import ENGINES, check_engine
+from icl_mech.model.foreign import foreign_hooks
 from icl_mech.model.gguf import converted_tokenizer, gguf_folder, packaged_folder
 from icl_mech.model.hashing import WeightHash
 from icl_mech.patch import layer_scan
@@ -167,50 +170,92 @@ def test_a_tokenizer_with_numbers_beyond_the_embedding(folder: Path) -> None:
         load_model(folder)
 
 
-# --- families that cannot be edited ---------------------------------------------------------
+# --- families that the plain engine runs, and families that none runs ----------------------
+
+#: What is said of families whose blocks cannot run one at a time.
+NOT_SHARED = {
+    "falcon": "wraps Falcon's blocks in functions without named arguments",
+    "falcon_h1": "each of its blocks runs a state-space mixer (Mamba) beside attention",
+    "opt_350m": "norms come after attention and MLP, none at the end",
+    "llama4": "Llama 4 sees chunks of a prompt in most blocks",
+    "mpt": "its blocks take 'position_bias', which depends on the tokens",
+    "mamba": "block 0 has no attention",
+}
+
+
+@pytest.mark.parametrize("family", NOT_SHARED)
+def test_a_family_that_cannot_be_replayed_loads_on_the_plain_engine(
+    tmp_path: Path, capsys: pytest.CaptureFixture, family: str
+) -> None:
+    path, why = saved(random_model(family), tmp_path / "tiny"), NOT_SHARED[family]
+    capsys.readouterr()  # what Transformers says as it saves
+    model = load_model(path)
+    said = capsys.readouterr().err.splitlines()
+    assert [line for line in said if "engine" in line] == [
+        f"{model.name}: the plain engine runs it, a full forward pass for every edit "
+        f"({model.engine_reason})"
+    ]
+    assert why in model.engine_reason
+    recorded = model.provenance()
+    assert (recorded["engine"], recorded["engine_reason"]) == ("plain", model.engine_reason)
+    tokens = [D_VOCAB - 1, 5, 9, 200, 33, 7]
+    expected = reference_logprobs(random_model(family), tokens)[[1, 2]]
+    found = model.predict([prompt_of(tokens)], [[1, 2]]).logprob[0]
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    with pytest.raises(ModelError, match=re.escape(why)) as refused:
+        load_model(path, engine="shared")
+    assert "engine='plain' runs it" in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+    assert load_model(path, engine="plain").engine_reason == "asked for"
+    assert "engine" not in capsys.readouterr().err  # who asks for it need not be told
+
+
+def test_the_shared_engine_is_nothing_to_speak_of(
+    folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    capsys.readouterr()
+    model = load_model(folder)
+    assert "engine" not in capsys.readouterr().err
+    assert model.provenance()["engine"] == "shared"
+    with pytest.raises(InputError, match="unknown engine 'plane'; did you mean 'plain'"):
+        check_engine("plane")
+
 
 SMALL = {"vocab_size": 257, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 GROUPED = {**SMALL, "intermediate_size": 48, "num_key_value_heads": 2, "pad_token_id": None}
 
 
 @pytest.mark.parametrize(
-    ("family", "sizes", "message"),
+    ("architecture", "sizes", "message"),
     [
-        ("Falcon", {**SMALL, "alibi": False}, "FalconForCausalLM.*without named arguments"),
+        ("T5ForConditionalGeneration", {"d_model": 32}, "it has an encoder beside its decoder"),
+        ("BartForConditionalGeneration", {"d_model": 32}, "it has an encoder beside its decoder"),
+        ("BartForCausalLM", {"is_encoder_decoder": False}, "no adapter for it"),
         (
-            "Falcon",
+            "FalconForCausalLM",
             {**SMALL, "new_decoder_architecture": True, "num_kv_heads": 2},
-            "new-style Falcon.* would need a cut by groups",
+            "it is a new-style Falcon, whose .* are cut by groups",
         ),
-        (
-            "FalconH1",
-            {**GROUPED, "mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8},
-            "state-space mixer .Mamba. beside attention; the engine would need",
-        ),
-        (
-            "OPT",
-            {**SMALL, "ffn_dim": 48, "word_embed_proj_dim": 16, "do_layer_norm_before": False},
-            "no norm after its last block",
-        ),
-        (
-            "Llama4Text",
-            {**GROUPED, "head_dim": 8, "intermediate_size_mlp": 48, "num_local_experts": 2},
-            "Llama 4 sees chunks",
-        ),
-        ("Helium", {**GROUPED, "head_dim": 8}, "no adapter for it"),
-        ("Persimmon", {**SMALL, "intermediate_size": 48}, "no adapter for it"),
-        ("Phimoe", {**GROUPED, "num_local_experts": 2}, "no adapter for it"),
-        ("Mpt", {"vocab_size": 257, "d_model": 32, "n_layers": 2, "n_heads": 4}, "'position_bias'"),
-        ("Mamba", {**SMALL, "state_size": 4}, "block 0 has no attention"),
+        ("HeliumForCausalLM", {**GROUPED, "head_dim": 8}, "no adapter for it"),
+        ("PersimmonForCausalLM", {**SMALL, "intermediate_size": 48}, "no adapter for it"),
+        ("PhimoeForCausalLM", {**GROUPED, "num_local_experts": 2}, "no adapter for it"),
     ],
 )
-def test_families_are_refused_at_load_with_a_reason(
-    tmp_path: Path, family: str, sizes: dict, message: str
+def test_families_that_no_engine_runs_are_refused_before_weights_are_read(
+    tmp_path: Path, architecture: str, sizes: dict, message: str
 ) -> None:
-    path = save_tiny(tmp_path / "model", getattr(transformers, f"{family}Config")(**sizes))
-    with pytest.raises(ModelError, match=f"cannot be edited: .*{message}|{message}") as refused:
-        load_model(path)
-    assert len(str(refused.value)) < 600
+    name = architecture.partition("For")[0]
+    sizes = {**sizes, "architectures": [architecture]}
+    getattr(transformers, f"{name}Config")(**sizes).save_pretrained(tmp_path)
+    byte_tokenizer().save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_text("no weights")
+    for engine in ENGINES:
+        with pytest.raises(ModelError) as refused:
+            load_model(tmp_path, engine=engine)
+        said = str(refused.value)
+        assert re.search(f"{architecture} cannot be edited: .*{message}.*. Expected a causal", said)
+        assert len(said) < 600
+        assert len(said.splitlines()) == 1
 
 
 # --- a bridge of the caller's own -----------------------------------------------------------
@@ -224,6 +269,14 @@ def test_a_bridge_is_used_as_it_is() -> None:
     bridge.tokenizer = None
     with pytest.raises(InputError, match="the bridge has no tokenizer"):
         load_model(bridge)
+
+
+def test_hooks_that_a_bridge_puts_there_itself_are_not_the_callers() -> None:
+    bridge = tiny_bridge("opt")  # its MLPs are no modules: TransformerLens passes theirs on
+    assert any(point.fwd_hooks for point in bridge.hook_dict.values())
+    assert foreign_hooks(bridge) == []
+    bridge.add_perma_hook("blocks.1.mlp.hook_in", lambda value, hook: None)
+    assert foreign_hooks(bridge) == ["blocks.1.mlp.hook_in"]
 
 
 def test_hooks_that_were_left_on_a_bridge_are_said_and_recorded() -> None:

@@ -17,7 +17,7 @@ AGREES = {"works": "works", "about half": "in part", "label prior": "label prior
 
 def notes(result: "TaskVectorFailures") -> list[str]:
     """One line per caveat, task by task."""
-    lines = result.repeated_queries()
+    lines = [*result.provenance.get("notes", []), *result.repeated_queries()]
     for task in result.tasks:
         lines += [f"{task}: {line}" for line in _of_task(result, task)]
     by_chance = [result.by_chance(task) for task in result.tasks]

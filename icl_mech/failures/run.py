@@ -57,7 +57,8 @@ def task_vector_failures(
         tasks: failure tasks and ordinary ones, as objects, names or paths; by default all failure
             tasks.
         n_prompts, n_shots, seed, n_dev, n_dummies: see `FailureSettings`.
-        repairs: some of `REPAIRS`; without any, the run is much faster.
+        repairs: some of `REPAIRS`; without any, the run is much faster. `"layers"` needs attention
+            in every block: where one has none, it is left out, and a caveat says so.
         repair_layers: blocks after which repairs are tried; by default six, evenly spaced, from a
             third of the depth on. In the first blocks a token's state is little more than the
             token: writing it shows the demonstrations again.
@@ -104,15 +105,31 @@ def measure(
     layers = check_layers(repair_layers, n)
     # Every task is encoded before the first forward pass: bad input fails at once.
     encoders = [Encoders.of(model, task, s) for task in plan.tasks]
-    per_task = s.dev * (n + len(layers) * len(s.repairs))
-    per_task += s.n_prompts * (4 + 3 * len(s.repairs))
+    repairs, notes = _possible(model, s.repairs)
+    per_task = s.dev * (n + len(layers) * len(repairs))
+    per_task += s.n_prompts * (4 + 3 * len(repairs))
     with progress_bar(per_task * len(plan.tasks), "runs", progress) as bar:
         parts = [
-            Measurement(model, task, own, layers, s.repairs, bar).measure()
+            Measurement(model, task, own, layers, repairs, bar).measure()
             for task, own in zip(plan.tasks, encoders, strict=True)
         ]
     data = over_tasks(parts, [task.task.name for task in plan.tasks])
-    return TaskVectorFailures(data, _provenance(model, plan, encoders, layers))
+    provenance = _provenance(model, plan, encoders, layers)
+    return TaskVectorFailures(data, {**provenance, "repairs": repairs, "notes": notes})
+
+
+def _possible(model: HookedModel, repairs: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The repairs that a model has the sites for, and why others are left out, a line each.
+
+    Raises:
+        InputError: where repairs are asked for, and none is possible.
+    """
+    why = model.why_no_site("attn_out")
+    if "layers" not in repairs or not why:
+        return list(repairs), []
+    if len(repairs) == 1:
+        model.check_site("attn_out")
+    return [r for r in repairs if r != "layers"], [f"repair 'layers' was left out: {why}"]
 
 
 def _provenance(
@@ -122,7 +139,6 @@ def _provenance(
         "method": "task_vector_failures (theta: Hendel et al. 2023, arXiv 2310.15916)",
         **model.provenance(),
         **plan.settings.recorded(),
-        "repairs": list(plan.settings.repairs),
         "repair_layers": list(layers),
         "blank": BLANK,
         "sink_token": model.to_string(encoders[0].own.sink),

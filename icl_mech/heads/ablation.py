@@ -118,6 +118,7 @@ def measure_ablation(
         InputError: as `head_ablation`.
         ModelError: as `head_ablation`.
     """
+    model.check_site("z")
     s, ranking = plan.settings, Ranking.of(model, plan)
     limit = len(ranking)
     counts = [k for k in COUNTS if k <= limit] if s.counts is None else list(s.counts)

@@ -113,6 +113,7 @@ def measure_attribution(
         InputError: as `head_attribution`.
         ModelError: as `head_attribution`.
     """
+    model.check_site("z")
     s = plan.settings
     encoded = encode(model, plan)
     _refuse_methods(model, [e.test for e in encoded], s.methods)

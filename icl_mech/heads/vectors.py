@@ -135,6 +135,7 @@ def measure_function_vectors(
         InputError: as `function_vectors`.
         ModelError: as `function_vectors`.
     """
+    model.check_site("z")
     s, ranking = plan.settings, Ranking.of(model, plan)
     n = len(ranking)
     if ranking.given is None and s.n_heads[-1] > n:

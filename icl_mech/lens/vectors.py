@@ -136,6 +136,8 @@ def measure_vectors(model: HookedModel, plan: VectorLensPlan, progress: bool = T
     """
     s = plan.settings
     model.vocabulary.check_count(s.top_k)
+    if s.vector == "function":
+        model.check_site("z")
     heads = _heads(model, plan)
     layers = [NO_LAYER] if s.vector == "function" else check_layers(s.layers, model.n_layers)
     allowed = model.vocabulary.words() if s.only_words else None

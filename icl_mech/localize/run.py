@@ -73,7 +73,8 @@ def localize(
         k: neighbours that vote.
         fraction, min_rise, min_found: when a curve counts as risen, and when its layer is named,
             see `Rule`.
-        heads: also measure heads' AIE.
+        heads: also measure heads' AIE, where every block has attention; a caveat says so where
+            one has none.
         template: how a pair is written.
         leading_space: write words with a space before them; by default whichever way the
             tokenizer needs fewer tokens.
@@ -122,12 +123,14 @@ def measure_map(model: HookedModel, plan: MapPlan, progress: bool = True) -> Tas
     words = [pair.y for t in plan.every for pair in t.task.pairs]
     encoder = model.encoder(s.template, words, s.leading_space)
     seconds: dict[str, float] = {}
+    no_heads = model.why_no_site("z") if s.heads else ""
+    heads = s.heads and not no_heads
     read = s.n_points + s.n_prompts * s.n_dummies
-    asked = s.n_prompts * (1 + model.n_layers * (1 + model.n_heads * s.heads))
+    asked = s.n_prompts * (1 + model.n_layers * (1 + model.n_heads * heads))
     total = READING * read * len(plan.every) + asked * len(plan.tasks)
     with progress_bar(total, "runs", progress) as bar:
         arrays = _measure(model, encoder, plan, bar, seconds)
-        if s.heads:
+        if heads:
             start = time.perf_counter()
             arrays["aie"] = _heads(model, encoder, plan, bar)
             seconds["heads"] = time.perf_counter() - start
@@ -139,10 +142,11 @@ def measure_map(model: HookedModel, plan: MapPlan, progress: bool = True) -> Tas
         "method": "localize: encoding, transfer, lens and heads on one axis",
         **model.provenance(),
         **s.recorded(),
+        "heads": heads,
         "told_apart": [t.task.name for t in plan.every],
         "shared_inputs": plan.shared,
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
-        "notes": plan.notes(),
+        "notes": plan.notes() + [f"heads were not measured: {no_heads}"] * bool(no_heads),
         "filters": "none: every prompt counts, also those that the model answers wrong",
     }
     return TaskMap(data, provenance)

@@ -253,6 +253,12 @@ class DirectLogitAttribution:
                 f"{len(answers)} answers and {len(rivals)} sets of rivals for {n} prompts; "
                 "expected one of each per prompt, and at least one rival in every set"
             )
+        if not hasattr(self.bridge, "ln_final"):
+            raise ModelError(
+                f"{architecture_of(self.bridge)} has no norm after its last block, but norms of "
+                "the whole stream in every block; expected blocks that add what they write to the "
+                "residual stream"
+            )
         logits = LogitScale.of(self.bridge)
         out, offset = self._unembedding(answers, rivals)
         out, offset = out * logits.factor, offset * logits.factor

@@ -15,7 +15,7 @@ def foreign_hooks(bridge: Any) -> list[str]:
     names = {
         str(point.name or name)
         for name, point in bridge.hook_dict.items()
-        if point.fwd_hooks or point.bwd_hooks
+        if not all(map(_is_a_bridges_own, [*point.fwd_hooks, *point.bwd_hooks]))
     }
     names |= {
         f"{name or 'the model'} (a hook of PyTorch)"
@@ -37,6 +37,12 @@ def left_hooks(hooks: list[str]) -> str:
         f"the bridge has hooks of its own at {', '.join(hooks[:3])}{more}: they act in every run, "
         "and change every result. Remove them with bridge.reset_hooks(), or the handle's remove()"
     )
+
+
+def _is_a_bridges_own(handle: Any) -> bool:
+    """Whether TransformerLens put a hook there itself, as for the MLPs of OPT."""
+    home = getattr(getattr(handle, "user_hook", None), "__module__", None) or ""
+    return bool(handle.is_permanent) and home.startswith("transformer_lens.model_bridge.")
 
 
 def _torch_hooks(module: nn.Module) -> list[Any]:

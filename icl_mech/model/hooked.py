@@ -199,6 +199,18 @@ class HookedModel:
 
     # --- reading ----------------------------------------------------------------------------
 
+    def check_site(self, site: Site) -> None:
+        """Refuse a question about a site that a block of the model lacks.
+
+        Raises:
+            InputError: naming the model, the site, and the sites that every block has.
+        """
+        self._placer.hook(site)
+
+    def why_no_site(self, site: Site) -> str:
+        """What blocks of the model lack a site; empty where every block has it."""
+        return self._placer.why_no_site(site)
+
     def final_residuals(
         self, groups: Sequence[Sequence[Prompt]], tick: Tick = silent
     ) -> Float[Tensor, "group branch layer d_model"]:

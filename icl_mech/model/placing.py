@@ -90,8 +90,29 @@ class Placer:
         choose(site, SITES, "site")
         found = self.blocks_with(site)
         if len(found) < self.n_layers if layer is None else layer not in found:
-            raise InputError(self._no_site(site, found))
+            everywhere = [s for s in SITES if not self.why_no_site(s)]
+            raise InputError(
+                f"{self.why_no_site(site)}. Choose from: {', '.join(everywhere)}, which every "
+                "block has"
+            )
         return HOOKS[site]
+
+    def why_no_site(self, site: str) -> str:
+        """What blocks lack a site; empty where every block has it."""
+        found = self.blocks_with(site)
+        if len(found) == self.n_layers:
+            return ""
+        if found:
+            return (
+                f"{self.name} has site {site!r} in {len(found)} of {self.n_layers} blocks only "
+                f"({', '.join(map(str, found[:8]))}{', ...' if len(found) > 8 else ''})"
+            )
+        why = "its blocks have none"
+        if not self.blocks_with("attn_out") and not self.blocks_with("z"):
+            why = "its blocks have no attention"
+        elif site == "resid_mid":
+            why = "attention and MLP run in parallel there"
+        return f"{self.name} has no site {site!r} ({self._missing.get(site, why)})"
 
     def blocks_with(self, site: str) -> list[int]:
         """The blocks that have a site."""
@@ -99,19 +120,6 @@ class Placer:
             return []
         known = self.bridge.hook_dict
         return [layer for layer in range(self.n_layers) if HOOKS[site].format(layer) in known]
-
-    def _no_site(self, site: str, found: list[int]) -> str:
-        everywhere = [s for s in SITES if len(self.blocks_with(s)) == self.n_layers]
-        choices = f"Choose from: {', '.join(everywhere)}"
-        if found:
-            return (
-                f"{self.name} has site {site!r} in {len(found)} of {self.n_layers} blocks only "
-                f"({', '.join(map(str, found[:8]))}{', ...' if len(found) > 8 else ''}). "
-                f"{choices}, which every block has"
-            )
-        parallel = site == "resid_mid" and "attn_out" in everywhere
-        why = "attention and MLP run in parallel there" if parallel else "its blocks have none"
-        return f"{self.name} has no site {site!r} ({self._missing.get(site, why)}). {choices}"
 
     def _nothing(self) -> Edit:
         """An edit that adds zero after the last block, so that no block runs again."""

@@ -86,6 +86,8 @@ class _Past:
     def update(
         self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
+        # OLMo in half precision turns its keys in float32: Transformers' cache widens the values.
+        values = values.to(torch.promote_types(keys.dtype, values.dtype))
         self.keys, self.values = keys, values
         if self.stop:
             raise _EnoughError

@@ -67,7 +67,8 @@ class Outline:
         for target in targets:
             found = [name for name in self.maps if _is(name, target)]
             if not found:
-                names = [*KINDS, *dict.fromkeys(n.rpartition(".")[2] for n in self.maps)]
+                kinds = [kind for kind in KINDS if any(_is(name, kind) for name in self.maps)]
+                names = [*kinds, *dict.fromkeys(n.rpartition(".")[2] for n in self.maps)]
                 near = nearest(target, [*names, *self.maps]) if isinstance(target, str) else None
                 hint = f"; did you mean {near!r}?" if near else "."
                 raise InputError(

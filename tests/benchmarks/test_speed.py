@@ -15,6 +15,7 @@ from comparing import N_LAYERS, TASK, report, same_length_prompts, seconds
 from transformer_lens.patching import generic_activation_patch, layer_pos_patch_setter
 
 from icl_mech.model import Edit, HookedModel
+from icl_mech.model.choosing import choose_engine
 from icl_mech.patch import LayerScan, layer_scan
 from icl_mech.prompts import Encoder, Prompt, draw_split
 from icl_mech.tasks import load_task
@@ -22,10 +23,23 @@ from icl_mech.tasks import load_task
 
 @pytest.mark.parametrize("task", [TASK, "person_language", "list_last"])
 def test_edits_at_the_last_token_of_eight_prompts(benchmark, model, encoder, task: str) -> None:
-    """All 18 layers: TransformerLens's own patching loop against the engine.
+    """All 18 layers: TransformerLens's own patching loop against the shared engine.
 
     The longer the prompts, the more there is to share: three tasks, three lengths.
     """
+    assert model.engine == "shared"
+    edits_at_the_last_token(benchmark, model, encoder, task)
+
+
+def test_the_same_edits_on_the_plain_engine(benchmark, model, encoder) -> None:
+    """A full forward pass for every edit here too, but no logits except at the last token."""
+    engine, _ = choose_engine(model.bridge, "plain")
+    plain = HookedModel(model.bridge, model.name, engine=engine)
+    edits_at_the_last_token(benchmark, plain, encoder, TASK)
+
+
+def edits_at_the_last_token(benchmark, model: HookedModel, encoder: Encoder, task: str) -> None:
+    """TransformerLens's own patching loop against a model's engine."""
     prompts = same_length_prompts(encoder, task, 8)
     assert len(prompts) == 8
     tokens = torch.tensor([p.tokens for p in prompts])
@@ -59,7 +73,7 @@ def test_edits_at_the_last_token_of_eight_prompts(benchmark, model, encoder, tas
         return model.evaluate(prompts, edits, answers).logprob[..., 0].sum(0)
 
     torch.testing.assert_close(ours(), plain(), atol=8e-3, rtol=0)
-    print(f"\n8 prompts of {last + 1} tokens, {N_LAYERS} layers")
+    print(f"\n8 prompts of {last + 1} tokens, {N_LAYERS} layers, {model.engine} engine")
     report(benchmark, ours, plain, rounds=3)
 
 
