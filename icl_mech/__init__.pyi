@@ -56,6 +56,7 @@ from .synthetic import (
     measure_emergence as measure_emergence,
 )
 from .table import TaskTable as TaskTable, task_table as task_table
+from .task_vectors import TaskVector as TaskVector, task_vector as task_vector
 from .tasks import (
     Family as Family,
     Task as Task,
