@@ -115,7 +115,7 @@ def task_vector(
 def _as_task(task: Source) -> Task:
     """One task, whatever it was given as."""
     if isinstance(task, Mapping):
-        return Task.of("pairs", task)
+        return Task.from_pairs(task, "pairs")
     found = [] if isinstance(task, Family) else load_tasks(task)
     if len(found) != 1:
         raise InputError(
