@@ -303,3 +303,21 @@ def test_generations_of_a_text(answering: HookedModel) -> None:
         answering.generate("a->", [None, None])
     assert isinstance(answering.prompt("a->"), Prompt)
     assert prompt_of([1, 2]).position(-1) == 1
+
+
+def test_what_a_cell_shows(answering: HookedModel) -> None:
+    """Short descriptions in place of tensors and addresses."""
+    tv = vector(answering, scale=2.0)
+    said = repr(tv.edit(at="final_arrow"))
+    expected = "Edit(resid_post, block 2, token 'final_arrow', replace, one vector of width 32"
+    assert said == f"{expected}, scale 2)"
+    readout = answering.evaluate([answering.prompt("a->")] * 2, [None, tv], [[1, 2], [3]])
+    assert repr(readout) == "Readout(2 x 2 cells, 2 targets each)"
+    frame = readout.to_frame(answering.tokenizer)
+    assert len(frame) == 8
+    cell = frame.query("cell_0 == 1 and cell_1 == 0 and target == 0").iloc[0]
+    assert cell["logprob"] == pytest.approx(float(readout.logprob[1, 0, 0]))
+    assert cell["top_text"] == answering.to_string(int(readout.top[1, 0]))
+    assert frame.query("cell_0 == 1 and target == 1")["rank"].eq(-1).all()
+    assert repr(answering.heads).startswith("HeadReader(4 layers of 4 heads: attention")
+    assert repr(answering.vocabulary) == "Vocabulary(257 tokens: top_tokens, words)"
