@@ -400,8 +400,8 @@ class HookedModel:
             ModelError: where the model returns numbers that are not finite.
 
         Example:
-            >>> model.generate("Japan->Tokyo\\nFrance->Paris\\nCanada->", max_new_tokens=4).text
-            'Ottawa'
+            >>> model.generate("Japan->Tokyo\\nFrance->Paris\\nPeru->", max_new_tokens=4).text
+            'Lima'
         """
         if vector is not None:
             edits = [vector]
