@@ -10,7 +10,7 @@ VENV_TL3 := .venv-tl3
 STAMP_TL3 := $(VENV_TL3)/.installed
 TESTS_TL3 := engine windows by_hand readout heads components packaged_model
 
-.PHONY: scan test test-slow test-browser test-tl3 venv lint bench families clean
+.PHONY: scan test test-slow test-browser test-tl3 notebooks venv lint bench families clean
 
 scan: $(STAMP)
 	$(BIN)/python -m icl_mech.patch --layer-scan
@@ -29,6 +29,12 @@ test-browser: $(STAMP)
 test-tl3: $(STAMP_TL3)
 	$(VENV_TL3)/bin/python -m pytest tests/tl3 \
 		$(TESTS_TL3:%=tests/test_%.py) --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# The tutorial with its outputs and figures, to be opened in Jupyter.
+notebooks: $(STAMP)
+	$(BIN)/jupytext --quiet --to ipynb --output figures/tutorial.ipynb analyses/tutorial.py
+	$(BIN)/jupyter-execute --inplace figures/tutorial.ipynb
+	@echo "figures/tutorial.ipynb"
 
 venv: $(STAMP)
 

@@ -41,6 +41,7 @@ from .lens import (
 from .localize import TaskMap as TaskMap, localize as localize
 from .model import Edit as Edit, HookedModel as HookedModel, load_model as load_model
 from .patch import (
+    Contrast as Contrast,
     LayerScan as LayerScan,
     MeanPatching as MeanPatching,
     PositionScan as PositionScan,
@@ -49,6 +50,7 @@ from .patch import (
     patch_contrasts as patch_contrasts,
     patch_positions as patch_positions,
 )
+from .prompts import Prompt as Prompt
 from .results import Result as Result, load_result as load_result
 from .synthetic import (
     Emergence as Emergence,
@@ -57,8 +59,10 @@ from .synthetic import (
     measure_emergence as measure_emergence,
 )
 from .table import TaskTable as TaskTable, task_table as task_table
+from .task_vectors import TaskVector as TaskVector, task_vector as task_vector
 from .tasks import (
     Family as Family,
+    Pair as Pair,
     Task as Task,
     list_failures as list_failures,
     list_families as list_families,

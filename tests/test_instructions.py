@@ -64,10 +64,10 @@ def test_conditions(name: str) -> None:
 
 
 def test_a_task_without_a_line_is_named() -> None:
-    task = Task.of("young", {"dog": "puppy"})
+    task = Task.from_pairs({"dog": "puppy"}, "young")
     with pytest.raises(InputError, match="'young' has no instruction of its own"):
         header(task, "true")
-    own = Task.of("young", {"dog": "puppy"}, instruction="Write the young of the animal.")
+    own = Task.from_pairs({"dog": "puppy"}, "young", instruction="Write the young of the animal.")
     assert header(own, "true") == "Write the young of the animal."
 
 

@@ -60,7 +60,7 @@ def test_what_is_no_model_says_how_to_load_one() -> None:
 
 
 def _task(answer: str, n: int = 14) -> Task:
-    return Task.of("mine", {f"w{i}": f"{answer}{i % 2}" for i in range(n)})
+    return Task.from_pairs({f"w{i}": f"{answer}{i % 2}" for i in range(n)}, "mine")
 
 
 def test_a_scan_says_in_how_many_prompts_the_answer_takes_several_tokens(

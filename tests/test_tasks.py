@@ -10,6 +10,7 @@ from string import ascii_lowercase
 
 import forked
 import numpy as np
+import pandas as pd
 import pytest
 
 from icl_mech.errors import IclMechError, InputError, choose
@@ -466,12 +467,14 @@ NO_TASKS = {
 
 #: What is given as pairs, each with what is said of it.
 NO_PAIRS = {
-    "Task.of('mine', [('dog', 'puppy')])": "expected a dict from inputs to answers",
-    "Task.of('mine', {'dog': 1})": "the answers to 'dog' are (1,); expected a tuple of texts",
-    "Task.of('mine', {'dog': {'a': 'b'}})": "the answers to 'dog' are ({'a': 'b'},)",
-    "Task.of('mine', {1: 'puppy'})": "an input is 1; expected text",
-    "Task.of('', {'dog': 'puppy'})": "a task is named ''; expected text",
-    "Task.of('a\\0', {'dog': 'puppy'})": "the task's name 'a\\x00' holds a control character",
+    "Task.from_pairs('dog', 'mine')": "expected a dict from inputs to answers",
+    "Task.from_pairs(['dog'], 'mine')": "pairs holds 'dog'; expected (input, answer), or a Pair",
+    "Task.from_pairs([('dog', 'a', 'b')])": "expected (input, answer), or a Pair",
+    "Task.from_pairs({'dog': 1}, 'm')": "the answers to 'dog' are (1,); expected a tuple of texts",
+    "Task.from_pairs({'dog': {'a': 'b'}}, 'mine')": "the answers to 'dog' are ({'a': 'b'},)",
+    "Task.from_pairs({1: 'puppy'}, 'mine')": "an input is 1; expected text",
+    "Task.from_pairs({'dog': 'puppy'}, '')": "a task is named ''; expected text",
+    "Task.from_pairs({'dog': 'puppy'}, 'a\\0')": "name 'a\\x00' holds a control character",
     "Pair('dog', 'puppy')": "the answers to 'dog' are 'puppy'; expected a tuple of texts",
     "Pair('dog', ['puppy'])": "the answers to 'dog' are ['puppy']; expected a tuple of texts",
     "Task('mine', 'user', '', {'dog': 'puppy'})": "has 'dog' among its pairs; expected a Pair",
@@ -499,14 +502,26 @@ def test_what_is_given_in_place_of_a_task_or_of_pairs() -> None:
     assert done.stderr == ""
     said = json.loads(done.stdout)
     assert {call for call, expected in calls.items() if expected not in said.get(call, "")} == set()
-    assert all("Task.of('name', {'dog': 'puppy', ...})" in said[call] for call in NO_TASKS)
+    assert all("Task.from_pairs({'dog': 'puppy', ...})" in said[call] for call in NO_TASKS)
 
 
 def test_a_task_of_ones_own_from_a_dict() -> None:
-    task = Task.of("young", {"dog": "puppy", "cat": ["kitten", "kitty"]}, "animal -> young")
+    task = Task.from_pairs({"dog": "puppy", "cat": ["kitten", "kitty"]}, "young", "animal -> young")
     pairs = (Pair("dog", ("puppy",)), Pair("cat", ("kitten", "kitty")))
     assert task == Task("young", "user", "animal -> young", pairs)
     assert load_tasks([task]) == [task]
+
+
+def test_pairs_from_a_list_and_from_a_frame() -> None:
+    expected = Task.from_pairs({"dog": "puppy", "cat": "kitten"}).pairs
+    assert Task.from_pairs([("dog", "puppy"), Pair("cat", ("kitten",))]).pairs == expected
+    frame = pd.DataFrame({"output": ["puppy", "kitten"], "input": ["dog", "cat"], "n": [1, 2]})
+    assert Task.from_pairs(frame).pairs == expected
+    assert (
+        Task.from_pairs(frame[["input", "output"]].set_axis(["a", "b"], axis=1)).pairs == expected
+    )
+    with pytest.raises(InputError, match="a frame with the columns output, n, m; expected input"):
+        Task.from_pairs(frame[["output", "n"]].assign(m=1))
 
 
 @pytest.mark.parametrize(

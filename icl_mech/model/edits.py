@@ -20,7 +20,7 @@ ORDER = ("resid_pre", "z", "attn_out", "resid_mid", "mlp_out", "resid_post")
 HOOKS = {site: f"blocks.{{}}.hook_{site}" for site in SITES} | {"z": "blocks.{}.attn.hook_z"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Edit:
     """One change to one token of every prompt of a batch.
 
@@ -59,6 +59,15 @@ class Edit:
         object.__setattr__(self, "position", as_role(self.position))
         if (self.head is not None) != (self.site == "z"):
             raise InputError(f"`head` belongs to site 'z': got {self.site!r} with head={self.head}")
+
+    def __repr__(self) -> str:
+        head = "" if self.head is None else f" of head {self.head}"
+        scale = "" if self.scale == 1 else f", scale {self.scale:g}"
+        shape = "one vector" if self.value.ndim == 1 else f"{len(self.value)} vectors"
+        return (
+            f"Edit({self.site}{head}, block {self.layer}, token {self.position!r}, {self.mode}, "
+            f"{shape} of width {self.value.shape[-1]}{scale})"
+        )
 
 
 def as_role(role: Role) -> str | int:

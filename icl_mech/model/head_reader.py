@@ -26,6 +26,13 @@ class HeadReader:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
+    def __repr__(self) -> str:
+        c = self._engine.bridge.cfg
+        return (
+            f"HeadReader({c.n_layers} layers of {c.n_heads} heads: attention, attention_between, "
+            "mean_outputs, direct_effects, gradients)"
+        )
+
     def attention(self, prompts: Sequence[Prompt]) -> list[Float[Tensor, "layer head token"]]:
         """Every head's attention from each prompt's last token to all tokens (`hook_pattern`)."""
         prompts = check_prompts(prompts)

@@ -4,31 +4,32 @@ import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from icl_mech.errors import InputError, shown
+from icl_mech.errors import InputError, first_line, shown
 from icl_mech.layers import SITES
 from icl_mech.model.arguments import check_list, check_prompts, check_tensor, token_rows
 from icl_mech.model.bridging import is_hookable
 from icl_mech.model.choosing import EngineName, choose_engine
-from icl_mech.model.edits import HOOKS, Edit, Role, Site
+from icl_mech.model.edits import HOOKS, Role, Site
 from icl_mech.model.engine import Engine
 from icl_mech.model.foreign import foreign_hooks, left_hooks
 from icl_mech.model.generation import Generation, check_generation, pad_continuations
 from icl_mech.model.hashing import WeightHash
 from icl_mech.model.head_reader import HeadReader
 from icl_mech.model.network import architecture_of, context_length, module_of, places_of
-from icl_mech.model.placing import Placer, positions_of
+from icl_mech.model.placing import AnyEdit, Placer, Writable, positions_of
 from icl_mech.model.readout import Readout, pad_targets
 from icl_mech.model.shared_engine import SharedEngine
 from icl_mech.model.vocabulary import Vocabulary
 from icl_mech.progress import Tick, silent
 from icl_mech.prompts import (
+    DEFAULT_TEMPLATE,
     Encoder,
     Prompt,
     Sink,
@@ -193,6 +194,56 @@ class HookedModel:
         made = Template(template, leading_space=leading_space)
         return Encoder(self.tokenizer, made, self.sink.token, len(self.vocabulary))
 
+    def prompt(
+        self, text: str | Sequence[Mapping[str, str]], template: str = DEFAULT_TEMPLATE
+    ) -> Prompt:
+        """Any text as a prompt, as it is written.
+
+        Args:
+            text: of the prompt; or the messages of a chat, as dicts with `role` and `content`,
+                which the tokenizer's own chat template writes.
+            template: where the text follows it (`"Japan->Tokyo\\nFrance->"`), tokens have roles,
+                as in `Prompt`; else their roles are empty, and they are named by index.
+
+        Raises:
+            InputError: where there is no text, the tokenizer has no chat template, or the text is
+                longer than the model reads.
+
+        Example:
+            >>> prompt = model.prompt("Japan->Tokyo\\nFrance->")
+            >>> model.to_string(prompt.tokens[prompt.position("query")])
+            'France'
+        """
+        if not isinstance(text, str):
+            text = self._chat(text)
+        encoder = Encoder(self.tokenizer, Template(template), self.sink.token, len(self.vocabulary))
+        prompt = encoder.encode_text(text)
+        limit = context_length(self.bridge)
+        if limit is not None and len(prompt) > limit:
+            raise InputError(f"a text of {len(prompt)} tokens; {self.name} reads at most {limit}")
+        return prompt
+
+    def _chat(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """A chat as text, up to where the model's answer begins."""
+        if getattr(self.tokenizer, "chat_template", None) is None:
+            raise InputError(
+                f"the tokenizer of {self.name} has no chat template; expected a text, or a model "
+                "that was tuned for chats"
+            )
+        try:
+            text = str(
+                self.tokenizer.apply_chat_template(
+                    list(messages), tokenize=False, add_generation_prompt=True
+                )
+            )
+        except Exception as error:  # templates are programs, and raise what they like
+            raise InputError(
+                f"the chat template cannot write these messages ({first_line(error)}); expected "
+                "[{'role': 'user', 'content': '...'}, ...]"
+            ) from error
+        # The prompt begins with the sink token already.
+        return text.removeprefix(self.to_string(self.sink.token))
+
     def to_string(self, token: int) -> str:
         """One token as text. It is data: escape it before it goes into HTML."""
         return str(self.tokenizer.decode([token]))
@@ -326,7 +377,7 @@ class HookedModel:
     def evaluate(
         self,
         prompts: Sequence[Prompt],
-        edits: Sequence[Edit | Sequence[Edit] | None],
+        edits: Sequence[AnyEdit],
         answers: Sequence[Sequence[int]],
         tick: Tick = silent,
     ) -> Readout:
@@ -335,7 +386,8 @@ class HookedModel:
         Args:
             prompts: what to run.
             edits: each is applied alone, to every prompt; a sequence of edits among them is
-                applied together, as one; None leaves the prompts as they are.
+                applied together, as one; None leaves the prompts as they are. A `TaskVector` is
+                written at the last token.
             answers: for each prompt, the token ids whose log probability and rank are read.
             tick: called with the number of (prompt, edit) cells just finished.
 
@@ -353,39 +405,110 @@ class HookedModel:
 
     # --- generating ---------------------------------------------------------------------------
 
+    @overload
+    def generate(
+        self,
+        prompts: str | Prompt,
+        edits: Sequence[AnyEdit] = ...,
+        max_new_tokens: int = ...,
+        stop: str = ...,
+        tick: Tick = ...,
+        *,
+        vector: Writable | None = ...,
+    ) -> Generation: ...
+
+    @overload
     def generate(
         self,
         prompts: Sequence[Prompt],
-        edits: Sequence[Edit | Sequence[Edit] | None] = (None,),
+        edits: Sequence[AnyEdit] = ...,
+        max_new_tokens: int = ...,
+        stop: str = ...,
+        tick: Tick = ...,
+        *,
+        vector: Writable | None = ...,
+    ) -> list[list[Generation]]: ...
+
+    def generate(
+        self,
+        prompts: str | Prompt | Sequence[Prompt],
+        edits: Sequence[AnyEdit] = (None,),
         max_new_tokens: int = 16,
         stop: str = "\n",
         tick: Tick = silent,
-    ) -> list[list[Generation]]:
+        *,
+        vector: Writable | None = None,
+    ) -> Generation | list[list[Generation]]:
         """Greedy text after each prompt, for each edit by itself; the edit stays in place.
 
         What is generated attends to the edited token, as in a full forward with a hook there.
 
         Args:
-            prompts: what to continue.
+            prompts: what to continue: a text (see `prompt`), a prompt, or several prompts.
             edits: as in `evaluate`; None means the prompt without edits.
             max_new_tokens: a text that is longer is cut after so many tokens (`Generation.cut`).
             stop: text that ends the answer, as an end-of-text token does.
             tick: called with the number of (prompt, edit) cells just finished.
+            vector: a `TaskVector`, written at the last token of the prompt; in place of `edits`.
+
+        Returns:
+            One generation for a single prompt with a vector or one edit; else a list per prompt,
+            with one per edit.
 
         Raises:
             InputError: where an edit does not fit, `stop` is empty, or the whole is too long.
             ModelError: where the model returns numbers that are not finite.
+
+        Example:
+            >>> model.generate("Japan->Tokyo\\nFrance->Paris\\nPeru->", max_new_tokens=4).text
+            'Lima'
         """
-        prompts = check_prompts(prompts)
-        branches, tokens = self._placer.branches(edits, prompts), [p.tokens for p in prompts]
+        if vector is not None:
+            edits = [vector]
+        one = isinstance(prompts, str | Prompt)
+        if one and len(edits) != 1:
+            raise InputError(f"{len(edits)} edits of a single prompt; expected one, or [prompt]")
+        if isinstance(prompts, str):
+            prompts = self.prompt(prompts)
+        several = check_prompts([prompts] if isinstance(prompts, Prompt) else prompts)
+        branches, tokens = self._placer.branches(edits, several), [p.tokens for p in several]
         check_generation(max_new_tokens, stop)
-        return self._engine.generate(tokens, branches, max_new_tokens, stop, tick)
+        found = self._engine.generate(tokens, branches, max_new_tokens, stop, tick)
+        return found[0][0] if one else found
+
+    def logprobs(
+        self, prompt: str | Prompt, answers: Sequence[str], vector: Writable | None = None
+    ) -> dict[str, float]:
+        """Log probability (nats) of whole answers after a prompt.
+
+        Args:
+            prompt: a text (see `prompt`) or a prompt.
+            answers: what comes next, exactly as it is written: `" Ottawa"` has a space before it.
+            vector: a `TaskVector`, written at the last token of the prompt.
+
+        Raises:
+            InputError: where an answer gives no tokens, or the vector does not fit.
+            ModelError: where the model returns numbers that are not finite.
+
+        Example:
+            >>> found = model.logprobs("Japan->Tokyo\\nCanada->", ["Ottawa", "Toronto"])
+            >>> list(found), found["Ottawa"] < 0
+            (['Ottawa', 'Toronto'], True)
+        """
+        if isinstance(answers, str):
+            raise InputError(f"answers is the text {answers!r}; expected a list of texts")
+        made = self.prompt(prompt) if isinstance(prompt, str) else prompt
+        template = Template(DEFAULT_TEMPLATE, leading_space=False)
+        encoder = Encoder(self.tokenizer, template, self.sink.token, len(self.vocabulary))
+        tokens = encoder.answer_tokens(made, answers)
+        found = self.sequence_logprob([made], [tokens], [vector])[0, 0].tolist()
+        return dict(zip(answers, found, strict=True))
 
     def sequence_logprob(
         self,
         prompts: Sequence[Prompt],
         continuations: Sequence[Sequence[Sequence[int]]],
-        edits: Sequence[Edit | Sequence[Edit] | None] = (None,),
+        edits: Sequence[AnyEdit] = (None,),
         tick: Tick = silent,
     ) -> Float[Tensor, "prompt edit continuation"]:
         """Log probability (nats) of whole continuations: the sum over their tokens.

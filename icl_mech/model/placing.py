@@ -1,7 +1,7 @@
 """Turns edits, as callers write them, into checked branches of a model."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -13,6 +13,18 @@ from icl_mech.model.edits import HOOKS, SITES, Edit, Role, as_role, place
 from icl_mech.model.families import missing_sites
 from icl_mech.model.network import module_of
 from icl_mech.prompts import Prompt
+
+
+@runtime_checkable
+class Writable(Protocol):
+    """What can be written into a model, as a `TaskVector`."""
+
+    def edit(self) -> Edit:
+        """As an edit of the last token."""
+
+
+#: An edit, edits that are applied together, a task vector, or None for the prompt as it is.
+AnyEdit = Edit | Writable | Sequence[Edit] | None
 
 
 def positions_of(prompts: Sequence[Prompt], roles: Sequence[Role]) -> list[list[int]]:
@@ -35,9 +47,7 @@ class Placer:
         config = getattr(module_of(bridge), "config", None)
         self._missing = {} if config is None else missing_sites(config)
 
-    def branches(
-        self, edits: Sequence[Edit | Sequence[Edit] | None], prompts: Sequence[Prompt]
-    ) -> list[Branch]:
+    def branches(self, edits: Sequence[AnyEdit], prompts: Sequence[Prompt]) -> list[Branch]:
         """A branch per edit, see `branch`.
 
         Raises:
@@ -50,7 +60,7 @@ class Placer:
             raise InputError("expected at least one prompt and one edit")
         return [self.branch(edit, prompts) for edit in edits]
 
-    def branch(self, edit: Edit | Sequence[Edit] | None, prompts: Sequence[Prompt]) -> Branch:
+    def branch(self, edit: AnyEdit, prompts: Sequence[Prompt]) -> Branch:
         """One edit, edits that are applied together, or None: the prompts as they are.
 
         Raises:
@@ -58,6 +68,8 @@ class Placer:
         """
         if edit is None:
             edit = self._nothing()
+        elif isinstance(edit, Writable):
+            edit = edit.edit()
         edits = [edit] if isinstance(edit, Edit) else edit
         wrong = [e for e in check_list(edits, "edits", "edits") if not isinstance(e, Edit)]
         if wrong:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
@@ -25,7 +26,7 @@ from icl_mech.model.arguments import token_rows
 from icl_mech.model.chunked_logits import Best, ChunkedLogits, refuse_not_finite
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Readout:
     """The next-token prediction at one position, for any batch shape `...`.
 
@@ -47,6 +48,43 @@ class Readout:
     tied: Bool[Tensor, "..."]
     best: Int[Tensor, "... k"] | None = None
     best_logprob: Float[Tensor, "... k"] | None = None
+
+    def __repr__(self) -> str:
+        cells = " x ".join(map(str, self.top.shape)) or "1"
+        best = "" if self.best is None else f", the {self.best.shape[-1]} best tokens"
+        return f"Readout({cells} cells, {self.logprob.shape[-1]} targets each{best})"
+
+    def to_frame(self, tokenizer: Any = None) -> pd.DataFrame:
+        """A row per cell and target, for people and pandas.
+
+        Args:
+            tokenizer: `model.tokenizer`, which adds the most probable token as text. Texts are
+                data: escape them in HTML.
+
+        Returns:
+            Columns `cell_0`, `cell_1`, ... (the batch axes), `target`, `logprob` (nats), `rank`,
+            `top`, `tied`, and `top_text` with a tokenizer.
+
+        Example:
+            >>> readout = model.predict([model.prompt("Japan->")], [[5]])
+            >>> list(readout.to_frame(model.tokenizer).columns)
+            ['cell_0', 'target', 'logprob', 'rank', 'top', 'tied', 'top_text']
+        """
+        logprob = as_array(self.logprob)
+        at = np.indices(logprob.shape).reshape(logprob.ndim, -1)
+        found = {f"cell_{i}": axis for i, axis in enumerate(at[:-1])}
+        cell = tuple(at[:-1])
+        top = self.top.cpu().numpy()[cell]
+        found |= {
+            "target": at[-1],
+            "logprob": logprob[tuple(at)],
+            "rank": self.rank.cpu().numpy()[tuple(at)],
+            "top": top,
+            "tied": self.tied.cpu().numpy()[cell],
+        }
+        if tokenizer is not None:
+            found["top_text"] = np.array([str(tokenizer.decode([t])) for t in top.tolist()])
+        return pd.DataFrame(found)
 
     @property
     def right(self) -> Bool[np.ndarray, "..."]:

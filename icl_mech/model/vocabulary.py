@@ -31,6 +31,9 @@ class Vocabulary:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
+    def __repr__(self) -> str:
+        return f"Vocabulary({len(self):,} tokens: top_tokens, words)"
+
     def __len__(self) -> int:
         """Columns of the unembedding."""
         return int(self._engine.bridge.unembed.W_U.shape[1])

@@ -7,9 +7,11 @@ from itertools import accumulate
 from typing import Any
 
 from icl_mech.errors import InputError, ModelError
+from icl_mech.prompts.reading import follows
 from icl_mech.prompts.sink import choose_sink
 from icl_mech.prompts.template import Span, Template
 from icl_mech.tasks.task import Pair
+from icl_mech.tasks.text import check_text
 
 SINK = "sink"
 #: The number of tokens of a prompt above which a run takes long, and a warning says so.
@@ -116,6 +118,26 @@ class Encoder:
         spans = self.template.render(demonstrations, query, instruction)
         if self._adds_space and spans[0].text.startswith(" "):
             spans[0] = Span(spans[0].text[1:], spans[0].role)
+        return self.encode_spans(spans)
+
+    def encode_text(self, text: str) -> Prompt:
+        """A text as it is; its tokens have roles where it follows the template, else none ("").
+
+        Raises:
+            InputError: where there is no text, or the model has no embedding for a token.
+        """
+        if not text:
+            raise InputError("an empty text; expected a prompt")
+        check_text("the prompt", text)
+        spans = follows(text, self.template.text)
+        return self.encode_spans([Span(text, "")] if spans is None else spans)
+
+    def encode_spans(self, spans: Sequence[Span]) -> Prompt:
+        """A prompt of labelled pieces.
+
+        Raises:
+            InputError: as `encode`.
+        """
         text = "".join(span.text for span in spans)
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         ends = list(accumulate(len(span.text) for span in spans))

@@ -62,7 +62,7 @@ def header(task: Task | ContextTask, instruction: str) -> str:
     if not own:
         raise InputError(
             f"task {task.name!r} has no instruction of its own; expected the line itself, or "
-            "Task.of(..., instruction='...')"
+            "Task.from_pairs(..., instruction='...')"
         )
     return own
 

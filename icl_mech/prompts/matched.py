@@ -30,7 +30,7 @@ def same_inputs(tasks: Sequence[Task]) -> bool:
     """Whether all tasks ask the same inputs in the same order, as those of a family do.
 
     >>> from icl_mech.tasks import Task
-    >>> same_inputs([Task.of("a", {"x": "1"}), Task.of("b", {"x": "2"})])
+    >>> same_inputs([Task.from_pairs({"x": "1"}, "a"), Task.from_pairs({"x": "2"}, "b")])
     True
     """
     inputs = [[pair.x for pair in task.pairs] for task in tasks]

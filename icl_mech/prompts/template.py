@@ -55,12 +55,18 @@ class Template:
             )
 
     def _parts(self) -> tuple[str, str, str]:
-        start, rest = self.text.split("{x}")
-        arrow, end = rest.split("{y}")
+        start, arrow, end = self.pieces
         if not self.leading_space:
             return start, arrow, end
         # Words are written with a leading space; a second space would be a separate token.
         return start.removesuffix(" "), arrow.removesuffix(" "), end
+
+    @property
+    def pieces(self) -> tuple[str, str, str]:
+        """The text before `{x}`, the arrow, and the text after `{y}`, as the template has them."""
+        start, rest = self.text.split("{x}")
+        arrow, end = rest.split("{y}")
+        return start, arrow, end
 
     @property
     def stop(self) -> str:

@@ -160,7 +160,7 @@ def not_a_task(given: Any) -> str:
     kind = type(given).__name__
     return (
         f"task is {shown(given)} ({kind}); expected a name, a path, a Task, or a list of these. "
-        "Pairs of your own: Task.of('name', {'dog': 'puppy', ...}), or a file "
+        "Pairs of your own: Task.from_pairs({'dog': 'puppy', ...}), or a file "
         f"({', '.join(SUFFIXES)})"
     )
 

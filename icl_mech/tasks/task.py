@@ -1,8 +1,9 @@
 """`Task`: pairs of an input and the answers that count as right; `Episode`: what a prompt asks."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from icl_mech.errors import InputError, shown
 from icl_mech.tasks.text import check_text, is_blank, look
@@ -79,7 +80,7 @@ class Task:
             if not isinstance(pair, Pair):
                 raise InputError(
                     f"task {shown(self.name)} has {shown(pair)} among its pairs; expected a Pair "
-                    "each (Task.of('name', {'dog': 'puppy'}) makes them of a dict)"
+                    "each (Task.from_pairs({'dog': 'puppy'}, 'name') makes them of a dict)"
                 )
             # Words that look the same count as one: otherwise the query could be shown.
             known = seen.setdefault(look(pair.x), pair)
@@ -91,37 +92,27 @@ class Task:
                 )
 
     @staticmethod
-    def of(
-        name: str,
-        pairs: Mapping[str, str | Sequence[str]],
-        description: str = "pairs",
-        instruction: str = "",
+    def from_pairs(
+        pairs: Any, name: str = "pairs", description: str = "pairs", instruction: str = ""
     ) -> "Task":
-        """Make a task from a dict of pairs.
+        """Make a task from a dict, a list of pairs, or a data frame.
 
-        >>> Task.of("young", {"dog": "puppy", "cat": ["kitten", "kitty"]})
+        >>> Task.from_pairs({"dog": "puppy", "cat": ["kitten", "kitty"]}, "young")
         Task('young', user, 2 pairs: pairs)
+        >>> Task.from_pairs([("dog", "puppy"), ("cat", "kitten")]).pairs[1].y
+        'kitten'
 
         Args:
+            pairs: from every input to its answer, or to several accepted answers; or (input,
+                answer)s; or a frame of pandas with the columns `input` and `output`, or with two.
             name: of the task in results.
-            pairs: from every input to its answer, or to several accepted answers.
             description: one line.
             instruction: a line that names the task, such as `"Write the young of the animal."`.
 
         Raises:
-            InputError: where an input or an answer is no text, or is empty.
+            InputError: where it is none of these, or an input or an answer is no text, or is empty.
         """
-        if not isinstance(pairs, Mapping):
-            raise InputError(
-                f"pairs is {shown(pairs)}; expected a dict from inputs to answers "
-                "(dict(zip(inputs, answers)) makes one of two columns)"
-            )
-        one = (str, Mapping)
-        found = (
-            Pair(x, (y,) if isinstance(y, one) or not isinstance(y, Iterable) else tuple(y))
-            for x, y in pairs.items()
-        )
-        return Task(name, "user", description, tuple(found), instruction)
+        return Task(name, "user", description, tuple(_pairs(pairs)), instruction)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -132,6 +123,36 @@ class Task:
     def labels(self) -> Counter[str]:
         """How often each answer occurs."""
         return Counter(pair.y for pair in self.pairs)
+
+
+def _pairs(pairs: Any) -> Iterator[Pair]:
+    """Pairs, whatever they were given as."""
+    if hasattr(pairs, "itertuples"):  # a data frame; pandas need not be imported to know one
+        names = [n for n in ("input", "output") if n in pairs.columns]
+        if len(names) != 2 and len(pairs.columns) != 2:
+            raise InputError(
+                f"a frame with the columns {', '.join(map(str, pairs.columns))}; expected input "
+                "and output, or two columns"
+            )
+        rows = (pairs[names] if len(names) == 2 else pairs).itertuples(index=False, name=None)
+    elif isinstance(pairs, Mapping):
+        rows = iter(pairs.items())
+    elif isinstance(pairs, Iterable) and not isinstance(pairs, str):
+        rows = iter(pairs)
+    else:
+        raise InputError(
+            f"pairs is {shown(pairs)}; expected a dict from inputs to answers, a list of (input, "
+            "answer)s, or a data frame"
+        )
+    for row in rows:
+        if isinstance(row, Pair):
+            yield row
+            continue
+        if isinstance(row, str) or not isinstance(row, Sequence) or len(row) != 2:
+            raise InputError(f"pairs holds {shown(row)}; expected (input, answer), or a Pair")
+        x, y = row
+        one = isinstance(y, str | Mapping) or not isinstance(y, Iterable)
+        yield Pair(x, (y,) if one else tuple(y))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,6 @@
+"""Task vectors that one can hold: read, written into any prompt, added, saved and loaded."""
+
+import lazy_loader
+
+# The public names stand in the stub beside this file; each is loaded on first use.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

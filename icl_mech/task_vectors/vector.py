@@ -1,0 +1,432 @@
+"""`TaskVector`: a task vector that one can hold, write into any prompt, add, save and load.
+
+Hendel et al. 2023 (arXiv 2310.15916), section 3.2: theta is the residual stream after block `l` at
+the last token of a few-shot prompt. Written over the same place of another prompt, it makes the
+model do the task there.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from html import escape
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import gguf
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from icl_mech.errors import InputError, choose, first_line
+from icl_mech.layers import check_layer
+from icl_mech.model import Edit, HookedModel, TopTokens, check_model
+from icl_mech.model.edits import Role
+from icl_mech.prompts import DEFAULT_TEMPLATE, accepted, generator, zero_shot
+from icl_mech.results import write_whole
+from icl_mech.stats import Estimate, proportion
+from icl_mech.tasks import Episode, Task, load_task
+
+#: How a vector is written: over what stands there, or added to it.
+Mode = Literal["replace", "add"]
+_FORMAT = "icl-mech task vector 1"
+
+
+@dataclass(frozen=True, eq=False)
+class TaskVector:
+    """A vector for every layer at which it was read, and how it is written.
+
+    Attributes:
+        name: of the task, or of the arithmetic that made it.
+        values: the vector of every layer, `[layer, d_model]`, float32.
+        layers: the blocks after which they were read (`resid_post`), from 0.
+        layer: the block after which it is written; None where it was not chosen.
+        mode: `"replace"` (Hendel et al.) or `"add"`.
+        scale: factor on the vector when it is written.
+        sets: the vectors of single demonstration sets, `[set, layer, d_model]`, of which `values`
+            is the mean; None after arithmetic.
+        provenance: model, weights, task, settings and seed.
+    """
+
+    name: str
+    values: Float[Tensor, "layer d_model"]
+    layers: tuple[int, ...]
+    layer: int | None = None
+    mode: Mode = "replace"
+    scale: float = 1.0
+    sets: Float[Tensor, "set layer d_model"] | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        choose(self.mode, get_args(Mode), "mode")
+        if self.values.ndim != 2 or len(self.values) != len(self.layers) or not self.layers:
+            raise InputError(
+                f"values have the shape {list(self.values.shape)} for {len(self.layers)} layers; "
+                "expected a vector for each, [layer, d_model]"
+            )
+        if not bool(torch.isfinite(self.values).all()):
+            raise InputError(f"vector {self.name!r} holds NaN or infinity; expected finite numbers")
+        if self.layer is not None and self.layer not in self.layers:
+            raise InputError(f"no vector after block {self.layer}; it has {_runs(self.layers)}")
+
+    def __repr__(self) -> str:
+        place = "no layer chosen" if self.layer is None else f"after block {self.layer}"
+        n = "" if self.sets is None else f", mean of {len(self.sets)}"
+        scale = "" if self.scale == 1 else f" x {self.scale:g}"
+        return (
+            f"TaskVector({self.name!r}, {place}{scale}, {self.mode}, {_runs(self.layers)}, "
+            f"d_model {self.d_model}{n}, of {self.provenance.get('model', 'an unknown model')})"
+        )
+
+    def _repr_html_(self) -> str:
+        norms = ", ".join(f"{n:.1f}" for n in self.values.norm(dim=-1).tolist())
+        rows = {
+            "written": f"after block {self.layer}, {self.mode}, scale {self.scale:g}",
+            "read": f"{_runs(self.layers)}, d_model {self.d_model}",
+            "norms by layer": norms,
+            "model": str(self.provenance.get("model", "unknown")),
+        }
+        cells = "".join(f"<tr><th>{k}</th><td>{escape(v)}</td></tr>" for k, v in rows.items())
+        return f"<table><caption>TaskVector {escape(self.name)}</caption>{cells}</table>"
+
+    @property
+    def d_model(self) -> int:
+        """Its width."""
+        return int(self.values.shape[1])
+
+    # --- writing it --------------------------------------------------------------------------
+
+    def vector(self, layer: int | None = None) -> Float[Tensor, "d_model"]:
+        """The vector of one layer, by default of the chosen one, without the scale.
+
+        Raises:
+            InputError: where none was chosen, or there is none after that block.
+        """
+        layer = self._layer(layer)
+        return self.values[self.layers.index(layer)]
+
+    def written(
+        self,
+        layer: int | None = None,
+        mode: Mode | None = None,
+        scale: float | None = None,
+    ) -> "TaskVector":
+        """The same vector, written after another block, in another way, or with another factor.
+
+        Example:
+            >>> tv = TaskVector("t", torch.ones(2, 4), (0, 1), layer=1)
+            >>> tv.written(mode="add", scale=2.0)
+            TaskVector('t', after block 1 x 2, add, layers 0, 1, d_model 4, of an unknown model)
+        """
+        return replace(
+            self,
+            layer=self.layer if layer is None else self._layer(layer),
+            mode=self.mode if mode is None else mode,
+            scale=self.scale if scale is None else float(scale),
+        )
+
+    def edit(self, layer: int | None = None, at: Role = -1) -> Edit:
+        """The vector as an edit of one token.
+
+        Args:
+            layer: the block after which it is written; by default the chosen one.
+            at: the token: an index, or a role such as `"final_arrow"`.
+
+        Raises:
+            InputError: as in `vector`.
+        """
+        layer = self._layer(layer)
+        return Edit(layer, self.vector(layer), "resid_post", at, self.mode, self.scale)
+
+    @contextmanager
+    def apply(
+        self,
+        model: HookedModel,
+        layer: int | None = None,
+        at: int = -1,
+        allow_other_model: bool = False,
+    ) -> Iterator[None]:
+        """Write the vector in every forward pass of the TransformerLens model meanwhile.
+
+        This is for `model.bridge(...)`, `model.bridge.generate(...)` and anything else that runs
+        it. In a pass over several tokens the vector is written at token `at`. A pass over one token
+        that continues others (the next step of a generation with a cache) is left alone.
+
+        Args:
+            model: whose `bridge` is hooked.
+            layer: as in `edit`.
+            at: the token's index; -1 is the last. A generation without a cache runs the text from
+                its beginning at every step: there, give the index from the beginning.
+            allow_other_model: write it into a model that it was not read from.
+
+        Raises:
+            InputError: where it is of another model, width or number of layers.
+        """
+        self.check_fits(model, allow_other_model)
+        layer = self._layer(layer)
+        value = self.vector(layer) * self.scale
+
+        def write(stream: Tensor, hook: Any) -> Tensor:
+            n_tokens = stream.shape[1]
+            if (n_tokens == 1 and at not in (0, -1)) or (n_tokens == 1 and seen):
+                return stream
+            if not -n_tokens <= at < n_tokens:
+                raise InputError(f"token {at} out of range for a text of {n_tokens} tokens")
+            seen.append(n_tokens)
+            stream = stream.clone()
+            ours = value.to(stream)
+            stream[:, at] = ours if self.mode == "replace" else stream[:, at] + ours
+            return stream
+
+        seen: list[int] = []
+        with model.bridge.hooks(fwd_hooks=[(f"blocks.{layer}.hook_resid_post", write)]):
+            yield
+
+    def check_fits(self, model: HookedModel, allow_other_model: bool = False) -> None:
+        """Refuse a model that the vector cannot be, or was not meant to be, written into.
+
+        Raises:
+            InputError: naming both.
+        """
+        check_model(model)
+        if self.d_model != model.d_model or max(self.layers) >= model.n_layers:
+            raise InputError(
+                f"vector {self.name!r} has {_runs(self.layers)} of width {self.d_model}; "
+                f"{model.name} has {model.n_layers} layers of width {model.d_model}"
+            )
+        of, sha = self.provenance.get("model"), self.provenance.get("weights_sha256")
+        if not allow_other_model and sha is not None and sha != model.weight_hash:
+            raise InputError(
+                f"vector {self.name!r} was read from {of}, and these are the weights of "
+                f"{model.name}; expected the same model (allow_other_model=True writes it anyway)"
+            )
+
+    # --- arithmetic --------------------------------------------------------------------------
+
+    def __add__(self, other: "TaskVector") -> "TaskVector":
+        return self._with(other, torch.add, "+")
+
+    def __sub__(self, other: "TaskVector") -> "TaskVector":
+        return self._with(other, torch.sub, "-")
+
+    def __mul__(self, factor: float) -> "TaskVector":
+        if isinstance(factor, bool) or not isinstance(factor, int | float):
+            return NotImplemented
+        name = f"{factor:g} * {_in_brackets(self.name)}"
+        sets = None if self.sets is None else self.sets * factor
+        return replace(self, name=name, values=self.values * factor, sets=sets)
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> "TaskVector":
+        return self * -1.0
+
+    @staticmethod
+    def mean(vectors: Sequence["TaskVector"]) -> "TaskVector":
+        """The mean of vectors of one model.
+
+        Raises:
+            InputError: where there is none, or they do not belong together.
+        """
+        if not vectors:
+            raise InputError("no vectors; expected at least one")
+        total = vectors[0]
+        for vector in vectors[1:]:
+            total = total + vector
+        name = f"mean({', '.join(vector.name for vector in vectors)})"
+        return replace(total, name=name, values=total.values / len(vectors), sets=None)
+
+    def cosine(self, other: "TaskVector") -> Float[Tensor, "layer"]:
+        """Cosine similarity at every layer."""
+        self._check_same(other)
+        return torch.nn.functional.cosine_similarity(self.values, other.values, dim=-1)
+
+    # --- reading it --------------------------------------------------------------------------
+
+    def top_tokens(self, model: HookedModel, k: int = 10, layer: int | None = None) -> list[str]:
+        """The k most probable tokens, as text, of the vector read through the unembedding.
+
+        The logit lens: final norm and unembedding. Texts are data: escape them in HTML.
+        """
+        self.check_fits(model, allow_other_model=True)
+        found: TopTokens = model.vocabulary.top_tokens(self.vector(layer)[None, None], k)
+        return [model.to_string(token) for token in found.ids[0].tolist()]
+
+    def accuracy(
+        self,
+        model: HookedModel,
+        task: Task | str,
+        n_prompts: int = 50,
+        seed: int = 0,
+        layer: int | None = None,
+    ) -> Estimate:
+        """How many zero-shot prompts of a task the model answers right with the vector in place.
+
+        An answer is right where its first token is that of an accepted answer. Inputs that the
+        vector's own demonstrations showed are not asked.
+
+        Args:
+            model: that the vector is written into.
+            task: a task or its name.
+            n_prompts: queries, fewer where the task has fewer that were not shown.
+            seed: of the draw.
+            layer: as in `edit`.
+
+        Returns:
+            The share with its Wilson interval.
+
+        Raises:
+            InputError: where the model is another, or no query is left.
+        """
+        self.check_fits(model, allow_other_model=True)
+        chosen = load_task(task) if isinstance(task, str) else task
+        shown = set(self.provenance.get("shown", []))
+        left = [pair for pair in chosen.pairs if pair.x not in shown]
+        if not left:
+            raise InputError(f"task {chosen.name!r} has no input that the vector was not shown")
+        rng = generator(seed, "accuracy")
+        asked = [left[i] for i in rng.permutation(len(left))[:n_prompts]]
+        episodes = [Episode((), pair, ()) for pair in asked]
+        encoder = model.encoder(
+            str(self.provenance.get("template", DEFAULT_TEMPLATE)),
+            [pair.y for pair in chosen.pairs],
+            self.provenance.get("leading_space"),
+        )
+        prompts = zero_shot(encoder, episodes)
+        answers = accepted(encoder, prompts, episodes).first_tokens
+        readout = model.evaluate(prompts, [self.edit(layer, "final_arrow")], answers)
+        return proportion(readout.right[:, 0])
+
+    # --- files -------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> Path:
+        """Write a `.safetensors` file with the numbers, and all else as its metadata.
+
+        Raises:
+            InputError: where it cannot be written.
+        """
+        tensors = {"values": self.values.contiguous()}
+        if self.sets is not None:
+            tensors["sets"] = self.sets.contiguous()
+        said = {
+            "format": _FORMAT,
+            "name": self.name,
+            "layers": json.dumps(list(self.layers)),
+            "layer": json.dumps(self.layer),
+            "mode": self.mode,
+            "scale": repr(float(self.scale)),
+            "provenance": json.dumps(dict(self.provenance)),
+        }
+        return write_whole(path, lambda scratch: save_file(tensors, scratch, said))
+
+    def to_gguf(self, path: str | Path, layer: int | None = None) -> Path:
+        """Write the vector as a control vector of llama.cpp, which adds it after one block.
+
+        Args:
+            path: of the `.gguf` file.
+            layer: as in `edit`.
+
+        Raises:
+            InputError: where the vector is written by replacing (llama.cpp adds), or after block
+                0, which llama.cpp leaves alone.
+        """
+        layer = self._layer(layer)
+        if self.mode != "add":
+            raise InputError(
+                f"vector {self.name!r} replaces, and llama.cpp adds; expected a vector that is "
+                "added: written(mode='add', scale=...)"
+            )
+        if layer == 0:
+            raise InputError("layer 0: llama.cpp adds nothing after its first block; expected 1 on")
+
+        def write(scratch: Path) -> None:
+            writer = gguf.GGUFWriter(scratch, "controlvector")
+            writer.add_string("controlvector.model_hint", str(self.provenance.get("model", "")))
+            writer.add_uint32("controlvector.layer_count", 1)
+            writer.add_tensor(f"direction.{layer}", (self.vector(layer) * self.scale).numpy())
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file()
+            writer.close()
+
+        return write_whole(path, write)
+
+    @staticmethod
+    def load(path: str | Path) -> "TaskVector":
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: where it is another kind of file, or damaged.
+        """
+        source = Path(path).expanduser()
+        try:
+            with safe_open(source, "pt") as file:
+                said = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{source}: cannot be read ({first_line(error)})") from error
+        if said.get("format") != _FORMAT or "values" not in tensors:
+            raise InputError(
+                f"{source}: no task vector; expected a file that TaskVector.save wrote"
+            )
+        try:
+            return TaskVector(
+                said["name"],
+                tensors["values"],
+                tuple(json.loads(said["layers"])),
+                json.loads(said["layer"]),
+                said["mode"],
+                float(said["scale"]),
+                tensors.get("sets"),
+                json.loads(said["provenance"]),
+            )
+        except (KeyError, ValueError, TypeError) as error:
+            raise InputError(f"{source}: damaged ({first_line(error)})") from error
+
+    # --- implementation ----------------------------------------------------------------------
+
+    def _layer(self, layer: int | None) -> int:
+        if layer is None:
+            if self.layer is None:
+                raise InputError(
+                    f"vector {self.name!r} has no chosen layer; expected layer=, one of "
+                    f"{_runs(self.layers)}"
+                )
+            return self.layer
+        n = max(self.layers) + 1
+        check_layer(layer, n)
+        if layer % n not in self.layers:
+            raise InputError(f"no vector after block {layer}; it has {_runs(self.layers)}")
+        return layer % n
+
+    def _check_same(self, other: "TaskVector") -> None:
+        if not isinstance(other, TaskVector):
+            raise InputError(f"a {type(other).__name__}; expected a TaskVector")
+        mine, theirs = (v.provenance.get("weights_sha256") for v in (self, other))
+        if self.layers != other.layers or self.d_model != other.d_model or mine != theirs:
+            raise InputError(
+                f"{self!r} and {other!r} do not belong together; expected vectors of one model at "
+                "the same layers"
+            )
+
+    def _with(
+        self, other: "TaskVector", do: Callable[[Tensor, Tensor], Tensor], sign: str
+    ) -> "TaskVector":
+        self._check_same(other)
+        name = f"{self.name} {sign} {_in_brackets(other.name)}"
+        mode = self.mode if self.mode == other.mode else "add"
+        values = do(self.values * self.scale, other.values * other.scale)
+        return replace(self, name=name, values=values, mode=mode, scale=1.0, sets=None)
+
+
+def _in_brackets(name: str) -> str:
+    return f"({name})" if " " in name else name
+
+
+def _runs(layers: Sequence[int]) -> str:
+    """Layers as text: `layers 0 to 17`, or each by itself."""
+    if len(layers) > 2 and list(layers) == list(range(layers[0], layers[-1] + 1)):
+        return f"layers {layers[0]} to {layers[-1]}"
+    return f"layer{'s' * (len(layers) > 1)} {', '.join(map(str, layers))}"
