@@ -264,7 +264,7 @@ def test_families_that_no_engine_runs_are_refused_before_weights_are_read(
 def test_a_bridge_is_used_as_it_is() -> None:
     bridge = tiny_bridge("llama")
     assert load_model(bridge, dtype="float32", device="cpu").dtype == torch.float32
-    with pytest.raises(InputError, match=r"bridge is torch.float32 on cpu.*use bridge.to"):
+    with pytest.raises(InputError, match=r"Bridge is torch.float32 on cpu.*use .to"):
         load_model(bridge, dtype="bfloat16")
     bridge.tokenizer = None
     with pytest.raises(InputError, match="the bridge has no tokenizer"):
