@@ -96,7 +96,7 @@ def test_what_cannot_be_spread(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
         load_model(folder, device="auto", max_memory={})
     with pytest.raises(InputError, match="max_memory: .*'6GB'"):
         load_model(folder, device="auto", max_memory={"cpu": "much"})
-    full = namedtuple("usage", "total used free")(0, 0, 1000)  # noqa: PYI024
+    full = namedtuple("usage", "total used free")(0, 0, 1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: full)
     with pytest.raises(ModelError, match=r"its weights take .* GB; expected that much memory and"):
         load_model(folder, device="auto", max_memory={"cpu": 1000})
