@@ -2,6 +2,8 @@
 # `make test`: set up and run the test suite. `make test-slow`: simulations and long runs.
 # `make test-browser`: figures in Chromium or Chrome. `make families`: the table of families.
 # `make test-tl3`: the same code on TransformerLens 3.9, beside SAELens.
+# `make device-check`: what only a machine with a GPU can show; options in ARGS, as in
+# `make device-check ARGS="--minutes 4"`.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +12,8 @@ VENV_TL3 := .venv-tl3
 STAMP_TL3 := $(VENV_TL3)/.installed
 TESTS_TL3 := engine windows by_hand readout heads components packaged_model
 
-.PHONY: scan test test-slow test-browser test-tl3 notebooks venv lint bench families clean
+.PHONY: scan test test-slow test-browser test-tl3 notebooks venv lint bench families device-check \
+	clean
 
 scan: $(STAMP)
 	$(BIN)/python -m icl_mech.patch --layer-scan
@@ -49,6 +52,9 @@ bench: $(STAMP)
 
 families: $(STAMP)
 	$(BIN)/python tests/family_table.py
+
+device-check: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python -m device.check $(ARGS)
 
 # A half-finished installation leaves no stamp, so the next run starts it again. What pip says of
 # odd entries in its index is of no use where it succeeds: it is shown where it fails.

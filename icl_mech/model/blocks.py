@@ -105,8 +105,9 @@ class BlockCall:
             elif value is _POSITIONS:
                 ours[name] = positions
             elif name == "position_embeddings" and value is not None:
-                # Recorded for one row at positions 0, 1, 2, ...: pick what each token needs.
-                ours[name] = tuple(table[0][positions] for table in value)
+                # Recorded for one row at positions 0, 1, 2, ...: pick what each token needs. A
+                # model may lie on several devices, its tables on another than its tokens.
+                ours[name] = tuple(table[0][positions.to(table.device)] for table in value)
             else:
                 ours[name] = value
         return ours

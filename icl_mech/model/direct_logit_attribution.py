@@ -289,7 +289,7 @@ class DirectLogitAttribution:
         known = ids.clamp_min(0).to(read.hidden.device)
         found = read.at(known) if logits.cap is None else read.raw(known) * logits.factor
         of_rivals = found[:, 1:].to(self.wide).masked_fill(ids[:, 1:].to(known) < 0, torch.nan)
-        return found[:, 0].to(self.wide) - of_rivals.nanmean(dim=1)
+        return (found[:, 0].to(self.wide) - of_rivals.nanmean(dim=1)).to(self.z)
 
     def _check_sum(self, effects: DirectEffects) -> None:
         """Raise ModelError unless the parts add up to the logit difference."""
@@ -315,19 +315,25 @@ class DirectLogitAttribution:
             ids = torch.tensor(list(tokens), dtype=torch.long, device=device)
             out[row] -= w_u[:, ids].to(self.wide).mean(dim=1)
             offset[row] -= b_u[ids].to(self.wide).mean()
-        return out, offset
+        return out.to(self.z), offset.to(self.z)  # the unembedding may lie on another device
 
     def _final_norm(
         self, out: Float[Tensor, "prompt d_model"]
     ) -> tuple[FrozenNorm, Float[Tensor, "prompt"]]:
         """The final norm at the scale of this run, and what its constant gives."""
+        if "ln_final.hook_scale" not in self.bridge.hook_dict:
+            raise ModelError(
+                f"{architecture_of(self.bridge)} has no norm before its unembedding; expected one, "
+                "whose scale is read"
+            )
         seen: list[Tensor] = []
 
         def keep(scale: Tensor, hook: Any) -> None:
             seen.append(scale.clone())
 
         with self.bridge.hooks(fwd_hooks=[("ln_final.hook_scale", keep)]):
-            self.bridge.ln_final(self.final[None].to(self.dtype))
+            place = Unembedding.of(self.bridge).place
+            self.bridge.ln_final(self.final[None].to(place, self.dtype))
         with at_hand(self.bridge.ln_final):
             norm = FrozenNorm.of(self.bridge.ln_final, seen[0][0].to(self.z))
         constant = out.new_zeros(len(out)) if norm.shift is None else out @ norm.shift

@@ -121,7 +121,7 @@ def window_of(mask: Tensor, n_tokens: int, own: list[OwnMask]) -> int | None:
     if mask.dtype != torch.bool and not bool((seen | (mask <= _HIDES)).all()):
         raise ModelError("its mask does more than hide tokens (biases by position, as in ALiBi)")
     for theirs in own:
-        seen = seen & theirs.seen[..., :n_tokens, :n_tokens]
+        seen = seen & theirs.seen[..., :n_tokens, :n_tokens].to(seen.device)
     last = int(seen[0, 0, -1].sum())
     window = None if last == n_tokens else last
     positions = torch.arange(n_tokens, device=mask.device)[None]

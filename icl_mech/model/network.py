@@ -137,12 +137,14 @@ class Unembedding:
         w_u: the unembedding, `[d_model, d_vocab]`.
         b_u: its bias, `[d_vocab]`.
         transform: what is done to logits afterwards: a factor (Cohere) or a soft cap (Gemma 2).
+        place: the device of the norm's weights: a model may lie on several.
     """
 
     norm: Callable[[Tensor], Tensor]
     w_u: Float[Tensor, "d_model d_vocab"]
     b_u: Float[Tensor, "d_vocab"]
     transform: Callable[[Tensor], Tensor]
+    place: torch.device
 
     def logits(self, resid: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_vocab"]:
         """Whole rows of logits; `ChunkedLogits` takes less memory."""
@@ -150,7 +152,7 @@ class Unembedding:
 
     def hidden(self, resid: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_hidden"]:
         """What the unembedding is applied to. (Mamba's stream stays float32 in half precision.)"""
-        return self.norm(resid[None])[0].to(self.w_u)
+        return self.norm(resid[None].to(self.place))[0].to(self.w_u)
 
     @staticmethod
     def of(bridge: Any) -> "Unembedding":
@@ -158,8 +160,10 @@ class Unembedding:
         norm = getattr(bridge, "ln_final", None) or bridge.project_out
         adapter = getattr(bridge, "adapter", None)
         transform = _soft_cap(bridge) if adapter is None else adapter.apply_output_logits_transform
-        with at_hand(bridge.unembed):
-            return Unembedding(norm, bridge.unembed.W_U, bridge.unembed.b_U, transform)
+        with at_hand(bridge.unembed), at_hand(norm):
+            w_u, b_u = bridge.unembed.W_U, bridge.unembed.b_U
+            place = next((p.device for p in norm.parameters()), w_u.device)
+            return Unembedding(norm, w_u, b_u, transform, place)
 
 
 def _soft_cap(bridge: Any) -> Callable[[Tensor], Tensor]:

@@ -78,7 +78,7 @@ def _error(blocks: Blocks, n_positions: int, share: float) -> float:
     wide = torch.promote_types(expected.dtype, torch.float32)
     theirs = expected.to(wide).log_softmax(dim=-1).gather(1, top)
     ours = read(blocks.bridge, hidden[0, :, -1], top.expand(2, 1), share=share).logprob
-    return float((ours - theirs).abs().max())
+    return float((ours - theirs.to(ours.device)).abs().max())  # it may lie on several devices
 
 
 def tolerance_of(dtype: torch.dtype) -> float:
