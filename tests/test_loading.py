@@ -928,13 +928,18 @@ def test_a_quantised_model(bits: int, tmp_path: Path) -> None:
     ).eval()
     model = load_model(quantised, tokenizer=byte_tokenizer())
     prompts = random_prompts(model, (9, 5))
+    alone, answers = load_model(model.bridge, engine="plain"), [[1, 2]]
     with torch.no_grad():
         said = [quantised(torch.tensor([p.tokens])).logits[0, -1].log_softmax(-1) for p in prompts]
-    found = model.predict(prompts, [[1, 2]] * 2).logprob
-    torch.testing.assert_close(found, torch.stack(said)[:, [1, 2]], atol=0.02, rtol=0)
+    each = torch.cat([alone.predict([p], answers).logprob for p in prompts])
+    torch.testing.assert_close(each, torch.stack(said)[:, [1, 2]], atol=1e-4, rtol=0)
+    # 8-bit layers round a column otherwise where any token of the batch has a large number there.
+    tolerance = {8: 0.2, 4: 0.02}[bits]
+    found = model.predict(prompts, answers * 2).logprob
+    torch.testing.assert_close(found, each, atol=tolerance, rtol=0)
     heads, rest = model.heads.mean_outputs(prompts, -1)
     written = model.capture(prompts, [-1], "attn_out")[:, 0].mean(dim=0)
-    torch.testing.assert_close(heads.sum(dim=1) + rest, written, atol=0.02, rtol=0.02)
+    torch.testing.assert_close(heads.sum(dim=1) + rest, written, atol=0.05, rtol=0.05)
     effects = model.heads.direct_effects(prompts, [1, 2], [[3], [4]])
     assert torch.isfinite(effects.heads).all()
     with pytest.raises(InputError, match="weights are quantised; expected floating-point"):
@@ -944,7 +949,7 @@ def test_a_quantised_model(bits: int, tmp_path: Path) -> None:
     assert logit_lens(model, "to_upper", **small).data.sizes["layer"] == 5
     edits = [Edit(1, model.capture(prompts, [-1], "z")[:, 0, 1, 2], "z", head=2)]
     same = model.evaluate(prompts, edits, [[1, 2]] * 2).logprob[:, 0]
-    torch.testing.assert_close(same, found, atol=0.02, rtol=0)
+    torch.testing.assert_close(same, found, atol=tolerance, rtol=0)
 
 
 def test_a_quantised_unembedding_is_refused() -> None:
