@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from plain import prompt_of
+from plain import random_prompts
 from tiny_models import answering_bridge, answering_task, tiny_bridge
 
 from icl_mech import Edit, load_result
 from icl_mech.errors import InputError, ModelError
-from icl_mech.heads import METHODS, HeadAttribution, function_vectors, head_attribution
+from icl_mech.heads import HeadAttribution, function_vectors, head_attribution
 from icl_mech.heads.attribution import mean_heads
 from icl_mech.heads.plan import AttributionSettings, plan_heads
 from icl_mech.heads.prompts import encode
@@ -217,26 +217,26 @@ def eight_bit() -> HookedModel:
     return HookedModel(bridge, "8 bits")
 
 
-@pytest.mark.parametrize(
-    ("methods", "refused", "left"),
-    [(METHODS, "attribution", r"\['aie', 'direct'\]"), (("aie", "direct"), "direct", r"\['aie'\]")],
-)
-def test_quantised_weights_are_refused_by_name_before_the_work(
-    methods: tuple, refused: str, left: str
-) -> None:
-    model, task = eight_bit(), answering_task()
-    with pytest.raises(InputError, match=f"'{refused}'.*weights are quantised.*methods={left}"):
-        head_attribution(model, "to_upper", 2, 2, n_clean=2, methods=methods, progress=False)
+def test_gradients_of_quantised_weights_are_refused_by_name_before_the_work() -> None:
+    model = eight_bit()
+    left = r"\['aie', 'direct'\]"
+    with pytest.raises(InputError, match=f"'attribution'.*weights are quantised.*methods={left}"):
+        head_attribution(model, "to_upper", 2, 2, n_clean=2, progress=False)
     assert model.provenance()["readouts"]["n"] == 0
+
+
+def test_what_heads_of_quantised_weights_write() -> None:
+    """Read off what the projection makes of each unit of its input."""
+    model, task = eight_bit(), answering_task()
     exact = head_attribution(model, task, 2, 2, n_clean=2, methods="aie", progress=False)
     assert float(abs(exact.data["aie"]).max()) > 0
-    for ask in (
-        lambda: model.heads.mean_outputs([prompt_of([1, 2, 3])], -1),
-        lambda: function_vectors(model, task, n_prompts=2, n_shots=2, progress=False),
-        lambda: vector_lens(model, task, 2, 2, vector="function", progress=False),
-    ):
-        with pytest.raises(InputError, match="W_O, and this model's weights are quantised"):
-            ask()
+    prompts = random_prompts(model, (9, 5))
+    assert model.heads.direct_effects(prompts, [1, 2], [[3], [4]]).heads.abs().max() > 0
+    heads, rest = model.heads.mean_outputs(prompts, -1)
+    written = model.capture(prompts, [-1], "attn_out")[:, 0].mean(dim=0)
+    torch.testing.assert_close(heads.sum(dim=1) + rest, written, atol=1e-4, rtol=1e-4)
+    function_vectors(model, task, n_prompts=2, n_shots=2, progress=False)
+    vector_lens(model, task, 2, 2, vector="function", progress=False)
 
 
 def test_granite_is_refused_before_the_exact_effect_and_told_what_works() -> None:

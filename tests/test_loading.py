@@ -11,7 +11,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import forked
 import gguf
@@ -20,18 +22,29 @@ import pytest
 import torch
 import transformers
 from family_reference import reference_logprobs
+from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 from plain import assert_same, prompt_of, random_prompts
 from safetensors.torch import load_file, save_file
 from tiny_models import D_VOCAB, byte_tokenizer, config, random_model, saved, tiny_bridge
+from tokenizers import Tokenizer, models
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+    BertModel,
+    BitsAndBytesConfig,
     PretrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 from icl_mech.errors import InputError, ModelError
+from icl_mech.lens import logit_lens
 from icl_mech.model import Edit, HookedModel, load_model
 from icl_mech.model.cache import FORMAT, cached_folder, is_sound
 from icl_mech.model.choosing import ENGINES, check_engine
@@ -796,3 +809,206 @@ def test_the_hash_is_computed_once(tiny_llama: HookedModel) -> None:
     tiny_llama.predict(random_prompts(tiny_llama, (6,)), [[1]])
     assert marked.value == "kept"
     assert first == tiny_llama.weight_hash
+
+
+# --- models as objects ----------------------------------------------------------------------------
+
+
+def tiny_bert(kind: type[PreTrainedModel] = BertModel) -> PreTrainedModel:
+    sizes = BertConfig(
+        vocab_size=D_VOCAB,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=256,
+    )
+    return kind(sizes).eval()
+
+
+def tiny_t5() -> PreTrainedModel:
+    """An encoder and a decoder."""
+    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
+    return T5ForConditionalGeneration(
+        T5Config(vocab_size=D_VOCAB, decoder_start_token_id=0, **sizes)
+    ).eval()
+
+
+def wide_tokenizer() -> PreTrainedTokenizerFast:
+    """One of 400 words, for models of 257 tokens."""
+    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(400)}, unk_token="w0"))
+    return PreTrainedTokenizerFast(tokenizer_object=words, eos_token="w1")
+
+
+def half_loaded() -> PreTrainedModel:
+    model = random_model("llama")
+    model.model.layers[2].to("meta")
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "message"),
+    [
+        (lambda: torch.nn.Linear(2, 2), {}, "model is a Linear; expected .*causal language model"),
+        (tiny_bert, {}, "model is a BertModel; expected .*causal language model"),
+        (lambda: tiny_bert(BertForMaskedLM), {}, "BertForMaskedLM reads both ways.*causal"),
+        (tiny_t5, {}, "T5ForConditionalGeneration.*has an encoder beside its decoder"),
+        (lambda: random_model("llama").model, {}, "model is a LlamaModel; expected"),
+        (lambda: random_model("llama"), {"tokenizer": None}, "with no tokenizer; expected token"),
+        (
+            lambda: random_model("llama"),
+            {"tokenizer": wide_tokenizer()},
+            r"numbers up to 399 \('w399'\), and the model has embeddings for 257 tokens",
+        ),
+        (lambda: random_model("llama").train(), {}, r"in training mode.*call \.eval\(\)"),
+        (lambda: random_model("llama").to("meta"), {}, "device 'meta', and hold no numbers"),
+        (half_loaded, {}, "device 'meta', and hold no numbers"),
+        (
+            lambda: random_model("llama"),
+            {"dtype": "float16"},
+            "LlamaForCausalLM is torch.float32 on cpu.*expected no dtype= or device=",
+        ),
+        (lambda: random_model("llama"), {"adapter": "x"}, "adapter= beside a LlamaForCausalLM"),
+    ],
+)
+def test_objects_that_cannot_be_used(make: Callable, options: dict, message: str) -> None:
+    with pytest.raises((InputError, ModelError), match=message):
+        load_model(make(), **({"tokenizer": byte_tokenizer()} | options))
+
+
+def test_a_model_whose_own_forward_fails() -> None:
+    model = random_model("llama")
+    model.model.layers[1].mlp.up_proj = torch.nn.Linear(7, 48)
+    with pytest.raises(ModelError, match="LlamaForCausalLM itself fails on a text of 8 tokens"):
+        load_model(model, tokenizer=byte_tokenizer())
+
+
+def test_a_refused_object_can_be_tried_again() -> None:
+    """Nothing of it has been replaced. Once it is in a bridge, a second would break the first."""
+    model, tokenizer = random_model("llama"), byte_tokenizer()
+    for options in ({"dtype": "float16"}, {"tokenizer": wide_tokenizer()}):
+        with pytest.raises((InputError, ModelError)):
+            load_model(model, **({"tokenizer": tokenizer} | options))
+    loaded = load_model(model, tokenizer=tokenizer)
+    assert loaded.engine == "shared"
+    with pytest.raises(InputError, match=r"in a bridge already.*\.bridge of what load_model gave"):
+        load_model(model, tokenizer=tokenizer)
+    assert load_model(loaded.bridge).bridge is loaded.bridge
+
+
+def test_the_tokenizer_stays_as_it_was() -> None:
+    """TransformerLens gives one without BOS a BOS token; two models can share a tokenizer."""
+    tokenizer = byte_tokenizer()
+    before = (dict(tokenizer.init_kwargs), dict(tokenizer.special_tokens_map))
+    loaded = [load_model(random_model(f), tokenizer=tokenizer) for f in ("llama", "gpt2")]
+    assert (dict(tokenizer.init_kwargs), dict(tokenizer.special_tokens_map)) == before
+    assert {m.sink.token for m in loaded} == {tokenizer.eos_token_id}
+
+
+# --- objects with adapters ------------------------------------------------------------------------
+
+
+def with_lora(family: str, targets: str | list[str], **options: Any) -> PeftModel:
+    torch.manual_seed(0)
+    settings = LoraConfig(
+        task_type="CAUSAL_LM", target_modules=targets, init_lora_weights=False, **options
+    )
+    return get_peft_model(random_model(family), settings).eval()
+
+
+@pytest.mark.parametrize(
+    ("family", "targets", "options"),
+    [
+        ("llama", "all-linear", {}),
+        ("gemma3", ["q_proj", "v_proj"], {}),
+        ("gemma3", ["o_proj"], {"use_dora": True}),
+        ("gpt2", ["c_proj"], {"fan_in_fan_out": True}),
+    ],
+)
+def test_a_model_with_peft_adapters(
+    family: str, targets: str | list[str], options: dict[str, Any]
+) -> None:
+    """It is peft's forward that runs; heads write through W_O with the adapter beside it."""
+    wrapped = with_lora(family, targets, **options)
+    tokens = [[D_VOCAB - 1, 5, 80, 7, 9], [D_VOCAB - 1, 3, 4]]
+    with torch.no_grad():
+        said = [wrapped(torch.tensor([t])).logits[0, -1].log_softmax(dim=-1)[:9] for t in tokens]
+        base = random_model(family)(torch.tensor(tokens[:1])).logits[0, -1].log_softmax(dim=-1)[:9]
+    assert (said[0] - base).abs().max() > 0.01  # the adapter acts
+    model = load_model(wrapped, tokenizer=byte_tokenizer())
+    prompts = [prompt_of(t) for t in tokens]
+    found = model.predict(prompts, [list(range(9))] * 2).logprob
+    torch.testing.assert_close(found, torch.stack(said), atol=1e-4, rtol=0)
+    heads, rest = model.heads.mean_outputs(prompts, -1)
+    written = model.capture(prompts, [-1], "attn_out")[:, 0].mean(dim=0)
+    torch.testing.assert_close(heads.sum(dim=1) + rest, written, atol=1e-4, rtol=1e-4)
+    model.heads.direct_effects(prompts, [1, 2], [[3], [4]])
+    assert model.heads.gradients(prompts, [1, 2])[1].abs().max() > 0
+
+
+def test_an_adapter_on_queries_keys_and_values_together() -> None:
+    """TransformerLens cuts the weight below the adapter; merged it is right."""
+    wrapped = with_lora("gpt_neox", ["query_key_value"])
+    with pytest.raises(ModelError, match=r"differ by .* past its adapter.*merge_and_unload"):
+        load_model(wrapped, tokenizer=byte_tokenizer())
+    merged = with_lora("gpt_neox", ["query_key_value"]).merge_and_unload()
+    assert load_model(merged, tokenizer=byte_tokenizer()).engine == "shared"
+
+
+def test_virtual_tokens_are_no_adapter_of_the_weights() -> None:
+    settings = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+    wrapped = get_peft_model(random_model("llama"), settings).eval()
+    with pytest.raises(InputError, match=r"PROMPT_TUNING.*virtual tokens before every prompt"):
+        load_model(wrapped, tokenizer=byte_tokenizer())
+
+
+# --- quantised objects ----------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_quantised_model(bits: int, tmp_path: Path) -> None:
+    """Everything but gradients runs; W_O is read through the quantised layer."""
+    # bitsandbytes packs 64 weights of a row into one block.
+    sizes = config("llama")
+    sizes.hidden_size, sizes.intermediate_size, sizes.head_dim = 64, 128, 16
+    save_tiny(tmp_path / "whole", sizes)
+    quantised = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "whole",
+        quantization_config=BitsAndBytesConfig(load_in_8bit=bits == 8, load_in_4bit=bits == 4),
+        dtype=torch.float32,
+        device_map={"": "cpu"},
+    ).eval()
+    model = load_model(quantised, tokenizer=byte_tokenizer())
+    prompts = random_prompts(model, (9, 5))
+    alone, answers = load_model(model.bridge, engine="plain"), [[1, 2]]
+    with torch.no_grad():
+        said = [quantised(torch.tensor([p.tokens])).logits[0, -1].log_softmax(-1) for p in prompts]
+    each = torch.cat([alone.predict([p], answers).logprob for p in prompts])
+    torch.testing.assert_close(each, torch.stack(said)[:, [1, 2]], atol=1e-4, rtol=0)
+    # 8-bit layers round a column otherwise where any token of the batch has a large number there.
+    tolerance = {8: 0.2, 4: 0.02}[bits]
+    found = model.predict(prompts, answers * 2).logprob
+    torch.testing.assert_close(found, each, atol=tolerance, rtol=0)
+    heads, rest = model.heads.mean_outputs(prompts, -1)
+    written = model.capture(prompts, [-1], "attn_out")[:, 0].mean(dim=0)
+    torch.testing.assert_close(heads.sum(dim=1) + rest, written, atol=0.05, rtol=0.05)
+    effects = model.heads.direct_effects(prompts, [1, 2], [[3], [4]])
+    assert torch.isfinite(effects.heads).all()
+    with pytest.raises(InputError, match="weights are quantised; expected floating-point"):
+        model.heads.gradients(prompts, [1, 2])
+    small = {"n_prompts": 2, "n_shots": 1, "progress": False}
+    assert layer_scan(model, "to_upper", n_dev=1, **small).data.sizes["layer"] == 4
+    assert logit_lens(model, "to_upper", **small).data.sizes["layer"] == 5
+    edits = [Edit(1, model.capture(prompts, [-1], "z")[:, 0, 1, 2], "z", head=2)]
+    same = model.evaluate(prompts, edits, [[1, 2]] * 2).logprob[:, 0]
+    torch.testing.assert_close(same, found, atol=tolerance, rtol=0)
+
+
+def test_a_quantised_unembedding_is_refused() -> None:
+    model = random_model("llama")
+    model.lm_head.weight = torch.nn.Parameter(
+        torch.zeros(D_VOCAB, 32, dtype=torch.int8), requires_grad=False
+    )
+    with pytest.raises(ModelError, match="the unembedding is quantised; expected floating-point"):
+        load_model(model, tokenizer=byte_tokenizer())

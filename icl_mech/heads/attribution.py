@@ -77,8 +77,8 @@ def head_attribution(
 
     Raises:
         InputError: where a task or count cannot work, the model never answers the clean prompts
-            right (there is nothing to attribute), or its weights are quantised, which only
-            `methods=["aie"]` allows.
+            right (there is nothing to attribute), or its weights are quantised, which
+            `"attribution"` does not allow.
         ModelError: where the model returns numbers that are not finite, or where a method cannot
             work on its architecture (before anything longer is run; leave the method out).
 

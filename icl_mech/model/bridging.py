@@ -1,16 +1,25 @@
 """Builds a TransformerLens bridge round a model of Transformers, and takes models as they are."""
 
+from copy import deepcopy
 from typing import Any
 
 import torch
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from icl_mech.errors import InputError, ModelError, first_line
 from icl_mech.model.families import refuse_config
-from icl_mech.model.network import architecture_of, device_of, logits_after, some_tokens
+from icl_mech.model.network import (
+    architecture_of,
+    device_of,
+    is_quantised,
+    logits_after,
+    some_tokens,
+)
 from icl_mech.model.sources import label
 from icl_mech.model.verification import refuse_training, tolerance_of
 
@@ -24,7 +33,8 @@ def as_bridge(model: nn.Module, tokenizer: Any = None) -> Any:
         tokenizer: of a Transformers model.
 
     Raises:
-        InputError: where it is another kind of module, or has no tokenizer.
+        InputError: where it is another kind of module, has no tokenizer, is in training mode or in
+            a bridge already, or its weights are nowhere.
         ModelError: where the family cannot be edited.
     """
     kind = type(model).__name__
@@ -35,8 +45,9 @@ def as_bridge(model: nn.Module, tokenizer: Any = None) -> Any:
             raise InputError(
                 f"the {kind} has no tokenizer; expected one: pass tokenizer= where it is made"
             )
+        device_of(model)
         return model
-    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    inner = _base_of(model) if isinstance(model, PeftModel) else model
     if not isinstance(inner, PreTrainedModel) or inner.get_output_embeddings() is None:
         raise InputError(
             f"model is a {kind}; expected a TransformerBridge, a HookedTransformer, or a causal "
@@ -47,15 +58,61 @@ def as_bridge(model: nn.Module, tokenizer: Any = None) -> Any:
         raise InputError(
             f"a {kind} with {what}; expected tokenizer=, as AutoTokenizer.from_pretrained gives it"
         )
+    if any(isinstance(part, GeneralizedComponent) for part in inner.modules()):
+        raise InputError(
+            f"the {kind} is in a bridge already, which has replaced parts of it; expected that "
+            "bridge (.bridge of what load_model gave), or the model loaded anew"
+        )
     name = label(str(inner.config.name_or_path or "")) or type(inner).__name__
     refuse_config(name, inner.config, [type(inner).__name__])
+    # Before parts of the model are replaced, so that it can be tried again.
+    refuse_other_tokenizer(name, tokenizer, inner.get_output_embeddings().weight.shape[0])
     try:
-        return bridge_round(inner, tokenizer, name)
+        # A copy: TransformerLens gives a tokenizer without BOS or padding tokens such tokens.
+        return bridge_round(inner, deepcopy(tokenizer), name)
+    except (InputError, ModelError):
+        raise
     except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ModelError(
             f"{name}: TransformerLens builds no bridge round a {type(inner).__name__} "
             f"({type(error).__name__}: {first_line(error)})"
         ) from error
+
+
+def _base_of(model: PeftModel) -> Any:
+    """The model in which peft has put its adapters.
+
+    Raises:
+        InputError: where an adapter is no part of it, but tokens before every prompt.
+    """
+    if model.active_peft_config.is_prompt_learning:
+        raise InputError(
+            f"the adapter of the {type(model).__name__} is of the kind "
+            f"{model.peft_type}, which puts virtual tokens before every prompt; expected one "
+            "inside the model's weights, such as LoRA"
+        )
+    return model.get_base_model()
+
+
+def refuse_other_tokenizer(name: str, tokenizer: Any, size: int, sink: int = 0) -> None:
+    """Raise ModelError where the tokenizer has ids that the model has no embeddings for.
+
+    Args:
+        name: of the model, for the message.
+        tokenizer: its own, or the one beside it.
+        size: the number of its embeddings.
+        sink: the token that prompts begin with.
+    """
+    added = set(tokenizer.get_added_vocab().values())
+    beyond = [(i, t) for t, i in tokenizer.get_vocab().items() if i >= size]
+    # Added tokens, for images and the like, may have ids beyond a text model's embeddings.
+    if sink >= size or any(i not in added for i, _ in beyond):
+        worst, text = max(beyond)
+        raise ModelError(
+            f"{name}: the tokenizer gives numbers up to {worst} ({text!r}), and the model "
+            f"has embeddings for {size} tokens; expected the tokenizer that the model was "
+            "trained with"
+        )
 
 
 def is_hookable(model: Any) -> bool:
@@ -74,14 +131,24 @@ def bridge_round(model: PreTrainedModel, tokenizer: Any, name: str) -> Transform
         name: what results call it.
 
     Raises:
-        InputError: where the model is in training mode.
-        ModelError: where TransformerLens computes other numbers than Transformers.
+        InputError: where the model is in training mode, or its weights are nowhere.
+        ModelError: where it does not read from left to right, or TransformerLens computes other
+            numbers than Transformers.
     """
     embedding = model.get_input_embeddings().weight
     device = device_of(model)
     tokens = torch.tensor([some_tokens(embedding.shape[0], 8)], device=device)
     refuse_training(model)
-    expected = model(tokens).logits[:, -1]
+    _refuse_packed_unembedding(model, name)
+    try:
+        logits = model(tokens).logits
+    except Exception as error:  # of any library that the model's layers come from
+        raise ModelError(
+            f"{name}: the {type(model).__name__} itself fails on a text of {tokens.shape[1]} "
+            f"tokens ({type(error).__name__}: {first_line(error)})"
+        ) from error
+    _refuse_two_ways(model, name, tokens, logits)
+    expected = logits[:, -1]
     # TransformerLens would read the tokenizer a second time, to make it prepend BOS. The caller's
     # begins no text by itself, and the bridge looks at what the tokenizer does.
     kept = dict(tokenizer.init_kwargs)
@@ -101,6 +168,29 @@ def bridge_round(model: PreTrainedModel, tokenizer: Any, name: str) -> Transform
     return bridge
 
 
+def _refuse_packed_unembedding(model: Any, name: str) -> None:
+    """Raise ModelError where the unembedding is quantised: logits are read slice by slice."""
+    if not model.get_output_embeddings().weight.is_floating_point():
+        raise ModelError(
+            f"{name}: the unembedding is quantised; expected floating-point numbers there, as "
+            "Transformers leaves them unless it is told otherwise"
+        )
+
+
+def _refuse_two_ways(model: Any, name: str, tokens: Tensor, logits: Tensor) -> None:
+    """Raise ModelError where a later token changes what the model says after earlier ones."""
+    other = tokens.clone()
+    other[0, -1] = tokens[0, 0]
+    moved = (model(other).logits - logits).abs().amax(dim=-1)[0]
+    # What shares a batch may change a number's last digits.
+    exact = logits.dtype in (torch.float32, torch.float64) and not is_quantised(model)
+    if moved[:-1].max() > (1e-3 if exact else 0.1) * moved[-1]:
+        raise ModelError(
+            f"{name}: {type(model).__name__} reads both ways: the last token of a text changes "
+            "what it says after the first ones; expected a causal language model"
+        )
+
+
 def _refuse_other_logits(bridge: Any, tokens: Tensor, expected: Tensor) -> None:
     """Raise ModelError where TransformerLens computes something else than Transformers did."""
     wide = torch.promote_types(expected.dtype, torch.float32)
@@ -109,7 +199,12 @@ def _refuse_other_logits(bridge: Any, tokens: Tensor, expected: Tensor) -> None:
     top = theirs.argmax(dim=-1, keepdim=True)
     miss = float((said - theirs).gather(1, top).abs())
     if not miss <= tolerance_of(expected.dtype):
+        adapted = any(isinstance(part, BaseTunerLayer) for part in bridge.original_model.modules())
+        hint = adapted * (
+            ". It reads a projection of queries, keys and values together past its adapter: merge "
+            "that first, load_model(model.merge_and_unload(), tokenizer=...)"
+        )
         raise ModelError(
             f"{architecture_of(bridge)} cannot be edited: through TransformerLens its log "
-            f"probabilities differ by {miss:.2g} from those of Transformers"
+            f"probabilities differ by {miss:.2g} from those of Transformers{hint}"
         )

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from einops import einsum
+from einops import einsum, rearrange
 from jaxtyping import Float, Int
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 
 from icl_mech.errors import InputError, ModelError
 from icl_mech.model.chunked_logits import ChunkedLogits
 from icl_mech.model.edits import HOOKS
 from icl_mech.model.engine import Engine, Tokens
-from icl_mech.model.gradients import refuse_quantised
-from icl_mech.model.network import Unembedding, architecture_of, at_hand
+from icl_mech.model.network import Unembedding, architecture_of, at_hand, is_quantised
 from icl_mech.model.readout import pad_rows
 
 #: How far the sum of the parts may be from the total, relative to the largest part. (Transformers'
@@ -168,19 +168,13 @@ class DirectLogitAttribution:
     All sums are done in float32 at least, whatever the model computes in.
 
     Raises:
-        InputError: where the weights are quantised: what a head writes is its output times its
-            rows of W_O, which has to be there as numbers.
         ModelError: where heads and bias do not add up to the attention output, as in a model that
             scales what attention adds.
     """
 
     def __init__(self, engine: Engine, prompts: Sequence[Tokens], positions: Sequence[int]) -> None:
-        refuse_quantised(
-            engine.bridge,
-            "what heads write is read through their rows of W_O",
-            "the exact AIE and theta need none",
-        )
         self.bridge, self.n_layers, self.dtype = engine.bridge, engine.n_layers, engine.dtype
+        self.quantised = is_quantised(engine.bridge)
         at = engine.at_tokens([[p] for p in positions])
         sites = ("z", "attn_out", "mlp_out", "resid_pre", "resid_post")
         hooks = [HOOKS[site] for site in sites]
@@ -196,16 +190,34 @@ class DirectLogitAttribution:
         self.post_scale = scale[0] if scale else None
         self._check_attention(attn_out)
 
+    @torch.no_grad()
     def _attention(self, layer: int) -> _Attention:
         block = self.bridge.blocks[layer]
         with at_hand(block):
-            w_o = block.attn.W_O.detach().to(self.z)
-            b_o = getattr(block.attn, "b_O", None)
-            bias = torch.zeros_like(w_o[0, 0]) if b_o is None else b_o.detach().to(w_o)
+            w_o, bias = self._output_map(block.attn)
             norm = None
             if self.post_scale is not None:
                 norm = FrozenNorm.of(getattr(block, _POST_NORM), self.post_scale[:, layer])
         return _Attention(w_o, bias, norm)
+
+    def _output_map(
+        self, attention: Any
+    ) -> tuple[Float[Tensor, "head d_head d_model"], Float[Tensor, "d_model"]]:
+        """W_O and its bias, as numbers.
+
+        Packed weights, and those beside which an adapter writes, are read off what the projection
+        makes of nothing and of each single unit of its input.
+        """
+        projection = getattr(getattr(attention, "o", None), "original_component", None)
+        if isinstance(projection, BaseTunerLayer) or (self.quantised and projection is not None):
+            n_heads, d_head = self.z.shape[2:]
+            units = torch.eye(n_heads * d_head, device=self.z.device, dtype=self.dtype)
+            bias = projection(torch.zeros_like(units[:1]))[0].to(self.z)
+            w_o = projection(units).to(self.z) - bias
+            return rearrange(w_o, "(h e) d -> h e d", h=n_heads), bias
+        w_o = attention.W_O.detach().to(self.z)
+        b_o = getattr(attention, "b_O", None)
+        return w_o, torch.zeros_like(w_o[0, 0]) if b_o is None else b_o.detach().to(w_o)
 
     @torch.no_grad()
     def _check_attention(self, attn_out: Float[Tensor, "prompt layer d_model"]) -> None:
@@ -221,7 +233,8 @@ class DirectLogitAttribution:
                 )
 
     def _tolerance(self) -> float:
-        return TOLERANCE.get(self.dtype, TOLERANCE_HALF)
+        # Quantised layers round what goes into them too.
+        return TOLERANCE_HALF if self.quantised else TOLERANCE.get(self.dtype, TOLERANCE_HALF)
 
     @torch.no_grad()
     def mean_heads(

@@ -11,7 +11,7 @@ from torch import Tensor
 from icl_mech.errors import InputError, NotFiniteError
 from icl_mech.model.edits import HOOKS
 from icl_mech.model.engine import Engine, Tokens, join_each
-from icl_mech.model.network import Unembedding, module_of, refuse_no_hooks
+from icl_mech.model.network import Unembedding, is_quantised, refuse_no_hooks
 from icl_mech.model.verification import refuse_training
 from icl_mech.progress import Tick, silent
 
@@ -126,11 +126,7 @@ def refuse_quantised(bridge: Any, why: str, instead: str) -> None:
         why: what needs floating-point weights.
         instead: what works with quantised weights too.
     """
-    model = module_of(bridge)
-    quantised = getattr(model, "is_quantized", False) or any(
-        not p.is_floating_point() for p in model.parameters()
-    )
-    if quantised:
+    if is_quantised(bridge):
         raise InputError(
             f"{why}, and this model's weights are quantised; expected floating-point weights "
             f"({instead})"

@@ -71,7 +71,6 @@ class HeadReader:
             the mean of `hook_attn_out`.
 
         Raises:
-            InputError: where the weights are quantised.
             ModelError: where heads and bias do not add up to the attention output.
         """
         return self._attribution(prompts, role).mean_heads()
@@ -89,8 +88,7 @@ class HeadReader:
         fixed at the scale that they had in this run (the cached scale).
 
         Raises:
-            InputError: where the weights are quantised, or there are not as many answers, or
-                rivals, as prompts.
+            InputError: where there are not as many answers, or rivals, as prompts.
             ModelError: where the parts do not add up to the logit difference.
         """
         ids, others = self._ids(answers), self._rivals(rivals)

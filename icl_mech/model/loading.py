@@ -9,13 +9,14 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from icl_mech.devices import pick_device
-from icl_mech.errors import InputError, ModelError
+from icl_mech.errors import InputError
 from icl_mech.model.adapters import Adapter, merge_adapter, read_adapter
-from icl_mech.model.bridging import as_bridge, bridge_round
+from icl_mech.model.bridging import as_bridge, bridge_round, refuse_other_tokenizer
 from icl_mech.model.choosing import EngineName, check_engine, choose_engine
 from icl_mech.model.foreign import foreign_hooks, left_hooks
 from icl_mech.model.gguf import PACKAGED_MODEL, quiet_transformers
 from icl_mech.model.hooked import HookedModel
+from icl_mech.model.network import device_of, module_of
 from icl_mech.model.placement import MaxMemory, Placement, number_format
 from icl_mech.model.plain import explained, read_plain
 from icl_mech.model.sources import Source, find, label
@@ -92,8 +93,9 @@ def load_model(
                 f"adapter= beside a {type(source).__name__}; expected the name or folder of its "
                 "model, or the model with the adapter already in it"
             )
+        _refuse_other_place(source, device, dtype)
         bridge = as_bridge(source, tokenizer)
-        return _wrap(bridge, device, dtype, batch_tokens, sink, engine)
+        return _wrap(bridge, batch_tokens, sink, engine)
     if tokenizer is not None:
         raise InputError(
             "tokenizer= beside a model's name; expected it beside a model of Transformers only: a "
@@ -110,26 +112,28 @@ def load_model(
     return _finished(bridge, name, batch_tokens, chosen_sink, engine, merged)
 
 
+def _refuse_other_place(
+    model: nn.Module, device: str | torch.device | None, dtype: str | torch.dtype | None
+) -> None:
+    """Raise InputError where a model has another device or dtype than the one asked for."""
+    if device is None and dtype is None:
+        return
+    here, number = device_of(model), next(module_of(model).parameters()).dtype
+    wanted = here if device in (None, "auto") else pick_device(device)
+    same_device = wanted.type == here.type and wanted.index in (None, here.index)
+    if number_format(dtype) not in (None, "auto", number) or not same_device:
+        raise InputError(
+            f"the {type(model).__name__} is {number} on {here}, and is used as it is; expected no "
+            "dtype= or device= beside it, or the same: use .to(...) first"
+        )
+
+
 def _wrap(
-    bridge: Any,
-    device: str | torch.device | None,
-    dtype: str | torch.dtype | None,
-    batch_tokens: int | None,
-    sink: str | int | None,
-    engine: str,
+    bridge: Any, batch_tokens: int | None, sink: str | int | None, engine: str
 ) -> HookedModel:
     """Wrap a model that the caller made, without changing it."""
     chosen = choose_sink(bridge.tokenizer, sink, _publishes_bos(bridge.tokenizer))
     model = _finished(bridge, label(bridge.cfg.model_name), batch_tokens, chosen, engine)
-    wanted = None if device in (None, "auto") else pick_device(device)
-    same_device = wanted is None or (
-        wanted.type == model.device.type and wanted.index in (None, model.device.index)
-    )
-    if number_format(dtype) not in (None, "auto", model.dtype) or not same_device:
-        raise InputError(
-            f"the {type(bridge).__name__} is {model.dtype} on {model.device}, and is used as it "
-            "is; expected no dtype= or device= beside it, or the same: use .to(...) first"
-        )
     hooks = foreign_hooks(bridge)
     if hooks:
         warnings.warn(left_hooks(hooks), stacklevel=3)
@@ -156,7 +160,7 @@ def _finished(
     adapter: dict[str, Any] | None = None,
 ) -> HookedModel:
     """The model with its engine; what a user should know of its choices is said."""
-    _refuse_other_tokenizer(bridge, name, sink)
+    refuse_other_tokenizer(name, bridge.tokenizer, int(bridge.unembed.W_U.shape[1]), sink.token)
     chosen, reason = choose_engine(bridge, engine, batch_tokens)
     model = HookedModel(bridge, name, batch_tokens, sink, adapter, chosen, reason)
     if engine == "auto" and model.engine == "plain":
@@ -168,22 +172,6 @@ def _finished(
             stacklevel=4,
         )
     return model
-
-
-def _refuse_other_tokenizer(bridge: Any, name: str, sink: Sink) -> None:
-    """Raise ModelError where the tokenizer has ids that the model has no embeddings for."""
-    sizes = int(bridge.unembed.W_U.shape[1])
-    tokenizer = bridge.tokenizer
-    added = set(tokenizer.get_added_vocab().values())
-    beyond = [(i, t) for t, i in tokenizer.get_vocab().items() if i >= sizes]
-    # Added tokens, for images and the like, may have ids beyond a text model's embeddings.
-    if sink.token >= sizes or any(i not in added for i, _ in beyond):
-        worst, text = max(beyond)
-        raise ModelError(
-            f"{name}: the tokenizer gives numbers up to {worst} ({text!r}), and the model "
-            f"has embeddings for {sizes} tokens; expected the tokenizer that the model was "
-            "trained with"
-        )
 
 
 def _boot(

@@ -26,15 +26,33 @@ def module_of(bridge: Any) -> nn.Module:
 
 
 def device_of(bridge: Any) -> torch.device:
-    """The device that a model's tokens go to; weights may lie on several, or on disk."""
+    """The device that a model's tokens go to; weights may lie on several, or on disk.
+
+    Raises:
+        InputError: where weights are on no device at all.
+    """
     module = module_of(bridge)
-    device = next(module.parameters()).device
-    if device.type != "meta":
-        return device
+    first, *others = [parameter.device for parameter in module.parameters()]
+    if all(device.type != "meta" for device in (first, *others)):
+        return first
     # Accelerate keeps these weights elsewhere, and says where they are used.
     hooks = (getattr(inner, "_hf_hook", None) for inner in module.modules())
-    used = (getattr(hook, "execution_device", None) for hook in hooks)
-    return torch.device(next(device for device in used if device is not None))
+    devices = (getattr(hook, "execution_device", None) for hook in hooks)
+    used = next((device for device in devices if device is not None), None)
+    if used is None:
+        raise InputError(
+            f"weights of the {type(bridge).__name__} are on the device 'meta', and hold no "
+            "numbers; expected a model whose weights have been loaded"
+        )
+    return first if first.type != "meta" else torch.device(used)
+
+
+def is_quantised(bridge: Any) -> bool:
+    """Whether weights of a model are kept as whole numbers."""
+    model = module_of(bridge)
+    return bool(getattr(model, "is_quantized", False)) or any(
+        not parameter.is_floating_point() for parameter in model.parameters()
+    )
 
 
 def places_of(bridge: Any) -> str:

@@ -116,5 +116,5 @@ def refuse_training(bridge: Any) -> None:
     if trains(bridge):
         raise InputError(
             "the model is in training mode, where dropout makes every run different; "
-            "expected evaluation mode: call .eval() on the bridge first"
+            "expected evaluation mode: call .eval() on the model first"
         )
