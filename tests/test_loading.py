@@ -280,7 +280,7 @@ def test_a_bridge_is_used_as_it_is() -> None:
     with pytest.raises(InputError, match=r"Bridge is torch.float32 on cpu.*use .to"):
         load_model(bridge, dtype="bfloat16")
     bridge.tokenizer = None
-    with pytest.raises(InputError, match="the bridge has no tokenizer"):
+    with pytest.raises(InputError, match="the TransformerBridge has no tokenizer"):
         load_model(bridge)
 
 
