@@ -235,6 +235,11 @@ def test_engines_read_the_same(family: str) -> None:
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-3)
 
 
+def test_direct_effects_need_a_norm_at_the_end() -> None:
+    with pytest.raises(ModelError, match="OPTForCausalLM has no norm before its unembedding"):
+        model("opt_350m").heads.direct_effects([prompt_of(PROMPT)], [1], [[2]])
+
+
 @pytest.mark.parametrize("family", BRIDGED)
 def test_sites_that_a_family_lacks_are_refused_by_name(family: str) -> None:
     ours, prompt = model(family), prompt_of(PROMPT)

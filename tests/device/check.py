@@ -36,7 +36,7 @@ class Options:
     steps: tuple[str, ...] = STEPS
     """Which steps: engines, questions, placement, bfloat16, training."""
     n_prompts: int = 24
-    """Prompts per task of the layer scans."""
+    """Prompts per task of the layer scans; fewer where the CPU would take too long."""
 
 
 class Clock:

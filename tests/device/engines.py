@@ -5,6 +5,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr
+from typing import get_args
 
 import torch
 from device.record import Row, Value, one_line
@@ -13,7 +14,7 @@ from tiny_models import D_VOCAB, byte_tokenizer, random_model
 from torch import Tensor
 
 from icl_mech.errors import InputError, ModelError
-from icl_mech.model import SITES, Edit, HookedModel, as_array, load_model
+from icl_mech.model import Edit, HookedModel, Mode, Site, as_array, load_model
 from icl_mech.model.choosing import choose_engine
 from icl_mech.model.placing import Placer
 
@@ -108,7 +109,7 @@ def observed(model: HookedModel) -> dict[str, Tensor]:
         "streams": lambda: model.final_residuals([[p] for p in prompts]),
         "texts": lambda: _texts(model, few, prompts),
         "continuations": lambda: model.sequence_logprob(prompts, [[[5, 6, 7], [8]], [[9]]], few),
-        "best": lambda: model.read(torch.ones(2, model.d_model), ANSWERS, 3).best_logprob,
+        "best": lambda: _best(model),
         "vocabulary": lambda: (
             model.vocabulary.top_tokens(torch.ones(1, 2, model.d_model), 3).logprob
         ),
@@ -127,19 +128,26 @@ def observed(model: HookedModel) -> dict[str, Tensor]:
     return found
 
 
+def _best(model: HookedModel) -> Tensor:
+    """Log probabilities of the most probable tokens of two vectors."""
+    best = model.read(torch.ones(2, model.d_model), ANSWERS, n_best=3).best_logprob
+    assert best is not None
+    return best
+
+
 def _edits(model: HookedModel) -> list[Edit]:
     """An edit of each mode at every site of two blocks, one of each kind where a family mixes."""
     generator = torch.Generator().manual_seed(0)
     placer, half = Placer(model.bridge, model.name), model.n_layers // 2
     edits = []
     for layer in (half - 1, half):
-        for site in SITES:
+        for site in get_args(Site):
             try:
                 placer.hook(site, layer)
             except InputError:
                 continue
             head, width = (1, model.d_head) if site == "z" else (None, model.d_model)
-            for mode in ("replace", "add"):
+            for mode in get_args(Mode):
                 value = torch.randn(width, generator=generator)
                 edits.append(Edit(layer, value, site, -3, mode, scale=2.0, head=head))
     # One value for each prompt, at the last block, and two edits in one.

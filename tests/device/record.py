@@ -125,7 +125,7 @@ class Record:
         """Every step as a table."""
         lines = [", ".join(f"{name} {value}" for name, value in self.machine.items())]
         for step in self.steps:
-            lines += ["", f"**{step.heading()}**", ""]
+            lines += [*([""] if lines[-1] else []), f"**{step.heading()}**", ""]
             for _, rows in groupby(step.rows, key=lambda row: tuple(row.numbers)):
                 lines += [*_table(list(rows)), ""]
             if step.error:

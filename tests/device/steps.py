@@ -4,6 +4,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,12 +21,10 @@ from icl_mech.heads import METHODS, HeadAttribution, head_attribution
 from icl_mech.localize import TaskMap, localize
 from icl_mech.model import HookedModel, load_model
 from icl_mech.patch import LayerScan, layer_scan
-from icl_mech.results import TaskResult
 from icl_mech.synthetic import Training, preset, train
-from icl_mech.tasks import Tasks
+from icl_mech.tasks import Family, Task, Tasks
 
 T = TypeVar("T")
-R = TypeVar("R", bound=TaskResult)
 
 CPU = torch.device("cpu")
 #: The largest accepted difference between devices on the packaged model: nats, or shares of one.
@@ -50,7 +49,7 @@ class Sizes:
         families: of tiny models.
         source: the model of the questions.
         scan_tasks, heads_task, map_tasks: of layer scan, head attribution and map.
-        n_prompts: test prompts per task of the scans.
+        n_prompts: test prompts per task of the scans; fewer where the CPU is slow.
         heads_methods, n_heads_prompts, n_heads_shots: of head attribution.
         n_map_prompts, n_map_points: of the map.
         limits: `max_memory` of models spread over devices; by default limits that split them.
@@ -88,6 +87,7 @@ class Check:
 
     def __init__(self, device: torch.device, clock: Clock, sizes: Sizes) -> None:
         self.device, self.clock, self.sizes = device, clock, sizes
+        self.n_prompts = sizes.n_prompts
         self._kept: dict[Any, Any] = {}
 
     def run(self, record: Record, names: Sequence[str]) -> None:
@@ -112,6 +112,7 @@ class Check:
             numbers: dict[str, Value] = {"engine": model.engine, "dtype": str(model.dtype)[6:]}
             seconds = time.perf_counter() - begun
             yield Row(f"loading on {device.type}", numbers | {"seconds": seconds})
+        self._fit(0.2 * self.clock.total)
         asked: list[tuple[str, Callable[[HookedModel], Any], Callable[..., Iterator[Row]], float]]
         asked = [
             ("layer scan", self._scan, _scan_rows, 0.6),
@@ -146,8 +147,8 @@ class Check:
         """Accuracies of the scan in both number formats."""
         wide, seconds, peak = self.scanned(self.device, "float32")
         half, half_seconds, half_peak = self.scanned(self.device, "bfloat16")
-        yield Row("float32", {"seconds": seconds, "peak_GB": peak})
-        yield Row("bfloat16", {"seconds": half_seconds, "peak_GB": half_peak})
+        yield Row("float32", {"seconds": seconds, "GB_beside_weights": peak})
+        yield Row("bfloat16", {"seconds": half_seconds, "GB_beside_weights": half_peak})
         for task in wide.tasks:
             numbers: dict[str, Value] = {}
             for name, scan in (("float32", wide), ("bfloat16", half)):
@@ -205,22 +206,25 @@ class Check:
         return self._once(("model", device, dtype), load)
 
     def scanned(self, device: torch.device, dtype: str) -> tuple[LayerScan, float, float | None]:
-        """The layer scan, run once, with its seconds and peak memory."""
+        """The layer scan, run once, with its seconds and memory."""
         model = self.model(device, dtype)
         return self._once(("scan", device, dtype), lambda: self.timed(lambda: self._scan(model)))
 
     def timed(self, run: Callable[[], T]) -> tuple[T, float, float | None]:
-        """A result, the seconds it took, and the most GB of the device's memory meanwhile."""
+        """A result, the seconds it took, and the most GB that it took beside what was there."""
         on_cuda = self.device.type == "cuda"
         if on_cuda:
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
         begun = time.perf_counter()
         found = run()
         if on_cuda:
             torch.cuda.synchronize()
         seconds = time.perf_counter() - begun
-        return found, seconds, torch.cuda.max_memory_allocated() / 1e9 if on_cuda else None
+        if not on_cuda:
+            return found, seconds, None
+        return found, seconds, (torch.cuda.max_memory_allocated() - before) / 1e9
 
     def _once(self, key: Any, make: Callable[[], T]) -> T:
         if key not in self._kept:
@@ -231,34 +235,42 @@ class Check:
     def _beside(
         self,
         what: str,
-        ask: Callable[[HookedModel], R],
-        rows: Callable[[R, R], Iterator[Row]],
+        ask: Callable[[HookedModel], Any],
+        rows: Callable[[Any, Any], Iterator[Row]],
     ) -> Iterator[Row]:
         """A question on both: seconds, then what `rows` compares."""
         found = []
         for device in (CPU, self.device):
-            model = self.model(device)
             if ask == self._scan:
                 found.append(self.scanned(device, "float32"))
             else:
-                found.append(self.timed(lambda model=model: ask(model)))
+                found.append(self.timed(partial(ask, self.model(device))))
         (expected, slow, _), (ours, fast, peak) = found
         numbers: dict[str, Value] = {
+            "prompts": expected.data.sizes["prompt"],
             "cpu_seconds": slow,
             "device_seconds": fast,
             "ratio": slow / fast,
-            "peak_GB": peak,
+            "GB_beside_weights": peak,
         }
         yield Row(what, numbers)
         yield from rows(expected, ours)
 
     def _scan(self, model: HookedModel) -> LayerScan:
-        return layer_scan(model, self.sizes.scan_tasks, self.sizes.n_prompts, progress=False)
+        return layer_scan(model, self.sizes.scan_tasks, self.n_prompts, progress=False)
 
     def _small_scan(self, model: HookedModel, n_prompts: int = 6) -> LayerScan:
         return layer_scan(
             model, self.sizes.heads_task, n_prompts, n_shots=3, n_dev=2, progress=False
         )
+
+    def _fit(self, seconds: float) -> None:
+        """Ask fewer prompts of a scan where the CPU would take longer than that for it."""
+        model, n = self.model(CPU), 6
+        _, small, _ = self.timed(lambda: self._small_scan(model, n))
+        tasks = self.sizes.scan_tasks
+        n_tasks = 1 if isinstance(tasks, str | Path | Task | Family) else len(tasks)
+        self.n_prompts = max(4, min(self.n_prompts, int(seconds / small * n / n_tasks)))
 
     def _heads(self, model: HookedModel) -> HeadAttribution:
         s = self.sizes
