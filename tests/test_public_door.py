@@ -17,6 +17,7 @@ from icl_mech.tasks import Task
 #: Every public function that takes a model first, with what else it needs.
 FUNCTIONS = {
     "answer_scores": "'antonyms'",
+    "compare_prompts": "'a', 'b'",
     "conflicting_tasks": "",
     "function_vectors": "'antonyms'",
     "head_ablation": "'antonyms'",
@@ -27,6 +28,9 @@ FUNCTIONS = {
     "mean_patching": "'letters'",
     "patch_contrasts": "[]",
     "patch_positions": "'antonyms'",
+    "prompt_attention": "'a'",
+    "prompt_lens": "'a'",
+    "steer": "'a', None, ['b']",
     "task_decodability": "'letters'",
     "task_table": "'antonyms'",
     "task_vector_failures": "",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from icl_mech.one_prompt.attention import PromptAttention
 
 #: Pixels: the least height of the map, of a row, and the room for tokens across.
-LEAST, ROW, ACROSS = 300, 15, 70
+LEAST, ROW, ACROSS = 300, 15, 92
 #: Characters of a token, and how many tokens are named on an axis.
 LENGTH, NAMED = 9, 64
 
@@ -105,7 +105,11 @@ def _dress(figure: go.Figure, seen: PromptAttention, shown: Sequence[int]) -> No
     }
     small = {"size": 12}
     figure.update_xaxes(
-        side="top", tickangle=-90 if len(shown) > 8 else 0, range=[-0.5, len(shown) - 0.5], **ticks
+        side="top",
+        title={"text": "to this token", "font": small, "standoff": 4},
+        tickangle=-90 if len(shown) > 8 else 0,
+        range=[-0.5, len(shown) - 0.5],
+        **ticks,
     )
     figure.update_yaxes(
         title={"text": "from this token", "font": small},

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from icl_mech.one_prompt.compare import ComparedPrompts
     from icl_mech.one_prompt.lens import PromptLens
 
+#: Less and more probable: pale ends, on which dark text can be read.
+CHANGE = [[0, "#6BAED6"], [0.5, "#FFFFFF"], [1, "#F4A582"]]
 #: Pixels of a row; and differences (nats) at which the colour ends, at least and at most.
 ROW, NEAR, FAR = 17, 1.0, 10.0
 
@@ -53,14 +55,33 @@ def _difference(
 ) -> None:
     """The map of what b changes."""
     z = both.data["difference"].values[:, line]
-    text = [[f"{value:+.1f}" for value in values] for values in z]
+    text = [[_number(value) for value in values] for values in z]
     figure.add_trace(
         columns.token_cells(z, text, _hovers(both, line), "coloraxis2", 10), row=row, col=1
     )
     length = columns.fits(width)
-    targets = [markup(str(both.data["target"].values[i]), length) for i in line]
-    labels = [f"of<br>{target}" for target in targets]
+    labels = [_label(both, i, length) for i in line]
     columns.dress(figure, row, both.layers, labels, width, _axis_name("<b>b - a</b>"))
+
+
+def _number(value: float) -> str:
+    """A change with its sign, or 0.
+
+    >>> _number(-0.04), _number(1.26)
+    ('0', '+1.3')
+    """
+    text = f"{value:+.1f}"
+    return "0" if float(text) == 0 else text
+
+
+def _label(both: ComparedPrompts, i: int, length: int) -> str:
+    """The target of a column, or, where all have the same, its token in a over that in b."""
+    if both.provenance["target"] is None:
+        return f"p of<br>{markup(str(both.data['target'].values[i]), length)}"
+    pairs = ((both.a, "token_a"), (both.b, "token_b"))
+    return "<br>".join(
+        markup(lens.texts[int(both.data[name].values[i])], length) for lens, name in pairs
+    )
 
 
 def _hovers(both: ComparedPrompts, line: list[int]) -> list[list[str]]:
@@ -75,7 +96,8 @@ def _hovers(both: ComparedPrompts, line: list[int]) -> list[list[str]]:
         p_a, p_b = (np.exp(data[f"logprob_{x}"].values[row, i]) for x in ("a", "b"))
         target = markup(str(data["target"].values[i]))
         return (
-            f"after <b>{name}</b>; after block {layer}<br>p({target}) = {p_a:.2g} in a, {p_b:.2g} in b<br>"
+            f"after <b>{name}</b>; after block {layer}<br>"
+            f"p({target}) = {p_a:.2g} in a, {p_b:.2g} in b<br>"
             f"difference of log p: {data['difference'].values[row, i]:+.2f} nats"
         )
 
@@ -97,7 +119,7 @@ def _style(figure: go.Figure, both: ComparedPrompts, n_shown: int) -> None:
             "colorbar": columns.colour_bar("p(top<br>token)"),
         },
         coloraxis2={
-            "colorscale": "RdBu_r",
+            "colorscale": CHANGE,
             "cmin": -limit,
             "cmax": limit,
             "colorbar": columns.colour_bar("change of<br>log p<br>(nats)", **under),
@@ -132,4 +154,8 @@ def _subtitle(both: ComparedPrompts, n_shown: int) -> str:
 
 def _written(name: str, lens: PromptLens) -> str:
     vector = lens.provenance["vector"]
-    return "" if vector is None else f"{name} with {markup(vector, 120)} at its last token"
+    return (
+        ""
+        if vector is None
+        else f"{name} with {markup(vector, 120, spaces=False)} at its last token"
+    )

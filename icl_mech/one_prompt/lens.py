@@ -54,7 +54,9 @@ class PromptLens(Picture):
             here = last.isel(layer=i)
             row = {
                 "after block": self.layers[i],
-                f"after {visible(self.texts[-1])!r}": visible(str(here["top_text"].values[0])),
+                f"top token after {visible(self.texts[-1])}": visible(
+                    str(here["top_text"].values[0])
+                ),
                 "probability": f"{np.exp(here['top_logprob'].values[0]):.3f}",
             }
             if "target_rank" in here:
@@ -157,7 +159,7 @@ def vector_name(vector: TaskVector) -> str:
     """A vector and its place, shortly."""
     factor = "" if vector.scale == 1 else f" x {vector.scale:g}"
     name = vector.name if len(vector.name) <= LONG else f"{vector.name[: LONG - 1]}…"
-    return f"the vector {visible(name)}{factor} ({vector.mode} after block {vector.layer})"
+    return f"the vector {name}{factor} ({vector.mode} after block {vector.layer})"
 
 
 def _arrays(model: HookedModel, prompt: Prompt, readout: Readout) -> xr.Dataset:

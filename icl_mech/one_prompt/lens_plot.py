@@ -120,9 +120,18 @@ def lens_figure(lens: PromptLens, tokens: Sequence[int] | None) -> go.Figure:
     return figure
 
 
-def add_menu(figure: go.Figure, buttons: list[dict[str, Any]], above: int = columns.ABOVE) -> None:
-    """A menu under the subtitle; `above` pixels between it and the first line hold labels."""
-    room = above + columns.MENU
+def add_menu(
+    figure: go.Figure, buttons: list[dict[str, Any]], above: int = columns.ABOVE, more: int = 0
+) -> None:
+    """A menu under the subtitle.
+
+    Args:
+        figure: framed.
+        buttons: entries of the menu.
+        above: pixels between the menu and the first line, which hold labels.
+        more: those of them that the figure has already.
+    """
+    room = above + columns.MENU - more
     figure.layout.margin.t += room
     figure.layout.height += room
     figure.update_layout(
@@ -145,7 +154,7 @@ def _subtitle(lens: PromptLens, shown: Sequence[int]) -> str:
     p = lens.provenance
     parts = ["logit lens: the most probable next token"]
     if p["vector"] is not None:
-        parts.append(f"with {markup(p['vector'], 120)} at the last token")
+        parts.append(f"with {markup(p['vector'], 120, spaces=False)} at the last token")
     if p["target_of"] is not None:
         target, whole = markup(p["target"]), markup(p["target_of"])
         parts.append(f"target {target}, the first token of {whole}")

@@ -48,7 +48,7 @@ class Steering(Picture):
     def headline(self) -> str:
         """What was written, on which model."""
         return (
-            f"Steering with the vector {visible(self.provenance['vector'])!r} "
+            f"Steering with the vector {self.provenance['vector']!r} "
             f"({self.provenance['mode']}), {self.provenance['model']}"
         )
 

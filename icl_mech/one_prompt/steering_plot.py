@@ -17,8 +17,8 @@ from icl_mech.plotting.style import AFTER_BLOCK, COLOURS, GRID, title
 if TYPE_CHECKING:
     from icl_mech.one_prompt.steering import Steering
 
-#: Pixels of a panel, and between two.
-HEIGHT, GAP = 270, 85
+#: Pixels of a panel, between two, and of the titles over the first.
+HEIGHT, GAP, TITLES = 270, 85, 25
 #: Light to dark: the colour of vectors.
 _BLUES = [[0, "#9CCBEB"], [0.5, COLOURS["theta"]], [1, "#00263D"]]
 
@@ -33,18 +33,20 @@ def steering_figure(found: Steering) -> go.Figure:
         place = {"row": i // cols + 1, "col": i % cols + 1}
         for trace in _lines(found, i):
             figure.add_trace(trace, **place)
+    top = 1.1 * max(float(max(trace.y)) for trace in figure.data)
     _axes(figure, found, n_rows, cols)
+    figure.update_yaxes(range=[-0.03 * top, top])
     p = found.provenance
     whole = "; an answer of several tokens: all of them" * bool((found.data["n_tokens"] > 1).any())
     how = "over the stream" if p["mode"] == "replace" else "added to the stream"
     title(
         figure,
-        f"What does the vector {markup(p['vector'], 40)} make the model say? {escape(p['model'])}",
-        f"after the prompt {markup(p['prompt'][-LONG:])}; vector x scale written {how} at its "
-        f"last token; dashed: without the vector{whole}",
+        f"What does a vector make the model say? {escape(p['model'])}",
+        f"after the prompt {markup(p['prompt'][-LONG:])}; the vector {markup(p['vector'], 40, spaces=False)} x "
+        f"scale, written {how} at its last token; dashed: without the vector{whole}",
     )
     frame(figure, below=20, legend=True)
-    add_menu(figure, _buttons(figure), above=24)
+    add_menu(figure, _buttons(figure, top), above=TITLES, more=TITLES)
     return figure
 
 
@@ -94,29 +96,36 @@ def _line(
 
 
 def _axes(figure: go.Figure, found: Steering, n_rows: int, cols: int) -> None:
-    figure.update_yaxes(gridcolor=GRID, zeroline=False, range=[-0.03, 1.05])
+    figure.update_yaxes(gridcolor=GRID, zeroline=False)
     figure.update_yaxes(title={"text": "probability", "standoff": 4}, col=1)
     figure.update_xaxes(gridcolor=GRID, zeroline=False)
     by_scale = len(found.layers) == 1
     name = "scale: factor on the vector" if by_scale else AFTER_BLOCK
     if not by_scale:
         figure.update_xaxes(
-            dtick=1 if max(found.layers) <= 12 else 2 if max(found.layers) <= 30 else 4
+            range=[min(found.layers) - 0.5, max(found.layers) + 0.5],
+            dtick=1 if max(found.layers) <= 12 else 2 if max(found.layers) <= 30 else 4,
         )
     for col in range(1, cols + 1):
         lowest = n_rows if (n_rows - 1) * cols + col <= len(found.answers) else n_rows - 1
         figure.update_xaxes(title={"text": name, "font": {"size": 12}}, row=lowest, col=col)
 
 
-def _buttons(figure: go.Figure) -> list[dict[str, Any]]:
+def _buttons(figure: go.Figure, top: float) -> list[dict[str, Any]]:
     """Linear or logarithmic probabilities."""
     axes = [axis.plotly_name for axis in figure.select_yaxes()]
     floor = min(
         (float(np.log10(y)) for trace in figure.data for y in trace.y if y > 0), default=-3.0
     )
     low = max(-12.0, np.floor(floor))
-    linear = {f"{axis}.{k}": v for axis in axes for k, v in _scale("linear", -0.03, 1.05).items()}
-    logs = {f"{axis}.{k}": v for axis in axes for k, v in _scale("log", low, 0.1).items()}
+    linear = {
+        f"{axis}.{k}": v for axis in axes for k, v in _scale("linear", -0.03 * top, top).items()
+    }
+    logs = {
+        f"{axis}.{k}": v
+        for axis in axes
+        for k, v in _scale("log", low, float(np.log10(top))).items()
+    }
     return [
         {"label": "probability, linear", "method": "relayout", "args": [linear]},
         {"label": "probability, logarithmic", "method": "relayout", "args": [logs]},

@@ -18,13 +18,18 @@ def visible(text: str) -> str:
     return "".join(_MARKS.get(c, c if c.isprintable() else _code(c)) for c in text)
 
 
-def markup(text: str, length: int = LONG) -> str:
+def markup(text: str, length: int = LONG, spaces: bool = True) -> str:
     """A token for plotly: visible, cut to `length` characters, and escaped.
+
+    Args:
+        text: of the token; or another text, such as a name.
+        length: characters that are kept.
+        spaces: whether spaces get marks.
 
     >>> markup("<b> & $x$"), markup("abcdef", 4)
     ('&lt;b&gt;·&amp;·&#36;x&#36;', 'abc…')
     """
-    shown = visible(text)
+    shown = visible(text) if spaces else " ".join(map(visible, text.split(" ")))
     if len(shown) > length:
         shown = f"{shown[: length - 1]}…"
     # Plotly knows no &quot;. Between dollars it would set formulas, on pages with MathJax.
