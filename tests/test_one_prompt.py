@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import pytest
 import torch
 from plain import plain_logprobs, prompt_of
-from tiny_models import tiny_model
+from tiny_models import tiny_bridge, tiny_model
 
 from icl_mech import TaskVector, compare_prompts, prompt_attention, prompt_lens, steer
 from icl_mech.errors import InputError, ModelError
@@ -129,7 +129,7 @@ def test_the_menu_changes_all_that_the_colour_means(tiny_llama: HookedModel) -> 
     ]
     for button, name in zip(menu.buttons, ("top", "entropy", "rank", "p"), strict=True):
         z, layout, traces = button.args
-        assert traces == [0, 1]
+        assert list(traces) == [0, 1]
         shown = np.concatenate([np.array(part) for part in z["z"]], axis=1)
         data = lens.data
         expected = {
@@ -272,7 +272,7 @@ def test_steering_equals_one_hook_per_cell(tiny: HookedModel, mode: str) -> None
 
 
 def test_panels_lines_and_the_unsteered_value(tiny_llama: HookedModel) -> None:
-    found = steer(tiny_llama, TEXT, vector(tiny_llama), ["Q", "a", "b"], scales=(1, 2))
+    found = steer(tiny_llama, TEXT, vector(tiny_llama), ["Q", "a", "b"], scales=(1.0, 2.0))
     figure = found.plot()
     assert len(figure.data) == 3 * 3
     dashed = [trace for trace in figure.data if trace.line.dash == "dash"]
@@ -283,7 +283,7 @@ def test_panels_lines_and_the_unsteered_value(tiny_llama: HookedModel) -> None:
         "scale 1",
         "scale 2",
     ]
-    one_layer = steer(tiny_llama, TEXT, vector(tiny_llama), ["Q"], [1], [0.5, 1, 2]).plot()
+    one_layer = steer(tiny_llama, TEXT, vector(tiny_llama), ["Q"], [1], [0.5, 1.0, 2.0]).plot()
     assert list(one_layer.data[1].x) == [0.5, 1, 2]
     assert one_layer.layout.xaxis.title.text.startswith("scale")
 
@@ -342,8 +342,6 @@ def test_a_vector_without_a_layer(tiny_llama: HookedModel) -> None:
 
 
 def test_a_model_that_returns_nan_says_so() -> None:
-    from tiny_models import tiny_bridge
-
     bridge = tiny_bridge("llama")
     model = load_model(bridge)
     prompt_lens(model, TEXT)

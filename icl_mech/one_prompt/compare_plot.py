@@ -55,7 +55,7 @@ def _difference(
 ) -> None:
     """The map of what b changes."""
     z = both.data["difference"].values[:, line]
-    text = [[_number(value) for value in values] for values in z]
+    text = [[_number(value) for value in values] for values in z.tolist()]
     figure.add_trace(
         columns.token_cells(z, text, _hovers(both, line), "coloraxis2", 10), row=row, col=1
     )

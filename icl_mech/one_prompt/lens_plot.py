@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 
 #: Pixels of a row.
 ROW = 20
-#: From white to a tint on which dark text can be read: of probabilities, of entropy, of targets.
-BLUE, GREY, GREEN = (
-    [[0, "#FFFFFF"], [1, end]] for end in ("#6BAED6", "#A9A9A9", "#5CC3A2")
-)  # the last: a tint of COLOURS["answer"]
-RANKS = [[0, "#5CC3A2"], [1, "#FFFFFF"]]
+Scale = list[list[Any]]
+#: From white to a tint on which dark text can be read: of probabilities, of entropy, and of targets
+#: (a tint of `COLOURS["answer"]`).
+BLUE: Scale = [[0, "#FFFFFF"], [1, "#6BAED6"]]
+GREY: Scale = [[0, "#FFFFFF"], [1, "#A9A9A9"]]
+GREEN: Scale = [[0, "#FFFFFF"], [1, "#5CC3A2"]]
+RANKS: Scale = [[0, "#5CC3A2"], [1, "#FFFFFF"]]
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Shade:
     name: str
     bar: str
     values: np.ndarray
-    scale: list[list[Any]]
+    scale: Scale
     ends: tuple[float, float]
     ticks: dict[str, Any] = field(default_factory=lambda: {"tickvals": None, "ticktext": None})
 
@@ -73,8 +75,8 @@ def shades(lens: PromptLens) -> list[Shade]:
     entropy = data["entropy"].values
     most = max(1.0, float(entropy.max()))
     found = [
-        Shade("colour: probability of the top token", "probability", top, BLUE, (0, 1)),
-        Shade("colour: entropy", "entropy<br>(nats)", entropy, GREY, (0, most)),
+        Shade("colour: probability of the top token", "probability", top, BLUE, (0.0, 1.0)),
+        Shade("colour: entropy", "entropy<br>(nats)", entropy, GREY, (0.0, most)),
     ]
     if lens.provenance["target"] is None:
         return found
@@ -86,8 +88,8 @@ def shades(lens: PromptLens) -> list[Shade]:
     ticks = {"tickvals": decades, "ticktext": ["top", *(f"{10**d:,}th" for d in decades[1:])]}
     return [
         *found,
-        Shade(f"colour: rank of {name}", "rank of<br>target", rank, RANKS, (0, worst), ticks),
-        Shade(f"colour: probability of {name}", "p(target)", p, GREEN, (0, 1)),
+        Shade(f"colour: rank of {name}", "rank of<br>target", rank, RANKS, (0.0, worst), ticks),
+        Shade(f"colour: probability of {name}", "p(target)", p, GREEN, (0.0, 1.0)),
     ]
 
 

@@ -38,12 +38,13 @@ def steering_figure(found: Steering) -> go.Figure:
     figure.update_yaxes(range=[-0.03 * top, top])
     p = found.provenance
     whole = "; an answer of several tokens: all of them" * bool((found.data["n_tokens"] > 1).any())
+    vector = markup(p["vector"], 40, spaces=False)
     how = "over the stream" if p["mode"] == "replace" else "added to the stream"
     title(
         figure,
         f"What does a vector make the model say? {escape(p['model'])}",
-        f"after the prompt {markup(p['prompt'][-LONG:])}; the vector {markup(p['vector'], 40, spaces=False)} x "
-        f"scale, written {how} at its last token; dashed: without the vector{whole}",
+        f"after the prompt {markup(p['prompt'][-LONG:])}; the vector {vector} x scale, written "
+        f"{how} at its last token; dashed: without the vector{whole}",
     )
     frame(figure, below=20, legend=True)
     add_menu(figure, _buttons(figure, top), above=TITLES, more=TITLES)
