@@ -95,7 +95,7 @@ def _dress(figure: go.Figure, seen: PromptAttention, shown: Sequence[int]) -> No
     """The tokens on both axes; of many, every second or third."""
     step = -(-len(shown) // NAMED)
     places = list(range(0, len(shown), step))
-    names = [f"{markup(seen.texts[shown[i]], LENGTH)} {shown[i]}" for i in places]
+    names = [f"{shown[i]} {markup(seen.texts[shown[i]], LENGTH)}" for i in places]
     ticks = {
         "tickvals": places,
         "ticktext": names,

@@ -16,14 +16,14 @@ from icl_mech.plotting.style import MARGIN, NARROWEST
 if TYPE_CHECKING:
     from icl_mech.one_prompt.lens import PromptLens
 
-#: Columns of one line: on the narrowest page a token of nine characters fits into each.
+#: Columns of one line: on the narrowest page a token of eight characters fits into each.
 WIDEST = 10
 #: Tokens that are shown where none are chosen.
 MOST = 96
 #: Pixels: between two lines, for the tokens above a line, the least height of a line, the menu.
 GAP, ABOVE, LEAST, MENU = 62, 40, 230, 46
 #: Pixels of a character, and of what is left and right of a line.
-_CHARACTER, _BESIDE = 7.0, MARGIN["l"] + 90
+_CHARACTER, _BESIDE = 7.5, MARGIN["l"] + 90
 LAYERS = "after block l (-1: the embedding)"
 INK = "#222222"
 
@@ -63,7 +63,7 @@ def fits(width: int) -> int:
     """Characters that fit into a column on the narrowest page, where a line has so many.
 
     >>> fits(10), fits(1)
-    (9, 24)
+    (8, 24)
     """
     return int(min(24, max(3, (NARROWEST - _BESIDE) / width / _CHARACTER)))
 

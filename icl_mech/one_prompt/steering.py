@@ -109,7 +109,7 @@ def steer(
 
     Example:
         >>> tv = icl_mech.task_vector(model, "country_capital", 4, 3, layer=9, progress=False)
-        >>> found = icl_mech.steer(model, "France->", tv, ["Paris"], layers=[3, 9], scales=[1.0])
+        >>> found = icl_mech.steer(model, "France->", tv, [" Paris"], layers=[3, 9], scales=[1.0])
         >>> bool(found.data["logprob"].sel(layer=9).item() > found.data["unsteered"].item())
         True
     """
