@@ -40,6 +40,16 @@ from .lens import (
 )
 from .localize import TaskMap as TaskMap, localize as localize
 from .model import Edit as Edit, HookedModel as HookedModel, load_model as load_model
+from .one_prompt import (
+    ComparedPrompts as ComparedPrompts,
+    PromptAttention as PromptAttention,
+    PromptLens as PromptLens,
+    Steering as Steering,
+    compare_prompts as compare_prompts,
+    prompt_attention as prompt_attention,
+    prompt_lens as prompt_lens,
+    steer as steer,
+)
 from .patch import (
     Contrast as Contrast,
     LayerScan as LayerScan,

@@ -18,6 +18,7 @@ from icl_mech.tasks import Task
 FUNCTIONS = {
     "answer_scores": "'antonyms'",
     "check_model_support": "",
+    "compare_prompts": "'a', 'b'",
     "conflicting_tasks": "",
     "function_vectors": "'antonyms'",
     "head_ablation": "'antonyms'",
@@ -28,6 +29,9 @@ FUNCTIONS = {
     "mean_patching": "'letters'",
     "patch_contrasts": "[]",
     "patch_positions": "'antonyms'",
+    "prompt_attention": "'a'",
+    "prompt_lens": "'a'",
+    "steer": "'a', None, ['b']",
     "task_decodability": "'letters'",
     "task_table": "'antonyms'",
     "task_vector_failures": "",

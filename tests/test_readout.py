@@ -10,6 +10,7 @@ from tiny_models import tiny_bridge
 from icl_mech.errors import InputError
 from icl_mech.lens import logit_lens
 from icl_mech.model import Edit, HookedModel, chunked_logits
+from icl_mech.model.readout import _Mass
 from icl_mech.patch import layer_scan
 
 
@@ -57,6 +58,40 @@ def test_best_tokens_equal_those_of_whole_rows(
     assert plain.best_logprob is None
     assert torch.equal(plain.logprob, ours.logprob)
     assert torch.equal(plain.rank, ours.rank)
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 5000, 2**30])
+def test_entropy_equals_that_of_whole_rows(
+    tiny: HookedModel, chunk_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(chunked_logits.CHUNK_BYTES, "cpu", chunk_bytes)
+    (prompt,) = random_prompts(tiny, (9,))
+    stream = tiny.residual_stream([prompt], list(range(9)))[0, :, -1]
+    with torch.inference_mode():
+        p = tiny.bridge(torch.tensor([prompt.tokens]))[0].double().softmax(dim=-1)
+    expected = -(p * p.log()).sum(dim=-1)
+    ours = tiny.read(stream, [[-1]] * 9, entropy=True)
+    assert ours.entropy is not None
+    torch.testing.assert_close(ours.entropy.double(), expected, atol=1e-4, rtol=0)
+    assert tiny.read(stream, [[-1]] * 9).entropy is None
+
+
+def test_entropy_of_nothing_known_and_of_certainty(tiny_llama: HookedModel) -> None:
+    """All logits equal; and a logit so far above the rest that their exponentials are no floats."""
+    d_vocab = len(tiny_llama.vocabulary)
+    even = tiny_llama.read(torch.zeros(1, tiny_llama.d_model), [[0]], entropy=True).entropy
+    assert even is not None
+    assert even.item() == pytest.approx(math.log(d_vocab), abs=1e-4)
+    mass = _Mass.empty(torch.zeros(1), entropy=True)
+    before = torch.tensor([-torch.inf])
+    for part in (torch.zeros(1, 4), torch.full((1, 4), 1e4), torch.tensor([[3e4, 0.0]])):
+        best = torch.maximum(before, part.amax(dim=1))
+        mass.see(part, before, best, torch.empty(1, 4))
+        before = best
+    assert mass.total.item() == 1
+    entropy = mass.entropy()
+    assert entropy is not None
+    assert entropy.item() == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("chunk_bytes", [1, 2**30])

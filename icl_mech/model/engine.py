@@ -156,12 +156,13 @@ class Engine(ABC):
         resid: Float[Tensor, "row d_model"],
         targets: Int[Tensor, "row target"],
         n_best: int = 0,
+        entropy: bool = False,
     ) -> Readout:
         """Final norm, unembedding and readout of residual vectors."""
 
         def run(rows: list[int]) -> Readout:
             ours = resid[rows].to(self.device, self.dtype)
-            return self.readout(ours, targets[rows].to(self.device), n_best)
+            return self.readout(ours, targets[rows].to(self.device), n_best, entropy)
 
         return self.in_batches([1] * len(resid), run, join_readouts)
 
@@ -187,10 +188,12 @@ class Engine(ABC):
         resid: Float[Tensor, "row d_model"],
         targets: Int[Tensor, "row target"],
         n_best: int = 0,
+        entropy: bool = False,
     ) -> Readout:
         """Read rows in one batch, see `readout.read`, and count how many were read and tied."""
         # A model may lie on several devices: what has the vocabulary's size stays on the last one.
-        found = read(self.bridge, resid, targets, n_best, self.budget.share).to(self.device)
+        found = read(self.bridge, resid, targets, n_best, self.budget.share, entropy)
+        found = found.to(self.device)
         self.n_read += found.tied.numel()
         self.n_tied += int(found.tied.sum())
         return found

@@ -46,6 +46,20 @@ class HeadReader:
         (found,) = self._engine.observe([p.tokens for p in prompts], [(_PATTERN, last_row)])
         return [row[..., : len(p)] for row, p in zip(found, prompts, strict=True)]
 
+    def patterns(
+        self, prompts: Sequence[Prompt], heads: Sequence[int]
+    ) -> list[Float[Tensor, "layer head query key"]]:
+        """Attention of the heads with these numbers, in every block, between all tokens."""
+        prompts = check_prompts(prompts)
+        longest = max(map(len, prompts), default=0)
+
+        def whole(pattern: Tensor, rows: list[int]) -> Tensor:
+            missing = longest - pattern.shape[-1]
+            return torch.nn.functional.pad(pattern[:, list(heads)], (0, missing, 0, missing))
+
+        (found,) = self._engine.observe([p.tokens for p in prompts], [(_PATTERN, whole)])
+        return [row[..., : len(p), : len(p)] for row, p in zip(found, prompts, strict=True)]
+
     def attention_between(
         self, prompts: Sequence[Prompt], queries: Int[Tensor, "pair"], keys: Int[Tensor, "pair"]
     ) -> Float[Tensor, "prompt layer head"]:

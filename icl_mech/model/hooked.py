@@ -334,6 +334,7 @@ class HookedModel:
         resid: Float[Tensor, "row d_model"],
         answers: Sequence[Sequence[int]],
         n_best: int = 0,
+        entropy: bool = False,
     ) -> Readout:
         """Next-token readout of vectors, read as the residual stream after the last block.
 
@@ -342,6 +343,7 @@ class HookedModel:
             answers: for each row, the token ids whose log probability and rank are read; -1 reads
                 nothing (NaN, and rank -1).
             n_best: how many of the most probable tokens to keep (`best`, `best_logprob`).
+            entropy: whether to compute the entropy of every row's distribution.
 
         Raises:
             InputError: where there are fewer than `n_best` tokens, or not as many answers as rows.
@@ -350,7 +352,7 @@ class HookedModel:
         self.vocabulary.check_count(n_best, "n_best", least=0)
         resid = check_tensor(resid, "resid", "row, d_model", self.d_model)
         targets = pad_targets(answers, len(resid), len(self.vocabulary))
-        return self._engine.read(resid, targets, n_best)
+        return self._engine.read(resid, targets, n_best, entropy)
 
     def predict(
         self,

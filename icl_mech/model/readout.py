@@ -25,6 +25,10 @@ from icl_mech.errors import InputError
 from icl_mech.model.arguments import token_rows
 from icl_mech.model.chunked_logits import Best, ChunkedLogits, refuse_not_finite
 
+#: Logits further below the largest count as this far: e^-80 is nothing beside 1, and a CPU takes
+#: thirty times as long for the subnormal numbers below e^-87.
+_LEAST = -80.0
+
 
 @dataclass(frozen=True, repr=False)
 class Readout:
@@ -39,6 +43,7 @@ class Readout:
         tied: whether another token is exactly as probable as `top`.
         best, best_logprob: the k most probable tokens, most probable first (`top`), and their
             log probabilities (nats); None where they were not asked for.
+        entropy: of the whole distribution (nats); None where it was not asked for.
     """
 
     top: Int[Tensor, "..."]
@@ -48,6 +53,7 @@ class Readout:
     tied: Bool[Tensor, "..."]
     best: Int[Tensor, "... k"] | None = None
     best_logprob: Float[Tensor, "... k"] | None = None
+    entropy: Float[Tensor, "..."] | None = None
 
     def __repr__(self) -> str:
         cells = " x ".join(map(str, self.top.shape)) or "1"
@@ -142,6 +148,7 @@ def read(
     targets: Int[Tensor, "row target"],
     n_best: int = 0,
     share: float = 1.0,
+    entropy: bool = False,
 ) -> Readout:
     """Final norm and unembedding of residual vectors, reduced chunk by chunk.
 
@@ -151,6 +158,7 @@ def read(
         targets: token ids to read for each row; -1 where a row has fewer targets.
         n_best: how many of the most probable tokens to keep.
         share: factor on the usual size of a chunk; below 1 where memory is short.
+        entropy: whether to compute each row's entropy.
 
     Raises:
         NotFiniteError: where the model's logits are NaN or infinite.
@@ -164,14 +172,15 @@ def read(
     best = torch.full((n_rows,), -torch.inf, dtype=logits.dtype, device=device)
     top = torch.zeros(n_rows, dtype=torch.long, device=device)
     n_top = torch.zeros(n_rows, dtype=torch.long, device=device)
-    mass = torch.zeros_like(best)
+    mass = _Mass.empty(best, entropy)
     rank = torch.zeros_like(known)
     kept = Best(n_rows, n_best, like=best) if n_best else None
     places = torch.arange(logits.width, device=device)
     above = torch.empty((n_rows, logits.width), dtype=logits.dtype, device=device)
+    asked = [t for t in range(targets.shape[1]) if bool((targets[:, t] >= 0).any())]
     for ids, part in logits:
-        part_best, part_top = part.max(dim=1)
-        for t in range(targets.shape[1]):
+        part_best = part.amax(dim=1)
+        for t in asked:
             # A token with a smaller id ranks before a target with the same logit.
             bar = torch.where(known[:, t] >= ids.stop, below[:, t], wanted[:, t])
             # Written as floats: on a CPU, summing booleans takes three times as long.
@@ -184,16 +193,15 @@ def read(
                 # The target is not counted as above itself, however its own logit was rounded.
                 itself = flags[rows].gather(1, own)[:, 0].long()
                 rank[rows, t] += tie.sum(dim=1) - itself
-        n_top = _count_top(n_top, best, part, part_best)
+        _see_top(top, n_top, best, part, part_best, ids.start)
         if kept is not None:
             kept.see(part, part_best, ids.start)
         new_best = torch.maximum(best, part_best)
-        top = torch.where(part_best > best, part_top + ids.start, top)
-        mass = mass * (best - new_best).exp() + part.sub_(new_best[:, None]).exp_().sum(dim=1)
+        mass.see(part, best, new_best, above)
         best = new_best
-    total = (mass.log() + best)[:, None]
+    total = (mass.total.log() + best)[:, None]
     logprob = wanted - total
-    refuse_not_finite(mass, logprob)
+    refuse_not_finite(mass.total, logprob)
     if kept is not None:
         kept.lead(top)
     # A target's logit may be rounded differently in `at` and in a chunk: trust the chunks.
@@ -208,25 +216,69 @@ def read(
         n_top > 1,
         None if kept is None else kept.ids,
         None if kept is None else kept.values - total,
+        mass.entropy(),
     )
 
 
-def _count_top(
+def _see_top(
+    top: Int[Tensor, "row"],
     n_top: Int[Tensor, "row"],
     best: Float[Tensor, "row"],
     part: Float[Tensor, "row chunk"],
     part_best: Float[Tensor, "row"],
-) -> Int[Tensor, "row"]:
-    """How many tokens share each row's largest logit, `n_top` of them (`best`) before this chunk.
+    start: int,
+) -> None:
+    """Take in a chunk that begins at token `start`: each row's top token, and how many share it.
 
-    Few chunks hold a row's largest logit so far: only those rows are counted.
+    Few chunks hold a row's largest logit so far: only those rows are looked at.
     """
     rows = (part_best >= best).nonzero()[:, 0]
     if not len(rows):
-        return n_top
-    here = (part[rows] == part_best[rows, None]).sum(dim=1)
-    before = torch.where(part_best[rows] > best[rows], 0, n_top[rows])
-    return n_top.index_copy(0, rows, before + here)
+        return
+    ours, higher = part[rows], part_best[rows] > best[rows]
+    here = (ours == part_best[rows, None]).sum(dim=1)
+    n_top[rows] = torch.where(higher, 0, n_top[rows]) + here
+    top[rows] = torch.where(higher, ours.max(dim=1).indices + start, top[rows])
+
+
+@dataclass
+class _Mass:
+    """Sums over the vocabulary, relative to each row's largest logit so far.
+
+    Attributes:
+        total: of exp(logit - largest).
+        weighted: of the same times (logit - largest); None where no entropy is asked for.
+    """
+
+    total: Float[Tensor, "row"]
+    weighted: Float[Tensor, "row"] | None
+
+    @staticmethod
+    def empty(like: Float[Tensor, "row"], entropy: bool) -> "_Mass":
+        """No logits yet."""
+        return _Mass(torch.zeros_like(like), torch.zeros_like(like) if entropy else None)
+
+    def see(
+        self,
+        part: Float[Tensor, "row chunk"],
+        best: Float[Tensor, "row"],
+        new_best: Float[Tensor, "row"],
+        scratch: Float[Tensor, "row width"],
+    ) -> None:
+        """Take in a chunk, whose logits are overwritten; `best` was each row's largest before."""
+        shift = (best - new_best).clamp_min_(_LEAST)
+        below = part.sub_(new_best[:, None]).clamp_min_(_LEAST)
+        each = torch.exp(below, out=scratch[:, : part.shape[1]])
+        if self.weighted is not None:
+            moved = (self.weighted + self.total * shift) * shift.exp()
+            self.weighted = moved + below.mul_(each).sum(dim=1)
+        self.total = self.total * shift.exp() + each.sum(dim=1)
+
+    def entropy(self) -> Float[Tensor, "row"] | None:
+        """Of each row's distribution (nats)."""
+        if self.weighted is None:
+            return None
+        return (self.total.log() - self.weighted / self.total).clamp_min(0)
 
 
 def top_of_means(

@@ -1,0 +1,6 @@
+"""Pictures of one prompt: what layers read, where heads look, what a vector changes."""
+
+import lazy_loader
+
+# The public names stand in the stub beside this file; each is loaded on first use.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
