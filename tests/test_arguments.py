@@ -42,7 +42,7 @@ says(lambda: model.evaluate([prompt], [edit], ["Tokyo"]))
 says(lambda: model.evaluate([prompt], [edit], [["Tokyo"]]))
 says(lambda: model.evaluate([prompt], [edit], [1]))
 says(lambda: model.evaluate([prompt], [edit], [[1.5]]))
-says(lambda: model.generate(prompt))
+says(lambda: model.generate(prompt, [None, None]))
 says(lambda: model.sequence_logprob([prompt], [["Tokyo"]]))
 says(lambda: model.sequence_logprob([prompt], ["Tokyo"]))
 says(lambda: model.read(resid.numpy(), [[1]]))
@@ -89,7 +89,7 @@ EXPECTED = [
     "answers holds 1 where a row of token ids is meant; expected a list of ids for each prompt, "
     "as [[5], [7, 9]]",
     "answers holds 1.5 where a token id is meant; expected a whole number",
-    SINGLE,
+    "2 edits of a single prompt; expected one, or [prompt]",
     WORD.format("Tokyo").replace("answers", "continuations"),
     "continuations is the text 'Tokyo'; expected a list of rows of token ids",
     f"resid is a ndarray{TENSOR}: torch.from_numpy(...) makes one",

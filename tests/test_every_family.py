@@ -236,7 +236,7 @@ def test_engines_read_the_same(family: str) -> None:
 
 
 def test_direct_effects_need_a_norm_at_the_end() -> None:
-    with pytest.raises(ModelError, match="OPTForCausalLM has no norm before its unembedding"):
+    with pytest.raises(ModelError, match="OPTForCausalLM has no norm after its last block"):
         model("opt_350m").heads.direct_effects([prompt_of(PROMPT)], [1], [[2]])
 
 

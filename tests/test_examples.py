@@ -28,7 +28,14 @@ def examples(module: str) -> list[doctest.DocTest]:
     return [t for t in finder.find(import_module(module), extraglobs=NAMES) if t.examples]
 
 
-@pytest.mark.parametrize("module", modules())
+#: Examples that take half a minute and more.
+LONG = ("icl_mech.check.run",)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [pytest.param(m, marks=[pytest.mark.slow] * (m in LONG)) for m in modules()],
+)
 def test_examples(module: str) -> None:
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     said: list[str] = []

@@ -28,7 +28,8 @@ Ask = Callable[[HookedModel], Result]
 TOLERANCE = 1e-3
 TASK = answering_task()
 #: The same with labels that begin otherwise, too: direct logit attribution compares labels.
-LABELS = Task.of("labels", {x: "QY"[i % 2] + x for i, x in enumerate("abcdefghijklmnopqrstuvwxyz")})
+LETTERS = enumerate("abcdefghijklmnopqrstuvwxyz")
+LABELS = Task.from_pairs({x: "QY"[i % 2] + x for i, x in LETTERS}, "labels")
 LETTERS = ["letters/next", "letters/upper"]
 #: What every question is asked with: few prompts, and no progress bar.
 FEW: dict[str, Any] = {"n_prompts": 3, "n_shots": 2, "progress": False}

@@ -334,11 +334,6 @@ class DirectLogitAttribution:
         self, out: Float[Tensor, "prompt d_model"]
     ) -> tuple[FrozenNorm, Float[Tensor, "prompt"]]:
         """The final norm at the scale of this run, and what its constant gives."""
-        if "ln_final.hook_scale" not in self.bridge.hook_dict:
-            raise ModelError(
-                f"{architecture_of(self.bridge)} has no norm before its unembedding; expected one, "
-                "whose scale is read"
-            )
         seen: list[Tensor] = []
 
         def keep(scale: Tensor, hook: Any) -> None:
