@@ -80,7 +80,7 @@ LOOKS = dict(zip(ARMS, ("baseline", "theta", "random", "function"), strict=True)
 class Options:
     """Finetuning the first blocks, the last blocks, and naming the task: TD and accuracy."""
 
-    families: tuple[Literal["pos", "bitwise"], ...] = ("pos",)
+    families: tuple[Literal["pos", "bitwise"], ...] = ("pos", "bitwise")
     """Each is finetuned by itself."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of adapters, training prompts and held-out inputs."""
