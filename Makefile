@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 VENV_TL3 := .venv-tl3
 STAMP_TL3 := $(VENV_TL3)/.installed
-TESTS_TL3 := engine windows by_hand readout heads components packaged_model
+TESTS_TL3 := engine every_family heads packaged_model
 
 .PHONY: scan test test-slow test-browser test-tl3 notebooks venv lint bench families device-check \
 	clean

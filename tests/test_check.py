@@ -50,6 +50,7 @@ def results(found: ModelSupport, check: str) -> dict[str, bool]:
 # --- models that are as they should be -------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_model_on_both_engines() -> None:
     found = checked(tiny_bridge("gemma3"))
     assert found.passed
@@ -101,6 +102,7 @@ def test_a_site_that_does_nothing() -> None:
     assert str(found).splitlines()[-1] == "tiny-bloom FAILED 1 of 19 checks"
 
 
+@pytest.mark.slow
 def test_a_site_that_does_nothing_in_one_block() -> None:
     bridge = tiny_bridge("llama")
     deafen(bridge, "hook_mlp_out", [2])
@@ -110,6 +112,7 @@ def test_a_site_that_does_nothing_in_one_block() -> None:
     assert failure.note == "does nothing in block 2"
 
 
+@pytest.mark.slow
 def test_engines_that_disagree(monkeypatch: pytest.MonkeyPatch) -> None:
     evaluate = PlainEngine.evaluate
 
@@ -124,6 +127,7 @@ def test_engines_that_disagree(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(0.09 < row.value < 0.11 for row in found.failures)
 
 
+@pytest.mark.slow
 def test_an_engine_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: Any, **kw: Any) -> None:
         raise ModelError("numbers that are not finite")
@@ -164,6 +168,7 @@ def test_the_command(small_model: list[str]) -> None:
     assert {row["passed"] for row in printed["summary"]} == {True, None}
 
 
+@pytest.mark.slow
 def test_the_command_on_a_broken_model(monkeypatch: pytest.MonkeyPatch) -> None:
     bridge = tiny_bridge("llama")
     deafen(bridge, "attn.hook_z", [0, 1, 2, 3])

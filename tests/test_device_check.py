@@ -65,6 +65,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Sizes:
     )
 
 
+@pytest.mark.slow
 def test_every_step(small: Sizes, tmp_path: Path) -> None:
     """Here the device is the CPU: both have the same numbers."""
     record = Record(tmp_path / "check.json", machine(CPU))

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -100,6 +101,8 @@ def test_families_without_a_bridge(family: str) -> None:
 
 @pytest.mark.parametrize("family", BRIDGED)
 def test_a_bridge_computes_what_the_model_does(family: str) -> None:
+    if family == "cohere" and version("transformer-lens").startswith("3."):
+        pytest.skip("TransformerLens 3 computes Cohere otherwise; load_model refuses it there")
     ours = bridge(family)
     with torch.no_grad():
         both = [m(TOKENS) for m in (ours, plain(family))]

@@ -5,7 +5,7 @@ import pytest
 from coverage_study import ROWS, study
 
 #: Simulations per setting; the study that makes the table has more.
-N_SIMULATIONS = 200
+N_SIMULATIONS = 120
 #: Two standard errors of a coverage of .93.
 NOISE = 2 * (0.93 * 0.07 / N_SIMULATIONS) ** 0.5
 #: Wilson's interval holds its level on average over true rates; with few prompts it dips at some.

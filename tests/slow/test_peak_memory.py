@@ -41,3 +41,35 @@ def test_peak(call: str, limit: float) -> None:
     )
     peak, weights = map(int, done.stdout.split()[-2:])
     assert peak < weights + limit
+
+
+SPREAD = """
+import re
+from pathlib import Path
+import icl_mech
+from icl_mech.model import load_model
+
+
+def taken():  # not the pages of files, which the system gives back
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(r"RssAnon:\\s+(\\d+) kB", status)[1])
+
+
+before = taken()
+model = load_model("gemma-3-270m", device="auto", max_memory={"cpu": "720MB"})
+scan = icl_mech.layer_scan(model, "country_capital", 4, 3, n_dev=2, progress=False)
+weights = sum(p.numel() * p.element_size() for p in model.bridge.original_model.parameters())
+print(taken() - before, weights, model.provenance()["device"], scan.best_layer("country_capital"))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_a_spread_model_takes_less_than_its_weights() -> None:
+    """Blocks that lie on disk are in memory one at a time only."""
+    done = subprocess.run(
+        [sys.executable, "-c", SPREAD], capture_output=True, text=True, check=True
+    )
+    taken, weights, device, best = done.stdout.split()
+    assert device == "cpu+disk"
+    assert best == "9"
+    assert int(taken) < int(weights), done.stdout
