@@ -14,9 +14,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from icl_mech.errors import InputError
 from icl_mech.model.batching import Budget, runs
 from icl_mech.model.branches import Branch
-from icl_mech.model.network import device_of, module_of
+from icl_mech.model.network import device_of, module_of, refuse_no_hooks
 from icl_mech.model.readout import Readout, read, top_of_means
 from icl_mech.progress import Tick, silent
 
@@ -71,20 +72,8 @@ class Engine(ABC):
         """Residual stream at the last token after every block, for groups of equal size."""
 
     @abstractmethod
-    def observe(
-        self, prompts: Sequence[Tokens], picks: Sequence[tuple[str, Pick]]
-    ) -> tuple[Float[Tensor, "prompt layer *shape"], ...]:
-        """Run prompts once and keep, at every block, only what each pick takes from its hook.
-
-        Args:
-            prompts: token ids.
-            picks: a hook's name with a `{}` for the block, as in `"blocks.{}.attn.hook_z"`, and
-                what to keep of its activation: a function of the activation `[prompt, ...]` and
-                the indices of the prompts in it, whose result begins with those prompts.
-
-        Raises:
-            InputError: where there are no prompts, or a block has no such hook.
-        """
+    def pass_over(self, prompts: Sequence[Tokens]) -> None:
+        """Run whole prompts through every block once, in one batch, for the hooks to see."""
 
     @abstractmethod
     def evaluate(
@@ -134,6 +123,33 @@ class Engine(ABC):
     def windows(self) -> list[int | None] | None:
         """How many tokens back each block was seen to look; None where nobody read its masks."""
         return None
+
+    @torch.no_grad()
+    def observe(
+        self, prompts: Sequence[Tokens], picks: Sequence[tuple[str, Pick]]
+    ) -> tuple[Float[Tensor, "prompt layer *shape"], ...]:
+        """Run prompts once and keep, at every block, only what each pick takes from its hook.
+
+        Args:
+            prompts: token ids.
+            picks: a hook's name with a `{}` for the block, as in `"blocks.{}.attn.hook_z"`, and
+                what to keep of its activation: a function of the activation `[prompt, ...]` and
+                the indices of the prompts in it, whose result begins with those prompts.
+
+        Raises:
+            InputError: where there are no prompts, or a block has no such hook.
+        """
+        if not prompts:
+            raise InputError("no prompts; expected at least one")
+        refuse_no_hooks(self.bridge, [name for name, _ in picks])
+        self.prepare(max(map(len, prompts)))
+
+        def run(rows: list[int]) -> tuple[Tensor, ...]:
+            with self.keeping(picks, rows) as kept:
+                self.pass_over([prompts[r] for r in rows])
+            return tuple(torch.stack(layers, dim=1) for layers in kept)
+
+        return self.in_batches([len(t) for t in prompts], run, join_each)
 
     def token_activations(
         self, prompts: Sequence[Tokens], positions: Sequence[Sequence[int]], hook: str

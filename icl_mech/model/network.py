@@ -92,7 +92,7 @@ def context_length(bridge: Any) -> int | None:
     """The most tokens that a model reads; None where there is no limit, as in Mamba."""
     limit = getattr(bridge.cfg, "n_ctx", None)
     config = getattr(module_of(bridge), "config", None)
-    if config is not None and not any(getattr(config, name, None) for name in _CONTEXT):
+    if config is not None and not any(getattr(config, name, None) for name in CONTEXT):
         return None  # TransformerLens makes a number up
     return int(limit) if limit else None
 
@@ -130,7 +130,7 @@ def some_tokens(d_vocab: int, n: int) -> list[int]:
 
 
 #: Names of the most tokens that a model reads, in configurations of Transformers.
-_CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
+CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
 
 
 def refuse_no_hooks(bridge: Any, names: Sequence[str]) -> None:

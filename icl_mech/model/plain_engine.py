@@ -14,15 +14,13 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icl_mech.errors import InputError, ModelError
+from icl_mech.errors import ModelError
 from icl_mech.model.branches import Branch
 from icl_mech.model.edits import HOOKS
 from icl_mech.model.engine import (
     Engine,
-    Pick,
     Tokens,
     join,
-    join_each,
     join_lists,
     join_readouts,
     padded,
@@ -33,7 +31,6 @@ from icl_mech.model.network import (
     final_stream,
     logits_after,
     reads_length,
-    refuse_no_hooks,
     some_tokens,
 )
 from icl_mech.model.readout import Readout
@@ -110,22 +107,9 @@ class PlainEngine(Engine):
         tick(len(prompts))
         return rearrange(found, "(g b) layer 1 d -> g b layer d", g=len(groups))
 
-    @torch.no_grad()
-    def observe(
-        self, prompts: Sequence[Tokens], picks: Sequence[tuple[str, Pick]]
-    ) -> tuple[Float[Tensor, "prompt layer *shape"], ...]:
+    def pass_over(self, prompts: Sequence[Tokens]) -> None:
         """See `Engine`."""
-        if not prompts:
-            raise InputError("no prompts; expected at least one")
-        refuse_no_hooks(self.bridge, [name for name, _ in picks])
-        self.prepare(max(map(len, prompts)))
-
-        def run(rows: list[int]) -> tuple[Tensor, ...]:
-            with self.keeping(picks, rows) as kept:
-                self._stream([prompts[r] for r in rows])
-            return tuple(torch.stack(layers, dim=1) for layers in kept)
-
-        return self.in_batches([len(t) for t in prompts], run, join_each)
+        self._stream(prompts)
 
     @torch.no_grad()
     def evaluate(

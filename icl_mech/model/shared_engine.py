@@ -10,21 +10,17 @@ from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icl_mech.errors import InputError
 from icl_mech.model.blocks import Blocks
 from icl_mech.model.branches import Branch, Tails, reads_top, run_branches, take
 from icl_mech.model.engine import (
     Engine,
-    Pick,
     Tokens,
     join,
-    join_each,
     join_lists,
     join_readouts,
     padded,
 )
 from icl_mech.model.generation import Generation, greedy
-from icl_mech.model.network import refuse_no_hooks
 from icl_mech.model.prefix_cache import Prefill, advance, prefill
 from icl_mech.model.readout import Readout
 from icl_mech.model.shared_generation import Ended
@@ -93,24 +89,9 @@ class SharedEngine(Engine):
         sizes = [max(n, sum(len(t) - n for t in g)) for n, g in zip(shared, groups, strict=True)]
         return self.in_batches(sizes, run, join)
 
-    @torch.no_grad()
-    def observe(
-        self, prompts: Sequence[Tokens], picks: Sequence[tuple[str, Pick]]
-    ) -> tuple[Float[Tensor, "prompt layer *shape"], ...]:
-        """See `Engine`."""
-        if not prompts:
-            raise InputError("no prompts; expected at least one")
-        refuse_no_hooks(self.bridge, [name for name, _ in picks])
-        self.prepare(max(map(len, prompts)))
-
-        def run(rows: list[int]) -> tuple[Tensor, ...]:
-            with self.keeping(picks, rows) as kept:
-                longest = max(len(prompts[r]) for r in rows)
-                # Only what the picks take is kept, none of the residual stream.
-                self.prefill([prompts[r] for r in rows], start=longest, keys_only=False)
-            return tuple(torch.stack(layers, dim=1) for layers in kept)
-
-        return self.in_batches([len(t) for t in prompts], run, join_each)
+    def pass_over(self, prompts: Sequence[Tokens]) -> None:
+        """See `Engine`. None of the residual stream is kept."""
+        self.prefill(prompts, start=max(map(len, prompts)), keys_only=False)
 
     @torch.no_grad()
     def evaluate(

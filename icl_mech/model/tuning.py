@@ -22,6 +22,7 @@ from transformers.pytorch_utils import Conv1D
 from icl_mech.errors import InputError, ModelError, nearest, shown
 from icl_mech.model.adapters import base_hash, linear_sizes, refuse_unmergeable, write_record
 from icl_mech.model.gguf import quiet_transformers
+from icl_mech.model.network import CONTEXT
 from icl_mech.model.placement import Placement
 from icl_mech.model.plain import explained, read_config, read_plain
 from icl_mech.model.sources import Source, find
@@ -32,7 +33,6 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "attention": ("attn", "attention"),
     "mlp": ("mlp", "feed_forward", "ffn", "fc1", "fc2"),
 }
-_CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def outline(source: str | Path, trust_remote_code: bool = False) -> Outline:
     maps = dict.fromkeys(
         name for block in place[1] for name, m in block.named_modules() if linear_sizes(m)
     )
-    context = next((int(v) for n in _CONTEXT if (v := getattr(text, n, None))), None)
+    context = next((int(v) for n in CONTEXT if (v := getattr(text, n, None))), None)
     return Outline(found, place[0], n_layers, tuple(maps), context)
 
 
