@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from icl_mech.errors import InputError
-from icl_mech.model import Edit, HookedModel, Readout, as_array
+from icl_mech.model import Edit, HookedModel, Mode, Readout, as_array
 from icl_mech.progress import Tick, silent
 from icl_mech.prompts import Encoder, Episode, Prompt, accepted, with_dummies, zero_shot
 from icl_mech.stats import CONFIDENCE
@@ -38,9 +38,11 @@ def theta(
     return residuals.mean(dim=1)
 
 
-def overwrite(layer: int, vectors: Float[Tensor, "*prompt d_model"]) -> Edit:
-    """Write vectors over the residual stream at the last token after block `layer`."""
-    return Edit(layer, vectors, site="resid_post", position="final_arrow")
+def overwrite(
+    layer: int, vectors: Float[Tensor, "*prompt d_model"], mode: Mode = "replace"
+) -> Edit:
+    """Write vectors over (or add them to) the residual stream at the last token after a block."""
+    return Edit(layer, vectors, site="resid_post", position="final_arrow", mode=mode)
 
 
 def inject(
@@ -50,15 +52,19 @@ def inject(
     answers: Sequence[Sequence[int]],
     tick: Tick = silent,
     layers: Sequence[int] | None = None,
+    mode: Mode = "replace",
 ) -> Readout:
     """Overwrite the residual at the last token after every block by each vector in turn.
 
     Hendel et al. 2023, section 3.2. The readout is `[prompt, vector, layer]`, with only the blocks
-    `layers` of those for which there are vectors; all by default.
+    `layers` of those for which there are vectors; all by default. With mode `"add"` vectors are
+    added instead.
     """
     n_vectors = vectors.shape[1]
     layers = range(vectors.shape[2]) if layers is None else layers
-    edits = [overwrite(layer, vectors[:, v, layer]) for v in range(n_vectors) for layer in layers]
+    edits = [
+        overwrite(layer, vectors[:, v, layer], mode) for v in range(n_vectors) for layer in layers
+    ]
     readout = model.evaluate(prompts, edits, answers, tick)
     return readout.reshape(len(prompts), n_vectors, len(layers))
 

@@ -15,6 +15,7 @@ from tiny_models import D_VOCAB, EVERY_FAMILY, bridged, random_model
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from icl_mech import TaskVector
 from icl_mech.errors import InputError, ModelError
 from icl_mech.model import SITES, Edit, HookedModel
 from icl_mech.model.choosing import choose_engine
@@ -118,6 +119,35 @@ def test_a_block_has_the_hooks_of_its_sites(family: str) -> None:
         }
         misplaced = {site for misplaced, site in MISPLACED if misplaced == family}
         assert hooks == set(sites(plain(family), layer)) | misplaced
+
+
+@pytest.mark.parametrize("family", BRIDGED)
+def test_a_task_vector_in_every_family(family: str) -> None:
+    """Inside `apply`, as one hook of TransformerLens, on the engine, and in plain Transformers."""
+    ours = model(family)
+    layer, at, ids = ours.n_layers // 2, len(PROMPT) - 1, torch.tensor([PROMPT])
+    values = torch.randn(ours.n_layers, ours.d_model, generator=torch.Generator().manual_seed(0))
+    said = {"weights_sha256": ours.weight_hash}
+    made = TaskVector("v", values, tuple(range(ours.n_layers)), layer, scale=0.7, provenance=said)
+    for mode in ("replace", "add"):
+        tv = made.written(mode=mode)
+
+        def write(stream: Tensor, hook: Any, mode: str = mode) -> Tensor:
+            stream = stream.clone()
+            stream[:, -1] = values[layer] * 0.7 + (stream[:, -1] if mode == "add" else 0)
+            return stream
+
+        hooks = [(f"blocks.{layer}.hook_resid_post", write)]
+        with torch.no_grad():
+            expected = ours.bridge.run_with_hooks(ids, fwd_hooks=hooks)[0, -1].log_softmax(dim=-1)
+            with tv.apply(ours):
+                applied = ours.bridge(ids)[0, -1].log_softmax(dim=-1)
+        assert torch.equal(applied, expected)
+        reference = reference_logprobs(plain(family), PROMPT, tv.edit(at=at))
+        torch.testing.assert_close(applied, reference, atol=TOLERANCE, rtol=0)
+        every = [list(range(D_VOCAB))]
+        engine = ours.evaluate([prompt_of(PROMPT)], [tv], every).logprob[0, 0]
+        torch.testing.assert_close(engine, expected, atol=TOLERANCE, rtol=0)
 
 
 # --- both engines ---------------------------------------------------------------------------

@@ -23,15 +23,16 @@ class Words:
     """What tokens of a task are compared with.
 
     Attributes:
-        answers, inputs: texts of their first tokens, without the space before them.
+        answers, inputs: texts of their first tokens, without the space before them; None where
+            no pairs are known.
         naming: words that name the task, in lower case; None where none are known.
         others: for every other task, the words that name it, without those that name this one or
             are its answers or inputs ("English" names a translation, and is an answer to which
             language someone speaks).
     """
 
-    answers: frozenset[str]
-    inputs: frozenset[str]
+    answers: frozenset[str] | None
+    inputs: frozenset[str] | None
     naming: frozenset[str] | None
     others: tuple[frozenset[str], ...]
 
@@ -53,14 +54,20 @@ class Words:
         others = (words - taken for name, words in naming.items() if name != task.name)
         return Words(answers, inputs, own, tuple(others))
 
+    @staticmethod
+    def unknown(name: str, naming: Mapping[str, frozenset[str]]) -> "Words":
+        """The words of a task of which no pairs are known."""
+        others = (words for other, words in naming.items() if other != name)
+        return Words(None, None, naming.get(name), tuple(others))
+
     def kinds(self, text: str) -> list[float]:
         """For each of `KINDS`, whether a token counts; of other tasks, the share that it names."""
         word = text.strip()
         name = word.casefold()
         return [
             np.nan if self.naming is None else float(name in self.naming),
-            float(word in self.answers),
-            float(word in self.inputs),
+            np.nan if self.answers is None else float(word in self.answers),
+            np.nan if self.inputs is None else float(word in self.inputs),
             float(np.mean([name in words for words in self.others])) if self.others else np.nan,
         ]
 

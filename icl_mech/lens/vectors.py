@@ -1,18 +1,17 @@
 """Task vectors read through the unembedding: do their top tokens name the task?"""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from icl_mech.errors import InputError
 from icl_mech.heads import head_attribution
 from icl_mech.layers import check_layers
-from icl_mech.lens.counting import KINDS, Words, among, count, kind_of
+from icl_mech.lens.counting import Words
+from icl_mech.lens.held import held_lens
 from icl_mech.lens.plan import (
     N_HEADS,
     Average,
@@ -21,14 +20,15 @@ from icl_mech.lens.plan import (
     VectorLensSettings,
     plan_vectors,
 )
-from icl_mech.lens.run import texts
+from icl_mech.lens.project import filters, project
 from icl_mech.lens.vectors_result import VectorLens
-from icl_mech.model import HookedModel, TopTokens, as_array, check_model
+from icl_mech.model import HookedModel, check_model
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE, N_DUMMIES, Encoder, Split, generator, in_context
 from icl_mech.results import over_tasks
+from icl_mech.task_vectors import TaskVector
 from icl_mech.tasks import Task, Tasks
-from icl_mech.vectors import check_heads, dummy_residuals, function_vector, random_like, theta
+from icl_mech.vectors import check_heads, dummy_residuals, function_vector, theta
 
 #: The "layer" of a function vector, which belongs to none.
 NO_LAYER = -1
@@ -36,12 +36,12 @@ NO_LAYER = -1
 
 def vector_lens(
     model: HookedModel,
-    tasks: Tasks,
+    tasks: Tasks | TaskVector | None = None,
     n_prompts: int = 25,
     n_shots: int = 5,
     seed: int = 0,
     *,
-    vector: Vector = "theta",
+    vector: Vector | TaskVector = "theta",
     layers: Sequence[int] | None = None,
     heads: Sequence[tuple[int, int]] | None = None,
     n_heads: int | None = None,
@@ -67,13 +67,17 @@ def vector_lens(
 
     Args:
         model: from `load_model`.
-        tasks: a task, its name, a path to pairs, a family, or several of these.
+        tasks: a task, its name, a path to pairs, a family, or several of these; or a vector that
+            is held, as `vector`.
         n_prompts: vectors per task, each from other demonstrations.
         n_shots: demonstrations per vector.
         seed: of every random draw.
         vector: `"theta"` (Hendel et al., one per demonstration set, at every layer) or
             `"function"` (Todd et al. 2023, the sum of what chosen heads write, here one per
-            prompt; it belongs to no layer, and its layer is given as -1).
+            prompt; it belongs to no layer, and its layer is given as -1). A `TaskVector` is read
+            as it is, at its own layers; counts are over the demonstration sets that it is of, and
+            of `tasks`: by default the built-in task that it was read from. Settings of prompts and
+            of heads play no part then.
         layers: of theta, as block numbers from 0; all by default.
         heads: of function vectors, (layer, head)s; by default the `n_heads` with the largest AIE
             on each task, ranked on prompts that are drawn and written as these are.
@@ -106,24 +110,36 @@ def vector_lens(
         ... )
         >>> lens.layers, len(lens.top("country_capital", 9))
         ([9, 17], 10)
+        >>> tv = icl_mech.task_vector(model, "country_capital", 4, 2, layer=9, progress=False)
+        >>> icl_mech.vector_lens(model, tv, layers=[9]).top("country_capital", 9)[0] in lens.top(
+        ...     "country_capital", 9
+        ... )
+        True
     """
     check_model(model)
+    if isinstance(tasks, TaskVector):
+        vector, tasks = tasks, None
+    held = vector if isinstance(vector, TaskVector) else None
     settings = VectorLensSettings(
         n_prompts=n_prompts,
         n_shots=n_shots,
         seed=seed,
-        vector=vector,
+        vector="theta" if isinstance(vector, TaskVector) else vector,
         layers=None if layers is None else tuple(check_layers(layers, model.n_layers)),
         n_heads=n_heads,
         output_bias=output_bias,
         top_k=top_k,
-        average=average,
+        average=average if held is None else "vector",
         only_words=only_words,
         n_dummies=n_dummies,
         template=template,
         leading_space=leading_space,
         instruction=instruction,
     )
+    if held is not None:
+        return held_lens(model, held, tasks, layers, naming, settings)
+    if tasks is None:
+        raise InputError("no task and no vector; expected a task, or a TaskVector")
     return measure_vectors(model, plan_vectors(tasks, settings, heads, naming), progress)
 
 
@@ -155,9 +171,8 @@ def measure_vectors(model: HookedModel, plan: VectorLensPlan, progress: bool = T
                 used[task.name] = heads or _ranked(model, task, s)
                 vectors = _function_vectors(model, encoder, split, used[task.name], s.output_bias)
             rng = generator(s.seed, task.name, "random vectors")
-            random = random_like(vectors, rng)
             known = Words.of(model, task, encoder, plan.naming)
-            part = _project(model, vectors, random, known, layers, allowed, s)
+            part = project(model, vectors, rng, known, layers, allowed, s)
             parts.append(part.assign(n_queries=split.n_test_queries))
             bar.update()
     names = [task.name for task, _ in plan.tasks]
@@ -170,7 +185,7 @@ def measure_vectors(model: HookedModel, plan: VectorLensPlan, progress: bool = T
         "heads": {name: [list(head) for head in of] for name, of in used.items()} or None,
         "output_bias": ("once per head" if s.output_bias else "left out") if used else None,
         "naming": {name: sorted(plan.naming.get(name, ())) for name in names},
-        "filters": _filters(allowed),
+        "filters": filters(allowed),
     }
     return VectorLens(over_tasks(parts, names), provenance)
 
@@ -222,53 +237,3 @@ def _function_vectors(
         outputs, bias = model.heads.mean_outputs([prompt])
         vectors.append(function_vector(outputs, heads, bias if output_bias else None))
     return torch.stack(vectors)[:, None]
-
-
-def _project(
-    model: HookedModel,
-    vectors: Float[Tensor, "prompt layer d_model"],
-    random: Float[Tensor, "prompt layer d_model"],
-    words: Words,
-    layers: Sequence[int],
-    allowed: Bool[Tensor, "vocab"] | None,
-    s: VectorLensSettings,
-) -> xr.Dataset:
-    """One task: the average of its vectors, and every vector and random vector by itself."""
-
-    def read(groups: Float[Tensor, "group row d_model"]) -> TopTokens:
-        return model.vocabulary.top_tokens(groups, s.top_k, allowed)
-
-    by_layer = vectors.transpose(0, 1)
-    top = read(by_layer if s.average == "log_probability" else by_layer.mean(1, keepdim=True))
-    each = torch.stack([vectors, random], dim=1)  # prompt vector layer d_model
-    own = read(each.flatten(0, 2)[:, None])
-    ids = own.ids.view(*each.shape[:3], s.top_k)
-    nats = {"units": "nats"}
-    return xr.Dataset(
-        {
-            "top": (("layer", "k"), top.ids.cpu().numpy()),
-            "top_logprob": (("layer", "k"), top.logprob.cpu().numpy(), nats),
-            "top_text": (("layer", "k"), texts(model, top.ids)),
-            "top_kind": (("layer", "k"), kind_of(model, words, top.ids)),
-            "average_count": (("layer", "among", "kind"), count(model, words, top.ids)),
-            "count": (("prompt", "vector", "layer", "among", "kind"), count(model, words, ids)),
-            "prompt_top": (("prompt", "vector", "layer", "k"), ids.cpu().numpy()),
-            "norm": (("prompt", "layer"), as_array(vectors.norm(dim=-1))),
-        },
-        coords={
-            "layer": np.array(layers),
-            "vector": ["own", "random"],
-            "among": among(s.top_k),
-            "kind": list(KINDS),
-        },
-    )
-
-
-def _filters(allowed: Any) -> str:
-    if allowed is None:
-        return "none: no token is left out of the top tokens"
-    n = int(allowed.sum())
-    return (
-        f"only words: top tokens are among the {n} of {len(allowed)} that are letters only, but "
-        "for a space before them; probabilities are among all tokens"
-    )

@@ -29,7 +29,7 @@ _AVERAGES = {
     "log_probability": "log probabilities averaged over vectors",
     "vector": "the mean vector",
 }
-_VECTORS = {"theta": "θ", "function": "the function vector"}
+_VECTORS = {"theta": "θ", "function": "the function vector", "held": "the held vector"}
 
 
 def vector_figure(result: VectorLens, task: str | None, layer: int | None) -> go.Figure:
@@ -82,8 +82,7 @@ def vector_figure(result: VectorLens, task: str | None, layer: int | None) -> go
         figure,
         f"What does {_VECTORS[p['vector']]} say? {what}, {escape(p['model'])}",
         "top tokens, most probable first, after final norm and unembedding, "
-        f"{_AVERAGES[p['average']]} ({result.data.sizes['prompt']} vectors, {p['n_shots']} shots, "
-        f"seed {p['seed']})"
+        f"{_read(result)}"
         f"{'; only words are shown' if p['only_words'] else ''}",
     )
     longest = max(map(len, labels))
@@ -91,6 +90,17 @@ def vector_figure(result: VectorLens, task: str | None, layer: int | None) -> go
     figure.layout.margin.t += 25  # the axis on top
     frame(figure, legend=True, l=max(MARGIN["l"], 25 + 8 * longest))
     return figure
+
+
+def _read(result: VectorLens) -> str:
+    """Which vectors were read."""
+    p = result.provenance
+    if p["vector"] == "held":
+        return f"of the vector {escape(p['held']['name'], quote=False)}"
+    return (
+        f"{_AVERAGES[p['average']]} ({result.data.sizes['prompt']} vectors, {p['n_shots']} shots, "
+        f"seed {p['seed']})"
+    )
 
 
 def _of_rows(n: int) -> str:

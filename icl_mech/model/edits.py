@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import index
-from typing import SupportsIndex, get_args
+from typing import Any, Protocol, SupportsIndex, get_args, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -20,14 +20,38 @@ ORDER = ("resid_pre", "z", "attn_out", "resid_mid", "mlp_out", "resid_post")
 HOOKS = {site: f"blocks.{{}}.hook_{site}" for site in SITES} | {"z": "blocks.{}.attn.hook_z"}
 
 
-@dataclass(frozen=True, repr=False)
+@runtime_checkable
+class Writable(Protocol):
+    """A vector that knows the model it was read from: a `TaskVector`."""
+
+    @property
+    def name(self) -> str:
+        """Of the vector, for messages."""
+
+    @property
+    def mode(self) -> Mode:
+        """How it is written."""
+
+    @property
+    def values(self) -> Float[Tensor, "layer d_model"]:
+        """The vector of every layer, without its factor."""
+
+    def edit(self, layer: int | None = None, at: Role = -1) -> "Edit":
+        """As an edit of one token, by default the last."""
+
+    def check_fits(self, model: Any, allow_other_model: bool = False) -> None:
+        """Refuse a model that it was not read from."""
+
+
+@dataclass(frozen=True, repr=False, init=False)
 class Edit:
     """One change to one token of every prompt of a batch.
 
     Attributes:
         layer: block `l`, 0-based; negative layers count from the last block.
         value: what is written: one vector for all prompts or one per prompt. Its length is
-            `d_model`, or `d_head` at `"z"`.
+            `d_model`, or `d_head` at `"z"`. Given a `TaskVector`, its vector of this layer times
+            its own factor.
         site: where in the block: the residual stream before it (`resid_pre`), between attention
             and MLP (`resid_mid`), or after it (`resid_post`); what attention or the MLP adds to
             the stream (`attn_out`, `mlp_out`: after the post-norm where a model has one); or one
@@ -37,6 +61,17 @@ class Edit:
         mode: `"replace"` overwrites the activation, `"add"` adds to it.
         scale: factor on `value`.
         head: which head, at `"z"` only.
+        vector: the `TaskVector` that `value` is of: a model that it was not read from is refused.
+
+    Raises:
+        InputError: where the value is of another kind, the site or the mode is unknown, or a task
+            vector has no such layer or is written in another way.
+
+    Example:
+        >>> import torch
+        >>> tv = icl_mech.TaskVector("t", torch.ones(2, 4), (0, 1), layer=1)
+        >>> icl_mech.Edit(0, tv, position="final_arrow")
+        Edit(resid_post, block 0, token 'final_arrow', replace, one vector of width 4)
     """
 
     layer: int
@@ -46,19 +81,38 @@ class Edit:
     mode: Mode = "replace"
     scale: float = 1.0
     head: int | None = None
+    vector: Writable | None = None
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.value, Tensor) or self.value.ndim not in (1, 2):
-            shape = f"of the shape {list(self.value.shape)}" if hasattr(self.value, "shape") else ""
-            raise InputError(
-                f"value is a {type(self.value).__name__} {shape}".rstrip()
-                + "; expected a torch tensor [d], or [prompt, d] for one per prompt"
-            )
-        choose(self.site, SITES, "site")
-        choose(self.mode, get_args(Mode), "mode")
-        object.__setattr__(self, "position", as_role(self.position))
-        if (self.head is not None) != (self.site == "z"):
-            raise InputError(f"`head` belongs to site 'z': got {self.site!r} with head={self.head}")
+    def __init__(
+        self,
+        layer: int,
+        value: Float[Tensor, "d"] | Float[Tensor, "prompt d"] | Writable,
+        site: Site = "resid_post",
+        position: Role = -1,
+        mode: Mode = "replace",
+        scale: float = 1.0,
+        head: int | None = None,
+        vector: Writable | None = None,
+    ) -> None:
+        choose(site, SITES, "site")
+        choose(mode, get_args(Mode), "mode")
+        if isinstance(value, Writable):
+            vector = value
+            value = _value_of(vector, layer, mode)
+        if (head is not None) != (site == "z"):
+            raise InputError(f"`head` belongs to site 'z': got {site!r} with head={head}")
+        found = {
+            "layer": layer,
+            "value": _check_value(value),
+            "site": site,
+            "position": as_role(position),
+            "mode": mode,
+            "scale": scale,
+            "head": head,
+            "vector": vector,
+        }
+        for name, given in found.items():
+            object.__setattr__(self, name, given)
 
     def __repr__(self) -> str:
         head = "" if self.head is None else f" of head {self.head}"
@@ -68,6 +122,36 @@ class Edit:
             f"Edit({self.site}{head}, block {self.layer}, token {self.position!r}, {self.mode}, "
             f"{shape} of width {self.value.shape[-1]}{scale})"
         )
+
+
+def _value_of(vector: Writable, layer: int, mode: Mode) -> Tensor:
+    """The numbers of a task vector at a layer, its factor included.
+
+    Raises:
+        InputError: where it is written in another way, or has no such layer.
+    """
+    if vector.mode != mode:
+        raise InputError(
+            f"vector {vector.name!r} is written by mode {vector.mode!r}, and the edit says "
+            f"{mode!r}; expected one of them: Edit(..., mode={vector.mode!r})"
+        )
+    edit = vector.edit(layer)
+    return edit.value * edit.scale
+
+
+def _check_value(value: Any) -> Tensor:
+    """What an edit writes.
+
+    Raises:
+        InputError: where it is no vector, and not one per prompt.
+    """
+    if not isinstance(value, Tensor) or value.ndim not in (1, 2):
+        shape = f"of the shape {list(value.shape)}" if hasattr(value, "shape") else ""
+        raise InputError(
+            f"value is a {type(value).__name__} {shape}".rstrip()
+            + "; expected a TaskVector, a torch tensor [d], or [prompt, d] for one per prompt"
+        )
+    return value
 
 
 def as_role(role: Role) -> str | int:

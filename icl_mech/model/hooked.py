@@ -16,14 +16,14 @@ from icl_mech.layers import SITES
 from icl_mech.model.arguments import check_list, check_prompts, check_tensor, token_rows
 from icl_mech.model.bridging import is_hookable
 from icl_mech.model.choosing import EngineName, choose_engine
-from icl_mech.model.edits import HOOKS, Role, Site
+from icl_mech.model.edits import HOOKS, Role, Site, Writable
 from icl_mech.model.engine import Engine
 from icl_mech.model.foreign import foreign_hooks, left_hooks
 from icl_mech.model.generation import Generation, check_generation, pad_continuations
 from icl_mech.model.hashing import WeightHash
 from icl_mech.model.head_reader import HeadReader
 from icl_mech.model.network import architecture_of, context_length, module_of, places_of
-from icl_mech.model.placing import AnyEdit, Placer, Writable, positions_of
+from icl_mech.model.placing import AnyEdit, Placer, positions_of
 from icl_mech.model.readout import Readout, pad_targets
 from icl_mech.model.shared_engine import SharedEngine
 from icl_mech.model.vocabulary import Vocabulary
@@ -331,7 +331,7 @@ class HookedModel:
 
     def read(
         self,
-        resid: Float[Tensor, "row d_model"],
+        resid: Float[Tensor, "row d_model"] | Writable,
         answers: Sequence[Sequence[int]],
         n_best: int = 0,
         entropy: bool = False,
@@ -339,17 +339,21 @@ class HookedModel:
         """Next-token readout of vectors, read as the residual stream after the last block.
 
         Args:
-            resid: one residual stream per row.
+            resid: one residual stream per row; or a `TaskVector`, whose layers are the rows.
             answers: for each row, the token ids whose log probability and rank are read; -1 reads
                 nothing (NaN, and rank -1).
             n_best: how many of the most probable tokens to keep (`best`, `best_logprob`).
             entropy: whether to compute the entropy of every row's distribution.
 
         Raises:
-            InputError: where there are fewer than `n_best` tokens, or not as many answers as rows.
+            InputError: where there are fewer than `n_best` tokens, not as many answers as rows, or
+                the vector is of another model.
             ModelError: where the model returns numbers that are not finite.
         """
         self.vocabulary.check_count(n_best, "n_best", least=0)
+        if isinstance(resid, Writable):
+            resid.check_fits(self)
+            resid = resid.values.to(self.device)
         resid = check_tensor(resid, "resid", "row, d_model", self.d_model)
         targets = pad_targets(answers, len(resid), len(self.vocabulary))
         return self._engine.read(resid, targets, n_best, entropy)
@@ -389,7 +393,7 @@ class HookedModel:
             prompts: what to run.
             edits: each is applied alone, to every prompt; a sequence of edits among them is
                 applied together, as one; None leaves the prompts as they are. A `TaskVector` is
-                written at the last token.
+                an edit of the last token.
             answers: for each prompt, the token ids whose log probability and rank are read.
             tick: called with the number of (prompt, edit) cells just finished.
 
@@ -401,7 +405,7 @@ class HookedModel:
             ModelError: where the model returns numbers that are not finite.
         """
         prompts = check_prompts(prompts)
-        branches = self._placer.branches(edits, prompts)
+        branches = self._placer.branches(self, edits, prompts)
         targets = pad_targets(answers, len(prompts), len(self.vocabulary))
         return self._engine.evaluate([p.tokens for p in prompts], branches, targets, tick)
 
@@ -473,7 +477,7 @@ class HookedModel:
         if isinstance(prompts, str):
             prompts = self.prompt(prompts)
         several = check_prompts([prompts] if isinstance(prompts, Prompt) else prompts)
-        branches, tokens = self._placer.branches(edits, several), [p.tokens for p in several]
+        branches, tokens = self._placer.branches(self, edits, several), [p.tokens for p in several]
         check_generation(max_new_tokens, stop)
         found = self._engine.generate(tokens, branches, max_new_tokens, stop, tick)
         return found[0][0] if one else found
@@ -531,7 +535,7 @@ class HookedModel:
         prompts = check_prompts(prompts)
         rows = check_list(continuations, "continuations", "continuations for each prompt")
         ids = [token_rows(row, "continuations") for row in rows]
-        branches, tokens = self._placer.branches(edits, prompts), [p.tokens for p in prompts]
+        branches, tokens = self._placer.branches(self, edits, prompts), [p.tokens for p in prompts]
         padded = pad_continuations(tokens, ids)
         return self._engine.sequence_logprob(tokens, padded, branches, tick)
 

@@ -1,7 +1,7 @@
 """Turns edits, as callers write them, into checked branches of a model."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 
@@ -9,22 +9,38 @@ from icl_mech.errors import InputError, choose
 from icl_mech.layers import check_layer
 from icl_mech.model.arguments import check_list
 from icl_mech.model.branches import Branch
-from icl_mech.model.edits import HOOKS, SITES, Edit, Role, as_role, place
+from icl_mech.model.edits import HOOKS, SITES, Edit, Role, Writable, as_role, place
 from icl_mech.model.families import missing_sites
 from icl_mech.model.network import module_of
 from icl_mech.prompts import Prompt
 
-
-@runtime_checkable
-class Writable(Protocol):
-    """What can be written into a model, as a `TaskVector`."""
-
-    def edit(self) -> Edit:
-        """As an edit of the last token."""
+#: An edit or a task vector, several that are applied together, or None for the prompt as it is.
+AnyEdit = Edit | Writable | Sequence[Edit | Writable] | None
 
 
-#: An edit, edits that are applied together, a task vector, or None for the prompt as it is.
-AnyEdit = Edit | Writable | Sequence[Edit] | None
+def as_edits(model: Any, edit: AnyEdit) -> list[Edit] | None:
+    """What is applied together, as edits; None for the prompt as it is.
+
+    This is the one place where task vectors become edits of a model (a `HookedModel`).
+
+    Raises:
+        InputError: where something is no edit, or a task vector is of another model.
+    """
+    if edit is None:
+        return None
+    several = [edit] if isinstance(edit, Edit | Writable) else check_list(edit, "edits", "edits")
+    made = [e.edit() if isinstance(e, Writable) else e for e in several]
+    if not made:
+        raise InputError("an empty sequence of edits; expected at least one edit")
+    for e in made:
+        if not isinstance(e, Edit):
+            raise InputError(
+                f"edits holds a {type(e).__name__}; expected Edits, TaskVectors, lists of these "
+                "that are applied together, or None for the prompt as it is"
+            )
+        if e.vector is not None:
+            e.vector.check_fits(model)
+    return made
 
 
 def positions_of(prompts: Sequence[Prompt], roles: Sequence[Role]) -> list[list[int]]:
@@ -47,41 +63,31 @@ class Placer:
         config = getattr(module_of(bridge), "config", None)
         self._missing = {} if config is None else missing_sites(config)
 
-    def branches(self, edits: Sequence[AnyEdit], prompts: Sequence[Prompt]) -> list[Branch]:
-        """A branch per edit, see `branch`.
+    def branches(
+        self, model: Any, edits: Sequence[AnyEdit], prompts: Sequence[Prompt]
+    ) -> list[Branch]:
+        """A branch per edit of a model (the `HookedModel` of this placer), see `branch`.
 
         Raises:
             InputError: where there is no edit or no prompt, or one does not fit the other.
         """
-        if isinstance(edits, Edit):
-            raise InputError("edits is a single Edit; expected a list of edits: [edit]")
+        if isinstance(edits, Edit | Writable):
+            kind = type(edits).__name__
+            raise InputError(f"edits is a single {kind}; expected a list of edits: [edit]")
         check_list(edits, "edits", "edits")
         if not prompts or not edits:
             raise InputError("expected at least one prompt and one edit")
-        return [self.branch(edit, prompts) for edit in edits]
+        return [self.branch(as_edits(model, edit), prompts) for edit in edits]
 
-    def branch(self, edit: AnyEdit, prompts: Sequence[Prompt]) -> Branch:
-        """One edit, edits that are applied together, or None: the prompts as they are.
+    def branch(self, edits: Sequence[Edit] | None, prompts: Sequence[Prompt]) -> Branch:
+        """Edits that are applied together, or None: the prompts as they are.
 
         Raises:
             InputError: where an edit does not fit the model or the prompts.
         """
-        if edit is None:
-            edit = self._nothing()
-        elif isinstance(edit, Writable):
-            edit = edit.edit()
-        edits = [edit] if isinstance(edit, Edit) else edit
-        wrong = [e for e in check_list(edits, "edits", "edits") if not isinstance(e, Edit)]
-        if wrong:
-            raise InputError(
-                f"edits holds a {type(wrong[0]).__name__}; expected Edits, lists of Edits that are "
-                "applied together, or None for the prompt as it is"
-            )
-        if not edits:
-            raise InputError("an empty sequence of edits; expected at least one edit")
         lengths = [len(p) for p in prompts]
         placed = []
-        for e in edits:
+        for e in [self._nothing()] if edits is None else edits:
             check_layer(e.layer, self.n_layers)
             self.hook(e.site, e.layer % self.n_layers)
             self._check_width(e)

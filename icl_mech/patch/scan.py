@@ -1,7 +1,7 @@
 """At which layer does a task vector work? (Hendel et al. 2023, sections 3 and 4.)"""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from icl_mech.model import HookedModel, check_model
+from icl_mech.model import HookedModel, Mode, check_model
 from icl_mech.patch.scan_plan import ControlLayers, ScanPlan, ScanSettings, ScanTask, plan_scan
 from icl_mech.patch.scan_result import REFERENCES, VECTORS, LayerScan, choice_on_dev
 from icl_mech.progress import READING, dear, progress_bar
@@ -29,7 +29,9 @@ from icl_mech.prompts import (
 )
 from icl_mech.results import over_tasks
 from icl_mech.scores import SCORES, Scored, score
+from icl_mech.task_vectors import TaskVector
 from icl_mech.tasks import Task, Tasks
+from icl_mech.token_texts import token_texts
 from icl_mech.vectors import dummy_residuals, inject, random_like, theta
 
 Vectors = Float[Tensor, "prompt layer d_model"]
@@ -60,6 +62,7 @@ def layer_scan(
     instruction: str = "none",
     other_task: Task | str | None = None,
     control_layers: ControlLayers = "all",
+    vector: TaskVector | None = None,
     progress: bool = True,
 ) -> LayerScan:
     """Inject task vectors into zero-shot prompts at every layer and score the answers.
@@ -92,16 +95,26 @@ def layer_scan(
         control_layers: where the controls are injected: after every block (`"all"`), or only where
             theta is best on the dev prompts (`"chosen"`, by either score), in less than half the
             time.
+        vector: a vector that is held, scanned in place of every prompt's own theta: each layer's
+            own after that layer, as its `mode` and `scale` say, and the controls in the same way.
+            Inputs that it was shown are not asked.
         progress: show a progress bar.
 
     Raises:
-        InputError: where a task, template or count cannot work.
+        InputError: where a task, template or count cannot work, or the vector is of another model
+            or lacks a layer.
         ModelError: where the model returns numbers that are not finite.
 
     Example:
         >>> scan = icl_mech.layer_scan(model, "to_upper", n_prompts=4, n_shots=2, progress=False)
         >>> scan.curve("to_upper")[0].n
         4
+        >>> tv = icl_mech.task_vector(model, "to_upper", 4, 2, layer=9, progress=False)
+        >>> held = icl_mech.layer_scan(
+        ...     model, "to_upper", 4, 2, vector=tv, control_layers="chosen", progress=False
+        ... )
+        >>> held.provenance["vector"]["name"]
+        'to_upper'
     """
     check_model(model)
     settings = ScanSettings(
@@ -115,10 +128,18 @@ def layer_scan(
         instruction=instruction,
         control_layers=control_layers,
     )
-    return measure_scan(model, plan_scan(tasks, settings, other_task), progress)
+    known: Collection[str] = ()
+    if vector is not None:
+        vector.check_fits(model)
+        vector.check_layers(range(model.n_layers))
+        known = vector.shown
+    plan = plan_scan(tasks, settings, other_task, known)
+    return measure_scan(model, plan, progress, vector)
 
 
-def measure_scan(model: HookedModel, plan: ScanPlan, progress: bool = True) -> LayerScan:
+def measure_scan(
+    model: HookedModel, plan: ScanPlan, progress: bool = True, vector: TaskVector | None = None
+) -> LayerScan:
     """Run a plan of `plan_scan`: what `layer_scan` does after it has drawn the prompts.
 
     Raises:
@@ -134,10 +155,12 @@ def measure_scan(model: HookedModel, plan: ScanPlan, progress: bool = True) -> L
     injections += s.n_prompts  # without a vector
     readings = s.n_prompts * (1 + 3 * s.n_dummies) + s.dev * (1 + s.n_dummies)
     with progress_bar((injections + READING * readings) * len(encoded), "runs", progress) as bar:
-        parts = [_scan(model, *task, everywhere, bar) for task in encoded]
+        parts = [_scan(model, *task, everywhere, vector, bar) for task in encoded]
     data = over_tasks(parts, [task.task.name for task in plan.tasks])
     encoders = [encoder for _, encoder, _ in encoded]
-    return LayerScan(data, _provenance(model, plan, encoders))
+    top = [data[name].values for name in ("top", "reference_top")]
+    said = _provenance(model, plan, encoders, vector)
+    return LayerScan(data, said | {"token_texts": token_texts(model.to_string, *top)})
 
 
 def _encoders(model: HookedModel, plan: ScanTask, s: ScanSettings) -> tuple[Encoder, Encoder]:
@@ -155,24 +178,31 @@ def _scan(
     encoder: Encoder,
     other_encoder: Encoder,
     everywhere: bool,
+    held: TaskVector | None,
     bar: tqdm,
 ) -> xr.Dataset:
     """Read the vectors of one task, inject them, and score the answers.
 
     The controls are injected after every block (`everywhere`), or where theta is best on the dev
-    prompts.
+    prompts. A vector that is held stands in for theta.
     """
     test, dev = plan.split.test, plan.split.dev
     bar.set_description(f"{plan.task.name}: reading vectors")
     few = few_shot(encoder, test + dev)
     resid = model.final_residuals(few, dear(bar.update))
     own = theta(resid[:, 1:])
+    mode: Mode = "replace"
+    scale = 1.0
+    if held is not None:
+        mode, scale = held.mode, held.scale
+        own = (held.values * scale).to(resid).expand(len(few), -1, -1)
     rows_test, rows_dev = slice(len(test)), slice(len(test), None)
     controls = {
-        "shuffled": theta(dummy_residuals(model, encoder, plan.shuffled, dear(bar.update))),
+        "shuffled": theta(dummy_residuals(model, encoder, plan.shuffled, dear(bar.update))) * scale,
         "other_task": theta(
             dummy_residuals(model, other_encoder, plan.other_episodes, dear(bar.update))
-        ),
+        )
+        * scale,
         "random": random_like(own[rows_test], deepcopy(plan.rng)),
     }
     bar.set_description(f"{plan.task.name}: injecting")
@@ -187,7 +217,7 @@ def _scan(
         """Scores with vectors injected after blocks, on test prompts or (to choose) dev prompts."""
         rows, right = (rows_dev, dev_answers) if choosing else (rows_test, answers)
         several = torch.stack(list(vectors.values()), dim=1)
-        readout = inject(model, zero[rows], several, right.first_tokens, bar.update, layers)
+        readout = inject(model, zero[rows], several, right.first_tokens, bar.update, layers, mode)
         coords = {"vector": list(vectors), "layer": layers}
         return _score_arrays(score(model, readout, right), coords)
 
@@ -288,12 +318,15 @@ def _chosen(on_dev: xr.Dataset) -> list[int]:
     return sorted({choice_on_dev(on_dev, score).at for score in SCORES})
 
 
-def _provenance(model: HookedModel, plan: ScanPlan, encoders: Sequence[Encoder]) -> dict:
+def _provenance(
+    model: HookedModel, plan: ScanPlan, encoders: Sequence[Encoder], held: TaskVector | None
+) -> dict:
     return {
         "method": "layer_scan (Hendel et al. 2023, arXiv 2310.15916)",
         **model.provenance(),
         **plan.settings.recorded(),
         "sink_token": model.to_string(encoders[0].sink),
+        "vector": None if held is None else held.recorded(),
         "tasks": {
             task.task.name: {
                 "category": task.task.category,

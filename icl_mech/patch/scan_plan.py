@@ -1,6 +1,6 @@
 """What a layer scan runs on: its settings, and the prompts of every task."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -61,9 +61,16 @@ class ScanPlan:
 
 
 def plan_scan(
-    tasks: Tasks, settings: ScanSettings, other_task: Task | str | None = None
+    tasks: Tasks,
+    settings: ScanSettings,
+    other_task: Task | str | None = None,
+    known: Collection[str] = (),
 ) -> ScanPlan:
     """Load the tasks and draw their prompts; no model is needed.
+
+    Args:
+        tasks, settings, other_task: as in `layer_scan`.
+        known: inputs that a vector was shown, which are not asked.
 
     Raises:
         InputError: where a task does not exist or has too few pairs.
@@ -74,12 +81,13 @@ def plan_scan(
         (4, 'country_capital')
     """
     return ScanPlan(
-        [_plan(t, load_other(t, other_task), settings) for t in load_tasks(tasks)], settings
+        [_plan(t, load_other(t, other_task), settings, known) for t in load_tasks(tasks)],
+        settings,
     )
 
 
-def _plan(task: Task, other: Task, s: ScanSettings) -> ScanTask:
-    split = s.split(task)
+def _plan(task: Task, other: Task, s: ScanSettings, known: Collection[str]) -> ScanTask:
+    split = s.split(task, known)
     rng = generator(s.seed, task.name, "controls")
     mixed = shuffled(split.test, rng)
     return ScanTask(task, other, split, mixed, s.split(other).test, rng)

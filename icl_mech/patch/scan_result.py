@@ -11,6 +11,7 @@ from icl_mech.errors import choose
 from icl_mech.results import TaskResult, with_ends
 from icl_mech.scores import SCORES
 from icl_mech.stats import Estimate, paired_difference, repeated, share, shares
+from icl_mech.token_texts import with_texts
 from icl_mech.vectors import Choice, choose_layer, layer_name
 
 #: The vectors that are injected: theta and its controls.
@@ -152,6 +153,17 @@ class LayerScan(TaskResult):
             notes.append("with one shot there are no labels to shuffle: that control is θ itself")
         if "sink_right" in self.data:
             notes += self._sink_note()
+        held = self.provenance.get("vector")  # files of earlier versions do not say
+        if held is not None:
+            notes.append(
+                f"θ is the vector {held['name']!r} that was held ({held['mode']}, scale "
+                f"{held['scale']:g}), the same in every prompt; the controls are written as it is"
+            )
+            if not held["provenance"].get("shown"):
+                notes.append(
+                    "which inputs the vector was shown is not recorded: they may be among the "
+                    "queries"
+                )
         for task in self.tasks:
             of_task = self.data.sel(task=task)
             regular, ours = (
@@ -205,7 +217,10 @@ class LayerScan(TaskResult):
         ]
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per (task, prompt, vector, layer), test prompts; references have no layer."""
+        """One row per (task, prompt, vector, layer), test prompts; references have no layer.
+
+        `top` is the id of the most probable token, `top_text` its text as in source code.
+        """
         shared = self.data[["query", "answer"]]
         columns = ["top", *SCORES, "logprob", "rank"]
         injected = xr.merge([self.data[columns], shared]).to_dataframe().reset_index()
@@ -219,7 +234,7 @@ class LayerScan(TaskResult):
         frame = pd.concat([injected, plain.assign(layer=pd.NA)], ignore_index=True)
         frame["layer"] = frame["layer"].astype("Int64")
         first = ["task", "vector", "layer", "prompt", "query", "answer"]
-        return frame[[*first, *columns]]
+        return with_texts(frame[[*first, *columns]], self.provenance)
 
     def plot(self, score: str = "first_token") -> go.Figure:
         """Accuracy against layer, and a heat map of tasks x layers where there are several."""

@@ -1,7 +1,7 @@
 """Draws episodes from a task: which pairs are shown and which are asked, on dev and on test."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,11 +34,18 @@ class Split:
 
 
 def draw_split(
-    task: Task, n_test: int, n_dev: int, n_shots: int, n_dummies: int, seed: int
+    task: Task,
+    n_test: int,
+    n_dev: int,
+    n_shots: int,
+    n_dummies: int,
+    seed: int,
+    known: Collection[str] = (),
 ) -> Split:
     """Cut a task's pairs into dev queries, test queries and demonstrations, and draw episodes.
 
     Where a task has fewer pairs than prompts, queries are repeated with other demonstrations.
+    Inputs that are `known` (a vector was read from them) are never asked.
 
     >>> from icl_mech.tasks import load_task
     >>> split = draw_split(load_task("to_upper"), n_test=6, n_dev=3, n_shots=2, n_dummies=1, seed=0)
@@ -58,7 +65,14 @@ def draw_split(
         )
     rng = generator(seed, task.name, "split")
     order = [task.pairs[i] for i in rng.permutation(len(task))]
-    n_dev_queries, asked = cut(len(task), needed, n_dev, n_test)
+    n_known = sum(pair.x in known for pair in order)
+    if len(order) - n_known < 2:
+        raise InputError(
+            f"task {task.name!r} has {len(order) - n_known} inputs that the vector was not shown; "
+            "expected at least 2 (1 dev query + 1 test query)"
+        )
+    order.sort(key=lambda pair: pair.x in known)  # those that may be asked come first
+    n_dev_queries, asked = cut(len(task), max(needed, n_known), n_dev, n_test)
     dev, test = order[:n_dev_queries], order[n_dev_queries:asked]
     shown = order[asked:]
     return Split(

@@ -1,6 +1,6 @@
 """The settings that decide which prompts are asked, shared by all questions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,13 +68,18 @@ class PromptSettings:
             if getattr(self, name) is not None:
                 self._set(name, count(name, getattr(self, name)))
 
-    def draw(self, task: Task, n_dev: int = 1, n_dummies: int = 1) -> Split:
+    def draw(
+        self, task: Task, n_dev: int = 1, n_dummies: int = 1, known: Collection[str] = ()
+    ) -> Split:
         """A task's episodes with their instruction, dev apart from test.
+
+        Inputs that are `known` are not asked.
 
         Raises:
             InputError: where the task has too few pairs, or has no instruction of its own.
         """
-        split = draw_split(task, self.n_prompts, n_dev, self.n_shots, n_dummies, self.seed)
+        counts = (self.n_prompts, n_dev, self.n_shots, n_dummies)
+        split = draw_split(task, *counts, self.seed, known)
         return self.instruct(split, task)
 
     def match(
@@ -132,13 +137,13 @@ class VectorSettings(PromptSettings):
         """What provenance records: every setting by name, with the number of dev prompts."""
         return super().recorded() | {"n_dev": self.dev}
 
-    def split(self, task: Task) -> Split:
-        """The task's episodes, dev apart from test.
+    def split(self, task: Task, known: Collection[str] = ()) -> Split:
+        """The task's episodes, dev apart from test. Inputs that are `known` are not asked.
 
         Raises:
             InputError: where the task has too few pairs.
         """
-        return self.draw(task, self.dev, self.n_dummies)
+        return self.draw(task, self.dev, self.n_dummies, known)
 
 
 def half(n_prompts: Any, n_dev: Any) -> int:

@@ -6,6 +6,7 @@ model do the task there.
 """
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -48,6 +49,10 @@ class TaskVector:
         sets: the vectors of single demonstration sets, `[set, layer, d_model]`, of which `values`
             is the mean; None after arithmetic.
         provenance: model, weights, task, settings and seed.
+        allow_other_model: whether it may be written into a model that it was not read from, as
+            `written(allow_other_model=True)` says. Files do not keep this.
+
+    Every function that takes a vector takes this one, and refuses it by `check_fits`.
     """
 
     name: str
@@ -58,6 +63,7 @@ class TaskVector:
     scale: float = 1.0
     sets: Float[Tensor, "set layer d_model"] | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    allow_other_model: bool = False
 
     def __post_init__(self) -> None:
         choose(self.mode, get_args(Mode), "mode")
@@ -66,8 +72,7 @@ class TaskVector:
                 f"values have the shape {list(self.values.shape)} for {len(self.layers)} layers; "
                 "expected a vector for each, [layer, d_model]"
             )
-        if not bool(torch.isfinite(self.values).all()):
-            raise InputError(f"vector {self.name!r} holds NaN or infinity; expected finite numbers")
+        self._check_finite()
         if self.layer is not None and self.layer not in self.layers:
             raise InputError(f"no vector after block {self.layer}; it has {_runs(self.layers)}")
 
@@ -96,6 +101,20 @@ class TaskVector:
         """Its width."""
         return int(self.values.shape[1])
 
+    @property
+    def shown(self) -> frozenset[str]:
+        """The inputs of the demonstrations that it was read from, as far as that is recorded."""
+        return frozenset(map(str, self.provenance.get("shown", ())))
+
+    def recorded(self) -> dict[str, Any]:
+        """What a result records of it: how it is written, and how it came to be."""
+        return {
+            "name": self.name,
+            "mode": self.mode,
+            "scale": self.scale,
+            "provenance": dict(self.provenance),
+        }
+
     # --- writing it --------------------------------------------------------------------------
 
     def vector(self, layer: int | None = None) -> Float[Tensor, "d_model"]:
@@ -112,8 +131,14 @@ class TaskVector:
         layer: int | None = None,
         mode: Mode | None = None,
         scale: float | None = None,
+        allow_other_model: bool | None = None,
     ) -> "TaskVector":
         """The same vector, written after another block, in another way, or with another factor.
+
+        Args:
+            layer, mode, scale: as in the attributes; None leaves each as it is.
+            allow_other_model: let it be written into a model that it was not read from, if that
+                has the same width and no fewer layers.
 
         Example:
             >>> tv = TaskVector("t", torch.ones(2, 4), (0, 1), layer=1)
@@ -125,6 +150,9 @@ class TaskVector:
             layer=self.layer if layer is None else self._layer(layer),
             mode=self.mode if mode is None else mode,
             scale=self.scale if scale is None else float(scale),
+            allow_other_model=(
+                self.allow_other_model if allow_other_model is None else allow_other_model
+            ),
         )
 
     def edit(self, layer: int | None = None, at: Role = -1) -> Edit:
@@ -138,7 +166,8 @@ class TaskVector:
             InputError: as in `vector`.
         """
         layer = self._layer(layer)
-        return Edit(layer, self.vector(layer), "resid_post", at, self.mode, self.scale)
+        value = self.vector(layer)
+        return Edit(layer, value, "resid_post", at, self.mode, self.scale, vector=self)
 
     @contextmanager
     def apply(
@@ -191,17 +220,29 @@ class TaskVector:
             InputError: naming both.
         """
         check_model(model)
+        self._check_finite()
         if self.d_model != model.d_model or max(self.layers) >= model.n_layers:
             raise InputError(
                 f"vector {self.name!r} has {_runs(self.layers)} of width {self.d_model}; "
                 f"{model.name} has {model.n_layers} layers of width {model.d_model}"
             )
         of, sha = self.provenance.get("model"), self.provenance.get("weights_sha256")
-        if not allow_other_model and sha is not None and sha != model.weight_hash:
+        allowed = allow_other_model or self.allow_other_model
+        if not allowed and sha is not None and sha != model.weight_hash:
             raise InputError(
                 f"vector {self.name!r} was read from {of}, and these are the weights of "
-                f"{model.name}; expected the same model (allow_other_model=True writes it anyway)"
+                f"{model.name}; expected the same model "
+                "(vector.written(allow_other_model=True) may be written anyway)"
             )
+
+    def check_layers(self, layers: Sequence[int]) -> None:
+        """Refuse layers that it has no vector of.
+
+        Raises:
+            InputError: naming the first.
+        """
+        for layer in layers:
+            self._layer(layer)
 
     # --- arithmetic --------------------------------------------------------------------------
 
@@ -249,8 +290,11 @@ class TaskVector:
         """The k most probable tokens, as text, of the vector read through the unembedding.
 
         The logit lens: final norm and unembedding. Texts are data: escape them in HTML.
+
+        Raises:
+            InputError: where the model is another, or there is no such layer.
         """
-        self.check_fits(model, allow_other_model=True)
+        self.check_fits(model)
         found: TopTokens = model.vocabulary.top_tokens(self.vector(layer)[None, None], k)
         return [model.to_string(token) for token in found.ids[0].tolist()]
 
@@ -280,10 +324,9 @@ class TaskVector:
         Raises:
             InputError: where the model is another, or no query is left.
         """
-        self.check_fits(model, allow_other_model=True)
+        self.check_fits(model)
         chosen = load_task(task) if isinstance(task, str) else task
-        shown = set(self.provenance.get("shown", []))
-        left = [pair for pair in chosen.pairs if pair.x not in shown]
+        left = [pair for pair in chosen.pairs if pair.x not in self.shown]
         if not left:
             raise InputError(f"task {chosen.name!r} has no input that the vector was not shown")
         rng = generator(seed, "accuracy")
@@ -387,6 +430,10 @@ class TaskVector:
 
     # --- implementation ----------------------------------------------------------------------
 
+    def _check_finite(self) -> None:
+        if not (math.isfinite(self.scale) and bool(torch.isfinite(self.values).all())):
+            raise InputError(f"vector {self.name!r} holds NaN or infinity; expected finite numbers")
+
     def _layer(self, layer: int | None) -> int:
         if layer is None:
             if self.layer is None:
@@ -418,7 +465,12 @@ class TaskVector:
         name = f"{self.name} {sign} {_in_brackets(other.name)}"
         mode = self.mode if self.mode == other.mode else "add"
         values = do(self.values * self.scale, other.values * other.scale)
-        return replace(self, name=name, values=values, mode=mode, scale=1.0, sets=None)
+        said = {**self.provenance}
+        if self.shown or other.shown:
+            said["shown"] = sorted(self.shown | other.shown)
+        return replace(
+            self, name=name, values=values, mode=mode, scale=1.0, sets=None, provenance=said
+        )
 
 
 def _in_brackets(name: str) -> str:
