@@ -12,6 +12,7 @@ from icl_mech.errors import InputError, choose
 from icl_mech.reference import Conflict, hendel2023
 from icl_mech.results import TaskResult, with_ends
 from icl_mech.stats import Estimate, paired_difference, share
+from icl_mech.token_texts import with_texts
 
 #: What is injected into the few-shot prompt of task A: nothing, theta of B, theta of A, a random
 #: vector of the norm of B's; last, theta of B in the zero-shot prompt.
@@ -150,7 +151,7 @@ class ConflictingTasks(TaskResult):
         return row | sizes | {"n_queries": counts["n_queries"], "undefined": ""}
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per (pair, condition, prompt)."""
+        """One row per (pair, condition, prompt); `top_text` is the text of `top`."""
         about = ["prompt_task", "injected_task", "chosen_layer", "query"]
         answers = ["prompt_answer", "injected_answer"]
         columns = [*about, *answers, *_COLUMNS]
@@ -158,7 +159,8 @@ class ConflictingTasks(TaskResult):
         frame["follows"] = np.select(
             [frame["follows_prompt"], frame["follows_injected"]], FOLLOWS[:2], FOLLOWS[2]
         )
-        return frame[["pair", "condition", "prompt", *about, *answers, "follows", *_COLUMNS]]
+        frame = frame[["pair", "condition", "prompt", *about, *answers, "follows", *_COLUMNS]]
+        return with_texts(frame, self.provenance)
 
     def table(self) -> pd.DataFrame:
         """The summary as text, for people."""

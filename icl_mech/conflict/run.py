@@ -35,6 +35,7 @@ from icl_mech.prompts import (
     zero_shot,
 )
 from icl_mech.tasks import Pair, Tasks
+from icl_mech.token_texts import token_texts
 from icl_mech.vectors import (
     choose_layer,
     dummy_residuals,
@@ -116,7 +117,9 @@ def measure(model: HookedModel, plan: ConflictPlan, progress: bool = True) -> Co
         parts = [_measure(model, pair, encoder, s.seed, bar) for pair, encoder in drawn]
     names = [pair_name(pair.prompt_task, pair.injected_task) for pair, _ in drawn]
     data = xr.concat(parts, dim=xr.DataArray(names, dims="pair", name="pair"))
-    return ConflictingTasks(data, _provenance(model, drawn, undefined, plan))
+    said = _provenance(model, drawn, undefined, plan)
+    texts = token_texts(model.to_string, data["top"].values)
+    return ConflictingTasks(data, said | {"token_texts": texts})
 
 
 def _draw(

@@ -133,6 +133,11 @@ def _provenance(
         "method": "task_table (Hendel et al. 2023, arXiv 2310.15916): a layer scan per task",
         **settings.recorded(),
         "tasks": {name: of for scan in scans for name, of in scan.provenance["tasks"].items()},
+        "token_texts": {
+            token: text
+            for scan in scans
+            for token, text in scan.provenance.get("token_texts", {}).items()
+        },
         "resumed": resumed,
         "devices": sorted({scan.provenance["device"] for scan in scans}),
     }
