@@ -38,12 +38,14 @@ class LensSettings(PromptSettings):
     n_prompts: int = 25
     """Prompts per task."""
     roles: tuple[str, ...] = ("final_arrow",)
-    """At which tokens: final_arrow, query, demo_0_x, demo_0_arrow, ..."""
+    """At which tokens: final_arrow, query, demo_0_x, demo_0_arrow, ...; or all."""
     top_k: int = 5
     """How many of the most probable tokens are kept."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.roles == ("all",):
+            self._set("roles", tuple(every_role(self.template, self.n_shots)))
         check_roles(self.roles, self.template, self.n_shots)
         self._set("top_k", _top_k(self.top_k))
 
@@ -195,15 +197,24 @@ def sharing_task(task: Task) -> Task | None:
     return best if shared(best) >= SHARED else None
 
 
+def every_role(template: str, n_shots: int) -> list[str]:
+    """The roles of all tokens of such prompts, in order.
+
+    >>> every_role("{x}->{y}", 1)
+    ['sink', 'demo_0_x', 'demo_0_arrow', 'demo_0_y', 'demo_0_end', 'query', 'final_arrow']
+    """
+    shown = [Pair("x", ("y",))] * n_shots
+    spans = Template(template, leading_space=False).render(shown, "x")
+    return list(dict.fromkeys([SINK, *(span.role for span in spans)]))
+
+
 def check_roles(roles: Sequence[str], template: str, n_shots: int) -> None:
     """Refuse roles that such prompts do not have.
 
     Raises:
         InputError: naming the nearest that exists.
     """
-    shown = [Pair("x", ("y",))] * n_shots
-    spans = Template(template, leading_space=False).render(shown, "x")
-    known = list(dict.fromkeys([SINK, *(span.role for span in spans)]))
+    known = every_role(template, n_shots)
     for role in roles:
         choose(role, known, "role")
     if not roles or len(set(roles)) != len(roles):

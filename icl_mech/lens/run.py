@@ -14,7 +14,9 @@ from icl_mech.errors import InputError
 from icl_mech.lens.plan import LensPlan, LensSettings, plan_lens
 from icl_mech.lens.result import LogitLens
 from icl_mech.lens.targets import TARGETS, Asked, Columns
+from icl_mech.lens.text import is_text
 from icl_mech.model import HookedModel, Readout, check_model
+from icl_mech.one_prompt import PromptLens, prompt_lens
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE, Prompt
 from icl_mech.results import over_tasks
@@ -40,8 +42,11 @@ def logit_lens(
     leading_space: bool | None = None,
     instruction: str = "none",
     progress: bool = True,
-) -> LogitLens:
+) -> LogitLens | PromptLens:
     """Read the residual stream of few-shot prompts, after every layer, as if it were the last.
+
+    Of a text in place of a task it is the lens of this one prompt, after each of its tokens: what
+    `prompt_lens` returns, which also takes a vector and a target token.
 
     The logit lens (nostalgebraist 2020) applies the model's own final norm, unembedding and soft
     cap to the embedding stream (layer -1) and to the output of every block. After the last block
@@ -62,12 +67,14 @@ def logit_lens(
 
     Args:
         model: from `load_model`.
-        tasks: a task, its name, a path to pairs, a family, or several of these.
+        tasks: a task, its name, a path to pairs, a family, or several of these; or a text: what
+            has a space or the template's arrow in it, unless it is a misspelt name of a task. Of
+            the settings only `top_k` plays a part then.
         n_prompts: prompts per task.
         n_shots: demonstrations per prompt.
         seed: of every random draw.
         roles: at which tokens (the last of each role): `"final_arrow"`, `"query"`,
-            `"demo_0_arrow"`, ...; the targets are the same at all of them.
+            `"demo_0_arrow"`, ..., or `"all"`; the targets are the same at all of them.
         top_k: how many of the most probable tokens are kept.
         other_task: whose answers are rivals; by default the built-in task that shares the most
             inputs, if at least half (en_es for en_fr, present_past for present_gerund).
@@ -85,8 +92,8 @@ def logit_lens(
         progress: show a progress bar.
 
     Raises:
-        InputError: where a task, count or role cannot work, or the translator returns another
-            shape.
+        InputError: where a task, count or role cannot work, a text is longer than the model
+            reads, or the translator returns another shape.
         ModelError: where the model returns numbers that are not finite.
 
     Example:
@@ -95,8 +102,14 @@ def logit_lens(
         ... )
         >>> lens.layers[0], lens.layers[-1], lens.data["rank"].dims
         (-1, 17, ('task', 'prompt', 'role', 'layer', 'target'))
+        >>> icl_mech.logit_lens(model, "The capital of France is").texts[-1]
+        ' is'
     """
     check_model(model)
+    if isinstance(tasks, str) and is_text(tasks, template):
+        if translator is not None:
+            raise InputError("a translator with a text; expected a task, or no translator")
+        return prompt_lens(model, tasks, top_k=top_k)
     settings = LensSettings(
         n_prompts=n_prompts,
         n_shots=n_shots,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from operator import index
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -20,8 +21,26 @@ from icl_mech.one_prompt.tokens import visible
 
 #: A head: its block and its number, both from 0.
 Head = tuple[int, int]
+#: Heads; what else a row of a ranking holds, such as the effect, plays no part.
+Heads = Sequence[Head] | Sequence[tuple[int, int, Any]]
 #: Heads that are shown where none are asked for.
 N_HEADS = 8
+
+
+@runtime_checkable
+class Ranking(Protocol):
+    """Ranked heads: a `HeadAttribution`."""
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks that heads were ranked on."""
+
+    @property
+    def methods(self) -> list[str]:
+        """By which they were ranked."""
+
+    def top(self, task: str, k: int, method: str) -> list[tuple[int, int, Any]]:
+        """The first heads of a task: (layer, head, effect)."""
 
 
 class PromptAttention(Picture):
@@ -97,19 +116,21 @@ class PromptAttention(Picture):
 
 
 def prompt_attention(
-    model: HookedModel, text_or_prompt: Asked, heads: Sequence[Head] | None = None
+    model: HookedModel, text_or_prompt: Asked, heads: Heads | Ranking | None = None
 ) -> PromptAttention:
     """The attention pattern of a few heads over the tokens of one prompt.
 
     Args:
         model: from `load_model`.
         text_or_prompt: a text, the messages of a chat, or a `Prompt`.
-        heads: (block, number)s, both from 0; by default the eight whose last token attends most
-            to tokens other than itself and the first one, on which heads that do nothing rest.
+        heads: (block, number)s, both from 0, or a ranking: what `head_attribution` returns for one
+            task (its first eight), or the rows of its `top`. By default the eight heads whose last
+            token attends most to tokens other than itself and the first one, on which heads that
+            do nothing rest.
 
     Raises:
-        InputError: where the text is empty or longer than the model reads, or there is no such
-            head.
+        InputError: where the text is empty or longer than the model reads, there is no such
+            head, or a ranking is of several tasks.
 
     Example:
         >>> seen = icl_mech.prompt_attention(model, "Japan->Tokyo\\nFrance->", [(9, 3)])
@@ -117,8 +138,17 @@ def prompt_attention(
         ([(9, 3)], {'head': 1, 'query': 7, 'key': 7})
         >>> seen.to_frame().columns[-1]
         'attention'
+        >>> found = icl_mech.head_attribution(
+        ...     model, "country_capital", 2, 3, methods=("direct",), progress=False
+        ... )
+        >>> ranked = icl_mech.prompt_attention(model, "Japan->Tokyo\\nFrance->", found)
+        >>> ranked.heads == [(layer, head) for layer, head, _ in found.top(
+        ...     "country_capital", 8, "direct")]
+        True
     """
     prompt = as_prompt(model, text_or_prompt)
+    if isinstance(heads, Ranking):
+        heads = _ranked(heads)
     if heads is None:
         chosen = _looking(model.heads.attention([prompt])[0])
     else:
@@ -141,6 +171,20 @@ def prompt_attention(
     return PromptAttention(data, said)
 
 
+def _ranked(ranking: Ranking) -> Heads:
+    """The first heads of a ranking on one task.
+
+    Raises:
+        InputError: where it is of several.
+    """
+    if len(ranking.tasks) != 1:
+        raise InputError(
+            f"a ranking on {len(ranking.tasks)} tasks; expected the heads of one, as "
+            f"found.top({ranking.tasks[0]!r}), or those of all, as found.universal()"
+        )
+    return ranking.top(ranking.tasks[0], N_HEADS, ranking.methods[0])
+
+
 def _looking(last: Float[Tensor, "layer head token"]) -> list[Head]:
     """The heads that look most at something, most first."""
     n_heads, n_tokens = last.shape[1:]
@@ -150,7 +194,7 @@ def _looking(last: Float[Tensor, "layer head token"]) -> list[Head]:
     return [(i // n_heads, i % n_heads) for i in best.tolist()]
 
 
-def _check_heads(model: HookedModel, heads: Sequence[Head]) -> list[Head]:
+def _check_heads(model: HookedModel, heads: Heads) -> list[Head]:
     """Heads that the model has, each once.
 
     Raises:
@@ -159,7 +203,7 @@ def _check_heads(model: HookedModel, heads: Sequence[Head]) -> list[Head]:
     chosen: list[Head] = []
     for head in heads:
         try:
-            layer, number = (index(part) for part in head)
+            layer, number = (index(part) for part in head[:2])
         except (TypeError, ValueError):
             raise InputError(
                 f"heads holds {head!r}; expected pairs (layer, head), as (9, 3)"

@@ -92,6 +92,8 @@ def _roles(
         return tuple(range(len(pair.clean))), tuple(_token_labels(model, pair))
     if roles is None:
         chosen = default_roles(contrasts[0].clean)
+    elif roles == "all":
+        chosen = tuple(role for role in dict.fromkeys(contrasts[0].clean.roles) if role)
     else:
         chosen = (roles,) if isinstance(roles, str) else tuple(roles)
     if not chosen or len(set(chosen)) != len(chosen):

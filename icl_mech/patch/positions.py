@@ -70,8 +70,8 @@ def patch_positions(
         direction: `"denoise"`, `"noise"` or `"both"`.
         sites: as in `Edit`; at `"z"` every head is patched by itself.
         roles: which tokens. By default x, arrow and y of every demonstration, the query and the
-            final arrow; `"tokens"`: every token of a single pair of prompts of equal length; or
-            roles and token indices.
+            final arrow; `"all"`: every role that the prompts have; `"tokens"`: every token of a
+            single pair of prompts of equal length; or roles and token indices.
         head_roles: which tokens at `"z"`; by default the same as `roles`.
         other_task: whose demonstrations corrupt (`"task"`); by default antonyms, or, for a
             linguistic task, country_capital.
