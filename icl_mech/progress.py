@@ -21,10 +21,32 @@ READING = 10
 EVERY = 15
 
 
+#: Whether bars are widgets: in a notebook with ipywidgets.
+_WIDGETS = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
+
+
 class ProgressBar(tqdm):
-    """A bar without a thread that watches it: that may hang a process without memory."""
+    """A bar without a thread that watches it: that may hang a process without memory.
+
+    In a notebook it leaves nothing behind, also not in the file, unless it ends in an error.
+    """
 
     monitor_interval = 0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._cell: Any = None
+        if _WIDGETS:
+            kwargs["display"] = False
+        super().__init__(*args, **kwargs)
+        if _WIDGETS and not self.disable:
+            from IPython.display import display
+
+            self._cell = display(vars(self)["container"], display_id=True)
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        super().__exit__(kind, error, trace)
+        if self._cell is not None and kind is None:
+            self._cell.update({"text/html": "", "text/plain": ""}, raw=True)
 
     def set_description(self, desc: str | None = None, refresh: bool | None = True) -> None:
         """Say what is being done; into a file or pipe with the next line that is due."""

@@ -147,6 +147,11 @@ class Result(ABC):
         notes = "".join(f"<li>{escape(note)}</li>" for note in self.caveats())
         return f"<p>{escape(self.headline())}</p>{table}" + (f"<ul>{notes}</ul>" if notes else "")
 
+    def _ipython_display_(self) -> None:
+        from icl_mech.notebook import show
+
+        show(self)
+
     def save(self, path: str | Path, digits: int | None = None) -> Path:
         """Write arrays and provenance to one netCDF file, whole or not at all.
 

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from icl_mech.errors import InputError
+from icl_mech.notebook import show
 
 #: The least height of a figure, in pixels.
 _LEAST = 200
@@ -49,6 +50,9 @@ class Picture(ABC):
     def _repr_html_(self) -> str:
         table = self.table().to_html(escape=True, index=False)
         return f"<p>{escape(self.headline())}</p>{table}"
+
+    def _ipython_display_(self) -> None:
+        show(self)
 
 
 def with_height(figure: go.Figure, height: int | None) -> go.Figure:
