@@ -12,6 +12,8 @@ from icl_mech.errors import InputError
 from icl_mech.heads import function_vectors, head_ablation, head_attribution, indirect_effects
 from icl_mech.lens import logit_lens, vector_lens
 from icl_mech.model import Edit, HookedModel
+from icl_mech.one_prompt import prompt_attention
+from icl_mech.task_vectors import TaskVector
 
 bridge = tiny_bridge("llama")
 model = HookedModel(bridge, "tiny")
@@ -37,6 +39,7 @@ says(lambda: model.capture([prompt], "final_arrow"))
 says(lambda: model.residual_stream([prompt], "final_arrow"))
 says(lambda: model.final_residuals([prompt]))
 says(lambda: model.evaluate([prompt], edit, [[1]]))
+says(lambda: model.evaluate([prompt], TaskVector("v", resid, (0,)), [[1]]))
 says(lambda: model.evaluate([prompt], [1], [[1]]))
 says(lambda: model.evaluate([prompt], [edit], ["Tokyo"]))
 says(lambda: model.evaluate([prompt], [edit], [["Tokyo"]]))
@@ -58,6 +61,8 @@ says(lambda: model.heads.direct_effects([prompt], [1], ["Tokyo"]))
 says(lambda: model.vocabulary.top_tokens(np.zeros((1, 1, 32)), 3))
 says(lambda: Edit(0, [1.0] * 32))
 says(lambda: Edit(0, np.ones(32)))
+says(lambda: prompt_attention(model, prompt, [1]))
+says(lambda: prompt_attention(model, prompt, [(1,)]))
 says(lambda: vector_lens(model, "to_upper", naming={"to_upper": "upper case"}, progress=False))
 says(lambda: model.predict([prompt], np.array([[1]])))
 says(lambda: model.predict((prompt,), torch.tensor([[1]])))
@@ -83,6 +88,7 @@ EXPECTED = [
     *["roles is the text 'final_arrow'; expected a list of roles, as ['final_arrow']"] * 2,
     "a group is a single Prompt; expected a list of prompts: [prompt]",
     "edits is a single Edit; expected a list of edits: [edit]",
+    "edits is a single TaskVector; expected a list of edits: [edit]",
     "edits is 1; expected a list of edits",
     WORD.format("Tokyo"),
     WORD.format("Tokyo"),
@@ -104,9 +110,11 @@ EXPECTED = [
     WORD.format("Tokyo").replace("answers", "rivals"),
     "vectors is a ndarray; expected a torch tensor [group, row, d_model] with 32 numbers in the "
     "last axis: torch.from_numpy(...) makes one",
-    "value is a list; expected a torch tensor [d], or [prompt, d] for one per prompt",
-    "value is a ndarray of the shape [32]; expected a torch tensor [d], or [prompt, d] for one "
-    "per prompt",
+    "value is a list; expected a TaskVector, a torch tensor [d], or [prompt, d] for one per prompt",
+    "value is a ndarray of the shape [32]; expected a TaskVector, a torch tensor [d], or "
+    "[prompt, d] for one per prompt",
+    "heads holds 1; expected pairs (layer, head), as (9, 3)",
+    "heads holds (1,); expected pairs (layer, head), as (9, 3)",
     "naming['to_upper'] is the text 'upper case'; expected a list of words: ['upper', 'case']",
     "nothing",
     "nothing",

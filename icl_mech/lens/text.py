@@ -21,7 +21,7 @@ def is_text(given: str, template: str) -> bool:
     [False, False, False]
     """
     arrow = Template(template).pieces[1].strip()
-    if arrow and arrow in given and not _is_file(given):
+    if arrow in given and not _is_file(given):
         return True
     if len(given.split()) < 2 or _is_file(given):
         return False

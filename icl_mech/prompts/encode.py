@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-from icl_mech.errors import InputError, ModelError
+from icl_mech.errors import InputError, ModelError, nearest
 from icl_mech.prompts.reading import follows
 from icl_mech.prompts.sink import choose_sink
 from icl_mech.prompts.template import Span, Template
@@ -52,8 +52,14 @@ class Prompt:
                 raise InputError(f"token {role} out of range for a prompt of {len(self)} tokens")
             return role % len(self)
         if role not in self.roles:
-            known = ", ".join(dict.fromkeys(self.roles))
-            raise InputError(f"the prompt has no role {role!r}. It has: {known}")
+            known = [name for name in dict.fromkeys(self.roles) if name]
+            near = nearest(role, known)
+            hint = f"; did you mean {near!r}?" if near else "."
+            free = "; tokens of a text that follows no template are named by index, as -1"
+            raise InputError(
+                f"the prompt has no role {role!r}{hint} It has: {', '.join(known)}"
+                + free * ("" in self.roles)
+            )
         return len(self) - 1 - self.roles[::-1].index(role)
 
 
