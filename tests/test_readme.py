@@ -1,8 +1,10 @@
 """What the README files show is there."""
 
+import ast
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import run_command
@@ -11,6 +13,7 @@ from tiny_models import answering_model, saved
 
 import icl_mech
 from icl_mech.cli.main import COMMANDS, command
+from icl_mech.model import HookedModel
 
 #: Sizes at which a documented command is tried on a tiny model, where its settings have them.
 SIZES = {"n_shots": "2", "n_prompts": "4", "n_points": "8", "k": "3", "n_mean": "4", "n_clean": "4"}
@@ -45,6 +48,37 @@ def test_the_table_of_questions_names_every_command_and_its_function() -> None:
 def test_every_analysis_is_in_the_index() -> None:
     text = PAGES[1].read_text(encoding="utf-8")
     assert all(script.name in text for script in (ROOT / "analyses").glob("*.py"))
+
+
+def blocks(page: Path) -> list[str]:
+    """The Python code that a page shows."""
+    found: list[str] = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_code_on_a_page_is_python(page: Path) -> None:
+    for code in blocks(page):
+        ast.parse(code)
+
+
+@pytest.mark.slow
+def test_code_on_a_page_runs(
+    gemma: HookedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it, one block after the other, as in a notebook; and what comments promise."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(icl_mech, "load_model", lambda name: gemma)
+    names: dict[str, Any] = {}
+    for page in PAGES:
+        for code in blocks(page):
+            exec(code, names)
+    assert gemma.generate("seven->", vector=names["tv"], max_new_tokens=2).text == "7"
+    assert names["capital"].layer == 9
+    assert (names["tv"].mode, names["tv"].layer) == ("replace", 9)
+    assert names["scan"].best_layer("country_capital") == 9
+    assert {path.name for path in tmp_path.iterdir()} == {"tv.safetensors", "run.nc"}
+    assert names["heads"].top("country_capital", 1)[0][:2] == (9, 3)
 
 
 @pytest.fixture(scope="module")
