@@ -28,7 +28,6 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import plotly.io
 import tyro
 
 import icl_mech
@@ -38,10 +37,6 @@ FIGURES = Path("../figures" if Path.cwd().name == "analyses" else "figures")
 IN_NOTEBOOK = hasattr(builtins, "__IPYTHON__")
 # In a notebook, shows what a result as a cell's last line shows: its figure and its table.
 display = getattr(builtins, "display", print)
-# Figures are kept in the notebook with plotly's script, so that `jupyter nbconvert --to html` has
-# them, also offline.
-if IN_NOTEBOOK:
-    plotly.io.renderers.default = "plotly_mimetype+notebook"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """How a result shows itself as the last line of a notebook's cell: its figure, then its table."""
 
-import json
-from typing import Any, Protocol, runtime_checkable
+from importlib.util import find_spec
+from typing import Protocol, runtime_checkable
 
 import plotly.graph_objects as go
 import plotly.io
@@ -24,8 +24,11 @@ class Shown(Protocol):
 def show(result: Shown) -> None:
     """Display a result in a notebook; elsewhere (IPython in a terminal) print it.
 
-    Where the user has chosen a renderer of plotly (`plotly.io.renderers.default`), that shows the
-    figure.
+    Plotly's own choice in Jupyter keeps figures in a form that exported pages do not show. In its
+    place plotly's script is put into the notebook once (5 MB), so that `jupyter nbconvert` has the
+    figures, also offline. A renderer that the user chose (`plotly.io.renderers.default`) stays;
+    `"jupyterlab"` is plotly's own choice under another name. Without nbformat, which plotly needs
+    to show a figure, there is the table alone.
     """
     from IPython import get_ipython
     from IPython.display import display
@@ -33,22 +36,10 @@ def show(result: Shown) -> None:
     if not hasattr(get_ipython(), "kernel"):
         print(repr(result))
         return
-    figure = result.plot()
-    if plotly.io.renderers.default == _PLOTLYS_OWN:
-        display(bundle(figure), raw=True)
+    if find_spec("nbformat") is None:
+        print("no figure: plotly needs nbformat to show one (pip install nbformat)")
     else:
-        display(figure)
+        if plotly.io.renderers.default == _PLOTLYS_OWN:
+            plotly.io.renderers.default = f"{_PLOTLYS_OWN}+notebook"
+        display(result.plot())
     display({"text/html": result._repr_html_(), "text/plain": repr(result)}, raw=True)
-
-
-def bundle(figure: go.Figure) -> dict[str, Any]:
-    """A figure for JupyterLab, which draws it by itself, and for pages that are exported.
-
-    A page loads plotly's script from the network, so that the notebook remains small;
-    `plotly.io.renderers.default = "plotly_mimetype+notebook"` puts the script into the notebook.
-    """
-    return {
-        "application/vnd.plotly.v1+json": json.loads(figure.to_json()),
-        "text/html": figure.to_html(full_html=False, include_plotlyjs="cdn"),
-        "text/plain": f"Figure of {len(figure.data)} traces",
-    }

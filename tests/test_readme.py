@@ -1,6 +1,7 @@
 """What the README files show is there."""
 
 import ast
+import inspect
 import re
 import shlex
 from pathlib import Path
@@ -57,20 +58,24 @@ def blocks(page: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_code_on_a_page_is_python(page: Path) -> None:
+def test_code_on_a_page_is_python_with_arguments_that_exist(page: Path) -> None:
     for code in blocks(page):
-        ast.parse(code)
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("icl_mech."):
+                function = getattr(icl_mech, ast.unparse(node.func).removeprefix("icl_mech."))
+                known = inspect.signature(function).parameters
+                assert {keyword.arg for keyword in node.keywords} <= set(known), ast.unparse(node)
 
 
 @pytest.mark.slow
 def test_code_on_a_page_runs(
     gemma: HookedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of it, one block after the other, as in a notebook; and what comments promise."""
+    """One block after the other, as in a notebook; and what comments promise."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(icl_mech, "load_model", lambda name: gemma)
     names: dict[str, Any] = {}
-    for page in PAGES:
+    for page in (ROOT / "README.md", ROOT / "icl_mech" / "README.md"):
         for code in blocks(page):
             exec(code, names)
     assert gemma.generate("seven->", vector=names["tv"], max_new_tokens=2).text == "7"
