@@ -79,7 +79,8 @@ def test_all_roles(answering: HookedModel) -> None:
     one = logit_lens(answering, TASK, 2, 2, roles="demo_1_y", progress=False)
     both = [part.data["logprob"].sel(role="demo_1_y").values for part in (lens, one)]
     np.testing.assert_allclose(*both, atol=1e-4)
-    found = patch_positions(answering, "to_upper", 2, 2, roles="all", progress=False)
+    few = {"direction": "denoise", "progress": False}
+    found = patch_positions(answering, "to_upper", 1, 2, roles="all", **few)
     assert found.data["role"].values.tolist() == every
 
 
@@ -91,13 +92,13 @@ def test_a_ranking_chooses_the_heads_of_a_picture(answering: HookedModel) -> Non
     # Mostly what this model says, and another label to compare it with.
     labels = tuple(Pair(p.x, ("Q" if i % 4 else "R",)) for i, p in enumerate(TASK.pairs))
     q, r = Task("q", "user", "", labels), Task("r", "user", "", labels)
-    found = head_attribution(answering, [q, r], 4, 3, **few)
+    found = head_attribution(answering, [q, r], 2, 3, **few)
     ranked = found.top("r", 3, "direct")
     seen = prompt_attention(answering, "a->Qa\nb->", ranked)
     assert seen.heads == [(layer, head) for layer, head, _ in ranked]
     with pytest.raises(InputError, match=r"on 2 tasks; expected the heads of one, as found.top"):
         prompt_attention(answering, "a->Qa\nb->", found)
-    one = head_attribution(answering, q, 4, 3, **few)
+    one = head_attribution(answering, q, 2, 3, **few)
     eight = prompt_attention(answering, "a->Qa\nb->", one).heads
     assert eight == [(layer, head) for layer, head, _ in one.top("q", 8, "direct")]
 
@@ -165,7 +166,7 @@ def test_hostile_tokens_are_text_in_every_picture(
         result = vector_lens(model, "to_upper", **few)
     else:
         result = patch_positions(
-            model, "to_upper", 1, 2, corruption="labels", roles="tokens", progress=False
+            model, "to_upper", 1, 2, direction="denoise", roles="tokens", progress=False
         )
     for text in [*shown(result)]:
         assert not re.search("[<>\n\u202e\u200f]", text.replace("->", "")), text
