@@ -1,5 +1,6 @@
 """icl-mech: where does in-context learning form its task vector, and where is it decoded?"""
 
+import warnings
 from importlib.metadata import version
 
 import lazy_loader
@@ -7,6 +8,9 @@ import lazy_loader
 from icl_mech.interrupts import end_quietly
 
 end_quietly()
+
+# In a notebook without ipywidgets tqdm, which several libraries import, says that bars are text.
+warnings.filterwarnings("ignore", "IProgress not found")
 
 __version__ = version("icl-mech")
 

@@ -1,16 +1,10 @@
 """The progress bar that all long questions show."""
 
 import sys
-import warnings
 from collections.abc import Callable
 from typing import Any
 
-from tqdm import TqdmWarning
-
-with warnings.catch_warnings():
-    # In a notebook without ipywidgets tqdm falls back to text, and says so in the first cell.
-    warnings.simplefilter("ignore", TqdmWarning)
-    from tqdm.auto import tqdm
+from tqdm.auto import tqdm
 
 #: Called with how many steps have just been done.
 Tick = Callable[[int], object]
