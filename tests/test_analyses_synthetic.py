@@ -94,6 +94,7 @@ def test_exchanging_what_y_tokens_say_of_the_basis_changes_the_prediction(
     assert abs(shift) < 0.05
 
 
+@pytest.mark.slow
 def test_han_emergence(tmp_path: Path) -> None:
     out = tmp_path / "emergence.html"
     said = run_analysis("han_emergence", "", out)
