@@ -249,7 +249,8 @@ def _quadratics(
     along = torch.where(along.abs() < 1e-12, 1e-12, along)
     ys, precision = ys[:, None], precision[:, None]
     # The link's slope before and after the sign change.
-    first, then = torch.where(along > 0, slope, 1.0), torch.where(along > 0, 1.0, slope)
+    rises = (along > 0).double()
+    first, then = 1 - (1 - slope) * rises, slope + (1 - slope) * rises
     missing = ys - first * at
     leftmost = (
         (direction**2).sum(-1, keepdim=True) + (precision * (first * along) ** 2).sum(-1),
