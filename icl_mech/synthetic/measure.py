@@ -36,7 +36,8 @@ from icl_mech.synthetic.perturb import (
 from icl_mech.synthetic.plane import plane, turned
 from icl_mech.synthetic.probes import basis_probe, detectable_r2, weight_probe
 from icl_mech.synthetic.reference import predict_all
-from icl_mech.synthetic.settings import Settings, differences, to_json
+from icl_mech.synthetic.settings import Settings, to_json
+from icl_mech.training_runs import differences
 
 #: Limits of sequences per basis. With fewer, some folds of the probes have none of a basis; more
 #: take hours, because every sequence is compared with every other.
