@@ -23,7 +23,7 @@ def emergence_notes(run: "Emergence") -> list[str]:
     if "leaky_relu" in run.names:
         notes.append(
             "the references of leaky ReLU, and the Bayes mixture, are sampled: their predictions "
-            "have a Monte-Carlo error of about .01, far below the noise on y"
+            "have a Monte-Carlo error of about .01"
         )
     if "query:replace" in run.perturbations:
         notes.append("replacing the query's residual removes its x too")
