@@ -10,7 +10,7 @@ from plotly.colors import sample_colorscale
 
 from icl_mech.plotting.marks import curve
 from icl_mech.plotting.panels import frame, rows_of_panels
-from icl_mech.plotting.style import COLOURS, GRID, short, title
+from icl_mech.plotting.style import COLOURS, GRID, short, state
 
 if TYPE_CHECKING:
     from icl_mech.finetune import Finetuning
@@ -54,7 +54,7 @@ def finetuning_figure(result: Finetuning) -> go.Figure:
             )
     for row, measure in ((1, result.accuracy), (2, result.loss)):
         found = [measure(None, step) for step in result.steps]
-        curve(figure, x, found, "all tasks", COLOURS["theta"], (row, 1), shown=row == 1)
+        curve(figure, x, found, "all tasks", COLOURS["regular"], (row, 1), shown=row == 1)
     updates, losses = _smooth(result)
     figure.add_trace(
         go.Scatter(
@@ -76,8 +76,9 @@ def finetuning_figure(result: Finetuning) -> go.Figure:
     blocks = p["trained_blocks"]
     heads = {task.rpartition("/")[0] for task in result.tasks}
     what = heads.pop() if len(heads) == 1 and "" not in heads else f"{len(result.tasks)} tasks"
-    title(
+    state(
         figure,
+        result,
         f"Finetuning blocks {blocks[0]} to {blocks[-1]} on {escape(what)}, {escape(p['model'])}",
         f"adapters of rank {p['rank']} on {len(blocks)} of {p['n_blocks']} blocks, "
         f"{p['n_shots']}-shot, {result.data.sizes['prompt']} held-out prompts per task, seed "

@@ -113,7 +113,34 @@ class HeadAblation(TaskResult):
         frame = pd.concat(parts, ignore_index=True).merge(shared, on=index)
         return frame[["task", "k", "draw", "prompt", "query", "answer", "right", "logprob"]]
 
-    def plot(self) -> go.Figure:
+    def finding(self) -> str:
+        """Whether the top heads matter more than random ones; of several tasks, in how many.
+
+        They do where for some k they cost more accuracy beyond the 95 % interval (`cost`); the
+        fewest heads for which this holds are named.
+        """
+        fewest = {t: self._fewest(t) for t in self.tasks}
+        matter = [task for task, k in fewest.items() if k is not None]
+        if len(self.tasks) > 1:
+            return (
+                f"In {len(matter)} of {len(self.tasks)} tasks the top heads are shown to cost more "
+                "accuracy than random ones"
+            )
+        (task,), (k,) = self.tasks, fewest.values()
+        if k is None:
+            return "The top heads are not shown to cost more accuracy than random ones"
+        which = f"head {self.ranked(task)[0]}" if k == 1 else f"the top {k} heads"
+        return (
+            f"Without {which}, accuracy falls from {self.intact(task).value:.2f} to "
+            f"{self.top(task, k).value:.2f} (without as many random ones: "
+            f"{self.random(task, k).value:.2f})"
+        )
+
+    def _fewest(self, task: str) -> int | None:
+        """The fewest top heads that cost more than as many random ones."""
+        return next((k for k in sorted(self.counts) if self.cost(task, k).low > 0), None)
+
+    def _draw(self) -> go.Figure:
         """Accuracy against the number of heads switched off."""
         from icl_mech.heads.ablation_plot import ablation_figure
 

@@ -12,7 +12,7 @@ from plotly.colors import sample_colorscale
 from icl_mech.one_prompt.lens_plot import add_menu
 from icl_mech.one_prompt.tokens import LONG, markup
 from icl_mech.plotting.panels import frame, rows_of_panels
-from icl_mech.plotting.style import AFTER_BLOCK, COLOURS, GRID, title
+from icl_mech.plotting.style import AFTER_BLOCK, COLOURS, GRID, state
 
 if TYPE_CHECKING:
     from icl_mech.one_prompt.steering import Steering
@@ -40,8 +40,9 @@ def steering_figure(found: Steering) -> go.Figure:
     whole = "; an answer of several tokens: all of them" * bool((found.data["n_tokens"] > 1).any())
     vector = markup(p["vector"], 40, spaces=False)
     how = "over the stream" if p["mode"] == "replace" else "added to the stream"
-    title(
+    state(
         figure,
+        found,
         f"What does a vector make the model say? {escape(p['model'])}",
         f"after the prompt {markup(p['prompt'][-LONG:])}; the vector {vector} x scale, written "
         f"{how} at its last token; dashed: without the vector{whole}",

@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 from icl_mech.errors import choose
 from icl_mech.plotting.marks import band
 from icl_mech.plotting.panels import frame
-from icl_mech.plotting.style import AFTER_BLOCK, COLOURS, GRID, subject, title
+from icl_mech.plotting.style import AFTER_BLOCK, COLOURS, GRID, INK, MENU, as_text, state, subject
 
 if TYPE_CHECKING:
     from icl_mech.patch import LayerScan
@@ -102,7 +102,7 @@ def _curves(scan: LayerScan, task: str, score: str) -> list[go.Scatter]:
             marker={
                 "size": 17,
                 "color": "rgba(0,0,0,0)",
-                "line": {"width": 2.5, "color": "#222222"},
+                "line": {"width": 2.5, "color": INK},
             },
             name="no layer works on dev" if best is None else f"layer {best}, chosen on dev",
             hovertemplate=f"layer {best}: best on the dev prompts<extra></extra>",
@@ -129,7 +129,7 @@ def _line(
         mode="lines+markers" if markers else "lines+text" if labelled else "lines",
         text=[*[""] * (len(layers) - 1), f"{name} {value:.2f}"] if labelled else None,
         textposition=label,
-        textfont={"color": COLOURS[name]},
+        textfont={"color": as_text(COLOURS[name])},
         line={"color": COLOURS[name], "width": width, "dash": dash},
         marker={"size": 7},
         name=f"{NAMES[name]}: {value:.2f}" if constant else NAMES[name],
@@ -185,7 +185,7 @@ def _task_menu(scan: LayerScan, first: int, per_task: list[int], top: float) -> 
         "xanchor": "left",
         "y": top + 0.015,
         "yanchor": "bottom",
-        "bgcolor": "white",
+        **MENU,
     }
 
 
@@ -197,10 +197,12 @@ def _style(figure: go.Figure, scan: LayerScan, score: str, row: int) -> None:
         f"seed {p['seed']}; layer chosen on {scan.data.sizes['dev_prompt']} dev prompts; "
         "band: 95 % interval"
     )
-    title(
+    state(
         figure,
+        scan,
         f"At which layer does the task vector work? {subject(scan.tasks)}, {escape(p['model'])}",
         subtitle,
+        scan.finding(score),
     )
     frame(figure, legend=True)
     axis = f"{AFTER_BLOCK}; here the vector is written"

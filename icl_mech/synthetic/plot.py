@@ -10,14 +10,13 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
 from icl_mech.plotting.panels import frame, rows_of_panels
-from icl_mech.plotting.style import COLOURS, GRID, title
+from icl_mech.plotting.style import COLOURS, GRID, SERIES, state
 
 if TYPE_CHECKING:
     from icl_mech.stats import Estimates
     from icl_mech.synthetic import Emergence
 
 _HEIGHT, _GAP = 300, 90
-_BASES = ("theta", "shuffled", "lens", "other_task", "function", "random", "encoding", "heads")
 _TICKS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
 _REFERENCES = {"bayes_mixture": "Bayes mixture", "ridge": "ridge, all coordinates"}
 TOKENS = {"last_y": "the y token of the last demonstration", "query": "the query"}
@@ -25,7 +24,7 @@ TOKENS = {"last_y": "the y token of the last demonstration", "query": "the query
 
 def basis_colour(basis: int) -> str:
     """The colour of a basis, the same in every figure."""
-    return COLOURS[_BASES[basis % len(_BASES)]]
+    return SERIES[basis % len(SERIES)]
 
 
 def emergence_figure(result: Emergence) -> go.Figure:
@@ -85,8 +84,9 @@ def emergence_figure(result: Emergence) -> go.Figure:
     figure.update_xaxes(title_text="1 + updates (log scale)", row=2, col=1)
     mixture, kind = p["settings"]["mixture"], result.kind
     tasks = f"{len(result.names)} {'families' if kind == 'family' else 'bases'}"
-    title(
+    state(
         figure,
+        result,
         f"What training taught {escape(p['model'])}",
         f"D = {mixture['dim']}, {tasks}, {mixture['n_examples']} examples; "
         f"{p['n_per_basis']} held-out sequences per {kind}; hover for 95 % intervals",

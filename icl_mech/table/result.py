@@ -118,7 +118,24 @@ class TaskTable(TaskResult):
         """One row per (task, prompt, vector, layer), as `LayerScan.to_frame`."""
         return self.scan.to_frame()
 
-    def plot(self, score: str = "first_token") -> go.Figure:
+    def finding(self, score: str = "first_token") -> str:
+        """How much of few-shot accuracy θ keeps, with the 95 % interval of the ratio.
+
+        Of several tasks the ratio of means, with an interval over tasks. Nothing is said without
+        an interval (fewer than four tasks, or few-shot accuracy that may be 0).
+        """
+        n = len(self.tasks)
+        kept = self.ratio(self.tasks[0], score) if n == 1 else self.mean_ratio(score)
+        if not np.isfinite([kept.low, kept.high]).all():
+            return ""
+        over = f" over {n} tasks" if n > 1 else ""
+        if not kept.low > 0:
+            return f"θ is not shown to keep any of the few-shot accuracy{over}"
+        return (
+            f"θ keeps {kept.value:.0%} [{kept.low:.0%}, {kept.high:.0%}] of few-shot accuracy{over}"
+        )
+
+    def _draw(self, score: str = "first_token") -> go.Figure:
         """The three accuracies of every task, before the range of published means."""
         from icl_mech.table.plot import task_table_figure
 
