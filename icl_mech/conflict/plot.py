@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from icl_mech.plotting.marks import interval_whiskers
 from icl_mech.plotting.panels import frame, rows_of_panels
-from icl_mech.plotting.style import COLOURS, GRID, PAPER, state
+from icl_mech.plotting.style import COLOURS, GRID, INK, PAPER, state
 
 if TYPE_CHECKING:
     from icl_mech.conflict import ConflictingTasks
@@ -134,7 +134,7 @@ def _bars(result: ConflictingTasks, pair: str, follows: str, shown: bool) -> go.
     return go.Bar(
         x=list(CONDITIONS.values()),
         y=[e.value for e in found],
-        error_y=interval_whiskers(found),
+        error_y=interval_whiskers(found, color=INK),
         marker_color=colour,
         name=f"follows {name}",
         offsetgroup=follows,

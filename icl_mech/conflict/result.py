@@ -208,12 +208,12 @@ class ConflictingTasks(TaskResult):
                 f"{prompt}{untold}"
             )
         follow = {f: self.share(pairs[0], f).value for f in FOLLOWS[:2]}
-        said = f"{follow['injected']:.0%} of the answers follow θ after block "
-        said += f"{self.layer(pairs[0])}, {follow['prompt']:.0%} the prompt"
+        after = f"of the answers, after block {self.layer(pairs[0])}"
         if vector:
-            return f"The vector's task wins: {said}"
+            said = f"{follow['injected']:.0%} to {follow['prompt']:.0%} {after}"
+            return f"The vector's task wins, {said}"
         wins = "The prompt's task wins" if prompt else "Neither task is shown to win"
-        return f"{wins}: {said}"
+        return f"{wins}, {follow['prompt']:.0%} to {follow['injected']:.0%} {after}"
 
     def pairs_with(self, task: str | None = None) -> list[str]:
         """The measured pairs with a task, as the prompt's or the injected one; all by default."""

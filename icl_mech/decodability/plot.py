@@ -45,7 +45,7 @@ def decodability_figure(
         [
             "",
             f"decoded as … (layer {layer}, {shots} shots)",
-            f"two tasks at a time (layer {layer}, {shots} shots)",
+            f"pairs of tasks (layer {layer}, {shots} shots)",
         ],
         cols=2,
         specs=[[{"colspan": 2}, None], [{}, {}]],
@@ -131,9 +131,8 @@ def _line(
 
 def _map(figure: go.Figure, table: pd.DataFrame, column: int, what: str, low: float) -> None:
     """A heat map of task by task with its numbers written in."""
-    across, down = (
-        short([str(n) for n in names], table.columns) for names in (table.columns, table.index)
-    )
+    tasks = [str(name) for name in table.columns]
+    across, down = short(tasks), short([str(name) for name in table.index], tasks)
     values = table.to_numpy()
     figure.add_trace(
         go.Heatmap(

@@ -343,7 +343,7 @@ class TaskDecodability(TaskResult):
             if self._gives_away(control, shots, task):
                 return f"{said}, but the {what} alone gives it away"
         if self._gives_away("shuffled", shots, task):
-            return f"{said}, with shuffled labels about as well"
+            return f"{said}, from shuffled labels too"
         together = self._td(self._credit(shots, None), task, len(self.layers))
         above = (layer for layer, e in zip(self.layers, together, strict=True) if e.low > chance)
         first = next(above, None)

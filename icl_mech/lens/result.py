@@ -226,10 +226,8 @@ class LogitLens(TaskResult):
             return "In most prompts the answer becomes the top token after no block"
         if not known:
             end = self.curve(self.tasks[0], "answer", role, "rank1")[-1]
-            return (
-                f"After the last block the answer is on top in {end.value:.0%} of the prompts "
-                f"[{end.low:.0%}, {end.high:.0%}]"
-            )
+            share = f"{end.value:.0%} [{end.low:.0%}, {end.high:.0%}]"
+            return f"The answer ends on top in {share} of the prompts"
         interval = "" if e.low == e.high else f" [{e.low:g}, {e.high:g}]"
         return f"The answer becomes the top token {_after(e.value, e.value)}{interval}"
 

@@ -83,10 +83,12 @@ def _curves(scan: LayerScan, task: str, score: str) -> list[go.Scatter]:
         "baseline": (scan.reference(task, "baseline", score), "dash"),
         "prior": (scan.prior(task), "dot"),
     }
-    # Where two lines almost meet, the label of one goes below its line.
+    # Where two lines almost meet, one label goes above and one below.
     close = abs(references["regular"][0].value - references["baseline"][0].value) < 0.08
     for name, (estimate, dash) in references.items():
-        label = "bottom left" if close and name == "baseline" else "top left"
+        label = "middle right"
+        if close:
+            label = "bottom right" if name == "baseline" else "top right"
         constant = [estimate] * len(layers)
         traces.append(_line(name, layers, constant, width=2.0, dash=dash, label=label))
     for name in ("shuffled", "other_task", "random"):
@@ -118,7 +120,7 @@ def _line(
     width: float,
     dash: str = "solid",
     markers: bool = False,
-    label: str = "top left",
+    label: str = "middle right",
 ) -> go.Scatter:
     value = estimates[0].value
     constant = name in ("regular", "baseline", "prior")
@@ -127,8 +129,9 @@ def _line(
         x=layers,
         y=[e.value for e in estimates],
         mode="lines+markers" if markers else "lines+text" if labelled else "lines",
-        text=[*[""] * (len(layers) - 1), f"{name} {value:.2f}"] if labelled else None,
+        text=[*[""] * (len(layers) - 1), f"\u00a0{name} {value:.2f}"] if labelled else None,
         textposition=label,
+        cliponaxis=False,  # labels stand beside the panel
         textfont={"color": as_text(COLOURS[name])},
         line={"color": COLOURS[name], "width": width, "dash": dash},
         marker={"size": 7},
@@ -204,7 +207,7 @@ def _style(figure: go.Figure, scan: LayerScan, score: str, row: int) -> None:
         subtitle,
         scan.finding(score),
     )
-    frame(figure, legend=True)
+    frame(figure, legend=True, r=110)
     axis = f"{AFTER_BLOCK}; here the vector is written"
     n_layers = scan.data.sizes["layer"]
     figure.update_xaxes(

@@ -61,6 +61,9 @@ DARK = {
     "#117733": "#4FB36F",
     "#4B3FA0": "#9A90E8",
     _GREEN: "#35BF95",
+    # Of plotly's own template: text and error bars, and grids.
+    "#2A3F5F": "#D9DADA",
+    "#EBF0F8": "#34383D",
 }
 #: Of menus, the same on light pages and on dark ones: plotly's own colour of an entry is light.
 MENU = {"bgcolor": PAPER, "font": {"color": INK, "size": 13}, "bordercolor": RULE}

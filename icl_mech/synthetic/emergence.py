@@ -405,10 +405,9 @@ class Emergence(Result):
         if not encoded and not used:
             return f"This run is not shown to encode, or to use, any of {n} {tasks}"
         if encoded == used == n:
-            return (
-                f"This run learnt to encode {'both' if n == 2 else f'all {n}'} {tasks} (TD {self.td().value:.2f}) and to use "
-                f"them (error {self.against('ridge').value:.2f} of ridge regression's)"
-            )
+            every = "both" if n == 2 else f"all {n}"
+            td = self.td().value
+            return f"This run learnt to encode {every} {tasks} (TD {td:.2f}), and to use them"
         return f"Of {n} {tasks}, this run encodes {encoded} and uses {used}"
 
     def _draw(self) -> go.Figure:
