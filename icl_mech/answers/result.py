@@ -208,10 +208,8 @@ class AnswerScores(TaskResult):
         if not works:
             return "θ is not shown to bring right answers, by first tokens"
         if len(self.tasks) > 1:
-            return (
-                f"θ brings right first tokens in {len(works)} of {len(self.tasks)} tasks; in "
-                f"{len(less)} of these fewer whole answers are right"
-            )
+            first = f"θ brings first tokens in {len(works)} of {len(self.tasks)} tasks"
+            return f"{first}, fewer whole answers in {len(less)}"
         first, whole = (
             self.accuracy(works[0], "hypothesis", score).value for score in (USUAL, "accepted")
         )

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from icl_mech.checkpoints.emergence import MEAN
 from icl_mech.plotting.marks import band
 from icl_mech.plotting.panels import frame, rows_of_panels
-from icl_mech.plotting.style import COLOURS, GRID, PAPER, short, state
+from icl_mech.plotting.style import COLOURS, GRID, PAPER, short, state, subject
 from icl_mech.stats import MIN_CLUSTERS
 from icl_mech.stats.onset import lead_in_words, log_position
 
@@ -248,8 +248,8 @@ def _title(figure: go.Figure, result: Checkpoints) -> None:
     state(
         figure,
         result,
-        f"What training teaches: {first} to {last}",
-        f"{len(result.tasks)} tasks, {p['n_shots']} shots, {p['n_prompts']} prompts per task "
+        f"What training teaches: {subject(result.tasks)}, {first} to {last}",
+        f"{p['n_shots']} shots, {p['n_prompts']} prompts per task "
         f"({p['n_points']} for TD), seed {p['seed']}; bands: 95 % intervals {bands}, thin: "
         f"single tasks, diamonds: half risen, with intervals over queries{comes}",
     )

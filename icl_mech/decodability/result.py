@@ -356,7 +356,7 @@ class TaskDecodability(TaskResult):
         if f"{control}_credit" not in self.data:
             return False
         alone = self.held_out(shots, task, control)
-        return alone.low > self.chance_of(task) and self.above(control, shots, task).low <= 0
+        return bool(alone.low > self.chance_of(task) and self.above(control, shots, task).low <= 0)
 
     def _draw_task(
         self, task: str, shots: int | None = None, layer: int | None = None

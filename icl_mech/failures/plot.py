@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from icl_mech.plotting.marks import whiskers
 from icl_mech.plotting.panels import frame, rows_of_panels
-from icl_mech.plotting.style import COLOURS, GRID, INK, PAPER, QUIET, state
+from icl_mech.plotting.style import COLOURS, GRID, INK, PAPER, QUIET, state, subject
 
 if TYPE_CHECKING:
     from icl_mech.failures import TaskVectorFailures
@@ -59,7 +59,7 @@ def failure_figure(result: TaskVectorFailures) -> go.Figure:
         cols=3,
         shared_yaxes=True,
         column_widths=[0.42, 0.29, 0.29],
-        horizontal_spacing=0.045,
+        horizontal_spacing=0.065,
     )
     names = [_label(result, task) for task in tasks]
     figure.add_trace(_bars(result, tasks, names), row=1, col=1)
@@ -225,7 +225,7 @@ def _style(figure: go.Figure, result: TaskVectorFailures, names: list[str]) -> N
     state(
         figure,
         result,
-        f"What can one task vector not do? {escape(p['model'])}",
+        f"What can one task vector not do? {subject(result.tasks)}, {escape(p['model'])}",
         "explained = (accuracy - floor) / (few-shot - floor), floor: zero-shot or label prior; "
         f"{result.data.sizes['prompt']} test prompts, layers chosen on "
         f"{result.data.sizes['dev_prompt']} dev prompts, seed {p['seed']}; bars: 95 % intervals; "
@@ -234,7 +234,7 @@ def _style(figure: go.Figure, result: TaskVectorFailures, names: list[str]) -> N
     figure.update_layout(barmode="stack", bargap=0.3, uniformtext={"minsize": 10, "mode": "hide"})
     figure.update_xaxes(range=[0, 1], tickformat=".0%", gridcolor=GRID, zeroline=False)
     figure.update_xaxes(title_text="explained, 0 to 100 %", row=1, col=1)
-    figure.update_xaxes(title_text="share of prompts", row=1, col=2)
-    figure.update_xaxes(title_text="share of prompts", row=1, col=3)
+    for col in (2, 3):
+        figure.update_xaxes(title_text="share of prompts", dtick=0.5, row=1, col=col)
     figure.update_yaxes(categoryorder="array", categoryarray=names[::-1], automargin=True)
     frame(figure, legend=True, l=170)

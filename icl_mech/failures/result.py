@@ -247,12 +247,11 @@ class TaskVectorFailures(TaskResult):
             return f"What one vector does, of {len(self.tasks)} tasks: {', '.join(said)}"
         (task,) = self.tasks
         ours, whole = self.accuracy(task).value, self.accuracy(task, "few_shot").value
+        right = f"({ours:.2f} right, few-shot {whole:.2f})"
         return {
-            "works": f"One vector does as well as can be told from the prompt: {ours:.2f}, "
-            f"few-shot {whole:.2f}",
-            "in part": f"One vector does a part of the task: {ours:.2f}, few-shot {whole:.2f}",
-            "label prior": "One vector is not shown to do more than give frequent answers: "
-            f"{ours:.2f}, few-shot {whole:.2f}",
+            "works": f"One vector is not told from the prompt {right}",
+            "in part": f"One vector does a part of the task {right}",
+            "label prior": f"One vector is not shown to beat frequent answers {right}",
             "not in context": "The prompt itself is not shown to work: nothing for a vector to do",
         }[self.observed(task)]
 

@@ -130,11 +130,9 @@ class HeadAblation(TaskResult):
         if k is None:
             return "The top heads are not shown to cost more accuracy than random ones"
         which = f"head {self.ranked(task)[0]}" if k == 1 else f"the top {k} heads"
-        return (
-            f"Without {which}, accuracy falls from {self.intact(task).value:.2f} to "
-            f"{self.top(task, k).value:.2f} (without as many random ones: "
-            f"{self.random(task, k).value:.2f})"
-        )
+        falls = f"from {self.intact(task).value:.2f} to {self.top(task, k).value:.2f}"
+        random = self.random(task, k).value
+        return f"Accuracy falls {falls} without {which} (random: {random:.2f})"
 
     def _fewest(self, task: str) -> int | None:
         """The fewest top heads that cost more than as many random ones."""

@@ -208,20 +208,16 @@ class MeanPatching(TaskResult):
         at = [(mode, layer) for mode in self.modes for layer in self.layers]
         mode, layer = max(at, key=lambda place: self.followed(place[1], place[0]).value)
         most = self.followed(layer, mode)
-        verb = "added" if mode == "add" else "written"
         if most.low > before.high:
             return (
-                f"Another task's mean, {verb} after block {layer}, makes {most.value:.0%} of the "
-                f"answers that task's ({before.value:.0%} without)"
+                f"Another task's mean (block {layer}) makes {most.value:.0%} of the answers its "
+                f"own, from {before.value:.0%}"
             )
         mode, layer = min(at, key=lambda place: self.change("others", place[1], place[0]).value)
         cost = self.change("others", layer, mode)
-        verb = "added" if mode == "add" else "written"
         if cost.high < 0:
-            return (
-                f"Another task's mean, {verb} after block {layer}, costs {-cost.value:.2f} of "
-                "accuracy and is not shown to bring its own answers"
-            )
+            lost = f"costs {-cost.value:.2f} of accuracy"
+            return f"Another task's mean {lost} after block {layer}; no more is shown"
         return "No other task's mean is shown to change the answers"
 
     def _draw_task(

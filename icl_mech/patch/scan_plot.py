@@ -132,7 +132,7 @@ def _line(
         text=[*[""] * (len(layers) - 1), f"\u00a0{name} {value:.2f}"] if labelled else None,
         textposition=label,
         cliponaxis=False,  # labels stand beside the panel
-        textfont={"color": as_text(COLOURS[name])},
+        textfont={"color": as_text(COLOURS[name])} if labelled else None,
         line={"color": COLOURS[name], "width": width, "dash": dash},
         marker={"size": 7},
         name=f"{NAMES[name]}: {value:.2f}" if constant else NAMES[name],

@@ -189,8 +189,9 @@ def _add_library(path: Path) -> None:
 def fills_page(figure: go.Figure) -> tuple[go.Figure, str]:
     """The figure without a height of its own, and the height that a page gives it (in CSS).
 
-    As tall as the page, but not lower than it was made, nor more than twice as tall.
+    As tall as the page, but not lower than it was made, nor with panels more than twice as tall.
     """
     own = figure.layout.height or 450  # plotly's
+    most = 2 * own - (figure.layout.margin.t or 0) - (figure.layout.margin.b or 0)
     shown = go.Figure(figure).update_layout(height=None, autosize=True)
-    return shown, f"max({own}px, min({2 * own}px, 100vh - 24px))"
+    return shown, f"max({own}px, min({most}px, 100vh - 24px))"

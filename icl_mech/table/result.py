@@ -121,16 +121,15 @@ class TaskTable(TaskResult):
     def finding(self, score: str = "first_token") -> str:
         """How much of few-shot accuracy θ keeps, with the 95 % interval of the ratio.
 
-        Of several tasks the ratio of means, with an interval over tasks. Nothing is said without
-        an interval (fewer than four tasks, or few-shot accuracy that may be 0).
+        Of several tasks the ratio of means, with an interval over tasks. Where there is no interval
+        (fewer than four tasks, or few-shot accuracy that may be 0), or it reaches down to 0, what
+        `LayerScan.finding` says.
         """
         n = len(self.tasks)
         kept = self.ratio(self.tasks[0], score) if n == 1 else self.mean_ratio(score)
-        if not np.isfinite([kept.low, kept.high]).all():
-            return ""
+        if not kept.low > 0:  # or NaN
+            return self.scan.finding(score)
         over = f" over {n} tasks" if n > 1 else ""
-        if not kept.low > 0:
-            return f"θ is not shown to keep any of the few-shot accuracy{over}"
         return (
             f"θ keeps {kept.value:.0%} [{kept.low:.0%}, {kept.high:.0%}] of few-shot accuracy{over}"
         )
