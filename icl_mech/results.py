@@ -255,7 +255,9 @@ def few_queries(counts: Mapping[str, tuple[int, int]]) -> str:
         return ""
     least, most = min(k for k, _ in low.values()), max(n for _, n in low.values())
     several = f" in {most} prompts" if any(k < n for k, n in low.values()) else ""
-    if len(low) <= _NAMED:
+    if len(low) == len(counts) > 1 and len({k for k, _ in low.values()}) == 1:
+        who = f"{least} per task"
+    elif len(low) <= _NAMED:
         who = ", ".join(f"{task} {k}" for task, (k, _) in low.items())
     else:
         who = f"{len(low)} of {len(counts)} tasks, {least} at least"

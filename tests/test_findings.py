@@ -266,7 +266,7 @@ def test_attribution() -> None:
     several = attribution({(1, 2): 0.3}, "t", "u")
     assert several.finding() == "Head 1.2 has the largest effect in 2 of 2 tasks"
     level = attribution({(1, 2): 0.3, (3, 0): 0.3}, "t", "u")
-    assert level.finding() == "No head is shown to have the largest effect in any task"
+    assert level.finding() == "In no task is one head shown to have the largest effect"
 
 
 def function_vectors(function: int, theta: int, *tasks: str) -> FunctionVectors:
@@ -384,9 +384,7 @@ def test_task_map() -> None:
         return TaskMap(data, {**MODEL, "rule": RULE}).finding()
 
     assert found("t") == "The task is formed after block 2 and decoded after block 5"
-    assert found("t", "u") == (
-        "Tasks are formed after block 2 (in 2 of 2) and decoded after block 5 (in 2 of 2)"
-    )
+    assert found("t", "u") == "Formed after block 2, decoded after block 5"
     assert found("t", learns=False) == "No in-context learning is shown that could be localised"
 
 
@@ -548,10 +546,10 @@ def test_emergence() -> None:
 def test_emergence_over_seeds() -> None:
     three = emergence_over_seeds([shipped(seed) for seed in range(3)])
     lead = three.lead(over="use")
-    assert (lead.low > 0 or lead.high < 0) == ("relative to the use" in three.finding())
+    assert (lead.low > 0 or lead.high < 0) == ("the use of the task by" in three.finding())
     assert three.few() == "few seeds: 3; intervals are wide"
     none = emergence_over_seeds([untaught(shipped(seed)) for seed in range(3)])
-    assert none.finding() == "Encoding or use, which comes first is not told by 3 seeds"
+    assert none.finding() == "Which comes first, encoding or the use of the task, is not told"
 
 
 def test_every_kind_decides_for_itself() -> None:
@@ -563,6 +561,9 @@ def test_every_kind_decides_for_itself() -> None:
 
 
 def test_few_queries_of_many_tasks_are_counted() -> None:
+    assert few_queries({"a": (6, 6), "b": (6, 6)}) == (
+        "few queries: 6 per task; intervals are wide"
+    )
     counts = {f"task {i}": (8, 50) for i in range(5)} | {"many": (50, 50)}
     assert few_queries(counts) == (
         "few queries: 5 of 6 tasks, 8 at least in 50 prompts; intervals are over queries"

@@ -44,7 +44,7 @@ def answer_figure(result: AnswerScores) -> go.Figure:
     ]
     figure = rows_of_panels(
         [_HEIGHT] * len(tasks), _GAP, titles, cols=2, column_widths=[0.8, 0.2],
-        horizontal_spacing=0.1,
+        horizontal_spacing=0.13,
     )  # fmt: skip
     for row, task in enumerate(tasks, 1):
         for condition, (name, colour) in _CONDITIONS.items():

@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.colors import sample_colorscale
 
 from icl_mech.plotting.marks import band
 from icl_mech.plotting.panels import frame, rows_of_panels
-from icl_mech.plotting.style import AFTER_BLOCK, COLOURS, GRID, short, state
+from icl_mech.plotting.style import AFTER_BLOCK, COLOURS, GRID, short, state, tints
 
 if TYPE_CHECKING:
     from icl_mech.decodability import TaskDecodability
     from icl_mech.stats import Estimate
 
-#: The darker, the more shots: tints of the colour of encoding.
-SCALE = [[0, "#FFFFFF"], [0.5, "#C67F9C"], [1, COLOURS["encoding"]]]
+#: Of the maps.
+SCALE = [[0, "#FFFFFF"], [1, COLOURS["encoding"]]]
 CURVES, GAP = 380, 130
 
 
@@ -45,7 +44,7 @@ def decodability_figure(
         [
             "",
             f"decoded as … (layer {layer}, {shots} shots)",
-            f"pairs of tasks (layer {layer}, {shots} shots)",
+            f"pairs (layer {layer}, {shots} shots)",
         ],
         cols=2,
         specs=[[{"colspan": 2}, None], [{}, {}]],
@@ -69,10 +68,8 @@ def decodability_figure(
 def _curves(result: TaskDecodability, shots: int, task: str | None) -> list[go.Scatter]:
     """The curves of the upper panel."""
     layers, traces, chance = result.layers, [], result.chance_of(task)
-    for i, n in enumerate(sorted(result.shots)):
-        depth = 0.95 if len(result.shots) == 1 else 0.45 + 0.5 * i / (len(result.shots) - 1)
-        (shade,) = sample_colorscale(SCALE, [depth], colortype="tuple")
-        colour = "#" + "".join(f"{round(255 * part):02x}" for part in shade)
+    numbers = sorted(result.shots)
+    for n, colour in zip(numbers, tints(COLOURS["encoding"], len(numbers)), strict=True):
         name, td = f"TD, {n} shot{'s' if n > 1 else ''}", result.td(n, task)
         traces.append(band(layers, td, colour, name))
         traces.append(_line(layers, td, name, colour, 3.0, markers=True))
@@ -86,7 +83,7 @@ def _curves(result: TaskDecodability, shots: int, task: str | None) -> list[go.S
             traces.append(_line(layers, shuffled, name, COLOURS["shuffled"], 1.8))
         alone = result.td(task=task, control="input")
         # Wide and pale, because within a family it lies exactly on the line of chance.
-        traces.append(_line(layers, alone, "query alone", "#C4C4C4", 6.0))
+        traces.append(_line(layers, alone, "query alone", COLOURS["alone"], 6.0))
     if "instruction_credit" in result.data:
         told = result.td(task=task, control="instruction")
         traces.append(_line(layers, told, "instruction alone", COLOURS["other_task"], 1.8, "dash"))

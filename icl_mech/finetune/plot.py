@@ -6,11 +6,10 @@ from html import escape
 from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
-from plotly.colors import sample_colorscale
 
 from icl_mech.plotting.marks import curve
 from icl_mech.plotting.panels import frame, rows_of_panels
-from icl_mech.plotting.style import COLOURS, GRID, short, state
+from icl_mech.plotting.style import COLOURS, GRID, shades, short, state
 
 if TYPE_CHECKING:
     from icl_mech.finetune import Finetuning
@@ -26,10 +25,8 @@ def finetuning_figure(result: Finetuning) -> go.Figure:
     )
     # A logarithmic axis has no 0: checkpoints stand at 1 + their updates.
     x = [1 + step for step in result.steps]
-    shades = sample_colorscale(
-        "Viridis", [(i + 0.5) / len(result.tasks) for i in range(len(result.tasks))]
-    )
-    for task, name, shade in zip(result.tasks, short(result.tasks), shades, strict=True):
+    colours = shades(len(result.tasks))
+    for task, name, shade in zip(result.tasks, short(result.tasks), colours, strict=True):
         for row, measure in ((1, result.accuracy), (2, result.loss)):
             found = [measure(task, step) for step in result.steps]
             figure.add_trace(

@@ -169,7 +169,7 @@ class HeadAttribution(TaskResult):
         if len(self.tasks) > 1:
             firsts = Counter(h for t in self.tasks if (h := self._first(t, method)) is not None)
             if not firsts:
-                return "No head is shown to have the largest effect in any task"
+                return "In no task is one head shown to have the largest effect"
             ((layer, head), n), *_ = firsts.most_common()
             return f"Head {layer}.{head} has the largest effect in {n} of {len(self.tasks)} tasks"
         heads = self.carriers(self.tasks[0], method)

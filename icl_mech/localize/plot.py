@@ -24,7 +24,7 @@ NAMES = {
     "heads": "heads: share of AIE so far",
 }
 #: Titles of the axes.
-LAYER = "layer l: the stream after block l, counted from 0 (heads: what block l adds)"
+LAYER = "layer l: the stream after block l, counted from 0<br>(heads: what block l adds)"
 DEPTH = "relative depth of the stream after block l (1: after the last block)"
 _SYMBOLS = {"formation": "circle", "decoding": "diamond-open"}
 #: Pixels of a row; with more tasks than these, all read-outs of a task share one.
@@ -69,7 +69,12 @@ def task_map_figure(maps: list[TaskMap]) -> go.Figure:
         figure.update_xaxes(range=[0, 1.03])
     _state(figure, maps, "Where is the task formed, and where is it decoded?", _finding(maps))
     figure.update_layout(height=rows.height)
-    frame(figure, legend=True, l=max(60 + 8 * max(map(len, tasks)), 0 if rows.shared else 200))
+    frame(
+        figure,
+        below=15,
+        legend=True,
+        l=max(60 + 8 * max(map(len, tasks)), 0 if rows.shared else 200),
+    )
     return figure
 
 

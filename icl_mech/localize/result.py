@@ -309,8 +309,9 @@ class TaskMap(TaskResult):
             for verb, layers in (("formed", formed), ("decoded", decoded))
             if layers
         ]
-        many = len(self.tasks) > 1
-        return f"{'Tasks are' if many else 'The task is'} {' and '.join(said)}"
+        if len(self.tasks) == 1:
+            return f"The task is {' and '.join(said)}"
+        return ", ".join(said).capitalize()
 
     def _named(self, tasks: list[str], what: str, readouts: tuple[str, ...]) -> list[int]:
         """Of every task the first of the read-outs' layers that is named."""
@@ -360,8 +361,8 @@ class TaskMap(TaskResult):
 
 
 def _of(n: int, n_tasks: int) -> str:
-    """In how many of several tasks; empty for one."""
-    return f" (in {n} of {n_tasks})" if n_tasks > 1 else ""
+    """In how many of several tasks; empty for all of them."""
+    return f" (in {n} of {n_tasks})" if n < n_tasks else ""
 
 
 def check_comparable(maps: list[TaskMap]) -> None:

@@ -8,6 +8,7 @@ from html import escape, unescape
 from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
+from plotly.colors import sample_colorscale
 
 if TYPE_CHECKING:
     from icl_mech.shown import Shown
@@ -35,11 +36,14 @@ COLOURS = {
     "right": "#009E73",
     "wrong": "#D55E00",
     "states": "#56B4E9",
+    "alone": "#C4C4C4",
 }
 #: Of things that have no meaning of their own, in order: models, families, bases.
 SERIES = (
     "#0072B2", "#E69F00", "#117733", "#CC79A7", "#7B3294", "#D55E00", "#882255", "#999933",
 )  # fmt: skip
+#: Between these lie colours of things in order, see `shades`.
+_ORDERED = ["#7E57C2", "#2A7FBF", "#1F9E89", "#7FA02A", "#C98F1A"]
 #: Of the page, of text, of quiet text, of lines that part or frame, and of the grid.
 PAPER, INK, QUIET, RULE, GRID = "#FFFFFF", "#222222", "#666666", "#888888", "#E8E8E8"
 #: Behind every second group of rows.
@@ -55,12 +59,13 @@ DARK = {
     GRID: "#33373C",
     BAND: "#1E2227",
     "#0072B2": "#4BA3DB",
-    "#555555": "#B3B3B2",
+    "#555555": "#959594",
     "#7B3294": "#C08AD6",
     "#882255": "#D97FA9",
     "#117733": "#4FB36F",
     "#4B3FA0": "#9A90E8",
     _GREEN: "#35BF95",
+    "#C4C4C4": "#50545A",
     # Of plotly's own template: text and error bars, and grids.
     "#2A3F5F": "#D9DADA",
     "#EBF0F8": "#34383D",
@@ -114,6 +119,27 @@ def as_text(colour: str) -> str:
     return {COLOURS["regular"]: _GREEN}.get(colour, colour)
 
 
+def shades(n: int) -> list[str]:
+    """Colours of things in order (layers, scales, checkpoints), told from light paper and dark."""
+    places = [i / (n - 1) for i in range(n)] if n > 1 else [0.5]
+    return [_as_hex(colour) for colour in sample_colorscale(_ORDERED, places, colortype="tuple")]
+
+
+def tints(colour: str, n: int) -> list[str]:
+    """A colour for the last of `n` things in order, and paler ones for those before it.
+
+    >>> tints("#882255", 2)
+    ['#C99CB2', '#882255']
+    """
+    pale = [1 - 0.55 * (1 - i / (n - 1)) for i in range(n - 1)]
+    scale = [[0, "#FFFFFF"], [1, colour]]
+    return [*(_as_hex(c) for c in sample_colorscale(scale, pale, colortype="tuple")), colour]
+
+
+def _as_hex(colour: Sequence[float]) -> str:
+    return "#" + "".join(f"{round(255 * part):02X}" for part in colour)
+
+
 def n_lines(text: str) -> int:
     """How many lines a text has in a figure."""
     return text.count("<br>") + 1
@@ -143,7 +169,8 @@ def title(figure: go.Figure, text: str, subtitle: str) -> None:
             # Pixels from the top, however tall the figure is.
             "y": 1,
             "yanchor": "top",
-            "pad": {"t": _TOOL_BAR},
+            # Plotly lifts the first line by half of each that follows.
+            "pad": {"t": _TOOL_BAR + 13 * (n_lines(text) - 1)},
         },
         margin={**MARGIN, "t": top},
         hovermode="closest",

@@ -7,10 +7,9 @@ from math import log10
 from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
-from plotly.colors import sample_colorscale
 
 from icl_mech.plotting.panels import frame, rows_of_panels
-from icl_mech.plotting.style import COLOURS, GRID, SERIES, state
+from icl_mech.plotting.style import COLOURS, GRID, SERIES, shades, state
 
 if TYPE_CHECKING:
     from icl_mech.stats import Estimates
@@ -65,8 +64,7 @@ def emergence_figure(result: Emergence) -> go.Figure:
             col=1,
         )
     decoded = result.td_by_layer()
-    shades = sample_colorscale("Viridis", [(i + 0.5) / n_layers for i in range(n_layers)])
-    for layer, shade in enumerate(shades):
+    for layer, shade in enumerate(shades(n_layers)):
         figure.add_trace(line(x, decoded, layer, f"after block {layer}", shade), row=2, col=1)
     chance = 1 / data.sizes["basis"]
     figure.add_hline(

@@ -151,9 +151,9 @@ class EmergenceOverSeeds(Result):
         """
         lead = self.lead(over="use")
         if lead.low > 0 or lead.high < 0:
-            verb = lead_in_words(lead)
-            return f"Encoding {verb} updates, relative to the use of the task ({lead.n} seeds)"
-        return f"Encoding or use, which comes first is not told by {len(self.seeds)} seeds"
+            verb, _, by = lead_in_words(lead).partition(" by ")
+            return f"Encoding {verb} the use of the task by {by} updates"
+        return "Which comes first, encoding or the use of the task, is not told"
 
     def few(self) -> str:
         n = len(self.seeds)

@@ -312,7 +312,7 @@ class VectorVariability(TaskResult):
         vectors = "Task vectors" if task is None else "The task's vectors"
         if not found.low > 0:
             return f"{vectors} are not shown to lie apart by task after block {at}"
-        return f"{vectors} lie apart by task after block {at} (silhouette {found.value:.2f} of 1)"
+        return f"{vectors} lie apart by task after block {at} (silhouette {found.value:.2f})"
 
     def _draw_task(
         self,
