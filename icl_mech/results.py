@@ -271,6 +271,17 @@ def few_queries(counts: Mapping[str, tuple[int, int]]) -> str:
     return f"few queries: {who}{several}; {does}"
 
 
+def few_tasks(n: int) -> str:
+    """What few tasks do to the intervals of means over them, shortly; empty where they do nothing.
+
+    >>> few_tasks(2), few_tasks(1)
+    ('2 tasks; fewer than 4 give no interval over tasks', '')
+    """
+    return f"{n} tasks; fewer than {MIN_CLUSTERS} give no interval over tasks" * (
+        1 < n < MIN_CLUSTERS
+    )
+
+
 def load_result(path: str | Path) -> Result:
     """Read back what `Result.save` wrote, as the class it was.
 

@@ -60,6 +60,17 @@ def test_names_are_text_and_not_markup(tmp_path: Path) -> None:
     assert "<b>m</b>" not in html
 
 
+def test_a_figure_says_where_its_queries_are_few() -> None:
+    """In the figure itself, for an image has nothing below it; names of tasks are escaped."""
+    scan = scan_of("<i>t$")
+    assert "few queries" not in scan.plot().layout.title.subtitle.text
+    scan.data["query"][:] = [f"x{i % 3}" for i in range(N_PROMPTS)]
+    assert (
+        "<b>few queries: &lt;i&gt;t&#36; 3 in 20 prompts; fewer than 4 give no interval</b>"
+        in scan.plot().layout.title.subtitle.text
+    )
+
+
 def test_intervals_where_prompts_share_queries() -> None:
     """Over queries, wherever the scan shows one; the caveat says so."""
     apart, shared = scan_of("t"), scan_of("t")

@@ -208,8 +208,8 @@ class AnswerScores(TaskResult):
         if not works:
             return "θ is not shown to bring right answers, by first tokens"
         if len(self.tasks) > 1:
-            first = f"θ brings first tokens in {len(works)} of {len(self.tasks)} tasks"
-            return f"{first}, fewer whole answers in {len(less)}"
+            said = f"θ brings first tokens in {len(works)} of {len(self.tasks)} tasks"
+            return f"{said}, fewer whole answers in {len(less)}"
         first, whole = (
             self.accuracy(works[0], "hypothesis", score).value for score in (USUAL, "accepted")
         )

@@ -13,7 +13,7 @@ from icl_mech.checkpoints.emergence import MEAN, Onset, Rise, rise_of, together
 from icl_mech.checkpoints.notes import notes
 from icl_mech.errors import InputError, choose
 from icl_mech.localize import Located, TaskMap
-from icl_mech.results import TaskResult, with_ends
+from icl_mech.results import TaskResult, few_tasks, with_ends
 from icl_mech.stats import Estimate, few_mean, share, shares, widened, within_1
 from icl_mech.stats.onset import FRACTION, known_step
 
@@ -331,6 +331,9 @@ class Checkpoints(TaskResult):
         if not named:
             return "none"
         return f"{min(named)} to {max(named)}" if min(named) < max(named) else str(named[0])
+
+    def few(self) -> str:
+        return "; ".join(filter(None, [super().few(), few_tasks(len(self.tasks))]))
 
     def finding(self) -> str:
         """What rises over training, encoding or accuracy, and when; which of them comes first.

@@ -9,7 +9,7 @@ import xarray as xr
 
 from icl_mech.errors import InputError
 from icl_mech.results import TaskResult, with_ends
-from icl_mech.stats import Estimate, crossed, share
+from icl_mech.stats import MIN_CLUSTERS, Estimate, crossed, share
 
 
 class HeadAblation(TaskResult):
@@ -112,6 +112,11 @@ class HeadAblation(TaskResult):
         ]
         frame = pd.concat(parts, ignore_index=True).merge(shared, on=index)
         return frame[["task", "k", "draw", "prompt", "query", "answer", "right", "logprob"]]
+
+    def few(self) -> str:
+        n = self.data.sizes["draw"]
+        draws = f"{n} draws of random heads; fewer than {MIN_CLUSTERS} give no interval"
+        return "; ".join(filter(None, [super().few(), draws * (n < MIN_CLUSTERS)]))
 
     def finding(self) -> str:
         """Whether the top heads matter more than random ones; of several tasks, in how many.

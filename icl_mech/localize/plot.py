@@ -116,7 +116,7 @@ def task_curves_figure(task_map: TaskMap) -> go.Figure:
     figure.update_yaxes(range=[-0.03, 1.08], gridcolor=GRID, title_text="share")
     figure.update_xaxes(gridcolor=GRID, dtick=1 if len(task_map.layers) <= 24 else None)
     figure.update_xaxes(title_text=LAYER, row=len(tasks), col=1)
-    _state(figure, [task_map], "The curves behind the map", "")
+    _state(figure, [task_map], "The curves behind the map:", "")
     frame(figure, below=60, legend=True)
     return figure
 

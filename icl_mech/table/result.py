@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from icl_mech.patch import LayerScan
 from icl_mech.reference import Accuracies, hendel2023
-from icl_mech.results import TaskResult, with_ends
+from icl_mech.results import TaskResult, few_tasks, with_ends
 from icl_mech.stats import Estimate, ratio_of_means, share
 from icl_mech.table.plan import MEAN
 from icl_mech.vectors import layer_name
@@ -117,6 +117,9 @@ class TaskTable(TaskResult):
     def to_frame(self) -> pd.DataFrame:
         """One row per (task, prompt, vector, layer), as `LayerScan.to_frame`."""
         return self.scan.to_frame()
+
+    def few(self) -> str:
+        return "; ".join(filter(None, [super().few(), few_tasks(len(self.tasks))]))
 
     def finding(self, score: str = "first_token") -> str:
         """How much of few-shot accuracy θ keeps, with the 95 % interval of the ratio.
