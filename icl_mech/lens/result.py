@@ -300,7 +300,7 @@ def _finite(estimate: Estimate) -> Estimate:
 def _after(first: float, last: float) -> str:
     """After which block, or between which two; -1 is the embedding.
 
-    >>> _after(9, 9), _after(9, 12.5), _after(-1, -1)
+    >>> _after(9.0, 9.0), _after(9.0, 12.5), _after(-1.0, -1.0)
     ('after block 9', 'after blocks 9 to 12.5', 'in the embedding')
     """
     if first == last:
