@@ -29,6 +29,8 @@ CONDITIONS = {
     "random": "random",
     "zero_shot": "θ of B,<br>zero-shot",
 }
+#: Of the map: from the colour of the prompt's task to that of the injected one.
+_WINS = [[0, FOLLOWS["prompt"][1]], [0.5, "#FFFFFF"], [1, FOLLOWS["injected"][1]]]
 _HEIGHT, _GAP, _COLS = 250, 105, 2
 _UNDEFINED = "#DDDDDD"
 
@@ -90,7 +92,7 @@ def conflict_matrix_figure(result: ConflictingTasks) -> go.Figure:
             y=names,
             zmin=-1,
             zmax=1,
-            colorscale="RdBu",
+            colorscale=_WINS,
             xgap=2,
             ygap=2,
             text=[["" if v != v else f"{v:+.2f}" for v in row] for row in table.to_numpy()],
