@@ -11,6 +11,7 @@ STAMP := $(VENV)/.installed
 VENV_TL3 := .venv-tl3
 STAMP_TL3 := $(VENV_TL3)/.installed
 TESTS_TL3 := engine every_family heads packaged_model
+UNCHECKED := -o addopts="-ra -m 'not slow'"
 
 .PHONY: scan test test-slow test-browser test-tl3 notebooks venv lint bench families device-check \
 	clean
@@ -21,9 +22,11 @@ scan: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
+# Without the checks of types and shapes, which take a third of the time: `make test` has them.
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest tests/slow --numprocesses 2 --dist loadfile --no-loadscope-reorder
-	$(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest tests/slow $(UNCHECKED) --numprocesses 2 --dist loadfile \
+		--no-loadscope-reorder
+	$(BIN)/python -m pytest $(UNCHECKED) -m slow --numprocesses 2 --dist loadfile
 
 test-browser: $(STAMP)
 	$(BIN)/python -m pytest tests/browser
@@ -31,7 +34,7 @@ test-browser: $(STAMP)
 # SAELens needs TransformerLens below 4. These files run models, edits, read-outs and gradients.
 test-tl3: $(STAMP_TL3)
 	$(VENV_TL3)/bin/python -m pytest tests/tl3 \
-		$(TESTS_TL3:%=tests/test_%.py) --numprocesses 2 --dist loadfile --no-loadscope-reorder
+		$(TESTS_TL3:%=tests/test_%.py) $(UNCHECKED) --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # The tutorial with its outputs and figures, to be opened in Jupyter.
 notebooks: $(STAMP)

@@ -24,21 +24,21 @@ def result(gemma: HookedModel) -> HeadAblation:
     return head_ablation(
         gemma,
         TASK,
-        6,
+        3,
         5,
         heads=HEADS,
         counts=(1, 3),
         n_draws=2,
-        n_dev=4,
+        n_dev=2,
         off="zero",
         progress=False,
     )
 
 
 def test_equals_one_forward_with_all_heads_off(gemma: HookedModel, result: HeadAblation) -> None:
-    (drawn,) = encode(gemma, plan_heads(TASK, AblationSettings(n_prompts=6, n_dev=4, n_shots=5)))
+    (drawn,) = encode(gemma, plan_heads(TASK, AblationSettings(n_prompts=3, n_dev=2, n_shots=5)))
     nothing = torch.zeros(gemma.d_head)
-    for i in (0, 3, 5):
+    for i in (0, 2):
         prompt, answer = drawn.test.clean[i], drawn.test.answers[i]
         for k in (1, 3):
             off = [Edit(x, nothing, "z", "final_arrow", head=h) for x, h in HEADS[:k]]

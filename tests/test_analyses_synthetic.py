@@ -94,6 +94,21 @@ def test_exchanging_what_y_tokens_say_of_the_basis_changes_the_prediction(
     assert abs(shift) < 0.05
 
 
+def test_the_run_on_families_beats_no_optimum() -> None:
+    """Of one family, the best that knows it; of all together, the Bayes mixture."""
+    run = load_result(ROOT / "analyses" / "data" / "families-seed0.nc")
+    assert isinstance(run, Emergence)
+    ours = run.data["squared_error"].isel(step=-1)
+    for reference, over in (("known_family", "sequence"), ("bayes_mixture", ["basis", "sequence"])):
+        more = ours - run.data["reference_squared_error"].sel(reference=reference)
+        n = more.sizes["sequence"] * (1 if over == "sequence" else more.sizes["basis"])
+        assert (more.mean(over) > -3 * more.std(over) / n**0.5).all(), reference
+    # After the last example it is near them, but for quadratic functions.
+    near = run.by_task().drop("quadratic")
+    assert near["over_known_family"].between(1, 1.6).all()
+
+
+@pytest.mark.slow
 def test_han_emergence(tmp_path: Path) -> None:
     out = tmp_path / "emergence.html"
     said = run_analysis("han_emergence", "", out)

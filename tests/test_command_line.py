@@ -27,7 +27,7 @@ def test_json_is_one_object_on_stdout_and_nothing_else(tmp_path: Path) -> None:
     rows = [f"w{i},{'yes|ja' if i % 2 else 'no'}" for i in range(20)]
     pairs.write_text("\n".join(["input,output", *rows]))
     done = run(
-        "--task", "es_en", str(pairs), "--n-prompts", "4", "--n-shots", "2", "--json",
+        "--task", "es_en", str(pairs), "--n-prompts", "2", "--n-shots", "2", "--json",
         "--out", str(out),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

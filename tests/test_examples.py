@@ -28,8 +28,16 @@ def examples(module: str) -> list[doctest.DocTest]:
     return [t for t in finder.find(import_module(module), extraglobs=NAMES) if t.examples]
 
 
-#: Examples that take half a minute and more.
-LONG = ("icl_mech.check.run",)
+#: Examples that take four seconds and more.
+LONG = (
+    "icl_mech.check.run",
+    "icl_mech.checkpoints.run",
+    "icl_mech.decodability.accuracy",
+    "icl_mech.finetune.run",
+    "icl_mech.heads.vectors",
+    "icl_mech.table.files",
+    "icl_mech.variability.compare",
+)
 
 
 @pytest.mark.parametrize(

@@ -481,6 +481,7 @@ def assert_same_tokenizer(ours: PreTrainedTokenizerBase, theirs: PreTrainedToken
         assert getattr(ours, name) == getattr(theirs, name), name
 
 
+@pytest.mark.slow
 def test_the_packaged_tokenizer_is_that_of_its_familys_class() -> None:
     """Token ids of results that were written before mean the same."""
     folder = packaged_folder()

@@ -69,6 +69,7 @@ for what, mebibytes in (("evaluate", 8), ("one prompt", 6), ("gradients", 16)):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="sizes are read from /proc")
 def test_a_limit_just_above_the_weights() -> None:
     """Slices of logits shrink with the batch, and the numbers are those of a roomy run."""

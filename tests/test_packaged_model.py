@@ -33,7 +33,7 @@ def test_edits_equal_transformerlens_patching(gemma: HookedModel) -> None:
     """TransformerLens's own loop: one full forward per layer, prompts of one length."""
     prompts = few_shot(gemma, 40)
     length = max({len(p) for p in prompts}, key=[len(p) for p in prompts].count)
-    same = [p for p in prompts if len(p) == length][:4]
+    same = [p for p in prompts if len(p) == length][:3]
     assert len(same) >= 3
     tokens = torch.tensor([p.tokens for p in same])
     others = torch.roll(tokens, 1, dims=0)
@@ -45,7 +45,7 @@ def test_edits_equal_transformerlens_patching(gemma: HookedModel) -> None:
         logprobs = logits[:, -1].log_softmax(-1)
         return logprobs.gather(1, torch.tensor(answers)).sum()
 
-    layers = (0, 4, 9, 13, 17)
+    layers = (0, 9, 17)
     grid = pd.DataFrame([(layer, length - 1) for layer in layers], columns=["layer", "pos"])
     with torch.inference_mode():
         theirs = generic_activation_patch(
@@ -68,11 +68,11 @@ def test_edits_equal_one_forward_each(gemma: HookedModel) -> None:
     clean = gemma.capture(prompts, ["final_arrow", "demo_2_y"], "resid_post")
     edits = [
         Edit(layer, clean[torch.randperm(2, generator=generator), r, layer], position=role)
-        for layer in (0, 9, 17)
+        for layer in (9,)
         for r, role in enumerate(("final_arrow", "demo_2_y"))
     ]
     heads = gemma.capture(prompts, ["final_arrow"], "z")[:, 0].mean(0)
-    edits += [Edit(8, heads[8, h], "z", "final_arrow", head=h) for h in (0, 3)]
+    edits += [Edit(8, heads[8, h], "z", "final_arrow", head=h) for h in (3,)]
     edits += [Edit(3, torch.ones(640), "attn_out", "demo_0_x", "add")]
     answers = [[500], [600]]
     ours = gemma.evaluate(prompts, edits, answers)

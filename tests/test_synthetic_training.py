@@ -206,6 +206,7 @@ def test_a_last_file_from_which_training_cannot_go_on_is_refused(tmp_path: Path)
         load_checkpoint(tmp_path / "step_0000007.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "n_layers", "batch_size"), [("paper", 4, 40)])
 def test_the_memory_asked_for_is_what_training_takes(
     tmp_path: Path, name: str, n_layers: int, batch_size: int
@@ -300,6 +301,7 @@ def test_mistakes_give_one_line_and_exit_code_2(
     assert out == ""
 
 
+@pytest.mark.slow
 def test_training_and_measuring_in_one_command(tmp_path: Path) -> None:
     folder = tmp_path / "<b>"
     done = run("--folder", str(folder), "--device", "cpu", "--measure", "--n-per-basis", "12",

@@ -11,16 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-import icl_mech
 from icl_mech.errors import InputError, ModelError, first_line
 from icl_mech.files import follow_umask
-from icl_mech.finetune.plan import differences
 from icl_mech.model import TunedModel, is_adapter
-from icl_mech.results import write_whole
 from icl_mech.tasks.text import as_path
+from icl_mech.training_runs import save_tensors, under
 
 FORMAT = 1
 LAST = "last.safetensors"
@@ -46,8 +43,7 @@ class Last:
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """The tensors whose name starts with `prefix/`, without it."""
-        start = f"{prefix}/"
-        return {n.removeprefix(start): t for n, t in self.tensors.items() if n.startswith(start)}
+        return under(self.tensors, prefix)
 
 
 def write_last(folder: Path, last: Last) -> None:
@@ -58,14 +54,11 @@ def write_last(folder: Path, last: Last) -> None:
     """
     header = {
         "format": FORMAT,
-        "version": icl_mech.__version__,
         "step": last.step,
         "run": dict(last.run),
         "seconds": last.seconds,
     }
-    kept = {name: t.detach().cpu().contiguous() for name, t in last.tensors.items()}
-    data = save(kept, metadata={"icl_mech": json.dumps(header)})
-    write_whole(folder / LAST, lambda temporary: temporary.write_bytes(data))
+    save_tensors(folder / LAST, header, last.tensors)
 
 
 def read_last(folder: Path) -> Last | None:
@@ -95,25 +88,6 @@ def read_last(folder: Path) -> Last | None:
             f"{path}: damaged ({type(error).__name__}: {first_line(error)}); expected what a "
             "finetuning run left there. Delete it, and the adapters beside it, to start anew"
         ) from error
-
-
-def check_same(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Refuse to go on with another run.
-
-    Args:
-        folder: for the message.
-        stored: of the run that the folder holds.
-        wanted: what is known by now of the run that is asked for; only this is compared.
-
-    Raises:
-        InputError: naming every difference.
-    """
-    found = list(differences(wanted, {name: stored.get(name) for name in wanted}))
-    if found:
-        raise InputError(
-            f"{folder} holds another run: {'; '.join(found)}. Expected the same settings; choose "
-            "another folder to start anew"
-        )
 
 
 def make_folder(folder: Path) -> None:

@@ -1,6 +1,5 @@
 """What is finetuned, and on what: settings, the blocks that are meant, prompts."""
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 from zlib import crc32
@@ -226,14 +225,3 @@ def plan(tasks: Tasks, settings: FinetuneSettings) -> Plan:
         for of, task in zip(cut.test, pool.tasks, strict=True)
     )
     return Plan(pool, settings, replace(cut, test=test))
-
-
-def differences(wanted: Mapping[str, Any], stored: Mapping[str, Any]) -> Iterator[str]:
-    """What differs between two runs' identities, a line each.
-
-    >>> list(differences({"rank": 4, "seed": 0}, {"rank": 8, "seed": 0}))
-    ['rank is 8, not 4']
-    """
-    for name in dict.fromkeys([*wanted, *stored]):
-        if wanted.get(name) != stored.get(name):
-            yield f"{name} is {shown(stored.get(name))}, not {shown(wanted.get(name))}"

@@ -14,10 +14,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from icl_mech.errors import InputError, ModelError, NotFiniteError
-from icl_mech.finetune.files import Last, check_same, read_last, write_adapter, write_last
+from icl_mech.finetune.files import Last, read_last, write_adapter, write_last
 from icl_mech.finetune.plan import Plan
 from icl_mech.model import TunedModel, seeded
 from icl_mech.prompts import Episode, Prompt, in_context, instructed
+from icl_mech.training_runs import ADAM, check_same
 
 #: The norm to which gradients are clipped.
 CLIP = 1.0
@@ -27,7 +28,6 @@ KEEP_EVERY = 25
 _ALIKE = 0.8
 #: Rows of held-out prompts that run at once.
 _ROWS = 16
-_ADAM = ("step", "exp_avg", "exp_avg_sq")
 
 #: Token ids of a prompt and of an answer.
 Row = tuple[tuple[int, ...], tuple[int, ...]]
@@ -245,7 +245,7 @@ class Trainer:
         for name, weight in self.tuned.weights.items():
             state = self.optimiser.state.get(weight, {})
             tensors[f"weights/{name}"] = weight
-            tensors |= {f"{key}/{name}": state[key] for key in _ADAM if key in state}
+            tensors |= {f"{key}/{name}": state[key] for key in ADAM if key in state}
         write_last(
             self.folder, Last(self.step, self.run, self.seconds, tensors | self.curve.tensors())
         )
@@ -262,7 +262,7 @@ class Trainer:
             return
         check_same(self.folder, last.run, self.run)
         weights = last.part("weights")
-        state: dict[str, dict[str, Any]] = {key: last.part(key) for key in _ADAM}
+        state: dict[str, dict[str, Any]] = {key: last.part(key) for key in ADAM}
         needed = [weights, *(state.values() if last.step else [])]
         if any(
             name not in part or (part is not state["step"] and part[name].shape != weight.shape)
@@ -277,8 +277,8 @@ class Trainer:
             for name, weight in self.tuned.weights.items():
                 weight.copy_(weights[name])
                 if last.step:
-                    at = {key: state[key][name].clone() for key in _ADAM}
-                    for key in _ADAM[1:]:
+                    at = {key: state[key][name].clone() for key in ADAM}
+                    for key in ADAM[1:]:
                         at[key] = at[key].to(weight.device)
                     self.optimiser.state[weight] = at
         self.step, self.seconds = last.step, last.seconds

@@ -103,9 +103,10 @@ def refuse_other_tokenizer(name: str, tokenizer: Any, size: int, sink: int = 0) 
         size: the number of its embeddings.
         sink: the token that prompts begin with.
     """
-    added = set(tokenizer.get_added_vocab().values())
     beyond = [(i, t) for t, i in tokenizer.get_vocab().items() if i >= size]
-    # Added tokens, for images and the like, may have ids beyond a text model's embeddings.
+    # Added tokens, for images and the like, may have ids beyond a text model's embeddings. (To ask
+    # for them takes half a second in a large vocabulary.)
+    added = set(tokenizer.get_added_vocab().values()) if beyond else set()
     if sink >= size or any(i not in added for i, _ in beyond):
         worst, text = max(beyond)
         raise ModelError(

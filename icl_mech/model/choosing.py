@@ -12,6 +12,9 @@ from icl_mech.model.verification import STEP
 
 EngineName = Literal["auto", "shared", "plain"]
 ENGINES: tuple[str, ...] = get_args(EngineName)
+#: Tokens of the prompt that a new engine is tried on: shorter prompts need no second check, which
+#: would be a part of what the first picture waits for.
+TRIED = 2 * STEP
 
 
 def check_engine(engine: str) -> None:
@@ -57,5 +60,5 @@ def choose_engine(
 
 def _tried(engine: Engine) -> Engine:
     if not trains(engine.bridge):
-        engine.prepare(min(STEP, context_length(engine.bridge) or STEP))
+        engine.prepare(min(TRIED, context_length(engine.bridge) or TRIED))
     return engine

@@ -2,7 +2,6 @@
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import binom
 
 from icl_mech.stats.estimate import CONFIDENCE, Estimate
 
@@ -16,6 +15,8 @@ def median(values: Float[np.ndarray, "n"]) -> Estimate:
     >>> print(median(np.array([3.0, 1.0, 2.0, 5.0, 4.0, 6.0, 7.0])))
     4.00 [1.00, 7.00]
     """
+    from scipy.stats import binom  # takes half a second to import
+
     n, ordered = len(values), np.sort(values)
     value = float(np.median(ordered)) if n else float("nan")
     k = int(binom.ppf((1 - CONFIDENCE) / 2, n, 0.5)) if n else 0

@@ -9,7 +9,6 @@ on which they differ may exist, and were not drawn.
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.stats import spearmanr
 
 from icl_mech.stats.estimate import ENDS, Estimate, Estimates
 from icl_mech.stats.means import mean, means, spread
@@ -235,6 +234,8 @@ def rank_correlation(
         >>> round(rank_correlation(values, values).value, 3)
         1.0
     """
+    from scipy.stats import spearmanr  # takes half a second to import
+
     n, index = len(first), cluster_index(len(first), clusters)
     k = int(index.max()) + 1
     value = float(spearmanr(first.mean(axis=0), second.mean(axis=0)).statistic)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from icl_mech.stats.estimate import ENDS, Estimate
 
@@ -31,7 +31,7 @@ def widened(estimates: Sequence[Estimate], n_queries: int, n_choices: int = 1) -
     0.50 [0.28, 0.72]
     """
     df = max(n_queries - 1, 1)
-    factor = MUTUAL * t.ppf(ENDS[0] / n_choices, df) / t.ppf(ENDS[0], df)
+    factor = float(MUTUAL * stdtrit(df, ENDS[0] / n_choices) / stdtrit(df, ENDS[0]))
     return [
         replace(
             e,

@@ -14,15 +14,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-import icl_mech
 from icl_mech.errors import InputError, ModelError
-from icl_mech.results import write_whole
 from icl_mech.synthetic.data import at_least
 from icl_mech.synthetic.model import RegressionTransformer
-from icl_mech.synthetic.settings import Settings, differences, from_json, to_json
+from icl_mech.synthetic.settings import Settings, from_json, to_json
+from icl_mech.training_runs import save_tensors, under
 
 FORMAT = 1
 LAST = "last.safetensors"
@@ -80,15 +78,12 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> Path:
     """
     header = {
         "format": FORMAT,
-        "version": icl_mech.__version__,
         "step": checkpoint.step,
         "settings": to_json(checkpoint.settings),
     }
     tensors = {f"weights/{name}": t for name, t in checkpoint.weights.items()}
     tensors |= {f"extra/{name}": t for name, t in checkpoint.extra.items()}
-    kept = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    data = save(kept, metadata={"icl_mech": json.dumps(header)})
-    return write_whole(path, lambda temporary: temporary.write_bytes(data))
+    return save_tensors(path, header, tensors)
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -117,7 +112,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             f"{path}: damaged ({error}); expected a checkpoint. Delete it to go on without it"
         ) from error
     step, settings = _header(path, header)
-    weights, extra = split(tensors, "weights"), split(tensors, "extra")
+    weights, extra = under(tensors, "weights"), under(tensors, "extra")
     if len(weights) + len(extra) < len(tensors) or not _fits(weights, settings):
         raise ModelError(f"{path}: damaged (its weights are not those of its settings)")
     return Checkpoint(step, settings, weights, extra)
@@ -183,23 +178,3 @@ def list_checkpoints(folder: str | Path) -> list[Path]:
 def step_path(folder: Path, step: int) -> Path:
     """The file of the weights after `step` updates."""
     return folder / f"step_{step:07d}.safetensors"
-
-
-def check_same(path: Path, stored: Settings, wanted: Settings) -> None:
-    """Refuse to go on with a run of other settings.
-
-    Raises:
-        InputError: naming every difference.
-    """
-    found = list(differences(to_json(wanted), to_json(stored)))
-    if found:
-        raise InputError(
-            f"{path} belongs to another run: {'; '.join(found)}. Expected a run with the same "
-            "settings; choose another folder to start anew"
-        )
-
-
-def split(extra: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose name starts with `prefix/`, without it."""
-    start = f"{prefix}/"
-    return {name.removeprefix(start): t for name, t in extra.items() if name.startswith(start)}

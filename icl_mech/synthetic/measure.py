@@ -35,8 +35,9 @@ from icl_mech.synthetic.perturb import (
 )
 from icl_mech.synthetic.plane import plane, turned
 from icl_mech.synthetic.probes import basis_probe, detectable_r2, weight_probe
-from icl_mech.synthetic.reference import basis_predictions, predict, references
-from icl_mech.synthetic.settings import Settings, differences, to_json
+from icl_mech.synthetic.reference import predict_all
+from icl_mech.synthetic.settings import Settings, to_json
+from icl_mech.training_runs import differences
 
 #: Limits of sequences per basis. With fewer, some folds of the probes have none of a basis; more
 #: take hours, because every sequence is compared with every other.
@@ -184,21 +185,20 @@ class _Measurer:
         self.dev = draw_balanced(mixture, self.n_per_basis, self.seed, 1)
         self.lines = [draw_balanced(mixture, LINE_SEQUENCES, self.seed, step) for step in (2, 3)]
         self.probed = draw_balanced(mixture, self.n_probe, self.seed, 4)
-        self.references = {name: predict(name, self.test, mixture) for name in references(mixture)}
+        self.references, self.as_if = predict_all(self.test, mixture)
         self.shape = (mixture.n_bases, self.n_per_basis)
 
     def of_run(self) -> xr.Dataset:
         """What all checkpoints share: the references, and what the probe of W could read."""
         ys = self.test.ys.double()
         errors = np.stack([self._by_basis((p - ys) ** 2) for p in self.references.values()])
-        as_if = basis_predictions(self.test, self.settings.mixture)[:, -1]
         length = self._by_basis(self.probed.weights.square().sum(1))
         limit_name = "least true R² of W that the probe tells from 0"
         dims = ("basis", "sequence")
         return xr.Dataset(
             {
                 "query_y": (dims, self._by_basis(self.test.ys[:, -1])),
-                "basis_prediction": ((*dims, "target"), self._by_basis(as_if)),
+                "basis_prediction": ((*dims, "target"), self._by_basis(self.as_if[:, -1])),
                 "reference_squared_error": (("reference", *dims, "n_seen"), errors),
                 "weight_length": (
                     ("basis", "probe_sequence"),

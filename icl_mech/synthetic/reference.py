@@ -20,6 +20,7 @@ from torch import Tensor
 from icl_mech.errors import InputError, choose
 from icl_mech.synthetic.data import Batch, Mixture, at_least
 from icl_mech.synthetic.functions import FunctionMixture
+from icl_mech.synthetic.leaky_posterior import leaky_predictive
 
 Predictions = Float[Tensor, "seq pair"]
 
@@ -29,7 +30,6 @@ def predictive(
     ys: Float[Tensor, "seq pair"],
     noise_variance: float,
     mask: Float[Tensor, "*seq dim"] | None = None,
-    precision: Float[Tensor, "seq pair"] | None = None,
 ) -> tuple[Float[Tensor, "seq pair"], Float[Tensor, "seq pair"]]:
     """Mean and variance of each y given the pairs before it, for a prior W ~ N(0, I).
 
@@ -39,31 +39,25 @@ def predictive(
         xs, ys: pairs in order.
         noise_variance: of y given W.
         mask: 1 on coordinates where W may differ from 0, for all sequences or each; by default all.
-        precision: of each pair, relative to the others: the variance of its noise is
-            `noise_variance / precision`. By default 1.
     """
     xs, ys = xs.double(), ys.double()
     if mask is not None:
         xs = xs * mask.double().unsqueeze(-2)
-    weight = torch.ones_like(ys) if precision is None else precision.double()
-    gram, moment = _so_far(xs, ys, weight)
+    gram, moment = _so_far(xs, ys)
     penalised = gram + noise_variance * torch.eye(xs.shape[-1], dtype=torch.float64)
     factor = torch.linalg.cholesky(penalised)
     # Of W, the mean and the variance in the direction of the next x are needed.
     solved = torch.cholesky_solve(torch.stack([moment, xs], dim=-1), factor)
     mean, spread = torch.einsum("spd,spdi->ips", xs, solved).mT
-    return mean, noise_variance * (1 / weight + spread)
+    return mean, noise_variance * (1 + spread)
 
 
 def _so_far(
-    xs: Float[Tensor, "seq pair dim"],
-    ys: Float[Tensor, "seq pair"],
-    weight: Float[Tensor, "seq pair"] | None = None,
+    xs: Float[Tensor, "seq pair dim"], ys: Float[Tensor, "seq pair"]
 ) -> tuple[Float[Tensor, "seq pair dim dim"], Float[Tensor, "seq pair dim"]]:
-    """X^T X and X^T y over the pairs before each, each pair with its weight (by default 1)."""
-    scaled = xs if weight is None else xs * weight[..., None]
-    gram = (scaled[..., None] * xs[..., None, :]).cumsum(1).roll(1, 1)
-    moment = (scaled * ys[..., None]).cumsum(1).roll(1, 1)
+    """X^T X and X^T y over the pairs before each."""
+    gram = (xs[..., None] * xs[..., None, :]).cumsum(1).roll(1, 1)
+    moment = (xs * ys[..., None]).cumsum(1).roll(1, 1)
     gram[:, 0], moment[:, 0] = 0, 0
     return gram, moment
 
@@ -210,7 +204,8 @@ def basis_posterior(
 
     Of a `FunctionMixture`, that of each family.
 
-    In closed form: the marginal likelihood of a basis is the product of its predictive densities.
+    The marginal likelihood of a basis is the product of its predictive densities, in closed form
+    for all but leaky ReLU.
 
     Example:
         >>> from icl_mech.synthetic import draw_batch, variant
@@ -227,19 +222,19 @@ def known_family(batch: Batch, mixture: FunctionMixture) -> Predictions:
 
     Linear and quadratic: ridge regression on x or x^2 - 1, the posterior mean. Sparse: the mean of
     ridge regressions on all sets of `n_active` coordinates, weighted by their posterior. Leaky
-    ReLU: ridge regression on the values before the link, since it can be inverted; the noise of
-    negative ones is larger then. That noise changes the sign of some y is left out, so this is near
-    the best only where noise is small beside `slope`: elsewhere a model may be better.
+    ReLU: the posterior mean by sampling, see `leaky_predictive` and its Monte-Carlo error.
     """
-    each = _posterior(batch, mixture)[1]
-    return each[torch.arange(len(batch)), :, batch.basis]
+    return _of_own(batch, _posterior(batch, mixture)[1])
+
+
+def _of_own(batch: Batch, means: Float[Tensor, "seq pair basis"]) -> Predictions:
+    return means[torch.arange(len(batch)), :, batch.basis]
 
 
 def bayes_mixture(batch: Batch, mixture: Mixture | FunctionMixture) -> Predictions:
     """The optimum: the predictions of all bases or families, weighted by their posterior.
 
-    In closed form. For leaky ReLU, and so for mixtures with it, an approximation: see
-    `known_family`.
+    In closed form; with leaky ReLU among the families, by sampling (`leaky_predictive`).
     """
     posterior, means = _posterior(batch, mixture)
     return (posterior * means).sum(-1)
@@ -264,9 +259,9 @@ def _of_mask(
     noise_variance: float,
     mask: Float[Tensor, "dim"] | None = None,
 ) -> tuple[Predictions, Predictions]:
-    """Mean and log density (but a constant) of each y given the pairs before it."""
+    """Mean and log density of each y given the pairs before it."""
     mean, variance = predictive(xs, ys, noise_variance, mask)
-    return mean, -0.5 * ((ys.double() - mean) ** 2 / variance + variance.log())
+    return mean, -0.5 * ((ys.double() - mean) ** 2 / variance + (2 * math.pi * variance).log())
 
 
 def _of_family(
@@ -276,7 +271,7 @@ def _of_family(
     xs, ys = mixture.features(batch.xs.double(), name), batch.ys.double()
     noise = mixture.noise_variance
     if name == "leaky_relu":
-        return _leaky(xs, ys, mixture)
+        return leaky_predictive(xs, ys, mixture.slope, noise)
     if name != "sparse":
         return _of_mask(xs, ys, noise)
     sets = list(combinations(range(mixture.dim), mixture.n_active))
@@ -287,23 +282,6 @@ def _of_family(
     posterior = _before(density).softmax(-1)
     mean = (posterior * torch.stack(means, dim=-1)).sum(-1)
     return mean, (posterior.log() + density).logsumexp(-1)
-
-
-def _leaky(
-    xs: Float[Tensor, "seq pair dim"], ys: Float[Tensor, "seq pair"], mixture: FunctionMixture
-) -> tuple[Predictions, Predictions]:
-    """`_of_mask` of leaky ReLU: Gaussian before the link, which is inverted."""
-    slope = torch.where(ys > 0, 1.0, mixture.slope).double()
-    noise = mixture.noise_variance
-    mean, variance = predictive(xs, ys / slope, noise, precision=slope**2)
-    density = -0.5 * ((ys / slope - mean) ** 2 / variance + variance.log()) - slope.log()
-    # Of the next u, without noise on y: E link(u) for u ~ N(mean, spread).
-    spread = (variance - noise / slope**2).clamp_min(1e-12).sqrt()
-    z = mean / spread
-    below = torch.special.ndtr(-z)
-    bell = torch.exp(-0.5 * z**2) / (2 * math.pi) ** 0.5
-    positive, negative = mean * (1 - below) + spread * bell, mean * below - spread * bell
-    return positive + mixture.slope * negative, density
 
 
 def _before(densities: Float[Tensor, "seq pair any"]) -> Float[Tensor, "seq pair any"]:
@@ -365,3 +343,17 @@ def predict(name: str, batch: Batch, mixture: Mixture | FunctionMixture) -> Pred
     if isinstance(mixture, FunctionMixture):
         return FAMILY_REFERENCES[name](batch, mixture)
     return REFERENCES[name](batch, mixture)
+
+
+def predict_all(
+    batch: Batch, mixture: Mixture | FunctionMixture
+) -> tuple[dict[str, Predictions], Float[Tensor, "seq pair basis"]]:
+    """The predictions of every reference, and `basis_predictions`.
+
+    The posterior that several of them need is computed once.
+    """
+    posterior, means = _posterior(batch, mixture)
+    shared = {"bayes_mixture": (posterior * means).sum(-1), "known_family": _of_own(batch, means)}
+    names = references(mixture)
+    every = {n: shared[n] if n in shared else predict(n, batch, mixture) for n in names}
+    return every, means

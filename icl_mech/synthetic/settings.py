@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -102,16 +101,6 @@ def _mixture(stored: dict[str, Any]) -> Mixture | FunctionMixture:
     if "functions" in stored:
         return FunctionMixture(**{**stored, "functions": tuple(stored["functions"])})
     return Mixture(**{**stored, "bases": tuple(tuple(basis) for basis in stored["bases"])})
-
-
-def differences(wanted: dict[str, Any], stored: dict[str, Any], path: str = "") -> Iterator[str]:
-    """A line for each difference between two settings, both from `to_json`."""
-    for name in dict.fromkeys([*wanted, *stored]):
-        ours, theirs = wanted.get(name), stored.get(name)
-        if isinstance(ours, dict) and isinstance(theirs, dict):
-            yield from differences(ours, theirs, f"{path}{name}.")
-        elif ours != theirs:
-            yield f"{path}{name} is {theirs}, not {ours}"
 
 
 #: Runs by name. `paper` is the run of Han et al.; `tiny` takes seconds, and learns nothing. `small`

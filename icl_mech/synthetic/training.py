@@ -14,22 +14,20 @@ from icl_mech.progress import progress_bar
 from icl_mech.synthetic.checkpoints import (
     LAST,
     Checkpoint,
-    check_same,
     checkpoint_steps,
     load_checkpoint,
     make_model,
     save_checkpoint,
-    split,
     step_path,
 )
 from icl_mech.synthetic.data import draw_batch
 from icl_mech.synthetic.memory import check_memory
 from icl_mech.synthetic.model import RegressionTransformer
-from icl_mech.synthetic.settings import Settings
+from icl_mech.synthetic.settings import Settings, to_json
+from icl_mech.training_runs import ADAM, check_same, under
 
 #: Updates between two checks of the losses; a check makes a GPU wait.
 LOOK_EVERY = 20
-_ADAM = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
@@ -177,7 +175,7 @@ class _Run:
         extra = {"loss": self.loss[: self.step], "basis_loss": self.basis_loss[: self.step]}
         for name, parameter in self.model.named_parameters():
             state = self.optimiser.state[parameter]
-            extra |= {f"{key}/{name}": state[key] for key in _ADAM if key in state}
+            extra |= {f"{key}/{name}": state[key] for key in ADAM if key in state}
         last = Checkpoint(self.step, self.settings, checkpoint.weights, extra)
         save_checkpoint(self.folder / LAST, last)
         self.good = self.step
@@ -189,22 +187,22 @@ class _Run:
             InputError: where the folder's run has other settings.
         """
         for path in sorted(self.folder.glob("step_*.safetensors"))[:1]:
-            check_same(path, load_checkpoint(path).settings, self.settings)
+            check_same(path, to_json(load_checkpoint(path).settings), to_json(self.settings))
         path = self.folder / LAST
         if not path.exists():
             return
         last = load_checkpoint(path)
-        check_same(path, last.settings, self.settings)
+        check_same(path, to_json(last.settings), to_json(self.settings))
         self._check_last(path, last)
         self.model.load_state_dict(last.weights)
         self.step = self.good = last.step
         self.loss[: self.step] = last.extra["loss"].to(self.device)
         self.basis_loss[: self.step] = last.extra["basis_loss"].to(self.device)
-        stored = {key: split(last.extra, key) for key in _ADAM}
+        stored = {key: under(last.extra, key) for key in ADAM}
         for name, parameter in self.model.named_parameters():
             if name in stored["step"]:
                 self.optimiser.state[parameter] = {
-                    key: stored[key][name].to(self.device) for key in _ADAM
+                    key: stored[key][name].to(self.device) for key in ADAM
                 }
 
     def _check_last(self, path: Path, last: Checkpoint) -> None:
@@ -217,7 +215,7 @@ class _Run:
         if last.step:  # before the first update Adam has no state
             for name, parameter in self.model.named_parameters():
                 shape = tuple(parameter.shape)
-                sizes |= {f"{key}/{name}": () if key == "step" else shape for key in _ADAM}
+                sizes |= {f"{key}/{name}": () if key == "step" else shape for key in ADAM}
         wrong = next(
             (n for n, s in sizes.items() if n not in last.extra or tuple(last.extra[n].shape) != s),
             None,
