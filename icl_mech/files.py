@@ -1,7 +1,12 @@
-"""Permissions of files, by the user's umask."""
+"""Files: where pages have plotly.js from, and permissions by the user's umask."""
 
 import os
 from pathlib import Path
+from typing import Literal
+
+#: Where a page has plotly.js from (4.8 MB): inside; from plotly's server, which needs network; or
+#: from a file beside it, which all pages of a folder share.
+PlotlyJs = Literal["inline", "cdn", "directory"]
 
 
 def follow_umask(path: Path) -> None:

@@ -1,5 +1,6 @@
 """Places in a model: blocks by number, and sites inside a block."""
 
+from collections.abc import Iterable
 from operator import index
 from typing import Any, Literal, get_args
 
@@ -54,6 +55,39 @@ def check_layers(layers: Any, n_layers: int) -> list[int]:
     if len(set(chosen)) < len(chosen):
         raise InputError(f"layers {asked} name a block twice; expected each once")
     return sorted(chosen)
+
+
+def blocks(layers: Iterable[int]) -> str:
+    """Block numbers in words: neighbours as a run.
+
+    >>> blocks([9]), blocks([9, 10]), blocks([3, 9, 10, 11])
+    ('block 9', 'blocks 9 and 10', 'blocks 3 and 9 to 11')
+    """
+    runs: list[list[int]] = []
+    for layer in sorted(set(layers)):
+        if runs and layer == runs[-1][-1] + 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    said = [
+        part
+        for run in runs
+        for part in ([f"{run[0]} to {run[-1]}"] if len(run) > 2 else map(str, run))
+    ]
+    *most, last = said
+    several = len(runs) > 1 or len(runs[0]) > 1
+    return f"block{'s' * several} {', '.join(most)}{' and ' * bool(most)}{last}"
+
+
+def span(layers: Iterable[int]) -> str:
+    """The first and the last of some blocks, in words.
+
+    >>> span([9]), span([11, 9, 9])
+    ('block 9', 'blocks 9 to 11')
+    """
+    known = list(layers)
+    first, last = min(known), max(known)
+    return f"block {first}" if first == last else f"blocks {first} to {last}"
 
 
 def evenly_spaced(n_layers: int, n: int) -> list[int]:

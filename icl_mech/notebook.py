@@ -11,7 +11,7 @@ _PLOTLYS_OWN = "plotly_mimetype"
 
 
 @runtime_checkable
-class Shown(Protocol):
+class HasFigure(Protocol):
     """A result, or a picture of one prompt."""
 
     def plot(self) -> go.Figure:
@@ -21,7 +21,7 @@ class Shown(Protocol):
         """The table."""
 
 
-def show(result: Shown) -> None:
+def show(result: HasFigure) -> None:
     """Display a result in a notebook; elsewhere (IPython in a terminal) print it.
 
     Plotly's own choice in Jupyter keeps figures in a form that exported pages do not show. In its

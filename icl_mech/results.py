@@ -6,12 +6,11 @@ import json
 import math
 import os
 import tempfile
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from html import escape
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import netCDF4
 import numpy as np
@@ -21,9 +20,11 @@ import xarray as xr
 
 from icl_mech.errors import InputError, choose
 from icl_mech.files import follow_umask
-from icl_mech.stats import repeated
+from icl_mech.shown import Shown, with_height
+from icl_mech.stats import MIN_CLUSTERS, repeated
 from icl_mech.tasks.text import as_path
 
+R = TypeVar("R", bound="TaskResult")
 FORMAT = 1
 #: How many bytes of zeros deflate, which netCDF compresses with, puts into one (zlib's manual).
 _DEFLATE = 1032
@@ -31,6 +32,10 @@ _DEFLATE = 1032
 _STEM = 40
 #: Share of read-outs with a tie for the top token from which it is said.
 TIES_NOTED = 0.02
+#: From this number of different queries on, figures do not call them few.
+FEW = 10
+#: Tasks with few queries that a figure names.
+_NAMED = 3
 #: The kinds of results that files hold, and the module that defines each.
 ROOMS = {
     "AnswerScores": "icl_mech.answers.result",
@@ -55,10 +60,11 @@ ROOMS = {
 }
 
 
-class Result(ABC):
+class Result(Shown):
     """Labelled arrays (`data`) and how they came to be (`provenance`).
 
-    Subclasses add `full_summary` and `plot`; defining one makes it loadable by `load_result`.
+    Subclasses add `full_summary`, `finding` and a figure (`_draw`); defining one makes it loadable
+    by `load_result`.
     """
 
     _kinds: ClassVar[dict[str, type["Result"]]] = {}
@@ -103,14 +109,6 @@ class Result(ABC):
     def to_frame(self) -> pd.DataFrame:
         """Tidy per-prompt values: one row per observation."""
 
-    @abstractmethod
-    def plot(self) -> go.Figure:
-        """The result as a plotly figure (returned, never shown)."""
-
-    @abstractmethod
-    def table(self) -> pd.DataFrame:
-        """The summary as text, for people."""
-
     def caveats(self) -> list[str]:
         """What to keep in mind when reading the numbers, a line each.
 
@@ -137,20 +135,6 @@ class Result(ABC):
     def headline(self) -> str:
         """What was measured, on which model: the line over the table."""
         return f"{type(self).__name__} on {self.provenance['model']}"
-
-    def __repr__(self) -> str:
-        table = self.table().to_string(max_colwidth=None)
-        return "\n".join([self.headline(), table, *(f"note: {note}" for note in self.caveats())])
-
-    def _repr_html_(self) -> str:
-        table = self.table().to_html(escape=True)
-        notes = "".join(f"<li>{escape(note)}</li>" for note in self.caveats())
-        return f"<p>{escape(self.headline())}</p>{table}" + (f"<ul>{notes}</ul>" if notes else "")
-
-    def _ipython_display_(self) -> None:
-        from icl_mech.notebook import show
-
-        show(self)
 
     def save(self, path: str | Path, digits: int | None = None) -> Path:
         """Write arrays and provenance to one netCDF file, whole or not at all.
@@ -216,6 +200,86 @@ class TaskResult(Result):
         """A caveat for every task whose queries come back, or are too few for an interval."""
         n_queries = self.data["n_queries"].values.tolist()
         return repeated(self.tasks, n_queries, self.data.sizes["prompt"])
+
+    def alone(self: R, task: str) -> R:
+        """The same measurements of one task only.
+
+        Raises:
+            InputError: where there is no such task, with the nearest.
+        """
+        choose(task, self.tasks, "task")
+        return type(self)(self.data.sel(task=[task]), self.provenance)
+
+    def plot(
+        self, *args: Any, height: int | None = None, task: str | None = None, **options: Any
+    ) -> go.Figure:
+        """The result as a plotly figure (returned, never shown).
+
+        Args:
+            args, options: of the kind of figure.
+            height: of the whole figure, in pixels; by default as much as its contents need.
+            task: the only one to show; by default all.
+
+        Raises:
+            InputError: where no panel would be left, or there is no such task, with the nearest.
+        """
+        if task is None:
+            return with_height(self._draw(*args, **options), height)
+        named = choose(task, self.tasks, "task")
+        return with_height(self._draw_task(named, *args, **options), height)
+
+    def _draw_task(self, task: str, *args: Any, **options: Any) -> go.Figure:
+        """The figure of one task; kinds that compare tasks with one another override it."""
+        return self.alone(task)._draw(*args, **options)
+
+    def few(self) -> str:
+        asked = {task: self.queries(task).tolist() for task in self.tasks}
+        return few_queries({t: (len(set(q)), len(q)) for t, q in asked.items()})
+
+
+def few_queries(counts: Mapping[str, tuple[int, int]]) -> str:
+    """What few queries do to the intervals, shortly; empty where no task has few.
+
+    Args:
+        counts: how many different queries each task asks, in how many prompts.
+
+    >>> few_queries({"to_upper": (10, 50), "antonyms": (50, 50)})
+    'few queries: to_upper 10 in 50 prompts; intervals are over queries'
+    >>> few_queries({"to_upper": (3, 3)})
+    'few queries: to_upper 3; fewer than 4 give no interval'
+    >>> few_queries({"to_upper": (50, 50)})
+    ''
+    """
+    low = {t: (k, n) for t, (k, n) in counts.items() if k < max(n, FEW)}
+    if not low:
+        return ""
+    least, most = min(k for k, _ in low.values()), max(n for _, n in low.values())
+    several = f" in {most} prompts" if any(k < n for k, n in low.values()) else ""
+    if len(low) == len(counts) > 1 and len({k for k, _ in low.values()}) == 1:
+        who = f"{least} per task"
+    elif len(low) <= _NAMED:
+        who = ", ".join(f"{task} {k}" for task, (k, _) in low.items())
+    else:
+        who = f"{len(low)} of {len(counts)} tasks, {least} at least"
+    does = (
+        f"fewer than {MIN_CLUSTERS} give no interval"
+        if least < MIN_CLUSTERS
+        else "intervals are over queries"
+        if several
+        else "intervals are wide"
+    )
+    return f"few queries: {who}{several}; {does}"
+
+
+def few_tasks(n: int) -> str:
+    """What few tasks do to the intervals of means over them, shortly; empty where they do nothing.
+
+    >>> few_tasks(2), few_tasks(1)
+    ('2 tasks; fewer than 4 give no interval over tasks', '')
+    """
+    return f"{n} tasks; fewer than {MIN_CLUSTERS} give no interval over tasks" * (
+        1 < n < MIN_CLUSTERS
+    )
 
 
 def load_result(path: str | Path) -> Result:

@@ -13,7 +13,7 @@ from zlib import crc32
 #: Options that do not change what is measured, or that the name holds in another place.
 _UNNAMED = {
     "task", "model", "adapter", "also", "device", "trust_remote_code", "engine", "out", "json",
-    "no_progress", "folder", "formats", "revisions", "sources",
+    "no_progress", "folder", "plotlyjs", "formats", "revisions", "sources",
 }  # fmt: skip
 #: Bytes of one part of a name; file systems take 255 for the whole, suffixes included.
 _LONGEST = 70

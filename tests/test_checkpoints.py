@@ -391,7 +391,7 @@ def test_planted_onsets_and_lead() -> None:
     lead = found.lead()
     assert lead.value == pytest.approx(onsets.loc[["a", "b"], "lead"].mean())
     assert lead.n == 2
-    assert "encoding leads by" in found.headline()
+    assert found.finding().startswith("Encoding rises before accuracy: half by step")
     assert "still rose" in " ".join(found.caveats())
     quarter = found.onset("a", fraction=0.25)["encoding"].estimate
     assert quarter.value == pytest.approx(at(100, 1_000, 0.25))
@@ -413,7 +413,7 @@ def test_no_onset_where_nothing_rose() -> None:
     assert np.isnan(found.lead().value)
     notes = " ".join(found.caveats())
     assert "no onset of encoding (a, b, mean): TD at the last checkpoint is not above" in notes
-    assert "no onset of encoding, accuracy half risen at step" in found.headline()
+    assert found.finding().startswith("Accuracy rises (half by step")
     assert "still rose" not in notes
     found.plot()
 

@@ -1,7 +1,9 @@
 """Figures: what they show, and what they are written as."""
 
+import inspect
 import re
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import plotly.graph_objects as go
@@ -11,9 +13,11 @@ from plain import wilson
 from scipy.stats import t
 
 from icl_mech.errors import InputError
+from icl_mech.files import PlotlyJs
 from icl_mech.patch import VECTORS, LayerScan
 from icl_mech.patch.scan_plot import layer_scan_figure
 from icl_mech.plotting import check_target, export
+from icl_mech.plotting.style import COLOURS, DARK, PAPER, SERIES
 from icl_mech.stats import Estimate, share
 
 
@@ -54,6 +58,17 @@ def test_names_are_text_and_not_markup(tmp_path: Path) -> None:
     assert "<img src=x>" not in html
     assert r"\u003cimg src=x" not in html  # as plotly writes it
     assert "<b>m</b>" not in html
+
+
+def test_a_figure_says_where_its_queries_are_few() -> None:
+    """In the figure itself, for an image has nothing below it; names of tasks are escaped."""
+    scan = scan_of("<i>t$")
+    assert "few queries" not in scan.plot().layout.title.subtitle.text
+    scan.data["query"][:] = [f"x{i % 3}" for i in range(N_PROMPTS)]
+    assert (
+        "<b>few queries: &lt;i&gt;t&#36; 3 in 20 prompts; fewer than 4 give no interval</b>"
+        in scan.plot().layout.title.subtitle.text
+    )
 
 
 def test_intervals_where_prompts_share_queries() -> None:
@@ -180,4 +195,55 @@ def test_caveats_stand_below_a_figure(tmp_path: Path) -> None:
     text = page.read_text()
     notes = "<ul><li>few &lt;prompts&gt;</li><li>repeated queries</li></ul></div></body>"
     assert text.count(notes) == 1
+    assert "<title>Figure</title>" in text
     assert "What to keep in mind" not in export(go.Figure(), page).read_text()
+
+
+# --- pages ------------------------------------------------------------------------------------
+
+
+def test_a_page_is_titled_with_what_was_found(tmp_path: Path) -> None:
+    scan = scan_of("<img src=x>")
+    scan.data["reference_first_token"][:] = False
+    page = export(scan.plot(), tmp_path / "f.html").read_text()
+    assert "<title>θ works after blocks 3 and 4 and not from block 5 on</title>" in page
+    hostile = go.Figure(layout={"title": {"text": "a<br>&lt;script&gt; <b>b</b>"}})
+    page = export(hostile, tmp_path / "f.html").read_text()
+    assert "<title>a &lt;script&gt; b</title>" in page
+
+
+def test_a_page_follows_the_theme(tmp_path: Path) -> None:
+    page = export(scan_of("t").plot(), tmp_path / "f.html").read_text()
+    assert "color-scheme: light dark" in page
+    assert "prefers-color-scheme: dark" in page
+    assert DARK[PAPER] in page
+    # It can go back: no dark colour is there twice, nor among the light ones.
+    assert len({*DARK, *DARK.values(), *COLOURS.values(), *SERIES}) == len(
+        {*DARK, *COLOURS.values(), *SERIES}
+    ) + len(DARK)
+
+
+@pytest.mark.parametrize("plotlyjs", get_args(PlotlyJs))
+def test_where_a_page_has_plotly_js_from(tmp_path: Path, plotlyjs: PlotlyJs) -> None:
+    page = export(scan_of("t").plot(), tmp_path / "a.html", plotlyjs=plotlyjs)
+    text, beside = page.read_text(), tmp_path / "plotly.min.js"
+    assert (len(text) < 500_000) == (plotlyjs != "inline")
+    assert beside.exists() == (plotlyjs == "directory")
+    assert ('src="https://cdn.plot.ly' in text) == (plotlyjs == "cdn")
+    if plotlyjs == "directory":
+        assert 'src="plotly.min.js"' in text
+        written = beside.stat()
+        export(scan_of("u").plot(), tmp_path / "b.html", plotlyjs=plotlyjs)
+        assert beside.stat().st_mtime_ns == written.st_mtime_ns  # once for all pages
+        beside.write_text("another version")
+        export(scan_of("u").plot(), tmp_path / "b.html", plotlyjs=plotlyjs)
+        assert beside.stat().st_size == written.st_size
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == {"directory": ["a.html", "b.html", "plotly.min.js"]}.get(plotlyjs, ["a.html"])
+
+
+def test_help_shows_the_options_of_every_figure() -> None:
+    assert list(inspect.signature(LayerScan.plot).parameters) == ["self", "score", "height", "task"]
+    said = inspect.getdoc(LayerScan.plot) or ""
+    assert said.startswith("Accuracy against layer")
+    assert "height: of the whole figure, in pixels" in said

@@ -101,7 +101,7 @@ def test_no_option_is_ignored(
 ) -> None:
     model = loaded(small[1])
     monkeypatch.setattr("icl_mech.model.load_model", lambda *_, **__: model)
-    monkeypatch.setattr("icl_mech.plotting.export", lambda figure, out, *_: out)
+    monkeypatch.setattr("icl_mech.plotting.export", lambda figure, out, *_, **__: out)
     read: set[str] = set()
     unread: set[str] = set()
     for i, words in enumerate(RUNS[name]):

@@ -30,7 +30,7 @@ class Tiny(Result):
     def to_frame(self) -> pd.DataFrame:
         return self.data[["right", "logprob"]].to_dataframe().reset_index()
 
-    def plot(self) -> go.Figure:
+    def _draw(self) -> go.Figure:
         return go.Figure()
 
     def table(self) -> pd.DataFrame:

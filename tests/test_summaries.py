@@ -1,17 +1,22 @@
-"""Summaries are narrow enough to be read: every kind of result names the columns to quote."""
+"""Summaries and figures can be read: one small result of every kind."""
 
-from collections.abc import Callable
-from functools import partial
+import re
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from html import escape, unescape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pytest
 from tiny_models import answering_bridge, answering_task, random_model, saved
 
 import icl_mech as im
+from icl_mech.errors import InputError
 from icl_mech.model import HookedModel
-from icl_mech.results import ROOMS, Result, load_result
+from icl_mech.plotting.style import DARK, INK, PAPER
+from icl_mech.results import ROOMS, Result, TaskResult, load_result
 from icl_mech.synthetic import Emergence, emergence_over_seeds
 
 #: A table of more columns is not read in a terminal.
@@ -80,12 +85,94 @@ def test_no_kind_is_forgotten() -> None:
     assert set(MADE) == set(ROOMS)
 
 
+@pytest.fixture(scope="module")
+def made(answering: HookedModel) -> Callable[[str], Result]:
+    """A result of each kind, made once."""
+    return cache(lambda kind: MADE[kind](answering))
+
+
 @pytest.mark.parametrize("kind", MADE)
-def test_a_summary_can_be_read(kind: str, answering: HookedModel) -> None:
-    result = MADE[kind](answering)
+def test_a_summary_can_be_read(kind: str, made: Callable[[str], Result]) -> None:
+    result = made(kind)
     assert type(result).__name__ == kind
     narrow, full = result.summary(), result.full_summary()
     assert 4 <= len(narrow.columns) <= MOST
     assert narrow.equals(full[list(narrow.columns)])
     # A name that no run has would never be missed.
     assert set(result.QUOTED) - set(full.columns) == MISSING.get(kind, set())
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_a_figure_says_what_was_found_and_where_prompts_are_few(
+    kind: str, made: Callable[[str], Result]
+) -> None:
+    result = made(kind)
+    figure = result.plot()
+    title, below = (
+        unescape(re.sub(r"</?b>", "", said.replace("<br>", " ")))
+        for said in (figure.layout.title.text, figure.layout.title.subtitle.text)
+    )
+    assert title == result.finding() or (not result.finding() and "?" in title)
+    assert result.few() in below
+    if result.finding():
+        assert result.finding() in repr(result)
+        assert escape(result.finding()) in result._repr_html_()
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_a_figure_is_as_high_and_of_the_task_as_asked(
+    kind: str, made: Callable[[str], Result]
+) -> None:
+    result = made(kind)
+    assert result.plot(height=1234).layout.height == 1234
+    for height in (0, -5, 10):
+        with pytest.raises(InputError, match=f"height is {height}; expected pixels"):
+            result.plot(height=height)
+    if not isinstance(result, TaskResult):
+        return
+    for task in result.tasks:
+        assert task.rpartition("/")[2] in result.plot(task=task).to_json()
+    with pytest.raises(InputError, match="unknown task '" + result.tasks[0][:-1]):
+        result.plot(task=result.tasks[0][:-1])
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_text_can_be_read_on_light_pages_and_on_dark_ones(
+    kind: str, made: Callable[[str], Result]
+) -> None:
+    figure = made(kind).plot().to_plotly_json()
+    assert figure["layout"]["paper_bgcolor"] == figure["layout"]["plot_bgcolor"] == PAPER
+    colours = set(text_colours(figure["layout"]))
+    for trace in figure["data"]:
+        # Text in maps and bars stands on their own colours.
+        if trace["type"] not in ("heatmap", "bar"):
+            colours |= set(text_colours(trace))
+    assert INK in colours
+    for colour in colours:
+        assert contrast(colour, PAPER) >= 4.5, colour
+        assert contrast(DARK.get(colour, colour), DARK[PAPER]) >= 4.5, colour
+
+
+def text_colours(part: Any) -> Iterator[str]:
+    """Colours of text that has no background of its own."""
+    if isinstance(part, (list, tuple)):
+        for each in part:
+            yield from text_colours(each)
+    elif isinstance(part, dict) and "bgcolor" not in part:
+        for name, value in part.items():
+            if name.endswith("font") and "color" in value:
+                yield value["color"]
+            elif name != "template":
+                yield from text_colours(value)
+
+
+def contrast(one: str, other: str) -> float:
+    """Of two colours (WCAG 2.1): 1 to 21."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+    low, high = sorted(map(luminance, (one, other)))
+    return (high + 0.05) / (low + 0.05)

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from icl_mech.plotting.marks import interval_whiskers
 from icl_mech.plotting.panels import frame, rows_of_panels
-from icl_mech.plotting.style import COLOURS, GRID, subject, title
+from icl_mech.plotting.style import COLOURS, GRID, INK, state, subject
 
 if TYPE_CHECKING:
     from icl_mech.answers import AnswerScores
@@ -44,7 +44,7 @@ def answer_figure(result: AnswerScores) -> go.Figure:
     ]
     figure = rows_of_panels(
         [_HEIGHT] * len(tasks), _GAP, titles, cols=2, column_widths=[0.8, 0.2],
-        horizontal_spacing=0.1,
+        horizontal_spacing=0.13,
     )  # fmt: skip
     for row, task in enumerate(tasks, 1):
         for condition, (name, colour) in _CONDITIONS.items():
@@ -61,8 +61,9 @@ def answer_figure(result: AnswerScores) -> go.Figure:
     figure.update_xaxes(showgrid=False)
     figure.update_layout(barmode="group", bargap=0.2, bargroupgap=0.05)
     p = result.provenance
-    title(
+    state(
         figure,
+        result,
         f"Do conclusions change with the score? {subject(tasks)}, {escape(p['model'])}",
         f"{result.data.sizes['prompt']} test prompts per task, {p['n_shots']} shots, "
         f"seed {p['seed']}; from lenient to strict; most probable: of the right answer and "
@@ -77,7 +78,7 @@ def _bars(x: list[str], estimates: list[Estimate], name: str, colour: str, unit:
     return go.Bar(
         x=x,
         y=[e.value for e in estimates],
-        error_y=interval_whiskers(estimates, color="#222222"),
+        error_y=interval_whiskers(estimates, color=INK),
         name=name,
         legendgroup=name,
         marker={"color": COLOURS[colour]},

@@ -196,7 +196,36 @@ class AnswerScores(TaskResult):
         values = [*SCORES, "logprob", "rival_logprob", "first_logprob"]
         return frame[[*first, *values, "layer"]]
 
-    def plot(self) -> go.Figure:
+    def finding(self) -> str:
+        """Whether θ brings whole answers, or first tokens only.
+
+        Whether the share of accepted texts is below that of right first tokens with θ, beyond the
+        95 % interval of their paired difference; of several tasks, in how many. Where θ brings no
+        more right first tokens than the zero-shot prompt beyond the interval, that is said instead.
+        """
+        works = [t for t in self.tasks if self._gain(t).low > 0]
+        less = [t for t in works if self.difference(t, "hypothesis", "accepted").high < 0]
+        if not works:
+            return "θ is not shown to bring right answers, by first tokens"
+        if len(self.tasks) > 1:
+            said = f"θ brings first tokens in {len(works)} of {len(self.tasks)} tasks"
+            return f"{said}, fewer whole answers in {len(less)}"
+        first, whole = (
+            self.accuracy(works[0], "hypothesis", score).value for score in (USUAL, "accepted")
+        )
+        if less:
+            return f"θ brings {first:.0%} of first tokens, but {whole:.0%} of whole answers"
+        return (
+            f"With θ, whole answers ({whole:.0%} right) are not told apart from first tokens "
+            f"({first:.0%})"
+        )
+
+    def _gain(self, task: str) -> Estimate:
+        """Right first tokens with theta minus those without, paired by prompt."""
+        ours, theirs = (self._right(task, c, USUAL) for c in ("hypothesis", "baseline"))
+        return paired_difference(ours, theirs, clusters=self.queries(task))
+
+    def _draw(self) -> go.Figure:
         """Accuracy by every score, and log probabilities, one row of panels per task."""
         from icl_mech.answers.plot import answer_figure
 

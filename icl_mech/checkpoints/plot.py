@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from icl_mech.checkpoints.emergence import MEAN
 from icl_mech.plotting.marks import band
 from icl_mech.plotting.panels import frame, rows_of_panels
-from icl_mech.plotting.style import COLOURS, GRID, short, title
+from icl_mech.plotting.style import COLOURS, GRID, PAPER, short, state, subject
 from icl_mech.stats import MIN_CLUSTERS
 from icl_mech.stats.onset import lead_in_words, log_position
 
@@ -185,7 +185,7 @@ def _onsets(figure: go.Figure, result: Checkpoints) -> None:
                     "symbol": "diamond",
                     "size": 13,
                     "color": COLOURS[colour],
-                    "line": {"color": "white", "width": 1.5},
+                    "line": {"color": PAPER, "width": 1.5},
                 },
                 name=name,
                 hovertemplate=(
@@ -245,10 +245,11 @@ def _title(figure: go.Figure, result: Checkpoints) -> None:
     lead = result.onset()["lead"].estimate
     comes = f"; encoding {lead_in_words(lead)} steps" if lead.value == lead.value else ""
     bands = "over tasks" if len(result.tasks) >= MIN_CLUSTERS else "of each task over queries"
-    title(
+    state(
         figure,
-        f"What training teaches: {first} to {last}",
-        f"{len(result.tasks)} tasks, {p['n_shots']} shots, {p['n_prompts']} prompts per task "
+        result,
+        f"What training teaches: {subject(result.tasks)}, {first} to {last}",
+        f"{p['n_shots']} shots, {p['n_prompts']} prompts per task "
         f"({p['n_points']} for TD), seed {p['seed']}; bands: 95 % intervals {bands}, thin: "
         f"single tasks, diamonds: half risen, with intervals over queries{comes}",
     )

@@ -13,9 +13,9 @@ from icl_mech.checkpoints.emergence import MEAN, Onset, Rise, rise_of, together
 from icl_mech.checkpoints.notes import notes
 from icl_mech.errors import InputError, choose
 from icl_mech.localize import Located, TaskMap
-from icl_mech.results import TaskResult, with_ends
+from icl_mech.results import TaskResult, few_tasks, with_ends
 from icl_mech.stats import Estimate, few_mean, share, shares, widened, within_1
-from icl_mech.stats.onset import FRACTION, known_step, lead_in_words
+from icl_mech.stats.onset import FRACTION, known_step
 
 #: Shares of right answers: with demonstrations, without, and of the most frequent answer.
 ACCURACIES = ("regular", "baseline", "prior")
@@ -332,20 +332,31 @@ class Checkpoints(TaskResult):
             return "none"
         return f"{min(named)} to {max(named)}" if min(named) < max(named) else str(named[0])
 
-    def headline(self) -> str:
-        """What was measured, and what comes first."""
+    def few(self) -> str:
+        return "; ".join(filter(None, [super().few(), few_tasks(len(self.tasks))]))
+
+    def finding(self) -> str:
+        """What rises over training, encoding or accuracy, and when; which of them comes first.
+
+        A curve rises where its last checkpoint is above its first beyond the 95 % interval
+        (`onset`). What comes first is said where the interval of the lead excludes 0.
+        """
         found = self.onset()
-        when = {what: found[what].estimate for what in ("encoding", "accuracy")}
-        said = [
-            f"{what} half risen at step {e.value:,.0f}"
-            if e.value == e.value
-            # Nothing rose: see the caveats.
-            else f"no onset of {what}"
-            for what, e in when.items()
-        ]
+        when = {what: found[what].estimate.value for what in ("encoding", "accuracy")}
+        rose = [what for what, step in when.items() if step == step]
+        if not rose:
+            return "Neither encoding nor accuracy is shown to rise"
+        if len(rose) == 1:
+            (other,) = set(when) - set(rose)
+            at = f"{rose[0].capitalize()} rises (half by step {when[rose[0]]:,.0f})"
+            return f"{at}, {other} is not shown to"
+        said = f"half by step {when['encoding']:,.0f} against {when['accuracy']:,.0f}"
         lead = found["lead"].estimate
-        words = f": encoding {lead_in_words(lead)} steps" if lead.value == lead.value else ""
-        return f"{super().headline()}\n{', '.join(said)}{words}"
+        if lead.low > 0:
+            return f"Encoding rises before accuracy: {said}"
+        if lead.high < 0:
+            return f"Encoding rises after accuracy: {said}"
+        return f"Encoding and accuracy rise, which first is not told: {said}"
 
     def caveats(self) -> list[str]:
         """What to keep in mind when reading the numbers, a line each."""
@@ -357,7 +368,7 @@ class Checkpoints(TaskResult):
         frame = pd.concat(parts, ignore_index=True)
         return frame[["step", *(c for c in frame if c != "step")]]
 
-    def plot(self) -> go.Figure:
+    def _draw(self) -> go.Figure:
         """TD and accuracy over training; TD and theta's transfer by layer and step."""
         from icl_mech.checkpoints.plot import checkpoints_figure
 

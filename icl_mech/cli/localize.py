@@ -70,7 +70,9 @@ class LocalizeCommand(Command):
                 maps[-1].save(path)
         from icl_mech.localize.page import task_map_report
 
-        writers: dict[str, Callable[[], Path]] = {"report": lambda: task_map_report(maps, page)}
+        writers: dict[str, Callable[[], Path]] = {
+            "report": lambda: task_map_report(maps, page, self.output.plotlyjs)
+        }
         for i, (name, found, path) in enumerate(zip(names, maps, data, strict=True)):
             what = f"data_{model_label(name)}" if i else "data"
             writers[what] = partial(found.save, path)

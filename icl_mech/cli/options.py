@@ -14,6 +14,7 @@ import tyro
 
 from icl_mech.cli.output import deliver
 from icl_mech.errors import InputError
+from icl_mech.files import PlotlyJs
 from icl_mech.prompts import PromptSettings
 from icl_mech.run_names import run_name
 from icl_mech.tasks import Task, list_tasks, load_tasks
@@ -122,6 +123,9 @@ class OutputOptions(PrintOptions):
     out: Path | None = None
     """The figure: .html, or .png, .svg, .pdf (these need Chrome). The data go beside it as .nc.
     By default in figures/, named after the question, tasks, model and changed settings."""
+    plotlyjs: PlotlyJs = "inline"
+    """Where pages have plotly.js from (4.8 MB): inside; from plotly's server, which needs network;
+    or from a file beside them, written once a folder."""
 
 
 @dataclass(frozen=True, kw_only=True)

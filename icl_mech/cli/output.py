@@ -69,7 +69,8 @@ def deliver(
     from icl_mech.plotting import export
 
     def draw() -> Path:
-        return export(result.plot() if figure is None else figure, out, result.caveats())
+        drawn = result.plot() if figure is None else figure
+        return export(drawn, out, result.caveats(), output.plotlyjs)
 
     writers = {"figure": draw, "data": lambda: result.save(out.with_suffix(".nc"))}
     deliver_all([result], rows(result), {**writers, **(also or {})}, output)

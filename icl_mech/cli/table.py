@@ -60,6 +60,7 @@ class TableCommand(Command):
             check_writable(path)
         table = replace(self, folder=folder).measure(self.models.load(), plan)
         writers: dict[str, Callable[[], Path]] = {
-            f"table_{kind}": partial(write_table, table, path) for kind, path in tables.items()
+            f"table_{kind}": partial(write_table, table, path, self.output.plotlyjs)
+            for kind, path in tables.items()
         }
         deliver(table, out, self.output, also={**writers, "runs": lambda: folder})

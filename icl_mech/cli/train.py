@@ -80,7 +80,7 @@ class TrainCommand:
             return
         device = str(trained.model.device)
         emergence = measure_emergence(folder, **counts, device=device, progress=progress)
-        report = {"report": lambda: emergence_report(emergence, page)}
+        report = {"report": lambda: emergence_report(emergence, page, self.output.plotlyjs)}
         deliver(emergence, out, self.output, also=report)
 
     def _settings(self) -> Any:

@@ -88,7 +88,8 @@ class VariabilityCommand(Command):
 
         def draw() -> Path:
             figure = variability_models_figure([first, *others], self.form)
-            return export(figure, out.with_stem(f"{out.stem}-models"))
+            path = out.with_stem(f"{out.stem}-models")
+            return export(figure, path, plotlyjs=self.output.plotlyjs)
 
         writers: dict[str, Callable[[], Path]] = {}
         for i, result in enumerate(others, 1):

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from icl_mech.plotting.marks import interval_whiskers
 from icl_mech.plotting.panels import frame, rows_of_panels
-from icl_mech.plotting.style import COLOURS, GRID, title
+from icl_mech.plotting.style import COLOURS, GRID, INK, PAPER, state
 
 if TYPE_CHECKING:
     from icl_mech.conflict import ConflictingTasks
@@ -29,16 +29,22 @@ CONDITIONS = {
     "random": "random",
     "zero_shot": "θ of B,<br>zero-shot",
 }
+#: Of the map: from the colour of the prompt's task to that of the injected one.
+_WINS = [[0, FOLLOWS["prompt"][1]], [0.5, "#FFFFFF"], [1, FOLLOWS["injected"][1]]]
 _HEIGHT, _GAP, _COLS = 250, 105, 2
 _UNDEFINED = "#DDDDDD"
 
 
-def conflict_bars_figure(result: ConflictingTasks) -> go.Figure:
+def conflict_bars_figure(result: ConflictingTasks, task: str | None = None) -> go.Figure:
     """One panel per pair: which task is answered without a vector, with B's, and with controls.
 
     Diamonds are the shares that the paper reports (LLaMA-13B).
+
+    Args:
+        result: to be drawn.
+        task: only pairs with this task.
     """
-    pairs = result.pairs
+    pairs = result.pairs_with(task)
     cols = min(_COLS, len(pairs))
     rows = ceil(len(pairs) / cols)
     figure = rows_of_panels(
@@ -57,13 +63,15 @@ def conflict_bars_figure(result: ConflictingTasks) -> go.Figure:
     figure.update_yaxes(title_text="share of answers", col=1)
     figure.update_xaxes(showgrid=False, tickangle=0)
     p = result.provenance
-    title(
+    state(
         figure,
+        result,
         f"The prompt shows task A, θ of task B is injected: which is answered? "
         f"{escape(p['model'])}",
         f"{result.data.sizes['prompt']} prompts per pair, {p['n_shots']} shots, seed {p['seed']}; "
         "layer chosen on dev prompts of B; bars: 95 % intervals over queries; "
         "rest to 1: neither",
+        result.finding(task),
     )
     figure.update_layout(barmode="group", bargap=0.25, scattermode="group", scattergap=0.25)
     frame(figure, below=50, legend=True)
@@ -84,7 +92,7 @@ def conflict_matrix_figure(result: ConflictingTasks) -> go.Figure:
             y=names,
             zmin=-1,
             zmax=1,
-            colorscale="RdBu",
+            colorscale=_WINS,
             xgap=2,
             ygap=2,
             text=[["" if v != v else f"{v:+.2f}" for v in row] for row in table.to_numpy()],
@@ -104,8 +112,9 @@ def conflict_matrix_figure(result: ConflictingTasks) -> go.Figure:
     figure.update_yaxes(autorange="reversed", title_text="the prompt's task (A)", showgrid=False)
     figure.update_xaxes(title_text="the injected task (B)", showgrid=False, tickangle=-40)
     p = result.provenance
-    title(
+    state(
         figure,
+        result,
         f"Does the answer follow the injected task or the prompt's? {escape(p['model'])}",
         "share of answers that follow θ of B minus share that follow the prompt's A; "
         f"{result.data.sizes['prompt']} prompts per pair, {p['n_shots']} shots, seed {p['seed']}; "
@@ -127,7 +136,7 @@ def _bars(result: ConflictingTasks, pair: str, follows: str, shown: bool) -> go.
     return go.Bar(
         x=list(CONDITIONS.values()),
         y=[e.value for e in found],
-        error_y=interval_whiskers(found),
+        error_y=interval_whiskers(found, color=INK),
         marker_color=colour,
         name=f"follows {name}",
         offsetgroup=follows,
@@ -158,7 +167,7 @@ def _published(result: ConflictingTasks, pair: str, follows: str, shown: bool) -
             "symbol": "diamond",
             "size": 11,
             "color": FOLLOWS[follows][1],
-            "line": {"width": 2, "color": "white"},
+            "line": {"width": 2, "color": PAPER},
         },
         name=name,
         offsetgroup=follows,

@@ -10,7 +10,7 @@ import xarray as xr
 from icl_mech.conflict.notes import notes
 from icl_mech.errors import InputError, choose
 from icl_mech.reference import Conflict, hendel2023
-from icl_mech.results import TaskResult, with_ends
+from icl_mech.results import TaskResult, few_queries, with_ends
 from icl_mech.stats import Estimate, paired_difference, share
 from icl_mech.token_texts import with_texts
 
@@ -184,7 +184,54 @@ class ConflictingTasks(TaskResult):
         """What to keep in mind when reading the numbers, a line each."""
         return super().caveats() + notes(self)
 
-    def plot(self, kind: str | None = None) -> go.Figure:
+    def few(self) -> str:
+        n = self.data.sizes["prompt"]
+        asked = {" ← ".join(self.tasks_of(p)): len(set(self._queries(p))) for p in self.pairs}
+        return few_queries({name: (k, n) for name, k in asked.items()})
+
+    def finding(self, task: str | None = None) -> str:
+        """Which task wins, the vector's or the prompt's; of several pairs, in how many.
+
+        The one that more answers follow, where the 95 % interval of the difference excludes 0.
+
+        Args:
+            task: count only pairs with this task, as the prompt's or the injected one.
+        """
+        pairs = self.pairs_with(task)
+        gaps = [self.difference(pair) for pair in pairs]
+        vector, prompt = sum(e.low > 0 for e in gaps), sum(e.high < 0 for e in gaps)
+        if not pairs:
+            return ""
+        if len(pairs) > 1:
+            rest = len(pairs) - vector - prompt
+            untold = f", and {rest} are not told apart" * bool(rest)
+            return (
+                f"The vector's task wins in {vector} of {len(pairs)} pairs, the prompt's in "
+                f"{prompt}{untold}"
+            )
+        follow = {f: self.share(pairs[0], f).value for f in FOLLOWS[:2]}
+        after = f"of the answers, after block {self.layer(pairs[0])}"
+        if vector:
+            said = f"{follow['injected']:.0%} to {follow['prompt']:.0%} {after}"
+            return f"The vector's task wins, {said}"
+        wins = "The prompt's task wins" if prompt else "Neither task is shown to win"
+        return f"{wins}, {follow['prompt']:.0%} to {follow['injected']:.0%} {after}"
+
+    def pairs_with(self, task: str | None = None) -> list[str]:
+        """The measured pairs with a task, as the prompt's or the injected one; all by default."""
+        return [p for p in self.pairs if task is None or task in self.tasks_of(p)]
+
+    def _draw_task(self, task: str, kind: str | None = None) -> go.Figure:
+        """The pairs with one task, as bars."""
+        from icl_mech.conflict.plot import conflict_bars_figure
+
+        if kind not in (None, "bars"):
+            raise InputError(f"kind is {kind!r} of one task; expected 'bars' (or no task)")
+        if not self.pairs_with(task):
+            raise InputError(f"no pair with {task} was measured: see .undefined")
+        return conflict_bars_figure(self, task)
+
+    def _draw(self, kind: str | None = None) -> go.Figure:
         """Shares as bars with intervals (`"bars"`), or a map of task by task (`"matrix"`).
 
         By default a map if the caller gave several tasks, bars if the caller gave pairs.

@@ -7,24 +7,25 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.colors import sample_colorscale
 
 from icl_mech.plotting.marks import band
 from icl_mech.plotting.panels import frame, rows_of_panels
-from icl_mech.plotting.style import AFTER_BLOCK, COLOURS, GRID, short, title
+from icl_mech.plotting.style import AFTER_BLOCK, COLOURS, GRID, short, state, tints
 
 if TYPE_CHECKING:
     from icl_mech.decodability import TaskDecodability
     from icl_mech.stats import Estimate
 
-#: The darker, the more shots.
-SCALE = "Purples"
-PROBE = "#117733"
+#: Of the maps.
+SCALE = [[0, "#FFFFFF"], [1, COLOURS["encoding"]]]
 CURVES, GAP = 380, 130
 
 
 def decodability_figure(
-    result: TaskDecodability, shots: int | None = None, layer: int | None = None
+    result: TaskDecodability,
+    shots: int | None = None,
+    layer: int | None = None,
+    task: str | None = None,
 ) -> go.Figure:
     """TD by layer for every number of shots, with controls; below, two maps of task by task.
 
@@ -32,65 +33,67 @@ def decodability_figure(
         result: to be drawn.
         shots: for the controls, the probe and the maps; the largest number by default.
         layer: for the maps; the best one by default.
+        task: whose points are counted in the curves, and whose rows the maps have; all by default.
     """
     shots = max(result.shots) if shots is None else shots
     layer = result.best_layer(shots) if layer is None else layer
-    side = max(190, 34 * len(result.tasks))
+    side = max(190, 34 * len(result.tasks)) if task is None else 90
     figure = rows_of_panels(
         [CURVES, side],
         GAP,
         [
             "",
             f"decoded as … (layer {layer}, {shots} shots)",
-            f"two tasks at a time (layer {layer}, {shots} shots)",
+            f"pairs (layer {layer}, {shots} shots)",
         ],
         cols=2,
         specs=[[{"colspan": 2}, None], [{}, {}]],
         horizontal_spacing=0.28,
     )
-    for trace in _curves(result, shots):
+
+    def rows(table: pd.DataFrame) -> pd.DataFrame:
+        return table if task is None else table.loc[[task]]
+
+    for trace in _curves(result, shots, task):
         figure.add_trace(trace, row=1, col=1)
-    _map(figure, result.confusion(shots, layer), 1, "share of the task's points", 0.0)
+    _map(figure, rows(result.confusion(shots, layer)), 1, "share of the task's points", 0.0)
     # With inputs of their own, every pair of tasks has another chance, below 0.5.
     pair = "TD of the pair" + " (chance 0.5)" * result.provenance["shared_inputs"]
-    _map(figure, result.pairwise(shots, layer), 2, pair, 0.5)
-    _style(figure, result, shots)
+    _map(figure, rows(result.pairwise(shots, layer)), 2, pair, 0.5)
+    _style(figure, result, shots, task)
     frame(figure, below=40, legend=True)
     return figure
 
 
-def _curves(result: TaskDecodability, shots: int) -> list[go.Scatter]:
+def _curves(result: TaskDecodability, shots: int, task: str | None) -> list[go.Scatter]:
     """The curves of the upper panel."""
-    layers, traces = result.layers, []
-    for i, n in enumerate(sorted(result.shots)):
-        depth = 0.95 if len(result.shots) == 1 else 0.45 + 0.5 * i / (len(result.shots) - 1)
-        (shade,) = sample_colorscale(SCALE, [depth], colortype="tuple")
-        colour = "#" + "".join(f"{round(255 * part):02x}" for part in shade)
-        name, td = f"TD, {n} shot{'s' if n > 1 else ''}", result.td(n)
+    layers, traces, chance = result.layers, [], result.chance_of(task)
+    numbers = sorted(result.shots)
+    for n, colour in zip(numbers, tints(COLOURS["encoding"], len(numbers)), strict=True):
+        name, td = f"TD, {n} shot{'s' if n > 1 else ''}", result.td(n, task)
         traces.append(band(layers, td, colour, name))
         traces.append(_line(layers, td, name, colour, 3.0, markers=True))
     if "probe_task" in result.data:
-        traces.append(
-            _line(layers, result.probe(shots), f"linear probe, {shots} shots", PROBE, 1.8, "dash")
-        )
+        name = f"linear probe, {shots} shots"
+        traces.append(_line(layers, result.probe(shots, task), name, COLOURS["probe"], 1.8, "dash"))
     if "input_credit" in result.data:
         if shots > 1:
             name = f"shuffled labels, {shots} shots"
-            shuffled = result.td(shots, control="shuffled")
+            shuffled = result.td(shots, task, control="shuffled")
             traces.append(_line(layers, shuffled, name, COLOURS["shuffled"], 1.8))
-        alone = result.td(control="input")
+        alone = result.td(task=task, control="input")
         # Wide and pale, because within a family it lies exactly on the line of chance.
-        traces.append(_line(layers, alone, "query alone", "#C4C4C4", 6.0))
+        traces.append(_line(layers, alone, "query alone", COLOURS["alone"], 6.0))
     if "instruction_credit" in result.data:
-        told = result.td(control="instruction")
+        told = result.td(task=task, control="instruction")
         traces.append(_line(layers, told, "instruction alone", COLOURS["other_task"], 1.8, "dash"))
     traces.append(
         go.Scatter(
             x=layers,
-            y=[result.chance] * len(layers),
+            y=[chance] * len(layers),
             mode="lines",
             line={"color": COLOURS["baseline"], "width": 1.5, "dash": "dot"},
-            name=f"chance: {result.chance:.2f}",
+            name=f"chance: {chance:.2f}",
             hoverinfo="skip",
         )
     )
@@ -125,16 +128,17 @@ def _line(
 
 def _map(figure: go.Figure, table: pd.DataFrame, column: int, what: str, low: float) -> None:
     """A heat map of task by task with its numbers written in."""
-    names = short([str(name) for name in table.columns])
+    tasks = [str(name) for name in table.columns]
+    across, down = short(tasks), short([str(name) for name in table.index], tasks)
     values = table.to_numpy()
     figure.add_trace(
         go.Heatmap(
             z=values,
-            x=names,
-            y=names,
+            x=across,
+            y=down,
             zmin=low,
             zmax=1,
-            colorscale="Purples",
+            colorscale=SCALE,
             xgap=1,
             ygap=1,
             text=[["" if v != v else f"{v:.2f}" for v in row] for row in values],
@@ -151,16 +155,19 @@ def _map(figure: go.Figure, table: pd.DataFrame, column: int, what: str, low: fl
     figure.update_xaxes(showgrid=False, row=2, col=column)
 
 
-def _style(figure: go.Figure, result: TaskDecodability, shots: int) -> None:
+def _style(figure: go.Figure, result: TaskDecodability, shots: int, task: str | None) -> None:
     p = result.provenance
     heads = {task.rpartition("/")[0] for task in result.tasks}
     what = heads.pop() if len(heads) == 1 and "" not in heads else f"{len(result.tasks)} tasks"
-    title(
+    what = what if task is None else f"{task} among {len(result.tasks)} tasks"
+    state(
         figure,
+        result,
         f"Where can the task be read? {escape(what)}, {escape(p['model'])}",
         f"task decodability: {p['k']} nearest neighbours ({p['metric']}) vote, "
         f"{result.data.sizes['point']} prompts for each of {len(result.tasks)} tasks, "
         f"seed {p['seed']}; band: 95 % bootstrap interval over queries",
+        result.finding(shots, task),
     )
     look = {"gridcolor": GRID, "zeroline": False, "row": 1, "col": 1}
     figure.update_xaxes(

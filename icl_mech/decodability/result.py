@@ -13,7 +13,8 @@ from icl_mech.decodability.neighbours import decoded
 from icl_mech.decodability.notes import notes
 from icl_mech.decodability.plan import half_of
 from icl_mech.errors import InputError, choose
-from icl_mech.results import TaskResult, with_ends
+from icl_mech.layers import blocks
+from icl_mech.results import TaskResult, few_queries, with_ends
 from icl_mech.stats import Estimate, mean_change, shares, widened, within_1
 
 #: What TD is compared with: prompts with shuffled labels, the zero-shot query alone, and the query
@@ -318,7 +319,53 @@ class TaskDecodability(TaskResult):
         """What a reader of the numbers must know, a line each."""
         return [*super().caveats(), *notes(self)]
 
-    def plot(self, shots: int | None = None, layer: int | None = None) -> go.Figure:
+    def few(self) -> str:
+        n = self.data.sizes["point"]
+        return few_queries({task: (self._n_queries(task), n) for task in self.tasks})
+
+    def finding(self, shots: int | None = None, task: str | None = None) -> str:
+        """Where the task can be read, and what else than the mapping might give it away.
+
+        It can be read where the interval of TD at a layer chosen on other queries (`held_out`)
+        lies above chance. It is first above chance after the first block whose interval does, all
+        layers' intervals holding together. The query or the instruction alone, or shuffled
+        labels, give it away where they are above chance too and TD is not above theirs beyond the
+        interval (`above`).
+        """
+        if "half_td" not in self.data:
+            return ""
+        found, chance = self.held_out(shots, task), self.chance_of(task)
+        if not found.low > chance:
+            return "The task is not shown to be readable at any layer"
+        said = f"The task can be read after {blocks(self.held_out_layers(shots))}"
+        said += f" (TD {found.value:.2f})"
+        for control, what in (("input", "query"), ("instruction", "instruction")):
+            if self._gives_away(control, shots, task):
+                return f"{said}, but the {what} alone gives it away"
+        if self._gives_away("shuffled", shots, task):
+            return f"{said}, from shuffled labels too"
+        together = self._td(self._credit(shots, None), task, len(self.layers))
+        above = (layer for layer, e in zip(self.layers, together, strict=True) if e.low > chance)
+        first = next(above, None)
+        if first is None or first >= min(self.held_out_layers(shots)):
+            return said
+        return f"{said}, first above chance after block {first}"
+
+    def _gives_away(self, control: str, shots: int | None, task: str | None) -> bool:
+        """Whether a control is above chance, and TD not above the control."""
+        if f"{control}_credit" not in self.data:
+            return False
+        alone = self.held_out(shots, task, control)
+        return bool(alone.low > self.chance_of(task) and self.above(control, shots, task).low <= 0)
+
+    def _draw_task(
+        self, task: str, shots: int | None = None, layer: int | None = None
+    ) -> go.Figure:
+        from icl_mech.decodability.plot import decodability_figure
+
+        return decodability_figure(self, shots, layer, task)
+
+    def _draw(self, shots: int | None = None, layer: int | None = None) -> go.Figure:
         """TD by layer for every number of shots; confusion and pairwise TD at one layer."""
         from icl_mech.decodability.plot import decodability_figure
 

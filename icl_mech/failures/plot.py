@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from icl_mech.plotting.marks import whiskers
 from icl_mech.plotting.panels import frame, rows_of_panels
-from icl_mech.plotting.style import COLOURS, GRID, title
+from icl_mech.plotting.style import COLOURS, GRID, INK, PAPER, QUIET, state, subject
 
 if TYPE_CHECKING:
     from icl_mech.failures import TaskVectorFailures
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 _ROW = 40
 #: Four groups of answers and their colours; hovering names the kinds.
 _GROUPS = {
-    "right": "#009E73",
-    "wrong as predicted": "#D55E00",
+    "right": COLOURS["right"],
+    "wrong as predicted": COLOURS["wrong"],
     "wrong in another way that has a name": "#9DB7CF",
     "wrong, fits no name": "#E3E3E3",
 }
@@ -41,10 +41,10 @@ _KINDS = {
     "other": "none of the named errors",
 }
 _REPAIRS = {
-    "layers": ("attention, layers 0 to l", "diamond-open", "#E69F00"),
-    "arrows": ("states at every arrow", "triangle-up-open", "#56B4E9"),
-    "labels": ("states at every label", "square-open", "#CC79A7"),
-    "demonstrations": ("states at all tokens shown", "star", "#D55E00"),
+    "layers": ("attention, layers 0 to l", "diamond-open", COLOURS["heads"]),
+    "arrows": ("states at every arrow", "triangle-up-open", COLOURS["states"]),
+    "labels": ("states at every label", "square-open", COLOURS["within"]),
+    "demonstrations": ("states at all tokens shown", "star", COLOURS["query"]),
 }
 
 
@@ -59,7 +59,7 @@ def failure_figure(result: TaskVectorFailures) -> go.Figure:
         cols=3,
         shared_yaxes=True,
         column_widths=[0.42, 0.29, 0.29],
-        horizontal_spacing=0.045,
+        horizontal_spacing=0.065,
     )
     names = [_label(result, task) for task in tasks]
     figure.add_trace(_bars(result, tasks, names), row=1, col=1)
@@ -88,7 +88,7 @@ def _ordered(result: TaskVectorFailures) -> list[str]:
 
 def _label(result: TaskVectorFailures, task: str) -> str:
     predicted = str(result.of(task)["predicted"].item())
-    return f"{escape(task)}<br><span style='font-size:11px;color:#777'>{escape(predicted)}</span>"
+    return f"{escape(task)}<br><span style='font-size:11px'>{escape(predicted)}</span>"
 
 
 def _ends(shown: list[Estimate | None]) -> list[list[float]]:
@@ -111,7 +111,7 @@ def _bars(result: TaskVectorFailures, tasks: list[str], names: list[str]) -> go.
         orientation="h",
         name="θ, one vector",
         marker={"color": COLOURS["theta"], "opacity": 0.75},
-        error_x=whiskers(*_ends(shown), color="#222222"),
+        error_x=whiskers(*_ends(shown), color=INK),
         customdata=[_hover(result, task, "theta", e) for task, e in zip(tasks, shown, strict=True)],
         hovertemplate="%{customdata}<extra>θ</extra>",
     )
@@ -167,7 +167,7 @@ def _note_missing(
             text=f"the prompt ({few:.2f}) is not clearly above {floor:.2f}, its floor",
             showarrow=False,
             xanchor="left",
-            font={"size": 12, "color": "#777777"},
+            font={"size": 12, "color": QUIET},
             row=1,
             col=1,
         )
@@ -186,11 +186,11 @@ def _composition(
             orientation="h",
             name=group,
             legendgroup=group,
-            marker={"color": colour, "line": {"width": 0.5, "color": "white"}},
+            marker={"color": colour, "line": {"width": 0.5, "color": PAPER}},
             text=["" if group == "right" else _first(kinds[group]) for kinds in found],
             textposition="inside",
             insidetextanchor="middle",
-            textfont={"size": 11, "color": "white" if group.endswith("predicted") else "#222222"},
+            textfont={"size": 11, "color": PAPER if group.endswith("predicted") else INK},
             customdata=[_counts(kinds[group], n) for kinds in found],
             hovertemplate=f"{group}<br>%{{customdata}}<extra></extra>",
         )
@@ -222,18 +222,19 @@ def _counts(kinds: dict[str, int], n: int) -> str:
 
 def _style(figure: go.Figure, result: TaskVectorFailures, names: list[str]) -> None:
     p = result.provenance
-    title(
+    state(
         figure,
-        f"What can one task vector not do? {escape(p['model'])}",
+        result,
+        f"What can one task vector not do? {subject(result.tasks)}, {escape(p['model'])}",
         "explained = (accuracy - floor) / (few-shot - floor), floor: zero-shot or label prior; "
         f"{result.data.sizes['prompt']} test prompts, layers chosen on "
         f"{result.data.sizes['dev_prompt']} dev prompts, seed {p['seed']}; bars: 95 % intervals; "
-        "grey: predicted",
+        "small: predicted",
     )
     figure.update_layout(barmode="stack", bargap=0.3, uniformtext={"minsize": 10, "mode": "hide"})
     figure.update_xaxes(range=[0, 1], tickformat=".0%", gridcolor=GRID, zeroline=False)
     figure.update_xaxes(title_text="explained, 0 to 100 %", row=1, col=1)
-    figure.update_xaxes(title_text="share of prompts", row=1, col=2)
-    figure.update_xaxes(title_text="share of prompts", row=1, col=3)
+    for col in (2, 3):
+        figure.update_xaxes(title_text="share of prompts", dtick=0.5, row=1, col=col)
     figure.update_yaxes(categoryorder="array", categoryarray=names[::-1], automargin=True)
     frame(figure, legend=True, l=170)

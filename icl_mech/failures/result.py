@@ -18,6 +18,13 @@ THETA = "theta"
 #: Suffixes of a repair's controls: the same states of another prompt of the task, and of the prompt
 #: with shuffled labels.
 CONTROLS = ("_other_prompt", "_shuffled")
+#: Outcomes (`observed`) in the words that count them.
+_COUNTED = (
+    ("works", "not told from the prompt"),
+    ("in part", "in part"),
+    ("label prior", "not shown to be done"),
+    ("not in context", "not done in context either"),
+)
 #: The name of an error that fits no other name, and what stands for no error.
 OTHER, RIGHT = "other", ""
 
@@ -232,7 +239,23 @@ class TaskVectorFailures(TaskResult):
         """What was measured, on which model."""
         return f"What one task vector cannot do, {self.provenance['model']}"
 
-    def plot(self) -> go.Figure:
+    def finding(self) -> str:
+        """How much of the task one vector does (`observed`); of several tasks, in how many."""
+        counts = Counter(self.observed(task) for task in self.tasks)
+        if len(self.tasks) > 1:
+            said = [f"{counts[outcome]} {words}" for outcome, words in _COUNTED if counts[outcome]]
+            return f"What one vector does, of {len(self.tasks)} tasks: {', '.join(said)}"
+        (task,) = self.tasks
+        ours, whole = self.accuracy(task).value, self.accuracy(task, "few_shot").value
+        right = f"({ours:.2f} right, few-shot {whole:.2f})"
+        return {
+            "works": f"One vector is not told from the prompt {right}",
+            "in part": f"One vector does a part of the task {right}",
+            "label prior": f"One vector is not shown to beat frequent answers {right}",
+            "not in context": "The prompt itself is not shown to work: nothing for a vector to do",
+        }[self.observed(task)]
+
+    def _draw(self) -> go.Figure:
         """The share of in-context accuracy that the vector explains, and its errors."""
         from icl_mech.failures.plot import failure_figure
 

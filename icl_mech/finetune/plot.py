@@ -6,11 +6,10 @@ from html import escape
 from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
-from plotly.colors import sample_colorscale
 
 from icl_mech.plotting.marks import curve
 from icl_mech.plotting.panels import frame, rows_of_panels
-from icl_mech.plotting.style import COLOURS, GRID, short, title
+from icl_mech.plotting.style import COLOURS, GRID, shades, short, state
 
 if TYPE_CHECKING:
     from icl_mech.finetune import Finetuning
@@ -26,10 +25,8 @@ def finetuning_figure(result: Finetuning) -> go.Figure:
     )
     # A logarithmic axis has no 0: checkpoints stand at 1 + their updates.
     x = [1 + step for step in result.steps]
-    shades = sample_colorscale(
-        "Viridis", [(i + 0.5) / len(result.tasks) for i in range(len(result.tasks))]
-    )
-    for task, name, shade in zip(result.tasks, short(result.tasks), shades, strict=True):
+    colours = shades(len(result.tasks))
+    for task, name, shade in zip(result.tasks, short(result.tasks), colours, strict=True):
         for row, measure in ((1, result.accuracy), (2, result.loss)):
             found = [measure(task, step) for step in result.steps]
             figure.add_trace(
@@ -54,7 +51,7 @@ def finetuning_figure(result: Finetuning) -> go.Figure:
             )
     for row, measure in ((1, result.accuracy), (2, result.loss)):
         found = [measure(None, step) for step in result.steps]
-        curve(figure, x, found, "all tasks", COLOURS["theta"], (row, 1), shown=row == 1)
+        curve(figure, x, found, "all tasks", COLOURS["regular"], (row, 1), shown=row == 1)
     updates, losses = _smooth(result)
     figure.add_trace(
         go.Scatter(
@@ -76,8 +73,9 @@ def finetuning_figure(result: Finetuning) -> go.Figure:
     blocks = p["trained_blocks"]
     heads = {task.rpartition("/")[0] for task in result.tasks}
     what = heads.pop() if len(heads) == 1 and "" not in heads else f"{len(result.tasks)} tasks"
-    title(
+    state(
         figure,
+        result,
         f"Finetuning blocks {blocks[0]} to {blocks[-1]} on {escape(what)}, {escape(p['model'])}",
         f"adapters of rank {p['rank']} on {len(blocks)} of {p['n_blocks']} blocks, "
         f"{p['n_shots']}-shot, {result.data.sizes['prompt']} held-out prompts per task, seed "

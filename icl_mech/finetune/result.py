@@ -8,6 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from icl_mech.errors import choose
+from icl_mech.layers import span
 from icl_mech.results import TaskResult
 from icl_mech.stats import Estimate, mean, paired_difference, share
 
@@ -153,7 +154,20 @@ class Finetuning(TaskResult):
         found.append("one run: how much another seed would differ takes other seeds")
         return found
 
-    def plot(self) -> go.Figure:
+    def finding(self) -> str:
+        """What training did to accuracy on held-out prompts of all tasks.
+
+        It rose or fell where the 95 % interval of the paired difference excludes 0 (`gain`).
+        """
+        blocks, gain = self.provenance["trained_blocks"], self.gain()
+        what = f"Tuning {span(blocks)}"
+        before, after = (self.accuracy(step=step).value for step in (self.steps[0], None))
+        if gain.low > 0 or gain.high < 0:
+            verb = "raises" if gain.low > 0 else "lowers"
+            return f"{what} {verb} accuracy on held-out prompts from {before:.2f} to {after:.2f}"
+        return f"{what} is not shown to change accuracy on held-out prompts ({after:.2f})"
+
+    def _draw(self) -> go.Figure:
         """Accuracy and loss of held-out prompts over updates, by task and over all."""
         from icl_mech.finetune.plot import finetuning_figure
 

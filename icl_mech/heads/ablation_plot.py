@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from icl_mech.plotting.marks import interval_whiskers
 from icl_mech.plotting.panels import frame, rows_of_panels
-from icl_mech.plotting.style import COLOURS, GRID, subject, title
+from icl_mech.plotting.style import COLOURS, GRID, state, subject
 
 if TYPE_CHECKING:
     from icl_mech.heads import HeadAblation
@@ -35,7 +35,7 @@ def ablation_figure(result: HeadAblation) -> go.Figure:
         names = [", ".join(result.ranked(task)[:k]) for k in counts]
         for trace in (
             _curve(counts, random, "k random heads off", "random", first),
-            _curve(counts, top, f"top k heads{_ranking(result)} off", "theta", first, names),
+            _curve(counts, top, f"top k heads{_ranking(result)} off", "heads", first, names),
         ):
             figure.add_trace(trace, row=row, col=1)
         intact = result.intact(task)
@@ -53,8 +53,9 @@ def ablation_figure(result: HeadAblation) -> go.Figure:
     )
     figure.update_xaxes(title_text="k, heads switched off (log scale)", row=len(tasks), col=1)
     p = result.provenance
-    title(
+    state(
         figure,
+        result,
         f"Does the task need these heads? {subject(tasks)}, {escape(p['model'])}",
         f"switched off: {_OFF[p['off']]}; {result.data.sizes['prompt']} prompts, "
         f"{p['n_shots']} shots, "

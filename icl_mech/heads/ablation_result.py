@@ -9,7 +9,7 @@ import xarray as xr
 
 from icl_mech.errors import InputError
 from icl_mech.results import TaskResult, with_ends
-from icl_mech.stats import Estimate, crossed, share
+from icl_mech.stats import MIN_CLUSTERS, Estimate, crossed, share
 
 
 class HeadAblation(TaskResult):
@@ -113,7 +113,37 @@ class HeadAblation(TaskResult):
         frame = pd.concat(parts, ignore_index=True).merge(shared, on=index)
         return frame[["task", "k", "draw", "prompt", "query", "answer", "right", "logprob"]]
 
-    def plot(self) -> go.Figure:
+    def few(self) -> str:
+        n = self.data.sizes["draw"]
+        draws = f"{n} draws of random heads; fewer than {MIN_CLUSTERS} give no interval"
+        return "; ".join(filter(None, [super().few(), draws * (n < MIN_CLUSTERS)]))
+
+    def finding(self) -> str:
+        """Whether the top heads matter more than random ones; of several tasks, in how many.
+
+        They do where for some k they cost more accuracy beyond the 95 % interval (`cost`); the
+        fewest heads for which this holds are named.
+        """
+        fewest = {t: self._fewest(t) for t in self.tasks}
+        matter = [task for task, k in fewest.items() if k is not None]
+        if len(self.tasks) > 1:
+            return (
+                f"In {len(matter)} of {len(self.tasks)} tasks the top heads are shown to cost more "
+                "accuracy than random ones"
+            )
+        (task,), (k,) = self.tasks, fewest.values()
+        if k is None:
+            return "The top heads are not shown to cost more accuracy than random ones"
+        which = f"head {self.ranked(task)[0]}" if k == 1 else f"the top {k} heads"
+        falls = f"from {self.intact(task).value:.2f} to {self.top(task, k).value:.2f}"
+        random = self.random(task, k).value
+        return f"Accuracy falls {falls} without {which} (random: {random:.2f})"
+
+    def _fewest(self, task: str) -> int | None:
+        """The fewest top heads that cost more than as many random ones."""
+        return next((k for k in sorted(self.counts) if self.cost(task, k).low > 0), None)
+
+    def _draw(self) -> go.Figure:
         """Accuracy against the number of heads switched off."""
         from icl_mech.heads.ablation_plot import ablation_figure
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import plotly.graph_objects as go
 
 from icl_mech.plotting.panels import frame, rows_of_panels
-from icl_mech.plotting.style import IN_BLOCK, subject, title
+from icl_mech.plotting.style import IN_BLOCK, INK, state, subject
 
 if TYPE_CHECKING:
     from icl_mech.heads import HeadAttribution
@@ -45,7 +45,7 @@ def head_figure(result: HeadAttribution) -> go.Figure:
                 y=head,
                 text=f"{layer}.{head}",
                 showarrow=False,
-                font={"size": 11, "color": "#222222"},
+                font={"size": 11, "color": INK},
                 bgcolor="rgba(255,255,255,0.7)",
                 borderpad=1,
                 row=row,
@@ -57,8 +57,9 @@ def head_figure(result: HeadAttribution) -> go.Figure:
     figure.update_xaxes(dtick=1 if result.data.sizes["layer"] <= 24 else None)
     figure.update_xaxes(title_text=IN_BLOCK, row=len(panels), col=1)
     p = result.provenance
-    title(
+    state(
         figure,
+        result,
         f"Which heads write the task? {subject(tasks)}, {escape(p['model'])}",
         f"mean over {result.data.sizes['prompt']} prompts with shuffled labels, "
         f"{p['n_shots']} shots, seed {p['seed']}; the {n_named} largest by "

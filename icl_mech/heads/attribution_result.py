@@ -1,5 +1,6 @@
 """What a head attribution found."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -11,6 +12,9 @@ from icl_mech.errors import InputError, choose
 from icl_mech.heads.plan import METHODS, Head
 from icl_mech.results import TaskResult
 from icl_mech.stats import Estimate, mean, means, rank_correlation, repeated
+
+#: Heads that a finding names.
+_NAMED = 5
 
 
 class HeadAttribution(TaskResult):
@@ -131,7 +135,62 @@ class HeadAttribution(TaskResult):
         names = [*self.methods, "query", "answer"]
         return self.data[names].to_dataframe().reset_index()
 
-    def plot(self) -> go.Figure:
+    def carriers(self, task: str, method: str = "aie") -> list[Head]:
+        """The fewest heads that carry half of the effect of all heads that help, largest first.
+
+        Heads are ranked, and those that help are chosen, on every other prompt; their effect is
+        counted on the prompts between, and both ways are averaged: on the same prompts, noise of
+        many heads would look like help. None where the helpful heads' effect is not above 0 beyond
+        its 95 % interval.
+        """
+        effect = self._effect(task, method)
+        effect = effect.reshape(len(effect), -1).astype(float)
+        if len(effect) < 2:
+            return []
+        added = np.empty_like(effect)
+        for counted, decided in ((0, 1), (1, 0)):
+            means = effect[decided::2].mean(axis=0)
+            order = np.argsort(-means, kind="stable")
+            added[counted::2] = (effect[counted::2] * (means > 0))[:, order].cumsum(axis=1)
+        if not mean(added[:, -1], clusters=self.queries(task)).low > 0:
+            return []
+        curve = added.mean(axis=0)
+        k = int((curve >= curve[-1] / 2).argmax()) + 1
+        return largest(self._effect(task, method).mean(axis=0), k)
+
+    def finding(self) -> str:
+        """How few heads carry the effect (`carriers`), by the first method.
+
+        Of several tasks: which head has the largest effect in how many of them. In a task it has
+        where its effect exceeds that of the next head beyond the 95 % interval of their paired
+        difference.
+        """
+        method = self.methods[0]
+        if len(self.tasks) > 1:
+            firsts = Counter(h for t in self.tasks if (h := self._first(t, method)) is not None)
+            if not firsts:
+                return "In no task is one head shown to have the largest effect"
+            ((layer, head), n), *_ = firsts.most_common()
+            return f"Head {layer}.{head} has the largest effect in {n} of {len(self.tasks)} tasks"
+        heads = self.carriers(self.tasks[0], method)
+        if not heads:
+            return "No heads are shown to carry an effect"
+        n = self.data.sizes["layer"] * self.data.sizes["head"]
+        names = ", ".join(f"{layer}.{head}" for layer, head in heads[:_NAMED])
+        carry = f"{len(heads)} of {n} heads carr{'ies' if len(heads) == 1 else 'y'} half of"
+        begin = "" if len(heads) <= _NAMED else "the largest "
+        return f"{carry} the helpful heads' effect: {begin}{names}"
+
+    def _first(self, task: str, method: str) -> Head | None:
+        """The head with the largest effect, if it is told from the next one."""
+        effect = self._effect(task, method).astype(float)
+        if effect[0].size < 2:
+            return None
+        (x, h), (next_x, next_h) = largest(effect.mean(axis=0), 2)
+        lead = effect[:, x, h] - effect[:, next_x, next_h]
+        return (x, h) if mean(lead, clusters=self.queries(task)).low > 0 else None
+
+    def _draw(self) -> go.Figure:
         """Maps of layers x heads, a panel per task and method."""
         from icl_mech.heads.attribution_plot import head_figure
 

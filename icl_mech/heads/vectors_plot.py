@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from icl_mech.plotting.marks import band
 from icl_mech.plotting.panels import frame, rows_of_panels
-from icl_mech.plotting.style import AFTER_BLOCK, COLOURS, GRID, subject, title
+from icl_mech.plotting.style import AFTER_BLOCK, COLOURS, GRID, state, subject
 
 if TYPE_CHECKING:
     from icl_mech.heads import FunctionVectors
@@ -20,10 +20,10 @@ _HEIGHT, _GAP = 300, 90
 _NAMES = {
     "theta": ("θ, replaces", "theta", "solid", "circle"),
     "function": ("function vector, added", "function", "solid", "diamond"),
-    "function_unscaled": ("function vector, added times 1", "random", "dash", "square"),
+    "function_unscaled": ("function vector, added times 1", "function_unscaled", "dash", "square"),
     "layer_mean": ("layer mean, added", "prior", "solid", "x-thin-open"),
     "random_heads": ("random heads, added", "heads", "dot", "triangle-up-open"),
-    "random": ("random vector, added", "shuffled", "dot", "cross-thin-open"),
+    "random": ("random vector, added", "random", "dot", "cross-thin-open"),
 }
 _WITH_BANDS = ("theta", "function")
 _CONTROLS = ("layer_mean", "random_heads", "random")
@@ -50,8 +50,9 @@ def function_vector_figure(result: FunctionVectors) -> go.Figure:
     figure.update_xaxes(gridcolor=GRID, dtick=2 if len(layers) <= 24 else None)
     figure.update_xaxes(title_text=AFTER_BLOCK, row=len(tasks))
     p = result.provenance
-    title(
+    state(
         figure,
+        result,
         f"Function vector against θ: {subject(tasks)}, {escape(p['model'])}",
         f"{_vectors(result)}; {result.data.sizes['prompt']} prompts, {p['n_shots']} shots, "
         f"seed {p['seed']}; bands: 95 % intervals",

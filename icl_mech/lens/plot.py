@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from icl_mech.plotting.marks import band
 from icl_mech.plotting.panels import frame, rows_of_panels
-from icl_mech.plotting.style import AFTER_BLOCK, COLOURS, GRID, MARGIN, subject, title
+from icl_mech.plotting.style import AFTER_BLOCK, COLOURS, GRID, INK, MARGIN, state, subject, title
 
 if TYPE_CHECKING:
     from icl_mech.lens import LogitLens
@@ -63,12 +63,14 @@ def lens_figure(result: LogitLens, role: str) -> go.Figure:
     figure.update_xaxes(title_text=f"{AFTER_BLOCK}<br>(-1: the embedding)", row=len(tasks))
     p = result.provenance
     lens = "" if p["translator"] is None else f"; translator {escape(p['translator'])}"
-    title(
+    state(
         figure,
+        result,
         f"What would each layer answer? {subject(tasks)}, {escape(p['model'])}",
         f"logit lens at {escape(role)}; {result.data.sizes['prompt']} prompts, {p['n_shots']} "
         f"shots, seed {p['seed']}{lens}; bands: 95 % bootstrap intervals; dotted line: median "
         "layer after which the answer is first on top",
+        result.finding(role),
     )
     frame(figure, below=60, legend=True)
     return figure
@@ -170,7 +172,7 @@ def token_map(
             y=list(range(len(rows))),
             text=[[shortened(token, 18) for token in row] for row in tokens],
             texttemplate="%{text}",
-            textfont={"size": 13, "color": "#222222"},
+            textfont={"size": 13, "color": INK},
             customdata=[
                 [[quoted(token), row, column] for token, column in zip(line, columns, strict=True)]
                 for line, row in zip(tokens, rows, strict=True)

@@ -204,7 +204,34 @@ class LogitLens(TaskResult):
         first = ["task", "prompt", "query", "answer", "role", "layer", "target"]
         return frame[[*first, "logprob", "rank", "top", "top_logprob"]]
 
-    def plot(self, role: str | None = None) -> go.Figure:
+    def finding(self, role: str | None = None) -> str:
+        """After which block the answer becomes the top token; of several tasks, in how many.
+
+        The median over prompts (`first_layer`), said where it is a layer to the end of its 95 %
+        interval, or where the interval says that in half of the prompts it never is. Otherwise how
+        often it is on top after the last block.
+        """
+        first = {task: self.first_layer(task, "answer", role) for task in self.tasks}
+        known = [e for e in first.values() if np.isfinite(e.high)]
+        if len(first) > 1:
+            if not known:
+                return ""
+            when = _after(min(e.value for e in known), max(e.value for e in known))
+            return (
+                f"In {len(known)} of {len(first)} tasks the answer becomes the top token, "
+                f"{when} (medians of prompts)"
+            )
+        (e,) = first.values()
+        if np.isinf(e.low):
+            return "In most prompts the answer becomes the top token after no block"
+        if not known:
+            end = self.curve(self.tasks[0], "answer", role, "rank1")[-1]
+            share = f"{end.value:.0%} [{end.low:.0%}, {end.high:.0%}]"
+            return f"The answer ends on top in {share} of the prompts"
+        interval = "" if e.low == e.high else f" [{e.low:g}, {e.high:g}]"
+        return f"The answer becomes the top token {_after(e.value, e.value)}{interval}"
+
+    def _draw(self, role: str | None = None) -> go.Figure:
         """Probability and rank of every target against layer, a row per task."""
         from icl_mech.lens.plot import lens_figure
 
@@ -268,6 +295,17 @@ def _finite(estimate: Estimate) -> Estimate:
         v if np.isfinite(v) else np.nan for v in (estimate.value, estimate.low, estimate.high)
     )
     return Estimate(value, low, high, estimate.n, estimate.n_clusters)
+
+
+def _after(first: float, last: float) -> str:
+    """After which block, or between which two; -1 is the embedding.
+
+    >>> _after(9.0, 9.0), _after(9.0, 12.5), _after(-1.0, -1.0)
+    ('after block 9', 'after blocks 9 to 12.5', 'in the embedding')
+    """
+    if first == last:
+        return "in the embedding" if last == -1 else f"after block {last:g}"
+    return f"after blocks {first:g} to {last:g}"
 
 
 def _layers(first: Estimate) -> str:

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from icl_mech.lens.plot import quoted
 from icl_mech.plotting.panels import frame
-from icl_mech.plotting.style import AFTER_BLOCK, MARGIN, title
+from icl_mech.plotting.style import AFTER_BLOCK, INK, MARGIN, RULE, state
 
 if TYPE_CHECKING:
     from icl_mech.lens import VectorLens
@@ -54,7 +54,7 @@ def vector_figure(result: VectorLens, task: str | None, layer: int | None) -> go
                     "symbol": "square",
                     "size": 14,
                     "color": colour,
-                    "line": {"color": "#999999", "width": 1},
+                    "line": {"color": RULE, "width": 1},
                 },
                 name=name,
             )
@@ -78,15 +78,16 @@ def vector_figure(result: VectorLens, task: str | None, layer: int | None) -> go
         zeroline=False,
     )
     p = result.provenance
-    title(
+    state(
         figure,
+        result,
         f"What does {_VECTORS[p['vector']]} say? {what}, {escape(p['model'])}",
         "top tokens, most probable first, after final norm and unembedding, "
         f"{_read(result)}"
         f"{'; only words are shown' if p['only_words'] else ''}",
     )
     longest = max(map(len, labels))
-    figure.update_layout(height=_ROW * len(labels), plot_bgcolor="white")
+    figure.update_layout(height=_ROW * len(labels))
     figure.layout.margin.t += 25  # the axis on top
     frame(figure, legend=True, l=max(MARGIN["l"], 25 + 8 * longest))
     return figure
@@ -128,7 +129,7 @@ def _cells(found: list, labels: list[str], n: int) -> go.Heatmap:
         ygap=1,
         text=[[_in_cell(t) for t in row] for row in tokens],
         texttemplate="%{text}",
-        textfont={"size": 10, "color": "#222222"},
+        textfont={"size": 10, "color": INK},
         customdata=[
             [[quoted(t), label, float(s)] for t, s in zip(row, share, strict=True)]
             for row, share, label in zip(tokens, shares, labels, strict=True)

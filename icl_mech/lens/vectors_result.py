@@ -9,7 +9,7 @@ import xarray as xr
 
 from icl_mech.errors import InputError, choose
 from icl_mech.lens.counting import KINDS
-from icl_mech.results import TaskResult, with_ends
+from icl_mech.results import TaskResult, few_queries, with_ends
 from icl_mech.stats import Estimate, mean
 
 #: Tokens that a table shows.
@@ -163,7 +163,45 @@ class VectorLens(TaskResult):
         """One row per (task, prompt, vector, layer, among, kind)."""
         return self.data[["count"]].to_dataframe().reset_index()
 
-    def plot(self, task: str | None = None, layer: int | None = None) -> go.Figure:
+    def few(self) -> str:
+        n = self.data.sizes["prompt"]
+        # Files of earlier versions do not say how many queries differ.
+        asked = self.data["n_queries"].values if "n_queries" in self.data else [n] * len(self.tasks)
+        return few_queries({t: (min(int(k), n), n) for t, k in zip(self.tasks, asked, strict=True)})
+
+    def finding(self) -> str:
+        """Whether the top tokens of vectors name their task; of several tasks, in how many.
+
+        They do after a block where more of them name the task than name other tasks, and than in
+        lists of random vectors, beyond the 95 % intervals of both paired differences.
+        """
+        known = [task for task in self.tasks if self.provenance["naming"][task]]
+        if not known:
+            return ""
+        named = {task: self._naming_layers(task) for task in known}
+        n = self._among(None)
+        if len(known) > 1:
+            says = [task for task, layers in named.items() if layers]
+            return f"The top tokens are shown to name the task in {len(says)} of {len(known)} tasks"
+        (task,), (layers,) = known, named.values()
+        if not layers:
+            return "The top tokens are not shown to name the task"
+        best = max(layers, key=lambda layer: self.count(task, layer).value)
+        where = f" after block {best}" if best >= 0 else ""
+        return f"{self.count(task, best).value:.1f} of the top {n} tokens name the task{where}"
+
+    def _naming_layers(self, task: str) -> list[int]:
+        """The layers at which words that name the task are told from both controls."""
+        return [
+            layer
+            for layer in self.layers
+            if all(self.difference(task, layer, c).low > 0 for c in ("other_naming", "random"))
+        ]
+
+    def _draw_task(self, task: str, layer: int | None = None) -> go.Figure:
+        return self._draw(task, layer)
+
+    def _draw(self, task: str | None = None, layer: int | None = None) -> go.Figure:
         """Top tokens, coloured by kind: of one task at every layer, or of all tasks at one.
 
         Args:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from icl_mech.files import PlotlyJs
 from icl_mech.localize.plot import task_curves_figure, task_map_figure
 from icl_mech.plotting.page import embedded, html_table, write_page
 
@@ -44,12 +45,13 @@ the same prompts; encoding, which has more prompts, is read on those of the othe
 """
 
 
-def task_map_report(maps: list[TaskMap], path: str | Path) -> Path:
+def task_map_report(maps: list[TaskMap], path: str | Path, plotlyjs: PlotlyJs = "inline") -> Path:
     """Write the page, whole or not at all.
 
     Args:
         maps: one per model, of the same tasks.
         path: where to.
+        plotlyjs: where the page has plotly.js from, see `export`.
 
     Raises:
         InputError: where the maps cannot be compared, or the folder cannot be written.
@@ -61,9 +63,10 @@ def task_map_report(maps: list[TaskMap], path: str | Path) -> Path:
     return write_page(
         _PAGE,
         path,
+        plotlyjs,
         heading=f"Where is the task formed, and where is it decoded? {models}",
         rule=vars(maps[0].rule),
-        overview=embedded(task_map_figure(maps), first=True),
+        overview=embedded(task_map_figure(maps), first=True, plotlyjs=plotlyjs),
         parts=[_part(m) for m in maps],
     )
 

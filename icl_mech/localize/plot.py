@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 
 from icl_mech.plotting.marks import band, whiskers
 from icl_mech.plotting.panels import frame, rows_of_panels
-from icl_mech.plotting.style import COLOURS, GRID, title
+from icl_mech.plotting.style import BAND, COLOURS, GRID, state, subject
 
 if TYPE_CHECKING:
     from icl_mech.localize import TaskMap
@@ -24,7 +24,7 @@ NAMES = {
     "heads": "heads: share of AIE so far",
 }
 #: Titles of the axes.
-LAYER = "layer l: the stream after block l, counted from 0 (heads: what block l adds)"
+LAYER = "layer l: the stream after block l, counted from 0<br>(heads: what block l adds)"
 DEPTH = "relative depth of the stream after block l (1: after the last block)"
 _SYMBOLS = {"formation": "circle", "decoding": "diamond-open"}
 #: Pixels of a row; with more tasks than these, all read-outs of a task share one.
@@ -47,6 +47,7 @@ def task_map_figure(maps: list[TaskMap]) -> go.Figure:
         subplot_titles=[escape(str(m.provenance["model"])) for m in maps] if many else None,
     )
     rows = _Rows.of(maps[0], tasks)
+    _bands(figure, rows, len(maps))
     for column, task_map in enumerate(maps, 1):
         for readout in task_map.readouts:
             for what in _SYMBOLS:
@@ -58,16 +59,22 @@ def task_map_figure(maps: list[TaskMap]) -> go.Figure:
     figure.update_yaxes(
         tickvals=list(rows.labels),
         ticktext=list(rows.labels.values()),
+        showgrid=not rows.shared,
         gridcolor=GRID,
         zeroline=False,
-        range=[rows.n - 0.3, -0.7],
+        range=[rows.n - 0.4, -0.6],
     )
     figure.update_xaxes(gridcolor=GRID, title_text=DEPTH if many else LAYER)
     if many:
         figure.update_xaxes(range=[0, 1.03])
-    _title(figure, maps, "Where is the task formed, and where is it decoded?")
+    _state(figure, maps, "Where is the task formed, and where is it decoded?", _finding(maps))
     figure.update_layout(height=rows.height)
-    frame(figure, legend=True, l=170 if rows.shared else 290)
+    frame(
+        figure,
+        below=15,
+        legend=True,
+        l=max(60 + 8 * max(map(len, tasks)), 0 if rows.shared else 200),
+    )
     return figure
 
 
@@ -109,7 +116,7 @@ def task_curves_figure(task_map: TaskMap) -> go.Figure:
     figure.update_yaxes(range=[-0.03, 1.08], gridcolor=GRID, title_text="share")
     figure.update_xaxes(gridcolor=GRID, dtick=1 if len(task_map.layers) <= 24 else None)
     figure.update_xaxes(title_text=LAYER, row=len(tasks), col=1)
-    _title(figure, [task_map], "The curves behind the map")
+    _state(figure, [task_map], "The curves behind the map:", "")
     frame(figure, below=60, legend=True)
     return figure
 
@@ -128,6 +135,23 @@ def _mark(figure: go.Figure, task_map: TaskMap, task: str, row: int) -> None:
             row=row,
             col=1,
         )
+
+
+def _bands(figure: go.Figure, rows: _Rows, n_columns: int) -> None:
+    """A band behind the rows of every second task."""
+    for i in range(1, len(rows.tasks), 2):
+        top, bottom = rows.ends(i)
+        for column in range(1, n_columns + 1):
+            figure.add_hrect(
+                y0=top,
+                y1=bottom,
+                fillcolor=BAND,
+                line_width=0,
+                layer="below",
+                row=1,
+                col=column,
+                exclude_empty_subplots=False,
+            )
 
 
 @dataclass(frozen=True)
@@ -153,8 +177,17 @@ class _Rows:
         return _Rows(tasks, lanes, len(tasks) > _MOST)
 
     @property
+    def each(self) -> int:
+        """Rows of a task: one, or one with its name and one for every lane."""
+        return 1 if self.shared else 1 + len(self.lanes)
+
+    @property
     def n(self) -> int:
-        return len(self.tasks) * (1 if self.shared else len(self.lanes))
+        return len(self.tasks) * self.each
+
+    def ends(self, i: int) -> tuple[float, float]:
+        """Where the rows of a task begin and end."""
+        return i * self.each - 0.5, (i + 1) * self.each - 0.5
 
     @property
     def height(self) -> int:
@@ -165,17 +198,21 @@ class _Rows:
         """What stands where on the axis; escaped."""
         if self.shared:
             return {float(i): escape(task) for i, task in enumerate(self.tasks)}
-        return {
-            self.at(task, lane): f"{escape(task)}: {lane[0]} by {lane[1]}"
+        names = {
+            float(i * self.each): f"<b>{escape(task)}</b>" for i, task in enumerate(self.tasks)
+        }
+        lanes = {
+            self.at(task, lane): f"{lane[0]} by {lane[1]}"
             for task in self.tasks
             for lane in self.lanes
         }
+        return dict(sorted({**names, **lanes}.items()))
 
     def at(self, task: str, lane: tuple[str, str]) -> float:
         """The height of one read-out of a task."""
         i, j = self.tasks.index(task), self.lanes.index(lane)
         if not self.shared:
-            return float(i * len(self.lanes) + j)
+            return float(i * self.each + 1 + j)
         return i + 0.8 * ((j + 0.5) / len(self.lanes) - 0.5)
 
 
@@ -220,13 +257,20 @@ def _dots(
     )
 
 
-def _title(figure: go.Figure, maps: list[TaskMap], text: str) -> None:
+def _finding(maps: list[TaskMap]) -> str:
+    """Of one model; several say no one sentence."""
+    return maps[0].finding() if len(maps) == 1 else ""
+
+
+def _state(figure: go.Figure, maps: list[TaskMap], question: str, finding: str) -> None:
     p = maps[0].provenance
     models = ", ".join(escape(str(m.provenance["model"])) for m in maps)
-    title(
+    state(
         figure,
-        f"{text} {models}",
+        maps[0],
+        f"{question} {subject(maps[0].tasks)}, {models}",
         f"{p['n_prompts']} prompts per task ({p['n_points']} for decodability), {p['n_shots']} "
         f"shots, seed {p['seed']}; risen: {p['rule']['fraction']:.0%} of the way; bars and bands: "
         "95 % intervals",
+        finding,
     )

@@ -11,6 +11,8 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 
 from icl_mech.errors import InputError, choose
+from icl_mech.files import PlotlyJs
+from icl_mech.layers import span
 from icl_mech.localize.curves import (
     Located,
     Rule,
@@ -289,21 +291,55 @@ class TaskMap(TaskResult):
                 parts.append(part.assign(task=task, readout=readout))
         return pd.concat(parts, ignore_index=True)[["task", "readout", "prompt", "layer", "value"]]
 
-    def plot(self) -> go.Figure:
+    def finding(self) -> str:
+        """After which blocks the task is formed and decoded; of several tasks, in how many.
+
+        Formed by where θ begins to work (transfer), else by encoding; decoded by the lens, else by
+        where θ stops working: those of these layers that are named beyond noise (see `Rule`).
+        """
+        learnt = [task for task in self.tasks if self.learns(task)]
+        if not learnt:
+            return "No in-context learning is shown that could be localised"
+        formed = self._named(learnt, "formation", ("transfer", "encoding"))
+        decoded = self._named(learnt, "decoding", ("lens", "transfer"))
+        if not formed and not decoded:
+            return "No layer at which the task is formed or decoded stands out of noise"
+        said = [
+            f"{verb} after {span(layers)}{_of(len(layers), len(self.tasks))}"
+            for verb, layers in (("formed", formed), ("decoded", decoded))
+            if layers
+        ]
+        if len(self.tasks) == 1:
+            return f"The task is {' and '.join(said)}"
+        return ", ".join(said).capitalize()
+
+    def _named(self, tasks: list[str], what: str, readouts: tuple[str, ...]) -> list[int]:
+        """Of every task the first of the read-outs' layers that is named."""
+        found = []
+        for task in tasks:
+            layers = [self._located[what, task, readout] for readout in readouts]
+            found += [int(at.estimate.value) for at in layers if not at.why][:1]
+        return found
+
+    def _draw(self) -> go.Figure:
         """The layers that read-outs name, for all tasks; and every task's curves."""
         from icl_mech.localize.plot import task_map_figure
 
         return task_map_figure([self])
 
-    def report(self, path: str | Path) -> Path:
+    def report(self, path: str | Path, plotlyjs: PlotlyJs = "inline") -> Path:
         """Write one HTML page: what was run, curves, tables, caveats. It opens offline.
+
+        Args:
+            path: where to.
+            plotlyjs: where the page has plotly.js from, see `icl_mech.plotting.export`.
 
         Raises:
             InputError: where the folder cannot be written.
         """
         from icl_mech.localize.page import task_map_report
 
-        return task_map_report([self], path)
+        return task_map_report([self], path, plotlyjs)
 
     def _each(self, task: str, name: str) -> np.ndarray:
         """Right or wrong, per prompt."""
@@ -322,6 +358,11 @@ class TaskMap(TaskResult):
             return helpful(aie.values.astype(float))
         first = "point" if readout == "encoding" else "prompt"
         return self.data[readout].sel(task=task).transpose(first, "layer").values.astype(float)
+
+
+def _of(n: int, n_tasks: int) -> str:
+    """In how many of several tasks; empty for all of them."""
+    return f" (in {n} of {n_tasks})" if n < n_tasks else ""
 
 
 def check_comparable(maps: list[TaskMap]) -> None:

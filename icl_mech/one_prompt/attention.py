@@ -16,7 +16,7 @@ from icl_mech.errors import InputError
 from icl_mech.layers import check_layer
 from icl_mech.model import HookedModel
 from icl_mech.one_prompt.asking import Asked, about, as_prompt, texts
-from icl_mech.one_prompt.picture import Picture, with_height
+from icl_mech.one_prompt.picture import Picture
 from icl_mech.one_prompt.tokens import visible
 
 #: A head: its block and its number, both from 0.
@@ -100,11 +100,20 @@ class PromptAttention(Picture):
         }
         return pd.DataFrame(columns)
 
-    def plot(self, height: int | None = None, tokens: Sequence[int] | None = None) -> go.Figure:
+    def finding(self) -> str:
+        """Of these heads, the one whose last token looks most at one token other than the first."""
+        looks = self.data["attention"].values[:, -1, 1:]
+        if not looks.size:
+            return ""
+        head, key = np.unravel_index(int(looks.argmax()), looks.shape)
+        layer, number = self.heads[head]
+        at = visible(self.texts[key + 1])
+        return f"From the last token, head {layer}.{number} looks at {at} ({looks[head, key]:.0%})"
+
+    def _draw(self, tokens: Sequence[int] | None = None) -> go.Figure:
         """A map of queries (downwards) and keys (across); a menu chooses the head.
 
         Args:
-            height: in pixels.
             tokens: which of the prompt's tokens to show, by index; by default all, or the last 96.
 
         Raises:
@@ -112,7 +121,7 @@ class PromptAttention(Picture):
         """
         from icl_mech.one_prompt.attention_plot import attention_figure
 
-        return with_height(attention_figure(self, tokens), height)
+        return attention_figure(self, tokens)
 
 
 def prompt_attention(

@@ -17,7 +17,7 @@ from icl_mech.one_prompt import columns
 from icl_mech.one_prompt.lens_plot import add_menu
 from icl_mech.one_prompt.tokens import markup
 from icl_mech.plotting.panels import frame, rows_of_panels
-from icl_mech.plotting.style import COLOURS, title
+from icl_mech.plotting.style import COLOURS, state
 
 if TYPE_CHECKING:
     from icl_mech.one_prompt.attention import PromptAttention
@@ -50,8 +50,9 @@ def attention_figure(seen: PromptAttention, tokens: Sequence[int] | None) -> go.
     )
     figure.update_layout(coloraxis=_axis(values[0], shown))
     _dress(figure, seen, shown)
-    title(
+    state(
         figure,
+        seen,
         f"Where does each token look? {escape(seen.provenance['model'])}",
         "attention of one head at a time, from each token (row) to those before it (column); "
         "colours end at the largest weight that is not on the first token, where heads that do "

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from icl_mech.errors import InputError
 from icl_mech.one_prompt.tokens import markup
 from icl_mech.plotting.panels import rows_of_panels
-from icl_mech.plotting.style import MARGIN, NARROWEST
+from icl_mech.plotting.style import INK, MARGIN, NARROWEST
 
 if TYPE_CHECKING:
     from icl_mech.one_prompt.lens import PromptLens
@@ -25,7 +25,6 @@ GAP, ABOVE, LEAST, MENU = 62, 40, 230, 46
 #: Pixels of a character, and of what is left and right of a line.
 _CHARACTER, _BESIDE = 7.5, MARGIN["l"] + 90
 LAYERS = "after block l (-1: the embedding)"
-INK = "#222222"
 
 
 def chosen(n_tokens: int, tokens: Sequence[int] | None) -> list[int]:

@@ -9,7 +9,7 @@ from icl_mech.layers import evenly_spaced
 from icl_mech.model import HookedModel
 from icl_mech.one_prompt.asking import Asked, Target, as_prompt, stream
 from icl_mech.one_prompt.lens import PromptLens, read_lens
-from icl_mech.one_prompt.picture import Picture, with_height
+from icl_mech.one_prompt.picture import Picture
 from icl_mech.one_prompt.tokens import visible
 from icl_mech.prompts import Prompt
 from icl_mech.task_vectors import TaskVector
@@ -65,14 +65,29 @@ class ComparedPrompts(Picture):
             frame[f"text_{name}"] = texts[frame[f"token_{name}"].to_numpy()]
         return frame
 
-    def plot(self, height: int | None = None) -> go.Figure:
+    def finding(self) -> str:
+        """How probable the last column's target is in a, and in b."""
+        last = self.data.isel(layer=-1, column=-1)
+        a, b = (float(np.exp(last[f"logprob_{name}"])) for name in ("a", "b"))
+        return f"p({visible(str(last['target'].item()))}) is {_share(a)} in a, {_share(b)} in b"
+
+    def _draw(self) -> go.Figure:
         """Both lenses, one above the other so that each token stands above its partner.
 
         Below them, the difference. Of more than 96 tokens the last are shown.
         """
         from icl_mech.one_prompt.compare_plot import compare_figure
 
-        return with_height(compare_figure(self), height)
+        return compare_figure(self)
+
+
+def _share(p: float) -> str:
+    """A probability with two digits.
+
+    >>> _share(0.934), _share(0.00012)
+    ('0.93', '0.00012')
+    """
+    return f"{p:.2f}" if p >= 0.1 else f"{p:.2g}"
 
 
 def compare_prompts(

@@ -12,7 +12,7 @@ from icl_mech.one_prompt import columns
 from icl_mech.one_prompt.lens_plot import BLUE
 from icl_mech.one_prompt.tokens import markup
 from icl_mech.plotting.panels import frame
-from icl_mech.plotting.style import title
+from icl_mech.plotting.style import state
 
 if TYPE_CHECKING:
     from icl_mech.one_prompt.compare import ComparedPrompts
@@ -125,8 +125,9 @@ def _style(figure: go.Figure, both: ComparedPrompts, n_shown: int) -> None:
             "colorbar": columns.colour_bar("change of<br>log p<br>(nats)", **under),
         },
     )
-    title(
+    state(
         figure,
+        both,
         f"What does b change? {escape(both.provenance['model'])}",
         _subtitle(both, n_shown),
     )

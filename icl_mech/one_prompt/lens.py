@@ -10,7 +10,7 @@ import xarray as xr
 from icl_mech.layers import evenly_spaced
 from icl_mech.model import HookedModel, Readout, check_model
 from icl_mech.one_prompt.asking import Asked, Target, about, as_prompt, stream, texts
-from icl_mech.one_prompt.picture import Picture, with_height
+from icl_mech.one_prompt.picture import Picture
 from icl_mech.one_prompt.tokens import LONG, visible
 from icl_mech.prompts import Prompt
 from icl_mech.task_vectors import TaskVector
@@ -72,11 +72,20 @@ class PromptLens(Picture):
         frame["probability"] = np.exp(frame["top_logprob"])
         return frame.rename(columns={"top": "top_token", "top_text": "top"})
 
-    def plot(self, height: int | None = None, tokens: Sequence[int] | None = None) -> go.Figure:
+    def finding(self) -> str:
+        """What the model says after the last token, and from which block on for good."""
+        top = self.data["top"].isel(token=-1, k=0).values
+        last = self.data.isel(layer=-1, token=-1, k=0)
+        says, p = visible(str(last["top_text"].item())), float(np.exp(last["top_logprob"]))
+        other = np.flatnonzero(top != top[-1])
+        since = self.layers[int(other[-1]) + 1] if len(other) else self.layers[0]
+        where = "the embedding" if since == -1 else f"block {since}"
+        return f"The model says {says} next (p = {p:.2f}), on top from {where} on"
+
+    def _draw(self, tokens: Sequence[int] | None = None) -> go.Figure:
         """A map of layers (upwards) and tokens; a menu chooses what the colour means.
 
         Args:
-            height: in pixels.
             tokens: which of the prompt's tokens to show, by index; by default all, or the last 96.
 
         Raises:
@@ -84,7 +93,7 @@ class PromptLens(Picture):
         """
         from icl_mech.one_prompt.lens_plot import lens_figure
 
-        return with_height(lens_figure(self, tokens), height)
+        return lens_figure(self, tokens)
 
 
 def prompt_lens(

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from icl_mech.one_prompt import columns
 from icl_mech.one_prompt.tokens import markup
 from icl_mech.plotting.panels import frame
-from icl_mech.plotting.style import title
+from icl_mech.plotting.style import MENU, state
 
 if TYPE_CHECKING:
     from icl_mech.one_prompt.lens import PromptLens
@@ -112,8 +112,9 @@ def lens_figure(lens: PromptLens, tokens: Sequence[int] | None) -> go.Figure:
         labels = columns.labels_of(lens.texts, line, length)
         columns.dress(figure, row, lens.layers, labels, width)
     figure.update_layout(coloraxis=every[0].axis())
-    title(
+    state(
         figure,
+        lens,
         f"What would each layer say after each token? {escape(lens.provenance['model'])}",
         _subtitle(lens, shown),
     )
@@ -145,8 +146,7 @@ def add_menu(
                 "y": 1,
                 "yanchor": "bottom",
                 "pad": {"b": above + 4},
-                "bgcolor": "white",
-                "font": {"size": 12},
+                **MENU,
             }
         ]
     )

@@ -15,7 +15,7 @@ from icl_mech.errors import InputError
 from icl_mech.layers import check_layers
 from icl_mech.model import Edit, HookedModel
 from icl_mech.one_prompt.asking import Asked, about, as_prompt, continuations
-from icl_mech.one_prompt.picture import Picture, with_height
+from icl_mech.one_prompt.picture import Picture
 from icl_mech.one_prompt.tokens import visible
 from icl_mech.prompts import Prompt
 from icl_mech.task_vectors import TaskVector
@@ -76,11 +76,24 @@ class Steering(Picture):
         frame["probability"] = np.exp(frame["logprob"])
         return frame
 
-    def plot(self, height: int | None = None) -> go.Figure:
+    def finding(self) -> str:
+        """The answer that the vector makes most more probable, and where."""
+        found, without = (np.exp(self.data[name].values) for name in ("logprob", "unsteered"))
+        gains = found - without[:, None, None]
+        answer, layer, scale = np.unravel_index(int(gains.argmax()), gains.shape)
+        if not gains[answer, layer, scale] > 0:
+            return "The vector makes none of the answers more probable"
+        return (
+            f"The vector lifts p({visible(self.answers[answer])}) from {without[answer]:.2g} to "
+            f"{found[answer, layer, scale]:.2g} (scale {self.scales[scale]:g} after block "
+            f"{self.layers[layer]})"
+        )
+
+    def _draw(self) -> go.Figure:
         """A panel for each answer: its probability against layer, a line for each scale."""
         from icl_mech.one_prompt.steering_plot import steering_figure
 
-        return with_height(steering_figure(self), height)
+        return steering_figure(self)
 
 
 def steer(

@@ -7,20 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.colors import sample_colorscale
 
 from icl_mech.one_prompt.lens_plot import add_menu
 from icl_mech.one_prompt.tokens import LONG, markup
 from icl_mech.plotting.panels import frame, rows_of_panels
-from icl_mech.plotting.style import AFTER_BLOCK, COLOURS, GRID, title
+from icl_mech.plotting.style import AFTER_BLOCK, COLOURS, GRID, shades, state
 
 if TYPE_CHECKING:
     from icl_mech.one_prompt.steering import Steering
 
 #: Pixels of a panel, between two, and of the titles over the first.
 HEIGHT, GAP, TITLES = 270, 85, 25
-#: Light to dark: the colour of vectors.
-_BLUES = [[0, "#9CCBEB"], [0.5, COLOURS["theta"]], [1, "#00263D"]]
 
 
 def steering_figure(found: Steering) -> go.Figure:
@@ -40,8 +37,9 @@ def steering_figure(found: Steering) -> go.Figure:
     whole = "; an answer of several tokens: all of them" * bool((found.data["n_tokens"] > 1).any())
     vector = markup(p["vector"], 40, spaces=False)
     how = "over the stream" if p["mode"] == "replace" else "added to the stream"
-    title(
+    state(
         figure,
+        found,
         f"What does a vector make the model say? {escape(p['model'])}",
         f"after the prompt {markup(p['prompt'][-LONG:])}; the vector {vector} x scale, written "
         f"{how} at its last token; dashed: without the vector{whole}",
@@ -73,8 +71,7 @@ def _lines(found: Steering, i: int) -> list[go.Scatter]:
     if by_scale:
         name, where = f"after block {found.layers[0]}", "scale %{x}"
         return [*lines, _line(x, p[0], name, COLOURS["theta"], where, i == 0)]
-    shares = np.linspace(0, 1, len(found.scales)) if len(found.scales) > 1 else [0.5]
-    colours = sample_colorscale(_BLUES, list(shares))
+    colours = shades(len(found.scales))
     for j, scale in enumerate(found.scales):
         lines.append(_line(x, p[:, j], f"scale {scale:g}", colours[j], "after block %{x}", i == 0))
     return lines

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from icl_mech.errors import choose
 from icl_mech.plotting.panels import frame, rows_of_panels
-from icl_mech.plotting.style import short, title
+from icl_mech.plotting.style import short, state
 
 if TYPE_CHECKING:
     from icl_mech.patch import MeanPatching
@@ -24,7 +24,11 @@ COLUMNS, FITS = 2, 11
 
 
 def mean_patching_figure(
-    result: MeanPatching, mode: str | None = None, measure: str = "right", answer: str = "source"
+    result: MeanPatching,
+    mode: str | None = None,
+    measure: str = "right",
+    answer: str = "source",
+    task: str | None = None,
 ) -> go.Figure:
     """Change of an answer through every mean, a map per layer on one colour scale.
 
@@ -34,14 +38,16 @@ def mean_patching_figure(
         measure: `"right"` or `"logprob"`.
         answer: the prompts' own task's (`"source"`), or the injected one's to the same query
             (`"injected"`).
+        task: whose prompts are shown; all by default.
     """
     mode = result.modes[0] if mode is None else choose(mode, result.modes, "mode")
     choose(measure, UNITS, "measure")
     layers = result.layers
-    tables = [result.matrix(layer, mode, measure, answer) for layer in layers]
+    tasks = result.tasks if task is None else [task]
+    tables = [result.matrix(layer, mode, measure, answer).loc[tasks] for layer in layers]
     columns = COLUMNS if len(layers) > 1 and tables[0].shape[1] <= FITS else 1
     n_rows = -(-len(layers) // columns)
-    height, gap = 34 * len(result.tasks), 75
+    height, gap = 34 * len(tasks), 75
     figure = rows_of_panels(
         [height] * n_rows,
         gap,
@@ -52,7 +58,7 @@ def mean_patching_figure(
         horizontal_spacing=0.04,
     )
     largest = max(float(table.abs().to_numpy().max()) for table in tables) or 1.0
-    names = short(result.tasks)
+    names = short(tasks, result.tasks)
     across = short([str(name) for name in tables[0].columns], result.tasks)
     digits = ".2f" if measure == "right" else ".1f"
     for i, table in enumerate(tables):
@@ -82,12 +88,14 @@ def mean_patching_figure(
     figure.update_xaxes(showgrid=False, tickangle=40)
     figure.update_xaxes(title_text="injected mean", row=n_rows)
     p = result.provenance
-    title(
+    state(
         figure,
+        result,
         f"What does another task's mean do to the answer? {escape(p['model'])}",
         f"{UNITS[measure]} of {WHOSE[answer]} when a mean (columns) is "
         f"{'added' if mode == 'add' else 'written over the residual stream'}; "
         f"{result.data.sizes['prompt']} prompts per task, {p['n_shots']} shots, seed {p['seed']}",
+        result.finding() if task is None else "",
     )
     # The slanted names of the injected means stand under the last row.
     longest = max(map(len, names))

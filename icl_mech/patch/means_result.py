@@ -197,7 +197,41 @@ class MeanPatching(TaskResult):
                 notes.append(f"{task}: the model hardly does this task in context: little to lose")
         return notes
 
-    def plot(
+    def finding(self) -> str:
+        """Whether answers follow the mean of another task that is written in.
+
+        They do where the share that is right for the injected task, after the block where it is
+        largest, has an interval that lies above that of the same share before any edit. If they do
+        not, but other tasks' means cost accuracy beyond the interval at some block, that is said.
+        """
+        before = self.followed_before()
+        at = [(mode, layer) for mode in self.modes for layer in self.layers]
+        mode, layer = max(at, key=lambda place: self.followed(place[1], place[0]).value)
+        most = self.followed(layer, mode)
+        if most.low > before.high:
+            return (
+                f"Another task's mean (block {layer}) makes {most.value:.0%} of the answers its "
+                f"own, from {before.value:.0%}"
+            )
+        mode, layer = min(at, key=lambda place: self.change("others", place[1], place[0]).value)
+        cost = self.change("others", layer, mode)
+        if cost.high < 0:
+            lost = f"costs {-cost.value:.2f} of accuracy"
+            return f"Another task's mean {lost} after block {layer}; no more is shown"
+        return "No other task's mean is shown to change the answers"
+
+    def _draw_task(
+        self,
+        task: str,
+        mode: str | None = None,
+        measure: str = "right",
+        answer: str = "source",
+    ) -> go.Figure:
+        from icl_mech.patch.means_plot import mean_patching_figure
+
+        return mean_patching_figure(self, mode, measure, answer, task)
+
+    def _draw(
         self, mode: str | None = None, measure: str = "right", answer: str = "source"
     ) -> go.Figure:
         """Maps of source x injected, one per layer, as `matrix` gives them."""

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from icl_mech.patch.positions_result import role_name
 from icl_mech.plotting.panels import frame, rows_of_panels
-from icl_mech.plotting.style import subject, title
+from icl_mech.plotting.style import state, subject
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -155,8 +155,9 @@ def _style(figure: go.Figure, scan: PositionScan, limit: float) -> None:
     how = [f"{d}: {DIRECTIONS[d][0]}" for d in scan.directions]
     if any(isinstance(role, str) for role in [*p["roles"], *p["head_roles"]]):
         how.append("a word of several tokens is patched at its last")
-    title(
+    state(
         figure,
+        scan,
         f"Which activations make the difference? {subject(scan.tasks)}, {escape(p['model'])}",
         f"{'; '.join(facts)}<br>{'; '.join(how)}",
     )

@@ -9,7 +9,8 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from icl_mech.errors import choose
-from icl_mech.results import TaskResult
+from icl_mech.layers import blocks
+from icl_mech.results import TaskResult, few_queries
 from icl_mech.stats import Clusters, Estimate, mean, ratio_of_means, repeated
 
 #: The values of every patched run.
@@ -95,6 +96,12 @@ class PositionScan(TaskResult):
         queries = self.of(task)["query"].values
         return queries if all(queries) else None
 
+    def _apart(self, task: str) -> Estimate:
+        """How far clean prompts are from corrupted ones (logits)."""
+        of_task = self.of(task)
+        gap = of_task["clean_logit_difference"] - of_task["corrupted_logit_difference"]
+        return mean(gap.values, clusters=self._queries(task))
+
     def largest(
         self, task: str, site: str, direction: str
     ) -> tuple[str, int, int | None, Estimate] | None:
@@ -147,8 +154,7 @@ class PositionScan(TaskResult):
             notes.append(f"few prompts per task ({n}): {rough}")
         for task in self.tasks:
             of_task, queries = self.data.sel(task=task), self._queries(task)
-            gap = of_task["clean_logit_difference"] - of_task["corrupted_logit_difference"]
-            apart = mean(gap.values, clusters=queries)
+            apart = self._apart(task)
             if queries is not None:
                 notes += repeated([task], [len(set(queries))], n)
             if apart.low <= 0 or apart.value <= 0:
@@ -185,7 +191,52 @@ class PositionScan(TaskResult):
         first = ["task", "site", "direction", "prompt", "query", "answer", "role", "layer", "head"]
         return frame[[*first, *VALUES, *shared[2:]]]
 
-    def plot(self) -> go.Figure:
+    def few(self) -> str:
+        n = self.data.sizes["prompt"]
+        asked = {task: self._queries(task) for task in self.tasks}
+        return few_queries({t: (n if q is None else len(set(q)), n) for t, q in asked.items()})
+
+    def finding(self) -> str:
+        """At which tokens, and where, a single patch does most of what the other prompt does.
+
+        Of one task, in the first site and direction: the (at most two) roles whose effect is above
+        one half beyond its 95 % interval after the most blocks. Of single heads, the head with the
+        largest effect, where its interval lies above 0. Nothing is said of fewer than `FEW_PROMPTS`
+        prompts, nor where clean and corrupted prompts are not told apart.
+        """
+        if len(self.tasks) > 1 or self.data.sizes["prompt"] < FEW_PROMPTS:
+            return ""
+        (task,), site, direction = self.tasks, self.sites[0], self.directions[0]
+        if not self._apart(task).low > 0:
+            return ""
+        if site == "z":
+            return self._finding_of_heads(task, direction)
+        effect = self.effect(task, site, direction)
+        n_layers = self.data.sizes["layer"]
+        most = {
+            str(role): [int(x) for x in effect["layer"].values[row]]
+            for role, row in zip(
+                effect["role"].values, effect["low"].transpose("role", "layer").values > 0.5,
+                strict=True,
+            )
+            if row.any()
+        }  # fmt: skip
+        if not most:
+            return f"No single token is shown to hold most of the difference ({site})"
+        roles = sorted(most, key=lambda role: len(most[role]), reverse=True)[:2]
+        roles.sort(key=lambda role: most[role])
+        parts = [f"at {role_name(role)} {_when(most[role], n_layers)}" for role in roles]
+        return f"Most of the difference is {' and '.join(parts)} ({site})"
+
+    def _finding_of_heads(self, task: str, direction: str) -> str:
+        found = self.largest(task, "z", direction)
+        if found is None or not found[3].low > 0:
+            return ""
+        role, layer, head, effect = found
+        done = "restores" if direction == "denoise" else "loses"
+        return f"Head {layer}.{head} at {role_name(role)} {done} most: {effect.value:.0%}"
+
+    def _draw(self) -> go.Figure:
         """Effects as maps of roles x layers (heads x layers at `"z"`), a panel per direction."""
         from icl_mech.patch.positions_plot import position_figure
 
@@ -210,6 +261,22 @@ class PositionScan(TaskResult):
                 "n": str(self.data.sizes["prompt"]),
             }
         return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _when(layers: list[int], n_layers: int) -> str:
+    """Some of the blocks 0 to `n_layers` - 1 in words.
+
+    >>> _when([0, 1, 2], 6), _when([4, 5], 6), _when([1, 3], 6)
+    ('up to block 2', 'from block 4 on', 'at blocks 1 and 3')
+    """
+    first, last = layers[0], layers[-1]
+    if len(layers) < last - first + 1:
+        return f"at {blocks(layers)}"
+    if first == 0 and last == n_layers - 1:
+        return "at every block"
+    if first == 0:
+        return f"up to block {last}"
+    return f"from block {first} on" if last == n_layers - 1 else f"at {blocks(layers)}"
 
 
 def role_name(role: str) -> str:

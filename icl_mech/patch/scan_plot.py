@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 from icl_mech.errors import choose
 from icl_mech.plotting.marks import band
 from icl_mech.plotting.panels import frame
-from icl_mech.plotting.style import AFTER_BLOCK, COLOURS, GRID, subject, title
+from icl_mech.plotting.style import AFTER_BLOCK, COLOURS, GRID, INK, MENU, as_text, state, subject
 
 if TYPE_CHECKING:
     from icl_mech.patch import LayerScan
@@ -83,10 +83,12 @@ def _curves(scan: LayerScan, task: str, score: str) -> list[go.Scatter]:
         "baseline": (scan.reference(task, "baseline", score), "dash"),
         "prior": (scan.prior(task), "dot"),
     }
-    # Where two lines almost meet, the label of one goes below its line.
+    # Where two lines almost meet, one label goes above and one below.
     close = abs(references["regular"][0].value - references["baseline"][0].value) < 0.08
     for name, (estimate, dash) in references.items():
-        label = "bottom left" if close and name == "baseline" else "top left"
+        label = "middle right"
+        if close:
+            label = "bottom right" if name == "baseline" else "top right"
         constant = [estimate] * len(layers)
         traces.append(_line(name, layers, constant, width=2.0, dash=dash, label=label))
     for name in ("shuffled", "other_task", "random"):
@@ -102,7 +104,7 @@ def _curves(scan: LayerScan, task: str, score: str) -> list[go.Scatter]:
             marker={
                 "size": 17,
                 "color": "rgba(0,0,0,0)",
-                "line": {"width": 2.5, "color": "#222222"},
+                "line": {"width": 2.5, "color": INK},
             },
             name="no layer works on dev" if best is None else f"layer {best}, chosen on dev",
             hovertemplate=f"layer {best}: best on the dev prompts<extra></extra>",
@@ -118,7 +120,7 @@ def _line(
     width: float,
     dash: str = "solid",
     markers: bool = False,
-    label: str = "top left",
+    label: str = "middle right",
 ) -> go.Scatter:
     value = estimates[0].value
     constant = name in ("regular", "baseline", "prior")
@@ -127,9 +129,10 @@ def _line(
         x=layers,
         y=[e.value for e in estimates],
         mode="lines+markers" if markers else "lines+text" if labelled else "lines",
-        text=[*[""] * (len(layers) - 1), f"{name} {value:.2f}"] if labelled else None,
+        text=[*[""] * (len(layers) - 1), f"\u00a0{name} {value:.2f}"] if labelled else None,
         textposition=label,
-        textfont={"color": COLOURS[name]},
+        cliponaxis=False,  # labels stand beside the panel
+        textfont={"color": as_text(COLOURS[name])} if labelled else None,
         line={"color": COLOURS[name], "width": width, "dash": dash},
         marker={"size": 7},
         name=f"{NAMES[name]}: {value:.2f}" if constant else NAMES[name],
@@ -185,7 +188,7 @@ def _task_menu(scan: LayerScan, first: int, per_task: list[int], top: float) -> 
         "xanchor": "left",
         "y": top + 0.015,
         "yanchor": "bottom",
-        "bgcolor": "white",
+        **MENU,
     }
 
 
@@ -197,12 +200,14 @@ def _style(figure: go.Figure, scan: LayerScan, score: str, row: int) -> None:
         f"seed {p['seed']}; layer chosen on {scan.data.sizes['dev_prompt']} dev prompts; "
         "band: 95 % interval"
     )
-    title(
+    state(
         figure,
+        scan,
         f"At which layer does the task vector work? {subject(scan.tasks)}, {escape(p['model'])}",
         subtitle,
+        scan.finding(score),
     )
-    frame(figure, legend=True)
+    frame(figure, legend=True, r=110)
     axis = f"{AFTER_BLOCK}; here the vector is written"
     n_layers = scan.data.sizes["layer"]
     figure.update_xaxes(

@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from icl_mech.errors import choose
+from icl_mech.layers import blocks, span
 from icl_mech.results import TaskResult, with_ends
 from icl_mech.scores import SCORES
 from icl_mech.stats import Estimate, paired_difference, repeated, share, shares
@@ -98,13 +99,66 @@ class LayerScan(TaskResult):
             task, self._at_best(task, "theta", score), self._reference(task, "regular", score)
         )
 
+    def working_layers(self, task: str, score: str = "first_token") -> list[int]:
+        """After which blocks theta works.
+
+        Where it is right on more test prompts than the zero-shot prompt, beyond the 95 % interval
+        of the paired difference, and on at least half as many more as at `best_layer`. None at all
+        where there is no such layer, or theta is not better there.
+        """
+        best = self.best_layer(task, score)
+        if best is None:
+            return []
+        baseline = self._reference(task, "baseline", score)
+        gains = {
+            layer: self._difference(task, self._at(task, layer, score), baseline)
+            for layer in self.layers(task)
+        }
+        if not gains[best].low > 0:
+            return []
+        enough = gains[best].value / 2
+        return [layer for layer, e in gains.items() if e.low > 0 and e.value >= enough]
+
+    def _stops(self, task: str, after: int, score: str) -> bool:
+        """Whether theta is worse after every block behind `after` than at the best layer."""
+        best = self._at_best(task, "theta", score)
+        later = [layer for layer in self.layers(task) if layer > after]
+        lost = (self._difference(task, best, self._at(task, at, score)) for at in later)
+        return bool(later) and all(e.low > 0 for e in lost)
+
+    def finding(self, score: str = "first_token") -> str:
+        """After which blocks θ works (`working_layers`); of several tasks, in how many.
+
+        "Not from block l on" is said where θ is worse after all later blocks than at its best
+        layer, beyond the 95 % intervals of the paired differences.
+        """
+        if len(self.tasks) == 1:
+            (task,) = self.tasks
+            layers = self.working_layers(task, score)
+            if not layers:
+                return "θ is not shown to work after any block"
+            end = layers[-1]
+            stops = f" and not from block {end + 1} on" * self._stops(task, end, score)
+            return f"θ works after {blocks(layers)}{stops}"
+        works = [task for task in self.tasks if self.working_layers(task, score)]
+        if not works:
+            return f"θ is not shown to work in any of {len(self.tasks)} tasks"
+        best = [self.read_at(task, score) for task in works]
+        verb = "works" if len(works) == len(self.tasks) else "is shown to work"
+        return f"θ {verb} in {len(works)} of {len(self.tasks)} tasks, best after {span(best)}"
+
     def _difference(self, task: str, first: np.ndarray, second: np.ndarray) -> Estimate:
         return paired_difference(first, second, clusters=self.queries(task))
 
     def _at_best(self, task: str, vector: str, score: str) -> np.ndarray:
         """Right or wrong, per test prompt, at the layer chosen on dev prompts."""
-        at = {"vector": choose(vector, VECTORS, "vector"), "layer": self.read_at(task, score)}
-        return self.of(task)[_score(score)].sel(at).values
+        return self._at(task, self.read_at(task, score), score, vector)
+
+    def _at(self, task: str, layer: int, score: str, vector: str = "theta") -> np.ndarray:
+        """Right or wrong, per test prompt, with a vector after a block."""
+        at = {"vector": choose(vector, VECTORS, "vector"), "layer": layer}
+        values: np.ndarray = self.of(task)[_score(score)].sel(at).values
+        return values
 
     def _reference(self, task: str, name: str, score: str) -> np.ndarray:
         return self.of(task)[f"reference_{_score(score)}"].sel(reference=name).values
@@ -236,7 +290,7 @@ class LayerScan(TaskResult):
         first = ["task", "vector", "layer", "prompt", "query", "answer"]
         return with_texts(frame[[*first, *columns]], self.provenance)
 
-    def plot(self, score: str = "first_token") -> go.Figure:
+    def _draw(self, score: str = "first_token") -> go.Figure:
         """Accuracy against layer, and a heat map of tasks x layers where there are several."""
         from icl_mech.patch.scan_plot import layer_scan_figure
 

@@ -5,12 +5,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from html import escape
 from pathlib import Path
+from typing import get_args
 
 import plotly.graph_objects as go
 
 from icl_mech.errors import InputError, choose
+from icl_mech.files import PlotlyJs
+from icl_mech.plotting.page import write_figure_page
 from icl_mech.results import refuse_long, write_whole
 
 STATIC = (".png", ".svg", ".pdf")
@@ -26,7 +28,6 @@ except Exception as error:
 """
 #: Seconds in which a browser has to draw an empty image.
 PATIENCE = 60
-_CONFIG = {"displaylogo": False, "responsive": True}
 
 
 def check_target(path: Path) -> None:
@@ -89,17 +90,25 @@ def check_writable(path: Path) -> None:
                 folder.rmdir()
 
 
-def export(figure: go.Figure, path: str | Path, caveats: Sequence[str] = ()) -> Path:
+def export(
+    figure: go.Figure,
+    path: str | Path,
+    caveats: Sequence[str] = (),
+    plotlyjs: PlotlyJs = "inline",
+) -> Path:
     """Write a figure: `.html` opens offline (plotly.js is inside), `.png/.svg/.pdf` need Chrome.
 
     Args:
         figure: what is drawn.
         path: where to.
         caveats: what to keep in mind, a line each; a page shows them below the figure.
+        plotlyjs: where a page has plotly.js from (4.8 MB): `"inline"`; `"cdn"`, from plotly's
+            server, so that it opens with network only; `"directory"`, from `plotly.min.js` beside
+            it, which is written once for all pages of a folder.
 
     Raises:
-        InputError: where the suffix is unknown, the folder cannot be written, or a static image
-            is asked for without kaleido or a browser that starts.
+        InputError: where the suffix or `plotlyjs` is unknown, the folder cannot be written, or a
+            static image is asked for without kaleido or a browser that starts.
 
     Example:
         >>> import tempfile
@@ -109,35 +118,11 @@ def export(figure: go.Figure, path: str | Path, caveats: Sequence[str] = ()) -> 
     """
     path = Path(path)
     choose(path.suffix, (".html", *STATIC), "kind of figure")
+    choose(plotlyjs, get_args(PlotlyJs), "place of plotly.js")
     if path.suffix == ".html":
-        shown, height = fills_page(figure)
-        page = shown.to_html(
-            include_plotlyjs=True, config=_CONFIG, auto_play=False, default_height=height
-        )
-        before, end, after = page.rpartition("</body>")
-        text = f"{before}{_notes(caveats)}{end}{after}"
-        return write_whole(path, lambda to: to.write_text(text, encoding="utf-8"))
+        return write_figure_page(figure, path, caveats, plotlyjs)
     image = _image(figure, path)
     return write_whole(path, lambda to: to.write_bytes(image))
-
-
-def fills_page(figure: go.Figure) -> tuple[go.Figure, str]:
-    """The figure without a height of its own, and the height that a page gives it (in CSS).
-
-    As tall as the page, but not lower than it was made, nor more than twice as tall.
-    """
-    own = figure.layout.height or 450  # plotly's
-    shown = go.Figure(figure).update_layout(height=None, autosize=True)
-    return shown, f"max({own}px, min({2 * own}px, 100vh - 24px))"
-
-
-def _notes(caveats: Sequence[str]) -> str:
-    """The end of a page."""
-    if not caveats:
-        return ""
-    style = "font: 15px/1.5 Helvetica, Arial, sans-serif; color: #222; margin: 1em 2em"
-    items = "".join(f"<li>{escape(note)}</li>" for note in caveats)
-    return f'<div style="{style}"><b>What to keep in mind</b><ul>{items}</ul></div>'
 
 
 def _try_browser(path: Path) -> None:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from html import escape, unescape
+from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
+from plotly.colors import sample_colorscale
 
-#: One colour per meaning, the same in every figure (Okabe and Ito's colour-blind safe set).
+if TYPE_CHECKING:
+    from icl_mech.shown import Shown
+
+#: One colour per meaning, the same in every figure (after Okabe and Ito's colour-blind safe set).
 COLOURS = {
     "theta": "#0072B2",
     "regular": "#009E73",
@@ -18,15 +23,56 @@ COLOURS = {
     "other_task": "#CC79A7",
     "random": "#D55E00",
     "function": "#7B3294",
+    "function_unscaled": "#B07CC6",
     "encoding": "#882255",
+    "probe": "#2E8B8B",
     "transfer": "#0072B2",
     "lens": "#117733",
     "heads": "#999933",
     "answer": "#009E73",
     "query": "#E69F00",
+    "within": "#4B3FA0",
+    "between": "#CC79A7",
+    "right": "#009E73",
+    "wrong": "#D55E00",
+    "states": "#56B4E9",
+    "alone": "#C4C4C4",
 }
-FONT = {"family": "Helvetica, Arial, DejaVu Sans, sans-serif", "size": 14, "color": "#222222"}
-GRID = "#E8E8E8"
+#: Of things that have no meaning of their own, in order: models, families, bases.
+SERIES = (
+    "#0072B2", "#E69F00", "#117733", "#CC79A7", "#7B3294", "#D55E00", "#882255", "#999933",
+)  # fmt: skip
+#: Between these lie colours of things in order, see `shades`.
+_ORDERED = ["#7E57C2", "#2A7FBF", "#1F9E89", "#7FA02A", "#C98F1A"]
+#: Of the page, of text, of quiet text, of lines that part or frame, and of the grid.
+PAPER, INK, QUIET, RULE, GRID = "#FFFFFF", "#222222", "#666666", "#888888", "#E8E8E8"
+#: Behind every second group of rows.
+BAND = "#F4F4F4"
+#: A green that is dark enough for text, see `as_text`.
+_GREEN = "#006B4E"
+#: What each of these becomes on a dark page; all others can be told from both backgrounds. No dark
+#: colour is there twice, nor in a light figure, so that a page can go back.
+DARK = {
+    PAPER: "#16191D",
+    INK: "#E4E4E3",
+    QUIET: "#A9A9A8",
+    GRID: "#33373C",
+    BAND: "#1E2227",
+    "#0072B2": "#4BA3DB",
+    "#555555": "#959594",
+    "#7B3294": "#C08AD6",
+    "#882255": "#D97FA9",
+    "#117733": "#4FB36F",
+    "#4B3FA0": "#9A90E8",
+    _GREEN: "#35BF95",
+    "#C4C4C4": "#50545A",
+    # Of plotly's own template: text and error bars, and grids.
+    "#2A3F5F": "#D9DADA",
+    "#EBF0F8": "#34383D",
+}
+#: Of menus, the same on light pages and on dark ones: plotly's own colour of an entry is light.
+MENU = {"bgcolor": PAPER, "font": {"color": INK, "size": 13}, "bordercolor": RULE}
+FONT = {"family": "Helvetica, Arial, DejaVu Sans, sans-serif", "size": 14, "color": INK}
 MARGIN = {"l": 70, "r": 30, "t": 95, "b": 70}
 #: The narrowest page that everything must fit into, in pixels.
 NARROWEST = 800
@@ -64,6 +110,36 @@ def wrapped(text: str, width: float, size: int) -> str:
     return "<br>".join(lines)
 
 
+def as_text(colour: str) -> str:
+    """A colour of lines, as text has it: dark enough for white paper.
+
+    >>> as_text("#009E73"), as_text("#555555")
+    ('#006B4E', '#555555')
+    """
+    return {COLOURS["regular"]: _GREEN}.get(colour, colour)
+
+
+def shades(n: int) -> list[str]:
+    """Colours of things in order (layers, scales, checkpoints), told from light paper and dark."""
+    places = [i / (n - 1) for i in range(n)] if n > 1 else [0.5]
+    return [_as_hex(colour) for colour in sample_colorscale(_ORDERED, places, colortype="tuple")]
+
+
+def tints(colour: str, n: int) -> list[str]:
+    """A colour for the last of `n` things in order, and paler ones for those before it.
+
+    >>> tints("#882255", 2)
+    ['#C99CB2', '#882255']
+    """
+    pale = [1 - 0.55 * (1 - i / (n - 1)) for i in range(n - 1)]
+    scale = [[0, "#FFFFFF"], [1, colour]]
+    return [*(_as_hex(c) for c in sample_colorscale(scale, pale, colortype="tuple")), colour]
+
+
+def _as_hex(colour: Sequence[float]) -> str:
+    return "#" + "".join(f"{round(255 * part):02X}" for part in colour)
+
+
 def n_lines(text: str) -> int:
     """How many lines a text has in a figure."""
     return text.count("<br>") + 1
@@ -80,20 +156,51 @@ def title(figure: go.Figure, text: str, subtitle: str) -> None:
     top = _TOOL_BAR + 26 * n_lines(text) + 17 * n_lines(subtitle) + 30
     figure.update_layout(
         template="plotly_white",
+        # Explicit, so that a notebook with a dark theme does not shine through.
+        paper_bgcolor=PAPER,
+        plot_bgcolor=PAPER,
         font=FONT,
         title={
             "text": text,
-            "subtitle": {"text": subtitle, "font": {"size": 13, "color": "#666666"}},
+            "font": {"color": INK},
+            "subtitle": {"text": subtitle, "font": {"size": 13, "color": QUIET}},
             "x": 0.01,
             "xanchor": "left",
             # Pixels from the top, however tall the figure is.
             "y": 1,
             "yanchor": "top",
-            "pad": {"t": _TOOL_BAR},
+            # Plotly lifts the first line by half of each that follows.
+            "pad": {"t": _TOOL_BAR + 13 * (n_lines(text) - 1)},
         },
         margin={**MARGIN, "t": top},
         hovermode="closest",
     )
+
+
+def state(
+    figure: go.Figure, shown: Shown, question: str, method: str, finding: str | None = None
+) -> None:
+    """Set the look, with what was found as the title, and below it what was asked, and how.
+
+    Where nothing can be said in one sentence, the title is the question. What few prompts or
+    queries do to the intervals stands below, so that an image carries it.
+
+    Args:
+        figure: to be titled.
+        shown: what is drawn: says what was found, and where its prompts are few.
+        question: what the figure shows, of which task and model; escaped.
+        method: settings and intervals, shortly; escaped.
+        finding: plain text; by default `shown.finding()`.
+    """
+    found = shown.finding() if finding is None else finding
+    few = shown.few()
+    lines = [*([question] if found else []), method, *([f"<b>{_escaped(few)}</b>"] if few else [])]
+    title(figure, _escaped(found) or question, "<br>".join(lines))
+
+
+def _escaped(text: str) -> str:
+    """Plain text for plotly, which knows no &quot; and sets formulas between dollars."""
+    return escape(text, quote=False).replace("$", "&#36;")
 
 
 def subject(names: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
 from icl_mech.plotting.panels import frame, rows_of_panels
-from icl_mech.plotting.style import AFTER_BLOCK, COLOURS, GRID, title
+from icl_mech.plotting.style import AFTER_BLOCK, COLOURS, GRID, shades, title
 from icl_mech.synthetic.plot import TOKENS, line
 
 if TYPE_CHECKING:
@@ -91,11 +91,8 @@ def _weights(result: Emergence) -> list[go.Scatter]:
     """A curve over layers for the first, the last and some checkpoints between."""
     last = len(result.steps) - 1
     chosen = sorted({round(last * share) for share in (0, 0.5, 0.75, 1)})
-    shades = sample_colorscale(
-        "Viridis", [0.85 * (1 - i / len(chosen)) for i in range(len(chosen))]
-    )
     traces = []
-    for i, shade in zip(chosen, shades, strict=True):
+    for i, shade in zip(chosen, shades(len(chosen)), strict=True):
         step = result.steps[i]
         found = result.weight_r2(step)
         layers = list(range(len(found.value)))

@@ -388,7 +388,29 @@ class Emergence(Result):
             }
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("step")
 
-    def plot(self) -> go.Figure:
+    def finding(self) -> str:
+        """Whether training taught the model to encode the tasks, and to use them.
+
+        A task is encoded where more of its sequences are decoded right at the end than before
+        training, and used where the error is below that of ridge regression, which does not know
+        the tasks, each beyond its 95 % interval over sequences (`onsets`).
+        """
+        from icl_mech.synthetic.timing import onsets
+
+        if len(self.steps) < 2:
+            return ""
+        when, n = onsets(self), len(self.names)
+        encoded, used = (int(when[name].notna().sum()) for name in ("encoding", "use"))
+        tasks = "families" if self.kind == "family" else "bases"
+        if not encoded and not used:
+            return f"This run is not shown to encode, or to use, any of {n} {tasks}"
+        if encoded == used == n:
+            every = "both" if n == 2 else f"all {n}"
+            td = self.td().value
+            return f"This run learnt to encode {every} {tasks} (TD {td:.2f}), and to use them"
+        return f"Of {n} {tasks}, this run encodes {encoded} and uses {used}"
+
+    def _draw(self) -> go.Figure:
         """Error and decodability over training."""
         from icl_mech.synthetic.plot import emergence_figure
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from icl_mech.files import PlotlyJs
 from icl_mech.plotting.page import NOTES, embedded, html_table, write_page
 
 if TYPE_CHECKING:
@@ -34,8 +35,13 @@ end of its interval), and the rank correlation of that cost over all heads.</p>
 """
 
 
-def emergence_report(run: Emergence, path: str | Path) -> Path:
+def emergence_report(run: Emergence, path: str | Path, plotlyjs: PlotlyJs = "inline") -> Path:
     """Write the page, whole or not at all.
+
+    Args:
+        run: what was measured.
+        path: where to.
+        plotlyjs: where the page has plotly.js from, see `export`.
 
     Raises:
         InputError: where the folder cannot be written.
@@ -58,9 +64,10 @@ def emergence_report(run: Emergence, path: str | Path) -> Path:
     return write_page(
         _PAGE + NOTES,
         path,
+        plotlyjs,
         heading=f"What training taught {run.provenance['model']}",
         p=run.provenance,
-        figures=[embedded(figure, first=i == 0) for i, figure in enumerate(figures)],
+        figures=[embedded(figure, i == 0, plotlyjs) for i, figure in enumerate(figures)],
         kind=run.kind,
         names=", ".join(run.names),
         onsets=html_table(when.rename(columns=over).set_axis(run.names)),

@@ -7,17 +7,15 @@ from math import log10
 from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
-from plotly.colors import sample_colorscale
 
 from icl_mech.plotting.panels import frame, rows_of_panels
-from icl_mech.plotting.style import COLOURS, GRID, title
+from icl_mech.plotting.style import COLOURS, GRID, SERIES, shades, state
 
 if TYPE_CHECKING:
     from icl_mech.stats import Estimates
     from icl_mech.synthetic import Emergence
 
 _HEIGHT, _GAP = 300, 90
-_BASES = ("theta", "shuffled", "lens", "other_task", "function", "random", "encoding", "heads")
 _TICKS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
 _REFERENCES = {"bayes_mixture": "Bayes mixture", "ridge": "ridge, all coordinates"}
 TOKENS = {"last_y": "the y token of the last demonstration", "query": "the query"}
@@ -25,7 +23,7 @@ TOKENS = {"last_y": "the y token of the last demonstration", "query": "the query
 
 def basis_colour(basis: int) -> str:
     """The colour of a basis, the same in every figure."""
-    return COLOURS[_BASES[basis % len(_BASES)]]
+    return SERIES[basis % len(SERIES)]
 
 
 def emergence_figure(result: Emergence) -> go.Figure:
@@ -66,8 +64,7 @@ def emergence_figure(result: Emergence) -> go.Figure:
             col=1,
         )
     decoded = result.td_by_layer()
-    shades = sample_colorscale("Viridis", [(i + 0.5) / n_layers for i in range(n_layers)])
-    for layer, shade in enumerate(shades):
+    for layer, shade in enumerate(shades(n_layers)):
         figure.add_trace(line(x, decoded, layer, f"after block {layer}", shade), row=2, col=1)
     chance = 1 / data.sizes["basis"]
     figure.add_hline(
@@ -85,8 +82,9 @@ def emergence_figure(result: Emergence) -> go.Figure:
     figure.update_xaxes(title_text="1 + updates (log scale)", row=2, col=1)
     mixture, kind = p["settings"]["mixture"], result.kind
     tasks = f"{len(result.names)} {'families' if kind == 'family' else 'bases'}"
-    title(
+    state(
         figure,
+        result,
         f"What training taught {escape(p['model'])}",
         f"D = {mixture['dim']}, {tasks}, {mixture['n_examples']} examples; "
         f"{p['n_per_basis']} held-out sequences per {kind}; hover for 95 % intervals",

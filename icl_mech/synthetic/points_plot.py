@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
-from icl_mech.plotting.style import GRID, MARGIN, title
+from icl_mech.plotting.style import GRID, MARGIN, MENU, title
 from icl_mech.synthetic.plot import TOKENS, basis_colour
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ def _buttons() -> dict[str, Any]:
     play = {"frame": {"duration": _FRAME_MS, "redraw": True}, "fromcurrent": True}
     return {
         "type": "buttons",
+        **MENU,
         "direction": "left",
         "x": 1,
         "xanchor": "right",

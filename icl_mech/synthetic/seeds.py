@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from icl_mech.errors import InputError
 from icl_mech.results import Result, with_ends
-from icl_mech.stats import Estimate, few_mean
+from icl_mech.stats import MIN_CLUSTERS, Estimate, few_mean
 from icl_mech.stats.onset import FRACTION, lead_in_words
 from icl_mech.synthetic.emergence import Emergence
 from icl_mech.synthetic.timing import Encoding, onsets
@@ -144,7 +144,22 @@ class EmergenceOverSeeds(Result):
         gaps = (steps[after] - steps[after - 1]) if len(after) else np.diff(steps)
         return int(gaps.min()), int(gaps.max())
 
-    def plot(self) -> go.Figure:
+    def finding(self) -> str:
+        """Which comes first, encoding or use of the task, and by how much.
+
+        Said where the 95 % interval of the lead over seeds (Student's t) excludes 0.
+        """
+        lead = self.lead(over="use")
+        if lead.low > 0 or lead.high < 0:
+            verb, _, by = lead_in_words(lead).partition(" by ")
+            return f"Encoding {verb} the use of the task by {by} updates"
+        return "Which comes first, encoding or the use of the task, is not told"
+
+    def few(self) -> str:
+        n = len(self.seeds)
+        return f"few seeds: {n}; intervals are wide" if n < MIN_CLUSTERS else ""
+
+    def _draw(self) -> go.Figure:
         """Decodability and error of every seed and basis over training, with their onsets."""
         from icl_mech.synthetic.seeds_plot import seeds_figure
 

@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from icl_mech.plotting.panels import frame, rows_of_panels
-from icl_mech.plotting.style import GRID, title
+from icl_mech.plotting.style import GRID, PAPER, state
 from icl_mech.stats.onset import lead_in_words
 from icl_mech.synthetic.plot import basis_colour
 
@@ -49,8 +49,9 @@ def seeds_figure(result: EmergenceOverSeeds) -> go.Figure:
     )
     lead, use = result.lead(), result.lead(over="use")
     p = result.provenance
-    title(
+    state(
         figure,
+        result,
         "What emerges first, encoding or performance?",
         f"encoding (solid, ●) {lead_in_words(lead)} updates relative to the error's fall "
         f"(dashed, ×), and {lead_in_words(use)} relative to the use of the basis (error below "
@@ -98,7 +99,7 @@ def _traces(run: Emergence, when: pd.DataFrame, first: bool) -> list[go.Scatter]
                     "color": colour,
                     "size": 11,
                     "symbol": symbol,
-                    "line": {"color": "white", "width": 1},
+                    "line": {"color": PAPER, "width": 1},
                 },
                 showlegend=False,
                 legendgroup=name,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from icl_mech.errors import choose
+from icl_mech.files import PlotlyJs
 from icl_mech.reference import hendel2023
 from icl_mech.results import write_whole
 from icl_mech.table.plan import MEAN
@@ -28,11 +29,16 @@ shuffled labels, of another task, and random ones of the same norm.</p>
 """
 
 
-def write_table(table: TaskTable, path: str | Path) -> Path:
+def write_table(table: TaskTable, path: str | Path, plotlyjs: PlotlyJs = "inline") -> Path:
     """Write the table in the format that the suffix names, whole or not at all.
 
     `.html`: a page with figure, tables and caveats that opens offline. `.csv`: all numbers.
     `.tex`: for LaTeX with booktabs. `.md`: Markdown.
+
+    Args:
+        table: what was measured.
+        path: where to.
+        plotlyjs: where a page has plotly.js from, see `icl_mech.plotting.export`.
 
     Raises:
         InputError: where the suffix is another, or the file cannot be written.
@@ -48,21 +54,22 @@ def write_table(table: TaskTable, path: str | Path) -> Path:
     path = Path(path)
     choose(path.suffix, FORMATS, "kind of table")
     if path.suffix == ".html":
-        return _page(table, path)
+        return _page(table, path, plotlyjs)
     text = _WRITERS[path.suffix](table)
     return write_whole(path, lambda to: to.write_text(text, encoding="utf-8"))
 
 
-def _page(table: TaskTable, path: Path) -> Path:
+def _page(table: TaskTable, path: Path, plotlyjs: PlotlyJs) -> Path:
     from icl_mech.plotting.page import NOTES, embedded, html_table, write_page
 
     return write_page(
         _PAGE + NOTES,
         path,
+        plotlyjs,
         heading=f"What does a task vector keep? {table.provenance['model']}",
         p=table.provenance,
         table=html_table(table.table()),
-        figure=embedded(table.plot(), first=True),
+        figure=embedded(table.plot(), first=True, plotlyjs=plotlyjs),
         source=hendel2023().source,
         published=html_table(table.published_table()),
         caveats=table.caveats(),

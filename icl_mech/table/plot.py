@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from icl_mech.plotting.marks import interval_whiskers
 from icl_mech.plotting.panels import frame, rows_of_panels
-from icl_mech.plotting.style import COLOURS, GRID, subject, title
+from icl_mech.plotting.style import COLOURS, GRID, RULE, state, subject
 
 if TYPE_CHECKING:
     from icl_mech.stats import Estimate
@@ -61,7 +61,7 @@ def task_table_figure(table: TaskTable, score: str = "first_token") -> go.Figure
             bars=False,
         )
     )
-    figure.add_hline(y=len(tasks) - 0.5, line={"color": "#888888", "width": 1})
+    figure.add_hline(y=len(tasks) - 0.5, line={"color": RULE, "width": 1})
     figure.update_yaxes(
         tickvals=list(range(n_rows)),
         ticktext=[*(escape(task) for task in tasks), "<b>mean over tasks</b>"],
@@ -77,12 +77,14 @@ def task_table_figure(table: TaskTable, score: str = "first_token") -> go.Figure
         zeroline=False,
     )
     p = table.provenance
-    title(
+    state(
         figure,
+        table,
         f"What does a task vector keep? {subject(tasks)}, {escape(str(p['model']))}",
         f"{table.data.sizes['prompt']} test prompts per task, {p['n_shots']} shots, seed "
         f"{p['seed']}, layer chosen on {table.data.sizes['dev_prompt']} dev prompts; bars: 95 % "
         "intervals (of the mean: over tasks)",
+        table.finding(score),
     )
     frame(figure, below=60, legend=True, l=190)
     return figure

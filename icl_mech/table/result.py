@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from icl_mech.patch import LayerScan
 from icl_mech.reference import Accuracies, hendel2023
-from icl_mech.results import TaskResult, with_ends
+from icl_mech.results import TaskResult, few_tasks, with_ends
 from icl_mech.stats import Estimate, ratio_of_means, share
 from icl_mech.table.plan import MEAN
 from icl_mech.vectors import layer_name
@@ -118,7 +118,26 @@ class TaskTable(TaskResult):
         """One row per (task, prompt, vector, layer), as `LayerScan.to_frame`."""
         return self.scan.to_frame()
 
-    def plot(self, score: str = "first_token") -> go.Figure:
+    def few(self) -> str:
+        return "; ".join(filter(None, [super().few(), few_tasks(len(self.tasks))]))
+
+    def finding(self, score: str = "first_token") -> str:
+        """How much of few-shot accuracy θ keeps, with the 95 % interval of the ratio.
+
+        Of several tasks the ratio of means, with an interval over tasks. Where there is no interval
+        (fewer than four tasks, or few-shot accuracy that may be 0), or it reaches down to 0, what
+        `LayerScan.finding` says.
+        """
+        n = len(self.tasks)
+        kept = self.ratio(self.tasks[0], score) if n == 1 else self.mean_ratio(score)
+        if not kept.low > 0:  # or NaN
+            return self.scan.finding(score)
+        over = f" over {n} tasks" if n > 1 else ""
+        return (
+            f"θ keeps {kept.value:.0%} [{kept.low:.0%}, {kept.high:.0%}] of few-shot accuracy{over}"
+        )
+
+    def _draw(self, score: str = "first_token") -> go.Figure:
         """The three accuracies of every task, before the range of published means."""
         from icl_mech.table.plot import task_table_figure
 

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from icl_mech.plotting.marks import curve
 from icl_mech.plotting.panels import frame, rows_of_panels
-from icl_mech.plotting.style import GRID, title
+from icl_mech.plotting.style import GRID, SERIES, title
 from icl_mech.stats import Estimate
 from icl_mech.variability.plot import DISTANCE
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from icl_mech.variability import VectorVariability
 
 _HEIGHT = 370
-#: Colours of the models, in order.
-MODELS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
 
 
 def variability_models_figure(results: Sequence[VectorVariability], form: str = "raw") -> go.Figure:
@@ -44,7 +42,7 @@ def variability_models_figure(results: Sequence[VectorVariability], form: str = 
                 rows["depth"].tolist(),
                 found,
                 escape(str(model)),
-                MODELS[i % len(MODELS)],
+                SERIES[i % len(SERIES)],
                 (1, col),
                 shown=col == 1,
             )

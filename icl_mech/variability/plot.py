@@ -11,14 +11,14 @@ from plotly.colors import qualitative
 
 from icl_mech.plotting.marks import curve, whiskers
 from icl_mech.plotting.panels import frame, rows_of_panels
-from icl_mech.plotting.style import AFTER_BLOCK, COLOURS, GRID, short, title
+from icl_mech.plotting.style import AFTER_BLOCK, COLOURS, GRID, short, state
 
 if TYPE_CHECKING:
     from icl_mech.stats import Estimate, Estimates
     from icl_mech.variability import VectorVariability
 
 _HEIGHT, _GAP, _BINS = 330, 115, 60
-WITHIN, BETWEEN = COLOURS["theta"], COLOURS["other_task"]
+WITHIN, BETWEEN = COLOURS["within"], COLOURS["between"]
 SHUFFLED, SEPARATION = COLOURS["shuffled"], COLOURS["encoding"]
 DISTANCE = {"raw": "cosine distance", "centred": "centred cosine distance"}
 #: The palette for up to 11 tasks; for more tasks, colours are hard to tell apart: hover helps.
@@ -26,11 +26,17 @@ _FEW, _MANY = qualitative.Safe, qualitative.Dark24
 
 
 def variability_figure(
-    result: VectorVariability, layer: int, shots: int, method: str = "pca", form: str = "raw"
+    result: VectorVariability,
+    layer: int,
+    shots: int,
+    method: str = "pca",
+    form: str = "raw",
+    task: str | None = None,
 ) -> go.Figure:
     """Vectors in the plane and histograms of distances at a layer; then curves over all layers.
 
-    If several numbers of shots were measured, a last row compares them.
+    If several numbers of shots were measured, a last row compares them. With `task`, distances are
+    from its vectors, and separation and accuracy are theirs.
     """
     several = len(result.shots) > 1
     titles = [
@@ -45,19 +51,22 @@ def variability_figure(
         titles += [f"{name} by shots, block {layer}" for name in named]
         heights.append(_HEIGHT)
     figure = rows_of_panels(heights, _GAP, titles, 2, horizontal_spacing=0.1)
-    _plane(figure, result, layer, shots, method)
-    _histograms(figure, result, layer, shots, form)
-    _by_layer(figure, result, layer, shots, form)
+    _plane(figure, result, layer, shots, method, task)
+    _histograms(figure, result, layer, shots, form, task)
+    _by_layer(figure, result, layer, shots, form, task)
     if several:
-        _by_shots(figure, result, layer, form)
+        _by_shots(figure, result, layer, form, task)
     figure.update_xaxes(gridcolor=GRID, zeroline=False)
     figure.update_yaxes(gridcolor=GRID, zeroline=False)
-    p = result.provenance
-    title(
+    p, what = result.provenance, f"{len(result.tasks)} tasks"
+    what = what if task is None else f"{escape(task)} among {what}"
+    state(
         figure,
-        f"How much does the task vector vary? {len(result.tasks)} tasks, {escape(p['model'])}",
+        result,
+        f"How much does the task vector vary? {what}, {escape(p['model'])}",
         f"{result.data.sizes['vector']} vectors per task, each from other demonstrations, "
         f"{shots} shots, seed {p['seed']}; bands and bars: 95 % intervals over vectors",
+        result.finding(layer, shots, form, task),
     )
     figure.update_layout(barmode="overlay")
     frame(figure, legend=True)
@@ -65,20 +74,30 @@ def variability_figure(
 
 
 def _plane(
-    figure: go.Figure, result: VectorVariability, layer: int, shots: int, method: str
+    figure: go.Figure,
+    result: VectorVariability,
+    layer: int,
+    shots: int,
+    method: str,
+    task: str | None,
 ) -> None:
     points = result.projection(method, layer, shots)
     palette = _FEW if len(result.tasks) <= len(_FEW) else _MANY
-    for i, (task, name) in enumerate(zip(result.tasks, short(result.tasks), strict=True)):
-        own = points[points["task"] == task]
+    for i, (each, name) in enumerate(zip(result.tasks, short(result.tasks), strict=True)):
+        own = points[points["task"] == each]
+        colour = palette[i % len(palette)] if task in (None, each) else COLOURS["prior"]
         figure.add_trace(
             go.Scatter(
                 x=own["x"],
                 y=own["y"],
                 mode="markers",
-                marker={"color": palette[i % len(palette)], "size": 8, "opacity": 0.8},
+                marker={
+                    "color": colour,
+                    "size": 8,
+                    "opacity": 0.8 if task in (None, each) else 0.4,
+                },
                 name=name,
-                legendgroup=f"task {task}",
+                legendgroup=f"task {each}",
                 customdata=own["vector"],
                 hovertemplate=f"<b>{name}</b>, vector %{{customdata}}<extra></extra>",
             ),
@@ -92,12 +111,17 @@ def _plane(
 
 
 def _histograms(
-    figure: go.Figure, result: VectorVariability, layer: int, shots: int, form: str
+    figure: go.Figure,
+    result: VectorVariability,
+    layer: int,
+    shots: int,
+    form: str,
+    task: str | None,
 ) -> None:
     table = result.square(layer, shots, form)
     kinds = {
-        "within a task": (table[result.pairs()], WITHIN),
-        "between tasks": (table[result.pairs(None, "other")], BETWEEN),
+        "within a task": (table[result.pairs(task)], WITHIN),
+        "between tasks": (table[result.pairs(task, "other")], BETWEEN),
     }
     top = max(float(np.max(values)) for values, _ in kinds.values()) or 1.0
     for name, (values, colour) in kinds.items():
@@ -121,22 +145,27 @@ def _histograms(
 
 
 def _by_layer(
-    figure: go.Figure, result: VectorVariability, layer: int, shots: int, form: str
+    figure: go.Figure,
+    result: VectorVariability,
+    layer: int,
+    shots: int,
+    form: str,
+    task: str | None,
 ) -> None:
     layers = result.layers
     curves = {
-        "within a task": (result.distances(shots=shots, form=form), WITHIN, "solid"),
-        "between tasks": (result.distances(None, "other", shots, form=form), BETWEEN, "solid"),
+        "within a task": (result.distances(task, shots=shots, form=form), WITHIN, "solid"),
+        "between tasks": (result.distances(task, "other", shots, form=form), BETWEEN, "solid"),
     }
     if shots > 1:
-        control = result.controls("shuffled", None, shots, form)
+        control = result.controls("shuffled", task, shots, form)
         curves["θ to θ from shuffled labels"] = (control, SHUFFLED, "dash")
     for name, (estimates, colour, dash) in curves.items():
         curve(figure, layers, _each(estimates), name, colour, (2, 1), dash=dash)
     working = {
-        "silhouette": (_each(result.separation(shots=shots, form=form)), SEPARATION, "solid"),
-        "accuracy with θ": (result.accuracy(shots=shots), COLOURS["regular"], "solid"),
-        "accuracy, shuffled labels": (result.accuracy(None, "shuffled", shots), SHUFFLED, "dot"),
+        "silhouette": (_each(result.separation(task, shots, form=form)), SEPARATION, "solid"),
+        "accuracy with θ": (result.accuracy(task, shots=shots), COLOURS["theta"], "solid"),
+        "accuracy, shuffled labels": (result.accuracy(task, "shuffled", shots), SHUFFLED, "dot"),
     }
     for name, (found, colour, dash) in working.items():
         curve(figure, layers, found, name, colour, (2, 2), dash=dash)
@@ -158,8 +187,10 @@ def _by_layer(
     figure.update_yaxes(title_text="silhouette (−1 to 1), accuracy", row=2, col=2)
 
 
-def _by_shots(figure: go.Figure, result: VectorVariability, layer: int, form: str) -> None:
-    rows = result.by_shots(layer)
+def _by_shots(
+    figure: go.Figure, result: VectorVariability, layer: int, form: str, task: str | None
+) -> None:
+    rows = result.by_shots(layer, task)
     ticks = list(rows.index)
     of = "" if form == "raw" else "centred_"
     traces = [
@@ -167,7 +198,7 @@ def _by_shots(figure: go.Figure, result: VectorVariability, layer: int, form: st
         (1, f"{of}between", "between tasks", BETWEEN),
         (1, f"{of}shuffled_distance", "θ to θ from shuffled labels", SHUFFLED),
         (2, f"{of}silhouette", "silhouette", SEPARATION),
-        (2, "accuracy", "accuracy with θ", COLOURS["regular"]),
+        (2, "accuracy", "accuracy with θ", COLOURS["theta"]),
         (2, "shuffled_accuracy", "accuracy, shuffled labels", SHUFFLED),
     ]
     for col, column, name, colour in traces:

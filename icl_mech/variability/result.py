@@ -280,9 +280,9 @@ class VectorVariability(TaskResult):
         """The summary with centred distances, distances to controls, and counts."""
         return full_summary(self, self._at(layer), self._shots(shots))
 
-    def by_shots(self, layer: int | None = None) -> pd.DataFrame:
-        """The columns of `full_summary` over all tasks, one row per number of shots."""
-        return by_shots(self, self._at(layer))
+    def by_shots(self, layer: int | None = None, task: str | None = None) -> pd.DataFrame:
+        """The columns of `full_summary` over all tasks, or of one, a row per number of shots."""
+        return by_shots(self, self._at(layer), task)
 
     def to_frame(self) -> pd.DataFrame:
         """One row per (shots, layer, task, vector): mean distances, silhouette, right or wrong."""
@@ -296,7 +296,38 @@ class VectorVariability(TaskResult):
         """What to keep in mind when reading the numbers, a line each."""
         return super().caveats() + notes(self)
 
-    def plot(
+    def finding(
+        self,
+        layer: int | None = None,
+        shots: int | None = None,
+        form: str = "raw",
+        task: str | None = None,
+    ) -> str:
+        """Whether vectors lie nearer to those of their own task than to another's.
+
+        They do where the 95 % interval of the mean silhouette lies above 0.
+        """
+        at = self._at(layer)
+        found = self.separation(task, shots, [at], form).at(0)
+        vectors = "Task vectors" if task is None else "The task's vectors"
+        if not found.low > 0:
+            return f"{vectors} are not shown to lie apart by task after block {at}"
+        return f"{vectors} lie apart by task after block {at} (silhouette {found.value:.2f})"
+
+    def _draw_task(
+        self,
+        task: str,
+        layer: int | None = None,
+        shots: int | None = None,
+        method: str = "pca",
+        form: str = "raw",
+    ) -> go.Figure:
+        from icl_mech.variability.plot import variability_figure
+
+        at, n = self._at(layer), self._shots(shots)
+        return variability_figure(self, at, n, method, _form(form), task)
+
+    def _draw(
         self,
         layer: int | None = None,
         shots: int | None = None,

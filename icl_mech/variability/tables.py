@@ -21,9 +21,9 @@ def full_summary(result: VectorVariability, layer: int, shots: int) -> pd.DataFr
     return pd.DataFrame(rows).set_index("task")
 
 
-def by_shots(result: VectorVariability, layer: int) -> pd.DataFrame:
-    """One row per number of shots, over all tasks."""
-    rows = [_row(result, None, layer, shots) for shots in result.shots]
+def by_shots(result: VectorVariability, layer: int, task: str | None = None) -> pd.DataFrame:
+    """One row per number of shots, over all tasks or of one."""
+    rows = [_row(result, task, layer, shots) for shots in result.shots]
     return pd.DataFrame(rows).drop(columns="task").set_index("shots")
 
 

@@ -1,0 +1,138 @@
+"""What every measurement shows of itself: a headline, what was found, a table, a figure."""
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import wraps
+from html import escape
+from operator import index
+from typing import Any, ClassVar
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from icl_mech.errors import InputError
+from icl_mech.notebook import show
+
+#: Pixels that panels need at least, between the margins.
+_LEAST = 100
+
+
+class Shown(ABC):
+    """Base of results and of pictures of one prompt.
+
+    Subclasses draw themselves (`_draw`); `plot` is made of it here, with the options that all
+    figures share, so that these are checked and explained once.
+    """
+
+    #: Whether the table's index says something.
+    _INDEXED: ClassVar[bool] = True
+
+    provenance: dict[str, Any]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "_draw" in vars(cls):
+            cls.plot = _explained(cls.plot, cls._draw)  # type: ignore[method-assign]
+
+    @abstractmethod
+    def headline(self) -> str:
+        """What was measured, on which model: the line over the table."""
+
+    def finding(self) -> str:
+        """What was found, as one sentence: the title of the figure.
+
+        Plain text, decided by the intervals and rules that the result has anyway. Empty where they
+        carry no one sentence: the figure's title then says what is shown.
+        """
+        return ""
+
+    def few(self) -> str:
+        """What few prompts or queries do to the intervals: a short line for figures, or empty."""
+        return ""
+
+    @abstractmethod
+    def table(self) -> pd.DataFrame:
+        """The numbers as text, for people."""
+
+    def caveats(self) -> list[str]:
+        """What to keep in mind when reading the numbers, a line each."""
+        return []
+
+    @abstractmethod
+    def _draw(self, *args: Any, **options: Any) -> go.Figure:
+        """The figure, as high as its contents."""
+
+    def plot(self, *args: Any, height: int | None = None, **options: Any) -> go.Figure:
+        """The measurement as a plotly figure (returned, never shown).
+
+        Args:
+            args, options: of the kind of figure.
+            height: of the whole figure, in pixels; by default as much as its contents need.
+
+        Raises:
+            InputError: where no panel would be left.
+        """
+        return with_height(self._draw(*args, **options), height)
+
+    def _ipython_display_(self) -> None:
+        show(self)
+
+    def __repr__(self) -> str:
+        table = self.table().to_string(index=self._INDEXED, max_colwidth=None)
+        notes = [f"note: {note}" for note in self.caveats()]
+        return "\n".join([*self._above(), table, *notes])
+
+    def _repr_html_(self) -> str:
+        above = "".join(f"<p>{escape(line)}</p>" for line in self._above())
+        notes = "".join(f"<li>{escape(note)}</li>" for note in self.caveats())
+        table = self.table().to_html(escape=True, index=self._INDEXED)
+        return f"{above}{table}" + (f"<ul>{notes}</ul>" if notes else "")
+
+    def _above(self) -> list[str]:
+        """The lines over the table."""
+        return [line for line in (self.headline(), self.finding()) if line]
+
+
+def with_height(figure: go.Figure, height: int | None) -> go.Figure:
+    """The figure, as high as was asked for.
+
+    Raises:
+        InputError: where it is no whole number, or leaves no room for panels.
+    """
+    if height is None:
+        return figure
+    margin = figure.layout.margin
+    taken = (margin.t or 0) + (margin.b or 0)
+    try:
+        pixels = index(height)
+    except TypeError:
+        raise InputError(f"height is {height!r}; expected pixels, a whole number") from None
+    if pixels < taken + _LEAST:
+        raise InputError(
+            f"height is {pixels}; expected pixels, at least {taken + _LEAST} (titles and legend "
+            f"take {taken})"
+        )
+    return figure.update_layout(height=pixels)
+
+
+def _explained(plot: Callable[..., go.Figure], draw: Callable[..., go.Figure]) -> Any:
+    """`plot` with the options of `draw` in its signature and its words, for `help` and editors."""
+
+    @wraps(plot)
+    def explained(self: Shown, *args: Any, **options: Any) -> go.Figure:
+        return plot(self, *args, **options)
+
+    def parameters(of: Callable, *kinds: Any) -> list[inspect.Parameter]:
+        return [p for p in inspect.signature(of).parameters.values() if p.kind in kinds]
+
+    usual = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    own, only = parameters(draw, *usual), parameters(plot, inspect.Parameter.KEYWORD_ONLY)
+    names = {p.name for p in own}
+    signature = inspect.signature(draw)
+    explained.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*own, *(p for p in only if p.name not in names)]
+    )
+    shared = inspect.getdoc(plot) or ""
+    explained.__doc__ = f"{inspect.getdoc(draw)}\n\n{shared.partition(chr(10) * 2)[2]}"
+    return explained
