@@ -78,8 +78,8 @@ def test_code_on_a_page_runs(
     for page in (ROOT / "README.md", ROOT / "icl_mech" / "README.md"):
         for code in blocks(page):
             exec(code, names)
-    assert gemma.generate("seven->", vector=names["tv"], max_new_tokens=2).text == "7"
-    assert names["capital"].layer == 9
+    assert gemma.generate("Peru->", vector=names["tv"], max_new_tokens=1).text == " Lima"
+    assert gemma.generate("seven->", vector=names["digits"], max_new_tokens=2).text == "7"
     assert (names["tv"].mode, names["tv"].layer) == ("replace", 9)
     assert names["scan"].best_layer("country_capital") == 9
     assert {path.name for path in tmp_path.iterdir()} == {"tv.safetensors", "run.nc"}

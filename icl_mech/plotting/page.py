@@ -38,7 +38,7 @@ _HEAD = (
 @media (prefers-color-scheme: dark) {
   :root { --paper: $dPAPER; --ink: $dINK; --quiet: $dQUIET; --rule: $dGRID; }
 }
-html { scrollbar-gutter: stable; }  /* a scroll bar that appears later takes no width from figures */
+html { scrollbar-gutter: stable; }
 body { font: 16px/1.5 Helvetica, Arial, "DejaVu Sans", sans-serif;
        color: var(--ink); background: var(--paper); }
 .report { max-width: 1150px; margin: 2em auto; padding: 0 1em; }
