@@ -83,3 +83,17 @@ def test_table_says_first_where_another_is_faster(peers) -> None:
     assert said.startswith("Faster than icl-mech: other in *residual stream")
     assert "3.0 times (θ at the last token" in said
     assert "| 12 s, 1.0 GB |" in table.table([table.Cell("lens", "other", "2", 12.3, 1024)])
+
+
+def test_table_in_the_readme_has_every_task_and_library(peers) -> None:
+    table, compare = peers("table"), peers("compare")
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in table.written(table.README.read_text(encoding="utf-8")).splitlines()
+        if line.startswith("|")
+    ]
+    head, _, *body = rows
+    assert [row[0] for row in body] == list(table.TASKS.values())
+    assert {len(row) for row in rows} == {1 + len(compare.LIBRARIES)}
+    names = [cell.rpartition(" ")[0] for cell in head[1:]]
+    assert names == ["icl-mech", "TransformerLens", "nnsight", "nnterp", "pyvene"]
