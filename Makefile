@@ -2,6 +2,7 @@
 # `make test`: set up and run the test suite. `make test-slow`: simulations and long runs.
 # `make test-browser`: figures in Chromium or Chrome. `make families`: the table of families.
 # `make test-tl3`: the same code on TransformerLens 3.9, beside SAELens.
+# `make bench-peers`: the same work in TransformerLens, nnsight, nnterp and pyvene; options in ARGS.
 # `make device-check`: what only a machine with a GPU can show; options in ARGS, as in
 # `make device-check ARGS="--minutes 4"`.
 PYTHON ?= python3
@@ -10,11 +11,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 VENV_TL3 := .venv-tl3
 STAMP_TL3 := $(VENV_TL3)/.installed
+VENV_PEERS := .venv-peers
+STAMP_PEERS := $(VENV_PEERS)/.installed
+STAMP_NNTERP := $(VENV_PEERS)/.installed-for-nnterp
 TESTS_TL3 := engine every_family heads packaged_model
 UNCHECKED := -o addopts="-ra -m 'not slow'"
 
-.PHONY: scan test test-slow test-browser test-tl3 notebooks venv lint bench families device-check \
-	clean
+.PHONY: scan test test-slow test-browser test-tl3 notebooks venv lint bench bench-peers families \
+	device-check clean
 
 scan: $(STAMP)
 	$(BIN)/python -m icl_mech.patch --layer-scan
@@ -53,6 +57,9 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-disable-gc -s
 
+bench-peers: $(STAMP_NNTERP)
+	$(VENV_PEERS)/bin/python tests/benchmarks/peers/compare.py $(ARGS)
+
 families: $(STAMP)
 	$(BIN)/python tests/family_table.py
 
@@ -76,5 +83,14 @@ $(STAMP): pyproject.toml constraints.txt
 $(STAMP_TL3): pyproject.toml constraints-tl3.txt
 	$(call install,$(VENV_TL3),constraints-tl3.txt,sae-lens)
 
+$(STAMP_PEERS): pyproject.toml constraints-peers.txt
+	$(call install,$(VENV_PEERS),constraints-peers.txt,nnsight nnterp pyvene)
+
+# nnterp 1.3 does not import on nnsight 0.8: it gets an older one, which only its process sees.
+$(STAMP_NNTERP): $(STAMP_PEERS) constraints-nnterp.txt
+	$(VENV_PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+		--target $(VENV_PEERS)/nnsight-for-nnterp -r constraints-nnterp.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV_TL3) build *.egg-info
+	rm -rf $(VENV) $(VENV_TL3) $(VENV_PEERS) build *.egg-info
