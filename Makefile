@@ -1,7 +1,7 @@
 # `make scan`: set up and run the layer scan on the packaged model.
 # `make test`: set up and run the test suite. `make test-slow`: simulations and long runs.
 # `make test-browser`: figures in Chromium or Chrome. `make families`: the table of families.
-# `make bench`: against the plain way.
+# `make bench`: against the plain way. `make bench-floor`: against what the machine can do.
 # `make costs`: the table of expected costs.
 # `make test-tl3`: the same code on TransformerLens 3.9, beside SAELens.
 # `make device-check`: what only a machine with a GPU can show; options in ARGS, as in
@@ -15,7 +15,7 @@ STAMP_TL3 := $(VENV_TL3)/.installed
 TESTS_TL3 := engine every_family heads packaged_model
 UNCHECKED := -o addopts="-ra -m 'not slow'"
 
-.PHONY: scan test test-slow test-browser test-tl3 notebooks venv lint bench costs \
+.PHONY: scan test test-slow test-browser test-tl3 notebooks venv lint bench bench-floor costs \
 	families device-check clean
 
 scan: $(STAMP)
@@ -54,6 +54,9 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-disable-gc -s
+
+bench-floor: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python tests/benchmarks/floor.py
 
 costs: $(STAMP)
 	$(BIN)/python tests/cost_table.py

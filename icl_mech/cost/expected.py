@@ -37,8 +37,9 @@ def expected_cost(
     """Operations, bytes and memory of a question, from a model's configuration alone.
 
     Matrix products are counted, batch by batch as the engines run them; norms, softmax, activations
-    and the sums over the vocabulary are not: on a CPU they take about half of the time
-    (`make bench-floor`). The checks before a model's first run are left out.
+    and the sums over the vocabulary are not, nor are the checks before a model's first run, nor a
+    scan's few prompts under a second sink token. On a CPU a run takes about twice as long as its
+    products at the machine's best rate (`make bench-floor`).
 
     Args:
         question: `"scan"` (`layer_scan`), `"heads"` (`head_attribution(methods="aie")` with as many
