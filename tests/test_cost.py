@@ -45,8 +45,6 @@ def cases() -> list[Any]:
     quick = {
         ("scan", "gemma3", "shared"),
         ("lens", "gpt2", "plain"),
-        ("decodability", "gpt2", "shared"),
-        ("positions", "gpt2", "shared"),
         ("heads", "llama", "shared"),
     }
     every = [
