@@ -1,6 +1,8 @@
 # `make scan`: set up and run the layer scan on the packaged model.
 # `make test`: set up and run the test suite. `make test-slow`: simulations and long runs.
 # `make test-browser`: figures in Chromium or Chrome. `make families`: the table of families.
+# `make bench`: against the plain way. `make bench-floor`: against what the machine can do.
+# `make costs`: the table of expected costs.
 # `make test-tl3`: the same code on TransformerLens 3.9, beside SAELens.
 # `make bench-peers`: the same work in TransformerLens, nnsight, nnterp and pyvene; options in ARGS.
 # `make device-check`: what only a machine with a GPU can show; options in ARGS, as in
@@ -17,8 +19,8 @@ STAMP_NNTERP := $(VENV_PEERS)/.installed-for-nnterp
 TESTS_TL3 := engine every_family heads packaged_model
 UNCHECKED := -o addopts="-ra -m 'not slow'"
 
-.PHONY: scan test test-slow test-browser test-tl3 notebooks venv lint bench bench-peers families \
-	device-check clean
+.PHONY: scan test test-slow test-browser test-tl3 notebooks venv lint bench bench-floor \
+	bench-peers costs families device-check clean
 
 scan: $(STAMP)
 	$(BIN)/python -m icl_mech.patch --layer-scan
@@ -59,6 +61,12 @@ bench: $(STAMP)
 
 bench-peers: $(STAMP_NNTERP)
 	$(VENV_PEERS)/bin/python tests/benchmarks/peers/compare.py $(ARGS)
+
+bench-floor: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python tests/benchmarks/floor.py
+
+costs: $(STAMP)
+	$(BIN)/python tests/cost_table.py
 
 families: $(STAMP)
 	$(BIN)/python tests/family_table.py

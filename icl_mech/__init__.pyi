@@ -5,6 +5,7 @@ from .answers import AnswerScores as AnswerScores, answer_scores as answer_score
 from .check import ModelSupport as ModelSupport, check_model_support as check_model_support
 from .checkpoints import Checkpoints as Checkpoints, over_checkpoints as over_checkpoints
 from .conflict import ConflictingTasks as ConflictingTasks, conflicting_tasks as conflicting_tasks
+from .cost import Cost as Cost, expected_cost as expected_cost
 from .decodability import (
     TaskDecodability as TaskDecodability,
     task_decodability as task_decodability,

@@ -23,6 +23,7 @@ from icl_mech.errors import ModelError
 from icl_mech.model.families import why_not_replayed
 from icl_mech.model.masks import OwnMask, window_of
 from icl_mech.model.network import architecture_of, device_of, is_bridge, module_of, some_tokens
+from icl_mech.model.norms import computed_once, norms_in
 
 
 @runtime_checkable
@@ -154,6 +155,7 @@ class Blocks:
         self.verification_tokens = torch.empty((1, 0), dtype=torch.long)
         self.device, self.dtype = device_of(bridge), next(module_of(bridge).parameters()).dtype
         self._own = [OwnMask.of(block.attn.original_component) for block in bridge.blocks]
+        self._norms = [norms_in(block) for block in bridge.blocks]
 
     def forget(self) -> None:
         """Drop all recorded calls, so that the next prompt records and verifies again."""
@@ -230,6 +232,7 @@ class Blocks:
         """Run one block, with the bridge's hooks, on tokens at any positions."""
         ours = self.calls[layer].at(positions, mask, past)
         with ExitStack() as stack:
+            stack.enter_context(computed_once(self._norms[layer]))
             for own in self._own[layer]:
                 stack.enter_context(own.off())
             out = self.bridge.blocks[layer](hidden, **ours)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from icl_mech.errors import InputError
+from icl_mech.model.norms import computed_once, norms_in
 
 
 def is_bridge(bridge: Any) -> bool:
@@ -214,7 +215,8 @@ def final_stream(
     try:
         # A mask of ones: where the tokenizer pads with the end-of-text token, the first token of
         # a prompt could be taken for padding.
-        bridge(tokens, attention_mask=torch.ones_like(tokens))
+        with computed_once(norms_in(bridge.blocks)):
+            bridge(tokens, attention_mask=torch.ones_like(tokens))
     except _ReachedError as reached:
         return reached.stream.to(tokens.device)
     finally:

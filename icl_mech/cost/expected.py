@@ -1,0 +1,112 @@
+"""What a question is expected to cost on a model, before any weights are loaded."""
+
+from typing import Any, Literal, get_args
+
+from icl_mech.cost.engines import Limits, PlainCount, SharedCount
+from icl_mech.cost.questions import ONCE, QUESTIONS, Asked
+from icl_mech.cost.sizes import Sizes
+from icl_mech.cost.work import Cost
+from icl_mech.errors import InputError, choose
+from icl_mech.model.chunked_logits import CHUNK_BYTES, CHUNK_BYTES_ACCELERATOR
+from icl_mech.model.engine import BUDGET, BUDGET_ACCELERATOR
+from icl_mech.model.plain import read_config
+from icl_mech.model.sources import find
+
+Engine = Literal["shared", "plain"]
+#: Bytes of a number.
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
+_ENGINES = {"shared": SharedCount, "plain": PlainCount}
+
+
+def expected_cost(
+    question: str,
+    config: Any,
+    n_tasks: int = 1,
+    n_prompts: int = 50,
+    n_shots: int = 5,
+    *,
+    n_dummies: int = 2,
+    per_demonstration: int = 5,
+    per_query: int = 2,
+    control_layers: str = "all",
+    engine: Engine = "shared",
+    dtype: str = "float32",
+    device: str = "cpu",
+    batch_tokens: int | None = None,
+) -> Cost:
+    """Operations, bytes and memory of a question, from a model's configuration alone.
+
+    Matrix products are counted, batch by batch as the engines run them; norms, softmax, activations
+    and the sums over the vocabulary are not, nor are the checks before a model's first run, nor a
+    scan's few prompts under a second sink token. On a CPU a run takes about twice as long as its
+    products at the machine's best rate (`make bench-floor`).
+
+    Args:
+        question: `"scan"` (`layer_scan`), `"heads"` (`head_attribution(methods="aie")` with as many
+            clean prompts as others), `"decodability"` (the few-shot prompts of
+            `task_decodability`), `"lens"` (`logit_lens` at the last token) or `"positions"`
+            (`patch_positions`, both directions, labels shuffled).
+        config: a model's name or folder, as in `load_model`; its configuration in Transformers, or
+            the entries of its `config.json`; or `Sizes`.
+        n_tasks: how many tasks.
+        n_prompts, n_shots, n_dummies, control_layers: as in the questions.
+        per_demonstration: tokens of a demonstration: x, arrow, y and line break.
+        per_query: tokens of the query and its arrow.
+        engine: `"shared"` or `"plain"`.
+        dtype: of weights and activations.
+        device: `"cpu"`, or another, which runs larger batches.
+        batch_tokens: as in `load_model`.
+
+    Raises:
+        InputError: where there is no such question, engine or dtype, a count is not positive, or
+            the model is no dense transformer.
+
+    Example:
+        >>> llama = {"num_hidden_layers": 32, "hidden_size": 4096, "num_attention_heads": 32,
+        ...          "num_key_value_heads": 8, "intermediate_size": 14336, "vocab_size": 128256,
+        ...          "tie_word_embeddings": False}
+        >>> cost = icl_mech.expected_cost("scan", llama, dtype="bfloat16", device="cuda")
+        >>> f"{cost.weights:.2g} bytes, {cost.seconds(3e14, 3e12):.1f} s"
+        '1.6e+10 bytes, 0.5 s'
+    """
+    choose(question, QUESTIONS, "question")
+    choose(engine, get_args(Engine), "engine")
+    choose(dtype, _BYTES, "dtype")
+    choose(control_layers, ("all", "chosen"), "control_layers")
+    counts = {
+        "n_tasks": n_tasks,
+        "n_prompts": n_prompts,
+        "n_shots": n_shots,
+        "n_dummies": n_dummies,
+        "per_demonstration": per_demonstration,
+        "per_query": per_query,
+    }
+    for name, count in counts.items():
+        if count < 1:
+            raise InputError(f"{name} is {count}; expected at least 1")
+    asked = Asked(
+        n_prompts=n_prompts,
+        n_shots=n_shots,
+        n_dummies=n_dummies,
+        per_demonstration=per_demonstration,
+        per_query=per_query,
+        everywhere=control_layers == "all",
+    )
+    kind = device.partition(":")[0]
+    limits = Limits(
+        _BYTES[dtype],
+        batch_tokens or BUDGET.get(kind, BUDGET_ACCELERATOR),
+        CHUNK_BYTES.get(kind, CHUNK_BYTES_ACCELERATOR),
+    )
+    counted = _ENGINES[engine](_sizes(config), limits)
+    for _ in range(n_tasks):
+        QUESTIONS[question](counted, asked)
+    if question in ONCE:
+        ONCE[question](counted)
+    return counted.cost
+
+
+def _sizes(config: Any) -> Sizes:
+    if isinstance(config, Sizes):
+        return config
+    return Sizes.of(read_config(find(config)) if isinstance(config, str) else config)
