@@ -5,6 +5,7 @@ from importlib.metadata import version
 
 import lazy_loader
 
+from icl_mech.imports import uncollected
 from icl_mech.interrupts import end_quietly
 
 end_quietly()
@@ -16,4 +17,10 @@ __version__ = version("icl-mech")
 
 # The public names stand in the stub beside this file; each is loaded on first use, so that
 # `import icl_mech` does not wait for torch.
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> object:
+    """A public name, loaded now."""
+    with uncollected():
+        return _load(name)

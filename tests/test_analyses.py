@@ -76,12 +76,13 @@ def test_hendel_vocabulary(tmp_path: Path) -> None:
     assert lens.provenance["filters"].startswith("none")
     for layer in lens.layers:
         traces, layout = plotly(tmp_path / f"vocabulary-layer{layer}.html")
-        assert f"after block {layer}" in layout["title"]["text"]
+        assert f"after block {layer}" in layout["title"]["subtitle"]["text"]
         cells = [cell.replace("<br>", "") for cell in traces[0]["text"][0]]
         shown = [cell.strip("'").strip() for cell in cells]
         assert shown[0] == lens.top("country_capital", layer)[0].strip()
 
 
+@pytest.mark.slow
 def test_hendel_conflicting(tmp_path: Path) -> None:
     out = tmp_path / "conflicting.html"
     said = run_analysis(

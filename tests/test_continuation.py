@@ -183,6 +183,7 @@ def test_what_cannot_be_continued(tiny_llama: HookedModel) -> None:
             tiny_llama.sequence_logprob(prompts, [[[1]], nothing])
 
 
+@pytest.mark.slow
 def test_packaged_model(gemma: HookedModel) -> None:
     """Theta in place of the arrow, answers of several tokens: as full forwards with a hook."""
     task = load_task("country_capital")

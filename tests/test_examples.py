@@ -34,9 +34,12 @@ LONG = (
     "icl_mech.checkpoints.run",
     "icl_mech.decodability.accuracy",
     "icl_mech.finetune.run",
+    "icl_mech.heads.attribution",
     "icl_mech.heads.vectors",
+    "icl_mech.one_prompt.attention",
     "icl_mech.table.files",
     "icl_mech.variability.compare",
+    "icl_mech.variability.run",
 )
 
 

@@ -543,6 +543,7 @@ def test_a_damaged_cache_is_built_again(cache: Path) -> None:
     assert cached_folder("model", build) == folder
 
 
+@pytest.mark.slow
 def test_a_conversion_that_was_killed_is_cleared_away(cache: Path) -> None:
     program = (
         "import os, time\n"

@@ -157,6 +157,7 @@ def test_a_prompt_patched_with_itself(
             assert float(abs(patched - one.data["clean_logprob"]).max()) < 1e-4
 
 
+@pytest.mark.slow
 def test_transformer_lens_patching_gives_the_same_numbers(gemma: HookedModel) -> None:
     encoder = Encoder(gemma.tokenizer, Template())
     clean = encoder.encode([Pair("France", ("Paris",))], "Japan")

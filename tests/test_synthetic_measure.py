@@ -244,6 +244,7 @@ def test_heads_are_switched_off_as_by_hand(folder: Path, emergence: Emergence) -
     np.testing.assert_allclose(emergence.head_effects().value, expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_points_keep_their_distances_and_turn_as_little_as_they_can(
     folder: Path, emergence: Emergence
 ) -> None:

@@ -15,6 +15,7 @@ import tyro
 from icl_mech.cli.output import deliver
 from icl_mech.errors import InputError
 from icl_mech.files import PlotlyJs
+from icl_mech.imports import uncollected
 from icl_mech.prompts import PromptSettings
 from icl_mech.run_names import run_name
 from icl_mech.tasks import Task, list_tasks, load_tasks
@@ -73,7 +74,8 @@ class ModelOptions:
 
     def load(self) -> HookedModel:
         """The model that the options name."""
-        from icl_mech.model import load_model, read_adapter
+        with uncollected():
+            from icl_mech.model import load_model, read_adapter
 
         if self.adapter is not None:
             read_adapter(self.adapter)
