@@ -1,5 +1,6 @@
 """Models that several tests share, each made once."""
 
+import gc
 import os
 
 # Two workers with two threads each would wait for one another most of the time. Commands that
@@ -13,6 +14,16 @@ from commands import loaded
 from tiny_models import FAMILIES, answering_model, answering_task, saved, tiny_model
 
 from icl_mech.model import HookedModel
+
+# What is imported while tests are collected is no garbage, and stays: the collector need not look
+# through it again and again.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups

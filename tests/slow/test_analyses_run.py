@@ -122,7 +122,7 @@ def test_where_task_vectors_fail(tmp_path: Path) -> None:
     assert (result.tasks, result.repairs) == (["lookup", "constant"], ["arrows"])
     assert "lookup, arrows: " in said
     traces, layout = plotly(out)
-    assert "What can one task vector not do?" in layout["title"]["text"]
+    assert "What can one task vector not do?" in layout["title"]["subtitle"]["text"]
     (bar,) = [t for t in traces if t["name"] == "θ, one vector"]
     assert all(x is None or 0 <= x <= 1 for x in bar["x"])
     # Two panels of answers: the shares of all kinds sum to 1.
