@@ -9,9 +9,10 @@ from contextlib import contextmanager
 def uncollected() -> Iterator[None]:
     """Let no garbage be looked for while libraries are imported.
 
-    Imports make many objects that stay, and no garbage. The collector would look through all of
-    them, and through those of a loaded model, again and again: a quarter of the time that torch and
-    TransformerLens take, two thirds of that of xarray and plotly beside a loaded model.
+    Imports make many objects that stay, and no garbage. Beside a loaded model the collector would
+    look through all of the model's objects again and again, which takes two thirds of the time that
+    xarray and plotly take to import. (Before the first model is loaded nothing is gained in all:
+    the collector then runs while it loads.)
 
     Example:
         >>> with uncollected():
