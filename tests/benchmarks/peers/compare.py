@@ -196,6 +196,10 @@ def main() -> None:
     parser.add_argument("--libraries", nargs="+", default=list(LIBRARIES), choices=LIBRARIES)
     parser.add_argument("--no-write", action="store_true", help="leave analyses/README.md alone")
     args = parser.parse_args()
+    if LIBRARIES[0] not in args.libraries:
+        parser.error(f"--libraries without {LIBRARIES[0]}; expected it among them, to compare with")
+    whole = set(args.tasks) == set(N_PROMPTS) and set(args.libraries) == set(LIBRARIES)
+    keep = whole and not args.no_write  # a part of the table would replace all of it
     plan = Plan(args.share, args.rounds, args.threads, args.try_sizes)
     torch.set_num_threads(args.threads)
     model_folder = packaged_folder()
@@ -207,7 +211,7 @@ def main() -> None:
         check_all(libraries, paths, plan, folder)
         print("all results are equal; timing", flush=True)
         for done, cells in enumerate(measure(libraries, paths, plan), start=1):
-            write(cells, plan.share, done, plan.threads, platform.machine(), not args.no_write)
+            write(cells, plan.share, done, plan.threads, platform.machine(), keep)
         for library in libraries:
             library.end()
 

@@ -20,12 +20,13 @@ class Cell:
     """What one library took for one task.
 
     Attributes:
+        name, version: of the library.
         seconds: median over rounds, of the whole task.
         peak_mb: the most memory that its process held meanwhile, weights included.
     """
 
     task: str
-    library: str
+    name: str
     version: str
     seconds: float
     peak_mb: float
@@ -33,7 +34,7 @@ class Cell:
 
 def table(cells: list[Cell]) -> str:
     """In Markdown: a row per task, a column per library."""
-    libraries = list(dict.fromkeys(f"{cell.library} {cell.version}" for cell in cells))
+    libraries = list(dict.fromkeys(f"{cell.name} {cell.version}" for cell in cells))
     tasks = list(dict.fromkeys(cell.task for cell in cells))
     rows = [["", *libraries], ["---"] * (1 + len(libraries))]
     rows += [[TASKS[task], *map(shown, of_task(cells, task))] for task in tasks]
@@ -54,16 +55,16 @@ def verdict(cells: list[Cell]) -> str:
     """Where another library is faster, then by how much icl-mech is, against the fastest other."""
     faster, slower = [], []
     for task in dict.fromkeys(cell.task for cell in cells):
-        ours = next(cell for cell in of_task(cells, task) if cell.library == OURS)
-        others = [cell for cell in of_task(cells, task) if cell.library != OURS]
+        ours = next(cell for cell in of_task(cells, task) if cell.name == OURS)
+        others = [cell for cell in of_task(cells, task) if cell.name != OURS]
         for cell in others:
             if cell.seconds < ours.seconds:
                 ratio = ours.seconds / cell.seconds
-                faster.append(f"{cell.library} in *{TASKS[task]}* ({ratio:.2f} times)")
+                faster.append(f"{cell.name} in *{TASKS[task]}* ({ratio:.2f} times)")
         best = min(others, key=lambda cell: cell.seconds)
         if best.seconds >= ours.seconds:
             ratio = best.seconds / ours.seconds
-            slower.append(f"{ratio:.1f} times ({TASKS[task]}; {best.library})")
+            slower.append(f"{ratio:.1f} times ({TASKS[task]}; {best.name})")
     said = [f"Faster than icl-mech: {'; '.join(faster)}."] if faster else []
     if slower:
         said.append(f"icl-mech is faster than the fastest other: {'; '.join(slower)}.")
@@ -87,7 +88,7 @@ def write(
     )
     caption = (
         f"Medians of {rounds} rounds in turn, {threads} thread{'s' * (threads > 1)} each, "
-        f"{machine}, float32, beside other work; memory is the peak of each library's process, "
+        f"{machine}, float32; memory is the peak of each library's process, "
         f"weights included.{part}"
     )
     text = f"{verdict(cells)}\n\n{table(cells)}\n\n{caption}"
