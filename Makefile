@@ -19,7 +19,7 @@ STAMP_NNTERP := $(VENV_PEERS)/.installed-for-nnterp
 TESTS_TL3 := engine every_family heads packaged_model
 UNCHECKED := -o addopts="-ra -m 'not slow'"
 
-.PHONY: scan test test-slow test-browser test-tl3 notebooks venv lint bench bench-floor \
+.PHONY: scan test test-slow test-browser test-tl3 notebooks venv venv-tl3 lint bench bench-floor \
 	bench-peers costs families device-check clean
 
 scan: $(STAMP)
@@ -30,9 +30,8 @@ test: $(STAMP)
 
 # Without the checks of types and shapes, which take a third of the time: `make test` has them.
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest tests/slow $(UNCHECKED) --numprocesses 2 --dist loadfile \
-		--no-loadscope-reorder
-	$(BIN)/python -m pytest $(UNCHECKED) -m slow --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest $(UNCHECKED) -m slow -o norecursedirs="benchmarks browser tl3" \
+		--numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-browser: $(STAMP)
 	$(BIN)/python -m pytest tests/browser
@@ -49,6 +48,8 @@ notebooks: $(STAMP)
 	@echo "figures/tutorial.ipynb"
 
 venv: $(STAMP)
+
+venv-tl3: $(STAMP_TL3)
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

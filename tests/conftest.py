@@ -2,6 +2,7 @@
 
 import gc
 import os
+from pathlib import Path
 
 # Two workers with two threads each would wait for one another most of the time. Commands that
 # tests run inherit it.
@@ -14,6 +15,8 @@ from commands import loaded
 from tiny_models import FAMILIES, answering_model, answering_task, saved, tiny_model
 
 from icl_mech.model import HookedModel
+
+SLOW = Path(__file__).parent / "slow"
 
 # What is imported while tests are collected is no garbage, and stays: the collector need not look
 # through it again and again.
@@ -28,10 +31,13 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with the packaged model first: no long one is left for the end.
+    """All of `slow/` is slow. Files with the packaged model come first: none is left for the end.
 
     A file's tests stay in one process (`loadfile`), for what they share is made once.
     """
+    for item in items:
+        if SLOW in item.path.parents:
+            item.add_marker("slow")
     long = {item.path for item in items if "gemma" in getattr(item, "fixturenames", ())}
     items.sort(key=lambda item: item.path not in long)
 
