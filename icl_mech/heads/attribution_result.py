@@ -116,7 +116,7 @@ class HeadAttribution(TaskResult):
             of_task = self.data.sel(task=task)
             gain = of_task["clean_probability"] - of_task["shuffled_probability"]
             gap = mean(gain.values, clusters=self.queries(task))
-            if not gap.low > 0:
+            if gap.low <= 0:
                 notes.append(
                     f"{task}: right labels hardly make the answer more probable than shuffled "
                     f"ones ({gap}): there is little effect to attribute"
