@@ -4,6 +4,7 @@ from base64 import b64decode
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from commands import run_analysis
 from pages import plotly
@@ -110,6 +111,16 @@ def test_hendel_variability(tmp_path: Path) -> None:
         values = np.frombuffer(b64decode(within["x"]["bdata"]), within["x"]["dtype"])
         assert len(values) == 6  # two tasks, three vectors each
         assert values.mean() == pytest.approx(result.distances(**at).value[0])
+
+
+def test_planted(tmp_path: Path) -> None:
+    out = tmp_path / "planted.html"
+    said = run_analysis("planted", "--n-plants 2", out)
+    assert "share of 2 models" in said
+    found = pd.read_csv(out.with_suffix(".csv"))
+    assert found[found.readout == "formed, by transfer"].right.all()
+    traces, _ = plotly(out)
+    assert [t["name"] for t in traces] == ["without decoys", "with decoys", "no circuit"]
 
 
 def test_where_task_vectors_fail(tmp_path: Path) -> None:
