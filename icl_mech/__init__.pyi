@@ -61,6 +61,7 @@ from .patch import (
     patch_contrasts as patch_contrasts,
     patch_positions as patch_positions,
 )
+from .patchscope import Patchscope as Patchscope, patchscope as patchscope
 from .planted import Plant as Plant, Planted as Planted, planted_model as planted_model
 from .prompts import Prompt as Prompt
 from .results import Result as Result, load_result as load_result

@@ -50,6 +50,7 @@ ROOMS = {
     "LayerScan": "icl_mech.patch.scan_result",
     "LogitLens": "icl_mech.lens.result",
     "MeanPatching": "icl_mech.patch.means_result",
+    "Patchscope": "icl_mech.patchscope.result",
     "PositionScan": "icl_mech.patch.positions_result",
     "TaskDecodability": "icl_mech.decodability.result",
     "TaskMap": "icl_mech.localize.result",

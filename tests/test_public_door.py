@@ -29,6 +29,7 @@ FUNCTIONS = {
     "mean_patching": "'letters'",
     "patch_contrasts": "[]",
     "patch_positions": "'antonyms'",
+    "patchscope": "'antonyms'",
     "prompt_attention": "'a'",
     "prompt_lens": "'a'",
     "steer": "'a', None, ['b']",

@@ -47,6 +47,9 @@ MADE: dict[str, Callable[[HookedModel], Result]] = {
     "LayerScan": partial(im.layer_scan, tasks="to_upper", **FEW),
     "LogitLens": partial(im.logit_lens, tasks="to_upper", **FEW),
     "MeanPatching": partial(im.mean_patching, n_mean=4, **FEW),
+    "Patchscope": partial(
+        im.patchscope, tasks="to_upper", invitations=["repeat"], max_new_tokens=2, **FEW
+    ),
     "PositionScan": partial(im.patch_positions, tasks="to_upper", **FEW),
     "TaskDecodability": partial(im.task_decodability, n_prompts=12, n_shots=2, k=3, progress=False),
     "TaskMap": partial(im.localize, tasks=answering_task(), n_points=12, **FEW),

@@ -1,0 +1,3 @@
+from .plan import INVITATIONS as INVITATIONS
+from .result import Patchscope as Patchscope
+from .run import patchscope as patchscope
