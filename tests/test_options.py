@@ -35,6 +35,9 @@ RUNS: dict[str, list[str]] = {
         f"--tasks TASK {SMALL} --layers 1",
         f"--tasks TASK {SMALL} --vector function --n-heads 1",
     ],
+    "patchscope": [
+        f"--tasks to_upper {SMALL} --layers 1 --invitations repeat --max-new-tokens 2 --into 0"
+    ],
     "decodability": ["--tasks letters --n-prompts 6 --n-shots 2 --k 3 --layers 1"],
     "localize": ["--tasks letters --n-prompts 3 --n-points 6 --n-shots 2 --k 3"],
     "checkpoints": [

@@ -34,7 +34,9 @@ class PatchscopeSettings(PromptSettings):
     """Which of the prompts that invite: repeat, describe, kind; or texts of your own in which {}
     marks the token over which the vector is written."""
     layers: tuple[int, ...] | None = None
-    """After which blocks the vector is read, and written; all by default."""
+    """After which blocks the vector is read; all by default."""
+    into: int | None = None
+    """After which block it is written; by default after the one where it was read."""
     max_new_tokens: int = 12
     """The most tokens that are generated."""
     n_dummies: int = N_DUMMIES

@@ -163,7 +163,7 @@ class Patchscope(TaskResult):
         named = [task for task in known if self._is_named(task)]
         if len(known) == 1:
             return f"The model {'names' if named else 'is not shown to name'} the task"
-        return f"The model is shown to name the task in {len(named)} of {len(known)} tasks"
+        return f"The model is shown to name {len(named) or 'none'} of {len(known)} tasks"
 
     def _is_named(self, task: str) -> bool:
         best = self.best_invitation(task)

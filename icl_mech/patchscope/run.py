@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from icl_mech.errors import InputError
-from icl_mech.layers import check_layers
+from icl_mech.layers import check_layer, check_layers
 from icl_mech.model import Edit, HookedModel, check_model
 from icl_mech.patchscope.plan import (
     INVITATIONS,
@@ -38,6 +38,7 @@ def patchscope(
     *,
     invitations: Sequence[str] = tuple(INVITATIONS),
     layers: Sequence[int] | None = None,
+    into: int | None = None,
     max_new_tokens: int = 12,
     naming: Mapping[str, Sequence[str]] | None = None,
     n_dummies: int = N_DUMMIES,
@@ -49,11 +50,11 @@ def patchscope(
     """Write task vectors into prompts that invite the model to say what they hold.
 
     Ghandeharioun et al. 2024 (*Patchscopes*, arXiv 2401.06102), here for theta (Hendel et al. 2023,
-    section 3.2): it is read after a block, written after the same block over one token of a prompt
-    such as `"cat -> cat\\nhello -> hello\\nx ->"` (over the `x`), and the model goes on greedily.
-    Counted is how often the text has a word that names the task (`icl_mech.lens.NAMING`), and how
-    often an answer of the task, to any of its inputs. Controls: words that name *another* task
-    (mean over these), and a random vector of the same norm.
+    section 3.2): it is read after a block, and written after the same block (or another, `into`)
+    over one token of a prompt such as `"cat -> cat\\nhello -> hello\\nx ->"` (over the `x`); the
+    model goes on greedily. Counted is how often the text has a word that names the task
+    (`icl_mech.lens.NAMING`), and how often an answer of the task, to any of its inputs. Controls:
+    words that name *another* task (mean over these), and a random vector of the same norm.
 
     Args:
         model: from `load_model`.
@@ -63,7 +64,9 @@ def patchscope(
         seed: of every random draw.
         invitations: names of `INVITATIONS`, or texts of your own in which `{}` marks the token over
             which the vector is written.
-        layers: after which blocks, from 0 (or from the end, negative); all by default.
+        layers: after which blocks vectors are read, from 0 (or from the end, negative); all by
+            default.
+        into: after which block they are written; by default after the one where each was read.
         max_new_tokens: the most tokens that are generated; a line break ends the text.
         naming: words that name tasks, in addition to `NAMING` (needed for tasks of your own).
         n_dummies: dummy queries per demonstration set, over which theta is averaged.
@@ -92,6 +95,7 @@ def patchscope(
         seed=seed,
         invitations=tuple(invitations),
         layers=None if layers is None else tuple(check_layers(layers, model.n_layers)),
+        into=None if into is None else check_layer(into, model.n_layers),
         max_new_tokens=max_new_tokens,
         n_dummies=n_dummies,
         template=template,
@@ -191,7 +195,7 @@ def _said(
 ) -> np.ndarray:
     """The texts after one invitation, `[vector, prompt, layer]`."""
     edits = [
-        Edit(layer, of_kind[:, i], position=at)
+        Edit(layer if s.into is None else s.into, of_kind[:, i], position=at)
         for of_kind in vectors
         for i, layer in enumerate(layers)
     ]
