@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -21,14 +22,24 @@ from transformers import Cache
 
 from icl_mech.errors import ModelError
 from icl_mech.model.families import why_not_replayed
-from icl_mech.model.masks import OwnMask, window_of
+from icl_mech.model.attention import Context
+from icl_mech.model.masks import Masks, OwnMask, window_of
 from icl_mech.model.network import architecture_of, device_of, is_bridge, module_of, some_tokens
 from icl_mech.model.norms import computed_once, norms_in
+from icl_mech.model.own_modules import OwnModules, parts_of
 
 
 @runtime_checkable
 class Past(Protocol):
-    """The keys and values of earlier tokens, as a block asks for them: a cache's one method."""
+    """The keys and values of earlier tokens, as a block asks for them: a cache's one method.
+
+    Attributes:
+        earlier: these keys and values.
+        joined: whether `update` returns them before the new ones.
+    """
+
+    earlier: tuple[Tensor, Tensor] | None
+    joined: bool
 
     def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]: ...
 
@@ -52,6 +63,19 @@ class ReplayError(ModelError):
 _KNOWN = ("attention_mask", "position_ids", "position_embeddings")
 #: Placeholders in a recorded call for its cache, mask and positions, which are not kept.
 _PAST, _MASK, _POSITIONS = object(), object(), object()
+
+
+class Way(IntEnum):
+    """How blocks run, from the fastest way to the one that asks least of a model.
+
+    ATTEND: Transformers' own modules, with the engine's attention.
+    OWN: Transformers' own modules.
+    BRIDGE: through the bridge's components, as always where a hook watches the inside of a module.
+    """
+
+    ATTEND = 0
+    OWN = 1
+    BRIDGE = 2
 
 
 @dataclass(frozen=True)
@@ -95,8 +119,8 @@ class BlockCall:
         """Position tables (RoPE cosines, sines), `[1, position, d]`; empty in many models."""
         return tuple(self.arguments.get("position_embeddings") or ())
 
-    def at(self, positions: Int[Tensor, "batch token"], mask: Tensor, past: Past) -> dict[str, Any]:
-        """The arguments of the same call for tokens at `positions`, with another mask and cache."""
+    def at(self, positions: "Positions", n: int, mask: Tensor, past: Past) -> dict[str, Any]:
+        """The arguments of the same call for the first `n` tokens, with another mask and cache."""
         ours: dict[str, Any] = {}
         for name, value in self.arguments.items():
             if value is _PAST:
@@ -104,14 +128,32 @@ class BlockCall:
             elif value is _MASK:
                 ours[name] = mask
             elif value is _POSITIONS:
-                ours[name] = positions
+                ours[name] = positions.of_tokens[:, :n]
             elif name == "position_embeddings" and value is not None:
-                # Recorded for one row at positions 0, 1, 2, ...: pick what each token needs. A
-                # model may lie on several devices, its tables on another than its tokens.
-                ours[name] = tuple(table[0][positions.to(table.device)] for table in value)
+                ours[name] = tuple(table[:, :n] for table in positions.rows_of(value))
             else:
                 ours[name] = value
         return ours
+
+
+class Positions:
+    """The positions of the tokens that run, and what these pick from a model's position tables.
+
+    Attributes:
+        of_tokens: every token's position.
+    """
+
+    def __init__(self, of_tokens: Int[Tensor, "batch token"]) -> None:
+        self.of_tokens = of_tokens
+        self._picked: dict[int, tuple[Tensor, ...]] = {}
+
+    def rows_of(self, tables: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Rows of tables recorded at positions 0, 1, 2, ...; most blocks have the same tables."""
+        if id(tables) not in self._picked:
+            # A model may lie on several devices, its tables on another than its tokens.
+            picked = (table[0][self.of_tokens.to(table.device)] for table in tables)
+            self._picked[id(tables)] = tuple(picked)
+        return self._picked[id(tables)]
 
 
 class _EmbeddedError(Exception):
@@ -156,6 +198,29 @@ class Blocks:
         self.device, self.dtype = device_of(bridge), next(module_of(bridge).parameters()).dtype
         self._own = [OwnMask.of(block.attn.original_component) for block in bridge.blocks]
         self._norms = [norms_in(block) for block in bridge.blocks]
+        self._parts: list[dict[int, Any]] = [{} for _ in bridge.blocks]
+        self._twins: list[OwnModules | None] = [None for _ in bridge.blocks]
+        self.way = Way.ATTEND
+        self.renew()
+
+    def renew(self) -> None:
+        """Make new twins of blocks whose modules were exchanged since the last call."""
+        for layer, block in enumerate(self.bridge.blocks):
+            parts = parts_of(block)
+            if parts.keys() != self._parts[layer].keys():
+                self._parts[layer] = parts
+                self._twins[layer] = self._twin(block)
+
+    def _twin(self, block: Any) -> OwnModules | None:
+        return None if self.way is Way.BRIDGE else OwnModules.of(block, self.way is Way.ATTEND)
+
+    def fall_back(self) -> bool:
+        """Run blocks the next, slower way; false where there is none."""
+        if self.way is Way.BRIDGE:
+            return False
+        self.way = Way(self.way + 1)
+        self._twins = [self._twin(block) for block in self.bridge.blocks]
+        return True
 
     def forget(self) -> None:
         """Drop all recorded calls, so that the next prompt records and verifies again."""
@@ -225,17 +290,28 @@ class Blocks:
         self,
         layer: int,
         hidden: Float[Tensor, "batch token d_model"],
-        positions: Int[Tensor, "batch token"],
-        mask: Float[Tensor, "batch 1 token key"],
+        positions: Positions,
+        masks: Masks,
         past: Past,
     ) -> Float[Tensor, "batch token d_model"]:
-        """Run one block, with the bridge's hooks, on tokens at any positions."""
-        ours = self.calls[layer].at(positions, mask, past)
+        """Run one block, with the bridge's hooks, on the first tokens of all that have positions."""
+        n, twin = hidden.shape[1], self._twins[layer]
+        context = Context(past.earlier, masks)
         with ExitStack() as stack:
-            stack.enter_context(computed_once(self._norms[layer]))
             for own in self._own[layer]:
                 stack.enter_context(own.off())
-            out = self.bridge.blocks[layer](hidden, **ours)
+            run: Any = self.bridge.blocks[layer]
+            attends = False
+            if twin is not None and stack.enter_context(twin.running(context)):
+                run, attends = twin.module, twin.attends
+            else:
+                stack.enter_context(computed_once(self._norms[layer]))
+            past.joined = not attends
+            # Where `attend` has its own masks, any tensor tells a module that it has one.
+            mask = masks.compact if attends else masks.whole(n)
+            out = run(hidden, **self.calls[layer].at(positions, n, mask, past))
+        if attends and not context.attended:
+            raise ModelError("its attention does not ask how to attend")
         return out[0] if isinstance(out, tuple) else out
 
 

@@ -147,7 +147,7 @@ class Engine(ABC):
         def run(rows: list[int]) -> tuple[Tensor, ...]:
             with self.keeping(picks, rows) as kept:
                 self.pass_over([prompts[r] for r in rows])
-            return tuple(torch.stack(layers, dim=1) for layers in kept)
+            return tuple(kept[i] for i in range(len(picks)))
 
         return self.in_batches([len(t) for t in prompts], run, join_each)
 
@@ -161,7 +161,11 @@ class Engine(ABC):
         """For `observe`: keep these tokens of each prompt (the same number for each)."""
 
         def pick(activation: Tensor, rows: list[int]) -> Tensor:
-            wanted = torch.tensor([list(positions[r]) for r in rows], device=activation.device)
+            asked = [list(positions[r]) for r in rows]
+            first = asked[0][0] if asked[0] else -1
+            if first >= 0 and all(row == [*range(first, first + len(row))] for row in asked):
+                return activation[:, first : first + len(asked[0])]  # a view
+            wanted = torch.tensor(asked, device=activation.device)
             return activation[torch.arange(len(rows))[:, None], wanted]
 
         return pick
@@ -239,20 +243,23 @@ class Engine(ABC):
     @contextmanager
     def keeping(
         self, picks: Sequence[tuple[str, Pick]], rows: list[int]
-    ) -> Iterator[list[list[Tensor]]]:
-        """Hooks that keep what each pick takes, block after block, of the batch `rows`."""
-        kept: list[list[Tensor]] = [[] for _ in picks]
+    ) -> Iterator[dict[int, Tensor]]:
+        """Hooks that keep what each pick takes, `[row, layer, ...]`, of the batch `rows`."""
+        kept: dict[int, Tensor] = {}
 
-        def keeper(pick: Pick, into: list[Tensor]) -> Callable[..., None]:
+        def keeper(index: int, pick: Pick, layer: int) -> Callable[..., None]:
             def keep(activation: Tensor, hook: Any) -> None:
-                # A model may lie on several devices.
-                into.append(pick(activation, rows).to(self.device, copy=True))
+                taken = pick(activation, rows)
+                if index not in kept:
+                    size = (len(taken), self.n_layers, *taken.shape[1:])
+                    kept[index] = taken.new_empty(size, device=self.device)
+                kept[index][:, layer] = taken  # of any device: a model may lie on several
 
             return keep
 
         hooks = [
-            (name.format(layer), keeper(pick, into))
-            for (name, pick), into in zip(picks, kept, strict=True)
+            (name.format(layer), keeper(index, pick, layer))
+            for index, (name, pick) in enumerate(picks)
             for layer in range(self.n_layers)
         ]
         with self.bridge.hooks(fwd_hooks=hooks):
@@ -284,7 +291,9 @@ def padded(sequences: Sequence[Tokens]) -> list[list[int]]:
 
 def join(parts: list[Tensor], order: Int[Tensor, "row"]) -> Tensor:
     """Batches of rows, put into one order."""
-    return torch.cat(parts)[order]
+    whole = parts[0] if len(parts) == 1 else torch.cat(parts)
+    in_order = bool((order == torch.arange(len(order))).all())
+    return whole if in_order else whole[order]
 
 
 def join_each(parts: list[tuple[Tensor, ...]], order: Int[Tensor, "row"]) -> tuple[Tensor, ...]:

@@ -8,9 +8,10 @@ that the engine makes. So a sliding window is found without knowing where a fami
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from icl_mech.errors import ModelError
@@ -56,6 +57,50 @@ def additive(seen: Bool[Tensor, "prompt query key"], dtype: torch.dtype) -> Tens
     """
     mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
     return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
+
+
+@dataclass(frozen=True)
+class Masks:
+    """The masks of branches beside a prefix, in blocks that look equally far back.
+
+    Attributes:
+        prefix: position of each key of the prefix; -1 where a column is padding.
+        branches: position of each token of each branch.
+        window: how many tokens back a token sees; None for all.
+        dtype: of the masks.
+    """
+
+    prefix: Int[Tensor, "prompt key"]
+    branches: Int[Tensor, "prompt branch token"]
+    window: int | None
+    dtype: torch.dtype
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens per branch."""
+        return self.branches.shape[2]
+
+    @cached_property
+    def compact(self) -> Float[Tensor, "prompt query key"]:
+        """For every token of every branch, the prefix's keys, then those of its own branch."""
+        n_branches, n = self.branches.shape[1:]
+        queries = self.branches.flatten(1)[..., None]
+        own = torch.ones(n, n, dtype=torch.bool, device=queries.device).tril().repeat(n_branches, 1)
+        earlier = (self.prefix[:, None] >= 0) & (self.prefix[:, None] <= queries)
+        seen = torch.cat([earlier, own.expand(len(queries), -1, -1)], dim=2)
+        if self.window is not None:
+            theirs = self.branches.repeat_interleave(n, dim=1)
+            keys = [self.prefix[:, None].expand(-1, theirs.shape[1], -1), theirs]
+            seen &= queries - torch.cat(keys, dim=2) < self.window
+        return additive(seen, self.dtype)[:, 0]
+
+    @cached_property
+    def _whole(self) -> Float[Tensor, "prompt 1 query key"]:
+        return additive(visible(self.prefix, self.branches, self.window), self.dtype)
+
+    def whole(self, n: int) -> Float[Tensor, "prompt 1 query key"]:
+        """For the first `n` tokens of the branches: the prefix's keys, then those of these."""
+        return self._whole[:, :, :n, : self.prefix.shape[1] + n]
 
 
 @dataclass(frozen=True)

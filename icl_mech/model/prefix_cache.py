@@ -17,8 +17,8 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icl_mech.model.blocks import Blocks
-from icl_mech.model.masks import additive, visible
+from icl_mech.model.blocks import Blocks, Positions
+from icl_mech.model.masks import Masks
 
 Observer = Callable[[int, Float[Tensor, "prompt branch token d_model"]], None]
 #: Called with (block, keys, values), both `[prompt, kv_head, branch x token, d_head]`.
@@ -77,10 +77,17 @@ class _EnoughError(Exception):
 
 
 class _Past:
-    """Gives one block the prefix's keys and values beside its own, and keeps its own."""
+    """Gives one block the prefix's keys and values beside its own, and keeps its own.
 
-    def __init__(self, prefix: Prefix, stop: bool) -> None:
-        self.prefix, self.stop = prefix, stop
+    Attributes:
+        earlier: keys and values of the prefix in this block; None where it has no tokens.
+        joined: whether the block is given them with its own; its attention has them otherwise.
+        keys, values: of the tokens that ran.
+    """
+
+    def __init__(self, prefix: Prefix, layer: int, stop: bool) -> None:
+        self.earlier = (prefix.keys[layer], prefix.values[layer]) if prefix.keys else None
+        self.joined, self.stop = True, stop
         self.keys = self.values = torch.empty(0)
 
     def update(
@@ -91,12 +98,10 @@ class _Past:
         self.keys, self.values = keys, values
         if self.stop:
             raise _EnoughError
-        if not self.prefix.keys:
+        if self.earlier is None or not self.joined:
             return keys, values
-        return (
-            torch.cat([self.prefix.keys[layer], keys], dim=2),
-            torch.cat([self.prefix.values[layer], values], dim=2),
-        )
+        earlier_keys, earlier_values = self.earlier
+        return torch.cat([earlier_keys, keys], dim=2), torch.cat([earlier_values, values], dim=2)
 
 
 def advance(
@@ -120,10 +125,10 @@ def advance(
     """
     n_tokens = positions.shape[2]
     masks = {
-        window: additive(visible(prefix.positions, positions, window), blocks.dtype)
+        window: Masks(prefix.positions, positions, window, blocks.dtype)
         for window in set(blocks.windows)
     }
-    flat_positions = positions.flatten(1)
+    places = Positions(positions.flatten(1))
     hidden: Tensor | None = None
     for layer in range(min(entering), blocks.n_layers + 1):
         if layer in entering:
@@ -134,10 +139,9 @@ def advance(
         assert hidden is not None
         if layer == blocks.n_layers:
             break
-        n = hidden.shape[1]
-        mask = masks[blocks.windows[layer]][:, :, :n, : prefix.positions.shape[1] + n]
-        past = _Past(prefix, stop=False)
-        hidden = blocks.block(layer, hidden, flat_positions[:, :n], mask, past)
+        past = _Past(prefix, layer, stop=False)
+        mask = masks[blocks.windows[layer]]
+        hidden = blocks.block(layer, hidden, places, mask, past)
         if keep is not None:
             keep(layer, past.keys, past.values)
         if observe is not None:
@@ -180,17 +184,18 @@ def prefill(
     positions = torch.arange(n_tokens, device=tokens.device).expand(n_prompts, -1)
     nothing = Prefix.empty(n_prompts, tokens.device)
     masks = {
-        window: additive(visible(nothing.positions, positions[:, None], window), blocks.dtype)
+        window: Masks(nothing.positions, positions[:, None], window, blocks.dtype)
         for window in set(blocks.windows)
     }
+    places = Positions(positions)
     hidden = blocks.embed(tokens, positions)
     keys: list[Tensor] = []
     values: list[Tensor] = []
     resid_pre = [hidden[:, start:].clone()]
     for layer, window in enumerate(blocks.windows):
-        past = _Past(nothing, stop=keys_only and layer == blocks.n_layers - 1)
+        past = _Past(nothing, layer, stop=keys_only and layer == blocks.n_layers - 1)
         try:
-            hidden = blocks.block(layer, hidden, positions, masks[window], past)
+            hidden = blocks.block(layer, hidden, places, masks[window], past)
             resid_pre.append(hidden[:, start:].to(tokens.device, copy=True))
         except _EnoughError:
             pass

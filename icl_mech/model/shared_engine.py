@@ -54,6 +54,7 @@ class SharedEngine(Engine):
     @torch.no_grad()
     def prepare(self, n_positions: int) -> None:
         """Record and verify the blocks' calls, see `verification.verify`."""
+        self.blocks.renew()
         self.retried(lambda: verify(self.blocks, n_positions, self.budget.share))
 
     @torch.no_grad()

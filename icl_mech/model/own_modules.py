@@ -1,0 +1,176 @@
+"""A block's own Transformers modules, run without the bridge's wrappers.
+
+A bridge puts a component with hook points in the place of each module of a block, and writes
+attention out so that its inside can be hooked. Where nothing watches the inside of a module, the
+module itself gives the same numbers in less time. So every block gets a twin: copies of the modules
+that have others in them (the block, its attention, its MLP), with Transformers' own modules in the
+place of the components. All weights are shared. What watches the input or the output of a module
+(`hook_resid_pre`, `hook_z`, `hook_attn_out`, ...) is called there.
+
+`OwnModules.of` says of which blocks there may be a twin, `OwnModules.running` when it may run, and
+`verification.verify` whether it gives the model's numbers.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
+from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
+
+from icl_mech.model.attention import NAME, Context
+
+#: Where a module keeps its hooks; TransformerLens's hooks on a hook point are among them.
+_KEPT = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+class _Place(NamedTuple):
+    """A hook point, and the module whose input or output it shows."""
+
+    point: HookPoint
+    module: nn.Module
+    before: bool
+
+
+class OwnModules:
+    """The twin of one block.
+
+    Attributes:
+        module: Transformers' modules, from the block down.
+        attends: whether its attention is that of `attention.attend`, which sees prefix and
+            branches apart.
+    """
+
+    def __init__(self, block: Any, attends: bool) -> None:
+        self._block = block
+        self._places: list[_Place] = []
+        self._twins: dict[int, Any] = {}
+        self.module = self._own(block)
+        attention = self._twins.get(id(block.attn.original_component))
+        self.attends = attends and hasattr(attention, "config")
+        if self.attends:
+            attention.config = _Config(attention.config)
+        self._attention: Any = attention
+        places = {id(place.point) for place in self._places}
+        self._others = [
+            module
+            for module in block.modules()
+            if isinstance(module, HookPoint | GeneralizedComponent) and id(module) not in places
+        ]
+
+    @staticmethod
+    def of(block: Any, attends: bool) -> "OwnModules | None":
+        """The twin of a block.
+
+        None where the block holds weights that Transformers' own modules do not have (processed
+        ones), or a module whose `forward` was exchanged (by accelerate, to fetch weights).
+        """
+        if any("forward" in vars(module) for module in block.modules()):
+            return None
+        made = OwnModules(block, attends)
+        known = {_storage(parameter) for parameter in made.module.parameters()}
+        if any(_storage(parameter) not in known for parameter in block.parameters()):
+            return None
+        return made
+
+    @contextmanager
+    def running(self, context: Context) -> Iterator[bool]:
+        """What is watched is called while the twin runs; false where it must not run.
+
+        It must not where a hook sits on anything but the input or output of a module in it.
+        """
+        if any(self._watched(module) for module in self._others):
+            yield False
+            return
+        with ExitStack() as stack:
+            for point, module, before in self._places:
+                if not self._watched(point):
+                    continue
+                if before:
+                    handle = module.register_forward_pre_hook(_enter(point), with_kwargs=True)
+                else:
+                    handle = module.register_forward_hook(_leave(point))
+                stack.callback(handle.remove)
+            if self.attends:
+                self._attention.context = context
+                stack.callback(delattr, self._attention, "context")
+            yield True
+
+    def _own(self, module: Any) -> Any:
+        """A module without components in it: itself where it has none."""
+        if isinstance(module, GeneralizedComponent):
+            own = self._own(module.original_component)
+            self._places += [
+                _Place(module.hook_in, own, True),
+                _Place(module.hook_out, own, False),
+            ]
+            return own
+        inside = {name: self._own(child) for name, child in module.named_children()}
+        if all(getattr(module, name) is child for name, child in inside.items()):
+            return module
+        twin = copy.copy(module)  # shares parameters, buffers and hooks
+        vars(twin)["_modules"] = {**module._modules, **inside}
+        self._twins[id(module)] = twin
+        return twin
+
+    def _watched(self, module: nn.Module) -> bool:
+        """Whether there are hooks on a module, but for those of TransformerLens's own."""
+        if not any(getattr(module, kept) for kept in _KEPT):
+            return False
+        wiring = {handle.id for handle in getattr(self._block, "_capture_hook_handles", ())}
+        return any(number not in wiring for kept in _KEPT for number in getattr(module, kept))
+
+
+def parts_of(block: nn.Module) -> dict[int, Any]:
+    """All modules, weights and exchanged `forward`s of a block, by their identity.
+
+    A twin is out of date when these are others.
+    """
+    found: dict[int, Any] = {}
+    left: list[Any] = [block]
+    while left:
+        module = left.pop()
+        if module is not None and id(module) not in found:
+            found[id(module)] = module
+            left += module._modules.values()
+            ours = [*module._parameters.values(), vars(module).get("forward")]
+            found.update((id(part), part) for part in ours if part is not None)
+    return found
+
+
+class _Config:
+    """An attention module's configuration, in which its attention is `attention.attend`."""
+
+    _attn_implementation = NAME
+
+    def __init__(self, config: Any) -> None:
+        self._theirs = config
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._theirs, name)
+
+
+def _storage(parameter: Tensor) -> int:
+    return parameter.untyped_storage().data_ptr()
+
+
+def _enter(point: HookPoint) -> Callable[..., Any]:
+    """Show the input of a module to a hook point, and go on with what it returns."""
+
+    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if args:
+            return (point(args[0]), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": point(kwargs["hidden_states"])}
+
+    return enter
+
+
+def _leave(point: HookPoint) -> Callable[..., Any]:
+    """Show the output of a module to a hook point, and go on with what it returns."""
+
+    def leave(module: nn.Module, args: Any, out: Any) -> Any:
+        return (point(out[0]), *out[1:]) if isinstance(out, tuple) else point(out)
+
+    return leave
