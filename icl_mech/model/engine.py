@@ -18,6 +18,7 @@ from icl_mech.errors import InputError
 from icl_mech.model.batching import Budget, even, runs
 from icl_mech.model.branches import Branch
 from icl_mech.model.network import device_of, module_of, refuse_no_hooks
+from icl_mech.model.precision import Precision, in_full_precision, in_its_precision
 from icl_mech.model.readout import Readout, read, top_of_means
 from icl_mech.progress import Tick, silent
 
@@ -44,9 +45,28 @@ class Engine(ABC):
         budget: how many tokens run at once.
         n_read, n_tied: how often a top token was read, and how often it was not the only one.
         pads: whether sequences of several lengths share a batch.
+        precision: of products of float32 matrices in all that it runs; the check of an engine
+            (`prepare`) runs in full precision.
     """
 
     name: ClassVar[str]
+    _RUN: ClassVar = (
+        "branch_residuals",
+        "pass_over",
+        "evaluate",
+        "generate",
+        "sequence_logprob",
+        "last_tokens",
+    )
+
+    def __init_subclass__(cls) -> None:
+        """Let an engine's methods multiply in its precision."""
+        super().__init_subclass__()
+        for name in cls._RUN:
+            if name in vars(cls):
+                setattr(cls, name, in_its_precision(vars(cls)[name]))
+        if "prepare" in vars(cls):
+            cls.prepare = in_full_precision(vars(cls)["prepare"])  # type: ignore[method-assign]
 
     def __init__(self, bridge: Any, budget: int | None = None) -> None:
         self.bridge = bridge
@@ -55,6 +75,7 @@ class Engine(ABC):
         self.budget = Budget(budget or BUDGET.get(self.device.type, BUDGET_ACCELERATOR))
         self.n_read = self.n_tied = 0
         self.pads = True
+        self.precision = Precision()
 
     # --- what an engine has to offer -------------------------------------------------------------
 
@@ -128,6 +149,7 @@ class Engine(ABC):
         return None
 
     @torch.no_grad()
+    @in_its_precision
     def observe(
         self, prompts: Sequence[Tokens], picks: Sequence[tuple[str, Pick]]
     ) -> tuple[Float[Tensor, "prompt layer *shape"], ...]:
@@ -170,6 +192,7 @@ class Engine(ABC):
         return pick
 
     @torch.no_grad()
+    @in_its_precision
     def read(
         self,
         resid: Float[Tensor, "row d_model"],
@@ -189,6 +212,7 @@ class Engine(ABC):
         return self.in_batches([1] * len(resid), run, join_readouts, rows_at_once)
 
     @torch.no_grad()
+    @in_its_precision
     def top_of_means(
         self,
         vectors: Float[Tensor, "group row d_model"],
