@@ -20,7 +20,7 @@ import xarray as xr
 
 from icl_mech.errors import InputError, choose
 from icl_mech.files import follow_umask
-from icl_mech.shown import Shown, with_height
+from icl_mech.shown import Shown, precision_notes, with_height
 from icl_mech.stats import MIN_CLUSTERS, repeated
 from icl_mech.tasks.text import as_path
 
@@ -115,7 +115,7 @@ class Result(Shown):
 
         Here what holds for every model that was read; subclasses add to it.
         """
-        notes = []
+        notes = precision_notes(self.provenance)
         if self.provenance.get("engine") == "plain":
             notes.append(
                 "engine: a full forward pass for every edit, slower than shared prefixes "

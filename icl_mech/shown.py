@@ -2,7 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from html import escape
 from operator import index
@@ -16,6 +16,12 @@ from icl_mech.notebook import show
 
 #: Pixels that panels need at least, between the margins.
 _LEAST = 100
+
+
+def precision_notes(provenance: Mapping[str, Any]) -> list[str]:
+    """What rounded matrix products do to the numbers, where `load_model` was asked for them."""
+    error = provenance.get("matmul_error")
+    return [error["note"]] if error else []
 
 
 class Shown(ABC):

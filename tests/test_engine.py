@@ -279,6 +279,11 @@ def test_a_model_that_returns_nan_is_refused() -> None:
         (Edit(0, torch.ones(8), "z", head=4), "head 4 out of range: expected 0 to 3"),
         (Edit(0, torch.ones(31)), "a value of 31 numbers at 'resid_post'; expected 32"),
         (Edit(0, torch.ones(3, 32)), "3 values for 1 prompts"),
+        (
+            Edit(2, torch.full((32,), torch.nan), "attn_out"),
+            r"Edit\(attn_out, block 2, .* writes NaN or infinity; expected finite numbers",
+        ),
+        (Edit(0, torch.ones(32), scale=float("inf")), "writes NaN or infinity"),
     ],
 )
 def test_edits_that_do_not_fit(tiny_llama: HookedModel, edit: Edit, message: str) -> None:

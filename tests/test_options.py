@@ -138,6 +138,7 @@ def test_every_option_of_the_model_reaches_it(monkeypatch: pytest.MonkeyPatch) -
         "trust_remote_code": True,
         "sink": "<eos>",
         "engine": "plain",
+        "matmul_precision": "medium",
     }
     loaded: list[Any] = []
     monkeypatch.setattr("icl_mech.model.load_model", lambda *args, **kw: loaded.append((args, kw)))

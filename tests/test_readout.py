@@ -1,16 +1,18 @@
 """Reading the vocabulary slice by slice equals reading it whole; and a model worked by hand."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from plain import prompt_of, random_prompts
 from tiny_models import tiny_bridge
 
-from icl_mech.errors import InputError
+from icl_mech.errors import InputError, NotFiniteError
 from icl_mech.lens import logit_lens
 from icl_mech.model import Edit, HookedModel, chunked_logits
-from icl_mech.model.readout import _Mass
+from icl_mech.model.network import Unembedding
+from icl_mech.model.readout import _Mass, read
 from icl_mech.patch import layer_scan
 
 
@@ -31,6 +33,66 @@ def test_slices_equal_the_whole(
             assert ours.rank[i, j] == (logprobs > logprobs[token]).sum()
     assert torch.isnan(ours.logprob[1, 1])
     assert ours.rank[1, 1] == -1
+
+
+def read_logits(
+    logits: torch.Tensor, bias: torch.Tensor, cap: float, resid: torch.Tensor, *args: Any
+) -> Any:
+    """What `read` makes of given logits: rows of an unembedding that reads rows of the identity."""
+    transform = (lambda x: cap * torch.tanh(x / cap)) if cap else (lambda x: x)
+    made = Unembedding(lambda x: x, logits, bias, transform, logits.device)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Unembedding, "of", lambda _: made)
+        return read(None, resid, *args)
+
+
+@pytest.mark.parametrize("d_vocab", [1, 5, 64, 130, 1000])
+@pytest.mark.parametrize("chunk_bytes", [1, 9000, 2**30])
+@pytest.mark.parametrize("cap", [0.0, 5.0])
+def test_all_that_is_read_equals_whole_rows(
+    d_vocab: int, chunk_bytes: int, cap: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few different logits, so that most tie; some far below; tokens that cannot come at all."""
+    monkeypatch.setitem(chunked_logits.CHUNK_BYTES, "cpu", chunk_bytes)
+    rng, n = torch.Generator().manual_seed(d_vocab), 12
+    logits = torch.randint(-4, 4, (n, d_vocab), generator=rng).float()
+    logits[:3] *= 60
+    logits[3] = torch.randn(d_vocab, generator=rng)
+    bias = torch.zeros(d_vocab)
+    if not cap:  # a whole chunk of them, the first
+        bias[: d_vocab // 3] = -torch.inf
+    rows = logits + bias
+    rows = cap * torch.tanh(rows / cap) if cap else rows
+    targets = torch.randint(d_vocab // 3, d_vocab, (n, 2), generator=rng)
+    for k in {1, min(7, d_vocab), d_vocab}:
+        found = read_logits(logits, bias, cap, torch.eye(n), targets, k, 1.0, True)
+        order = rows.sort(dim=1, descending=True, stable=True)
+        assert torch.equal(found.top, order.indices[:, 0])
+        assert torch.equal(found.rank, order.indices.argsort(dim=1).gather(1, targets))
+        assert torch.equal(found.tied, (rows == order.values[:, :1]).sum(dim=1) > 1)
+        logprobs = rows.double().log_softmax(dim=1)
+        expected = logprobs.gather(1, targets)
+        torch.testing.assert_close(found.logprob.double(), expected, atol=1e-4, rtol=1e-6)
+        expected = logprobs.gather(1, order.indices[:, :k])
+        torch.testing.assert_close(found.best_logprob.double(), expected, atol=1e-4, rtol=1e-6)
+        torch.testing.assert_close(logprobs.gather(1, found.best), expected)
+        assert torch.equal(found.best[:, 0], found.top)
+        entropy = torch.special.entr(logprobs.exp()).sum(dim=1)
+        torch.testing.assert_close(found.entropy.double(), entropy, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 2**30])
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+def test_one_logit_that_is_no_number(
+    wrong: float, chunk_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(chunked_logits.CHUNK_BYTES, "cpu", chunk_bytes)
+    for token in (0, 70, 129):
+        bias = torch.zeros(130)
+        bias[token] = wrong
+        targets = torch.tensor([[-1], [5]])
+        with pytest.raises(NotFiniteError, match="logits that are not finite"):
+            read_logits(torch.zeros(2, 130), bias, 0.0, torch.eye(2), targets, 3)
 
 
 @pytest.mark.parametrize("chunk_bytes", [1, 5000, 2**30])

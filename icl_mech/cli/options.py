@@ -71,6 +71,9 @@ class ModelOptions:
     engine: Literal["auto", "shared", "plain"] = "auto"
     """How edits are run: shared (what prompts share runs once), plain (a full forward pass for
     every edit, in any family), or auto: shared where it gives the model's own numbers."""
+    matmul_precision: Literal["highest", "high", "medium"] = "highest"
+    """Of products of float32 matrices, as in torch: medium is faster where the processor multiplies
+    bfloat16; the error is measured, and stands in the result."""
 
     def load(self) -> HookedModel:
         """The model that the options name."""
@@ -88,6 +91,7 @@ class ModelOptions:
             trust_remote_code=self.trust_remote_code,
             sink=self.sink,
             engine=self.engine,
+            matmul_precision=self.matmul_precision,
         )
 
     def several(self, also: Sequence[str]) -> list[ModelOptions]:

@@ -9,6 +9,9 @@ from typing import NamedTuple
 
 from icl_mech.cost.sizes import Sizes
 from icl_mech.cost.work import Cost, Work
+from icl_mech.model.batching import even
+from icl_mech.model.chunked_logits import chunk_width
+from icl_mech.model.engine import ROWS_PER_TOKEN
 
 
 class Edited(NamedTuple):
@@ -25,12 +28,23 @@ class Limits:
     Attributes:
         n_bytes: of one number.
         tokens: that run through a block together.
-        chunk_bytes: of logits that are computed together.
+        device: the kind of device.
     """
 
     n_bytes: int
     tokens: int
-    chunk_bytes: int
+    device: str
+
+
+def in_parts(n: int, together: int) -> Iterator[tuple[int, int]]:
+    """How many parts there are of each size, where n items are cut into parts of one size.
+
+    >>> list(in_parts(10, 4))
+    [(2, 4), (1, 2)]
+    """
+    for times, items in ((n // together, together), (1, n % together)):
+        if times and items:
+            yield times, items
 
 
 class CountedEngine(ABC):
@@ -64,7 +78,8 @@ class CountedEngine(ABC):
 
     def read(self, n_rows: int) -> None:
         """`read`: final norm and unembedding of rows."""
-        for times, rows in self.batches(n_rows, 1):
+        together = even(n_rows, ROWS_PER_TOKEN * self.limits.tokens)
+        for times, rows in in_parts(n_rows, together):
             self.unembed(times, rows)
 
     def predict(self, n: int, length: int) -> None:
@@ -76,10 +91,7 @@ class CountedEngine(ABC):
 
     def batches(self, n: int, size: int) -> Iterator[tuple[int, int]]:
         """How often a batch of so many items runs, for n items of a size."""
-        together = max(1, self.limits.tokens // size)
-        for times, items in ((n // together, together), (1, n % together)):
-            if times and items:
-                yield times, items
+        return in_parts(n, max(1, self.limits.tokens // size))
 
     def blocks(
         self, part: str, times: int, rows: int, queries: int, keys: int, n_layers: int
@@ -103,7 +115,7 @@ class CountedEngine(ABC):
     def unembed(self, times: int, rows: int) -> None:
         """Logits of rows, chunk by chunk of the vocabulary."""
         s, limits = self.sizes, self.limits
-        width = min(s.d_vocab, max(64, limits.chunk_bytes // (limits.n_bytes * rows)))
+        width = chunk_width(limits.device, s.d_vocab, limits.n_bytes * rows)
         n_full, rest = divmod(s.d_vocab, width)
         self.product("readout", times * n_full, rows, s.d_model, width)
         if rest:

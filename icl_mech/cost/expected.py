@@ -7,7 +7,6 @@ from icl_mech.cost.questions import ONCE, QUESTIONS, Asked
 from icl_mech.cost.sizes import Sizes
 from icl_mech.cost.work import Cost
 from icl_mech.errors import InputError, choose
-from icl_mech.model.chunked_logits import CHUNK_BYTES, CHUNK_BYTES_ACCELERATOR
 from icl_mech.model.engine import BUDGET, BUDGET_ACCELERATOR
 from icl_mech.model.plain import read_config
 from icl_mech.model.sources import find
@@ -96,7 +95,7 @@ def expected_cost(
     limits = Limits(
         _BYTES[dtype],
         batch_tokens or BUDGET.get(kind, BUDGET_ACCELERATOR),
-        CHUNK_BYTES.get(kind, CHUNK_BYTES_ACCELERATOR),
+        kind,
     )
     counted = _ENGINES[engine](_sizes(config), limits)
     for _ in range(n_tasks):

@@ -93,3 +93,14 @@ def runs(sizes: list[int], limit: int, equal: bool = False) -> Iterator[slice]:
             start, largest = i, size
     if start < len(sizes):
         yield slice(start, len(sizes))
+
+
+def even(n: int, most: int) -> int:
+    """The size of batches that are of nearly equal size, each of at most `most` items.
+
+    >>> even(10, 4)
+    4
+    >>> even(9, 4), even(0, 4)
+    (3, 4)
+    """
+    return -(-n // -(-n // most)) if n else most

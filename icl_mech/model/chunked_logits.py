@@ -6,10 +6,11 @@ time, small enough to stay in the processor's cache, and everything is reduced o
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from icl_mech.errors import NotFiniteError
@@ -19,6 +20,10 @@ from icl_mech.model.network import Unembedding
 #: busy.
 CHUNK_BYTES = {"cpu": 8 * 2**20}
 CHUNK_BYTES_ACCELERATOR = 256 * 2**20
+#: Vocabulary entries whose largest logit is looked at first: see `Peaks`.
+BLOCK = 64
+#: The most entries in one chunk on a CPU, whose matrix products of wider ones are slower.
+WIDEST = 32 * BLOCK
 
 
 class ChunkedLogits:
@@ -44,9 +49,8 @@ class ChunkedLogits:
         self._transform = unembedding.transform
         self.d_vocab: int = self._w_u.shape[1]
         self.dtype = torch.promote_types(self.hidden.dtype, torch.float32)
-        chunk_bytes = CHUNK_BYTES.get(self.hidden.device.type, CHUNK_BYTES_ACCELERATOR)
         row_bytes = max(1, len(resid)) * self.hidden.element_size()
-        self.width = min(self.d_vocab, max(64, int(chunk_bytes * share) // row_bytes))
+        self.width = chunk_width(self.hidden.device.type, self.d_vocab, row_bytes, share)
 
     def at(self, tokens: Int[Tensor, "row target"]) -> Float[Tensor, "row target"]:
         """The logits of a few tokens per row, different tokens for each row."""
@@ -69,6 +73,102 @@ class ChunkedLogits:
             yield ids, self._transform(logits).to(self.dtype)
 
 
+def chunk_width(device: str, d_vocab: int, row_bytes: int, share: float = 1.0) -> int:
+    """Vocabulary entries in one chunk: whole blocks of them, or all that there are.
+
+    >>> chunk_width("cpu", d_vocab=262_144, row_bytes=4 * 1159), chunk_width("cpu", 257, 4)
+    (1792, 257)
+
+    Args:
+        device: the kind of device.
+        d_vocab: entries of the vocabulary.
+        row_bytes: of one entry's logits, in all rows.
+        share: factor on the usual size of a chunk.
+    """
+    chunk_bytes = int(CHUNK_BYTES.get(device, CHUNK_BYTES_ACCELERATOR) * share)
+    width = max(BLOCK, chunk_bytes // row_bytes // BLOCK * BLOCK)
+    return min(d_vocab, width, WIDEST if device == "cpu" else width)
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """Largest logits of one chunk: of every block of its entries, and of every row.
+
+    One pass over the chunk finds them. The largest numbers of a row are in the blocks with the
+    largest peaks, so that nothing else has to pass over the chunk to find them.
+
+    Attributes:
+        start: the token that the chunk begins with.
+        blocks: the chunk itself.
+        of_blocks: the largest logit of each block.
+        largest: that of each row.
+    """
+
+    start: int
+    blocks: Float[Tensor, "row block entry"]
+    of_blocks: Float[Tensor, "row block"]
+    largest: Float[Tensor, "row"]
+
+    @staticmethod
+    def of(part: Float[Tensor, "row chunk"], start: int) -> "Peaks":
+        """Those of a chunk that begins at token `start`; where no blocks fit, it is one block."""
+        width = part.shape[1]
+        blocks = part.unflatten(1, (-1, width if width % BLOCK else BLOCK))
+        of_blocks = blocks.amax(dim=2)
+        return Peaks(start, blocks, of_blocks, of_blocks.amax(dim=1))
+
+    def best(
+        self, rows: Int[Tensor, "some"], k: int
+    ) -> tuple[Float[Tensor, "some k"], Int[Tensor, "some k"]]:
+        """The k largest logits of some rows, and their tokens; all where there are fewer."""
+        _, n_blocks, n_entries = self.blocks.shape
+        highest = self.of_blocks[rows].topk(min(k, n_blocks), dim=1).indices
+        near = self.blocks[rows[:, None], highest].flatten(1)
+        values, places = near.topk(min(k, near.shape[1]), dim=1)
+        block = highest.gather(1, places // n_entries)
+        return values, block * n_entries + places % n_entries + self.start
+
+    def top(self, rows: Int[Tensor, "some"]) -> tuple[Int[Tensor, "some"], Bool[Tensor, "some"]]:
+        """The token of some rows' largest logit, of equal ones the first; whether there are more.
+
+        `max` gives the first of equal numbers.
+        """
+        largest = self.largest[rows, None]
+        of_blocks = self.of_blocks[rows]
+        block = of_blocks.max(dim=1).indices
+        here = self.blocks[rows, block]
+        n_equal = torch.stack([(v == largest).sum(dim=1) for v in (of_blocks, here)])
+        token = block * self.blocks.shape[2] + here.max(dim=1).indices + self.start
+        return token, (n_equal > 1).any(dim=0)
+
+
+class Top:
+    """Keeps every row's largest number, given one chunk of columns at a time.
+
+    Attributes:
+        values: the largest so far.
+        tokens: where it is; of equal ones the first.
+        tied: whether it is in several places.
+    """
+
+    def __init__(self, n_rows: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.values = torch.full((n_rows,), -torch.inf, dtype=dtype, device=device)
+        self.tokens = torch.zeros(n_rows, dtype=torch.long, device=device)
+        self.tied = torch.zeros(n_rows, dtype=torch.bool, device=device)
+
+    def see(self, peaks: Peaks) -> None:
+        """Take in a chunk."""
+        # Few chunks hold a row's largest number so far: only those rows are looked at.
+        rows = (peaks.largest >= self.values).nonzero()[:, 0]
+        if not len(rows):
+            return
+        higher = peaks.largest[rows] > self.values[rows]
+        tokens, several = peaks.top(rows)
+        self.tokens[rows] = torch.where(higher, tokens, self.tokens[rows])
+        self.tied[rows] = several | ~higher
+        self.values = torch.maximum(self.values, peaks.largest)
+
+
 class Best:
     """Keeps the k largest numbers of every row, given one chunk of columns at a time."""
 
@@ -76,18 +176,16 @@ class Best:
         self.values = torch.full((n_rows, k), -torch.inf, dtype=like.dtype, device=like.device)
         self.ids = torch.zeros((n_rows, k), dtype=torch.long, device=like.device)
 
-    def see(
-        self, part: Float[Tensor, "row chunk"], largest: Float[Tensor, "row"], start: int
-    ) -> None:
-        """Take in a chunk that begins at token `start`; `largest` is each row's largest number."""
-        # Sort only the rows whose chunk holds a number above their k-th best so far (few do).
-        rows = (largest > self.values[:, -1]).nonzero()[:, 0]
+    def see(self, peaks: Peaks) -> None:
+        """Take in a chunk."""
+        # Only rows whose chunk holds a number above their k-th best so far: few do.
+        rows = (peaks.largest > self.values[:, -1]).nonzero()[:, 0]
         if not len(rows):
             return
         k = self.values.shape[1]
-        found = part[rows].topk(min(k, part.shape[1]), dim=1)
-        values = torch.cat([self.values[rows], found.values], dim=1)
-        ids = torch.cat([self.ids[rows], found.indices + start], dim=1)
+        found = peaks.best(rows, k)
+        values = torch.cat([self.values[rows], found[0]], dim=1)
+        ids = torch.cat([self.ids[rows], found[1]], dim=1)
         merged = values.topk(k, dim=1)
         self.values[rows] = merged.values
         self.ids[rows] = ids.gather(1, merged.indices)

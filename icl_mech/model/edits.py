@@ -1,10 +1,12 @@
 """`Edit`: what is written into an activation, at which site and token."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import index
 from typing import Any, Protocol, SupportsIndex, get_args, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -200,8 +202,8 @@ def place(
     (4, 6)
 
     Raises:
-        InputError: where the layer, head or token does not exist, or a value per prompt does
-            not come with as many rows as there are prompts.
+        InputError: where the layer, head or token does not exist, a value per prompt does not
+            come with as many rows as there are prompts, or what is written is no finite number.
     """
     check_layer(edit.layer, n_layers)
     if edit.head is not None and not 0 <= edit.head < n_heads:
@@ -211,4 +213,9 @@ def place(
     for p, n in zip(positions, lengths, strict=True):
         if not 0 <= p < n:
             raise InputError(f"token {p} out of range for a prompt of {n} tokens")
+    if not (math.isfinite(edit.scale) and bool(torch.isfinite(edit.value).all())):
+        raise InputError(
+            f"{edit} writes NaN or infinity; expected finite numbers. If they were read from this "
+            "model, check its weights, or try dtype='float32'"
+        )
     return PlacedEdit(edit, tuple(positions))

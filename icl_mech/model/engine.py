@@ -15,9 +15,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from icl_mech.errors import InputError
-from icl_mech.model.batching import Budget, runs
+from icl_mech.model.batching import Budget, even, runs
 from icl_mech.model.branches import Branch
 from icl_mech.model.network import device_of, module_of, refuse_no_hooks
+from icl_mech.model.precision import Precision, in_full_precision, in_its_precision
 from icl_mech.model.readout import Readout, read, top_of_means
 from icl_mech.progress import Tick, silent
 
@@ -29,6 +30,9 @@ T = TypeVar("T")
 #: enough for its cache, on other devices enough to keep them busy.
 BUDGET = {"cpu": 512}
 BUDGET_ACCELERATOR = 8192
+#: Rows that are read at once, for every token of the budget: the more rows share a product with the
+#: unembedding, the faster it is.
+ROWS_PER_TOKEN = 4
 
 
 class Engine(ABC):
@@ -41,9 +45,28 @@ class Engine(ABC):
         budget: how many tokens run at once.
         n_read, n_tied: how often a top token was read, and how often it was not the only one.
         pads: whether sequences of several lengths share a batch.
+        precision: of products of float32 matrices in all that it runs; the check of an engine
+            (`prepare`) runs in full precision.
     """
 
     name: ClassVar[str]
+    _RUN: ClassVar = (
+        "branch_residuals",
+        "pass_over",
+        "evaluate",
+        "generate",
+        "sequence_logprob",
+        "last_tokens",
+    )
+
+    def __init_subclass__(cls) -> None:
+        """Let an engine's methods multiply in its precision."""
+        super().__init_subclass__()
+        for name in cls._RUN:
+            if name in vars(cls):
+                setattr(cls, name, in_its_precision(vars(cls)[name]))
+        if "prepare" in vars(cls):
+            cls.prepare = in_full_precision(vars(cls)["prepare"])  # type: ignore[method-assign]
 
     def __init__(self, bridge: Any, budget: int | None = None) -> None:
         self.bridge = bridge
@@ -52,6 +75,7 @@ class Engine(ABC):
         self.budget = Budget(budget or BUDGET.get(self.device.type, BUDGET_ACCELERATOR))
         self.n_read = self.n_tied = 0
         self.pads = True
+        self.precision = Precision()
 
     # --- what an engine has to offer -------------------------------------------------------------
 
@@ -125,6 +149,7 @@ class Engine(ABC):
         return None
 
     @torch.no_grad()
+    @in_its_precision
     def observe(
         self, prompts: Sequence[Tokens], picks: Sequence[tuple[str, Pick]]
     ) -> tuple[Float[Tensor, "prompt layer *shape"], ...]:
@@ -171,6 +196,7 @@ class Engine(ABC):
         return pick
 
     @torch.no_grad()
+    @in_its_precision
     def read(
         self,
         resid: Float[Tensor, "row d_model"],
@@ -184,9 +210,13 @@ class Engine(ABC):
             ours = resid[rows].to(self.device, self.dtype)
             return self.readout(ours, targets[rows].to(self.device), n_best, entropy)
 
-        return self.in_batches([1] * len(resid), run, join_readouts)
+        def rows_at_once(n: int) -> int:
+            return even(n, ROWS_PER_TOKEN * self.budget.tokens)
+
+        return self.in_batches([1] * len(resid), run, join_readouts, rows_at_once)
 
     @torch.no_grad()
+    @in_its_precision
     def top_of_means(
         self,
         vectors: Float[Tensor, "group row d_model"],
@@ -223,14 +253,23 @@ class Engine(ABC):
         sizes: list[int],
         run: Callable[[list[int]], T],
         join: Callable[[list[T], Int[Tensor, "row"]], T],
+        limit: Callable[[int], int] | None = None,
     ) -> T:
-        """Run items of similar size together, as many as fit, and put them back in order."""
+        """Run items of similar size together, as many as fit, and put them back in order.
+
+        Args:
+            sizes: of the items, in tokens.
+            run: makes the result of some items.
+            join: puts results of several batches together, in an order.
+            limit: the size of the next batch, given how many items are left; by default the budget.
+        """
         order = sorted(range(len(sizes)), key=sizes.__getitem__)
         parts: list[T] = []
         done = 0
         while done < len(order):
             rest = order[done:]
-            batch = next(runs([sizes[i] for i in rest], self.budget.tokens, equal=not self.pads))
+            most = self.budget.tokens if limit is None else limit(len(rest))
+            batch = next(runs([sizes[i] for i in rest], most, equal=not self.pads))
             try:
                 parts.append(run(rest[batch]))
             except Exception as error:

@@ -24,6 +24,7 @@ from icl_mech.model.hashing import WeightHash
 from icl_mech.model.head_reader import HeadReader
 from icl_mech.model.network import architecture_of, context_length, module_of, places_of
 from icl_mech.model.placing import AnyEdit, Placer, positions_of
+from icl_mech.model.precision import Precision
 from icl_mech.model.readout import Readout, pad_targets
 from icl_mech.model.shared_engine import SharedEngine
 from icl_mech.model.vocabulary import Vocabulary
@@ -122,6 +123,11 @@ class HookedModel:
         return self._engine.dtype
 
     @property
+    def precision(self) -> Precision:
+        """Of products of float32 matrices, with its error: see `load_model`."""
+        return self._engine.precision
+
+    @property
     def tokenizer(self) -> Any:
         """The Transformers tokenizer."""
         return self.bridge.tokenizer
@@ -142,6 +148,7 @@ class HookedModel:
             ModelError: where the engine does not fit the model.
         """
         made, why = choose_engine(self.bridge, engine, batch_tokens)
+        made.precision = self._engine.precision
         return HookedModel(
             self.bridge, self.name, None, self.sink, self.adapter, engine=made, engine_reason=why
         )
@@ -563,6 +570,7 @@ class HookedModel:
             "engine": self.engine,
             "engine_reason": self.engine_reason,
             "dtype": str(self.dtype).removeprefix("torch."),
+            **self.precision.recorded(),
             "device": places_of(self.bridge),
             "sink_token": self.to_string(self.sink.token),
             "sink_reason": self.sink.reason,

@@ -19,6 +19,7 @@ from icl_mech.model.hooked import HookedModel
 from icl_mech.model.network import device_of, module_of
 from icl_mech.model.placement import MaxMemory, Placement, number_format
 from icl_mech.model.plain import explained, read_plain
+from icl_mech.model.precision import MatmulPrecision, check_precision, measured
 from icl_mech.model.sources import Source, find, label
 from icl_mech.progress import say
 from icl_mech.prompts import Sink, choose_sink
@@ -37,6 +38,7 @@ def load_model(
     batch_tokens: int | None = None,
     sink: str | int | None = None,
     engine: EngineName = "auto",
+    matmul_precision: MatmulPrecision = "highest",
 ) -> HookedModel:
     """Load a model to capture from and to edit.
 
@@ -75,6 +77,11 @@ def load_model(
             one at a time; `"plain"` runs a full forward pass for every edit, and fits every
             family. `"auto"` is shared where it gives the numbers of an ordinary forward pass, else
             plain, and says so on stderr.
+        matmul_precision: of products of float32 matrices in all that the engine runs, as in
+            `torch.set_float32_matmul_precision`, whose own setting plays no part and stays.
+            `"medium"` takes bfloat16 numbers (on a CPU with AMX or AVX-512 BF16) or TF32 (on an
+            NVIDIA GPU) and sums in float32, `"high"` TF32 (which changes nothing on a CPU). The
+            error is measured on the model, said on stderr, and a caveat of every result.
 
     Raises:
         InputError: where one of the arguments names nothing that exists, or a bridge has another
@@ -87,6 +94,7 @@ def load_model(
         (18, 640)
     """
     check_engine(engine)
+    check_precision(matmul_precision)
     if isinstance(source, nn.Module):
         if adapter is not None:
             raise InputError(
@@ -95,13 +103,14 @@ def load_model(
             )
         _refuse_other_place(source, device, dtype)
         bridge = as_bridge(source, tokenizer)
-        return _wrap(bridge, batch_tokens, sink, engine)
+        return _wrap(bridge, batch_tokens, sink, engine, matmul_precision)
     if tokenizer is not None:
         raise InputError(
             "tokenizer= beside a model's name; expected it beside a model of Transformers only: a "
             "name or folder comes with its tokenizer"
         )
     placement = Placement.of(device, dtype, max_memory)
+    check_precision(matmul_precision, number_format(dtype))
     if adapter is not None and placement.device is None:
         raise InputError("adapter= with device='auto'; expected one device, on which it is merged")
     read = None if adapter is None else read_adapter(adapter)
@@ -109,7 +118,7 @@ def load_model(
         found = find(source)
         bridge, chosen_sink, merged = _boot(found, placement, trust_remote_code, sink, read)
     name = found.name if read is None else f"{found.name}+{read.name}"
-    return _finished(bridge, name, batch_tokens, chosen_sink, engine, merged)
+    return _finished(bridge, name, batch_tokens, chosen_sink, engine, matmul_precision, merged)
 
 
 def _refuse_other_place(
@@ -129,11 +138,16 @@ def _refuse_other_place(
 
 
 def _wrap(
-    bridge: Any, batch_tokens: int | None, sink: str | int | None, engine: str
+    bridge: Any,
+    batch_tokens: int | None,
+    sink: str | int | None,
+    engine: str,
+    precision: MatmulPrecision,
 ) -> HookedModel:
     """Wrap a model that the caller made, without changing it."""
     chosen = choose_sink(bridge.tokenizer, sink, _publishes_bos(bridge.tokenizer))
-    model = _finished(bridge, label(bridge.cfg.model_name), batch_tokens, chosen, engine)
+    name = label(bridge.cfg.model_name)
+    model = _finished(bridge, name, batch_tokens, chosen, engine, precision)
     hooks = foreign_hooks(bridge)
     if hooks:
         warnings.warn(left_hooks(hooks), stacklevel=3)
@@ -157,14 +171,19 @@ def _finished(
     batch_tokens: int | None,
     sink: Sink,
     engine: str,
+    precision: MatmulPrecision,
     adapter: dict[str, Any] | None = None,
 ) -> HookedModel:
     """The model with its engine; what a user should know of its choices is said."""
     refuse_other_tokenizer(name, bridge.tokenizer, int(bridge.unembed.W_U.shape[1]), sink.token)
     chosen, reason = choose_engine(bridge, engine, batch_tokens)
+    check_precision(precision, chosen.dtype)
+    chosen.precision = measured(bridge, precision)
     model = HookedModel(bridge, name, batch_tokens, sink, adapter, chosen, reason)
     if engine == "auto" and model.engine == "plain":
         say(f"{name}: the plain engine runs it, a full forward pass for every edit ({reason})")
+    if model.precision.note:
+        say(f"{name}: {model.precision.note}")
     if sink.rival is not None:
         warnings.warn(
             f"prompts begin with {model.to_string(sink.token)!r} ({sink.reason}: "

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from icl_mech.errors import InputError
 from icl_mech.model.arguments import token_rows
-from icl_mech.model.chunked_logits import Best, ChunkedLogits, refuse_not_finite
+from icl_mech.model.chunked_logits import Best, ChunkedLogits, Peaks, Top, refuse_not_finite
 
 #: Logits further below the largest count as this far: e^-80 is nothing beside 1, and a CPU takes
 #: thirty times as long for the subnormal numbers below e^-87.
@@ -169,17 +169,15 @@ def read(
     wanted = logits.at(known)
     below = torch.nextafter(wanted, torch.full_like(wanted, -torch.inf))
     n_rows, device = len(resid), wanted.device
-    best = torch.full((n_rows,), -torch.inf, dtype=logits.dtype, device=device)
-    top = torch.zeros(n_rows, dtype=torch.long, device=device)
-    n_top = torch.zeros(n_rows, dtype=torch.long, device=device)
-    mass = _Mass.empty(best, entropy)
+    top = Top(n_rows, logits.dtype, device)
+    mass = _Mass.empty(top.values, entropy)
     rank = torch.zeros_like(known)
-    kept = Best(n_rows, n_best, like=best) if n_best else None
+    kept = Best(n_rows, n_best, like=top.values) if n_best else None
     places = torch.arange(logits.width, device=device)
     above = torch.empty((n_rows, logits.width), dtype=logits.dtype, device=device)
     asked = [t for t in range(targets.shape[1]) if bool((targets[:, t] >= 0).any())]
     for ids, part in logits:
-        part_best = part.amax(dim=1)
+        peaks = Peaks.of(part, ids.start)
         for t in asked:
             # A token with a smaller id ranks before a target with the same logit.
             bar = torch.where(known[:, t] >= ids.stop, below[:, t], wanted[:, t])
@@ -193,52 +191,30 @@ def read(
                 # The target is not counted as above itself, however its own logit was rounded.
                 itself = flags[rows].gather(1, own)[:, 0].long()
                 rank[rows, t] += tie.sum(dim=1) - itself
-        _see_top(top, n_top, best, part, part_best, ids.start)
+        before = top.values
+        top.see(peaks)
         if kept is not None:
-            kept.see(part, part_best, ids.start)
-        new_best = torch.maximum(best, part_best)
-        mass.see(part, best, new_best, above)
-        best = new_best
-    total = (mass.total.log() + best)[:, None]
+            kept.see(peaks)
+        mass.see(part, before, top.values, above)
+    total = (mass.total.log() + top.values)[:, None]
     logprob = wanted - total
     refuse_not_finite(mass.total, logprob)
     if kept is not None:
-        kept.lead(top)
+        kept.lead(top.tokens)
     # A target's logit may be rounded differently in `at` and in a chunk: trust the chunks.
-    on_top = known == top[:, None]
+    on_top = known == top.tokens[:, None]
     rank = rank.clamp_min(1).masked_fill(on_top, 0)
     padding = targets < 0
     return Readout(
-        top,
+        top.tokens,
         logprob.masked_fill(padding, torch.nan),
         rank.masked_fill(padding, -1),
-        (targets == top[:, None]).any(dim=1),
-        n_top > 1,
+        (targets == top.tokens[:, None]).any(dim=1),
+        top.tied,
         None if kept is None else kept.ids,
         None if kept is None else kept.values - total,
         mass.entropy(),
     )
-
-
-def _see_top(
-    top: Int[Tensor, "row"],
-    n_top: Int[Tensor, "row"],
-    best: Float[Tensor, "row"],
-    part: Float[Tensor, "row chunk"],
-    part_best: Float[Tensor, "row"],
-    start: int,
-) -> None:
-    """Take in a chunk that begins at token `start`: each row's top token, and how many share it.
-
-    Few chunks hold a row's largest logit so far: only those rows are looked at.
-    """
-    rows = (part_best >= best).nonzero()[:, 0]
-    if not len(rows):
-        return
-    ours, higher = part[rows], part_best[rows] > best[rows]
-    here = (ours == part_best[rows, None]).sum(dim=1)
-    n_top[rows] = torch.where(higher, 0, n_top[rows]) + here
-    top[rows] = torch.where(higher, ours.max(dim=1).indices + start, top[rows])
 
 
 @dataclass
@@ -266,10 +242,15 @@ class _Mass:
         scratch: Float[Tensor, "row width"],
     ) -> None:
         """Take in a chunk, whose logits are overwritten; `best` was each row's largest before."""
+        # All logits of a row may be infinitely low so far.
+        lowest = torch.finfo(part.dtype).min
+        best, new_best = best.clamp_min(lowest), new_best.clamp_min(lowest)
         shift = (best - new_best).clamp_min_(_LEAST)
         below = part.sub_(new_best[:, None]).clamp_min_(_LEAST)
-        each = torch.exp(below, out=scratch[:, : part.shape[1]])
-        if self.weighted is not None:
+        if self.weighted is None:
+            each = below.exp_()
+        else:
+            each = torch.exp(below, out=scratch[:, : part.shape[1]])
             moved = (self.weighted + self.total * shift) * shift.exp()
             self.weighted = moved + below.mul_(each).sum(dim=1)
         self.total = self.total * shift.exp() + each.sum(dim=1)
@@ -310,7 +291,7 @@ def top_of_means(
         means = rearrange(part, "(group row) ids -> group row ids", row=n_rows).mean(dim=1)
         if allowed is not None:
             means = means.masked_fill(~allowed[ids].to(device), -torch.inf)
-        kept.see(means, means.max(dim=1).values, ids.start)
+        kept.see(Peaks.of(means, ids.start))
     refuse_not_finite(total)
     # A mean of log probabilities is the mean logit minus the mean of the rows' normalisers.
     return kept.ids, kept.values - total.view(n_groups, n_rows).mean(dim=1)[:, None]

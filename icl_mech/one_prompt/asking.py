@@ -38,6 +38,7 @@ def about(model: HookedModel, prompt: Prompt) -> dict[str, Any]:
         "model": model.name,
         "engine": model.engine,
         "dtype": str(model.dtype).removeprefix("torch."),
+        **model.precision.recorded(),
         "prompt": prompt.text,
         "tokens": list(prompt.tokens),
     }

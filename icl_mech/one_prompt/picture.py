@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import pandas as pd
 import xarray as xr
 
-from icl_mech.shown import Shown
+from icl_mech.shown import Shown, precision_notes
 
 
 class Picture(Shown):
@@ -23,6 +23,10 @@ class Picture(Shown):
     def __init__(self, data: xr.Dataset, provenance: Mapping[str, Any]) -> None:
         self.data = data
         self.provenance = dict(provenance)
+
+    def caveats(self) -> list[str]:
+        """What to keep in mind when reading the numbers, a line each."""
+        return precision_notes(self.provenance)
 
     @abstractmethod
     def to_frame(self) -> pd.DataFrame:

@@ -31,7 +31,7 @@ from icl_mech.model import (
     shared_engine as shared_module,
 )
 from icl_mech.model.blocks import Blocks
-from icl_mech.model.chunked_logits import ChunkedLogits
+from icl_mech.model.chunked_logits import ChunkedLogits, Peaks, Top
 from icl_mech.model.network import Unembedding
 
 TASK = "country_capital"
@@ -133,7 +133,8 @@ def phases_of(model: HookedModel) -> Iterator[Phases]:
         put(Blocks, "embed", "embedding")
         put(Unembedding, "hidden", "norms")
         put(ChunkedLogits, "at", "logits of targets")
-        put(readout_module, "_see_top", "top token")
+        patched.setattr(Peaks, "of", staticmethod(phases.of("largest logits", Peaks.of)))
+        put(Top, "see", "largest logits")
         put(readout_module._Mass, "see", "normaliser")
         steps = phases.each("unembedding", ChunkedLogits.__iter__)
         patched.setattr(ChunkedLogits, "__iter__", steps)

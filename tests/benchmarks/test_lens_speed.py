@@ -10,6 +10,8 @@ from transformer_lens.tools.analysis.logit_lens import logit_readout
 from icl_mech.lens.plan import LensSettings, plan_lens
 from icl_mech.lens.targets import Asked, Columns
 from icl_mech.model import HookedModel
+from icl_mech.model.chunked_logits import ChunkedLogits
+from icl_mech.model.readout import read
 from icl_mech.prompts import Encoder
 
 N_PROMPTS, TOP_K = 25, 5
@@ -76,3 +78,50 @@ def test_answer_rivals_and_top_tokens_at_every_layer(
     assert float((top == plain_top).float().mean()) > 0.99
     print(f"\n{len(stream)} rows, {targets.shape[1]} targets each, top {TOP_K}: {plain.__name__}")
     report(benchmark, ours, theirs, rounds=3)
+
+
+def test_one_pass_over_each_chunk(benchmark, model: HookedModel) -> None:
+    """Every layer of a prompt: top 5, entropy, and a rank, each from the same chunks of logits.
+
+    The plain way asks torch for each by itself: `topk`, `logsumexp`, `softmax`.
+    """
+    prompt = model.prompt("Japan->Tokyo\nFrance->Paris\nPeru->Lima\nKenya->Nairobi\nCanada->")
+    stream = model.residual_stream([prompt], list(range(len(prompt)))).flatten(0, 2)
+    target = torch.full((len(stream), 1), int(prompt.tokens[-1]))
+
+    def ours() -> Arrays:
+        with torch.no_grad():
+            found = read(model.bridge, stream, target, TOP_K, entropy=True)
+        assert found.best_logprob is not None
+        assert found.entropy is not None
+        return [found.logprob[:, 0], found.rank[:, 0], found.best_logprob, found.entropy]
+
+    def plain() -> Arrays:
+        parts = []
+        with torch.no_grad():
+            chunks = ChunkedLogits(model.bridge, stream)
+            wanted = chunks.at(target)
+            for _, part in chunks:
+                total = part.logsumexp(dim=1)
+                mean = (part.softmax(dim=1) * part).sum(dim=1)
+                above = (part > wanted).sum(dim=1)
+                parts.append((total, mean, above, part.topk(TOP_K).values))
+        totals, means, aboves, tops = zip(*parts, strict=True)
+        total = torch.stack(totals).logsumexp(dim=0)
+        mean = (torch.stack(means) * (torch.stack(totals) - total).exp()).sum(dim=0)
+        top = torch.cat(tops, dim=1).topk(TOP_K).values
+        return [
+            wanted[:, 0] - total,
+            torch.stack(aboves).sum(dim=0),
+            top - total[:, None],
+            total - mean,
+        ]
+
+    for name, one, other in zip(
+        ("logprob", "rank", "top", "entropy"), ours(), plain(), strict=True
+    ):
+        # A target's own logit may be rounded otherwise than in its chunk.
+        off = 1.0 if name == "rank" else 2e-3
+        torch.testing.assert_close(one.float(), other.float(), atol=off, rtol=1e-4)
+    print(f"\n{len(stream)} rows, top {TOP_K}, entropy and a rank")
+    report(benchmark, ours, plain, rounds=3)
