@@ -63,6 +63,7 @@ from .patch import (
 )
 from .prompts import Prompt as Prompt
 from .results import Result as Result, load_result as load_result
+from .sweep import Sweep as Sweep, sweep as sweep
 from .synthetic import (
     Emergence as Emergence,
     EmergenceOverSeeds as EmergenceOverSeeds,

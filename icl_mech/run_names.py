@@ -59,8 +59,10 @@ def task_label(name: str) -> str:
         if os.path.isfile(file):
             member = f"-{Path(path).name}" if file != Path(path) else ""
             prefix = "pos-" if kind or name.startswith("pos:") else ""
-            return _plain(f"{prefix}{_plain(file.stem)}-{_checksum(_content(file))}{member}")
-    return _plain(name)
+            return plain_name(
+                f"{prefix}{plain_name(file.stem)}-{_checksum(_content(file))}{member}"
+            )
+    return plain_name(name)
 
 
 def model_label(name: str) -> str:
@@ -68,8 +70,8 @@ def model_label(name: str) -> str:
     path = Path(name).expanduser()
     if os.path.exists(path):
         stem = path.stem if path.suffix == ".gguf" else path.resolve().name
-        return _plain(f"{stem}-{_checksum(str(path.resolve()).encode())}")
-    return _plain(name)
+        return plain_name(f"{stem}-{_checksum(str(path.resolve()).encode())}")
+    return plain_name(name)
 
 
 def _content(file: Path) -> bytes:
@@ -88,13 +90,13 @@ def _as_text(name: str, value: Any) -> str:
 
 def _short(text: str, instead: str) -> str:
     """A text that can stand in a file's name, or a few words with its checksum."""
-    plain = _plain(text)
+    plain = plain_name(text)
     if plain == text and len(text.encode()) <= _LONGEST:
         return text
     return f"{instead}-{_checksum(text.encode())}"
 
 
-def _plain(text: str) -> str:
+def plain_name(text: str) -> str:
     """Letters, digits, and what is harmless between them."""
     return re.sub(r"[^\w.@-]+", "-", text).replace("@", "-").strip("-.") or "unnamed"
 
