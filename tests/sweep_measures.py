@@ -55,7 +55,7 @@ def measure(model: HookedModel, planned: Any, progress: bool) -> Marks:
     (task,) = tasks
     times = 1
     if s.marks:
-        file = Path(s.marks) / f"{model.name}-{task}-{s.seed}"
+        file = Path(s.marks) / f"{model.name}-{task}-{s.seed}".replace("/", "-")
         with file.open("a") as runs:
             runs.write(f"{os.getpid()}\n")
         times = len(file.read_text().splitlines())

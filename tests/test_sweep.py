@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -395,3 +397,9 @@ def test_a_dry_run_needs_a_configuration_only(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "does not fit 16GB" in done.stdout
     assert not (tmp_path / "out").exists()
+
+
+def test_ray_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match=r"Ray is not installed; .*icl-mech\[ray\]"):
+        sweep("gemma-3-270m", "scan", "to_upper", folder=tmp_path, ray="local", **QUIET)

@@ -4,11 +4,13 @@ A place makes workers, a worker takes cells and answers with futures: that is al
 """
 
 import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import suppress
 from importlib.metadata import version
 from multiprocessing import get_context, parent_process
+from multiprocessing.context import BaseContext
 from threading import Thread
 from typing import Any, Protocol, runtime_checkable
 
@@ -85,7 +87,7 @@ class _Here:
 class Processes:
     """Processes of this machine, each with a share of its cores.
 
-    They are spawned: a script that starts them needs `if __name__ == "__main__":`.
+    They import the script that starts them: it needs `if __name__ == "__main__":`.
     """
 
     def __init__(self, n: int) -> None:
@@ -101,9 +103,8 @@ class Processes:
 
 class _Process:
     def __init__(self, entry: ModelEntry, threads: int) -> None:
-        self._pool = ProcessPoolExecutor(
-            1, get_context("spawn"), _begin, (entry, version("icl-mech"), threads)
-        )
+        arguments = entry, version("icl-mech"), threads
+        self._pool = ProcessPoolExecutor(1, _context(), _begin, arguments)
         self._last: Future[Outcome] | None = None
 
     def submit(self, cell: Cell) -> "Future[Outcome]":
@@ -115,6 +116,15 @@ class _Process:
             for process in list(self._pool._processes.values()):
                 process.kill()
         self._pool.shutdown(cancel_futures=True)
+
+
+def _context() -> BaseContext:
+    """How processes begin: on Linux as copies of one that has imported what they need."""
+    if sys.platform != "linux":
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["icl_mech.sweep.work", "icl_mech.model.loading"])
+    return context
 
 
 #: The bench of a worker's process.
