@@ -1,6 +1,6 @@
 """What a sweep's folder holds: finished cells, failed ones, and those that are missing."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,17 +81,8 @@ class Sweep:
         Raises:
             InputError: as `results`.
         """
-        parts = [
-            result.full_summary()
-            .reset_index()
-            .assign(model=known["model"], seed=known["seed"], subject=known["task"])
-            for known, result in self.results(entry)
-        ]
-        if not parts:
-            return pd.DataFrame()
-        whole = pd.concat(parts, ignore_index=True)
-        first = ["model", "subject", "seed"]
-        return whole[[*first, *(c for c in whole if c not in first)]]
+        parts = [with_cell(known, result.full_summary()) for known, result in self.results(entry)]
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
     def report(self, path: str | Path, plotlyjs: PlotlyJs = "inline") -> Path:
         """Write one page that compares the models; it opens offline, and may be of half a sweep.
@@ -112,6 +103,13 @@ class Sweep:
         counts = ", ".join(f"{n} {state}" for state, n in states.items())
         lines = [f"Sweep in {self.path}: {counts}", self.table().to_string()]
         return "\n".join([*lines, *(f"failed: {n}: {e}" for n, e in self.failed.items())])
+
+
+def with_cell(known: Mapping[str, Any], summary: pd.DataFrame) -> pd.DataFrame:
+    """A result's summary, every row with the cell that it is of."""
+    cell = {"model": known["model"], "subject": known["task"], "seed": known["seed"]}
+    rows = summary.reset_index()
+    return pd.concat([pd.DataFrame([cell] * len(rows)), rows], axis=1)
 
 
 def _told(line: dict[str, Any]) -> dict[str, Any]:
