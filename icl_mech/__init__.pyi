@@ -65,6 +65,7 @@ from .patchscope import Patchscope as Patchscope, patchscope as patchscope
 from .planted import Plant as Plant, Planted as Planted, planted_model as planted_model
 from .prompts import Prompt as Prompt
 from .results import Result as Result, load_result as load_result
+from .sweep import Sweep as Sweep, sweep as sweep
 from .synthetic import (
     Emergence as Emergence,
     EmergenceOverSeeds as EmergenceOverSeeds,

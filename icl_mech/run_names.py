@@ -1,4 +1,4 @@
-"""Names of result files: the question, the tasks, the models, and the changed settings."""
+"""Names: of result files, by question, tasks, models and settings; and what models' names say."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, fields, is_dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 from zlib import crc32
 
@@ -17,6 +17,12 @@ _UNNAMED = {
 }  # fmt: skip
 #: Bytes of one part of a name; file systems take 255 for the whole, suffixes included.
 _LONGEST = 70
+#: A step as names have it: step1000, step-1000, checkpoint-500, global_step143000, ckpt_10k.
+_STEP = re.compile(
+    r"(?<![a-z])(?:global[-_]?)?(?:steps?|checkpoints?|ckpt|iter)[-_=]?(\d+)([km]?)(?![a-z\d])",
+    re.IGNORECASE,
+)
+_TIMES = {"": 1, "k": 1_000, "m": 1_000_000}
 
 
 def run_name(options: Any, what: str) -> str:
@@ -59,8 +65,10 @@ def task_label(name: str) -> str:
         if os.path.isfile(file):
             member = f"-{Path(path).name}" if file != Path(path) else ""
             prefix = "pos-" if kind or name.startswith("pos:") else ""
-            return _plain(f"{prefix}{_plain(file.stem)}-{_checksum(_content(file))}{member}")
-    return _plain(name)
+            return plain_name(
+                f"{prefix}{plain_name(file.stem)}-{_checksum(_content(file))}{member}"
+            )
+    return plain_name(name)
 
 
 def model_label(name: str) -> str:
@@ -68,8 +76,8 @@ def model_label(name: str) -> str:
     path = Path(name).expanduser()
     if os.path.exists(path):
         stem = path.stem if path.suffix == ".gguf" else path.resolve().name
-        return _plain(f"{stem}-{_checksum(str(path.resolve()).encode())}")
-    return _plain(name)
+        return plain_name(f"{stem}-{_checksum(str(path.resolve()).encode())}")
+    return plain_name(name)
 
 
 def _content(file: Path) -> bytes:
@@ -88,16 +96,39 @@ def _as_text(name: str, value: Any) -> str:
 
 def _short(text: str, instead: str) -> str:
     """A text that can stand in a file's name, or a few words with its checksum."""
-    plain = _plain(text)
+    plain = plain_name(text)
     if plain == text and len(text.encode()) <= _LONGEST:
         return text
     return f"{instead}-{_checksum(text.encode())}"
 
 
-def _plain(text: str) -> str:
+def plain_name(text: str) -> str:
     """Letters, digits, and what is harmless between them."""
     return re.sub(r"[^\w.@-]+", "-", text).replace("@", "-").strip("-.") or "unnamed"
 
 
 def _checksum(content: bytes) -> str:
     return f"{crc32(content):08x}"
+
+
+def step_of(name: str | Path) -> int | None:
+    """The training step that a model's name says; None where it says none, or two.
+
+    Of a hub name with a revision the revision is read, of a folder its name, then those of the
+    folders that it lies in.
+
+    Example:
+        >>> names = "EleutherAI/pythia-70m@step3000", "allenai/OLMo@step1000-tokens4B"
+        >>> [step_of(name) for name in (*names, "runs/checkpoint-500", "global_step143000")]
+        [3000, 1000, 500, 143000]
+        >>> step_of("runs/step_0000100/hf"), step_of("step10k"), step_of("gpt2@main")
+        (100, 10000, None)
+    """
+    text = str(name)
+    location, _, revision = text.partition("@")
+    parts = [revision] if revision else list(reversed(PurePath(location).parts))
+    for part in parts:
+        said = {int(n) * _TIMES[times.lower()] for n, times in _STEP.findall(part)}
+        if said:
+            return said.pop() if len(said) == 1 else None
+    return None

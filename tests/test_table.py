@@ -3,9 +3,7 @@
 import csv
 import io
 import json
-import shutil
-import warnings
-from concurrent.futures import ThreadPoolExecutor
+import re
 from copy import deepcopy
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from tiny_models import tiny_model
 
 from icl_mech.errors import InputError
 from icl_mech.model import HookedModel
-from icl_mech.patch import LayerScan, layer_scan
+from icl_mech.patch import LayerScan, layer_scan, scan as scan_room
 from icl_mech.patch.scan import measure_scan
 from icl_mech.patch.scan_plan import ScanPlan
 from icl_mech.reference import hendel2023
@@ -29,14 +27,12 @@ from icl_mech.table import (
     ACCURACIES,
     CONTROLS,
     FORMATS,
-    DamagedFileWarning,
     TaskTable,
-    run as table_run,
+    read_table,
     task_table,
     write_table,
 )
-from icl_mech.table.folder import RunFolder
-from icl_mech.tasks import Pair, Task, load_task
+from icl_mech.tasks import Pair, Task
 
 TASKS = ["to_upper", "country_capital", "next_letter"]
 N = {"n_prompts": 4, "n_shots": 2, "seed": 1, "progress": False}
@@ -60,7 +56,7 @@ class Counting:
 @pytest.fixture
 def scans(monkeypatch: pytest.MonkeyPatch) -> Counting:
     counting = Counting()
-    monkeypatch.setattr(table_run, "measure_scan", counting)
+    monkeypatch.setattr(scan_room, "measure_scan", counting)
     return counting
 
 
@@ -174,15 +170,6 @@ def test_an_interrupted_run_goes_on(
     with pytest.raises(KeyboardInterrupt):
         task_table(tiny_llama, TASKS, folder=tmp_path, **N)
     assert scans.ran == ["to_upper"]
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        ".manifest.lock",
-        "manifest.json",
-        "to_upper.nc",
-    ]
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert manifest["first"]["model"] == "tiny-llama"
-    assert manifest["settings"]["weights_sha256"] == tiny_llama.weight_hash
-    assert list(manifest["parts"]) == ["to_upper"]
     scans.interrupted_in = None
     resumed = task_table(tiny_llama, TASKS, folder=tmp_path, **N)
     assert scans.ran == TASKS
@@ -195,183 +182,31 @@ def test_an_interrupted_run_goes_on(
     more = task_table(tiny_llama, [*TASKS, "to_lower"], folder=tmp_path, **N)
     assert scans.ran == [*TASKS, "to_lower"]
     assert more.tasks == [*TASKS, "to_lower"]
+    # Any sweep's folder with scans can be read as a table.
+    read = read_table(tmp_path, "tiny-llama")
+    assert read.summary().equals(more.summary())
+    with pytest.raises(InputError, match="unknown model of the sweep 'tiny-lama'; did you mean"):
+        read_table(tmp_path, "tiny-lama")
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two finished tasks."""
-    folder = tmp_path_factory.mktemp("finished")
-    task_table(tiny_model("llama"), TASKS[:2], folder=folder, **N)
-    return folder
-
-
-@pytest.fixture
-def folder(finished: Path, tmp_path: Path) -> Path:
-    """The same, for a test to change."""
-    return shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-
-
-def damage(file: Path, how: str) -> None:
-    content = file.read_bytes()
-    if how == "gone":
-        file.unlink()
-    elif how == "truncated":
-        file.write_bytes(content[: len(content) // 2])
-    elif how == "empty":
-        file.write_bytes(b"")
-    elif how == "one bit":
-        middle = len(content) // 2
-        file.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
-    else:  # a whole, valid file of another task
-        shutil.copy(file.with_name("country_capital.nc"), file)
-
-
-@pytest.mark.parametrize("how", ["gone", "truncated", "empty", "one bit", "another task's"])
-def test_a_damaged_file_is_run_again(
-    tiny_llama: HookedModel, scans: Counting, folder: Path, how: str
+def test_other_settings_another_model_or_other_pairs_are_refused(
+    tiny_llama: HookedModel, tmp_path: Path
 ) -> None:
-    scans.ran.clear()
-    damage(folder / "to_upper.nc", how)
-    with pytest.warns(DamagedFileWarning, match="to_upper is run again"):
-        found = task_table(tiny_llama, TASKS[:2], folder=folder, **N)
-    assert scans.ran == ["to_upper"]
-    assert found.tasks == TASKS[:2]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        task_table(tiny_llama, TASKS[:2], folder=folder, **N)
-    assert scans.ran == ["to_upper"]
-
-
-def test_two_runs_share_a_folder(tiny_llama: HookedModel, tmp_path: Path) -> None:
-    """Each adds what it finished to what the other has written since; also one that began later."""
-    names = ("antonyms", "to_upper", "to_lower")
-    scans = {name: layer_scan(tiny_llama, name, **N) for name in names}
-    first = RunFolder(tmp_path, {"seed": 1}, {"device": "cpu"})
-    second = RunFolder(tmp_path, {"seed": 1}, {"device": "cuda"})
-    first.keep(load_task("antonyms"), scans["antonyms"])
-    second.keep(load_task("to_upper"), scans["to_upper"])
-    third = RunFolder(tmp_path, {"seed": 1}, {})
-    first.keep(load_task("to_lower"), scans["to_lower"])
-    for run in (third, RunFolder(tmp_path, {"seed": 1}, {})):
-        for name in ("antonyms", "to_upper"):
-            assert run.finished(load_task(name)) is not None
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert list(manifest["parts"]) == ["antonyms", "to_upper", "to_lower"]
-    assert manifest["first"] == {"device": "cpu"}
-
-
-def test_runs_at_once_lose_nothing(tiny_llama: HookedModel, tmp_path: Path) -> None:
-    scan = layer_scan(tiny_llama, TASKS[0], **N)
+    few = {**N, "n_prompts": 2}
+    task_table(tiny_llama, "to_upper", folder=tmp_path, **few)
+    before = {p.name: p.read_bytes() for p in tmp_path.glob("[!.]*")}
     pairs = tuple(Pair(f"w{i}", (f"v{i}",)) for i in range(20))
-    tasks = [Task(f"t{i}", "user", "", pairs) for i in range(12)]
-    runs = [RunFolder(tmp_path, {"seed": 1}, {}) for _ in range(4)]
-
-    def keep(i: int) -> None:
-        runs[i % 4].keep(tasks[i], scan)
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(keep, range(12)))
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert sorted(manifest["parts"]) == sorted(task.name for task in tasks)
-
-
-def test_a_folder_that_became_another_is_refused(tiny_llama: HookedModel, tmp_path: Path) -> None:
-    scan = layer_scan(tiny_llama, TASKS[0], **N)
-    run = RunFolder(tmp_path, {"seed": 1}, {})
-    (tmp_path / "manifest.json").unlink()
-    RunFolder(tmp_path, {"seed": 2}, {})
-    with pytest.raises(InputError, match="was made with seed 2, this run has 1"):
-        run.keep(load_task("to_upper"), scan)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="expected a folder that exists"):
-        RunFolder(tmp_path / "file" / "runs", {"seed": 1}, {})
-
-
-def test_a_file_that_the_manifest_does_not_know_is_run_again(
-    tiny_llama: HookedModel, scans: Counting, folder: Path
-) -> None:
-    """As after an interrupt between the file and the manifest."""
-    scans.ran.clear()
-    manifest = json.loads((folder / "manifest.json").read_text())
-    del manifest["parts"]["to_upper"]
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    task_table(tiny_llama, TASKS[:2], folder=folder, **N)
-    assert scans.ran == ["to_upper"]
-
-
-@pytest.mark.parametrize(
-    ("setting", "value", "message"),
-    [
-        ("n_prompts", 5, "was made with n_prompts 4, this run has 5"),
-        ("n_shots", 3, "was made with n_shots 2, this run has 3"),
-        ("seed", 2, "was made with seed 1, this run has 2"),
-        ("n_dev", 3, "was made with n_dev 2, this run has 3"),
-        ("n_dummies", 1, "was made with n_dummies 2, this run has 1"),
-        ("template", "{x}: {y}", "was made with template '{x}->{y}', this run has '{x}: {y}'"),
-        ("leading_space", True, "was made with leading_space None, this run has True"),
-    ],
-)
-def test_other_settings_are_refused(
-    tiny_llama: HookedModel, folder: Path, setting: str, value: object, message: str
-) -> None:
-    before = {p.name: p.read_bytes() for p in folder.iterdir()}
-    with pytest.raises(InputError, match=message.replace("{", r"\{").replace("}", r"\}")):
-        task_table(tiny_llama, TASKS[:2], folder=folder, **{**N, setting: value})
-    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
-
-
-def test_another_model_or_other_pairs_are_refused(tiny_llama: HookedModel, folder: Path) -> None:
-    with pytest.raises(InputError, match="was made with weights_sha256"):
-        task_table(tiny_model("gpt2"), TASKS[:2], folder=folder, **N)
-    pairs = tuple(Pair(f"w{i}", (f"v{i}",)) for i in range(20))
-    with pytest.raises(InputError, match="holds a task 'to_upper' with other pairs"):
-        task_table(tiny_llama, Task("to_upper", "user", "", pairs), folder=folder, **N)
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"icl_mech_runs": 2, "settings": {}}'])
-def test_a_manifest_that_is_none(tiny_llama: HookedModel, tmp_path: Path, text: str) -> None:
-    (tmp_path / "manifest.json").write_text(text)
-    with pytest.raises(InputError, match="not a manifest of icl-mech"):
-        task_table(tiny_llama, TASKS[:1], folder=tmp_path, **N)
-
-
-@pytest.mark.parametrize(
-    ("where", "value"),
-    [
-        (["settings"], None),
-        (["settings"], []),
-        (["parts"], ["to_upper"]),
-        (["parts", "to_upper"], None),
-        (["parts", "to_upper", "file"], 5),
-        (["parts", "to_upper", "file"], "../outside.nc"),
-        (["parts", "to_upper", "sha256"], None),
-    ],
-)
-def test_a_manifest_that_was_edited(
-    tiny_llama: HookedModel, folder: Path, where: list[str], value: object
-) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
-    inner = manifest
-    for key in where[:-1]:
-        inner = inner[key]
-    inner[where[-1]] = value
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(InputError, match="not a manifest of icl-mech"):
-        task_table(tiny_llama, TASKS[:2], folder=folder, **N)
-
-
-def test_a_file_of_another_task_is_run_again(
-    tiny_llama: HookedModel, folder: Path, scans: Counting
-) -> None:
-    """Sound, and known to the manifest, but not what the manifest says."""
-    manifest = json.loads((folder / "manifest.json").read_text())
-    one, other = manifest["parts"]["to_upper"], manifest["parts"]["country_capital"]
-    one["file"], one["sha256"] = other["file"], other["sha256"]
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.warns(DamagedFileWarning, match="to_upper is run again"):
-        table = task_table(tiny_llama, TASKS[:2], folder=folder, **N)
-    assert scans.ran == ["to_upper"]
-    assert table.tasks == TASKS[:2]
+    other = Task("to_upper", "user", "", pairs)
+    for model, task, settings, message in (
+        (tiny_llama, "to_upper", {"n_prompts": 5}, "n_prompts is 2, not 5"),
+        (tiny_llama, "to_upper", {"n_dev": 3}, "n_dev is 1, not 3"),
+        (tiny_llama, "to_upper", {"template": "{x}: {y}"}, "template is '{x}->{y}', not '{x}: {"),
+        (HookedModel(tiny_model("gpt2").bridge, "tiny-llama"), "to_upper", {}, "weights_sha256 is"),
+        (tiny_llama, other, {}, "tasks.to_upper.pairs_sha256 is"),
+    ):
+        with pytest.raises(InputError, match=re.escape(message)):
+            task_table(model, task, folder=tmp_path, **{**few, **settings})
+    assert {p.name: p.read_bytes() for p in tmp_path.glob("[!.]*")} == before
 
 
 @pytest.mark.parametrize("name", ["=1+1", "@sum", "-x", "+x"])
@@ -513,6 +348,5 @@ def test_command_writes_resumes_and_refuses(small_model: list[str], tmp_path: Pa
     assert Path(printed["table_csv"]).read_text().startswith("task,category,baseline")
     refused = run(*small, "--n-prompts", "3")
     assert refused.returncode == 2
-    assert "was made with n_prompts 2, this run has 3" in refused.stderr
-    assert "loading" not in refused.stderr
+    assert "measures.scan.n_prompts is 2, not 3" in refused.stderr
     assert "Traceback" not in refused.stderr

@@ -1,26 +1,19 @@
 """Which checkpoints are followed, in which order, and on which prompts."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from icl_mech.errors import InputError, shown
 from icl_mech.localize.plan import MapSettings
 from icl_mech.prompts import whole
+from icl_mech.run_names import step_of
 
 #: Where a model is read from: a name or folder, as `load_model` takes it, or a function without
 #: arguments that returns it loaded.
 Source = str | Path | Callable[[], Any]
 Models = Sequence[Source] | Mapping[int, Source]
-
-#: A step as names have it: step1000, step-1000, checkpoint-500, global_step143000, ckpt_10k.
-_STEP = re.compile(
-    r"(?<![a-z])(?:global[-_]?)?(?:steps?|checkpoints?|ckpt|iter)[-_=]?(\d+)([km]?)(?![a-z\d])",
-    re.IGNORECASE,
-)
-_TIMES = {"": 1, "k": 1_000, "m": 1_000_000}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,29 +46,6 @@ class Checkpoint:
     def __str__(self) -> str:
         named = f" ({self.source})" if isinstance(self.source, str | Path) else ""
         return f"step {self.step}{named}"
-
-
-def step_of(name: str | Path) -> int | None:
-    """The training step that a model's name says; None where it says none, or two.
-
-    Of a hub name with a revision the revision is read, of a folder its name, then those of the
-    folders that it lies in.
-
-    Example:
-        >>> names = "EleutherAI/pythia-70m@step3000", "allenai/OLMo@step1000-tokens4B"
-        >>> [step_of(name) for name in (*names, "runs/checkpoint-500", "global_step143000")]
-        [3000, 1000, 500, 143000]
-        >>> step_of("runs/step_0000100/hf"), step_of("step10k"), step_of("gpt2@main")
-        (100, 10000, None)
-    """
-    text = str(name)
-    location, _, revision = text.partition("@")
-    parts = [revision] if revision else list(reversed(PurePath(location).parts))
-    for part in parts:
-        said = {int(n) * _TIMES[times.lower()] for n, times in _STEP.findall(part)}
-        if said:
-            return said.pop() if len(said) == 1 else None
-    return None
 
 
 def order_checkpoints(models: Models, steps: Sequence[int] | None = None) -> list[Checkpoint]:

@@ -4,8 +4,8 @@ import gc
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ from icl_mech.model import HookedModel, check_model, check_source, load_model
 from icl_mech.model.sources import fingerprint
 from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE, N_DUMMIES
-from icl_mech.table.folder import Part, RunFolder, hash_pairs
+from icl_mech.sweep.folder import CellFolder, as_content
+from icl_mech.sweep.grid import hash_pairs
 from icl_mech.tasks import Tasks
 
 #: Arrays of a task map that every checkpoint shares, for they are of the prompts.
@@ -140,10 +141,13 @@ def measure_checkpoints(
     for checkpoint in checkpoints:
         if isinstance(checkpoint.source, str | Path):
             check_source(checkpoint.source)
-    runs = None if folder is None else RunFolder(folder, _for_manifest(plan, loaded), {})
+    runs = None if folder is None else CellFolder(folder)
     maps: list[TaskMap] = []
     resumed: list[int] = []
-    with progress_bar(len(checkpoints), "checkpoints", progress) as bar:
+    with ExitStack() as at_end:
+        if runs is not None:
+            at_end.enter_context(runs.writing({"checkpoints": _for_manifest(plan, loaded)}))
+        bar = at_end.enter_context(progress_bar(len(checkpoints), "checkpoints", progress))
         for checkpoint in checkpoints:
             bar.set_description(f"step {checkpoint.step}")
             found, was_kept = _finished_or_measured(checkpoint, plan, load, runs, progress, maps)
@@ -158,7 +162,7 @@ def _finished_or_measured(
     checkpoint: Checkpoint,
     plan: MapPlan,
     load: Callable[[Any], HookedModel],
-    runs: RunFolder | None,
+    runs: CellFolder | None,
     progress: bool,
     earlier: Sequence[TaskMap],
 ) -> tuple[TaskMap, bool]:
@@ -168,10 +172,10 @@ def _finished_or_measured(
     if runs is not None and made_of is None:  # only its weights tell what a function loads
         model = _loaded(checkpoint, load)
         made_of = model.weight_hash
-    tasks = [of.task.name for of in plan.tasks]
-    part = Part(f"step{checkpoint.step}", tasks, str(made_of), ("checkpoint", "weights"))
-    kept = None if runs is None else runs.finished(part)
-    if isinstance(kept, TaskMap):
+    cell = f"step{checkpoint.step}"
+    if runs is not None and runs.finished(cell, str(made_of)):
+        kept = runs.result(cell)
+        assert isinstance(kept, TaskMap)
         _check_alike(checkpoint, kept.provenance["shared"], earlier)
         return kept, True
     if model is None:
@@ -181,7 +185,7 @@ def _finished_or_measured(
     found = measure_map(model, plan, progress)
     found.provenance |= {"step": checkpoint.step, "shared": shared}
     if runs is not None:
-        runs.keep(part, found)
+        runs.keep(cell, str(made_of), as_content(found))
     return found, False
 
 
@@ -210,7 +214,7 @@ def _named(checkpoint: Checkpoint) -> str | None:
 def _for_manifest(plan: MapPlan, loaded: Mapping[str, Any]) -> dict[str, Any]:
     """What two runs must share to add to one folder: all tasks, as each is told from the others."""
     of = {t.task.name: hash_pairs(t.task) for t in plan.every}
-    own = {"icl_mech": version("icl-mech"), "question": "checkpoints", "tasks": of}
+    own = {"question": "checkpoints", "tasks": of}
     return {**own, **plan.settings.recorded(), **loaded}
 
 

@@ -77,7 +77,7 @@ class CheckpointsCommand(Command):
         from icl_mech.checkpoints.run import measure_checkpoints
         from icl_mech.model import check_source
         from icl_mech.plotting.export import check_writable
-        from icl_mech.table.folder import MANIFEST
+        from icl_mech.sweep.folder import MANIFEST
 
         for name in self.named:
             check_source(name)

@@ -13,6 +13,7 @@ import xarray as xr
 import icl_mech
 from icl_mech.devices import pick_device
 from icl_mech.errors import InputError, shown
+from icl_mech.files import check_same
 from icl_mech.finetune.files import LAST, make_folder, read_last
 from icl_mech.finetune.plan import FinetuneSettings, Plan, chosen_blocks, plan
 from icl_mech.finetune.result import Finetuning
@@ -22,7 +23,6 @@ from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE, HELD_OUT_SHARE
 from icl_mech.tasks import Tasks
 from icl_mech.tasks.text import as_path
-from icl_mech.training_runs import check_same
 
 _LIBRARIES = ("peft", "transformers", "torch")
 #: Updates between two looks at the mean of the last losses, for the bar.

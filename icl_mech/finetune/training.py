@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from icl_mech.errors import InputError, ModelError, NotFiniteError
+from icl_mech.files import check_same
 from icl_mech.finetune.files import Last, read_last, write_adapter, write_last
 from icl_mech.finetune.plan import Plan
 from icl_mech.model import TunedModel, seeded
 from icl_mech.prompts import Episode, Prompt, in_context, instructed
-from icl_mech.training_runs import ADAM, check_same
+from icl_mech.training_runs import ADAM
 
 #: The norm to which gradients are clipped.
 CLIP = 1.0

@@ -14,6 +14,7 @@ from jaxtyping import Float
 import icl_mech
 from icl_mech.decodability import knn_credit
 from icl_mech.errors import InputError, choose
+from icl_mech.files import differences
 from icl_mech.progress import progress_bar
 from icl_mech.stats.projection import check_projection
 from icl_mech.synthetic.ablation import head_means, heads_off
@@ -37,7 +38,6 @@ from icl_mech.synthetic.plane import plane, turned
 from icl_mech.synthetic.probes import basis_probe, detectable_r2, weight_probe
 from icl_mech.synthetic.reference import predict_all
 from icl_mech.synthetic.settings import Settings, to_json
-from icl_mech.training_runs import differences
 
 #: Limits of sequences per basis. With fewer, some folds of the probes have none of a basis; more
 #: take hours, because every sequence is compared with every other.

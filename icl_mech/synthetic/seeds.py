@@ -10,12 +10,12 @@ import xarray as xr
 from jaxtyping import Float
 
 from icl_mech.errors import InputError
+from icl_mech.files import differences
 from icl_mech.results import Result, with_ends
 from icl_mech.stats import MIN_CLUSTERS, Estimate, few_mean
 from icl_mech.stats.onset import FRACTION, lead_in_words
 from icl_mech.synthetic.emergence import Emergence
 from icl_mech.synthetic.timing import Encoding, onsets
-from icl_mech.training_runs import differences
 
 ONSETS = ("encoding", "performance", "use")
 Over = Literal["performance", "use"]

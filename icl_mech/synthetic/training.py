@@ -10,6 +10,7 @@ from torch import Tensor
 
 from icl_mech.devices import pick_device
 from icl_mech.errors import ModelError, NotFiniteError
+from icl_mech.files import check_same
 from icl_mech.progress import progress_bar
 from icl_mech.synthetic.checkpoints import (
     LAST,
@@ -24,7 +25,7 @@ from icl_mech.synthetic.data import draw_batch
 from icl_mech.synthetic.memory import check_memory
 from icl_mech.synthetic.model import RegressionTransformer
 from icl_mech.synthetic.settings import Settings, to_json
-from icl_mech.training_runs import ADAM, check_same, under
+from icl_mech.training_runs import ADAM, under
 
 #: Updates between two checks of the losses; a check makes a GPU wait.
 LOOK_EVERY = 20

@@ -1,4 +1,3 @@
 from .files import FORMATS as FORMATS, write_table as write_table
-from .folder import DamagedFileWarning as DamagedFileWarning
 from .result import ACCURACIES as ACCURACIES, CONTROLS as CONTROLS, TaskTable as TaskTable
-from .run import task_table as task_table
+from .run import read_table as read_table, task_table as task_table

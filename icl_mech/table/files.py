@@ -1,13 +1,13 @@
 """The main table as files: a page, numbers, LaTeX and Markdown."""
 
 from collections.abc import Callable
-from html import escape
 from pathlib import Path
 
 import pandas as pd
 
 from icl_mech.errors import choose
 from icl_mech.files import PlotlyJs
+from icl_mech.plotting import tables
 from icl_mech.reference import hendel2023
 from icl_mech.results import write_whole
 from icl_mech.table.plan import MEAN
@@ -86,62 +86,26 @@ def _csv(table: TaskTable) -> str:
     rows = pd.concat([summary, pd.DataFrame([last], index=[MEAN])]).rename_axis("task")
     counts = rows.columns[[kind.kind == "i" for kind in summary.dtypes]]
     # The row of means has no layer and no number of prompts; Int64 keeps the others whole numbers.
-    rows = rows.astype(dict.fromkeys(counts, "Int64")).reset_index()
-    texts = rows.select_dtypes(exclude="number").columns
-    rows[texts] = rows[texts].map(_no_formula)
-    return str(rows.to_csv(index=False))
-
-
-def _no_formula(value: object) -> object:
-    """Quote text that a spreadsheet would take for a formula, as a word or task's name may be."""
-    starts = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
-    return f"'{value}" if starts else value
+    return tables.csv(rows.astype(dict.fromkeys(counts, "Int64")).reset_index())
 
 
 def _tex(table: TaskTable) -> str:
-    return f"{_latex(table.table().rename_axis('task'))}\n{_latex(table.published_table())}"
-
-
-def _latex(frame: pd.DataFrame) -> str:
-    """A table for LaTeX with booktabs; every name and number is escaped."""
-    style = frame.reset_index().style.hide(axis="index").format(_protect, escape="latex")
-    style = style.format_index(escape="latex", axis="columns")
-    columns = "l" * (frame.index.nlevels + len(frame.columns))
-    return str(style.to_latex(hrules=True, column_format=columns))
-
-
-def _protect(text: str) -> str:
-    """LaTeX takes a bracket after a line break for an option; a group before it prevents that."""
-    return f"{{}}{text}" if text.startswith("[") else text
+    ours = tables.latex(table.table().rename_axis("task"))
+    return f"{ours}\n{tables.latex(table.published_table())}"
 
 
 def _markdown(table: TaskTable) -> str:
     p = table.provenance
-    notes = [f"- {_cell(note)}" for note in table.caveats()]
+    notes = [f"- {tables.markdown_text(note)}" for note in table.caveats()]
     parts = [
         f"{p['n_prompts']} test prompts per task, {p['n_shots']} shots, seed {p['seed']}, "
-        f"model {_cell(str(p['model']))}. Brackets: 95 % intervals.",
-        _rows(table.table().rename_axis("task")),
+        f"model {tables.markdown_text(str(p['model']))}. Brackets: 95 % intervals.",
+        tables.markdown(table.table().rename_axis("task")),
         "Published (Hendel et al. 2023):",
-        _rows(table.published_table()),
+        tables.markdown(table.published_table()),
         "\n".join(notes),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _rows(frame: pd.DataFrame) -> str:
-    """A table in Markdown."""
-    frame = frame.reset_index()
-    lines = [list(frame.columns), ["---"] * len(frame.columns), *frame.to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(_cell(str(c)) for c in line) + " |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    """Escape what Markdown would take for markup or for the end of a cell."""
-    text = escape(" ".join(text.split()), quote=False)
-    for mark in "\\|*_`[]":
-        text = text.replace(mark, f"\\{mark}")
-    return text
 
 
 _WRITERS: dict[str, Callable[[TaskTable], str]] = {".csv": _csv, ".tex": _tex, ".md": _markdown}

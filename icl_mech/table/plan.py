@@ -1,8 +1,6 @@
 """What the main table runs on: the settings of its layer scans, and the prompts of every task."""
 
 from dataclasses import dataclass
-from importlib.metadata import version
-from typing import Any
 
 from icl_mech.errors import InputError
 from icl_mech.patch.scan_plan import ControlLayers, ScanPlan, ScanSettings, plan_scan
@@ -26,10 +24,6 @@ class TableSettings(ScanSettings):
     control_layers: ControlLayers = "chosen"
     """Inject the controls where θ is best on dev prompts, or after every block (takes twice as
     long). The table shows them at the chosen layer only."""
-
-    def for_manifest(self) -> dict[str, Any]:
-        """What two runs must share to add to one folder, besides the model."""
-        return {"icl_mech": version("icl-mech"), **self.recorded()}
 
 
 def plan_table(tasks: Tasks | None, settings: TableSettings) -> ScanPlan:

@@ -1,18 +1,21 @@
-"""A layer scan of task after task, each kept as soon as it is finished."""
+"""The main table: a sweep of layer scans on one model, read as a table."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import xarray as xr
 
+from icl_mech.errors import InputError, choose
 from icl_mech.model import HookedModel, check_model
 from icl_mech.patch import ControlLayers, LayerScan
-from icl_mech.patch.scan import measure_scan
 from icl_mech.patch.scan_plan import ScanPlan
-from icl_mech.progress import progress_bar
 from icl_mech.prompts import DEFAULT_TEMPLATE, N_DUMMIES
-from icl_mech.table.folder import RunFolder
+from icl_mech.sweep import Grid, Sweep, plan_sweep
+from icl_mech.sweep.models import ModelEntry
+from icl_mech.sweep.run import run_grid
 from icl_mech.table.plan import TableSettings, plan_table
 from icl_mech.table.result import TaskTable
 from icl_mech.tasks import Tasks
@@ -85,59 +88,98 @@ def task_table(
     return measure_table(model, plan_table(tasks, settings), folder, progress)
 
 
+def table_grid(model: HookedModel | ModelEntry, plan: ScanPlan) -> Grid:
+    """The cells of a table: a scan of every task of a plan of `plan_table`.
+
+    Raises:
+        InputError: where there is no such model.
+    """
+    s = plan.settings
+    options = {name: value for name, value in vars(s).items() if name != "seed"}
+    return plan_sweep(model, {"scan": options}, [of.task for of in plan.tasks], s.seed)
+
+
 def measure_table(
-    model: HookedModel, plan: ScanPlan, folder: str | Path | None = None, progress: bool = True
+    model: HookedModel | ModelEntry,
+    plan: ScanPlan,
+    folder: str | Path | None = None,
+    progress: bool = True,
 ) -> TaskTable:
     """Run a plan of `plan_table`: what `task_table` does after it has drawn the prompts.
 
     Raises:
         InputError: where the model cannot read a prompt, or the folder was made with other
             settings.
-        ModelError: where the model returns numbers that are not finite.
+        ModelError: where the model cannot be loaded, or returns numbers that are not finite.
     """
-    assert isinstance(plan.settings, TableSettings)
-    settings = plan.settings.for_manifest()
-    runs = None
-    finished: dict[str, LayerScan] = {}
-    if folder is not None:
-        runs = RunFolder(folder, {**settings, **_identity(model)}, model.provenance())
-        kept = {of.task.name: runs.finished(of.task) for of in plan.tasks}
-        finished = {name: scan for name, scan in kept.items() if isinstance(scan, LayerScan)}
-    resumed = list(finished)
-    with progress_bar(len(plan.tasks) - len(finished), "tasks", progress) as bar:
-        for of in plan.tasks:
-            if of.task.name in finished:
-                continue
-            bar.set_description(of.task.name)
-            scan = measure_scan(model, ScanPlan([of], plan.settings), progress)
-            if runs is not None:
-                runs.keep(of.task, scan)
-            finished[of.task.name] = scan
-            bar.update()
-    scans = [finished[of.task.name] for of in plan.tasks]
-    data = xr.concat([scan.data for scan in scans], dim="task")
-    return TaskTable(data, _provenance(scans, plan.settings, resumed))
+    grid = table_grid(model, plan)
+    with ExitStack() as at_end:
+        if folder is None:
+            folder = at_end.enter_context(TemporaryDirectory())
+        resumed = run_grid(grid, folder, progress=progress, stop=True)
+        done = Sweep(folder)
+        scans = [done.folder.result(cell.name) for cell in grid.cells]
+    names = [cell.subject.name for cell in grid.cells if cell.name in resumed]
+    return joined([s for s in scans if isinstance(s, LayerScan)], plan.settings.recorded(), names)
 
 
-def _identity(model: HookedModel) -> dict[str, Any]:
-    """What tells models apart, whatever they are called and wherever they run."""
-    provenance = model.provenance()
-    return {name: provenance[name] for name in ("weights_sha256", "architecture", "dtype")}
+def read_table(folder: str | Path, model: str | None = None, entry: str = "scan") -> TaskTable:
+    """The table of the layer scans that a sweep's folder holds, of one model and its first seed.
+
+    Args:
+        folder: of the sweep.
+        model: its name in the sweep; by default the first.
+        entry: what the scans are called in the sweep.
+
+    Raises:
+        InputError: where there is no such sweep, measure or model, or no scan is finished.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> few = {"n_prompts": 2, "n_shots": 2, "control_layers": "chosen"}
+        >>> done = icl_mech.sweep(
+        ...     model, {"scan": few}, "to_upper", folder=folder, progress=False)
+        >>> read_table(folder).tasks
+        ['to_upper']
+    """
+    found = [(of, result) for of, result in Sweep(folder).results(entry)]
+    if not found:
+        raise InputError(f"{folder}: no {entry} is finished; expected at least one")
+    name = found[0][0]["model"] if model is None else model
+    choose(name, dict.fromkeys(of["model"] for of, _ in found), "model of the sweep")
+    of_model = [(of, result) for of, result in found if of["model"] == name]
+    first = of_model[0][0]["seed"]
+    scans = [r for of, r in of_model if of["seed"] == first and isinstance(r, LayerScan)]
+    if not scans:
+        raise InputError(f"{entry} is {of_model[0][0]['measure']}; expected layer scans")
+    return joined(scans, {}, [])
 
 
-def _provenance(
-    scans: Sequence[LayerScan], settings: TableSettings, resumed: list[str]
-) -> dict[str, Any]:
-    return {
-        **scans[0].provenance,
-        "method": "task_table (Hendel et al. 2023, arXiv 2310.15916): a layer scan per task",
-        **settings.recorded(),
-        "tasks": {name: of for scan in scans for name, of in scan.provenance["tasks"].items()},
-        "token_texts": {
-            token: text
-            for scan in scans
-            for token, text in scan.provenance.get("token_texts", {}).items()
+def joined(
+    scans: Sequence[LayerScan], settings: Mapping[str, Any], resumed: Sequence[str]
+) -> TaskTable:
+    """One table of several scans, each of other tasks.
+
+    Args:
+        scans: with the same settings, on one model.
+        settings: what provenance says of them besides.
+        resumed: the tasks that a folder held.
+    """
+    first = {n: v for n, v in scans[0].provenance.items() if n != "cell"}
+    return TaskTable(
+        xr.concat([scan.data for scan in scans], dim="task"),
+        {
+            **first,
+            "method": "task_table (Hendel et al. 2023, arXiv 2310.15916): a layer scan per task",
+            **settings,
+            "tasks": {name: of for scan in scans for name, of in scan.provenance["tasks"].items()},
+            "token_texts": {
+                token: text
+                for scan in scans
+                for token, text in scan.provenance.get("token_texts", {}).items()
+            },
+            "resumed": list(resumed),
+            "devices": sorted({scan.provenance["device"] for scan in scans}),
         },
-        "resumed": resumed,
-        "devices": sorted({scan.provenance["device"] for scan in scans}),
-    }
+    )

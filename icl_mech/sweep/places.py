@@ -1,0 +1,260 @@
+"""Where cells run: in this process, in others on this machine, or on a Ray cluster.
+
+A place makes workers, a worker takes cells and answers with futures: that is all the driver knows.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import suppress
+from importlib.metadata import version
+from multiprocessing import get_context, parent_process
+from multiprocessing.context import BaseContext
+from threading import Thread
+from typing import Any, Protocol, runtime_checkable
+
+from icl_mech.errors import InputError, first_line
+from icl_mech.sweep.grid import Cell
+from icl_mech.sweep.models import ModelEntry
+from icl_mech.sweep.work import Bench, Outcome
+
+#: Seconds that a cluster has to answer.
+PATIENCE = 5.0
+
+
+@runtime_checkable
+class Worker(Protocol):
+    """Measures cells on one model, one after the other."""
+
+    def submit(self, cell: Cell) -> "Future[Outcome]":
+        """Measure a cell; the future fails where the worker dies."""
+
+    def close(self) -> None:
+        """End it, and give its memory back."""
+
+
+@runtime_checkable
+class Place(Protocol):
+    """Makes workers.
+
+    Attributes:
+        n: how many work at once.
+    """
+
+    n: int
+
+    def worker(self, entry: ModelEntry) -> Worker:
+        """A worker for a model, which it loads with its first cell."""
+
+    def close(self) -> None:
+        """Leave the place."""
+
+
+class Here:
+    """This process: one cell at a time."""
+
+    n = 1
+
+    def worker(self, entry: ModelEntry) -> Worker:
+        return _Here(entry)
+
+    def close(self) -> None:
+        pass
+
+
+class _Here:
+    def __init__(self, entry: ModelEntry) -> None:
+        self._bench: Bench | None = Bench(entry, version("icl-mech"))
+
+    def submit(self, cell: Cell) -> "Future[Outcome]":
+        assert self._bench is not None
+        done: Future[Outcome] = Future()
+        done.set_result(self._bench.attempt(cell))
+        return done
+
+    def close(self) -> None:
+        import gc
+
+        import torch
+
+        self._bench = None
+        gc.collect()  # parts of a model refer to one another
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+class Processes:
+    """Processes of this machine, each with a share of its cores.
+
+    They import the script that starts them: it needs `if __name__ == "__main__":`.
+    """
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self._threads = max(1, _cores() // n)
+
+    def worker(self, entry: ModelEntry) -> Worker:
+        return _Process(entry, self._threads)
+
+    def close(self) -> None:
+        pass
+
+
+class _Process:
+    def __init__(self, entry: ModelEntry, threads: int) -> None:
+        arguments = entry, version("icl-mech"), threads
+        self._pool = ProcessPoolExecutor(1, _context(), _begin, arguments)
+        self._last: Future[Outcome] | None = None
+
+    def submit(self, cell: Cell) -> "Future[Outcome]":
+        self._last = self._pool.submit(_attempt, cell)
+        return self._last
+
+    def close(self) -> None:
+        if self._last is not None and not self._last.done():  # in the middle of a cell
+            for process in list(self._pool._processes.values()):
+                process.kill()
+        self._pool.shutdown(cancel_futures=True)
+
+
+def _context() -> BaseContext:
+    """How processes begin: on Linux as copies of one that has imported what they need."""
+    if sys.platform != "linux":
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["icl_mech.sweep.work", "icl_mech.model.loading"])
+    return context
+
+
+#: The bench of a worker's process.
+_bench: Bench | None = None
+
+
+def _begin(entry: ModelEntry, driver: str, threads: int) -> None:
+    """What a new process does first. It ends with the process that started it."""
+    global _bench
+    _bench = Bench(entry, driver, threads)
+    parent = parent_process()
+    assert parent is not None
+
+    def end() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=end, daemon=True).start()
+
+
+def _attempt(cell: Cell) -> Outcome:
+    assert _bench is not None
+    return _bench.told(cell)
+
+
+class OnRay:
+    """Actors of a Ray cluster, each with a model of its own.
+
+    Args:
+        address: `"local"` (a cluster of this machine), `"auto"` (one that runs here already), or
+            `host:port`.
+        n: actors at once; by default as many as there are GPUs for, or one a machine.
+        gpus: of each actor.
+        memory: bytes that each actor reserves.
+
+    Raises:
+        InputError: where Ray is not installed, or the cluster cannot be reached.
+    """
+
+    def __init__(
+        self, address: str, n: int | None = None, gpus: float = 0, memory: int | None = None
+    ) -> None:
+        try:
+            import ray
+        except ImportError:
+            raise InputError(
+                "Ray is not installed; expected it for ray=: pip install 'icl-mech[ray]'"
+            ) from None
+        self._ray, self._begun = ray, not ray.is_initialized()
+        if self._begun:
+            _connect(ray, address)
+        have = ray.cluster_resources()
+        self.n = n or _n_actors(ray, have, gpus)
+        if gpus and have.get("GPU", 0) < gpus:
+            self.close()
+            raise InputError(
+                f"{gpus:g} GPUs per worker, and the cluster has {have.get('GPU', 0):g}; expected "
+                "no more than it has"
+            )
+        cores = max(1, int(have.get("CPU", 1) // self.n))
+        options = {"num_cpus": cores, "num_gpus": gpus, "memory": memory, "max_restarts": 0}
+        self._actor = ray.remote(Bench).options(**options)
+        self._cores = cores
+
+    def worker(self, entry: ModelEntry) -> Worker:
+        actor = self._actor.remote(entry, version("icl-mech"), self._cores)
+        return _Actor(actor, self._ray.kill)
+
+    def close(self) -> None:
+        if self._begun:
+            self._ray.shutdown()
+
+
+class _Actor:
+    def __init__(self, actor: Any, kill: Callable[[Any], None]) -> None:
+        self._actor, self._kill = actor, kill
+
+    def submit(self, cell: Cell) -> "Future[Outcome]":
+        future: Future[Outcome] = self._actor.told.remote(cell).future()
+        return future
+
+    def close(self) -> None:
+        with suppress(Exception):  # it may have died
+            self._kill(self._actor)
+
+
+def _connect(ray: Any, address: str) -> None:
+    """Join or begin a cluster.
+
+    Raises:
+        InputError: where it cannot be reached, within seconds.
+    """
+    try:
+        if address not in ("auto", "local"):
+            _knock(address)
+        ray.init(
+            address=address,
+            logging_level="ERROR",
+            log_to_driver=False,
+            **({"include_dashboard": False} if address == "local" else {}),
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"the Ray cluster {address!r} cannot be reached ({type(error).__name__}: "
+            f"{first_line(error)}); expected 'local', 'auto' where one runs on this machine, or "
+            "the address of one (host:port)"
+        ) from None
+
+
+def _knock(address: str) -> None:
+    """Whether anybody listens there; Ray itself would wait for minutes.
+
+    Raises:
+        OSError: where nobody does.
+        ValueError: where it is no address.
+    """
+    import socket
+
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError("no host:port")
+    socket.create_connection((host, int(port)), timeout=PATIENCE).close()
+
+
+def _n_actors(ray: Any, have: dict[str, float], gpus: float) -> int:
+    if gpus:
+        return max(1, int(have.get("GPU", 0) // gpus))
+    return max(1, sum(node["Alive"] for node in ray.nodes()))
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,225 @@
+"""A sweep as one page, and as tables beside it; also of a sweep that is half-finished."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from icl_mech.files import PlotlyJs
+from icl_mech.plotting import tables
+from icl_mech.plotting.page import embedded, html_table, write_page
+from icl_mech.results import write_whole
+from icl_mech.run_names import plain_name, step_of
+from icl_mech.stats import Estimate, means
+from icl_mech.sweep.gather import ACCURACIES, Gathered, gather
+from icl_mech.sweep.plot import (
+    depth_figure,
+    layers_figure,
+    ratio_figure,
+    steps_figure,
+    td_figure,
+)
+from icl_mech.sweep.result import Sweep
+
+_PAGE = """
+<p>{{ states }}. A cell is one measure of one task, or of one set of tasks, on one model with one
+seed. Figures are of every model's first seed, tables of all; numbers in full lie beside this page,
+as {{ kinds }}.</p>
+<div class="scroll">{{ status }}</div>
+{% if not_done %}<h2>What is missing</h2>
+<div class="scroll">{{ not_done }}</div>
+{% if left_out %}<p class="quiet">and {{ left_out }} more; all are in the table of cells.</p>
+{% endif %}{% endif %}
+{% for note in notes %}<p class="quiet">{{ note }}</p>{% endfor %}
+<h2>Models</h2>
+<div class="scroll">{{ models }}</div>
+{% for part in parts %}
+<h2>{{ part.entry }}</h2>
+{% for figure in part.figures %}{{ figure }}{% endfor %}
+{% for name, table in part.tables.items() %}<h3>{{ name }}</h3>
+<div class="scroll">{{ table }}</div>{% endfor %}
+{% endfor %}
+"""
+#: Rows of what is missing, and of a summary, that a page shows.
+_MISSING, _MOST = 30, 300
+
+
+def write_report(sweep: Sweep, path: str | Path, plotlyjs: PlotlyJs = "inline") -> Path:
+    """Write the page, and the numbers of every measure beside it, each file whole or not at all.
+
+    Args:
+        sweep: finished or not.
+        path: of the page (`.html`); tables are called `<stem>-<measure>` with their suffix.
+        plotlyjs: where the page has plotly.js from, see `icl_mech.plotting.export`.
+
+    Raises:
+        InputError: where a file cannot be written, or a result is damaged.
+    """
+    path = Path(path)
+    cells, cards = sweep.cells(), model_cards(sweep)
+    open_cells = cells[cells["state"] != "done"][
+        ["model", "entry", "task", "seed", "state", "error"]
+    ]
+    states = ", ".join(f"{n:,} cells {s}" for s, n in cells["state"].value_counts().items())
+    order = [str(name) for name in cards.index]
+    written = _write_tables(path, "cells", cells, cells) + _write_tables(
+        path, "models", cards, cards
+    )
+    parts: list[dict[str, Any]] = []
+    drawn = 0
+    for entry in dict.fromkeys(cells["entry"]):
+        found = gather(sweep, entry)
+        if not len(found.full):
+            continue
+        figures = [
+            embedded(figure, first=drawn + i == 0, plotlyjs=plotlyjs)
+            for i, figure in enumerate(_figures(found, order))
+        ]
+        drawn += len(figures)
+        parts.append({"entry": entry, "figures": figures, "tables": dict(_tables(found, order))})
+        written += _write_tables(path, entry, found.full, found.narrow)
+    measures = ", ".join(dict.fromkeys(cells["entry"]))
+    return write_page(
+        _PAGE,
+        path,
+        plotlyjs,
+        heading=f"{measures} on {len(order)} models",
+        states=states,
+        status=html_table(sweep.table()),
+        not_done=html_table(open_cells.head(_MISSING)) if len(open_cells) else "",
+        left_out=max(0, len(open_cells) - _MISSING),
+        notes=[
+            f"{n} cells were made by icl-mech {v}, another version than this"
+            for v, n in sweep.folder.other_versions().items()
+        ],
+        models=html_table(_text(cards)),
+        kinds=", ".join(dict.fromkeys(file.suffix for file in written)),
+        parts=parts,
+    )
+
+
+def model_cards(sweep: Sweep) -> pd.DataFrame:
+    """One row per model, the largest first: what it is, what it took, what of it is finished.
+
+    Columns: `architecture`, `weights` (their number), `layers`, `engine`, `dtype`, `device`,
+    `load_seconds`, `seconds` (of all finished cells), `memory` (bytes at most), `done`, `failed`,
+    `missing`.
+    """
+    cells = sweep.cells()
+    rows = {}
+    for model, of in cells.groupby("model", sort=False):
+        done = of[of["state"] == "done"]
+        last = done.iloc[-1].to_dict() if len(done) else {}
+        told = ("architecture", "weights", "layers", "engine", "dtype", "device", "load_seconds")
+        rows[model] = {
+            **{name: last.get(name) for name in told},
+            "seconds": done["seconds"].sum() if len(done) else None,
+            "memory": done["memory"].max() if len(done) else None,
+            **{state: int((of["state"] == state).sum()) for state in ("done", "failed", "missing")},
+        }
+    frame = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+    return frame.sort_values("weights", ascending=False, na_position="last", kind="stable")
+
+
+def _figures(found: Gathered, order: list[str]) -> Iterator[go.Figure]:
+    """What is drawn of a measure; of kinds without a figure of many models, nothing."""
+    if found.scans:
+        scans = _in_order(found.scans, order)
+        yield depth_figure(scans)
+        yield ratio_figure(scans)
+    if found.maps:
+        yield layers_figure(_in_order(found.maps, order))
+    if found.decodability:
+        yield td_figure(pd.concat(found.decodability, ignore_index=True), found.r_squared)
+    for results in found.variability.values():
+        from icl_mech.variability.models_plot import variability_models_figure
+
+        yield variability_models_figure(results)
+    for what, curves in _over_steps(found).items():
+        yield steps_figure(curves, what)
+
+
+def _in_order(of: Mapping[str, Any], order: list[str]) -> dict[str, Any]:
+    return {name: of[name] for name in order if name in of}
+
+
+def _over_steps(found: Gathered) -> dict[str, dict[str, dict[int, Estimate]]]:
+    """Of models that are checkpoints of one training: curves, by what their names share."""
+    curves: dict[str, dict[str, dict[int, Estimate]]] = {}
+
+    def add(model: str, name: str, estimate: Callable[[], Estimate]) -> None:
+        step = step_of(model)
+        if step is not None:
+            shared = model.partition("@")[0] if "@" in model else "one training"
+            curves.setdefault(shared, {}).setdefault(name, {})[step] = estimate()
+
+    for model, scans in found.scans.items():
+        add(model, "few-shot accuracy", lambda s=scans: s.mean("regular"))  # type: ignore[misc]
+        add(model, "accuracy with θ", lambda s=scans: s.mean("hypothesis"))  # type: ignore[misc]
+    for rows in found.decodability:
+        values = rows["td"].to_numpy(dtype=float)[:, None]
+        add(str(rows["model"].iloc[0]), "task decodability", lambda v=values: means(v).at(0))  # type: ignore[misc]
+    for model, maps in found.maps.items():
+        for what, depths in maps.items():
+            if depths:
+                values = pd.Series(depths).to_numpy()[:, None]
+                add(model, f"depth of {what}", lambda v=values: means(v).at(0))  # type: ignore[misc]
+    return {shared: of for shared, of in curves.items() if max(len(c) for c in of.values()) > 1}
+
+
+def _tables(found: Gathered, order: list[str]) -> Iterator[tuple[str, Any]]:
+    if found.scans:
+        rows = {
+            model: {
+                **{name: str(of.mean(name)) for name in ACCURACIES},
+                "hypothesis / regular": str(of.ratio()),
+                "tasks": str(len(of.theta)),
+            }
+            for model, of in _in_order(found.scans, order).items()
+        }
+        yield "Means over tasks", html_table(pd.DataFrame.from_dict(rows, orient="index"))
+    if found.r_squared:
+        r_squared = {m: {"R² of TD and accuracy": str(e)} for m, e in found.r_squared.items()}
+        yield "Does TD predict accuracy?", html_table(pd.DataFrame.from_dict(r_squared, "index"))
+    shown = found.narrow.head(_MOST)
+    left = len(found.narrow) - len(shown)
+    yield (
+        "All cells" if not left else f"The first {_MOST} rows of {len(found.narrow):,}",
+        html_table(_text(shown)),
+    )
+
+
+def _text(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table for people: numbers short, nothing where nothing is known."""
+
+    def said(value: Any) -> str:
+        if value is None or value != value:
+            return "–"
+        if isinstance(value, float):
+            return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+        return f"{value:,}" if isinstance(value, int) and abs(value) >= 10_000 else str(value)
+
+    return frame.astype(object).map(said)
+
+
+def _write_tables(path: Path, name: str, full: pd.DataFrame, narrow: pd.DataFrame) -> list[Path]:
+    """All numbers as CSV (and Parquet, with pyarrow), those to quote as LaTeX and Markdown."""
+    if full.index.name is not None:
+        full, narrow = full.reset_index(), narrow.reset_index()
+    texts = _text(narrow).set_index(narrow.columns[0])
+    writers: dict[str, Callable[[Path], object]] = {
+        ".csv": lambda to: to.write_text(tables.csv(full), encoding="utf-8"),
+        ".tex": lambda to: to.write_text(tables.latex(texts), encoding="utf-8"),
+        ".md": lambda to: to.write_text(f"{tables.markdown(texts)}\n", encoding="utf-8"),
+    }
+    try:
+        import pyarrow  # noqa: F401  # what pandas writes Parquet with
+    except ImportError:
+        pass
+    else:
+        plain = full.map(lambda v: str(v) if isinstance(v, list | tuple | dict) else v)
+        writers[".parquet"] = plain.to_parquet
+    stem = f"{path.stem}-{plain_name(name)}"
+    return [write_whole(path.with_name(f"{stem}{s}"), write) for s, write in writers.items()]

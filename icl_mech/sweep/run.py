@@ -1,0 +1,321 @@
+"""Runs the cells of a sweep: one queue for all models, and one loop wherever they run."""
+
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from icl_mech.errors import InputError
+from icl_mech.progress import progress_bar, say
+from icl_mech.prompts import whole
+from icl_mech.sweep.folder import CellFolder, told
+from icl_mech.sweep.grid import Cell, Grid, check_models, check_room, plan_sweep
+from icl_mech.sweep.places import Here, OnRay, Place, Processes, Worker
+from icl_mech.sweep.result import Sweep
+from icl_mech.sweep.work import Outcome
+
+
+def sweep(
+    models: Any,
+    measures: Any,
+    tasks: Any = None,
+    seeds: Any = (0,),
+    *,
+    folder: str | Path,
+    settings: Mapping[str, Any] | None = None,
+    load: Mapping[str, Any] | None = None,
+    workers: int | None = None,
+    ray: str | None = None,
+    gpus_per_worker: float = 0,
+    max_memory: int | None = None,
+    retries: int = 0,
+    copy_to: str | None = None,
+    progress: bool = True,
+) -> Sweep:
+    """Measure many tasks on many models, each cell kept as soon as it is finished.
+
+    A cell is a measure of one task (or, where tasks are compared, of a set) on a model with a seed.
+    The next call with the same folder runs only what is not finished, whatever ended this one. A
+    cell that fails is noted with its error, and the others go on.
+
+    Args:
+        models: sources as `load_model` takes them, one or several, or a mapping from names to them;
+            in this process also loaded models, and functions that load one.
+        measures: names of commands (`"scan"`, `"decodability"`, ...), or a mapping from names to
+            options: `{"scan": {"n_prompts": 20}, "few": {"measure": "scan", "n_shots": 2}}`.
+        tasks: tasks, families, paths to pairs, or `"all"`; by default every measure's own. A
+            measure over sets of tasks takes each family, and each list within the list, by itself.
+        seeds: of the random draws, one or several.
+        folder: for the results; more models, measures, tasks and seeds may be added to it later.
+        settings: options for every measure that has them.
+        load: arguments of `load_model` for all models.
+        workers: processes on this machine, or actors of a Ray cluster; by default this process.
+        ray: `"local"`, `"auto"` or the address of a Ray cluster (extra `ray`).
+        gpus_per_worker: of every actor.
+        max_memory: bytes that every actor reserves.
+        retries: how often a cell that fails is tried again.
+        copy_to: where every result is copied to as well, as fsspec names it (`"s3://bucket/run"`).
+        progress: show a progress bar, and what fails.
+
+    Raises:
+        InputError: before anything runs, where something is unknown or cannot work, the folder
+            holds other settings or is being written, or the disk is too full.
+
+    Example:
+        >>> import tempfile
+        >>> done = icl_mech.sweep(
+        ...     model, "decodability", "letters", folder=tempfile.mkdtemp(), progress=False,
+        ...     settings={"n_prompts": 8, "k": 2}
+        ... )
+        >>> done.cells()["state"].tolist()
+        ['done']
+    """
+    grid = plan_sweep(models, measures, tasks, seeds, settings, load)
+    place = choose_place(workers, ray, gpus_per_worker, max_memory)
+    run_grid(grid, folder, place, retries, copy_to, progress)
+    return Sweep(folder)
+
+
+def choose_place(
+    workers: int | None,
+    ray: str | None = None,
+    gpus: float = 0,
+    memory: int | None = None,
+) -> Callable[[], Place]:
+    """Makes the place where cells run, when something is to be run.
+
+    Raises:
+        InputError: where the options do not go together.
+    """
+    if workers is not None and whole("workers", workers) < 1:
+        raise InputError(f"workers is {workers}; expected at least 1")
+    if ray is not None:
+        return lambda: OnRay(ray, workers, gpus, memory)
+    if gpus or memory:
+        raise InputError("gpus_per_worker and max_memory are for ray; expected it beside them")
+    return Here if workers is None else lambda: Processes(workers)
+
+
+def run_grid(
+    grid: Grid,
+    folder: str | Path,
+    place: Callable[[], Place] = Here,
+    retries: int = 0,
+    copy_to: str | None = None,
+    progress: bool = True,
+    stop: bool = False,
+) -> list[str]:
+    """Run every cell of a grid that its folder does not hold yet.
+
+    Args:
+        grid: from `plan_sweep`.
+        folder, retries, copy_to, progress: as in `sweep`.
+        place: makes the place where cells run.
+        stop: raise the first error of a cell instead of going on.
+
+    Returns:
+        The names of the cells that the folder held.
+
+    Raises:
+        InputError: where a model is not there, only this process can use one, the folder holds
+            other settings or is being written, or cannot be written (full disk).
+    """
+    kept = CellFolder(folder)
+    kept.check(grid.recorded)
+    copy = _copier(copy_to)
+    with kept.writing(grid.recorded, {cell.name: cell.recorded() for cell in grid.cells}):
+        held = {c.name: None for c in grid.cells if kept.finished(c.name, c.made_of)}
+        todo = [c for c in grid.cells if c.name not in held]
+        if not todo:
+            return list(held)
+        waiting = {cell.model for cell in todo}
+        configs = check_models(grid, waiting)
+        check_room(kept.path, len(todo))
+        with ExitStack() as at_end:
+            there = place()
+            at_end.callback(there.close)
+            _refuse_objects(grid, waiting, there)
+            order = by_size(grid, configs)
+            bar = at_end.enter_context(progress_bar(len(grid.cells), "cells", progress))
+            bar.update(len(grid.cells) - len(todo))
+            bar.unpause()  # the time left is told from cells that are run now
+            driver = _Driver(grid, kept, there, retries, copy, stop, bar, progress, order)
+            at_end.callback(driver.close)
+            driver.run(todo)
+    return list(held)
+
+
+def by_size(grid: Grid, configs: Mapping[str, Any]) -> list[str]:
+    """The models, the largest first: what takes longest must not come last."""
+    from icl_mech.cost.sizes import Sizes
+
+    sizes: dict[str, float] = {}
+    for name in grid.models:
+        try:
+            sizes[name] = Sizes.of(configs[name]).weights if name in configs else 0
+        except InputError:  # of a kind that is not modelled
+            sizes[name] = 0
+    return sorted(grid.models, key=lambda name: -sizes[name])
+
+
+def _refuse_objects(grid: Grid, waiting: Iterable[str], place: Place) -> None:
+    objects = [name for name in waiting if not grid.models[name].named]
+    if objects and not isinstance(place, Here):
+        raise InputError(
+            f"{objects[0]} is a model in memory, which only this process can use; expected the "
+            "name of a model, or no workers="
+        )
+
+
+@dataclass
+class _Slot:
+    """A worker with a model, and the cell that it has."""
+
+    model: str
+    worker: Worker
+    cell: Cell
+
+
+@dataclass
+class _Driver:
+    """Hands cells to workers, keeps what they bring, and notes what fails."""
+
+    grid: Grid
+    folder: CellFolder
+    place: Place
+    retries: int
+    copy: Callable[[Path], None]
+    stop: bool
+    bar: Any
+    talks: bool
+    order: Sequence[str]
+    _queues: dict[str, deque[Cell]] = field(default_factory=lambda: defaultdict(deque))
+    _tries: Counter[str] = field(default_factory=Counter)
+    _running: dict["Future[Outcome]", _Slot] = field(default_factory=dict)
+    _loaded: set[str] = field(default_factory=set)
+    _weights: dict[str, str] = field(default_factory=dict)
+
+    def run(self, todo: Sequence[Cell]) -> None:
+        """Until every cell is finished or has failed."""
+        for cell in todo:
+            self._queues[cell.model].append(cell)
+        waiting = {cell.name for cell in todo}
+        for name, line in self.folder.done.items():
+            if name not in waiting and "weights_sha256" in line:
+                self._weights[line["model"]] = line["weights_sha256"]
+        while True:
+            while len(self._running) < self.place.n and any(self._queues.values()):
+                model = self._next_model()
+                self._give(model, self.place.worker(self.grid.models[model]))
+            if not self._running:
+                return
+            done, _ = wait(self._running, return_when=FIRST_COMPLETED)
+            for future in done:
+                self._take(future, self._running.pop(future))
+
+    def close(self) -> None:
+        """End the workers."""
+        for slot in self._running.values():
+            slot.worker.close()
+
+    def _next_model(self) -> str:
+        """Of the models that have cells waiting the largest, first one that nobody works on."""
+        busy = {slot.model for slot in self._running.values()}
+        waiting = [name for name in self.order if self._queues[name]]
+        return next((name for name in waiting if name not in busy), waiting[0])
+
+    def _give(self, model: str, worker: Worker) -> None:
+        cell = self._queues[model].popleft()
+        loading = "" if model in self._loaded else "loading "
+        self.bar.set_description(f"{loading}{cell.name}")
+        self._running[worker.submit(cell)] = _Slot(model, worker, cell)
+
+    def _take(self, future: "Future[Outcome]", slot: _Slot) -> None:
+        """Keep what became of a cell, and give its worker another one."""
+        died = False
+        try:
+            outcome = future.result()
+        except Exception as error:  # the worker's process ended, or its machine is gone
+            outcome, died = Outcome(error=f"the worker died ({told(error)})"), True
+        outcome = self._same_weights(slot, outcome)
+        if outcome.content is not None:
+            self._loaded.add(slot.model)
+            self._keep(slot.cell, outcome)
+        elif outcome.fatal:
+            slot.worker.close()
+            raise InputError(outcome.error)
+        else:
+            self._failed(slot, outcome)
+        if died or outcome.of_model or not self._queues[slot.model]:
+            slot.worker.close()
+        else:
+            self._give(slot.model, slot.worker)
+
+    def _same_weights(self, slot: _Slot, outcome: Outcome) -> Outcome:
+        """Refuse a result of other weights than those of the model's finished cells."""
+        found = outcome.facts.get("weights_sha256")
+        if found is None or self._weights.setdefault(slot.model, found) == found:
+            return outcome
+        error = InputError(
+            f"{slot.model} has other weights ({found[:12]}) than when its finished cells were "
+            f"made ({self._weights[slot.model][:12]}); expected the same, or another folder"
+        )
+        return Outcome(error=str(error), of_model=True, raised=error)
+
+    def _keep(self, cell: Cell, outcome: Outcome) -> None:
+        assert outcome.content is not None
+        file = self.folder.keep(
+            cell.name, cell.made_of, outcome.content, **cell.recorded(), **outcome.facts
+        )
+        self.copy(file)
+        self.bar.update()
+
+    def _failed(self, slot: _Slot, outcome: Outcome) -> None:
+        """Try a cell again, or note that it failed; without a model all of its cells did."""
+        if self.stop and outcome.raised is not None:
+            slot.worker.close()
+            raise outcome.raised
+        self._tries[slot.cell.name] += 1
+        if self._tries[slot.cell.name] <= self.retries:
+            self._queues[slot.model].append(slot.cell)
+            return
+        # Where the model was loaded elsewhere, only this worker has no room for it.
+        gone = outcome.of_model and slot.model not in self._loaded
+        others = list(self._queues.pop(slot.model, ())) if gone else []
+        for cell in [slot.cell, *others]:
+            self.folder.failed(cell.name, cell.made_of, outcome.error)
+            self.bar.update()
+        if self.talks:
+            also = f" (and {len(others)} other cells)" if others else ""
+            say(f"failed: {slot.cell.name}{also}: {outcome.error}")
+
+
+def _copier(copy_to: str | None) -> Callable[[Path], None]:
+    """Copies a finished file to where fsspec can write, or nowhere.
+
+    Raises:
+        InputError: where there is no such place.
+    """
+    if copy_to is None:
+        return lambda file: None
+    from fsspec import url_to_fs
+
+    try:
+        system, root = url_to_fs(copy_to)
+        system.makedirs(root, exist_ok=True)
+    except (ImportError, ValueError, OSError) as error:
+        raise InputError(
+            f"cannot copy to {copy_to!r} ({error}); expected a place that fsspec can write, such "
+            "as s3://bucket/folder, with the package that it needs"
+        ) from None
+
+    def copy(file: Path) -> None:
+        try:
+            system.put_file(str(file), f"{root}/{file.name}")
+        except Exception as error:  # of the network or the store
+            raise InputError(f"cannot copy {file.name} to {copy_to!r} ({told(error)})") from None
+
+    return copy
