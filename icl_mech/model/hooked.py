@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from icl_mech.errors import InputError, first_line, shown
 from icl_mech.layers import SITES
+from icl_mech.model.answer_loss import answer_loss, refuse_no_gradients
 from icl_mech.model.arguments import check_list, check_prompts, check_tensor, token_rows
 from icl_mech.model.bridging import is_hookable
 from icl_mech.model.choosing import EngineName, choose_engine
-from icl_mech.model.edits import HOOKS, Role, Site, Writable
+from icl_mech.model.edits import HOOKS, Edit, Role, Site, Writable
 from icl_mech.model.engine import Engine
 from icl_mech.model.foreign import foreign_hooks, left_hooks
 from icl_mech.model.generation import Generation, check_generation, pad_continuations
@@ -408,6 +409,53 @@ class HookedModel:
         branches = self._placer.branches(self, edits, prompts)
         targets = pad_targets(answers, len(prompts), len(self.vocabulary))
         return self._engine.evaluate([p.tokens for p in prompts], branches, targets, tick)
+
+    def last_streams(
+        self, prompts: Sequence[Prompt], edits: Sequence[AnyEdit], tick: Tick = silent
+    ) -> Float[Tensor, "prompt edit d_model"]:
+        """The residual stream after the last block at each prompt's last token, for each edit.
+
+        Args:
+            prompts, edits: as in `evaluate`.
+            tick: called with the number of (prompt, edit) cells just finished.
+
+        Raises:
+            InputError: where an edit does not fit the model or the prompts.
+        """
+        prompts = check_prompts(prompts)
+        branches = self._placer.branches(self, edits, prompts)
+        return self._engine.last_streams([p.tokens for p in prompts], branches, tick)
+
+    def answer_loss(
+        self,
+        prompts: Sequence[Prompt],
+        answers: Sequence[Sequence[int]],
+        edits: Sequence[Edit],
+    ) -> Float[Tensor, "prompt"]:
+        """Minus the log probability (nats) of each answer, differentiable in the edits' values.
+
+        For training what is written while the model stays as it is.
+
+        Args:
+            prompts: what to run.
+            answers: for each prompt, the token ids of its answer.
+            edits: applied together; their values may require gradients.
+
+        Raises:
+            InputError: where an edit does not fit, an answer is empty, or the model allows no
+                gradients (`refuse_no_gradients`).
+        """
+        prompts = check_prompts(prompts)
+        self.refuse_no_gradients()
+        ids = token_rows(answers)
+        if len(ids) != len(prompts) or not all(ids):
+            raise InputError(f"{len(ids)} answers for {len(prompts)} prompts; expected one for each")
+        branch = self._placer.branch(list(edits), prompts)
+        return answer_loss(self._engine, [p.tokens for p in prompts], ids, branch)
+
+    def refuse_no_gradients(self) -> None:
+        """Raise `InputError` now where `answer_loss` would for any prompt."""
+        refuse_no_gradients(self._engine)
 
     # --- generating ---------------------------------------------------------------------------
 

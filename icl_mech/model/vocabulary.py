@@ -32,7 +32,7 @@ class Vocabulary:
         self._engine = engine
 
     def __repr__(self) -> str:
-        return f"Vocabulary({len(self):,} tokens: top_tokens, words)"
+        return f"Vocabulary({len(self):,} tokens: top_tokens, distances, words)"
 
     def __len__(self) -> int:
         """Columns of the unembedding."""
@@ -66,6 +66,30 @@ class Vocabulary:
         if allowed is not None and int(allowed.sum()) < k:
             raise InputError(f"{int(allowed.sum())} tokens pass the filter; expected at least {k}")
         return TopTokens(*self._engine.top_of_means(vectors, k, allowed))
+
+    def distances(
+        self, first: Float[Tensor, "row d_model"], second: Float[Tensor, "row d_model"]
+    ) -> tuple[Float[Tensor, "row"], Float[Tensor, "row"]]:
+        """How far the next-token distributions of two residual streams are apart, row by row.
+
+        Whole rows of either are never kept.
+
+        Args:
+            first, second: residual streams after the last block, as many of one as of the other.
+
+        Returns:
+            KL(first || second) in nats, and total variation (0 to 1).
+
+        Raises:
+            InputError: where they differ in number.
+            ModelError: where the logits are not finite.
+        """
+        width = self._engine.bridge.cfg.d_model
+        rows = [check_tensor(of, "streams", "row, d_model", width) for of in (first, second)]
+        if len(rows[0]) != len(rows[1]):
+            raise InputError(f"{len(rows[0])} rows and {len(rows[1])}; expected as many")
+        kl, apart = self._engine.distances(*rows)
+        return kl, apart
 
     def words(self) -> Bool[Tensor, "vocab"]:
         """Which tokens consist of letters only, apart from spaces around them."""

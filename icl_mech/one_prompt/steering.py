@@ -131,7 +131,7 @@ def steer(
     at = check_layers(vector.layers if layers is None else layers, model.n_layers)
     factors = _check_scales(scales)
     edits: list[Edit | None] = [None]
-    edits += [vector.written(layer, scale=scale).edit() for layer in at for scale in factors]
+    edits += [vector.written(layer, scale=scale) for layer in at for scale in factors]
     tokens = continuations(model, prompt, _check_answers(answers))
     found = _logprobs(model, prompt, edits, tokens).numpy()
     steered = found[1:].reshape(len(at), len(factors), len(tokens))
