@@ -24,7 +24,9 @@ def refuse_no_gradients(engine: Engine) -> None:
     """
     bridge = engine.bridge
     refuse_quantised(
-        bridge, "training a vector needs gradients", "theta and other vectors that are read need none"
+        bridge,
+        "training a vector needs gradients",
+        "theta and other vectors that are read need none",
     )
     refuse_training(bridge)
     if not any(name.endswith((".hook_attn_out", ".attn.hook_z")) for name in bridge.hook_dict):

@@ -208,16 +208,16 @@ class Engine(ABC):
 
     @torch.no_grad()
     def distances(
-        self, first: Float[Tensor, "row d_model"], second: Float[Tensor, "row d_model"]
+        self, first: Float[Tensor, "row d_model"], second: Float[Tensor, "row other d_model"]
     ) -> tuple[Tensor, ...]:
-        """KL divergence and total variation of two next-token distributions, row by row."""
+        """KL divergence and total variation, `[row, other]`, see `distances.distances`."""
 
         def run(rows: list[int]) -> tuple[Tensor, ...]:
             ours = [of[rows].to(self.device, self.dtype) for of in (first, second)]
             kl, apart = distances(self.bridge, *ours, self.budget.share)
             return kl.to(self.device), apart.to(self.device)
 
-        return self.in_batches([2] * len(first), run, join_each)
+        return self.in_batches([1 + second.shape[1]] * len(first), run, join_each)
 
     def readout(
         self,

@@ -449,7 +449,9 @@ class HookedModel:
         self.refuse_no_gradients()
         ids = token_rows(answers)
         if len(ids) != len(prompts) or not all(ids):
-            raise InputError(f"{len(ids)} answers for {len(prompts)} prompts; expected one for each")
+            raise InputError(
+                f"{len(ids)} answers for {len(prompts)} prompts; expected one for each"
+            )
         branch = self._placer.branch(list(edits), prompts)
         return answer_loss(self._engine, [p.tokens for p in prompts], ids, branch)
 

@@ -68,27 +68,29 @@ class Vocabulary:
         return TopTokens(*self._engine.top_of_means(vectors, k, allowed))
 
     def distances(
-        self, first: Float[Tensor, "row d_model"], second: Float[Tensor, "row d_model"]
-    ) -> tuple[Float[Tensor, "row"], Float[Tensor, "row"]]:
-        """How far the next-token distributions of two residual streams are apart, row by row.
+        self, first: Float[Tensor, "row d_model"], second: Float[Tensor, "row other d_model"]
+    ) -> tuple[Float[Tensor, "row other"], Float[Tensor, "row other"]]:
+        """How far the next-token distributions of residual streams are from others'.
 
-        Whole rows of either are never kept.
+        Whole rows of logits are never kept.
 
         Args:
-            first, second: residual streams after the last block, as many of one as of the other.
+            first: residual streams after the last block.
+            second: for each of them, those that it is compared with.
 
         Returns:
-            KL(first || second) in nats, and total variation (0 to 1).
+            KL(first || second) in nats, and total variation (0 to 1), of every pair.
 
         Raises:
-            InputError: where they differ in number.
+            InputError: where there are not as many rows.
             ModelError: where the logits are not finite.
         """
         width = self._engine.bridge.cfg.d_model
-        rows = [check_tensor(of, "streams", "row, d_model", width) for of in (first, second)]
-        if len(rows[0]) != len(rows[1]):
-            raise InputError(f"{len(rows[0])} rows and {len(rows[1])}; expected as many")
-        kl, apart = self._engine.distances(*rows)
+        first = check_tensor(first, "first", "row, d_model", width)
+        second = check_tensor(second, "second", "row, other, d_model", width)
+        if len(first) != len(second):
+            raise InputError(f"{len(first)} rows and {len(second)}; expected as many")
+        kl, apart = self._engine.distances(first, second)
         return kl, apart
 
     def words(self) -> Bool[Tensor, "vocab"]:
