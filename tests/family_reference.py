@@ -4,7 +4,7 @@ It shares no code with TransformerLens or with the package's engines, to be comp
 """
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
@@ -121,7 +121,8 @@ def reference_logprobs(
     Args:
         model: without a bridge round it, which would change its modules.
         tokens: of one prompt.
-        edit: whose position is an index, and whose value is one vector.
+        edit: whose position is an index, and whose value is one vector; where it requires a
+            gradient, there is one.
     """
     if edit is None:
         return _forward(model, tokens)
@@ -160,20 +161,20 @@ def reference_logprobs(
         if edit.site == "resid_mid" and edit.mode == "replace":
             # The clean stream is known, so replacing it is adding the difference.
             clean = _input(model, tokens, getattr(block, names.mid))
-            edit = Edit(edit.layer, value, "resid_mid", at, "add")
+            edit = replace(edit, mode="add")
             value = value - clean.reshape(-1, clean.shape[-1])[at]
         mixed = names.mixer is not None and hasattr(block, names.mixer)
         name = names.mixer if mixed else names.attn_out
         handle = attrgetter(name)(block).register_forward_hook(on_output)
     try:
-        return _forward(model, tokens)
+        return _forward(model, tokens, edit.value.requires_grad)
     finally:
         handle.remove()
 
 
-def _forward(model: PreTrainedModel, tokens: list[int]) -> Tensor:
+def _forward(model: PreTrainedModel, tokens: list[int], graph: bool = False) -> Tensor:
     """One plain forward of one prompt."""
-    with torch.no_grad():
+    with torch.set_grad_enabled(graph):
         logits = model(torch.tensor([tokens]), use_cache=False).logits
     return logits[0, -1].float().log_softmax(dim=-1)
 

@@ -59,7 +59,7 @@ def plain_each(
         hook
         for copy, edit in enumerate(edits)
         for e in ([] if edit is None else [edit] if isinstance(edit, Edit) else edit)
-        for hook in _hooks(model, prompt, e, row, copy)
+        for hook in hooks_of(model, prompt, e, row, copy)
     ]
     with torch.inference_mode():
         tokens = torch.tensor([prompt.tokens] * len(edits))
@@ -67,7 +67,7 @@ def plain_each(
     return logits[:, -1].float().log_softmax(dim=-1)
 
 
-def _hooks(
+def hooks_of(
     model: HookedModel, prompt: Prompt, edit: Edit, row: int, copy: int
 ) -> list[tuple[str, Callable]]:
     """One hook that writes the edit; between attention and MLP, what attention adds is changed."""

@@ -211,6 +211,30 @@ def test_edits_of_an_engine_equal_plain_transformers(family: str, engine: str) -
     assert (acted > 10 * TOLERANCE).all()  # no edit did nothing
 
 
+@pytest.mark.parametrize(("family", "engine"), ENGINES)
+def test_gradients_of_edits_equal_autograd_of_the_whole_model(family: str, engine: str) -> None:
+    """Several sites of two blocks, replaced and added; then other values, one of them per prompt.
+
+    Weights of state-space models act on the whole prompt, so these run it whole.
+    """
+    skip_what_transformer_lens_computes_otherwise(family)
+    chosen, answers = edits(family)[1::3], [of[0] for of in ANSWERS]
+    ready = model(family, engine).answer_gradients([prompt_of(p) for p in PROMPTS], chosen, answers)
+    for values in (None, [edit.value.expand(2, -1) + 0.5 for edit in chosen]):
+        found = ready.at(values)
+        for e, edit in enumerate(chosen):
+            for p, prompt in enumerate(PROMPTS):
+                value = edit.value if values is None else values[e][p]
+                leaf = value.clone().requires_grad_()
+                written = replace(edit, value=leaf, position=edit.position + len(prompt))
+                expected = reference_logprobs(plain(family), prompt, written)[answers[p]]
+                (gradient,) = torch.autograd.grad(expected, leaf)
+                assert gradient.norm() > 1e-4
+                torch.testing.assert_close(found.logprob[p, e], expected, atol=TOLERANCE, rtol=0)
+                off = (found.gradients[e][p] - gradient).norm() / gradient.norm()
+                assert off < 1e-3, (edit, p)
+
+
 @pytest.mark.parametrize("family", NOT_SHARED)
 def test_what_the_plain_engine_writes_and_scores(family: str) -> None:
     """Greedy text, and the probability of whole answers, with an edit in place."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from icl_mech.errors import InputError, NotFiniteError
 from icl_mech.model.edits import HOOKS
 from icl_mech.model.engine import Engine, Tokens, join_each
-from icl_mech.model.network import Unembedding, is_quantised, refuse_no_hooks
+from icl_mech.model.network import Unembedding, is_quantised, module_of, refuse_no_hooks
 from icl_mech.model.verification import refuse_training
 from icl_mech.progress import Tick, silent
 
@@ -48,7 +48,7 @@ def head_gradients(
 
     def run(rows: list[int]) -> tuple[Tensor, ...]:
         metric = _metric([answers[r] for r in rows], rivals and [rivals[r] for r in rows])
-        with torch.enable_grad(), _recording(bridge) as heads:
+        with torch.enable_grad(), frozen(bridge), _recording(bridge) as heads:
             last, at = engine.last_tokens([prompts[r] for r in rows])
             # The metric is a sum over prompts: each prompt's gradient is that of its own term.
             found = torch.autograd.grad(metric(Unembedding.of(bridge).logits(last)), heads)
@@ -90,6 +90,19 @@ def _recording(bridge: Any) -> Iterator[list[Tensor]]:
     hooks += [(HOOKS["z"].format(layer), keep) for layer in range(bridge.cfg.n_layers)]
     with bridge.hooks(fwd_hooks=hooks):
         yield heads
+
+
+@contextmanager
+def frozen(bridge: Any) -> Iterator[None]:
+    """For the time being, weights are constants, for whose gradients nothing is kept."""
+    trained = [p for p in module_of(bridge).parameters() if p.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def _at(values: Tensor, index: Int[Tensor, "prompt"]) -> Tensor:

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from icl_mech.errors import InputError, first_line, shown
 from icl_mech.layers import SITES
-from icl_mech.model.answer_loss import answer_loss, refuse_no_gradients
-from icl_mech.model.arguments import check_list, check_prompts, check_tensor, token_rows
+from icl_mech.model.answer_gradients import AnswerGradients
+from icl_mech.model.arguments import check_list, check_prompts, check_tensor, token_ids, token_rows
 from icl_mech.model.bridging import is_hookable
 from icl_mech.model.choosing import EngineName, choose_engine
-from icl_mech.model.edits import HOOKS, Edit, Role, Site, Writable
+from icl_mech.model.edits import HOOKS, Role, Site, Writable
 from icl_mech.model.engine import Engine
 from icl_mech.model.foreign import foreign_hooks, left_hooks
 from icl_mech.model.generation import Generation, check_generation, pad_continuations
@@ -426,38 +426,42 @@ class HookedModel:
         branches = self._placer.branches(self, edits, prompts)
         return self._engine.last_streams([p.tokens for p in prompts], branches, tick)
 
-    def answer_loss(
-        self,
-        prompts: Sequence[Prompt],
-        answers: Sequence[Sequence[int]],
-        edits: Sequence[Edit],
-    ) -> Float[Tensor, "prompt"]:
-        """Minus the log probability (nats) of each answer, differentiable in the edits' values.
+    def answer_gradients(
+        self, prompts: Sequence[Prompt], edits: Sequence[AnyEdit], answers: Sequence[int]
+    ) -> AnswerGradients:
+        """Prepare gradients of each answer's log probability with respect to what edits write.
 
-        For training what is written while the model stays as it is.
+        The prompts run here, once, and what the edits cannot change is kept in memory (keys and
+        values of all tokens). Each `.at(values)` then runs the edited tokens alone, forward and
+        backward, from the first edited block on; on the plain engine it runs whole prompts. The
+        weights must stay as they are meanwhile.
 
         Args:
             prompts: what to run.
-            answers: for each prompt, the token ids of its answer.
-            edits: applied together; their values may require gradients.
+            edits: as in `evaluate`; None, which writes nothing, cannot stand here.
+            answers: for each prompt, the token whose log probability is differentiated.
 
         Raises:
-            InputError: where an edit does not fit, an answer is empty, or the model allows no
-                gradients (`refuse_no_gradients`).
+            InputError: where an edit, or the answers, do not fit the model or the prompts, the
+                weights are quantised, or the model is in training mode.
+            ModelError: where not even one prompt fits into memory.
+
+        Example:
+            >>> prompt = model.prompt("Japan->Tokyo\\nFrance->")
+            >>> edit = icl_mech.Edit(9, model.capture([prompt], [-1])[0, 0, 9], mode="add")
+            >>> found = model.answer_gradients([prompt], [edit], [5]).at()
+            >>> found.logprob.shape, found.gradients[0].shape
+            (torch.Size([1, 1]), torch.Size([1, 640]))
         """
         prompts = check_prompts(prompts)
-        self.refuse_no_gradients()
-        ids = token_rows(answers)
-        if len(ids) != len(prompts) or not all(ids):
-            raise InputError(
-                f"{len(ids)} answers for {len(prompts)} prompts; expected one for each"
-            )
-        branch = self._placer.branch(list(edits), prompts)
-        return answer_loss(self._engine, [p.tokens for p in prompts], ids, branch)
-
-    def refuse_no_gradients(self) -> None:
-        """Raise `InputError` now where `answer_loss` would for any prompt."""
-        refuse_no_gradients(self._engine)
+        if any(edit is None for edit in check_list(edits, "edits", "edits")):
+            raise InputError("edits holds None, which writes nothing; expected edits with values")
+        branches = self._placer.branches(self, edits, prompts)
+        ids = pad_targets([[i] for i in token_ids(answers)], len(prompts), len(self.vocabulary))
+        if bool((ids < 0).any()):
+            raise InputError("an answer token is -1; expected one from the vocabulary per prompt")
+        tokens = [p.tokens for p in prompts]
+        return AnswerGradients(self._engine, tokens, branches, ids[:, 0].tolist())
 
     # --- generating ---------------------------------------------------------------------------
 

@@ -20,6 +20,9 @@ from icl_mech.vectors import Choice, answer_logprob, choose_layer
 if TYPE_CHECKING:
     from icl_mech.vector_methods.methods import Method
 
+#: With fewer layers no rise over others is looked for.
+_FEWEST = 4
+
 
 def written(vector: TaskVector, layer: int, n_prompts: int, per_set: bool = False) -> list[Edit]:
     """A vector as edits of the final arrow of prompts.
@@ -118,7 +121,8 @@ class Forming:
         said = {
             **found.provenance,
             "dev_accuracy": choice.accuracy,
-            "rises": choice.rises or len(layers) == 1,
+            # A few layers show no rise.
+            "rises": choice.rises or len(layers) < _FEWEST,
         }
         return replace(found, provenance=said)
 

@@ -124,7 +124,7 @@ def why_not(model: HookedModel, name: str, task: Any = None) -> str:
                 return missing
         else:
             try:
-                model.refuse_no_gradients()
+                model.heads.refuse_no_gradients()
             except InputError as error:
                 return str(error)
     return ""

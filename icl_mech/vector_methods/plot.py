@@ -10,15 +10,28 @@ import plotly.graph_objects as go
 
 from icl_mech.plotting.marks import band, interval_whiskers
 from icl_mech.plotting.panels import frame, rows_of_panels
-from icl_mech.plotting.style import AFTER_BLOCK, COLOURS, GRID, INK, SERIES, short, state, subject
+from icl_mech.plotting.style import AFTER_BLOCK, COLOURS, GRID, INK, short, state, subject
 from icl_mech.vector_methods.result import NAMED
 
 if TYPE_CHECKING:
     from icl_mech.vector_methods.result import VectorComparison
 
 _ROW, _CURVES, _COST, _GAP = 26, 250, 330, 105
-#: Colours of methods: theta and function vectors have those of other figures.
-_FIXED = {"theta": COLOURS["theta"], "function_vector": COLOURS["function"]}
+#: Colours of methods; theta and function vectors have those of other figures, and none has that of
+#: few-shot prompts.
+_COLOURS = {
+    "theta": COLOURS["theta"],
+    "theta_mean": "#56B4E9",
+    "layer_mean": "#999999",
+    "instruction": "#CC79A7",
+    "function_vector": COLOURS["function"],
+    "state_vector": "#B8860B",
+    "state_vector_momentum": "#E69F00",
+    "icv": "#4B3FA0",
+    "learned": "#D55E00",
+    "ltv": "#882255",
+    "i2cl": "#2E8B8B",
+}
 _LEAST_COST = 1.0
 
 
@@ -48,11 +61,10 @@ def comparison_figure(result: VectorComparison) -> go.Figure:
             [{"colspan": 2}, None],
         ],
     )
-    colours = _colours(methods)
     _maps(figure, result, names)
     for i, task in enumerate(tasks):
-        _curves(figure, result, task, colours, 2 + i // 2, 1 + i % 2, i == 0)
-    _cost(figure, result, colours, 2 + n_curves)
+        _curves(figure, result, task, 2 + i // 2, 1 + i % 2, i == 0)
+    _cost(figure, result, 2 + n_curves)
     p = result.provenance
     state(
         figure,
@@ -64,12 +76,6 @@ def comparison_figure(result: VectorComparison) -> go.Figure:
     )
     frame(figure, legend=True, l=170)
     return figure
-
-
-def _colours(methods: list[str]) -> dict[str, str]:
-    free = [c for c in (*SERIES, *COLOURS.values()) if c not in _FIXED.values()]
-    spare = iter(dict.fromkeys(free))
-    return {name: _FIXED[name] if name in _FIXED else next(spare) for name in methods}
 
 
 def _maps(figure: go.Figure, result: VectorComparison, names: list[str]) -> None:
@@ -149,7 +155,6 @@ def _curves(
     figure: go.Figure,
     result: VectorComparison,
     task: str,
-    colours: dict[str, str],
     row: int,
     col: int,
     first: bool,
@@ -177,13 +182,13 @@ def _curves(
         curve, name = result.curve(task, method), NAMED[method]
         layers, found = list(curve), list(curve.values())
         if method == "theta":
-            figure.add_trace(band(layers, found, colours[method], name), row=row, col=col)
+            figure.add_trace(band(layers, found, _COLOURS[method], name), row=row, col=col)
         figure.add_trace(
             go.Scatter(
                 x=layers,
                 y=[e.value for e in found],
                 mode="markers" if len(layers) == 1 else "lines+markers",
-                line={"color": colours[method], "width": 2},
+                line={"color": _COLOURS[method], "width": 2},
                 marker={"size": 10 if len(layers) == 1 else 5, "symbol": _symbol(len(layers))},
                 name=name,
                 legendgroup=name,
@@ -203,7 +208,7 @@ def _symbol(n_layers: int) -> str:
     return "diamond" if n_layers == 1 else "circle"
 
 
-def _cost(figure: go.Figure, result: VectorComparison, colours: dict[str, str], row: int) -> None:
+def _cost(figure: go.Figure, result: VectorComparison, row: int) -> None:
     """Accuracy over all tasks against the passes that forming a vector took."""
     for method in result.methods:
         of = result.data.sel({"method": method})
@@ -216,7 +221,7 @@ def _cost(figure: go.Figure, result: VectorComparison, colours: dict[str, str], 
                 y=[found.value],
                 error_y=interval_whiskers([found], color=INK),
                 mode="markers",
-                marker={"size": 12, "color": colours[method], "symbol": "diamond"},
+                marker={"size": 12, "color": _COLOURS[method], "symbol": "diamond"},
                 name=name,
                 legendgroup=name,
                 showlegend=False,

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from icl_mech.errors import NotFiniteError
 from icl_mech.layers import check_layers
 from icl_mech.model import Edit
 from icl_mech.prompts import Episode, Prompt, generator, in_context, shuffled, zero_shot
@@ -168,8 +169,9 @@ def descend(
     least = _dev_loss(f, dev, edits(best))
     for step in range(1, s.n_steps + 1):
         f.say(f"{what}, step {step}")
-        loss, gradient = _gradient(losses[(step - 1) % len(losses)], edits, parameters)
-        if not isfinite(loss) or not bool(torch.isfinite(gradient).all()):
+        try:
+            gradient = _gradient(losses[(step - 1) % len(losses)], edits, parameters)
+        except NotFiniteError:
             f.notes.append(_diverged(what, step, at))
             break
         if step == 1 and float(gradient.norm()) < LEAST_GRADIENT:
@@ -194,8 +196,8 @@ def descend(
     return best
 
 
-#: The mean loss of a batch, and its gradient with respect to every value that is written.
-Loss = Callable[[list[Tensor]], tuple[float, list[Tensor]]]
+#: The gradient of the mean loss of a batch with respect to every value that is written.
+Loss = Callable[[list[Tensor]], list[Tensor]]
 
 
 def _batches(
@@ -210,36 +212,40 @@ def _batches(
 
 
 def _loss(f: Forming, batch: Batch, edits: list[Edit]) -> Loss:
-    """A batch, ready for any values of these edits: prompts that do not change run once."""
+    """A batch, ready for any values of these edits: what they cannot change runs once, here."""
     prompts, answers = batch
-    n_prompts = len(prompts)
+    # The token at which each answer goes on is asked by itself, after those before it.
+    asked = [
+        _continued(prompt, answer[:k])
+        for prompt, answer in zip(prompts, answers, strict=True)
+        for k in range(len(answer))
+    ]
+    ready = f.model.answer_gradients(asked, [edits], [token for row in answers for token in row])
+    f.cost.ran(len(asked))
 
-    def at(values: list[Tensor]) -> tuple[float, list[Tensor]]:
-        given = [value.detach().requires_grad_() for value in values]
-        changed = [replace(edit, value) for edit, value in zip(edits, given, strict=True)]
-        loss = f.model.answer_loss(prompts, answers, changed).mean()
-        found = torch.autograd.grad(loss, given)
-        f.cost.forward += n_prompts
-        f.cost.backward += n_prompts
-        return float(loss.detach()), list(found)
+    def at(values: list[Tensor]) -> list[Tensor]:
+        found = ready.at(values)
+        f.cost.forward += len(asked)
+        f.cost.backward += len(asked)
+        return [-gradient.sum(dim=0) / len(prompts) for gradient in found.gradients]
 
     return at
 
 
-def replace(edit: Edit, value: Tensor) -> Edit:
-    """The same edit of another value."""
-    return Edit(edit.layer, value, edit.site, edit.position, edit.mode, edit.scale, edit.head)
+def _continued(prompt: Prompt, tokens: Sequence[int]) -> Prompt:
+    """The prompt with the first tokens of an answer after it."""
+    return Prompt(
+        prompt.text, (*prompt.tokens, *tokens), (*prompt.roles, *["answer"] * len(tokens))
+    )
 
 
-def _gradient(
-    loss: Loss, edits: Callable[[Tensor], list[Edit]], parameters: Tensor
-) -> tuple[float, Tensor]:
-    """The loss, and its gradient with respect to the parameters that the edits are made of."""
+def _gradient(loss: Loss, edits: Callable[[Tensor], list[Edit]], parameters: Tensor) -> Tensor:
+    """The gradient of the loss with respect to the parameters that the edits are made of."""
     values = [edit.value for edit in edits(parameters)]
-    found, gradients = loss([value.detach() for value in values])
+    gradients = loss([value.detach() for value in values])
     ours = [g.to(value) for g, value in zip(gradients, values, strict=True)]
     (gradient,) = torch.autograd.grad(values, [parameters], ours)
-    return found, gradient
+    return gradient
 
 
 def _diverged(what: str, step: int, at: int) -> str:
