@@ -1,4 +1,4 @@
-"""What `compare_vectors` runs on: its settings, and the prompts and training pairs of every task."""
+"""What `compare_vectors` runs on: its settings, and what is asked and shown of every task."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -40,15 +40,15 @@ class FormingSettings(VectorSettings):
 
     n_sets: int = 10
     """Demonstration sets that a vector is read from, of pairs that are never asked."""
-    n_steps: int = 60
+    n_steps: int = 40
     """Most gradient steps of methods that train; fewer where the loss on dev prompts rises."""
-    batch_size: int = 16
+    batch_size: int = 12
     """Training prompts in a step."""
     learning_rate: float = 0.05
     """Of Adam; of a learned vector, per step, as a share of its mean size per dimension."""
     train_layers: tuple[int, ...] | None = None
     """Blocks after which a vector is learned, each by itself; the best on dev prompts is kept. By
-    default the block where theta is best, and those at a quarter and a half of the depth."""
+    default the block where theta is best, and that at a quarter of the depth."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -60,8 +60,8 @@ def compare_vectors(
     n_dev: int | None = None,
     n_sets: int = 10,
     n_dummies: int = N_DUMMIES,
-    n_steps: int = 60,
-    batch_size: int = 16,
+    n_steps: int = 40,
+    batch_size: int = 12,
     learning_rate: float = 0.05,
     train_layers: Sequence[int] | None = None,
     other_task: Task | str | None = None,
@@ -154,7 +154,7 @@ def measure_compare(
         said = model.provenance()
         same = {name: said[name] for name in ("weights_sha256", "architecture", "dtype")}
         runs = RunFolder(folder, {**s.recorded(), **same}, said)
-    others: dict[tuple[str, str], TaskVector] = {}
+    formed: dict[tuple[str, str], TaskVector] = {}
     parts: list[VectorComparison] = []
     n_methods = len(s.methods or NAMES)
     with progress_bar(len(plan.tasks) * 3 * n_methods, "vectors", progress) as bar:
@@ -163,7 +163,7 @@ def measure_compare(
             if isinstance(kept, VectorComparison):
                 bar.update(3 * n_methods)
             else:
-                kept = _Comparison(model, of, s, allowed[of.task.name], others, bar).measured()
+                kept = _Comparison(model, of, s, allowed[of.task.name], formed, bar).measured()
                 if runs is not None:
                     runs.keep(of.task, kept)
             parts.append(kept)
@@ -200,7 +200,8 @@ class _Comparison:
     Attributes:
         model, of, s: what is measured.
         allowed: the methods, each with the reason why it is left out, or none.
-        others: vectors of other tasks that were formed already, by task and method.
+        formed: vectors that were formed already, by task and method: those of one task are the
+            control of others.
         bar: of vectors.
     """
 
@@ -208,13 +209,14 @@ class _Comparison:
     of: CompareTask
     s: CompareSettings
     allowed: Mapping[str, str]
-    others: dict[tuple[str, str], TaskVector]
+    formed: dict[tuple[str, str], TaskVector]
     bar: ProgressBar
     vectors: dict[str, TaskVector] = field(default_factory=dict)
 
     def measured(self) -> VectorComparison:
         """Form all vectors, then ask the test prompts."""
-        self.vectors = {name: self._form(name) for name, why in self.allowed.items() if not why}
+        names = [name for name, why in self.allowed.items() if not why]
+        self.vectors = {name: self._own(name, self.material) for name in names}
         for vector in self.vectors.values():
             refuse_seen(vector, self.of.test)
         arrays = [self._prompts(), self._curves(), self._controls(), self._facts()]
@@ -238,11 +240,16 @@ class _Comparison:
         """What the task's own vectors are formed from."""
         return self._material(self.of.task, self.of.dev, self.of.pairs)
 
-    def _form(
-        self, name: str, material: Material | None = None, like: TaskVector | None = None
-    ) -> TaskVector:
-        material = material or self.material
+    def _own(self, name: str, material: Material) -> TaskVector:
+        """A task's vector, where it is best for that task; formed once for all that it is asked."""
+        key = material.task.name, name
+        if key in self.formed:
+            self.bar.update()
+        else:
+            self.formed[key] = self._form(name, material)
+        return self.formed[key]
 
+    def _form(self, name: str, material: Material, like: TaskVector | None = None) -> TaskVector:
         def say(text: str) -> None:
             self.bar.set_description(f"{material.task.name}, {name}: {text}")
 
@@ -251,18 +258,13 @@ class _Comparison:
         return found
 
     def _other(self, name: str) -> TaskVector | None:
-        """The other task's vector by the same method, where it is best for that task."""
+        """The other task's vector by the same method."""
         task = self.of.other
         if why_not(self.model, name, task):
             return None
-        if (task.name, name) not in self.others:
-            split = self.s.split(task)
-            pairs = training_pairs(task, (*split.dev, *split.test), self.s.needed)
-            material = self._material(task, split.dev, pairs)
-            self.others[task.name, name] = self._form(name, material)
-        else:
-            self.bar.update()
-        return self.others[task.name, name]
+        split = self.s.split(task)
+        pairs = training_pairs(task, (*split.dev, *split.test), self.s.needed)
+        return self._own(name, self._material(task, split.dev, pairs))
 
     # --- asking ----------------------------------------------------------------------------------
 

@@ -62,7 +62,7 @@ def _train_layers(f: Forming, start: Float[Tensor, "layer d_model"]) -> list[int
         return check_layers(f.settings.train_layers, f.model.n_layers)
     best = f.best([f.vector(start)]).layer
     assert best is not None
-    return sorted({f.model.n_layers // 4, f.model.n_layers // 2, best})
+    return sorted({f.model.n_layers // 4, best})
 
 
 def learnable_heads(f: Forming) -> TaskVector:
