@@ -20,8 +20,7 @@ from icl_mech.model.network import Unembedding
 from icl_mech.prompts import in_context, zero_shot
 from icl_mech.stats import holm
 from icl_mech.tasks import Pair, Task
-from icl_mech.vector_methods import METHODS, VectorComparison, form_vector
-from icl_mech.vector_methods import run as running
+from icl_mech.vector_methods import METHODS, VectorComparison, form_vector, run as running
 from icl_mech.vector_methods.material import Material
 from icl_mech.vector_methods.plan import CompareSettings, CompareTask, plan_compare
 from icl_mech.vector_methods.training import weighted_sum
@@ -46,7 +45,7 @@ def material(model: HookedModel, task: Task | str = "to_upper") -> Material:
     return Material(of.task, encoder, of.pairs, of.dev, 3, 2, 1, 0)
 
 
-# --- distances of next-token distributions ---------------------------------------------------------
+# --- distances of next-token distributions ----------------------------------------------------
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -92,7 +91,7 @@ def test_last_streams_are_those_that_are_read(tiny: HookedModel) -> None:
     torch.testing.assert_close(streams, plain, atol=1e-4, rtol=1e-4)
 
 
-# --- vectors that are written in several blocks ----------------------------------------------------
+# --- vectors that are written in several blocks -----------------------------------------------
 
 
 @pytest.mark.parametrize("site", ["resid_post", "attn_out"])
@@ -121,7 +120,7 @@ def test_a_vector_in_several_blocks(tiny: HookedModel, site: Any, tmp_path: Path
         _ = tv + replace(tv, through=False)
 
 
-# --- methods ---------------------------------------------------------------------------------------
+# --- methods ----------------------------------------------------------------------------------
 
 
 def test_learnable_head_weights_of_0_and_1_are_a_function_vector(tiny: HookedModel) -> None:
@@ -176,7 +175,7 @@ def test_divergence_and_vanishing_gradients_are_said(
     answering: HookedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last good vector is kept: here where training started."""
-    of, s = material(answering), replace(SETTINGS, train_layers=(1,), learning_rate=1e38)
+    of, s = material(answering), replace(SETTINGS, train_layers=(1,), learning_rate=1e30)
     with pytest.warns(UserWarning, match="diverged at step .* kept is what had the least loss"):
         wild = form_vector(answering, "learned", of, s)
     assert torch.isfinite(wild.values).all()
@@ -229,8 +228,6 @@ def test_gradients_of_prompts_whose_tails_are_in_another_order(tiny_llama: Hooke
         )
         return at.at()
 
-    late = [Edit(1, v, position=-1 - n) for n in (0, 1, 2)]
-    assert len(late) == 3
     together = found([0, 1, 2])
     for row in range(3):
         alone = found([row])
@@ -240,12 +237,12 @@ def test_gradients_of_prompts_whose_tails_are_in_another_order(tiny_llama: Hooke
         )
 
 
-# --- what is never scored --------------------------------------------------------------------------
+# --- what is never scored ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["antonyms", "next_letter", "en_es"])
 @pytest.mark.parametrize("seed", [0, 5])
-def test_nothing_that_is_trained_on_is_asked(name: str, seed: int) -> None:
+def test_nothing_that_is_trained_on_is_asked(name: str, seed: int, tiny_llama: HookedModel) -> None:
     of = planned(name, CompareSettings(seed=seed))
     asked = {e.query.x for e in (*of.dev, *of.test)}
     trained = {pair.x for pair in of.pairs}
@@ -253,7 +250,8 @@ def test_nothing_that_is_trained_on_is_asked(name: str, seed: int) -> None:
     shown = {p.x for e in (*of.test, *of.shuffled) for p in e.demonstrations}
     assert not asked & shown
     assert not {e.query.x for e in of.dev} & {e.query.x for e in of.test}
-    drawn = Material(of.task, None, of.pairs, of.dev, 10, 5, 2, seed)  # type: ignore[arg-type]
+    encoder = tiny_llama.encoder("{x}->{y}", ["a"])
+    drawn = Material(of.task, encoder, of.pairs, of.dev, 10, 5, 2, seed)
     for e in (*drawn.sets, *drawn.shuffled().sets):
         used = {p.x for p in (*e.demonstrations, *e.dummies)}
         assert {e.query.x, *used} <= trained
@@ -278,7 +276,7 @@ def test_a_vector_is_never_scored_on_what_it_was_shown(
         compare_vectors(answering, "to_upper", 6, 2, methods="theta", progress=False, **SMALL)
 
 
-# --- the comparison --------------------------------------------------------------------------------
+# --- the comparison ---------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -348,7 +346,7 @@ def test_differences_are_corrected_for_their_number(compared: Any) -> None:
     assert clear.finding() == "θ brings back 0% of few-shot accuracy, learned vector 100%"
 
 
-# --- bad input -------------------------------------------------------------------------------------
+# --- bad input --------------------------------------------------------------------------------
 
 
 def test_what_is_refused(answering: HookedModel) -> None:
@@ -366,8 +364,8 @@ def test_what_is_refused(answering: HookedModel) -> None:
         compare_vectors(
             answering, "to_upper", 4, 2, methods="learned", train_layers=[9], progress=False
         )
-    with pytest.raises(InputError, match="learning_rate is -1; expected a number above 0"):
-        compare_vectors(answering, "to_upper", learning_rate=-1)
+    with pytest.raises(InputError, match=r"learning_rate is -1.0; expected a number above 0"):
+        compare_vectors(answering, "to_upper", learning_rate=-1.0)
     quantised = HookedModel(answering_bridge(), "quantised")
     quantised.bridge.original_model.is_quantized = True
     with pytest.raises(InputError, match="method 'ltv': .*weights are quantised"):
@@ -378,7 +376,20 @@ def test_what_is_refused(answering: HookedModel) -> None:
 
 
 def test_the_command(small: list[str], tmp_path: Path) -> None:
-    sizes = "--n-prompts 4 --n-shots 2 --n-sets 2 --n-dummies 1 --n-steps 2 --batch-size 2".split()
+    sizes = [
+        "--n-prompts",
+        "4",
+        "--n-shots",
+        "2",
+        "--n-sets",
+        "2",
+        "--n-dummies",
+        "1",
+        "--n-steps",
+        "2",
+        "--batch-size",
+        "2",
+    ]
     out = tmp_path / "v.html"
     chosen = ["--methods", "theta", "learned"]
     done = run_command("vectors", *small, *chosen, *sizes, "--out", str(out))

@@ -213,8 +213,8 @@ class Engine(ABC):
         """KL divergence and total variation, `[row, other]`, see `distances.distances`."""
 
         def run(rows: list[int]) -> tuple[Tensor, ...]:
-            ours = [of[rows].to(self.device, self.dtype) for of in (first, second)]
-            kl, apart = distances(self.bridge, *ours, self.budget.share)
+            ours, theirs = (of[rows].to(self.device, self.dtype) for of in (first, second))
+            kl, apart = distances(self.bridge, ours, theirs, self.budget.share)
             return kl.to(self.device), apart.to(self.device)
 
         return self.in_batches([1 + second.shape[1]] * len(first), run, join_each)

@@ -473,7 +473,7 @@ class TaskVector:
                 float(said["scale"]),
                 tensors.get("sets"),
                 json.loads(said["provenance"]),
-                site=said.get("site", "resid_post"),  # type: ignore[arg-type]  # it checks itself
+                site=said.get("site", "resid_post"),
                 through=bool(json.loads(said.get("through", "false"))),
             )
         except (KeyError, ValueError, TypeError) as error:

@@ -72,7 +72,7 @@ class Material:
     def draws(self, rng: np.random.Generator, n: int) -> list[Episode]:
         """Training queries in turn, each after demonstrations from the other training pairs."""
         order = rng.permutation(len(self.pairs))
-        drawn = []
+        drawn: list[Episode] = []
         for i in range(n):
             asked = int(order[i % len(order)])
             others = [pair for j, pair in enumerate(self.pairs) if j != asked]

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any
 
 from icl_mech.errors import InputError, choose
@@ -25,8 +24,8 @@ NAMES = (
     "ltv",
     "i2cl",
 )
-#: Methods that train through the frozen model.
-TRAINED = ("learned", "ltv", "i2cl")
+#: A step of single-precision numbers can hardly be longer.
+MOST_RATE = 1e30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +55,10 @@ class FormingSettings(VectorSettings):
         if self.n_steps != 0:
             self.set_counts("n_steps")
         rate = self.learning_rate
-        if not isinstance(rate, int | float) or not isfinite(rate) or rate <= 0:
-            raise InputError(f"learning_rate is {rate!r}; expected a number above 0")
+        if not isinstance(rate, int | float) or not 0 < rate <= MOST_RATE:
+            raise InputError(
+                f"learning_rate is {rate!r}; expected a number above 0, at most {MOST_RATE:g}"
+            )
         if self.train_layers is not None:
             self._set("train_layers", tuple(check_layers(self.train_layers, 10_000)))
 

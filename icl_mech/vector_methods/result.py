@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -28,13 +28,13 @@ SETTINGS = ("zero_shot", "shuffled")
 REFERENCES = ("zero_shot", "shuffled", "few_shot")
 #: What stands in a vector's place, in zero-shot prompts.
 CONTROLS = ("random", "other_task", "shuffled_labels")
-SCORES = ("first_token", "accepted")
 #: How far the next-token distribution is from that of the few-shot prompt.
 DISTANCES = ("kl", "total_variation")
 #: The method that others are compared with in findings.
 USUAL = "theta"
 
 Score = Literal["first_token", "accepted"]
+SCORES: tuple[Score, ...] = get_args(Score)
 Setting = Literal["zero_shot", "shuffled"]
 
 
@@ -75,8 +75,8 @@ class VectorComparison(TaskResult):
     @property
     def methods(self) -> list[str]:
         """The methods that were compared, in order: those that any task allows."""
-        there = np.isfinite(self.data["chosen_layer"]).any("task")
-        return [str(name) for name in self.data["method"].values[there.values]]
+        there = np.isfinite(self.data["chosen_layer"].values).any(axis=0)
+        return [str(name) for name in self.data["method"].values[there]]
 
     def of_task(self, task: str) -> list[str]:
         """The methods that a task allows."""

@@ -293,8 +293,12 @@ class _Comparison:
         self.bar.set_description(f"{self.of.task.name}: asking")
         names, asked = list(self.vectors), self._asked()
         answers = accepted(self.encoder, asked[0], self.of.test)
-        edits = [None, *(self._written(name) for name in names)]
-        given = [(asked[0], edits), (asked[1], edits), (asked[2], [None])]
+        edits: list[list[Edit] | None] = [None, *(self._written(name) for name in names)]
+        given: list[tuple[list[Prompt], list[list[Edit] | None]]] = [
+            (asked[0], edits),
+            (asked[1], edits),
+            (asked[2], [None]),
+        ]
         streams = [self.model.last_streams(prompts, which) for prompts, which in given]
         found = [self._answered(of, answers) for of in streams]
         texts = [self._texts(prompts, which, answers) for prompts, which in given]
@@ -533,6 +537,6 @@ def _vector_cosines(vectors: Sequence[TaskVector]) -> Float[np.ndarray, "method 
         for j, other in enumerate(vectors):
             alike = (one.site, one.mode) == (other.site, other.mode)
             if alike and one.layer in other.layers:
-                pair = [v.vector(one.layer) for v in (one, other)]
-                found[i, j] = float(torch.nn.functional.cosine_similarity(*pair, dim=0))
+                ours, theirs = (v.vector(one.layer) for v in (one, other))
+                found[i, j] = float(torch.nn.functional.cosine_similarity(ours, theirs, dim=0))
     return found
