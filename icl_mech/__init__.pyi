@@ -90,3 +90,7 @@ from .variability import (
     VectorVariability as VectorVariability,
     vector_variability as vector_variability,
 )
+from .vector_methods import (
+    VectorComparison as VectorComparison,
+    compare_vectors as compare_vectors,
+)

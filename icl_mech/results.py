@@ -56,6 +56,7 @@ ROOMS = {
     "TaskMap": "icl_mech.localize.result",
     "TaskTable": "icl_mech.table.result",
     "TaskVectorFailures": "icl_mech.failures.result",
+    "VectorComparison": "icl_mech.vector_methods.result",
     "VectorLens": "icl_mech.lens.vectors_result",
     "VectorVariability": "icl_mech.variability.result",
 }

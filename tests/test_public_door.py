@@ -19,6 +19,7 @@ FUNCTIONS = {
     "answer_scores": "'antonyms'",
     "check_model_support": "",
     "compare_prompts": "'a', 'b'",
+    "compare_vectors": "'antonyms'",
     "conflicting_tasks": "",
     "function_vectors": "'antonyms'",
     "head_ablation": "'antonyms'",

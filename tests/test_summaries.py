@@ -57,6 +57,15 @@ MADE: dict[str, Callable[[HookedModel], Result]] = {
     "TaskVectorFailures": partial(
         im.task_vector_failures, tasks="lookup_once", repair_layers=[1], **FEW
     ),
+    "VectorComparison": partial(
+        im.compare_vectors,
+        tasks=VERBS,
+        methods=["theta", "icv", "learned"],
+        n_sets=2,
+        n_steps=2,
+        batch_size=2,
+        **FEW,
+    ),
     "VectorLens": partial(im.vector_lens, tasks="to_upper", **FEW),
     "VectorVariability": partial(im.vector_variability, tasks=VERBS, **FEW),
 }

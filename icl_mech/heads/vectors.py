@@ -152,7 +152,7 @@ def measure_function_vectors(
             ranked = ranking.top(of.dev, n, bar.update)
             candidates = [tuple(ranked)]
             if ranking.given is None:
-                candidates = _candidates(model, ranked, s.n_heads)
+                candidates = head_sets(model, ranked, s.n_heads)
             sources = _sources(model, of.dev, candidates, s, bar)
             parts.append(_compare(model, of, clean, sources, vectors, s.seed, bar))
     data = over_tasks(parts, [of.task.name for of in plan.tasks])
@@ -189,7 +189,7 @@ class _Sources:
     scale: float
 
 
-def _candidates(
+def head_sets(
     model: HookedModel, ranked: Sequence[Head], sizes: Sequence[int]
 ) -> list[tuple[Head, ...]]:
     """The top heads of all blocks, and of those before the last third; as many as `sizes` say."""

@@ -135,7 +135,9 @@ class AnswerGradients:
 
         def one(rows: list[int], start: Prefill) -> tuple[Tensor, ...]:
             def run(chosen: list[int]) -> tuple[Tensor, ...]:
-                ours = start if len(chosen) == len(rows) else _rows_of(start, chosen)
+                # In another order where prompts with short tails are long.
+                whole = chosen == list(range(len(rows)))
+                ours = start if whole else _rows_of(start, chosen)
                 return self._chunks(engine, [rows[i] for i in chosen], ours, values)
 
             tails = [

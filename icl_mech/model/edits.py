@@ -41,6 +41,9 @@ class Writable(Protocol):
     def edit(self, layer: int | None = None, at: Role = -1) -> "Edit":
         """As an edit of one token, by default the last."""
 
+    def edits(self, layer: int | None = None, at: Role = -1) -> "list[Edit]":
+        """As edits that are applied together: one, or one in every block that it is written in."""
+
     def check_fits(self, model: Any, allow_other_model: bool = False) -> None:
         """Refuse a model that it was not read from."""
 
@@ -100,7 +103,7 @@ class Edit:
         choose(mode, get_args(Mode), "mode")
         if isinstance(value, Writable):
             vector = value
-            value = _value_of(vector, layer, mode)
+            value = _value_of(vector, layer, site, mode)
         if (head is not None) != (site == "z"):
             raise InputError(f"`head` belongs to site 'z': got {site!r} with head={head}")
         found = {
@@ -126,18 +129,23 @@ class Edit:
         )
 
 
-def _value_of(vector: Writable, layer: int, mode: Mode) -> Tensor:
+def _value_of(vector: Writable, layer: int, site: Site, mode: Mode) -> Tensor:
     """The numbers of a task vector at a layer, its factor included.
 
     Raises:
         InputError: where it is written in another way, or has no such layer.
     """
+    edit = vector.edit(layer)
+    if edit.site != site:
+        raise InputError(
+            f"vector {vector.name!r} is written at {edit.site!r}, and the edit says {site!r}; "
+            f"expected one of them: Edit(..., site={edit.site!r})"
+        )
     if vector.mode != mode:
         raise InputError(
             f"vector {vector.name!r} is written by mode {vector.mode!r}, and the edit says "
             f"{mode!r}; expected one of them: Edit(..., mode={vector.mode!r})"
         )
-    edit = vector.edit(layer)
     return edit.value * edit.scale
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from icl_mech.errors import InputError
 from icl_mech.model.batching import Budget, even, runs
 from icl_mech.model.branches import Branch
+from icl_mech.model.distances import distances
 from icl_mech.model.network import device_of, module_of, refuse_no_hooks
 from icl_mech.model.precision import Precision, in_full_precision, in_its_precision
 from icl_mech.model.readout import Readout, read, top_of_means
@@ -108,6 +109,12 @@ class Engine(ABC):
         tick: Tick = silent,
     ) -> Readout:
         """Read the answer in each branch of each prompt: a `[prompt, branch]` readout."""
+
+    @abstractmethod
+    def last_streams(
+        self, prompts: Sequence[Tokens], branches: Sequence[Branch], tick: Tick = silent
+    ) -> Float[Tensor, "prompt branch d_model"]:
+        """The residual stream after the last block, at the last token, in each branch."""
 
     @abstractmethod
     def generate(
@@ -232,6 +239,19 @@ class Engine(ABC):
             return ids.to(self.device), logprob.to(self.device)
 
         return self.in_batches([vectors.shape[1]] * len(vectors), run, join_each)
+
+    @torch.no_grad()
+    def distances(
+        self, first: Float[Tensor, "row d_model"], second: Float[Tensor, "row other d_model"]
+    ) -> tuple[Tensor, ...]:
+        """KL divergence and total variation, `[row, other]`, see `distances.distances`."""
+
+        def run(rows: list[int]) -> tuple[Tensor, ...]:
+            ours, theirs = (of[rows].to(self.device, self.dtype) for of in (first, second))
+            kl, apart = distances(self.bridge, ours, theirs, self.budget.share)
+            return kl.to(self.device), apart.to(self.device)
+
+        return self.in_batches([1 + second.shape[1]] * len(first), run, join_each)
 
     def readout(
         self,

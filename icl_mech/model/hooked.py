@@ -417,6 +417,22 @@ class HookedModel:
         targets = pad_targets(answers, len(prompts), len(self.vocabulary))
         return self._engine.evaluate([p.tokens for p in prompts], branches, targets, tick)
 
+    def last_streams(
+        self, prompts: Sequence[Prompt], edits: Sequence[AnyEdit], tick: Tick = silent
+    ) -> Float[Tensor, "prompt edit d_model"]:
+        """The residual stream after the last block at each prompt's last token, for each edit.
+
+        Args:
+            prompts, edits: as in `evaluate`.
+            tick: called with the number of (prompt, edit) cells just finished.
+
+        Raises:
+            InputError: where an edit does not fit the model or the prompts.
+        """
+        prompts = check_prompts(prompts)
+        branches = self._placer.branches(self, edits, prompts)
+        return self._engine.last_streams([p.tokens for p in prompts], branches, tick)
+
     def answer_gradients(
         self, prompts: Sequence[Prompt], edits: Sequence[AnyEdit], answers: Sequence[int]
     ) -> AnswerGradients:

@@ -29,7 +29,7 @@ def as_edits(model: Any, edit: AnyEdit) -> list[Edit] | None:
     if edit is None:
         return None
     several = [edit] if isinstance(edit, Edit | Writable) else check_list(edit, "edits", "edits")
-    made = [e.edit() if isinstance(e, Writable) else e for e in several]
+    made = [one for e in several for one in (e.edits() if isinstance(e, Writable) else [e])]
     if not made:
         raise InputError("an empty sequence of edits; expected at least one edit")
     for e in made:

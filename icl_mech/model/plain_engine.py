@@ -5,9 +5,9 @@ shared engine cannot replay: ALiBi, chunks of attention, state-space models and 
 TransformerLens hooks write the edits. Logits are computed at the tokens that are read only.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from einops import rearrange
@@ -37,6 +37,8 @@ from icl_mech.model.readout import Readout
 from icl_mech.model.verification import refuse_training, rounded_up, tolerance_of
 from icl_mech.model.writing import Write, writing
 from icl_mech.progress import Tick, silent
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -120,18 +122,21 @@ class PlainEngine(Engine):
         tick: Tick = silent,
     ) -> Readout:
         """See `Engine`."""
-        self.prepare(max(map(len, prompts)))
-        pairs = [(p, branch) for p in range(len(prompts)) for branch in branches]
         targets = targets.to(self.device)
 
-        def run(rows: list[int]) -> Readout:
-            batch = _rows(prompts, [pairs[r] for r in rows])
-            readout = self.readout(self.run(batch).last, targets[batch.prompts])
-            tick(len(rows))
-            return readout
+        def read(ran: Ran) -> Readout:
+            return self.readout(ran.last, targets[ran.batch.prompts])
 
-        found = self.in_batches([len(prompts[p]) for p, _ in pairs], run, join_readouts)
+        found = self._each(prompts, branches, read, join_readouts, tick)
         return found.reshape(len(prompts), len(branches))
+
+    @torch.no_grad()
+    def last_streams(
+        self, prompts: Sequence[Tokens], branches: Sequence[Branch], tick: Tick = silent
+    ) -> Float[Tensor, "prompt branch d_model"]:
+        """See `Engine`."""
+        found = self._each(prompts, branches, lambda ran: ran.last, join, tick)
+        return found.view(len(prompts), len(branches), -1)
 
     @torch.no_grad()
     def generate(
@@ -206,6 +211,25 @@ class PlainEngine(Engine):
         return self._stream(prompts)[torch.arange(len(ends), device=ends.device), ends], ends
 
     # --- implementation --------------------------------------------------------------------------
+
+    def _each(
+        self,
+        prompts: Sequence[Tokens],
+        branches: Sequence[Branch],
+        read: Callable[["Ran"], T],
+        joined: Callable[[list[T], Int[Tensor, "row"]], T],
+        tick: Tick,
+    ) -> T:
+        """What is read of every (prompt, branch), in batches."""
+        self.prepare(max(map(len, prompts)))
+        pairs = [(p, branch) for p in range(len(prompts)) for branch in branches]
+
+        def run(rows: list[int]) -> T:
+            found = read(self.run(_rows(prompts, [pairs[r] for r in rows])))
+            tick(len(rows))
+            return found
+
+        return self.in_batches([len(prompts[p]) for p, _ in pairs], run, joined)
 
     def run(self, rows: Rows) -> "Ran":
         """Run a batch, with its edits in place."""

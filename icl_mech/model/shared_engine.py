@@ -126,6 +126,14 @@ class SharedEngine(Engine):
         return self.in_batches([len(t) for t in prompts], run, join_readouts)
 
     @torch.no_grad()
+    def last_streams(
+        self, prompts: Sequence[Tokens], branches: Sequence[Branch], tick: Tick = silent
+    ) -> Float[Tensor, "prompt branch d_model"]:
+        """See `Engine`."""
+        found = self._each(prompts, branches, 0, lambda ended, _: list(ended.last), tick)
+        return torch.stack([torch.stack(of_prompt) for of_prompt in found])
+
+    @torch.no_grad()
     def generate(
         self,
         prompts: Sequence[Tokens],

@@ -32,7 +32,7 @@ class Vocabulary:
         self._engine = engine
 
     def __repr__(self) -> str:
-        return f"Vocabulary({len(self):,} tokens: top_tokens, words)"
+        return f"Vocabulary({len(self):,} tokens: top_tokens, distances, words)"
 
     def __len__(self) -> int:
         """Columns of the unembedding."""
@@ -66,6 +66,32 @@ class Vocabulary:
         if allowed is not None and int(allowed.sum()) < k:
             raise InputError(f"{int(allowed.sum())} tokens pass the filter; expected at least {k}")
         return TopTokens(*self._engine.top_of_means(vectors, k, allowed))
+
+    def distances(
+        self, first: Float[Tensor, "row d_model"], second: Float[Tensor, "row other d_model"]
+    ) -> tuple[Float[Tensor, "row other"], Float[Tensor, "row other"]]:
+        """How far the next-token distributions of residual streams are from others'.
+
+        Whole rows of logits are never kept.
+
+        Args:
+            first: residual streams after the last block.
+            second: for each of them, those that it is compared with.
+
+        Returns:
+            KL(first || second) in nats, and total variation (0 to 1), of every pair.
+
+        Raises:
+            InputError: where there are not as many rows.
+            ModelError: where the logits are not finite.
+        """
+        width = self._engine.bridge.cfg.d_model
+        first = check_tensor(first, "first", "row, d_model", width)
+        second = check_tensor(second, "second", "row, other, d_model", width)
+        if len(first) != len(second):
+            raise InputError(f"{len(first)} rows and {len(second)}; expected as many")
+        kl, apart = self._engine.distances(first, second)
+        return kl, apart
 
     def words(self) -> Bool[Tensor, "vocab"]:
         """Which tokens consist of letters only, apart from spaces around them."""

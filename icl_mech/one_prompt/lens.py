@@ -168,7 +168,7 @@ def vector_name(vector: TaskVector) -> str:
     """A vector and its place, shortly."""
     factor = "" if vector.scale == 1 else f" x {vector.scale:g}"
     name = vector.name if len(vector.name) <= LONG else f"{vector.name[: LONG - 1]}…"
-    return f"the vector {name}{factor} ({vector.mode} after block {vector.layer})"
+    return f"the vector {name}{factor} ({vector.mode} {vector.place})"
 
 
 def _arrays(model: HookedModel, prompt: Prompt, readout: Readout) -> xr.Dataset:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from icl_mech.errors import InputError
 from icl_mech.layers import check_layers
-from icl_mech.model import Edit, HookedModel
+from icl_mech.model import HookedModel
 from icl_mech.one_prompt.asking import Asked, about, as_prompt, continuations
 from icl_mech.one_prompt.picture import Picture
 from icl_mech.one_prompt.tokens import visible
@@ -130,8 +130,8 @@ def steer(
     vector.check_fits(model)
     at = check_layers(vector.layers if layers is None else layers, model.n_layers)
     factors = _check_scales(scales)
-    edits: list[Edit | None] = [None]
-    edits += [vector.written(layer, scale=scale).edit() for layer in at for scale in factors]
+    edits: list[TaskVector | None] = [None]
+    edits += [vector.written(layer, scale=scale) for layer in at for scale in factors]
     tokens = continuations(model, prompt, _check_answers(answers))
     found = _logprobs(model, prompt, edits, tokens).numpy()
     steered = found[1:].reshape(len(at), len(factors), len(tokens))
@@ -155,7 +155,7 @@ def steer(
 def _logprobs(
     model: HookedModel,
     prompt: Prompt,
-    edits: Sequence[Edit | None],
+    edits: Sequence[TaskVector | None],
     tokens: Sequence[Sequence[int]],
 ) -> Float[Tensor, "edit answer"]:
     """Log probability of every answer: of a single token from one pass, else along its tokens."""

@@ -131,6 +131,7 @@ def layer_scan(
     known: Collection[str] = ()
     if vector is not None:
         vector.check_fits(model)
+        vector.check_one_block("layer_scan")
         vector.check_layers(range(model.n_layers))
         known = vector.shown
     plan = plan_scan(tasks, settings, other_task, known)

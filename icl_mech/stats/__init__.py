@@ -3,6 +3,7 @@
 from icl_mech.stats.estimate import CONFIDENCE, ENDS, Estimate, Estimates
 from icl_mech.stats.means import few_mean, mean, means, resampled_means
 from icl_mech.stats.medians import median
+from icl_mech.stats.multiple import holm, sign_flip_p
 from icl_mech.stats.pairings import (
     crossed,
     mean_change,
@@ -36,6 +37,7 @@ __all__ = [
     "crossed",
     "draw_weights",
     "few_mean",
+    "holm",
     "mean",
     "mean_change",
     "means",
@@ -53,6 +55,7 @@ __all__ = [
     "resampled_means",
     "share",
     "shares",
+    "sign_flip_p",
     "widened",
     "within_1",
 ]

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import gguf
 import torch
@@ -22,17 +22,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from icl_mech.errors import InputError, choose, first_line
-from icl_mech.layers import check_layer
+from icl_mech.layers import SITES, Mode, Site, check_layer
 from icl_mech.model import Edit, HookedModel, TopTokens, check_model
-from icl_mech.model.edits import Role
+from icl_mech.model.edits import HOOKS, Role
 from icl_mech.prompts import DEFAULT_TEMPLATE, accepted, generator, zero_shot
 from icl_mech.results import write_whole
 from icl_mech.stats import Estimate, proportion
 from icl_mech.tasks import Episode, Task, load_task
 
-#: How a vector is written: over what stands there, or added to it.
-Mode = Literal["replace", "add"]
 _FORMAT = "icl-mech task vector 1"
+#: Of files whose vector is written at another site, or in several blocks: older versions would
+#: read these and write them after one block.
+_FORMAT_2 = "icl-mech task vector 2"
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +43,9 @@ class TaskVector:
     Attributes:
         name: of the task, or of the arithmetic that made it.
         values: the vector of every layer, `[layer, d_model]`, float32.
-        layers: the blocks after which they were read (`resid_post`), from 0.
-        layer: the block after which it is written; None where it was not chosen.
+        layers: the blocks in which they were read, from 0.
+        layer: the block in which it is written, at `resid_post` after it; None where it was not
+            chosen.
         mode: `"replace"` (Hendel et al.) or `"add"`.
         scale: factor on the vector when it is written.
         sets: the vectors of single demonstration sets, `[set, layer, d_model]`, of which `values`
@@ -51,6 +53,10 @@ class TaskVector:
         provenance: model, weights, task, settings and seed.
         allow_other_model: whether it may be written into a model that it was not read from, as
             `written(allow_other_model=True)` says. Files do not keep this.
+        site: where in a block it is written, as in `Edit`: by default after it; `"attn_out"` for a
+            vector of attention outputs. (Not one head's `"z"`.)
+        through: whether it is written in every block of `layers` up to `layer` at once, in each
+            with that block's vector, and not in `layer` alone.
 
     Every function that takes a vector takes this one, and refuses it by `check_fits`.
     """
@@ -64,9 +70,12 @@ class TaskVector:
     sets: Float[Tensor, "set layer d_model"] | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     allow_other_model: bool = False
+    site: Site = "resid_post"
+    through: bool = False
 
     def __post_init__(self) -> None:
         choose(self.mode, get_args(Mode), "mode")
+        choose(self.site, [site for site in SITES if site != "z"], "site")
         if self.values.ndim != 2 or len(self.values) != len(self.layers) or not self.layers:
             raise InputError(
                 f"values have the shape {list(self.values.shape)} for {len(self.layers)} layers; "
@@ -77,7 +86,7 @@ class TaskVector:
             raise InputError(f"no vector after block {self.layer}; it has {_runs(self.layers)}")
 
     def __repr__(self) -> str:
-        place = "no layer chosen" if self.layer is None else f"after block {self.layer}"
+        place = "no layer chosen" if self.layer is None else self.place
         n = "" if self.sets is None else f", mean of {len(self.sets)}"
         scale = "" if self.scale == 1 else f" x {self.scale:g}"
         return (
@@ -88,7 +97,7 @@ class TaskVector:
     def _repr_html_(self) -> str:
         norms = ", ".join(f"{n:.1f}" for n in self.values.norm(dim=-1).tolist())
         rows = {
-            "written": f"after block {self.layer}, {self.mode}, scale {self.scale:g}",
+            "written": f"{self.place}, {self.mode}, scale {self.scale:g}",
             "read": f"{_runs(self.layers)}, d_model {self.d_model}",
             "norms by layer": norms,
             "model": str(self.provenance.get("model", "unknown")),
@@ -102,6 +111,12 @@ class TaskVector:
         return int(self.values.shape[1])
 
     @property
+    def place(self) -> str:
+        """Where it is written, in words."""
+        preposition = "after" if self.site == "resid_post" else f"at {self.site} of"
+        return f"{preposition} {'every block up to' if self.through else 'block'} {self.layer}"
+
+    @property
     def shown(self) -> frozenset[str]:
         """The inputs of the demonstrations that it was read from, as far as that is recorded."""
         return frozenset(map(str, self.provenance.get("shown", ())))
@@ -112,6 +127,8 @@ class TaskVector:
             "name": self.name,
             "mode": self.mode,
             "scale": self.scale,
+            "site": self.site,
+            "through": self.through,
             "provenance": dict(self.provenance),
         }
 
@@ -163,11 +180,51 @@ class TaskVector:
             at: the token: an index, or a role such as `"final_arrow"`.
 
         Raises:
-            InputError: as in `vector`.
+            InputError: as in `vector`; and where it is written in several blocks at once, of which
+                none is named.
         """
+        if layer is None and self.through:
+            raise InputError(
+                f"vector {self.name!r} is written in several blocks at once, and is no single "
+                "edit; expected edits(), or one of its layers"
+            )
         layer = self._layer(layer)
         value = self.vector(layer)
-        return Edit(layer, value, "resid_post", at, self.mode, self.scale, vector=self)
+        return Edit(layer, value, self.site, at, self.mode, self.scale, vector=self)
+
+    def edits(self, layer: int | None = None, at: Role = -1) -> list[Edit]:
+        """The edits that are applied together: one, or one in every block up to the layer.
+
+        Args:
+            layer: the block in which it is written, or, of a vector that is written in several
+                blocks at once, the last of them; by default the chosen one.
+            at: as in `edit`.
+
+        Raises:
+            InputError: as in `vector`.
+
+        Example:
+            >>> tv = TaskVector("t", torch.ones(3, 4), (0, 1, 2), 1, through=True)
+            >>> [edit.layer for edit in tv.edits()]
+            [0, 1]
+        """
+        last = self._layer(layer)
+        return [self.edit(n, at) for n in (self.layers if self.through else (last,)) if n <= last]
+
+    def check_one_block(self, what: str) -> None:
+        """Refuse a vector that is not written after one block.
+
+        Args:
+            what: the question that needs one, for the message.
+
+        Raises:
+            InputError: saying where it is written.
+        """
+        if self.through or self.site != "resid_post":
+            raise InputError(
+                f"vector {self.name!r} is written {self.place}; {what} expected a vector that "
+                "is written after one block, at resid_post"
+            )
 
     @contextmanager
     def apply(
@@ -194,23 +251,7 @@ class TaskVector:
             InputError: where it is of another model, width or number of layers.
         """
         self.check_fits(model, allow_other_model)
-        layer = self._layer(layer)
-        value = self.vector(layer) * self.scale
-
-        def write(stream: Tensor, hook: Any) -> Tensor:
-            n_tokens = stream.shape[1]
-            if (n_tokens == 1 and at not in (0, -1)) or (n_tokens == 1 and seen):
-                return stream
-            if not -n_tokens <= at < n_tokens:
-                raise InputError(f"token {at} out of range for a text of {n_tokens} tokens")
-            seen.append(n_tokens)
-            stream = stream.clone()
-            ours = value.to(stream)
-            stream[:, at] = ours if self.mode == "replace" else stream[:, at] + ours
-            return stream
-
-        seen: list[int] = []
-        with model.bridge.hooks(fwd_hooks=[(f"blocks.{layer}.hook_resid_post", write)]):
+        with model.bridge.hooks(fwd_hooks=[_hook(edit, at) for edit in self.edits(layer)]):
             yield
 
     def check_fits(self, model: HookedModel, allow_other_model: bool = False) -> None:
@@ -339,7 +380,7 @@ class TaskVector:
         )
         prompts = zero_shot(encoder, episodes)
         answers = accepted(encoder, prompts, episodes).first_tokens
-        readout = model.evaluate(prompts, [self.edit(layer, "final_arrow")], answers)
+        readout = model.evaluate(prompts, [self.edits(layer, "final_arrow")], answers)
         return proportion(readout.right[:, 0])
 
     # --- files -------------------------------------------------------------------------------
@@ -354,41 +395,49 @@ class TaskVector:
         if self.sets is not None:
             tensors["sets"] = self.sets.contiguous()
         said = {
-            "format": _FORMAT,
+            "format": _FORMAT_2 if self.through or self.site != "resid_post" else _FORMAT,
             "name": self.name,
             "layers": json.dumps(list(self.layers)),
             "layer": json.dumps(self.layer),
             "mode": self.mode,
             "scale": repr(float(self.scale)),
             "provenance": json.dumps(dict(self.provenance)),
+            "site": self.site,
+            "through": json.dumps(self.through),
         }
         return write_whole(path, lambda scratch: save_file(tensors, scratch, said))
 
     def to_gguf(self, path: str | Path, layer: int | None = None) -> Path:
-        """Write the vector as a control vector of llama.cpp, which adds it after one block.
+        """Write the vector as a control vector of llama.cpp, which adds it after its blocks.
 
         Args:
             path: of the `.gguf` file.
             layer: as in `edit`.
 
         Raises:
-            InputError: where the vector is written by replacing (llama.cpp adds), or after block
-                0, which llama.cpp leaves alone.
+            InputError: where the vector is written by replacing (llama.cpp adds), inside a block,
+                or after block 0, which llama.cpp leaves alone.
         """
-        layer = self._layer(layer)
+        edits = self.edits(layer)
         if self.mode != "add":
             raise InputError(
                 f"vector {self.name!r} replaces, and llama.cpp adds; expected a vector that is "
                 "added: written(mode='add', scale=...)"
             )
-        if layer == 0:
+        if self.site != "resid_post":
+            raise InputError(
+                f"vector {self.name!r} is written {self.place}, and llama.cpp adds after a "
+                "block; expected one of site 'resid_post'"
+            )
+        if edits[0].layer == 0:
             raise InputError("layer 0: llama.cpp adds nothing after its first block; expected 1 on")
 
         def write(scratch: Path) -> None:
             writer = gguf.GGUFWriter(scratch, "controlvector")
             writer.add_string("controlvector.model_hint", str(self.provenance.get("model", "")))
-            writer.add_uint32("controlvector.layer_count", 1)
-            writer.add_tensor(f"direction.{layer}", (self.vector(layer) * self.scale).numpy())
+            writer.add_uint32("controlvector.layer_count", len(edits))
+            for edit in edits:
+                writer.add_tensor(f"direction.{edit.layer}", (edit.value * edit.scale).numpy())
             writer.write_header_to_file()
             writer.write_kv_data_to_file()
             writer.write_tensors_to_file()
@@ -410,7 +459,7 @@ class TaskVector:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
             raise InputError(f"{source}: cannot be read ({first_line(error)})") from error
-        if said.get("format") != _FORMAT or "values" not in tensors:
+        if said.get("format") not in (_FORMAT, _FORMAT_2) or "values" not in tensors:
             raise InputError(
                 f"{source}: no task vector; expected a file that TaskVector.save wrote"
             )
@@ -424,6 +473,8 @@ class TaskVector:
                 float(said["scale"]),
                 tensors.get("sets"),
                 json.loads(said["provenance"]),
+                site=said.get("site", "resid_post"),
+                through=bool(json.loads(said.get("through", "false"))),
             )
         except (KeyError, ValueError, TypeError) as error:
             raise InputError(f"{source}: damaged ({first_line(error)})") from error
@@ -452,10 +503,11 @@ class TaskVector:
         if not isinstance(other, TaskVector):
             raise InputError(f"a {type(other).__name__}; expected a TaskVector")
         mine, theirs = (v.provenance.get("weights_sha256") for v in (self, other))
-        if self.layers != other.layers or self.d_model != other.d_model or mine != theirs:
+        places = [(v.layers, v.d_model, v.site, v.through) for v in (self, other)]
+        if places[0] != places[1] or mine != theirs:
             raise InputError(
                 f"{self!r} and {other!r} do not belong together; expected vectors of one model at "
-                "the same layers"
+                "the same layers, which are written alike"
             )
 
     def _with(
@@ -471,6 +523,25 @@ class TaskVector:
         return replace(
             self, name=name, values=values, mode=mode, scale=1.0, sets=None, provenance=said
         )
+
+
+def _hook(edit: Edit, at: int) -> tuple[str, Callable[[Tensor, Any], Tensor]]:
+    """A hook of the bridge that writes an edit at token `at`, once."""
+    seen: list[int] = []
+
+    def write(activation: Tensor, hook: Any) -> Tensor:
+        n_tokens = activation.shape[1]
+        if n_tokens == 1 and (at not in (0, -1) or seen):
+            return activation
+        if not -n_tokens <= at < n_tokens:
+            raise InputError(f"token {at} out of range for a text of {n_tokens} tokens")
+        seen.append(n_tokens)
+        activation = activation.clone()
+        ours = edit.value.to(activation) * edit.scale
+        activation[:, at] = ours if edit.mode == "replace" else activation[:, at] + ours
+        return activation
+
+    return HOOKS[edit.site].format(edit.layer), write
 
 
 def _in_brackets(name: str) -> str:

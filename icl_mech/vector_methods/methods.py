@@ -1,0 +1,183 @@
+"""Every way to get a task vector, by name, and the one function that forms any of them."""
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from icl_mech.errors import InputError, choose
+from icl_mech.model import HookedModel, check_model
+from icl_mech.task_vectors import TaskVector
+from icl_mech.vector_methods import reading, training
+from icl_mech.vector_methods.forming import Forming
+from icl_mech.vector_methods.material import Cost, Material
+from icl_mech.vector_methods.plan import NAMES, FormingSettings
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to get a task vector.
+
+    Attributes:
+        form: makes the vector of what a `Forming` holds.
+        paper: where it comes from.
+        about: what it is and how it is written, in a line.
+        needs: what it needs beside demonstrations: `"gradient"` of a model that is no quantised
+            or state-space one, site `"z"` or `"attn_out"` in every block, the task's
+            `"instruction"`.
+        per_set: whether each prompt gets the vector of one demonstration set, in turn, and not
+            their mean.
+        reads_labels: whether other labels give another vector.
+    """
+
+    form: Callable[[Forming], TaskVector]
+    paper: str
+    about: str
+    needs: tuple[str, ...] = ()
+    per_set: bool = False
+    reads_labels: bool = True
+
+
+METHODS: dict[str, Method] = {
+    "theta": Method(
+        reading.theta_mean,
+        "Hendel et al. 2023, arXiv 2310.15916, section 3.2",
+        "residual stream at the last token, one demonstration set a prompt; replaces",
+        per_set=True,
+    ),
+    "theta_mean": Method(
+        reading.theta_mean,
+        "Hendel et al. 2023, averaged over demonstration sets",
+        "mean of theta over demonstration sets; replaces",
+    ),
+    "layer_mean": Method(
+        reading.layer_mean,
+        "Todd et al. 2023, arXiv 2310.15213, section 2.3",
+        "mean residual stream of few-shot prompts; added",
+    ),
+    "instruction": Method(
+        reading.instruction,
+        "theta of a line that names the task, without demonstrations",
+        "residual stream at the last token after the instruction; replaces",
+        needs=("instruction",),
+        reads_labels=False,
+    ),
+    "function_vector": Method(
+        reading.function_vector,
+        "Todd et al. 2023, arXiv 2310.15213, section 2.3",
+        "summed mean outputs of the heads with the largest effect; added",
+        needs=("z",),
+    ),
+    "state_vector": Method(
+        reading.state_vector,
+        "Li et al. 2024, arXiv 2404.11225",
+        "attention outputs at separators, mean over shots; replaces in the first blocks",
+        needs=("attn_out",),
+    ),
+    "state_vector_momentum": Method(
+        reading.state_vector_momentum,
+        "Li et al. 2024, arXiv 2404.11225",
+        "the same, moved on by its changes from shot to shot",
+        needs=("attn_out",),
+    ),
+    "icv": Method(
+        reading.in_context_vector,
+        "Liu et al. 2023, arXiv 2311.06668",
+        "first principal direction of answer minus input; added after every block",
+    ),
+    "learned": Method(
+        training.learned,
+        "arXiv 2509.24169",
+        "theta, trained by gradient descent; replaces",
+        needs=("gradient",),
+    ),
+    "ltv": Method(
+        training.learnable_heads,
+        "Saglam et al. 2025, arXiv 2502.05390",
+        "a weight for every head's mean output, trained; added after every block",
+        needs=("gradient", "z"),
+    ),
+    "i2cl": Method(
+        training.implicit,
+        "Li et al. 2024, arXiv 2405.14660",
+        "weights for mean attention and MLP outputs, trained; added after every block",
+        needs=("gradient", "attn_out", "mlp_out"),
+    ),
+}
+assert tuple(METHODS) == NAMES
+
+
+def why_not(model: HookedModel, name: str, task: Any = None) -> str:
+    """Why a method cannot work on a model (and a task); empty where it can.
+
+    >>> why_not(model, "theta"), why_not(model, "ltv")
+    ('', '')
+    """
+    for need in METHODS[name].needs:
+        if need == "instruction":
+            if task is not None and not task.instruction:
+                return f"task {task.name!r} has no instruction of its own"
+        elif need != "gradient":
+            missing = model.why_no_site(need)  # type: ignore[arg-type]  # sites of the table
+            if missing:
+                return missing
+        else:
+            try:
+                model.heads.refuse_no_gradients()
+            except InputError as error:
+                return str(error)
+    return ""
+
+
+def form_vector(
+    model: HookedModel,
+    name: str,
+    material: Material,
+    settings: FormingSettings,
+    like: TaskVector | None = None,
+    say: Callable[[str], Any] = lambda text: None,
+) -> TaskVector:
+    """Form a vector by one method, and choose where and how strongly to write it on dev prompts.
+
+    Args:
+        model: from `load_model`.
+        name: one of `METHODS`.
+        material: what it is formed from.
+        settings: how.
+        like: a vector of the same method, whose layer, factor and heads are taken over; nothing is
+            chosen then.
+        say: called with what is done.
+
+    Returns:
+        A vector whose provenance says what was chosen (`"chosen"`), what it cost (`"cost"`), and
+        which inputs it may have seen (`"shown"`).
+
+    Raises:
+        InputError: where the method cannot work on the model or the task.
+        ModelError: where the model returns numbers that are not finite.
+    """
+    check_model(model)
+    method = METHODS[choose(name, NAMES, "method")]
+    missing = why_not(model, name, material.task)
+    if missing:
+        raise InputError(f"method {name!r}: {missing}; expected another method")
+    cost = Cost()
+    begun = time.perf_counter()
+    forming = Forming(model, name, method, material, settings, cost, like, say)
+    found = method.form(forming)
+    cost.seconds = time.perf_counter() - begun
+    for line in forming.notes:
+        warnings.warn(f"{material.task.name}, {name}: {line}", stacklevel=2)
+    said = {
+        "method": f"{name} ({method.paper})",
+        **model.provenance(),
+        **settings.recorded(),
+        "task": material.task.name,
+        "leading_space": material.encoder.template.leading_space,
+        **found.provenance,
+        "cost": {"forward": cost.forward, "backward": cost.backward, "seconds": cost.seconds},
+        "notes": list(forming.notes),
+        "shown": material.shown,
+    }
+    return TaskVector(**{**vars(found), "provenance": said})

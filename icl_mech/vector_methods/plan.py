@@ -1,0 +1,198 @@
+"""What `compare_vectors` runs on: its settings, and what is asked and shown of every task."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from icl_mech.errors import InputError, choose
+from icl_mech.layers import check_layers
+from icl_mech.prompts import Episode, VectorSettings, generator, shuffled
+from icl_mech.prompts.sampling import mirrors
+from icl_mech.tasks import Pair, Task, Tasks, load_other, load_tasks
+
+#: Every method, in the order of tables. `vector_methods.methods.METHODS` has what each does.
+NAMES = (
+    "theta",
+    "theta_mean",
+    "layer_mean",
+    "instruction",
+    "function_vector",
+    "state_vector",
+    "state_vector_momentum",
+    "icv",
+    "learned",
+    "ltv",
+    "i2cl",
+)
+#: A step of single-precision numbers can hardly be longer.
+MOST_RATE = 1e30
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormingSettings(VectorSettings):
+    """Settings of how vectors are formed.
+
+    Example:
+        >>> FormingSettings(n_steps=20).n_sets
+        10
+    """
+
+    n_sets: int = 10
+    """Demonstration sets that a vector is read from, of pairs that are never asked."""
+    n_steps: int = 40
+    """Most gradient steps of methods that train; fewer where the loss on dev prompts rises."""
+    batch_size: int = 12
+    """Training prompts in a step."""
+    learning_rate: float = 0.05
+    """Of Adam; of a learned vector, per step, as a share of its mean size per dimension."""
+    train_layers: tuple[int, ...] | None = None
+    """Blocks after which a vector is learned, each by itself; the best on dev prompts is kept. By
+    default the block where theta is best, and that at a quarter of the depth."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.set_counts("n_sets", "batch_size")
+        if self.n_steps != 0:
+            self.set_counts("n_steps")
+        rate = self.learning_rate
+        if not isinstance(rate, int | float) or not 0 < rate <= MOST_RATE:
+            raise InputError(
+                f"learning_rate is {rate!r}; expected a number above 0, at most {MOST_RATE:g}"
+            )
+        if self.train_layers is not None:
+            self._set("train_layers", tuple(check_layers(self.train_layers, 10_000)))
+
+    @property
+    def needed(self) -> int:
+        """The fewest training pairs: of one demonstration set with its dummies and a query."""
+        return self.n_shots + self.n_dummies + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareSettings(FormingSettings):
+    """Settings of `compare_vectors`.
+
+    Example:
+        >>> CompareSettings(methods=("theta", "ltv")).methods
+        ('theta', 'ltv')
+    """
+
+    n_prompts: int = 30
+    """Test prompts per task."""
+    methods: tuple[str, ...] | None = None
+    """Which methods; by default all that the model and the task allow."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.methods is not None:
+            self._set("methods", several(self.methods))
+
+
+@dataclass(frozen=True)
+class CompareTask:
+    """One task with its episodes drawn.
+
+    Attributes:
+        task: what is asked.
+        other: the task whose vectors are a control.
+        test: episodes that are scored; their demonstrations are training pairs.
+        shuffled: the same with shuffled labels.
+        dev: episodes on which layers and factors are chosen, and training stops.
+        pairs: what vectors are formed from; no query of dev or test is among them, nor the
+            opposite of one ("hot -> cold" where "cold" is asked) while enough others are left.
+        n_queries: different test queries.
+    """
+
+    task: Task
+    other: Task
+    test: tuple[Episode, ...]
+    shuffled: tuple[Episode, ...]
+    dev: tuple[Episode, ...]
+    pairs: tuple[Pair, ...]
+    n_queries: int
+
+
+@dataclass(frozen=True)
+class ComparePlan:
+    """All tasks of a comparison, and the settings that they were drawn with."""
+
+    tasks: Sequence[CompareTask]
+    settings: CompareSettings
+
+
+def plan_compare(
+    tasks: Tasks, settings: CompareSettings, other_task: Task | str | None = None
+) -> ComparePlan:
+    """Load the tasks and draw their prompts; no model is needed.
+
+    Raises:
+        InputError: where a task does not exist, has too few pairs or one answer only, or lacks
+            the instruction that a named method needs.
+
+    Example:
+        >>> plan = plan_compare("antonyms", CompareSettings(n_prompts=4))
+        >>> drawn = plan.tasks[0]
+        >>> asked = {episode.query.x for episode in (*drawn.dev, *drawn.test)}
+        >>> len(drawn.test), asked & {pair.x for pair in drawn.pairs}
+        (4, set())
+    """
+    return ComparePlan(
+        [_plan(task, load_other(task, other_task), settings) for task in load_tasks(tasks)],
+        settings,
+    )
+
+
+def _plan(task: Task, other: Task, s: CompareSettings) -> CompareTask:
+    if len(task.labels()) < 2:
+        raise InputError(
+            f"task {task.name!r} has one answer only; expected at least two, or every vector that "
+            "holds that answer is right"
+        )
+    if not task.instruction and "instruction" in (s.methods or ()):
+        raise InputError(
+            f"method 'instruction': task {task.name!r} has no instruction of its own; expected "
+            "Task.from_pairs(..., instruction='...'), or other methods"
+        )
+    split = s.split(task)
+    rng = generator(s.seed, task.name, "shuffled prompts")
+    return CompareTask(
+        task,
+        other,
+        split.test,
+        shuffled(split.test, rng) if s.n_shots > 1 else split.test,
+        split.dev,
+        training_pairs(task, (*split.dev, *split.test), s.needed),
+        split.n_test_queries,
+    )
+
+
+def training_pairs(task: Task, asked: Sequence[Episode], least: int) -> tuple[Pair, ...]:
+    """The pairs of a task that vectors are formed from: none of those that are asked.
+
+    Raises:
+        InputError: where fewer than `least` are left.
+    """
+    queries = {episode.query.x: episode.query for episode in asked}
+    left = [pair for pair in task.pairs if pair.x not in queries]
+    apart = [p for p in left if not any(mirrors(p, query) for query in queries.values())]
+    pairs = apart if len(apart) >= least else left
+    if len(pairs) < least:
+        raise InputError(
+            f"task {task.name!r} has {len(pairs)} pairs that are not asked; expected at least "
+            f"{least} to form a vector from (shots + dummy queries + 1 query)"
+        )
+    return tuple(pairs)
+
+
+def several(methods: str | Iterable[str]) -> tuple[str, ...]:
+    """One method or several, each once.
+
+    Raises:
+        InputError: where there is none, one comes twice, or one does not exist, with the nearest.
+    """
+    given: list[Any] = [methods] if isinstance(methods, str) else list(methods)
+    for method in given:
+        choose(method, NAMES, "method")
+    if not given or len(set(given)) < len(given):
+        raise InputError(f"methods {given}; expected at least one, each once: {', '.join(NAMES)}")
+    return tuple(given)
