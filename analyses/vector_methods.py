@@ -37,6 +37,7 @@ import tyro
 
 import icl_mech
 from icl_mech.plotting import check_target, export
+from icl_mech.vector_methods import join_comparisons
 
 # %% [markdown]
 # ## Settings
@@ -92,18 +93,22 @@ check_target(options.out)
 
 # %%
 model = icl_mech.load_model()
-result = icl_mech.compare_vectors(
-    model,
+settings = {
+    "n_prompts": options.n_prompts,
+    "n_shots": options.n_shots,
+    "methods": options.methods,
+    "n_sets": options.n_sets,
+    "n_steps": options.n_steps,
+    "batch_size": options.batch_size,
+}
+sweep = icl_mech.sweep(
+    {"model": model},
+    {"vectors": settings},
     tasks,
-    options.n_prompts,
-    options.n_shots,
     options.seed,
-    methods=options.methods,
-    n_sets=options.n_sets,
-    n_steps=options.n_steps,
-    batch_size=options.batch_size,
     folder=options.out.with_name(f"{options.out.stem}-runs"),
 )
+result = join_comparisons([of for _, of in sweep.results("vectors")])
 result.save(options.out.with_suffix(".nc"))
 print(result)
 

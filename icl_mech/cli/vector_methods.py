@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icl_mech.cli.options import Command, Flat
@@ -25,8 +24,6 @@ class VectorsCommand(Command):
 
     what = "vectors"
     settings: Flat[CompareSettings] = field(default_factory=CompareSettings)
-    folder: Path | None = None
-    """Where finished tasks are kept: after an interrupt, the same command goes on from there."""
 
     def plan(self) -> ComparePlan:
         return plan_compare(self.tasks.load(), self.settings)
@@ -34,4 +31,4 @@ class VectorsCommand(Command):
     def measure(self, model: HookedModel, plan: Any) -> Result:
         from icl_mech.vector_methods.run import measure_compare
 
-        return measure_compare(model, plan, self.folder, self.progress)
+        return measure_compare(model, plan, self.progress)

@@ -67,7 +67,9 @@ def attend(
     Raises:
         ModelError: where the module asks for more than this.
     """
-    unknown = [n for n, v in others.items() if n not in _IGNORED and v is not None and v is not False]
+    unknown = [
+        n for n, v in others.items() if n not in _IGNORED and v is not None and v is not False
+    ]
     if unknown:
         raise ModelError(f"its attention takes {unknown[0]!r}")
     context: Context = module.context  # type: ignore[assignment]

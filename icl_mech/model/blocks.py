@@ -21,8 +21,8 @@ from torch import Tensor
 from transformers import Cache
 
 from icl_mech.errors import ModelError
-from icl_mech.model.families import why_not_replayed
 from icl_mech.model.attention import Context
+from icl_mech.model.families import why_not_replayed
 from icl_mech.model.masks import Masks, OwnMask, window_of
 from icl_mech.model.network import architecture_of, device_of, is_bridge, module_of, some_tokens
 from icl_mech.model.norms import computed_once, norms_in
@@ -294,7 +294,7 @@ class Blocks:
         masks: Masks,
         past: Past,
     ) -> Float[Tensor, "batch token d_model"]:
-        """Run one block, with the bridge's hooks, on the first tokens of all that have positions."""
+        """Run one block, with the bridge's hooks, on the first tokens that have positions."""
         n, twin = hidden.shape[1], self._twins[layer]
         context = Context(past.earlier, masks)
         with ExitStack() as stack:

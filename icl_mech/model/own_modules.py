@@ -48,11 +48,11 @@ class OwnModules:
         self._places: list[_Place] = []
         self._twins: dict[int, Any] = {}
         self.module = self._own(block)
-        attention = self._twins.get(id(block.attn.original_component))
+        attention: Any = self._twins.get(id(block.attn.original_component))
         self.attends = attends and hasattr(attention, "config")
         if self.attends:
             attention.config = _Config(attention.config)
-        self._attention: Any = attention
+        self._attention = attention
         places = {id(place.point) for place in self._places}
         self._others = [
             module

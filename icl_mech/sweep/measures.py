@@ -151,6 +151,13 @@ MEASURES = {
         per_task=False,
         tasks=("next_letter", "es_en", "present_gerund", "country_capital"),
     ),
+    "vectors": Measure(
+        "icl_mech.vector_methods",
+        ".plan:CompareSettings",
+        ".plan:plan_compare",
+        ".run:measure_compare",
+        planned=_OTHER,
+    ),
     "failures": Measure(
         "icl_mech.failures",
         ".plan:FailureSettings",

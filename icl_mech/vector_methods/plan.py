@@ -10,20 +10,22 @@ from icl_mech.prompts import Episode, VectorSettings, generator, shuffled
 from icl_mech.prompts.sampling import mirrors
 from icl_mech.tasks import Pair, Task, Tasks, load_other, load_tasks
 
-#: Every method, in the order of tables. `vector_methods.methods.METHODS` has what each does.
-NAMES = (
-    "theta",
-    "theta_mean",
-    "layer_mean",
-    "instruction",
-    "function_vector",
-    "state_vector",
-    "state_vector_momentum",
-    "icv",
-    "learned",
-    "ltv",
-    "i2cl",
-)
+#: Every method, in the order of tables, as findings and figures name it. What each does is in
+#: `vector_methods.methods.METHODS`.
+NAMED = {
+    "theta": "θ",
+    "theta_mean": "θ, mean of sets",
+    "layer_mean": "layer mean",
+    "instruction": "instruction",
+    "function_vector": "function vector",
+    "state_vector": "state vector",
+    "state_vector_momentum": "state vector, momentum",
+    "icv": "in-context vector",
+    "learned": "learned vector",
+    "ltv": "learned head weights",
+    "i2cl": "I2CL",
+}
+NAMES = tuple(NAMED)
 #: A step of single-precision numbers can hardly be longer.
 MOST_RATE = 1e30
 

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from icl_mech.plotting.marks import band, interval_whiskers
 from icl_mech.plotting.panels import frame, rows_of_panels
 from icl_mech.plotting.style import AFTER_BLOCK, COLOURS, GRID, INK, short, state, subject
-from icl_mech.vector_methods.result import NAMED
+from icl_mech.vector_methods.plan import NAMED
 
 if TYPE_CHECKING:
     from icl_mech.vector_methods.result import VectorComparison

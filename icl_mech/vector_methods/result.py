@@ -21,6 +21,7 @@ from icl_mech.stats import (
     shares,
     sign_flip_p,
 )
+from icl_mech.vector_methods.plan import NAMED
 
 #: The prompts into which vectors are written.
 SETTINGS = ("zero_shot", "shuffled")
@@ -409,19 +410,3 @@ class VectorComparison(TaskResult):
         return np.concatenate(
             [[f"{task}\0{query}" for query in self.queries(task)] for _, task in rows]
         )
-
-
-#: Methods as findings and figures name them.
-NAMED = {
-    "theta": "θ",
-    "theta_mean": "θ, mean of sets",
-    "layer_mean": "layer mean",
-    "instruction": "instruction",
-    "function_vector": "function vector",
-    "state_vector": "state vector",
-    "state_vector_momentum": "state vector, momentum",
-    "icv": "in-context vector",
-    "learned": "learned vector",
-    "ltv": "learned head weights",
-    "i2cl": "I2CL",
-}

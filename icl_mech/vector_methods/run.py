@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,6 @@ from icl_mech.prompts import (
     zero_shot,
 )
 from icl_mech.results import over_tasks
-from icl_mech.table.folder import RunFolder
 from icl_mech.task_vectors import TaskVector
 from icl_mech.tasks import Task, Tasks
 from icl_mech.vector_methods.forming import written
@@ -68,7 +66,6 @@ def compare_vectors(
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
     instruction: str = "none",
-    folder: str | Path | None = None,
     progress: bool = True,
 ) -> VectorComparison:
     """Get task vectors in every way that was published, and compare them on the same prompts.
@@ -97,13 +94,11 @@ def compare_vectors(
             `CompareSettings`.
         other_task: whose vectors are a control; by default one of another kind.
         template, leading_space, instruction: as in `layer_scan`.
-        folder: where every finished task is kept; the next call with the same model and settings
-            goes on from there.
         progress: show a progress bar.
 
     Raises:
-        InputError: where a task, a method, a layer or a count cannot work, training pairs do not
-            suffice, or the folder was made with other settings.
+        InputError: where a task, a method, a layer or a count cannot work, or training pairs do not
+            suffice.
         ModelError: where the model returns numbers that are not finite.
 
     Example:
@@ -131,14 +126,11 @@ def compare_vectors(
         leading_space=leading_space,
         instruction=instruction,
     )
-    return measure_compare(model, plan_compare(tasks, settings, other_task), folder, progress)
+    return measure_compare(model, plan_compare(tasks, settings, other_task), progress)
 
 
 def measure_compare(
-    model: HookedModel,
-    plan: ComparePlan,
-    folder: str | Path | None = None,
-    progress: bool = True,
+    model: HookedModel, plan: ComparePlan, progress: bool = True
 ) -> VectorComparison:
     """Run a plan of `plan_compare`: what `compare_vectors` does after it has drawn the prompts.
 
@@ -149,24 +141,27 @@ def measure_compare(
     s = plan.settings
     # Methods are refused before anything long is run.
     allowed = {of.task.name: _allowed(model, of.task, s) for of in plan.tasks}
-    runs = None
-    if folder is not None:
-        said = model.provenance()
-        same = {name: said[name] for name in ("weights_sha256", "architecture", "dtype")}
-        runs = RunFolder(folder, {**s.recorded(), **same}, said)
     formed: dict[tuple[str, str], TaskVector] = {}
     parts: list[VectorComparison] = []
-    n_methods = len(s.methods or NAMES)
-    with progress_bar(len(plan.tasks) * 3 * n_methods, "vectors", progress) as bar:
+    with progress_bar(len(plan.tasks) * 3 * len(s.methods or NAMES), "vectors", progress) as bar:
         for of in plan.tasks:
-            kept = None if runs is None else runs.finished(of.task)
-            if isinstance(kept, VectorComparison):
-                bar.update(3 * n_methods)
-            else:
-                kept = _Comparison(model, of, s, allowed[of.task.name], formed, bar).measured()
-                if runs is not None:
-                    runs.keep(of.task, kept)
-            parts.append(kept)
+            allow = allowed[of.task.name]
+            parts.append(_Comparison(model, of, s, allow, formed, bar).measured())
+    return join_comparisons(parts)
+
+
+def join_comparisons(parts: Sequence[VectorComparison]) -> VectorComparison:
+    """Comparisons of single tasks, such as the cells of a sweep, as one of all of them.
+
+    Args:
+        parts: made with the same model and settings, each of other tasks.
+
+    Raises:
+        InputError: where there are none, or two hold the same task.
+    """
+    names = [task for part in parts for task in part.tasks]
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"comparisons of {', '.join(names) or 'no task'}; expected each task once")
     blank = {"text": ""}  # where a task does not allow a method that another one does
     data = xr.concat([part.data for part in parts], dim="task", join="outer", fill_value=blank)
     # An outer join sorts names that differ.
