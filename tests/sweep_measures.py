@@ -29,6 +29,7 @@ class MarkSettings(PromptSettings):
     marks: str = ""
     raises: tuple[str, ...] = ()
     dies: tuple[str, ...] = ()
+    always_dies: bool = False
     waits: float = 0
 
 
@@ -59,10 +60,11 @@ def measure(model: HookedModel, planned: Any, progress: bool) -> Marks:
         with file.open("a") as runs:
             runs.write(f"{os.getpid()}\n")
         times = len(file.read_text().splitlines())
-    time.sleep(s.waits)
+    if s.waits:
+        time.sleep(s.waits)
     if task in s.raises:
         raise ValueError(f"no {task}\nand more")
-    if task in s.dies and times == 1:
+    if s.always_dies or (task in s.dies and times == 1):
         os.kill(os.getpid(), signal.SIGKILL)
     data = xr.Dataset({"mark": ("task", np.array([model.d_model + s.seed]))}, {"task": tasks})
     return Marks(data, {"model": model.name, "weights": model.weight_hash})

@@ -26,6 +26,7 @@ from icl_mech.sweep import (
     sweep,
 )
 from icl_mech.sweep.estimate import estimate
+from icl_mech.sweep.places import share_out
 
 FEW: dict[str, Any] = {"n_prompts": 4, "n_shots": 2}
 QUIET: dict[str, Any] = {"progress": False}
@@ -149,6 +150,31 @@ n_prompts = 4
             read_specification(yaml)
     with pytest.raises(InputError, match="unknown kind of file for a sweep '.json'"):
         read_specification(tmp_path / "s.json")
+
+
+def test_a_layer_that_a_model_lacks(tmp_path: Path) -> None:
+    saved(random_model("llama"), tmp_path / "m")
+    options: dict[str, Any] = {"folder": tmp_path / "out", **QUIET}
+    for measure, named in (
+        ("decodability", {"layers": [1, 9]}),
+        ("patchscope", {"into": 9}),
+        ("vectors", {"train_layers": [9]}),
+    ):
+        with pytest.raises(InputError, match=f"{measure} on m: .*9"):
+            sweep(tmp_path / "m", {measure: named}, "letters", **options)
+    assert not (tmp_path / "out").exists()  # refused before anything is written
+
+
+def test_actors_find_room_on_a_cluster() -> None:
+    small, large = {"CPU": 4.0, "memory": 8e9}, {"CPU": 16.0, "memory": 64e9, "GPU": 2.0}
+    assert share_out([small, large], None, 0, 0) == (2, 8)
+    assert share_out([small, large], 1, 0, 0) == (1, 16)  # no more than one machine has
+    assert share_out([small, large], None, 1, 0) == (2, 8)
+    assert share_out([small, large], None, 0, 20 * 10**9) == (1, 16)
+    with pytest.raises(InputError, match="room for 3 workers with 0 GPUs and 20.0 GB each, and 4"):
+        share_out([small, large], 4, 0, 20 * 10**9)
+    with pytest.raises(InputError, match="room for 20 workers"):
+        share_out([small, large], 21, 0, 0)
 
 
 # --- what is run and kept ---------------------------------------------------------------------

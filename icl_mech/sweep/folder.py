@@ -9,12 +9,12 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from icl_mech import __version__
 from icl_mech.errors import IclMechError, InputError, first_line
 from icl_mech.files import check_same
 from icl_mech.results import Result, load_result, write_whole
@@ -120,6 +120,15 @@ class CellFolder:
         wanted = json.loads(json.dumps({n: of for n, of in settings.items() if n in stored}))
         check_same(self.path, stored, wanted)
 
+    def check_free(self) -> None:
+        """Refuse a folder that another process writes; nothing is written here.
+
+        Raises:
+            InputError: where another process writes (named).
+        """
+        if (self.path / LOCK).exists():
+            self._lock().release()
+
     def finished(self, cell: str, made_of: str) -> bool:
         """Whether a cell need not be run: its file is there and as it was written.
 
@@ -160,7 +169,7 @@ class CellFolder:
     def other_versions(self) -> dict[str, int]:
         """How many finished cells each other version of icl-mech made."""
         made = [line.get("version", "unknown") for line in self.done.values()]
-        return {v: made.count(v) for v in sorted(set(made)) if v != version("icl-mech")}
+        return {v: made.count(v) for v in sorted(set(made)) if v != __version__}
 
     # --- writing ------------------------------------------------------------------------------
 
@@ -183,6 +192,7 @@ class CellFolder:
         self.check(settings)  # before a folder of other settings is written to
         lock = self._lock()
         try:
+            self._say_who()
             self.read()
             self.check(settings)
             self._write_manifest(settings, cells or {})
@@ -190,7 +200,7 @@ class CellFolder:
             for made_by, n in self.other_versions().items():
                 warnings.warn(
                     f"{self.path}: {n} finished cells were made by icl-mech {made_by}, this is "
-                    f"{version('icl-mech')}; they are kept as they are",
+                    f"{__version__}; they are kept as they are",
                     OtherVersionWarning,
                     stacklevel=3,
                 )
@@ -218,7 +228,7 @@ class CellFolder:
             "made_of": made_of,
             "file": file,
             "sha256": hashlib.sha256(content).hexdigest(),
-            "version": version("icl-mech"),
+            "version": __version__,
             **facts,
         }
         self._append(line)
@@ -251,10 +261,13 @@ class CellFolder:
                 f"cannot write {self.path} ({error.strerror or error}); expected a folder that "
                 "exists or can be made, with write permission"
             ) from error
+        return lock
+
+    def _say_who(self) -> None:
+        """Write down which process has the lock."""
         who = {"host": socket.gethostname(), "pid": os.getpid(), "since": _now()}
         text = json.dumps(who)
         write_whole(self.path / HOLDER, lambda to: to.write_text(text, encoding="utf-8"))
-        return lock
 
     def _holder(self) -> str:
         try:
@@ -269,7 +282,7 @@ class CellFolder:
         before = self.manifest or {"settings": {}, "cells": {}}
         manifest = {
             "icl_mech_cells": FORMAT,
-            "version": version("icl-mech"),
+            "version": __version__,
             "settings": before["settings"] | dict(settings),
             "cells": before["cells"] | dict(cells),
         }
@@ -303,8 +316,12 @@ def as_content(result: Result) -> bytes:
     Raises:
         InputError: where the folder for temporary files cannot be written.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        return result.save(Path(folder) / "cell.nc").read_bytes()
+    handle, name = tempfile.mkstemp(suffix=".nc")
+    os.close(handle)
+    try:
+        return result.save(name).read_bytes()
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def file_name(cell: str) -> str:

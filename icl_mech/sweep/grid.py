@@ -210,14 +210,18 @@ def check_models(grid: Grid, waiting: Iterable[str]) -> dict[str, Any]:
     for name, config in configs.items():
         n_layers = config.get_text_config().num_hidden_layers
         for of in grid.measures:
-            wanted = {**vars(of.settings), **of.measured}
-            layers = [*(wanted.get("layers") or ()), wanted.get("layer")]
-            for layer in (x for x in layers if isinstance(x, int)):
+            for layer in _named_layers({**vars(of.settings), **of.measured}):
                 try:
                     check_layer(layer, n_layers)
                 except InputError as error:
                     raise InputError(f"{of.entry} on {name}: {error}") from None
     return configs
+
+
+def _named_layers(options: Mapping[str, Any]) -> list[int]:
+    """The layers that options name: `layers`, `repair_layers`, `into`, ..."""
+    values = [v for n, v in options.items() if n == "into" or n.endswith(("layer", "layers"))]
+    return [x for v in values for x in (v if isinstance(v, tuple) else (v,)) if isinstance(x, int)]
 
 
 def check_room(folder: Path, n_cells: int) -> None:

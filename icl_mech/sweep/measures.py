@@ -1,6 +1,6 @@
 """What a sweep can measure: every question's own plan and measurement, by the command's name."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pkgutil import resolve_name
 from types import UnionType
@@ -157,6 +157,13 @@ MEASURES = {
         ".plan:plan_compare",
         ".run:measure_compare",
         planned=_OTHER,
+    ),
+    "patchscope": Measure(
+        "icl_mech.patchscope",
+        ".plan:PatchscopeSettings",
+        ".plan:plan",
+        ".run:measure",
+        planned={"naming": Mapping[str, Sequence[str]] | None},
     ),
     "failures": Measure(
         "icl_mech.failures",

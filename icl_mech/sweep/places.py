@@ -5,15 +5,15 @@ A place makes workers, a worker takes cells and answers with futures: that is al
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import suppress
-from importlib.metadata import version
 from multiprocessing import get_context, parent_process
 from multiprocessing.context import BaseContext
 from threading import Thread
 from typing import Any, Protocol, runtime_checkable
 
+from icl_mech import __version__
 from icl_mech.errors import InputError, first_line
 from icl_mech.sweep.grid import Cell
 from icl_mech.sweep.models import ModelEntry
@@ -65,7 +65,7 @@ class Here:
 
 class _Here:
     def __init__(self, entry: ModelEntry) -> None:
-        self._bench: Bench | None = Bench(entry, version("icl-mech"))
+        self._bench: Bench | None = Bench(entry, __version__)
 
     def submit(self, cell: Cell) -> "Future[Outcome]":
         assert self._bench is not None
@@ -103,7 +103,7 @@ class Processes:
 
 class _Process:
     def __init__(self, entry: ModelEntry, threads: int) -> None:
-        arguments = entry, version("icl-mech"), threads
+        arguments = entry, __version__, threads
         self._pool = ProcessPoolExecutor(1, _context(), _begin, arguments)
         self._last: Future[Outcome] | None = None
 
@@ -156,12 +156,14 @@ class OnRay:
     Args:
         address: `"local"` (a cluster of this machine), `"auto"` (one that runs here already), or
             `host:port`.
-        n: actors at once; by default as many as there are GPUs for, or one a machine.
+        n: actors at once; by default as many as there are GPUs for, or one a machine that has
+            the memory.
         gpus: of each actor.
         memory: bytes that each actor reserves.
 
     Raises:
-        InputError: where Ray is not installed, or the cluster cannot be reached.
+        InputError: where Ray is not installed, the cluster cannot be reached, or it has no room
+            for so many actors.
     """
 
     def __init__(
@@ -176,21 +178,17 @@ class OnRay:
         self._ray, self._begun = ray, not ray.is_initialized()
         if self._begun:
             _connect(ray, address)
-        have = ray.cluster_resources()
-        self.n = n or _n_actors(ray, have, gpus)
-        if gpus and have.get("GPU", 0) < gpus:
+        try:
+            machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            self.n, self._cores = share_out(machines, n, gpus, memory or 0)
+        except InputError:
             self.close()
-            raise InputError(
-                f"{gpus:g} GPUs per worker, and the cluster has {have.get('GPU', 0):g}; expected "
-                "no more than it has"
-            )
-        cores = max(1, int(have.get("CPU", 1) // self.n))
-        options = {"num_cpus": cores, "num_gpus": gpus, "memory": memory, "max_restarts": 0}
-        self._actor = ray.remote(Bench).options(**options)
-        self._cores = cores
+            raise
+        options = {"num_gpus": gpus, "memory": memory, "max_restarts": 0}
+        self._actor = ray.remote(Bench).options(num_cpus=self._cores, **options)
 
     def worker(self, entry: ModelEntry) -> Worker:
-        actor = self._actor.remote(entry, version("icl-mech"), self._cores)
+        actor = self._actor.remote(entry, __version__, self._cores)
         return _Actor(actor, self._ray.kill)
 
     def close(self) -> None:
@@ -249,10 +247,49 @@ def _knock(address: str) -> None:
     socket.create_connection((host, int(port)), timeout=PATIENCE).close()
 
 
-def _n_actors(ray: Any, have: dict[str, float], gpus: float) -> int:
-    if gpus:
-        return max(1, int(have.get("GPU", 0) // gpus))
-    return max(1, sum(node["Alive"] for node in ray.nodes()))
+def share_out(
+    machines: Sequence[Mapping[str, float]], n: int | None, gpus: float, memory: int
+) -> tuple[int, int]:
+    """How many actors work at once, and on how many cores each, so that all of them find room.
+
+    Args:
+        machines: of a cluster, each as Ray tells its `CPU`, `GPU` and `memory` (bytes).
+        n: actors that are asked for; None for as many as there are GPUs for, or one a machine.
+        gpus, memory: of each actor, which lies on one machine.
+
+    Raises:
+        InputError: where there is no room for them.
+
+    Example:
+        >>> share_out([{"CPU": 4.0}, {"CPU": 16.0}], 3, gpus=0, memory=0)
+        (3, 5)
+        >>> share_out([{"CPU": 16.0, "GPU": 4.0}], None, gpus=1, memory=0)
+        (4, 4)
+    """
+
+    def room(machine: Mapping[str, float], cores: int) -> int:
+        wanted = {"CPU": cores, "GPU": gpus, "memory": memory}
+        return min(int(machine.get(name, 0) // of) for name, of in wanted.items() if of)
+
+    most = sum(room(machine, 1) for machine in machines)
+    if most < (n or 1):
+        have = "; ".join(
+            f"{m.get('CPU', 0):g} cores, {m.get('GPU', 0):g} GPUs, {_gb(m.get('memory', 0))}"
+            for m in machines
+        )
+        raise InputError(
+            f"the cluster has room for {most} workers with {gpus:g} GPUs and {_gb(memory)} "
+            f"each, and {n or 1} are to work (its machines: {have}); expected no more than it has"
+        )
+    n = n or (most if gpus else sum(room(machine, 1) > 0 for machine in machines))
+    cores = int(max(machine.get("CPU", 0) for machine in machines))
+    while sum(room(machine, cores) for machine in machines) < n:
+        cores -= 1
+    return n, cores
+
+
+def _gb(n_bytes: float) -> str:
+    return f"{n_bytes / 1e9:.1f} GB"
 
 
 def _cores() -> int:

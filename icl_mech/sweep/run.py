@@ -125,20 +125,25 @@ def run_grid(
     """
     kept = CellFolder(folder)
     kept.check(grid.recorded)
-    copy = _copier(copy_to)
-    with kept.writing(grid.recorded, {cell.name: cell.recorded() for cell in grid.cells}):
-        held = {c.name: None for c in grid.cells if kept.finished(c.name, c.made_of)}
-        todo = [c for c in grid.cells if c.name not in held]
-        if not todo:
-            return list(held)
-        waiting = {cell.model for cell in todo}
-        configs = check_models(grid, waiting)
-        check_room(kept.path, len(todo))
-        with ExitStack() as at_end:
+    kept.check_free()
+    held = dict.fromkeys(c.name for c in grid.cells if kept.finished(c.name, c.made_of))
+    todo = [c for c in grid.cells if c.name not in held]
+    with ExitStack() as at_end:
+        # All that can be refused is refused before the folder is made or written.
+        if todo:
+            waiting = {cell.model for cell in todo}
+            order = by_size(grid, check_models(grid, waiting))
+            check_room(kept.path, len(todo))
+            copy = _copier(copy_to)
             there = place()
             at_end.callback(there.close)
             _refuse_objects(grid, waiting, there)
-            order = by_size(grid, configs)
+        names = {cell.name: cell.recorded() for cell in grid.cells}
+        at_end.enter_context(kept.writing(grid.recorded, names))
+        # What another run has finished meanwhile.
+        held |= dict.fromkeys(c.name for c in todo if kept.finished(c.name, c.made_of))
+        todo = [c for c in todo if c.name not in held]
+        if todo:
             bar = at_end.enter_context(progress_bar(len(grid.cells), "cells", progress))
             bar.update(len(grid.cells) - len(todo))
             bar.unpause()  # the time left is told from cells that are run now
@@ -193,6 +198,7 @@ class _Driver:
     talks: bool
     order: Sequence[str]
     _queues: dict[str, deque[Cell]] = field(default_factory=lambda: defaultdict(deque))
+    _deaths: Counter[str] = field(default_factory=Counter)
     _tries: Counter[str] = field(default_factory=Counter)
     _running: dict["Future[Outcome]", _Slot] = field(default_factory=dict)
     _loaded: set[str] = field(default_factory=set)
@@ -239,7 +245,11 @@ class _Driver:
         try:
             outcome = future.result()
         except Exception as error:  # the worker's process ended, or its machine is gone
-            outcome, died = Outcome(error=f"the worker died ({told(error)})"), True
+            died = True
+            self._deaths[slot.model] += 1
+            # One death may be a cell's fault; two, before any cell was measured, the model's.
+            again = self._deaths[slot.model] > 1
+            outcome = Outcome(error=f"the worker died ({told(error)})", of_model=again)
         outcome = self._same_weights(slot, outcome)
         if outcome.content is not None:
             self._loaded.add(slot.model)
@@ -248,6 +258,8 @@ class _Driver:
             slot.worker.close()
             raise InputError(outcome.error)
         else:
+            if not (died or outcome.of_model):
+                self._loaded.add(slot.model)
             self._failed(slot, outcome)
         if died or outcome.of_model or not self._queues[slot.model]:
             slot.worker.close()

@@ -5,10 +5,10 @@ import socket
 import sys
 import time
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from icl_mech import __version__
 from icl_mech.sweep.folder import as_content, told
 from icl_mech.sweep.grid import Cell
 from icl_mech.sweep.models import ModelEntry
@@ -59,9 +59,9 @@ class Bench:
 
     def attempt(self, cell: Cell) -> Outcome:
         """Measure a cell; whatever goes wrong is told and not raised."""
-        if self._driver != version("icl-mech"):
+        if self._driver != __version__:
             return Outcome(
-                error=f"the worker on {socket.gethostname()} has icl-mech {version('icl-mech')}, "
+                error=f"the worker on {socket.gethostname()} has icl-mech {__version__}, "
                 f"the sweep {self._driver}; expected the same version everywhere",
                 fatal=True,
             )

@@ -130,6 +130,17 @@ def test_a_worker_that_is_killed_costs_its_cell_only(
     assert not sweep(models[:1], measures, TASKS, **options).failed
 
 
+def test_a_model_whose_workers_die_is_given_up(
+    models: list[Path], marks: Path, tmp_path: Path
+) -> None:
+    """As one does that has no room in memory: it must not be loaded anew for every cell."""
+    options = {"folder": tmp_path / "out", **OPTIONS, "settings": {}, "workers": 1}
+    measures = {"marks": {"marks": str(marks), "always_dies": True}}
+    done = sweep(models[:1], measures, TASKS, **options)
+    assert len(done.failed) == 4
+    assert sum(counted(marks).values()) == 2
+
+
 @pytest.mark.parametrize("where", ["processes", "ray"])
 def test_a_driver_that_is_killed_goes_on_where_it_stopped(
     where: str, models: list[Path], marks: Path, tmp_path: Path, request: pytest.FixtureRequest
@@ -182,7 +193,7 @@ def until(true: Any) -> None:
 def test_a_worker_with_another_version_is_refused(
     models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray: str
 ) -> None:
-    monkeypatch.setattr(places, "version", lambda name: "9.9.9")
+    monkeypatch.setattr(places, "__version__", "9.9.9")
     with pytest.raises(InputError, match=r"has icl-mech .*, the sweep 9.9.9; expected the same"):
         sweep(models[0], "scan", "to_upper", folder=tmp_path, ray=ray, **OPTIONS)
 
@@ -201,5 +212,5 @@ def test_a_cluster_that_cannot_be_reached() -> None:
 
 
 def test_more_gpus_than_there_are(ray: str) -> None:
-    with pytest.raises(InputError, match="64 GPUs per worker, and the cluster has 0"):
+    with pytest.raises(InputError, match=r"room for 0 workers with 64 GPUs .*2 cores, 0 GPUs"):
         OnRay(ray, gpus=64)
