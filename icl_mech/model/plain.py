@@ -31,6 +31,19 @@ def read_config(source: Source, trust_remote_code: bool = False) -> Any:
         return config
 
 
+def read_tokenizer(source: Source, trust_remote_code: bool = False) -> Any:
+    """A model's tokenizer alone.
+
+    Raises:
+        InputError: where the model is not on this machine and cannot be reached.
+        ModelError: where the files are damaged.
+    """
+    with explained(source):
+        if source.converted:
+            return converted_tokenizer(Path(source.location))
+        return AutoTokenizer.from_pretrained(source.location, **_options(source, trust_remote_code))
+
+
 def read_plain(
     source: Source,
     placement: Placement,
@@ -56,10 +69,7 @@ def read_plain(
     with explained(source):
         config = AutoConfig.from_pretrained(place, **options)
         refuse_config(source.given, config)
-        if source.converted:
-            tokenizer = converted_tokenizer(Path(place))
-        else:
-            tokenizer = AutoTokenizer.from_pretrained(place, **options)
+        tokenizer = read_tokenizer(source, trust_remote_code)
         chosen = choose_sink(tokenizer, sink)
         placement.refuse_too_large(source.given, Path(place), getattr(config, "dtype", None))
         read = partial(

@@ -1,25 +1,32 @@
-"""What a sweep is expected to take, from the models' configurations alone."""
+"""What a sweep is expected to take, from the models' configurations and tokenizers alone."""
 
+import inspect
 import json
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from icl_mech.cost import Cost, expected_cost
 from icl_mech.cost.questions import QUESTIONS
 from icl_mech.errors import IclMechError
+from icl_mech.prompts import Encoder, Template, wants_leading_space
 from icl_mech.sweep.folder import told
-from icl_mech.sweep.grid import Grid
+from icl_mech.sweep.grid import Grid, Subject
 from icl_mech.sweep.measures import Asked
 from icl_mech.sweep.models import ModelEntry
-from icl_mech.tasks import flat
+from icl_mech.tasks import Task, flat
 
-#: Settings that change what a question costs.
-_COUNTS = ("n_prompts", "n_dummies", "control_layers")
 #: Of a device's memory, what a model may take.
 _ROOM = 0.9
+#: Pairs of a task whose tokens are counted.
+_PAIRS = 20
+#: Arguments of `expected_cost` that are not settings of a question.
+_OTHERS = ("question", "config", "n_tasks", "n_shots", "engine", "dtype", "device", "batch_tokens")
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,9 @@ def estimate(
 ) -> Estimate:
     """What a sweep is expected to take on a machine; no weights are read.
 
+    Prompts are as long as the model's tokenizer makes them; where it is not at hand, with five
+    tokens a demonstration.
+
     Args:
         grid: from `plan_sweep`.
         flops_per_second, bytes_per_second: that the machine really reaches.
@@ -83,64 +93,148 @@ def estimate(
         >>> found.rows["cells"].tolist(), bool(found.rows["operations"][0] > 1e12)
         ([2], True)
     """
-    sizes: dict[tuple[str, str], list[int]] = {}
+    asked: dict[tuple[str, str], Counter[str]] = {}
     for cell in grid.cells:
-        n = sum(len(flat([t])) if not isinstance(t, str) else 1 for t in cell.subject.tasks)
-        sizes.setdefault((cell.model, cell.asked.entry), []).append(n)
+        asked.setdefault((cell.model, cell.asked.entry), Counter())[cell.subject.name] += 1
+    subjects = {(cell.asked.entry, cell.subject.name): cell.subject for cell in grid.cells}
     rows, notes = [], dict[str, None]()
     for name, entry in grid.models.items():
-        config, why = _config(entry)
-        notes |= {f"{name}: {why}": None} if why else {}
+        model = _Known(entry)
+        notes |= {f"{name}: {why}": None for why in model.notes}
         for of in grid.measures:
-            counts = sizes.get((name, of.entry), [])
-            known = {"model": name, "entry": of.entry, "cells": len(counts)}
+            counts = asked.get((name, of.entry), Counter())
+            known = {"model": name, "entry": of.entry, "cells": counts.total()}
+            found = None
             if of.measure not in QUESTIONS:
                 notes[f"the cost of {of.measure} is not modelled"] = None
-                config_of = None
-            else:
-                config_of = config
-            found = None if config_of is None else _cost(of, config_of, sum(counts), entry, notes)
+            elif model.config is not None:
+                try:
+                    these = [(subjects[of.entry, subject], n) for subject, n in counts.items()]
+                    found = _costs(of, model, these)
+                except IclMechError as error:
+                    notes[f"{name}: {error}"] = None
             rows.append(known | _row(found, flops_per_second, bytes_per_second))
     return Estimate(pd.DataFrame(rows), list(notes))
 
 
-def _config(entry: ModelEntry) -> tuple[Any, str]:
-    """The model's configuration, which may lie there without weights, or why it is not known."""
-    if not isinstance(entry.source, str):
-        return None, "a model in memory, whose cost is not told"
-    file = Path(entry.source).expanduser() / "config.json"
-    try:
-        return (json.loads(file.read_text()) if file.is_file() else entry.config()), ""
-    except (OSError, ValueError, IclMechError) as error:
-        return None, told(error)
+class _Known:
+    """What is known of a model without its weights.
+
+    Attributes:
+        entry: the model.
+        config: its configuration; None where it is not known.
+        notes: what is not known, and why.
+    """
+
+    def __init__(self, entry: ModelEntry) -> None:
+        self.entry = entry
+        self.config: Any = None
+        self.notes: list[str] = []
+        self._tokenizer: Any = None
+        self._lengths: dict[tuple[str, Any], tuple[float, float]] = {}
+        if not isinstance(entry.source, str):
+            self.notes = ["a model in memory, whose cost is not told"]
+            return
+        try:
+            self.config = _read_config(entry, entry.source)
+        except (OSError, ValueError, IclMechError) as error:
+            self.notes = [told(error)]
+            return
+        try:
+            self._tokenizer = entry.tokenizer()
+        except IclMechError:
+            self.notes = ["its tokenizer is not at hand: five tokens are taken per demonstration"]
+
+    def lengths(self, task: Task, of: Asked) -> tuple[float, float]:
+        """Tokens of a demonstration, and of a query with its arrow; means over pairs."""
+        s = of.settings
+        key = task.name, (s.template, s.leading_space)
+        if key not in self._lengths:
+            self._lengths[key] = self._counted(task, s.template, s.leading_space)
+        return self._lengths[key]
+
+    def _counted(self, task: Task, template: str, space: bool | None) -> tuple[float, float]:
+        if self._tokenizer is None:
+            usual = inspect.signature(expected_cost).parameters
+            return usual["per_demonstration"].default, usual["per_query"].default
+        if space is None:
+            space = wants_leading_space(self._tokenizer, [pair.y for pair in task.pairs])
+        encoder = Encoder(self._tokenizer, Template(template, leading_space=space))
+        pairs = task.pairs[:: max(1, len(task.pairs) // _PAIRS)][:_PAIRS]
+        alone = np.mean([len(encoder.encode([], pair.x)) for pair in pairs])
+        shown = np.mean([len(encoder.encode([pair], pair.x)) for pair in pairs])
+        return float(shown - alone), float(alone - 1)
 
 
-def _cost(
-    of: Asked, config: Any, n_tasks: int, entry: ModelEntry, notes: dict[str, None]
+def _read_config(entry: ModelEntry, source: str) -> Any:
+    """The model's configuration, which may lie there without weights."""
+    file = Path(source).expanduser() / "config.json"
+    return json.loads(file.read_text()) if file.is_file() else entry.config()
+
+
+def _costs(
+    of: Asked, model: _Known, subjects: Iterable[tuple[Subject, int]]
 ) -> tuple[Cost, float] | None:
-    """Of all cells of a measure on a model, and what a forward pass of a few-shot prompt takes."""
-    settings = vars(of.settings)
-    kind = entry.loading.device or "cpu"
-    shared: dict[str, Any] = {
-        "engine": "plain" if entry.loading.engine == "plain" else "shared",
-        "dtype": entry.loading.dtype if entry.loading.dtype not in (None, "auto") else "float32",
-        "device": "cuda" if kind == "auto" else kind,
-    }
-    counts = {name: settings[name] for name in _COUNTS if name in settings}
-    shots = settings["n_shots"]
+    """Of all cells of a measure on a model, and how many few-shot forward passes that is.
+
+    Args:
+        of: the measure.
+        model: what is known of the model.
+        subjects: what cells ask, each with the number of its cells.
+    """
+    shots = of.settings.n_shots
     each = shots if isinstance(shots, tuple) else (shots,)
-    try:
-        # Every cell costs the same but for its number of tasks.
+    cells: Counter[tuple[int, int, int]] = Counter()
+    for subject, n in subjects:
+        cells[(*_tokens(of, model, subject), _n_tasks(subject))] += n
+    parts, memory, passes, weights = {}, 0, 0.0, 0
+    for (per_demonstration, per_query, n_tasks), n in cells.items():
+        shared = {
+            **_loaded(model.entry),
+            "per_demonstration": per_demonstration,
+            "per_query": per_query,
+        }
         costs = [
-            expected_cost(of.measure, config, n_tasks, n_shots=n, **counts, **shared) for n in each
+            expected_cost(of.measure, model.config, n_tasks, n_shots=k, **_settings(of), **shared)
+            for k in each
         ]
-        one = expected_cost("decodability", config, 1, 1, max(each), **shared).operations
-    except IclMechError as error:
-        notes[f"{entry.name}: {error}"] = None
-        return None
-    parts = {f"{i}{name}": part for i, c in enumerate(costs) for name, part in c.parts.items()}
-    memory = max(c.memory for c in costs)
-    return Cost(parts, costs[0].weights, memory), sum(c.operations for c in costs) / one
+        one = expected_cost("decodability", model.config, 1, 1, max(each), **shared).operations
+        passes += n * sum(c.operations for c in costs) / one
+        memory, weights = max(memory, *(c.memory for c in costs)), costs[0].weights
+        for i, cost in enumerate(costs):
+            for name, part in cost.parts.items():
+                parts[f"{name} {i} {per_demonstration} {per_query} {n_tasks}"] = part * n
+    return (Cost(parts, weights, memory), passes) if parts else None
+
+
+def _settings(of: Asked) -> dict[str, Any]:
+    """The options of a measure that change what it costs."""
+    known = {**vars(of.settings), **of.measured}
+    taken = [n for n in inspect.signature(expected_cost).parameters if n not in _OTHERS]
+    return {name: known[name] for name in taken if name in known}
+
+
+def _loaded(entry: ModelEntry) -> dict[str, Any]:
+    """How a model is to be loaded, as `expected_cost` takes it."""
+    of, kind = entry.loading, entry.loading.device or "cpu"
+    return {
+        "engine": "plain" if of.engine == "plain" else "shared",
+        "dtype": of.dtype if of.dtype not in (None, "auto") else "float32",
+        "device": "cuda" if kind == "auto" else kind,
+        "batch_tokens": of.batch_tokens,
+    }
+
+
+def _n_tasks(subject: Subject) -> int:
+    return sum(1 if isinstance(t, str) else len(flat([t])) for t in subject.tasks)
+
+
+def _tokens(of: Asked, model: _Known, subject: Subject) -> tuple[int, int]:
+    """Tokens of a demonstration and of a query; means over a set's tasks."""
+    tasks = [t for each in subject.tasks if not isinstance(each, str) for t in flat([each])]
+    lengths = [model.lengths(task, of) for task in tasks] or [(5.0, 2.0)]
+    demonstration, query = np.mean(lengths, axis=0)
+    return max(1, round(demonstration)), max(1, round(query))
 
 
 def _row(found: tuple[Cost, float] | None, *rates: float) -> dict[str, float]:

@@ -111,6 +111,19 @@ class ModelEntry:
             return read_config(find(self.source), self.loading.trust_remote_code)
         return None
 
+    def tokenizer(self) -> Any:
+        """The tokenizer of a model that has a name.
+
+        Raises:
+            InputError: where the model is not there.
+            ModelError: where its files are damaged.
+        """
+        from icl_mech.model.plain import read_tokenizer
+        from icl_mech.model.sources import find
+
+        assert isinstance(self.source, str)
+        return read_tokenizer(find(self.source), self.loading.trust_remote_code)
+
 
 def _is_loader(source: Any) -> bool:
     """Whether it is a function that loads a model; a module of torch can be called, too."""
