@@ -14,6 +14,7 @@ from sweep_measures import MARKS
 from tiny_models import random_model, saved, tiny_model
 
 import icl_mech
+from icl_mech.cost.questions import QUESTIONS
 from icl_mech.errors import InputError
 from icl_mech.sweep import (
     MEASURES,
@@ -212,6 +213,29 @@ def test_results_are_those_of_the_questions(tmp_path: Path) -> None:
     assert files[0].startswith("one-decodability-letters-seed3-")
 
 
+def test_a_report_of_half_a_sweep(tmp_path: Path) -> None:
+    models = {"org/m@step0": tiny_model("llama"), "org/m@step64": tiny_model("gpt2")}
+    tasks = ["letters", "to_upper", "antonyms"]
+    done = sweep(
+        models, {"scan": {"n_dev": 2}}, tasks, folder=tmp_path, settings=FEW, **QUIET
+    )  # fmt: skip
+    journal = tmp_path / "journal.jsonl"
+    *kept, _ = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(kept))
+    page = Sweep(tmp_path).report(tmp_path / "r.html", "cdn").read_text()
+    assert "9 cells done, 1 cells missing" in page
+    assert "What is missing" in page
+    assert "What training teaches: org" in page
+    # Numbers and their intervals stand together where people read, apart where programs do.
+    rows = (tmp_path / "r-scan.md").read_text()
+    (scan,) = (r for of, r in done.results("scan") if of["task"] == "antonyms"
+               and of["model"].endswith("0"))  # fmt: skip
+    first = scan.full_summary().iloc[0]
+    ends = [f"{first[f'hypothesis{end}']:.3g}" for end in ("", "_low", "_high")]
+    assert "| {} \\[{}, {}\\] |".format(*ends) in rows
+    assert "hypothesis_low" in (tmp_path / "r-scan.csv").read_text().splitlines()[0]
+
+
 def test_only_what_is_not_finished_is_run(marks: Path, tmp_path: Path) -> None:
     model = {"m": tiny_model("llama")}
     options: dict[str, Any] = {"folder": tmp_path / "out", **QUIET}
@@ -397,16 +421,22 @@ def test_the_command_refuses(words: list[str], message: str, tmp_path: Path) -> 
 # --- planning on paper ------------------------------------------------------------------------
 
 
-def test_a_dry_run_needs_a_configuration_only(tmp_path: Path) -> None:
+def test_a_dry_run_needs_a_configuration_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "large"
     folder.mkdir()
     sizes = {"num_hidden_layers": 32, "hidden_size": 4096, "num_attention_heads": 32}
     sizes |= {"num_key_value_heads": 8, "intermediate_size": 14336, "vocab_size": 128256}
     (folder / "config.json").write_text(json.dumps({**sizes, "tie_word_embeddings": False}))
     load = {"dtype": "bfloat16", "device": "cuda"}
-    grid = plan_sweep(folder, ["scan", "lens", "answers"], "all", [0, 1], load=load)
+    grid = plan_sweep(folder, ["scan", "lens", "decodability"], "all", [0, 1], load=load)
+    monkeypatch.delitem(QUESTIONS, "lens")
     found = estimate(grid, 3e14, 1e12)
-    assert found.notes == ["the cost of answers is not modelled"]
+    assert found.notes == [
+        "large: its tokenizer is not at hand: five tokens are taken per demonstration",
+        "the cost of lens is not modelled",
+    ]
     rows = found.rows.set_index("entry")
     one = icl_mech.expected_cost("scan", sizes | {"tie_word_embeddings": False}, 36, **load)
     assert rows.loc["scan", ["cells", "operations", "memory"]].tolist() == [
@@ -415,7 +445,7 @@ def test_a_dry_run_needs_a_configuration_only(tmp_path: Path) -> None:
     assert rows.loc["scan", "hours"] == pytest.approx(one.seconds(3e14, 1e12) / 3600)
     assert list(found.too_large(16e9)) == ["large"]
     assert not found.too_large(80e9)
-    assert np.isnan(rows.loc["answers", "operations"])
+    assert np.isnan(rows.loc["lens", "operations"])
     done = run_command(
         "sweep", "--models", str(folder), "--measures", "scan", "--dry-run", "--max-memory", "16GB",
         "--folder", str(tmp_path / "out"),

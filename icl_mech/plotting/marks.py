@@ -47,10 +47,12 @@ def curve(
     place: tuple[int, int],
     shown: bool = True,
     dash: str = "solid",
+    bands: bool = True,
 ) -> None:
-    """A line with its band."""
+    """A line with its band; without it (`bands`) the intervals show on hover only."""
     row, col = place
-    figure.add_trace(band(x, found, colour, name), row=row, col=col)
+    if bands:
+        figure.add_trace(band(x, found, colour, name), row=row, col=col)
     figure.add_trace(
         go.Scatter(
             x=list(x),

@@ -147,9 +147,9 @@ def _plain_title(figure: go.Figure) -> str:
     return str(Markup(text).striptags())
 
 
-def html_table(table: pd.DataFrame) -> Markup:
-    """A table as part of a page, escaped."""
-    return Markup(table.to_html(escape=True, border=0, na_rep="–"))
+def html_table(table: pd.DataFrame, index: bool = True) -> Markup:
+    """A table as part of a page, escaped; with its index, or without."""
+    return Markup(table.to_html(escape=True, border=0, na_rep="–", index=index))
 
 
 def embedded(

@@ -9,7 +9,7 @@ from icl_mech.decodability import TaskDecodability, td_predicts_accuracy
 from icl_mech.decodability.accuracy import td_and_accuracy
 from icl_mech.localize import TaskMap
 from icl_mech.patch import LayerScan
-from icl_mech.stats import Estimate, means, ratio_of_means, share
+from icl_mech.stats import MIN_CLUSTERS, Estimate, means, ratio_of_means, share
 from icl_mech.sweep.result import Sweep, with_cell
 from icl_mech.variability import VectorVariability
 
@@ -67,7 +67,7 @@ class Scans:
 
     def mean(self, name: str) -> Estimate:
         """A mean accuracy over tasks; its interval is for other tasks, drawn as these were."""
-        return share(np.array(self.accuracies[name]), None)
+        return _over_tasks(np.array(self.accuracies[name]))
 
     def ratio(self) -> Estimate:
         """Mean hypothesis over mean regular accuracy; tasks are resampled."""
@@ -76,7 +76,14 @@ class Scans:
 
     def curve(self) -> list[Estimate]:
         """θ's accuracy after every block, mean over tasks."""
-        return means(np.array(self.theta)).rows()
+        return [_over_tasks(of_layer) for of_layer in np.array(self.theta).T]
+
+
+def _over_tasks(shares: np.ndarray) -> Estimate:
+    """The mean of shares, one per task; too few tasks give no interval."""
+    if len(shares) < MIN_CLUSTERS:
+        return means(shares[:, None]).at(0)
+    return share(shares, None)
 
 
 def gather(sweep: Sweep, entry: str) -> Gathered:

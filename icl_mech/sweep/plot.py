@@ -18,6 +18,8 @@ from icl_mech.stats.onset import log_position
 from icl_mech.sweep.gather import LAYERS, Scans
 
 _ROW, _HEIGHT = 34, 360
+#: Of more models, bands would hide one another.
+_BANDS = 4
 _DEPTH = "relative depth (1: after the last block)"
 _SYMBOLS = {"formation": ("circle", "theta"), "decoding": ("diamond-open", "lens")}
 #: What the curves over training are called.
@@ -36,14 +38,15 @@ def depth_figure(scans: Mapping[str, Scans]) -> go.Figure:
     for i, (model, of) in enumerate(scans.items()):
         found = of.curve()
         depth = [(layer + 1) / len(found) for layer in range(len(found))]
-        curve(figure, depth, found, escape(model), SERIES[i % len(SERIES)], (1, 1))
+        colour = SERIES[i % len(SERIES)]
+        curve(figure, depth, found, escape(model), colour, (1, 1), bands=len(scans) <= _BANDS)
     figure.update_xaxes(title_text=_DEPTH, range=[0, 1.03], gridcolor=GRID, zeroline=False)
     figure.update_yaxes(title_text="accuracy with θ", range=[-0.03, 1.03], gridcolor=GRID)
     n = max(len(of.theta) for of in scans.values())
     title(
         figure,
         "How deep does a task vector work?",
-        f"zero-shot prompts with θ, mean over {n} tasks at most; {_bands(n)}",
+        f"zero-shot prompts with θ, mean over {n} tasks at most; {_bands(n, len(scans))}",
     )
     frame(figure, below=20, legend=True)
     return figure
@@ -90,13 +93,21 @@ def ratio_figure(scans: Mapping[str, Scans]) -> go.Figure:
     return figure
 
 
-def layers_figure(maps: Mapping[str, Mapping[str, Sequence[float]]]) -> go.Figure:
-    """Where tasks are formed and decoded, a row per model: single tasks small, their mean large."""
+def layers_figure(
+    maps: Mapping[str, Mapping[str, Sequence[float]]], sizes: Mapping[str, str]
+) -> go.Figure:
+    """Where tasks are formed and decoded, a row per model: single tasks small, their mean large.
+
+    Args:
+        maps: by model, the relative depths of formation and decoding, one per task.
+        sizes: of every model, as text.
+    """
     names = list(maps)
+    labels = [f"{name} ({sizes[name]})" for name in names]
     figure = rows_of_panels([_ROW * max(2, len(names))], 0, None)
-    for what, readout in LAYERS.items():
+    for (what, readout), offset in zip(LAYERS.items(), (-0.14, 0.14), strict=True):
         symbol, colour = _SYMBOLS[what]
-        for row, name in enumerate(names):
+        for row, name in zip(np.arange(len(names)) + offset, names, strict=True):
             depths = np.array(maps[name][what])
             if not len(depths):
                 continue
@@ -107,7 +118,7 @@ def layers_figure(maps: Mapping[str, Mapping[str, Sequence[float]]]) -> go.Figur
     for trace in figure.data:  # a legend's entry for each of both, whichever model has it first
         trace.showlegend = bool(trace.name) and trace.name not in shown
         shown.add(trace.name or "")
-    _rows(figure, names)
+    _rows(figure, labels)
     figure.update_xaxes(title_text=_DEPTH, range=[0, 1.03], gridcolor=GRID, zeroline=False)
     title(
         figure,
@@ -115,7 +126,7 @@ def layers_figure(maps: Mapping[str, Mapping[str, Sequence[float]]]) -> go.Figur
         "single tasks, small; mean over the tasks whose layer is named, large, with 95 % intervals "
         "over tasks; larger models above",
     )
-    frame(figure, below=20, legend=True, l=_left(names))
+    frame(figure, below=20, legend=True, l=_left(labels))
     return figure
 
 
@@ -124,12 +135,13 @@ def td_figure(rows: pd.DataFrame, r_squared: Mapping[str, Estimate]) -> go.Figur
     figure = rows_of_panels([_HEIGHT], 0, None)
     for i, (model, of) in enumerate(rows.groupby("model", sort=False)):
         e = r_squared[str(model)]
+        known = f" (R² {e.value:.2f})" if e.value == e.value else ""
         figure.add_trace(
             go.Scatter(
                 x=of["td"],
                 y=of["accuracy"],
                 mode="markers",
-                name=f"{escape(str(model))} (R² {e.value:.2f})",
+                name=f"{escape(str(model))}{known}",
                 marker={"color": SERIES[i % len(SERIES)], "size": 9},
                 customdata=[
                     [escape(str(t)), n] for t, n in zip(of["task"], of["shots"], strict=True)
@@ -170,7 +182,7 @@ def steps_figure(curves: Mapping[str, Mapping[int, Estimate]], what: str) -> go.
         title_text="step of training (logarithmic)",
         gridcolor=GRID,
     )
-    figure.update_yaxes(title_text="share", range=[-0.03, 1.05], gridcolor=GRID)
+    figure.update_yaxes(title_text="share, or relative depth", range=[-0.03, 1.05], gridcolor=GRID)
     title(
         figure,
         f"What training teaches: {escape(what)}",
@@ -180,7 +192,7 @@ def steps_figure(curves: Mapping[str, Mapping[int, Estimate]], what: str) -> go.
     return figure
 
 
-def _dots(depths: np.ndarray, row: int, symbol: str, colour: str) -> go.Scatter:
+def _dots(depths: np.ndarray, row: float, symbol: str, colour: str) -> go.Scatter:
     return go.Scatter(
         x=depths,
         y=[row] * len(depths),
@@ -190,7 +202,7 @@ def _dots(depths: np.ndarray, row: int, symbol: str, colour: str) -> go.Scatter:
     )
 
 
-def _mean(e: Estimate, row: int, name: str, symbol: str, colour: str) -> go.Scatter:
+def _mean(e: Estimate, row: float, name: str, symbol: str, colour: str) -> go.Scatter:
     return go.Scatter(
         x=[e.value],
         y=[row],
@@ -218,7 +230,7 @@ def _left(names: Sequence[str]) -> int:
     return 40 + min(260, 8 * max(map(len, names)))
 
 
-def _bands(n: int) -> str:
+def _bands(n: int, n_models: int) -> str:
     if n < MIN_CLUSTERS:
         return f"fewer than {MIN_CLUSTERS} tasks give no interval"
-    return "bands: 95 % intervals over tasks"
+    return f"{'bands' if n_models <= _BANDS else 'on hover'}: 95 % intervals over tasks"

@@ -24,12 +24,15 @@ from icl_mech.sweep.plot import (
 from icl_mech.sweep.result import Sweep
 
 _PAGE = """
+<style>.scroll th, .scroll td { white-space: nowrap; }
+.missing td:last-child { white-space: normal; min-width: 22em; }
+summary { cursor: pointer; margin: 1em 0; }</style>
 <p>{{ states }}. A cell is one measure of one task, or of one set of tasks, on one model with one
 seed. Figures are of every model's first seed, tables of all; numbers in full lie beside this page,
 as {{ kinds }}.</p>
 <div class="scroll">{{ status }}</div>
 {% if not_done %}<h2>What is missing</h2>
-<div class="scroll">{{ not_done }}</div>
+<div class="scroll missing">{{ not_done }}</div>
 {% if left_out %}<p class="quiet">and {{ left_out }} more; all are in the table of cells.</p>
 {% endif %}{% endif %}
 {% for note in notes %}<p class="quiet">{{ note }}</p>{% endfor %}
@@ -40,6 +43,8 @@ as {{ kinds }}.</p>
 {% for figure in part.figures %}{{ figure }}{% endfor %}
 {% for name, table in part.tables.items() %}<h3>{{ name }}</h3>
 <div class="scroll">{{ table }}</div>{% endfor %}
+<details{{ "" if part.figures else " open" }}><summary>{{ part.rows }}</summary>
+<div class="scroll">{{ part.cells }}</div></details>
 {% endfor %}
 """
 #: Rows of what is missing, and of a summary, that a page shows.
@@ -63,7 +68,8 @@ def write_report(sweep: Sweep, path: str | Path, plotlyjs: PlotlyJs = "inline") 
         ["model", "entry", "task", "seed", "state", "error"]
     ]
     states = ", ".join(f"{n:,} cells {s}" for s, n in cells["state"].value_counts().items())
-    order = [str(name) for name in cards.index]
+    sizes = {str(name): _size(n) for name, n in cards["weights"].items()}
+    order = list(sizes)
     written = _write_tables(path, "cells", cells, cells) + _write_tables(
         path, "models", cards, cards
     )
@@ -75,10 +81,11 @@ def write_report(sweep: Sweep, path: str | Path, plotlyjs: PlotlyJs = "inline") 
             continue
         figures = [
             embedded(figure, first=drawn + i == 0, plotlyjs=plotlyjs)
-            for i, figure in enumerate(_figures(found, order))
+            for i, figure in enumerate(_figures(found, sizes))
         ]
         drawn += len(figures)
-        parts.append({"entry": entry, "figures": figures, "tables": dict(_tables(found, order))})
+        tables_of = {name: _for_page(t) for name, t in _tables(found, order)}
+        parts.append({"entry": entry, "figures": figures, "tables": tables_of, **_rows(found)})
         written += _write_tables(path, entry, found.full, found.narrow)
     measures = ", ".join(dict.fromkeys(cells["entry"]))
     return write_page(
@@ -87,14 +94,14 @@ def write_report(sweep: Sweep, path: str | Path, plotlyjs: PlotlyJs = "inline") 
         plotlyjs,
         heading=f"{measures} on {len(order)} models",
         states=states,
-        status=html_table(sweep.table()),
-        not_done=html_table(open_cells.head(_MISSING)) if len(open_cells) else "",
+        status=_for_page(sweep.table().reset_index()),
+        not_done=_for_page(open_cells.head(_MISSING)) if len(open_cells) else "",
         left_out=max(0, len(open_cells) - _MISSING),
         notes=[
             f"{n} cells were made by icl-mech {v}, another version than this"
             for v, n in sweep.folder.other_versions().items()
         ],
-        models=html_table(_text(cards)),
+        models=_for_page(_cards_as_text(cards)),
         kinds=", ".join(dict.fromkeys(file.suffix for file in written)),
         parts=parts,
     )
@@ -123,14 +130,15 @@ def model_cards(sweep: Sweep) -> pd.DataFrame:
     return frame.sort_values("weights", ascending=False, na_position="last", kind="stable")
 
 
-def _figures(found: Gathered, order: list[str]) -> Iterator[go.Figure]:
+def _figures(found: Gathered, sizes: Mapping[str, str]) -> Iterator[go.Figure]:
     """What is drawn of a measure; of kinds without a figure of many models, nothing."""
+    order = list(sizes)
     if found.scans:
         scans = _in_order(found.scans, order)
         yield depth_figure(scans)
         yield ratio_figure(scans)
-    if found.maps:
-        yield layers_figure(_in_order(found.maps, order))
+    if any(depths for of in found.maps.values() for depths in of.values()):
+        yield layers_figure(_in_order(found.maps, order), sizes)
     if found.decodability:
         yield td_figure(pd.concat(found.decodability, ignore_index=True), found.r_squared)
     for results in found.variability.values():
@@ -169,26 +177,87 @@ def _over_steps(found: Gathered) -> dict[str, dict[str, dict[int, Estimate]]]:
     return {shared: of for shared, of in curves.items() if max(len(c) for c in of.values()) > 1}
 
 
-def _tables(found: Gathered, order: list[str]) -> Iterator[tuple[str, Any]]:
+def _tables(found: Gathered, order: list[str]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """What a page says of models as a whole."""
     if found.scans:
         rows = {
             model: {
-                **{name: str(of.mean(name)) for name in ACCURACIES},
-                "hypothesis / regular": str(of.ratio()),
+                **{name: _said(of.mean(name)) for name in ACCURACIES},
+                "hypothesis / regular": _said(of.ratio()),
                 "tasks": str(len(of.theta)),
             }
             for model, of in _in_order(found.scans, order).items()
         }
-        yield "Means over tasks", html_table(pd.DataFrame.from_dict(rows, orient="index"))
+        yield "Means over tasks", _by_model(rows)
     if found.r_squared:
-        r_squared = {m: {"R² of TD and accuracy": str(e)} for m, e in found.r_squared.items()}
-        yield "Does TD predict accuracy?", html_table(pd.DataFrame.from_dict(r_squared, "index"))
-    shown = found.narrow.head(_MOST)
-    left = len(found.narrow) - len(shown)
-    yield (
-        "All cells" if not left else f"The first {_MOST} rows of {len(found.narrow):,}",
-        html_table(_text(shown)),
-    )
+        squared = {m: {"R² of TD and accuracy": _said(e)} for m, e in found.r_squared.items()}
+        yield "Does TD predict accuracy?", _by_model(_in_order(squared, order))
+
+
+def _by_model(rows: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
+    return pd.DataFrame.from_dict(dict(rows), orient="index").rename_axis("model").reset_index()
+
+
+def _rows(found: Gathered) -> dict[str, Any]:
+    """The summaries of a measure's cells for a page, and what they are called."""
+    n = len(found.narrow)
+    name = f"All {n} rows" if n <= _MOST else f"The first {_MOST} rows of {n:,}"
+    shown = _with_intervals(found.narrow.head(_MOST))
+    if "task" in shown and (shown["subject"] == shown["task"]).all():
+        shown = shown.drop(columns="subject")
+    return {"rows": f"{name}, by cell", "cells": _for_page(_text(shown))}
+
+
+def _for_page(frame: pd.DataFrame) -> Any:
+    return html_table(frame.rename_axis(columns=None), index=False)
+
+
+def _cards_as_text(cards: pd.DataFrame) -> pd.DataFrame:
+    """Model cards for people, with units."""
+    said = _text(cards.drop(columns=["weights", "memory", "load_seconds", "seconds"]))
+    said.insert(1, "size", cards["weights"].map(_size))
+    known = {
+        "loaded in s": ("load_seconds", 1.0),
+        "cells took s": ("seconds", 1.0),
+        "GB at most": ("memory", 1e9),
+    }
+    for name, (column, unit) in known.items():
+        values = pd.to_numeric(cards[column]) / unit
+        said.insert(list(said).index("done"), name, values.map("{:,.2f}".format))
+    return said.replace("nan", "–").reset_index()
+
+
+def _size(weights: Any) -> str:
+    """A number of weights as people say it.
+
+    >>> _size(268_098_176), _size(None)
+    ('268M', '–')
+    """
+    if weights is None or weights != weights:
+        return "–"
+    for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if weights >= unit:
+            return f"{weights / unit:.3g}{name}"
+    return f"{weights:.0f}"
+
+
+def _said(e: Estimate) -> str:
+    return "–" if e.value != e.value else str(e)
+
+
+def _with_intervals(frame: pd.DataFrame) -> pd.DataFrame:
+    """Numbers and the ends of their intervals in one column, as people read them."""
+    said = frame.copy()
+    for name in frame:
+        ends = [f"{name}_low", f"{name}_high"]
+        if all(end in frame for end in ends):
+            columns = [_text(frame[[c]])[c] for c in (name, *ends)]
+            said[name] = [
+                value if "–" in (low, high) else f"{value} [{low}, {high}]"
+                for value, low, high in zip(*columns, strict=True)
+            ]
+            said = said.drop(columns=ends)
+    return said
 
 
 def _text(frame: pd.DataFrame) -> pd.DataFrame:
@@ -208,7 +277,8 @@ def _write_tables(path: Path, name: str, full: pd.DataFrame, narrow: pd.DataFram
     """All numbers as CSV (and Parquet, with pyarrow), those to quote as LaTeX and Markdown."""
     if full.index.name is not None:
         full, narrow = full.reset_index(), narrow.reset_index()
-    texts = _text(narrow).set_index(narrow.columns[0])
+    texts = _text(_with_intervals(narrow))
+    texts = texts.set_index(texts.columns[0])
     writers: dict[str, Callable[[Path], object]] = {
         ".csv": lambda to: to.write_text(tables.csv(full), encoding="utf-8"),
         ".tex": lambda to: to.write_text(tables.latex(texts), encoding="utf-8"),
