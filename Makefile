@@ -2,6 +2,7 @@
 # `make test`: set up and run the test suite. `make test-slow`: simulations and long runs.
 # `make test-browser`: figures in Chromium or Chrome. `make families`: the table of families.
 # `make bench`: against the plain way. `make bench-floor`: against what the machine can do.
+# `make bench-sweep`: what a sweep adds to its cells.
 # `make costs`: the table of expected costs.
 # `make test-tl3`: the same code on TransformerLens 3.9, beside SAELens.
 # `make bench-peers`: the same work in TransformerLens, nnsight, nnterp and pyvene; options in ARGS.
@@ -20,7 +21,7 @@ TESTS_TL3 := engine every_family heads packaged_model
 UNCHECKED := -o addopts="-ra -m 'not slow'"
 
 .PHONY: scan test test-slow test-browser test-tl3 notebooks venv venv-tl3 lint bench bench-floor \
-	bench-peers costs families device-check clean
+	bench-peers bench-sweep costs families device-check clean
 
 scan: $(STAMP)
 	$(BIN)/python -m icl_mech.patch --layer-scan
@@ -65,6 +66,9 @@ bench-peers: $(STAMP_NNTERP)
 
 bench-floor: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/floor.py
+
+bench-sweep: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python tests/benchmarks/sweep_overhead.py $(ARGS)
 
 costs: $(STAMP)
 	$(BIN)/python tests/cost_table.py
