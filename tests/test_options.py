@@ -45,6 +45,11 @@ RUNS: dict[str, list[str]] = {
         f"--tasks letters {SMALL} --n-points 4 --k 2 --models org/a org/b --steps 1 2",
     ],
     "table": [f"--tasks to_upper {SMALL}"],
+    "sweep": [
+        "--models MODEL --measures scan --tasks to_upper --set n_prompts=2 n_shots=2 "
+        "--folder FOLDER/sweep",
+        "--models MODEL --measures scan --tasks to_upper --dry-run",
+    ],
     "answers": [f"--tasks to_upper {SMALL}"],
     "conflict": [f"--pairs next_letter:to_upper {SMALL}"],
     "variability": ["--tasks to_upper next_letter --n-prompts 4 --n-shots 2"],
@@ -55,8 +60,8 @@ RUNS: dict[str, list[str]] = {
     "failures": ["--tasks lookup_once --n-prompts 3 --n-shots 3"],
     "check": [f"--tasks to_upper {SMALL} --n-edits 2"],
 }
-#: Commands that print only.
-NO_FILES = {"check"}
+#: Commands that print only, or write other files.
+NO_FILES = {"check", "sweep"}
 #: Functions that copy, check or record options, which changes nothing by itself.
 COPYING = {"__init__", "__post_init__", "__repr__", "recorded", "replace", "set_counts"}
 #: What `train` reads is tested with the training itself: it takes no language model.
@@ -113,7 +118,6 @@ def test_no_option_is_ignored(
             words = words.replace(part, str(value))
         written = "" if name in NO_FILES else f"--out {out}"
         given = parsed(name, f"{words} --no-progress {written}")
-        settings = given.settings.recorded()
         with monkeypatch.context() as patch:
             for group in options(given):
                 unread |= names_of(group)
@@ -121,7 +125,7 @@ def test_no_option_is_ignored(
             given.run()
         if name not in NO_FILES:
             provenance = load_result(out.with_suffix(".nc")).provenance
-            assert settings.keys() <= provenance.keys()
+            assert given.settings.recorded().keys() <= provenance.keys()
     assert unread - read == set()
 
 

@@ -19,8 +19,10 @@ from icl_mech.sweep.grid import Cell
 from icl_mech.sweep.models import ModelEntry
 from icl_mech.sweep.work import Bench, Outcome
 
-#: Seconds that a cluster has to answer.
-PATIENCE = 5.0
+#: Seconds that a port has to answer, and a cluster behind it.
+PATIENCE, LONGER = 5.0, 20.0
+#: Joins a cluster, and leaves it again.
+_JOIN = "import sys, ray; ray.init(sys.argv[1], logging_level='ERROR', log_to_driver=False)"
 
 
 @runtime_checkable
@@ -218,13 +220,14 @@ def _connect(ray: Any, address: str) -> None:
     try:
         if address not in ("auto", "local"):
             _knock(address)
+            _try_to_join(address)
         ray.init(
             address=address,
             logging_level="ERROR",
             log_to_driver=False,
             **({"include_dashboard": False} if address == "local" else {}),
         )
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, ImportError) as error:
         raise InputError(
             f"the Ray cluster {address!r} cannot be reached ({type(error).__name__}: "
             f"{first_line(error)}); expected 'local', 'auto' where one runs on this machine, or "
@@ -245,6 +248,26 @@ def _knock(address: str) -> None:
     if not host or not port.isdecimal():
         raise ValueError("no host:port")
     socket.create_connection((host, int(port)), timeout=PATIENCE).close()
+
+
+def _try_to_join(address: str) -> None:
+    """Join a cluster in another process, which can be ended where nothing answers.
+
+    Ray itself tries again and again where something else listens, and ends the process.
+
+    Raises:
+        OSError: where it takes too long.
+        RuntimeError: where it does not work.
+    """
+    import subprocess
+
+    words = [sys.executable, "-c", _JOIN, address]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=LONGER)
+    except subprocess.TimeoutExpired:
+        raise OSError(f"no cluster answers there within {LONGER:.0f} seconds") from None
+    if done.returncode:
+        raise RuntimeError((done.stderr.strip().splitlines() or ["it ended at once"])[-1])
 
 
 def share_out(

@@ -8,6 +8,7 @@ import statistics
 import tempfile
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,27 +36,29 @@ class Options:
 
 
 def per_cell(folder: Path, model: Path, n: int, **where: Any) -> dict[str, float]:
-    """Milliseconds per cell: half as many cells are run first, for what is needed once."""
-    out, process = folder / "out", psutil.Process()
-    times, memory = [], [process.memory_info().rss]
-    for seeds in (range(n // 2), range(n // 2, n + n // 2)):
-        begun, used = time.perf_counter(), time.process_time()
-        options: dict[str, Any] = {"folder": out, "progress": False, **where}
-        sweep(model, "nothing", "to_upper", list(seeds), **options)
-        times.append((time.perf_counter() - begun, time.process_time() - used))
-        memory.append(process.memory_info().rss)
-    once = times[1][0] - times[0][0], times[1][1] - times[0][1]
+    """Milliseconds from one result to the next, and how the driver's memory grew over them.
+
+    What is needed once (loading the model, starting workers) comes before the first result.
+    """
+    process, out = psutil.Process(), folder / "out"
+    options: dict[str, Any] = {"folder": out, "progress": False, **where}
+    sweep(model, "nothing", "to_upper", [n], **options)  # imports
+    memory = process.memory_info().rss
+    sweep(model, "nothing", "to_upper", list(range(n)), **options)
+    grown = process.memory_info().rss - memory
+    written = sorted(file.stat().st_mtime for file in out.glob("*.nc"))[1:]
+    steps = sorted(b - a for a, b in pairwise(written))
     return {
-        "ms a cell": once[0] / (n - n // 2) * 1000,
-        "of the driver's processor": once[1] / (n - n // 2) * 1000,
-        "MB more of the driver": (memory[2] - memory[1]) / 1e6,
+        "ms a cell (mean)": (written[-1] - written[0]) / (len(written) - 1) * 1000,
+        "median": steps[len(steps) // 2] * 1000,
+        "MB more of the driver": grown / 1e6,
     }
 
 
 def large_grid(folder: Path, model: Path, n: int) -> dict[str, float]:
     """Seconds to plan a grid, and to find that all of it is finished."""
     models = {f"m{i}": model for i in range(10)}
-    tasks = [task for task in list_tasks()][:10]
+    tasks = list_tasks()[:10]
     measures = {"nothing": None, "scan": {"n_prompts": 5}, "lens": {"n_prompts": 5}}
     seeds = list(range(n // (len(models) * len(tasks) * len(measures)) + 1))
 

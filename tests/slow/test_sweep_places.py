@@ -204,15 +204,25 @@ def test_a_worker_with_another_version_is_refused(
 
 def test_a_cluster_that_cannot_be_reached() -> None:
     pytest.importorskip("ray", reason="Ray is not installed (extra `ray`)")
-    code = (
-        "from icl_mech.errors import InputError\nfrom icl_mech.sweep.places import OnRay\n"
-        "for address in ('127.0.0.1:1', 'ray://127.0.0.1:1', 'nowhere'):\n"
-        "    try:\n        OnRay(address)\n    except InputError as error:\n        print(error)\n"
-    )
+    code = """
+import socket
+from icl_mech.errors import InputError
+from icl_mech.sweep import places
+
+places.LONGER = 3
+silent = socket.create_server(("127.0.0.1", 0))  # something else that listens
+there = f"127.0.0.1:{silent.getsockname()[1]}"
+for address in ("127.0.0.1:1", "ray://127.0.0.1:1", "nowhere", there):
+    try:
+        places.OnRay(address)
+    except InputError as error:
+        print(error)
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     lines = done.stdout.splitlines()
-    assert len(lines) == 3, done.stderr
+    assert len(lines) == 4, done.stderr
     assert all("cannot be reached" in line for line in lines)
+    assert "no cluster answers there" in lines[-1]
 
 
 def test_more_gpus_than_there_are(ray: str) -> None:
