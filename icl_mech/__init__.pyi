@@ -33,6 +33,10 @@ from .heads import (
     head_ablation as head_ablation,
     head_attribution as head_attribution,
 )
+from .knowledge import (
+    KnowledgeConflict as KnowledgeConflict,
+    knowledge_conflict as knowledge_conflict,
+)
 from .lens import (
     LogitLens as LogitLens,
     VectorLens as VectorLens,

@@ -47,6 +47,7 @@ ROOMS = {
     "FunctionVectors": "icl_mech.heads.vectors_result",
     "HeadAblation": "icl_mech.heads.ablation_result",
     "HeadAttribution": "icl_mech.heads.attribution_result",
+    "KnowledgeConflict": "icl_mech.knowledge.result",
     "LayerScan": "icl_mech.patch.scan_result",
     "LogitLens": "icl_mech.lens.result",
     "MeanPatching": "icl_mech.patch.means_result",

@@ -24,6 +24,7 @@ FUNCTIONS = {
     "function_vectors": "'antonyms'",
     "head_ablation": "'antonyms'",
     "head_attribution": "'antonyms'",
+    "knowledge_conflict": "'antonyms'",
     "layer_scan": "'antonyms'",
     "localize": "'antonyms'",
     "logit_lens": "'antonyms'",

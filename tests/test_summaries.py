@@ -44,6 +44,13 @@ MADE: dict[str, Callable[[HookedModel], Result]] = {
         methods=("aie", "attribution"),
         **FEW,
     ),
+    "KnowledgeConflict": partial(
+        im.knowledge_conflict,
+        tasks=VERBS,
+        methods=["theta"],
+        n_sets=2,
+        **FEW,
+    ),
     "LayerScan": partial(im.layer_scan, tasks="to_upper", **FEW),
     "LogitLens": partial(im.logit_lens, tasks="to_upper", **FEW),
     "MeanPatching": partial(im.mean_patching, n_mean=4, **FEW),
