@@ -67,6 +67,10 @@ from .patch import (
 )
 from .patchscope import Patchscope as Patchscope, patchscope as patchscope
 from .planted import Plant as Plant, Planted as Planted, planted_model as planted_model
+from .progressive import (
+    ProgressiveGeneration as ProgressiveGeneration,
+    progressive_generation as progressive_generation,
+)
 from .prompts import Prompt as Prompt
 from .results import Result as Result, load_result as load_result
 from .sweep import Sweep as Sweep, sweep as sweep

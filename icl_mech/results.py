@@ -53,6 +53,7 @@ ROOMS = {
     "MeanPatching": "icl_mech.patch.means_result",
     "Patchscope": "icl_mech.patchscope.result",
     "PositionScan": "icl_mech.patch.positions_result",
+    "ProgressiveGeneration": "icl_mech.progressive.result",
     "TaskDecodability": "icl_mech.decodability.result",
     "TaskMap": "icl_mech.localize.result",
     "TaskTable": "icl_mech.table.result",

@@ -32,6 +32,7 @@ FUNCTIONS = {
     "patch_contrasts": "[]",
     "patch_positions": "'antonyms'",
     "patchscope": "'antonyms'",
+    "progressive_generation": "'antonyms'",
     "prompt_attention": "'a'",
     "prompt_lens": "'a'",
     "steer": "'a', None, ['b']",

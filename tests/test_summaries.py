@@ -58,6 +58,16 @@ MADE: dict[str, Callable[[HookedModel], Result]] = {
         im.patchscope, tasks="to_upper", invitations=["repeat"], max_new_tokens=2, **FEW
     ),
     "PositionScan": partial(im.patch_positions, tasks="to_upper", **FEW),
+    "ProgressiveGeneration": partial(
+        im.progressive_generation,
+        tasks=VERBS,
+        methods=["theta"],
+        first_tokens=(0, 1),
+        n_sets=2,
+        timed_tokens=1,
+        n_rounds=1,
+        **FEW,
+    ),
     "TaskDecodability": partial(im.task_decodability, n_prompts=12, n_shots=2, k=3, progress=False),
     "TaskMap": partial(im.localize, tasks=answering_task(), n_points=12, **FEW),
     "TaskTable": partial(im.task_table, tasks=VERBS, **FEW),
