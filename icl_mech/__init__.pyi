@@ -94,6 +94,7 @@ from .tasks import (
     load_task as load_task,
     make_lookup_task as make_lookup_task,
 )
+from .transfer import VectorTransfer as VectorTransfer, vector_transfer as vector_transfer
 from .variability import (
     VectorVariability as VectorVariability,
     vector_variability as vector_variability,

@@ -60,6 +60,7 @@ ROOMS = {
     "TaskVectorFailures": "icl_mech.failures.result",
     "VectorComparison": "icl_mech.vector_methods.result",
     "VectorLens": "icl_mech.lens.vectors_result",
+    "VectorTransfer": "icl_mech.transfer.result",
     "VectorVariability": "icl_mech.variability.result",
 }
 

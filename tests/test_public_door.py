@@ -40,6 +40,7 @@ FUNCTIONS = {
     "task_table": "'antonyms'",
     "task_vector_failures": "",
     "vector_lens": "'antonyms'",
+    "vector_transfer": "'letters'",
     "vector_variability": "'letters'",
 }
 

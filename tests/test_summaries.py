@@ -84,6 +84,9 @@ MADE: dict[str, Callable[[HookedModel], Result]] = {
         **FEW,
     ),
     "VectorLens": partial(im.vector_lens, tasks="to_upper", **FEW),
+    "VectorTransfer": partial(
+        im.vector_transfer, tasks=VERBS, formats=["arrow", "qa+instruction"], k=2, **FEW
+    ),
     "VectorVariability": partial(im.vector_variability, tasks=VERBS, **FEW),
 }
 #: Quoted where a run has them: these have not.
