@@ -4,6 +4,7 @@ __all__: list[str]
 from .answers import AnswerScores as AnswerScores, answer_scores as answer_scores
 from .check import ModelSupport as ModelSupport, check_model_support as check_model_support
 from .checkpoints import Checkpoints as Checkpoints, over_checkpoints as over_checkpoints
+from .classification import LabelScores as LabelScores, label_scores as label_scores
 from .conflict import ConflictingTasks as ConflictingTasks, conflicting_tasks as conflicting_tasks
 from .cost import Cost as Cost, expected_cost as expected_cost
 from .decodability import (

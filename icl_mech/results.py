@@ -48,6 +48,7 @@ ROOMS = {
     "HeadAblation": "icl_mech.heads.ablation_result",
     "HeadAttribution": "icl_mech.heads.attribution_result",
     "KnowledgeConflict": "icl_mech.knowledge.result",
+    "LabelScores": "icl_mech.classification.result",
     "LayerScan": "icl_mech.patch.scan_result",
     "LogitLens": "icl_mech.lens.result",
     "MeanPatching": "icl_mech.patch.means_result",

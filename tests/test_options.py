@@ -64,6 +64,10 @@ RUNS: dict[str, list[str]] = {
         f"--tasks to_upper next_letter {SMALL} --k 1 --formats arrow qa",
         f"--tasks to_upper {SMALL}",
     ],
+    "classify": [
+        f"--tasks sentences/sentiment {SMALL} --methods theta learned --n-sets 2 --n-steps 1 "
+        "--batch-size 2 --train-layers 1"
+    ],
     "finetune": [
         "--model MODEL --folder FOLDER --tasks letters --n-prompts 2 --n-shots 1 --n-steps 1 "
         "--batch-size 3"

@@ -25,6 +25,7 @@ FUNCTIONS = {
     "head_ablation": "'antonyms'",
     "head_attribution": "'antonyms'",
     "knowledge_conflict": "'antonyms'",
+    "label_scores": "'sentences/topic'",
     "layer_scan": "'antonyms'",
     "localize": "'antonyms'",
     "logit_lens": "'antonyms'",

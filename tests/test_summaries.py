@@ -51,6 +51,13 @@ MADE: dict[str, Callable[[HookedModel], Result]] = {
         n_sets=2,
         **FEW,
     ),
+    "LabelScores": partial(
+        im.label_scores,
+        tasks="sentences/sentiment",
+        methods=["theta"],
+        n_sets=2,
+        **FEW,
+    ),
     "LayerScan": partial(im.layer_scan, tasks="to_upper", **FEW),
     "LogitLens": partial(im.logit_lens, tasks="to_upper", **FEW),
     "MeanPatching": partial(im.mean_patching, n_mean=4, **FEW),
