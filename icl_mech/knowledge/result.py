@@ -10,7 +10,7 @@ import xarray as xr
 
 from icl_mech.errors import choose
 from icl_mech.knowledge.plan import CONDITIONS
-from icl_mech.results import TaskResult, with_ends
+from icl_mech.results import TaskResult, few_queries, with_ends
 from icl_mech.stats import (
     CONFIDENCE,
     ENDS,
@@ -388,8 +388,6 @@ class KnowledgeConflict(TaskResult):
         return pd.DataFrame.from_dict(rows, orient="index")
 
     def few(self) -> str:
-        from icl_mech.results import few_queries
-
         asked = {t: self.queries(t)[self.kept(t)] for t in self.tasks}
         return few_queries({t: (len(set(q.tolist())), len(q)) for t, q in asked.items()})
 

@@ -80,8 +80,8 @@ def progressive_generation(
     Second, whole answers whose first k tokens follow the demonstrations, after which these are
     dropped (`model.generate(..., demonstrations_for=k)`) with nothing in their place; with the
     separator's own states, i.e. the attention outputs at the last arrow of the few-shot prompt in
-    the first blocks; or with a task vector there. The paper writes the embeddings and keys of all
-    separators over; of a prompt without demonstrations the last arrow is the one that is left.
+    the first blocks; or with a task vector there. The paper writes the attention outputs (and
+    embeddings) of all separators over; without demonstrations the last arrow is the one left.
     Third, tokens per second against k.
 
     Args:
