@@ -4,6 +4,7 @@ __all__: list[str]
 from .answers import AnswerScores as AnswerScores, answer_scores as answer_scores
 from .check import ModelSupport as ModelSupport, check_model_support as check_model_support
 from .checkpoints import Checkpoints as Checkpoints, over_checkpoints as over_checkpoints
+from .classification import LabelScores as LabelScores, label_scores as label_scores
 from .conflict import ConflictingTasks as ConflictingTasks, conflicting_tasks as conflicting_tasks
 from .cost import Cost as Cost, expected_cost as expected_cost
 from .decodability import (
@@ -32,6 +33,10 @@ from .heads import (
     function_vectors as function_vectors,
     head_ablation as head_ablation,
     head_attribution as head_attribution,
+)
+from .knowledge import (
+    KnowledgeConflict as KnowledgeConflict,
+    knowledge_conflict as knowledge_conflict,
 )
 from .lens import (
     LogitLens as LogitLens,
@@ -63,6 +68,10 @@ from .patch import (
 )
 from .patchscope import Patchscope as Patchscope, patchscope as patchscope
 from .planted import Plant as Plant, Planted as Planted, planted_model as planted_model
+from .progressive import (
+    ProgressiveGeneration as ProgressiveGeneration,
+    progressive_generation as progressive_generation,
+)
 from .prompts import Prompt as Prompt
 from .results import Result as Result, load_result as load_result
 from .sweep import Sweep as Sweep, sweep as sweep
@@ -86,6 +95,7 @@ from .tasks import (
     load_task as load_task,
     make_lookup_task as make_lookup_task,
 )
+from .transfer import VectorTransfer as VectorTransfer, vector_transfer as vector_transfer
 from .variability import (
     VectorVariability as VectorVariability,
     vector_variability as vector_variability,

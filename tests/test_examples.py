@@ -32,12 +32,16 @@ def examples(module: str) -> list[doctest.DocTest]:
 LONG = (
     "icl_mech.check.run",
     "icl_mech.checkpoints.run",
+    "icl_mech.classification.run",
     "icl_mech.decodability.accuracy",
     "icl_mech.finetune.run",
     "icl_mech.heads.attribution",
     "icl_mech.heads.vectors",
+    "icl_mech.knowledge.run",
     "icl_mech.one_prompt.attention",
+    "icl_mech.progressive.run",
     "icl_mech.table.files",
+    "icl_mech.transfer.run",
     "icl_mech.variability.compare",
     "icl_mech.variability.run",
 )

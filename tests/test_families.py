@@ -31,6 +31,7 @@ SIZES = {
     "english_words": (229, {"spanish", "french", "italian", "german", "upper"}),
     "countries": (178, {"capital", "continent", "language", "currency"}),
     "letters": (24, {"next", "previous", "upper"}),
+    "sentences": (200, {"sentiment", "topic"}),
     "pos": (1200, {*TAGS, "null"}),
     "bitwise": (1024, {"and", "nand", "or", "nor", "xor", "xnor", "null"}),
 }
@@ -99,6 +100,7 @@ def test_member_categories() -> None:
         ("english_words", "algorithmic"),
         ("countries", "knowledge"),
         ("letters", "algorithmic"),
+        ("sentences", "classification"),
         ("pos", "pos"),
         ("bitwise", "bitwise"),
     }

@@ -53,6 +53,26 @@ RUNS: dict[str, list[str]] = {
     "answers": [f"--tasks to_upper {SMALL}"],
     "conflict": [f"--pairs next_letter:to_upper {SMALL}"],
     "variability": ["--tasks to_upper next_letter --n-prompts 4 --n-shots 2"],
+    "vectors": [
+        f"--tasks to_upper {SMALL} --methods theta learned --n-sets 2 --n-steps 1 --batch-size 2 "
+        "--train-layers 1"
+    ],
+    "knowledge": [
+        f"--tasks to_upper {SMALL} --methods theta learned --n-sets 2 --n-steps 1 --batch-size 2 "
+        "--train-layers 1"
+    ],
+    "progressive": [
+        f"--tasks to_upper {SMALL} --methods theta learned --n-sets 2 --n-steps 1 --batch-size 2 "
+        "--train-layers 1 --first-tokens 0 1 --timed-tokens 1 --n-rounds 1"
+    ],
+    "transfer": [
+        f"--tasks to_upper next_letter {SMALL} --k 1 --formats arrow qa",
+        f"--tasks to_upper {SMALL}",
+    ],
+    "classify": [
+        f"--tasks sentences/sentiment {SMALL} --methods theta learned --n-sets 2 --n-steps 1 "
+        "--batch-size 2 --train-layers 1"
+    ],
     "finetune": [
         "--model MODEL --folder FOLDER --tasks letters --n-prompts 2 --n-shots 1 --n-steps 1 "
         "--batch-size 3"

@@ -24,6 +24,8 @@ FUNCTIONS = {
     "function_vectors": "'antonyms'",
     "head_ablation": "'antonyms'",
     "head_attribution": "'antonyms'",
+    "knowledge_conflict": "'antonyms'",
+    "label_scores": "'sentences/topic'",
     "layer_scan": "'antonyms'",
     "localize": "'antonyms'",
     "logit_lens": "'antonyms'",
@@ -31,6 +33,7 @@ FUNCTIONS = {
     "patch_contrasts": "[]",
     "patch_positions": "'antonyms'",
     "patchscope": "'antonyms'",
+    "progressive_generation": "'antonyms'",
     "prompt_attention": "'a'",
     "prompt_lens": "'a'",
     "steer": "'a', None, ['b']",
@@ -38,6 +41,7 @@ FUNCTIONS = {
     "task_table": "'antonyms'",
     "task_vector_failures": "",
     "vector_lens": "'antonyms'",
+    "vector_transfer": "'letters'",
     "vector_variability": "'letters'",
 }
 

@@ -44,6 +44,20 @@ MADE: dict[str, Callable[[HookedModel], Result]] = {
         methods=("aie", "attribution"),
         **FEW,
     ),
+    "KnowledgeConflict": partial(
+        im.knowledge_conflict,
+        tasks=VERBS,
+        methods=["theta"],
+        n_sets=2,
+        **FEW,
+    ),
+    "LabelScores": partial(
+        im.label_scores,
+        tasks="sentences/sentiment",
+        methods=["theta"],
+        n_sets=2,
+        **FEW,
+    ),
     "LayerScan": partial(im.layer_scan, tasks="to_upper", **FEW),
     "LogitLens": partial(im.logit_lens, tasks="to_upper", **FEW),
     "MeanPatching": partial(im.mean_patching, n_mean=4, **FEW),
@@ -51,6 +65,16 @@ MADE: dict[str, Callable[[HookedModel], Result]] = {
         im.patchscope, tasks="to_upper", invitations=["repeat"], max_new_tokens=2, **FEW
     ),
     "PositionScan": partial(im.patch_positions, tasks="to_upper", **FEW),
+    "ProgressiveGeneration": partial(
+        im.progressive_generation,
+        tasks=VERBS,
+        methods=["theta"],
+        first_tokens=(0, 1),
+        n_sets=2,
+        timed_tokens=1,
+        n_rounds=1,
+        **FEW,
+    ),
     "TaskDecodability": partial(im.task_decodability, n_prompts=12, n_shots=2, k=3, progress=False),
     "TaskMap": partial(im.localize, tasks=answering_task(), n_points=12, **FEW),
     "TaskTable": partial(im.task_table, tasks=VERBS, **FEW),
@@ -67,6 +91,9 @@ MADE: dict[str, Callable[[HookedModel], Result]] = {
         **FEW,
     ),
     "VectorLens": partial(im.vector_lens, tasks="to_upper", **FEW),
+    "VectorTransfer": partial(
+        im.vector_transfer, tasks=VERBS, formats=["arrow", "qa+instruction"], k=2, **FEW
+    ),
     "VectorVariability": partial(im.vector_variability, tasks=VERBS, **FEW),
 }
 #: Quoted where a run has them: these have not.

@@ -320,4 +320,6 @@ def test_what_a_cell_shows(answering: HookedModel) -> None:
     assert cell["top_text"] == answering.to_string(int(readout.top[1, 0]))
     assert frame.query("cell_0 == 1 and target == 1")["rank"].eq(-1).all()
     assert repr(answering.heads).startswith("HeadReader(4 layers of 4 heads: attention")
-    assert repr(answering.vocabulary) == "Vocabulary(257 tokens: top_tokens, distances, words)"
+    assert (
+        repr(answering.vocabulary) == "Vocabulary(257 tokens: top_tokens, distances, logits, words)"
+    )

@@ -134,6 +134,7 @@ def test_every_table_is_there() -> None:
         "nouns.tsv",
         "people.tsv",
         "religions.tsv",
+        "sentences.tsv",
         "verbs.tsv",
         "words.tsv",
     ]

@@ -38,7 +38,7 @@ class TaskOptions:
 
     task: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--tasks"])] = ("country_capital",)
     """Tasks by name, files of pairs (.json, .jsonl, .csv, .tsv), families of tasks that share
-    their inputs (verbs, english_words, countries, letters, pos, bitwise), or 'all'."""
+    their inputs (verbs, english_words, countries, letters, sentences, pos, bitwise), or 'all'."""
 
     @property
     def names(self) -> list[str]:

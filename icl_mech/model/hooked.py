@@ -24,8 +24,9 @@ from icl_mech.model.generation import Generation, check_generation, pad_continua
 from icl_mech.model.hashing import WeightHash
 from icl_mech.model.head_reader import HeadReader
 from icl_mech.model.network import architecture_of, context_length, module_of, places_of
-from icl_mech.model.placing import AnyEdit, Placer, positions_of
+from icl_mech.model.placing import AnyEdit, Placer, as_edits, positions_of
 from icl_mech.model.precision import Precision
+from icl_mech.model.progressive import generate_progressively
 from icl_mech.model.readout import Readout, pad_targets
 from icl_mech.model.shared_engine import SharedEngine
 from icl_mech.model.vocabulary import Vocabulary
@@ -38,6 +39,7 @@ from icl_mech.prompts import (
     Template,
     choose_sink,
     wants_leading_space,
+    whole,
 )
 
 _LIBRARIES = ("icl-mech", "transformer-lens", "transformers", "torch")
@@ -482,6 +484,7 @@ class HookedModel:
         tick: Tick = ...,
         *,
         vector: Writable | None = ...,
+        demonstrations_for: int | None = ...,
     ) -> Generation: ...
 
     @overload
@@ -494,6 +497,7 @@ class HookedModel:
         tick: Tick = ...,
         *,
         vector: Writable | None = ...,
+        demonstrations_for: int | None = ...,
     ) -> list[list[Generation]]: ...
 
     def generate(
@@ -505,6 +509,7 @@ class HookedModel:
         tick: Tick = silent,
         *,
         vector: Writable | None = None,
+        demonstrations_for: int | None = None,
     ) -> Generation | list[list[Generation]]:
         """Greedy text after each prompt, for each edit by itself; the edit stays in place.
 
@@ -517,18 +522,26 @@ class HookedModel:
             stop: text that ends the answer, as an end-of-text token does.
             tick: called with the number of (prompt, edit) cells just finished.
             vector: a `TaskVector`, written at the last token of the prompt; in place of `edits`.
+            demonstrations_for: generate so many tokens after the prompt as it is, without edits;
+                then drop its demonstrations and instruction, and go on from the query and these
+                tokens alone, with the edits in place (PICA, arXiv 2503.09958). 0 is the prompt
+                without demonstrations from the beginning; by default they are never dropped.
 
         Returns:
             One generation for a single prompt with a vector or one edit; else a list per prompt,
             with one per edit.
 
         Raises:
-            InputError: where an edit does not fit, `stop` is empty, or the whole is too long.
+            InputError: where an edit does not fit, `stop` is empty, the whole is too long, or there
+                are no demonstrations to drop.
             ModelError: where the model returns numbers that are not finite.
 
         Example:
-            >>> model.generate("Japan->Tokyo\\nFrance->Paris\\nPeru->", max_new_tokens=4).text
+            >>> text = "Japan->Tokyo\\nFrance->Paris\\nPeru->"
+            >>> model.generate(text, max_new_tokens=4).text
             'Lima'
+            >>> model.generate(text, max_new_tokens=4, demonstrations_for=1).tokens[:1]
+            (...)
         """
         if vector is not None:
             edits = [vector]
@@ -538,10 +551,30 @@ class HookedModel:
         if isinstance(prompts, str):
             prompts = self.prompt(prompts)
         several = check_prompts([prompts] if isinstance(prompts, Prompt) else prompts)
-        branches, tokens = self._placer.branches(self, edits, several), [p.tokens for p in several]
         check_generation(max_new_tokens, stop)
-        found = self._engine.generate(tokens, branches, max_new_tokens, stop, tick)
+        found = self._generated(several, edits, max_new_tokens, stop, tick, demonstrations_for)
         return found[0][0] if one else found
+
+    def _generated(
+        self,
+        prompts: Sequence[Prompt],
+        edits: Sequence[AnyEdit],
+        n: int,
+        stop: str,
+        tick: Tick,
+        demonstrations_for: int | None,
+    ) -> list[list[Generation]]:
+        """Every prompt with every edit, its demonstrations kept or dropped after some tokens."""
+        if demonstrations_for is None:
+            branches = self._placer.branches(self, edits, prompts)
+            return self._engine.generate([p.tokens for p in prompts], branches, n, stop, tick)
+        k = whole("demonstrations_for", demonstrations_for)
+        if k < 0:
+            raise InputError(f"demonstrations_for is {k}; expected 0 or more tokens")
+        given = [as_edits(self, edit) for edit in check_list(edits, "edits", "edits")]
+        if not prompts or not given:
+            raise InputError("expected at least one prompt and one edit")
+        return generate_progressively(self._engine, self._placer, prompts, given, k, n, stop, tick)
 
     def logprobs(
         self, prompt: str | Prompt, answers: Sequence[str], vector: Writable | None = None

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from icl_mech.errors import InputError
 from icl_mech.model.arguments import check_tensor
+from icl_mech.model.chunked_logits import ChunkedLogits
 from icl_mech.model.engine import Engine
 from icl_mech.prompts import whole
 
@@ -32,7 +33,7 @@ class Vocabulary:
         self._engine = engine
 
     def __repr__(self) -> str:
-        return f"Vocabulary({len(self):,} tokens: top_tokens, distances, words)"
+        return f"Vocabulary({len(self):,} tokens: top_tokens, distances, logits, words)"
 
     def __len__(self) -> int:
         """Columns of the unembedding."""
@@ -92,6 +93,25 @@ class Vocabulary:
             raise InputError(f"{len(first)} rows and {len(second)}; expected as many")
         kl, apart = self._engine.distances(first, second)
         return kl, apart
+
+    def logits(
+        self, vectors: Float[Tensor, "row d_model"], tokens: Int[Tensor, "other token"]
+    ) -> Float[Tensor, "row token"]:
+        """Logits of a few tokens of each row, read as the stream after the last block.
+
+        As the model gives them: after the final norm, with any scale and soft cap.
+
+        Raises:
+            InputError: where there are not as many rows, or a token is not in the vocabulary.
+        """
+        vectors = check_tensor(vectors, "vectors", "row, d_model", self._engine.bridge.cfg.d_model)
+        if len(vectors) != len(tokens):
+            raise InputError(f"{len(vectors)} rows and {len(tokens)}; expected as many")
+        if not bool(((tokens >= 0) & (tokens < len(self))).all()):
+            raise InputError(f"a token is out of range; expected 0 to {len(self) - 1}")
+        with torch.no_grad():
+            read = ChunkedLogits(self._engine.bridge, vectors.to(self._engine.dtype))
+            return read.at(tokens.to(read.hidden.device))
 
     def words(self) -> Bool[Tensor, "vocab"]:
         """Which tokens consist of letters only, apart from spaces around them."""

@@ -32,7 +32,7 @@ def list_families() -> list[str]:
     """Names of the families.
 
     >>> list_families()
-    ['verbs', 'english_words', 'countries', 'letters', 'pos', 'bitwise']
+    ['verbs', 'english_words', 'countries', 'letters', 'sentences', 'pos', 'bitwise']
     """
     return list(_SPECS)
 
@@ -162,6 +162,12 @@ _LETTERS = {
 }
 
 
+_SENTENCES = {
+    "sentiment": ("classification", "sentence -> whether it is positive or negative"),
+    "topic": ("classification", "sentence -> food, travel, film, sport or work"),
+}
+
+
 def _verbs() -> Family:
     rows = [row for name in ("verbs", "irregular_verbs") for row in _columns(name, "base", _VERBS)]
     return _family("verbs", _VERBS, rows)
@@ -176,6 +182,11 @@ def _countries() -> Family:
     return _family("countries", _COUNTRIES, _columns("countries", "country", _COUNTRIES))
 
 
+def _sentences() -> Family:
+    """Sentences of our own: 20 for each of two sentiments and five topics."""
+    return _family("sentences", _SENTENCES, _columns("sentences", "sentence", _SENTENCES))
+
+
 def _letters() -> Family:
     # Neither a, which has none before it, nor z: every task asks every letter.
     around = zip(ascii_lowercase, ascii_lowercase[1:], ascii_lowercase[2:], strict=False)
@@ -188,6 +199,7 @@ _SPECS = {
     "english_words": _Spec(tuple(_WORDS), lambda seed: _english_words()),
     "countries": _Spec(tuple(_COUNTRIES), lambda seed: _countries()),
     "letters": _Spec(tuple(_LETTERS), lambda seed: _letters()),
+    "sentences": _Spec(tuple(_SENTENCES), lambda seed: _sentences()),
     "pos": _Spec(pos.OUTPUTS, lambda seed: pos.pos_family("pos", own_sentences(), seed)),
     "bitwise": _Spec(bitwise.OUTPUTS, lambda seed: bitwise.bitwise_family(seed=seed)),
 }

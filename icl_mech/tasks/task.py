@@ -52,7 +52,7 @@ class Task:
     Attributes:
         name: as `load_task` knows it.
         category: `"algorithmic"`, `"translation"`, `"linguistic"`, `"knowledge"`, `"pos"`,
-            `"bitwise"` or `"user"`.
+            `"bitwise"`, `"classification"` or `"user"`.
         description: one line.
         pairs: every input once (words that look the same are one, see `tasks.text.look`).
         instruction: a line that names the task, for prompts that begin with one; may be empty.

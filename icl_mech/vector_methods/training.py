@@ -174,11 +174,8 @@ def descend(
         except NotFiniteError:
             f.notes.append(_diverged(what, step, at))
             break
-        if step == 1 and float(gradient.norm()) < LEAST_GRADIENT:
-            f.notes.append(
-                f"the gradient vanishes {what} (its norm is {float(gradient.norm()):.1g}): nothing "
-                "is learned there"
-            )
+        if float(gradient.norm()) < LEAST_GRADIENT:
+            f.notes.append(_vanished(what, step, at, float(gradient.norm())))
             break
         parameters.grad = gradient
         optimiser.step()
@@ -253,6 +250,13 @@ def _diverged(what: str, step: int, at: int) -> str:
         f"training diverged at step {step} ({what}: its loss is no finite number); kept is what "
         f"had the least loss on dev prompts, of step {at}"
     )
+
+
+def _vanished(what: str, step: int, at: int, norm: float) -> str:
+    said = f"the gradient vanishes {what} (its norm is {norm:.1g}"
+    if step == 1:
+        return f"{said}): nothing is learned there"
+    return f"{said} at step {step}); kept is what had the least loss on dev prompts, of step {at}"
 
 
 def _dev_loss(f: Forming, dev: Batch, edits: list[Edit]) -> float:

@@ -14,9 +14,12 @@ from icl_mech.failures import TaskVectorFailures
 from icl_mech.heads import FunctionVectors, HeadAblation, HeadAttribution
 from icl_mech.localize import TaskMap
 from icl_mech.patch import PositionScan
+from icl_mech.progressive import ProgressiveGeneration
 from icl_mech.results import load_result
 from icl_mech.table import TaskTable
+from icl_mech.transfer import VectorTransfer
 from icl_mech.variability import VectorVariability
+from icl_mech.vector_methods import VectorComparison
 
 
 def test_position_scan(tmp_path: Path) -> None:
@@ -152,3 +155,49 @@ def test_han_emergence_trains(tmp_path: Path) -> None:
     assert "mean over seeds" in said
     again = load_result(tmp_path / "tiny-seed1.nc")
     assert again.provenance["settings"]["seed"] == 1
+
+
+def test_progressive_generation(tmp_path: Path) -> None:
+    out = tmp_path / "progressive.html"
+    said = run_analysis(
+        "progressive_generation",
+        "--task present_past --n-prompts 3 --methods theta --n-sets 2 --first-tokens 0 1 "
+        "--many-shots 0",
+        out,
+    )
+    assert "times as many" in said
+    result = load_result(out.with_suffix(".nc"))
+    assert isinstance(result, ProgressiveGeneration)
+    assert result.kept == ["nothing", "states", "theta"]
+    traces, _ = plotly(out)
+    assert "demonstrations throughout" in [t["name"] for t in traces]
+
+
+def test_vector_transfer(tmp_path: Path) -> None:
+    out = tmp_path / "transfer.html"
+    said = run_analysis(
+        "vector_transfer",
+        "--task letters/next letters/upper --formats arrow qa --n-prompts 4 --n-shots 2 --k 2",
+        out,
+    )
+    assert "own minus others" in said
+    result = load_result(out.with_suffix(".nc"))
+    assert isinstance(result, VectorTransfer)
+    traces, _ = plotly(out)
+    assert len([t for t in traces if t["type"] == "heatmap"]) == 6
+
+
+def test_vector_methods(tmp_path: Path) -> None:
+    out = tmp_path / "methods.html"
+    options = (
+        "--task to_upper present_past --methods theta learned --n-prompts 3 --n-shots 2 --n-sets 2 "
+        "--n-steps 2 --batch-size 2"
+    )
+    said = run_analysis("vector_methods", options, out)
+    assert "pairs that are told apart" in said
+    result = load_result(out.with_suffix(".nc"))
+    assert isinstance(result, VectorComparison)
+    assert (result.tasks, result.methods) == (["to_upper", "present_past"], ["theta", "learned"])
+    # Finished tasks are kept: the same settings do not run them again.
+    kept = sorted(p.name for p in (tmp_path / "methods-runs").rglob("*.nc"))
+    assert len(kept) == 2

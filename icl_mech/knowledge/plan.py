@@ -1,0 +1,157 @@
+"""What `knowledge_conflict` runs on: its settings, and prompts that contradict the model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from icl_mech.errors import InputError
+from icl_mech.prompts import Episode, check_shots, generator, shuffle_labels
+from icl_mech.prompts.sampling import mirrors
+from icl_mech.tasks import Pair, Task, Tasks, load_tasks
+from icl_mech.vector_methods.plan import FormingSettings, several, training_pairs
+
+#: The prompts that ask each query; see `Asked`.
+CONDITIONS = ("zero_shot", "right", "exchanged", "lookup", "insisted")
+#: The vectors that are formed by default: the one that is read, and the one that is trained.
+METHODS = ("theta", "learned")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnowledgeSettings(FormingSettings):
+    """Settings of `knowledge_conflict`.
+
+    Example:
+        >>> KnowledgeSettings(n_prompts=4).methods
+        ('theta', 'learned')
+    """
+
+    n_prompts: int = 30
+    """Queries per task that are asked."""
+    methods: tuple[str, ...] = METHODS
+    """Ways to get a task vector (see `icl-mech vectors`), whose vectors are asked too."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_shots(self.n_shots)
+        self._set("methods", several(self.methods))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One query, and what is shown before it.
+
+    No demonstration has an answer that is right for the query, so that what the model knows is
+    never in the prompt. All prompts with different demonstrations show the same answers.
+
+    Attributes:
+        right: the demonstrations as they are; the query has its right answers.
+        others: other right demonstrations, after which it is found whether the model knows the
+            answer.
+        order: indices of the demonstrations; the first of them whose answer begins differently
+            from the right ones is the one that contradicts.
+    """
+
+    right: Episode
+    others: Episode
+    order: tuple[int, ...]
+
+    def exchanged(self, rng: np.random.Generator) -> Episode:
+        """The same demonstrations, each with the answer of another one."""
+        shown = shuffle_labels(self.right.demonstrations, rng)
+        return replace(self.right, demonstrations=shown)
+
+    def insisted(self, at: int) -> Episode:
+        """All demonstrations show the query with the answer of demonstration `at`."""
+        contradicting = Pair(self.right.query.x, self.right.demonstrations[at].answers)
+        n = len(self.right.demonstrations)
+        return replace(self.right, demonstrations=(contradicting,) * n)
+
+    def lookup(self, at: int) -> Episode:
+        """The same, but demonstration `at` shows the query itself, with the answer that is there.
+
+        >>> pairs = (Pair("a", ("A",)), Pair("b", ("B",)))
+        >>> asked = Asked(Episode(pairs, Pair("c", ("C",)), ()), Episode((), pairs[0], ()), (0, 1))
+        >>> [(pair.x, pair.y) for pair in asked.lookup(1).demonstrations]
+        [('a', 'A'), ('c', 'B')]
+        """
+        shown = list(self.right.demonstrations)
+        shown[at] = Pair(self.right.query.x, shown[at].answers)
+        return replace(self.right, demonstrations=tuple(shown))
+
+
+@dataclass(frozen=True)
+class KnowledgeTask:
+    """One task with its prompts drawn.
+
+    Attributes:
+        task: what is asked.
+        test: queries that are scored.
+        dev: episodes on which the vectors' layers and factors are chosen.
+        pairs: what vectors and demonstrations are drawn from; no query is among them.
+        n_queries: different test queries.
+    """
+
+    task: Task
+    test: tuple[Asked, ...]
+    dev: tuple[Episode, ...]
+    pairs: tuple[Pair, ...]
+    n_queries: int
+
+
+@dataclass(frozen=True)
+class KnowledgePlan:
+    """All tasks, and the settings that they were drawn with."""
+
+    tasks: Sequence[KnowledgeTask]
+    settings: KnowledgeSettings
+
+
+def plan_knowledge(tasks: Tasks, settings: KnowledgeSettings) -> KnowledgePlan:
+    """Load the tasks and draw their prompts; no model is needed.
+
+    Raises:
+        InputError: where a task does not exist, or has too few pairs, or too few whose answers
+            are no answers to the query.
+
+    Example:
+        >>> plan = plan_knowledge("country_capital", KnowledgeSettings(n_prompts=4))
+        >>> asked = plan.tasks[0].test[0]
+        >>> asked.right.query.y in [pair.y for pair in asked.right.demonstrations]
+        False
+    """
+    return KnowledgePlan([_plan(task, settings) for task in load_tasks(tasks)], settings)
+
+
+def _plan(task: Task, s: KnowledgeSettings) -> KnowledgeTask:
+    if len(task.labels()) < 2:
+        raise InputError(
+            f"task {task.name!r} has one answer only; expected at least two, so that one can "
+            "contradict the other"
+        )
+    split = s.split(task)
+    pairs = training_pairs(task, (*split.dev, *split.test), s.needed)
+    rng = generator(s.seed, task.name, "knowledge")
+    test = tuple(_asked(task, of, pairs, s, rng) for of in split.test)
+    return KnowledgeTask(task, test, split.dev, pairs, split.n_test_queries)
+
+
+def _asked(
+    task: Task, of: Episode, pairs: Sequence[Pair], s: KnowledgeSettings, rng: np.random.Generator
+) -> Asked:
+    """A query with two draws of demonstrations, none of which has an answer of the query's."""
+    query = of.query
+    may = [p for p in pairs if not (set(p.answers) & set(query.answers) or mirrors(p, query))]
+    if len(may) < s.n_shots + s.n_dummies:
+        raise InputError(
+            f"task {task.name!r} has {len(may)} pairs to show before {query.x!r} whose answer is "
+            f"not {query.y!r}; expected at least {s.n_shots + s.n_dummies} (shots + dummy queries)"
+        )
+    drawn = []
+    for _ in range(2):
+        shown = [may[i] for i in rng.permutation(len(may))[: s.n_shots + s.n_dummies]]
+        drawn.append(
+            replace(of, demonstrations=tuple(shown[: s.n_shots]), dummies=tuple(shown[s.n_shots :]))
+        )
+    first, second = drawn
+    return Asked(first, second, tuple(int(i) for i in rng.permutation(s.n_shots)))
