@@ -84,11 +84,11 @@ def test_nothing_to_do() -> None:
     assert "expected --layer-scan" in done.stderr
 
 
-def test_help_does_not_wait_for_torch() -> None:
+def test_help_does_not_wait_for_torch_or_scipy() -> None:
     program = (
         "import sys; from icl_mech.patch.__main__ import main\n"
         "try: main(['--layer-scan', '--help'])\n"
-        "except SystemExit as e: print(e.code, 'torch' in sys.modules)"
+        "except SystemExit as e: print(e.code, 'torch' in sys.modules or 'scipy' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
@@ -96,6 +96,30 @@ def test_help_does_not_wait_for_torch() -> None:
     assert done.stdout.endswith("0 False\n")
     for option in ("--task", "--model", "--n-prompts", "--json", "--no-progress"):
         assert option in done.stdout
+
+
+def test_help_of_all_commands_does_not_wait_for_torch_or_scipy() -> None:
+    program = (
+        "import sys; from icl_mech.cli.main import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as e: print(e.code, 'torch' in sys.modules or 'scipy' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.endswith("0 False\n")
+
+
+@pytest.mark.slow
+def test_a_first_picture_waits_for_no_library_that_it_does_not_use() -> None:
+    program = (
+        "import sys; from icl_mech import load_model, prompt_lens\n"
+        "print([m for m in ('scipy.stats', 'sklearn', 'peft', 'kaleido') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.endswith("[]\n")
 
 
 def test_a_hub_name_without_network_names_the_offline_choice(

@@ -71,6 +71,27 @@ class CountedEngine(ABC):
     def evaluate(self, n: int, length: int, branches: Sequence[Edited]) -> None:
         """`evaluate`: every branch of every prompt."""
 
+    @abstractmethod
+    def last_streams(self, n: int, length: int, branches: Sequence[Edited]) -> None:
+        """`last_streams`: the same, and nothing is read."""
+
+    @abstractmethod
+    def generate(self, n: int, length: int, branches: Sequence[Edited], n_new: int) -> None:
+        """`generate`: so many new tokens after every branch of every prompt."""
+
+    @abstractmethod
+    def continuations(
+        self, n: int, length: int, branches: Sequence[Edited], n_each: int, n_tokens: int
+    ) -> None:
+        """`sequence_logprob`: several continuations of so many tokens, in every branch."""
+
+    @abstractmethod
+    def gradients(self, n: int, length: int, branch: Edited, n_steps: int, n_batches: int) -> None:
+        """`AnswerGradients`: one branch of n prompts, so often, on batches that come in turn.
+
+        A product is differentiated with respect to its rows alone, for weights are frozen.
+        """
+
     def observe(self, n: int, length: int) -> None:
         """`observe`: whole prompts once."""
         for times, rows in self.batches(n, length):
@@ -81,6 +102,38 @@ class CountedEngine(ABC):
         together = even(n_rows, ROWS_PER_TOKEN * self.limits.tokens)
         for times, rows in in_parts(n_rows, together):
             self.unembed(times, rows)
+
+    def top_of_means(self, n_groups: int, rows: int) -> None:
+        """`top_of_means`: the best tokens of groups of rows."""
+        for times, groups in self.batches(n_groups, rows):
+            self.unembed(times, groups * rows)
+
+    def distances(self, n: int, n_others: int) -> None:
+        """`distances` of each row to so many others: two passes over the vocabulary."""
+        for times, rows in self.batches(n, 1 + n_others):
+            for _ in ("normalisers", "sums"):
+                self.unembed(times, rows * (1 + n_others))
+
+    def train(
+        self, n_steps: int, n: int, length: int, n_read: int, n_adapted: int, rank: int
+    ) -> None:
+        """Updates of low-rank adapters in the first blocks, on n prompts each.
+
+        Forward, and back to the rows of every product; the adapters' own products, and their
+        gradients. Activations of all blocks are kept.
+        """
+        s = self.sizes
+        for _ in ("forward", "back"):
+            self.blocks("prompts", n_steps, n, length, length, s.n_layers)
+            self.logits(n_steps, n * n_read)
+        for width, out in s.block:
+            for _ in ("forward", "rows", "weights"):
+                self.product("prompts", n_steps * n_adapted, n * length, width, rank)
+                self.product("prompts", n_steps * n_adapted, n * length, rank, out)
+        per_token = 6 * s.d_model + 3 * s.n_heads * s.d_head + 4 * s.d_mlp
+        kept = n * length * s.n_layers * (per_token + 2 * s.n_heads * length)
+        adapters = n_adapted * sum(rank * (width + out) for width, out in s.block)
+        self.hold(kept + 4 * adapters + 3 * n * n_read * s.d_vocab)
 
     def predict(self, n: int, length: int) -> None:
         """`HookedModel.predict`."""
@@ -123,6 +176,11 @@ class CountedEngine(ABC):
         # Logits, what a target's are compared with, and the rows that hold a new best token.
         self.hold(3 * rows * width + rows * s.d_model)
 
+    def logits(self, times: int, rows: int) -> None:
+        """Whole rows of logits."""
+        self.product("readout", times, rows, self.sizes.d_model, self.sizes.d_vocab)
+        self.hold(3 * rows * self.sizes.d_vocab)
+
     def product(self, part: str, times: int, n: int, width: int, out: int) -> None:
         """A product of an [n, width] and a [width, out] matrix."""
         numbers = n * width + width * out + n * out
@@ -144,17 +202,77 @@ class SharedCount(CountedEngine):
             self._kept = 0
 
     def evaluate(self, n: int, length: int, branches: Sequence[Edited]) -> None:
-        ordered = sorted(branches)
         for times, rows in self.batches(n, length):
             self._prefill(times, rows, length)
-            for n_tokens, members in groupby(ordered, key=lambda b: b.n_tokens):
-                entries = [b.entry for b in members]
-                step = max(1, self.limits.tokens // (n_tokens * rows))
-                for start in range(0, len(entries), step):
-                    chunk = entries[start : start + step]
-                    self._branches(times, rows, length - n_tokens, n_tokens, chunk)
-                    self.unembed(times, rows * len(chunk))
+            for n_tokens, chunk in self._chunks(rows, branches):
+                self._branches(times, rows, length - n_tokens, n_tokens, chunk)
+                self.unembed(times, rows * len(chunk))
             self._kept = 0
+
+    def last_streams(self, n: int, length: int, branches: Sequence[Edited]) -> None:
+        for _ in self._ended(n, length, branches, 0):
+            pass
+
+    def generate(self, n: int, length: int, branches: Sequence[Edited], n_new: int) -> None:
+        for times, rows in self._ended(n, length, branches, n_new):
+            self.unembed(times, rows)
+            for step in range(1, n_new):
+                self.blocks("branches", times, rows, 1, length + step, self.sizes.n_layers)
+                self.unembed(times, rows)
+
+    def continuations(
+        self, n: int, length: int, branches: Sequence[Edited], n_each: int, n_tokens: int
+    ) -> None:
+        more = n_each * (n_tokens - 1)
+        for times, rows in self._ended(n, length, branches, n_tokens):
+            self.unembed(times, rows)
+            if more:
+                self.blocks("branches", times, rows, more, length + more, self.sizes.n_layers)
+                self.unembed(times, rows * more)
+
+    def gradients(self, n: int, length: int, branch: Edited, n_steps: int, n_batches: int) -> None:
+        before = length - branch.n_tokens
+        for times, rows in self.batches(n, length):
+            self._prefill(times * n_batches, rows, length)
+        for times, rows in self.batches(n, branch.n_tokens):
+            for _ in ("forward", "back"):
+                self._branches(times * n_steps, rows, before, branch.n_tokens, [branch.entry])
+                self.logits(times * n_steps, rows)
+        self._kept = 0
+
+    def _ended(
+        self, n: int, length: int, branches: Sequence[Edited], n_new: int
+    ) -> Iterator[tuple[int, int]]:
+        """Run branches whose keys and values are kept for new tokens: how often so many rows."""
+        s = self.sizes
+        for times, rows in self.batches(n, length + n_new):
+            self._prefill(times, rows, length)
+            clean = self._kept
+            for n_tokens, chunk in self._chunks(rows, branches, length + n_new):
+                self._branches(times, rows, length - n_tokens, n_tokens, chunk)
+                ended = rows * len(chunk)
+                # A step makes them anew, longer by a token, beside those before.
+                per_token = 4 * s.n_layers * s.n_kv_heads * s.d_head
+                self._kept = clean + ended * (length + n_new) * per_token
+                yield times, ended
+                self._kept = clean
+            self._kept = 0
+
+    def _chunks(
+        self, rows: int, branches: Sequence[Edited], width: int | None = None
+    ) -> Iterator[tuple[int, list[int]]]:
+        """Branches that run together: their tokens, and the block that each enters on.
+
+        Args:
+            rows: prompts of each.
+            branches: all of them.
+            width: tokens that a branch takes of the limit; by default those that it runs.
+        """
+        for n_tokens, members in groupby(sorted(branches), key=lambda b: b.n_tokens):
+            entries = [b.entry for b in members]
+            step = max(1, self.limits.tokens // ((width or n_tokens) * rows))
+            for start in range(0, len(entries), step):
+                yield n_tokens, entries[start : start + step]
 
     def _prefill(self, times: int, rows: int, length: int) -> None:
         """Whole prompts; the last block stops when it has its keys and values, which are kept."""
@@ -184,5 +302,32 @@ class PlainCount(CountedEngine):
 
     def evaluate(self, n: int, length: int, branches: Sequence[Edited]) -> None:
         for times, rows in self.batches(n * len(branches), length):
-            self.blocks("branches", times, rows, length, length, self.sizes.n_layers)
+            self._whole(times, rows, length)
             self.unembed(times, rows)
+
+    def last_streams(self, n: int, length: int, branches: Sequence[Edited]) -> None:
+        for times, rows in self.batches(n * len(branches), length):
+            self._whole(times, rows, length)
+
+    def generate(self, n: int, length: int, branches: Sequence[Edited], n_new: int) -> None:
+        for times, rows in self.batches(n * len(branches), length + n_new):
+            for step in range(n_new):
+                self._whole(times, rows, length + step)
+                self.unembed(times, rows)
+
+    def continuations(
+        self, n: int, length: int, branches: Sequence[Edited], n_each: int, n_tokens: int
+    ) -> None:
+        cells = n * len(branches) * n_each
+        for times, rows in self.batches(cells, length + n_tokens):
+            self._whole(times, rows, length + n_tokens - 1)
+            self.unembed(times, rows * n_tokens)
+
+    def gradients(self, n: int, length: int, branch: Edited, n_steps: int, n_batches: int) -> None:
+        for times, rows in self.batches(n, length):
+            for _ in ("forward", "back"):
+                self._whole(times * n_steps, rows, length)
+                self.logits(times * n_steps, rows)
+
+    def _whole(self, times: int, rows: int, length: int) -> None:
+        self.blocks("branches", times, rows, length, length, self.sizes.n_layers)

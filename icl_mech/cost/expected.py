@@ -2,8 +2,9 @@
 
 from typing import Any, Literal, get_args
 
+from icl_mech.cost.asked import Asked
 from icl_mech.cost.engines import Limits, PlainCount, SharedCount
-from icl_mech.cost.questions import ONCE, QUESTIONS, Asked
+from icl_mech.cost.questions import NAMES, ONCE, QUESTIONS
 from icl_mech.cost.sizes import Sizes
 from icl_mech.cost.work import Cost
 from icl_mech.errors import InputError, choose
@@ -41,10 +42,14 @@ def expected_cost(
     products at the machine's best rate (`make bench-floor`).
 
     Args:
-        question: `"scan"` (`layer_scan`), `"heads"` (`head_attribution(methods="aie")` with as many
-            clean prompts as others), `"decodability"` (the few-shot prompts of
-            `task_decodability`), `"lens"` (`logit_lens` at the last token) or `"positions"`
-            (`patch_positions`, both directions, labels shuffled).
+        question: a command's name: `"scan"`, `"positions"` (both directions, labels shuffled),
+            `"components"`, `"mean-patching"`, `"heads"` (the exact AIE alone, with as many clean
+            prompts as others), `"ablate"`, `"function-vectors"`, `"lens"` (at the last token),
+            `"vector-lens"`, `"patchscope"`, `"decodability"`, `"localize"`, `"checkpoints"` (one
+            checkpoint), `"table"`, `"answers"`, `"conflict"` (`n_tasks` pairs), `"variability"`,
+            `"vectors"` (every method), `"failures"` or `"finetune"`. What is no argument here is as
+            by default in the question. Texts are taken to end nowhere before the most tokens, and θ
+            to work after a quarter of the blocks.
         config: a model's name or folder, as in `load_model`; its configuration in Transformers, or
             the entries of its `config.json`; or `Sizes`.
         n_tasks: how many tasks.
@@ -68,7 +73,7 @@ def expected_cost(
         >>> f"{cost.weights:.2g} bytes, {cost.seconds(3e14, 3e12):.1f} s"
         '1.6e+10 bytes, 0.5 s'
     """
-    choose(question, QUESTIONS, "question")
+    choose(question, NAMES, "question")
     choose(engine, get_args(Engine), "engine")
     choose(dtype, _BYTES, "dtype")
     choose(control_layers, ("all", "chosen"), "control_layers")
@@ -84,6 +89,7 @@ def expected_cost(
         if count < 1:
             raise InputError(f"{name} is {count}; expected at least 1")
     asked = Asked(
+        n_tasks=n_tasks,
         n_prompts=n_prompts,
         n_shots=n_shots,
         n_dummies=n_dummies,
@@ -98,10 +104,11 @@ def expected_cost(
         kind,
     )
     counted = _ENGINES[engine](_sizes(config), limits)
-    for _ in range(n_tasks):
-        QUESTIONS[question](counted, asked)
+    if question in QUESTIONS:
+        for _ in range(n_tasks):
+            QUESTIONS[question](counted, asked)
     if question in ONCE:
-        ONCE[question](counted)
+        ONCE[question](counted, asked)
     return counted.cost
 
 

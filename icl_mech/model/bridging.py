@@ -4,14 +4,13 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from peft import PeftModel
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from icl_mech.errors import InputError, ModelError, first_line
+from icl_mech.model.adapted import is_adapter_layer, is_peft_model
 from icl_mech.model.families import refuse_config
 from icl_mech.model.network import (
     architecture_of,
@@ -47,7 +46,7 @@ def as_bridge(model: nn.Module, tokenizer: Any = None) -> Any:
             )
         device_of(model)
         return model
-    inner = _base_of(model) if isinstance(model, PeftModel) else model
+    inner = _base_of(model) if is_peft_model(model) else model
     if not isinstance(inner, PreTrainedModel) or inner.get_output_embeddings() is None:
         raise InputError(
             f"model is a {kind}; expected a TransformerBridge, a HookedTransformer, or a causal "
@@ -79,7 +78,7 @@ def as_bridge(model: nn.Module, tokenizer: Any = None) -> Any:
         ) from error
 
 
-def _base_of(model: PeftModel) -> Any:
+def _base_of(model: Any) -> Any:
     """The model in which peft has put its adapters.
 
     Raises:
@@ -200,7 +199,7 @@ def _refuse_other_logits(bridge: Any, tokens: Tensor, expected: Tensor) -> None:
     top = theirs.argmax(dim=-1, keepdim=True)
     miss = float((said - theirs).gather(1, top).abs())
     if not miss <= tolerance_of(expected.dtype):
-        adapted = any(isinstance(part, BaseTunerLayer) for part in bridge.original_model.modules())
+        adapted = any(is_adapter_layer(part) for part in bridge.original_model.modules())
         hint = adapted * (
             ". It reads a projection of queries, keys and values together past its adapter: merge "
             "that first, load_model(model.merge_and_unload(), tokenizer=...)"

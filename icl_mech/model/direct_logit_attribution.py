@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from einops import einsum, rearrange
 from jaxtyping import Float, Int
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 
 from icl_mech.errors import InputError, ModelError
+from icl_mech.model.adapted import is_adapter_layer
 from icl_mech.model.chunked_logits import ChunkedLogits
 from icl_mech.model.edits import HOOKS
 from icl_mech.model.engine import Engine, Tokens
@@ -209,7 +209,7 @@ class DirectLogitAttribution:
         makes of nothing and of each single unit of its input.
         """
         projection = getattr(getattr(attention, "o", None), "original_component", None)
-        if isinstance(projection, BaseTunerLayer) or (self.quantised and projection is not None):
+        if projection is not None and (self.quantised or is_adapter_layer(projection)):
             n_heads, d_head = self.z.shape[2:]
             units = torch.eye(n_heads * d_head, device=self.z.device, dtype=self.dtype)
             bias = projection(torch.zeros_like(units[:1]))[0].to(self.z)

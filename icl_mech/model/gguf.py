@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from unittest.mock import patch
 
 import torch
+from gguf import MODEL_ARCH_NAMES, MODEL_TENSORS, TENSOR_NAMES, GGUFReader
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 from transformers.utils import logging as transformers_logging
@@ -23,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 from icl_mech.errors import ModelError, first_line
 from icl_mech.model.cache import cached_folder, require_space, sha256
 from icl_mech.model.families import refuse_config
+from icl_mech.model.gguf_reader import QuickReader, read_once
 from icl_mech.model.weights import refuse_incomplete, some
 
 PACKAGED_MODEL = "gemma-3-270m"
@@ -104,18 +106,24 @@ def convert(path: Path, folder: Path) -> None:
         ModelError: where the file cannot be read, lacks a tensor of its architecture or holds
             one that is not of it, or the disk has no room.
     """
-    print(f"converting {path.name}, once (about a minute)", file=sys.stderr, flush=True)
+    _say(f"converting {path.name}, once")
     try:
-        require_space(folder, _check_tensors(path) + _TOKENIZER_BYTES)
+        reader = QuickReader(path)
+        n_weights = _check_tensors(path, reader)
+        require_space(folder, 4 * n_weights + _TOKENIZER_BYTES)
         # Transformers would also read a configuration that lies beside the file: the file is
         # linked into an empty folder.
         with TemporaryDirectory(dir=folder) as alone, _lines_for_a_pipe():
-            (Path(alone) / "model.gguf").symlink_to(path.resolve())
-            source = {"gguf_file": "model.gguf", "trust_remote_code": False}
-            tokenizer = AutoTokenizer.from_pretrained(alone, **source)
-            model, found = AutoModelForCausalLM.from_pretrained(
-                alone, **source, dtype=torch.float32, output_loading_info=True
-            )
+            linked = Path(alone) / "model.gguf"
+            linked.symlink_to(path.resolve())
+            source = {"gguf_file": linked.name, "trust_remote_code": False}
+            with read_once(reader, linked):
+                _say("converting: the tokenizer")
+                tokenizer = AutoTokenizer.from_pretrained(alone, **source)
+                _say(f"converting: {n_weights / 1e6:,.0f} million weights, to float32")
+                model, found = AutoModelForCausalLM.from_pretrained(
+                    alone, **source, dtype=torch.float32, output_loading_info=True
+                )
     except ModelError:
         raise
     except Exception as error:  # a damaged file may raise any kind of error
@@ -131,8 +139,13 @@ def convert(path: Path, folder: Path) -> None:
     for owner, mark in ((model, "quantization_method"), (model.config, "quantization_config")):
         if hasattr(owner, mark):
             delattr(owner, mark)
+    _say(f"converting: writing {4 * n_weights / 1e9:.1f} GB")
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def converted_tokenizer(folder: Path) -> Any:
@@ -151,15 +164,12 @@ def converted_tokenizer(folder: Path) -> Any:
     return PreTrainedTokenizerFast.from_pretrained(folder, added_tokens_decoder={}, **sides)
 
 
-def _check_tensors(path: Path) -> int:
-    """Refuse tensors that Transformers would skip; return the bytes of all others as float32.
+def _check_tensors(path: Path, reader: GGUFReader) -> int:
+    """Refuse tensors that Transformers would skip; return the number of weights in all others.
 
     Raises:
         ModelError: where a tensor is none of the file's architecture.
     """
-    from gguf import MODEL_ARCH_NAMES, MODEL_TENSORS, TENSOR_NAMES, GGUFReader
-
-    reader = GGUFReader(path)
     field = reader.get_field("general.architecture")
     name = "" if field is None else str(field.contents())
     arch = next((key for key, known in MODEL_ARCH_NAMES.items() if known == name), None)
@@ -178,7 +188,7 @@ def _check_tensors(path: Path) -> int:
                 f"{path}: holds tensors that are none of the architecture {name!r}: "
                 f"{some(foreign)}; expected an undamaged file"
             )
-    return sum(int(tensor.n_elements) for tensor in reader.tensors) * 4
+    return sum(int(tensor.n_elements) for tensor in reader.tensors)
 
 
 @contextmanager
@@ -193,7 +203,7 @@ def _lines_for_a_pipe() -> Iterator[None]:
         for i, item in enumerate(items):
             if time.monotonic() - said >= _EVERY:
                 said = time.monotonic()
-                print(f"converting: {i} of {len(items)} tensors", file=sys.stderr, flush=True)
+                _say(f"converting: {i} of {len(items)} tensors")
             yield item
 
     with patch("transformers.modeling_gguf_pytorch_utils.tqdm", counted):

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from gguf import GGUFReader
 from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from huggingface_hub.utils import get_session
@@ -19,6 +18,7 @@ from icl_mech.errors import InputError, ModelError
 from icl_mech.layers import check_layer
 from icl_mech.model.cache import folder_of
 from icl_mech.model.gguf import PACKAGED_FOLDER, PACKAGED_MODEL, gguf_folder, packaged_folder
+from icl_mech.model.gguf_reader import QuickReader
 from icl_mech.model.weights import ADAPTER, CONFIG, INDEX, check_config, check_folder, check_index
 from icl_mech.tasks.text import check_text
 
@@ -214,6 +214,6 @@ def n_layers(source: str) -> int | None:
 
 
 def _of_gguf(path: Path) -> int:
-    fields = GGUFReader(path).fields
+    fields = QuickReader(path).fields
     family = fields["general.architecture"].contents()
     return int(fields[f"{family}.block_count"].contents())

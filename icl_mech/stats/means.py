@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.special import stdtrit
 
 from icl_mech.stats.estimate import CONFIDENCE, Estimate, Estimates
+from icl_mech.stats.quantiles import student_t
 from icl_mech.stats.resampling import (
     N_RESAMPLES_SLOW,
     Clusters,
@@ -100,7 +100,7 @@ def _ends(
     """Both ends of every cell's interval."""
     mean, error = values.mean(axis=0), np.sqrt(spread(values, index).variance)
     n_effective = effective_clusters(index)
-    reach = stdtrit(n_effective - 1, (1 + CONFIDENCE) / 2)
+    reach = student_t(n_effective - 1, (1 + CONFIDENCE) / 2)
     low, high = _studentised(values, mean, index, n_effective, seed)
     # Draws of hardly any different cluster have hardly any spread: their scores say nothing.
     low, high = np.maximum(low, -2 * reach), np.minimum(high, 2 * reach)
@@ -161,7 +161,7 @@ def few_mean(values: Float[np.ndarray, "n"]) -> Estimate:
     value = float(np.mean(values)) if n else float("nan")
     if n < 2:
         return Estimate(value, float("nan"), float("nan"), n)
-    half = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2) * np.std(values, ddof=1) / n**0.5)
+    half = float(student_t(n - 1, (1 + CONFIDENCE) / 2) * np.std(values, ddof=1) / n**0.5)
     return Estimate(value, value - half, value + half, n)
 
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import permutation_test
 
 from icl_mech.stats.resampling import Clusters, cluster_index, cluster_sums, too_few
 
@@ -27,6 +26,8 @@ def sign_flip_p(
     >>> sign_flip_p(np.ones(5)), sign_flip_p(np.array([1.0, -1.0, 1.0, -1.0]))
     (0.0625, 1.0)
     """
+    from scipy.stats import permutation_test  # takes half a second to import
+
     index = cluster_index(len(differences), clusters)
     if too_few(index):
         return float("nan")

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.special import ndtri, stdtrit
 
 from icl_mech.stats.estimate import CONFIDENCE, Estimate, Estimates
 from icl_mech.stats.means import means, spread
+from icl_mech.stats.quantiles import normal, student_t
 from icl_mech.stats.resampling import (
     MIN_CLUSTERS,
     Clusters,
@@ -116,9 +116,9 @@ def share_ends(
     mean = right.mean(axis=0)
     if k < n and too_few(index):
         return np.full((2, len(mean)), np.nan)
-    z = float(ndtri((1 + CONFIDENCE) / 2))
+    z = normal((1 + CONFIDENCE) / 2)
     if k < n or (small and k > 1):
-        z = float(stdtrit(effective_clusters(index) - 1, (1 + CONFIDENCE) / 2))
+        z = student_t(effective_clusters(index) - 1, (1 + CONFIDENCE) / 2)
     trials = n / _design_effect(right, index)
     middle = (mean + z**2 / (2 * trials)) / (1 + z**2 / trials)
     half = np.sqrt(mean * (1 - mean) / trials + (z / (2 * trials)) ** 2) * z / (1 + z**2 / trials)

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from scipy.special import stdtrit
 
 from icl_mech.stats.estimate import ENDS, Estimate
+from icl_mech.stats.quantiles import student_t
 
 #: Factor on the width of an interval over queries. Two points that are each other's neighbours vote
 #: for one another, so by chance both get the right vote or neither does; resampling queries does
@@ -31,7 +31,7 @@ def widened(estimates: Sequence[Estimate], n_queries: int, n_choices: int = 1) -
     0.50 [0.28, 0.72]
     """
     df = max(n_queries - 1, 1)
-    factor = float(MUTUAL * stdtrit(df, ENDS[0] / n_choices) / stdtrit(df, ENDS[0]))
+    factor = MUTUAL * student_t(df, ENDS[0] / n_choices) / student_t(df, ENDS[0])
     return [
         replace(
             e,

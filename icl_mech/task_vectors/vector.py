@@ -14,7 +14,6 @@ from html import escape
 from pathlib import Path
 from typing import Any, get_args
 
-import gguf
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
@@ -431,6 +430,8 @@ class TaskVector:
             )
         if edits[0].layer == 0:
             raise InputError("layer 0: llama.cpp adds nothing after its first block; expected 1 on")
+
+        import gguf
 
         def write(scratch: Path) -> None:
             writer = gguf.GGUFWriter(scratch, "controlvector")

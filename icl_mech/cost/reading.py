@@ -1,0 +1,151 @@
+"""What the questions that read the residual stream, or write θ, ask of an engine."""
+
+from icl_mech.cost.asked import Asked
+from icl_mech.cost.engines import CountedEngine, Edited
+from icl_mech.cost.heads import effects
+from icl_mech.cost.patching import after_each, after_some, thetas
+
+#: Rows that the lens reads together, and prompts that decodability reads together.
+_LENS_ROWS, _STEP = 512, 100
+#: Prompts of a task for decodability in a map.
+_POINTS = 100
+#: Tokens of the prompts that invite a model to say what a vector holds, and from the one over which
+#: it is written to the last; new tokens; and vectors: the task's own and a random one.
+INVITED = ((18, 3), (26, 2), (27, 2))
+_SAID, _HELD = 12, 2
+#: Tokens that may follow the longest answer, and answers that are not right.
+_SPARE, _RIVALS = 3, 7
+#: Blocks after which θ works: on dev prompts at least half as often as after the best.
+_WORKS = 0.25
+#: Repairs written into prompts with placeholders, and at how many blocks they are tried, at most.
+_REPAIRS, _REPAIR_LAYERS = 3, 6
+
+
+def decodability(engine: CountedEngine, a: Asked) -> None:
+    """`task_decodability`: the few-shot prompts of one task, read and answered; shuffled labels."""
+    # A single prompt has no controls.
+    for _ in ("right labels", "shuffled labels")[: min(2, a.n_prompts)]:
+        for start in range(0, a.n_prompts, _STEP):
+            engine.observe(min(_STEP, a.n_prompts - start), a.few_shot)
+    engine.read(a.n_prompts)
+
+
+def queries(engine: CountedEngine, a: Asked) -> None:
+    """What `task_decodability` runs once: the queries, which tasks share, by themselves."""
+    if a.n_prompts > 1:
+        engine.observe(a.n_prompts, a.zero_shot)
+
+
+def lens(engine: CountedEngine, a: Asked) -> None:
+    """`logit_lens` of one task at the last token."""
+    stages = engine.sizes.n_layers + 1
+    step = max(1, _LENS_ROWS // stages)
+    for start in range(0, a.n_prompts, step):
+        n = min(step, a.n_prompts - start)
+        engine.observe(n, a.few_shot)
+        engine.read(n * stages)
+
+
+def vector_lens(engine: CountedEngine, a: Asked) -> None:
+    """`vector_lens` of one task's θ: the average, every vector, and random ones."""
+    rows = a.n_prompts * engine.sizes.n_layers
+    thetas(engine, a.n_prompts, a)
+    engine.top_of_means(engine.sizes.n_layers, a.n_prompts)
+    engine.top_of_means(2 * rows, 1)
+
+
+def localize(engine: CountedEngine, a: Asked, heads: bool = True) -> None:
+    """`localize` of one task."""
+    n, n_layers = a.n_prompts, engine.sizes.n_layers
+    engine.groups(n, 1 + a.n_dummies, a.demonstrations, a.per_query)
+    engine.groups(max(0, _POINTS - n), 1, a.few_shot - 1, 1)
+    engine.read(n * n_layers)
+    engine.evaluate(n, a.zero_shot, after_each(engine))
+    engine.predict(n, a.zero_shot)
+    if heads:
+        effects(engine, n, a)
+
+
+def checkpoint(engine: CountedEngine, a: Asked) -> None:
+    """`over_checkpoints`: one checkpoint of one task, without heads."""
+    localize(engine, a, heads=False)
+
+
+def answers(engine: CountedEngine, a: Asked) -> None:
+    """`answer_scores` of one task; texts are taken to end nowhere before the most tokens."""
+    n, n_new = a.n_prompts, a.label + _SPARE
+    engine.groups(n + a.n_dev, 1 + a.n_dummies, a.demonstrations, a.per_query)
+    engine.evaluate(a.n_dev, a.zero_shot, after_each(engine))
+    works = after_some(engine, max(1, round(_WORKS * engine.sizes.n_layers)))
+    none = after_each(engine)[-1:]
+    engine.generate(a.n_dev, a.zero_shot, works, n_new)
+    engine.evaluate(n, a.zero_shot, none + works)
+    engine.read(n)
+    engine.generate(n, a.zero_shot, none + works, n_new)
+    engine.generate(n, a.few_shot, none, n_new)
+    engine.continuations(n, a.zero_shot, none + works[:1], 1 + _RIVALS, a.label)
+    engine.continuations(n, a.few_shot, none, 1 + _RIVALS, a.label)
+
+
+def conflict(engine: CountedEngine, a: Asked) -> None:
+    """`conflicting_tasks`: one pair of tasks, whose layer is chosen for it alone."""
+    thetas(engine, a.n_dev, a)
+    engine.evaluate(a.n_dev, a.zero_shot, after_each(engine))
+    for _ in ("the other task", "the prompt's own"):
+        thetas(engine, a.n_prompts, a)
+    engine.evaluate(a.n_prompts, a.few_shot, after_some(engine) * 4)
+    engine.evaluate(a.n_prompts, a.zero_shot, after_some(engine))
+
+
+def variability(engine: CountedEngine, a: Asked) -> None:
+    """`vector_variability` of one task: right and shuffled labels."""
+    for _ in ("right labels", "shuffled labels"):
+        thetas(engine, a.n_prompts, a)
+    engine.evaluate(a.n_prompts, a.zero_shot, after_each(engine) * 2)
+    thetas(engine, a.n_dev, a)
+    engine.evaluate(a.n_dev, a.zero_shot, after_each(engine))
+    engine.predict(a.n_prompts, a.zero_shot)
+
+
+def failures(engine: CountedEngine, a: Asked) -> None:
+    """`task_vector_failures` of one task, with every repair."""
+    n, n_layers = a.n_prompts, engine.sizes.n_layers
+    first, last = n_layers // 3, n_layers - 1
+    spaced = (first + i * (last - first) / (_REPAIR_LAYERS - 1) for i in range(_REPAIR_LAYERS))
+    tried = sorted({round(layer) for layer in spaced})
+    thetas(engine, a.n_dev, a)
+    _states(engine, a.n_dev, a)
+    engine.evaluate(a.n_dev, a.zero_shot, after_each(engine))
+    _repaired(engine, a.n_dev, a, tried)
+    engine.groups(n, 1 + a.n_dummies, a.demonstrations, a.per_query)
+    for _ in ("shuffled labels", "another task"):
+        thetas(engine, n, a)
+    engine.evaluate(n, a.zero_shot, after_some(engine) * 4)
+    engine.read(n)
+    for length in (a.zero_shot, a.few_shot):
+        engine.predict(n, length)
+    for _ in ("right labels", "shuffled labels"):
+        _states(engine, n, a)
+    _repaired(engine, n, a, [n_layers // 2] * 3)
+
+
+def _states(engine: CountedEngine, n: int, a: Asked) -> None:
+    engine.observe(n * a.n_dummies, a.few_shot)
+    engine.observe(n, a.few_shot)
+
+
+def _repaired(engine: CountedEngine, n: int, a: Asked, layers: list[int]) -> None:
+    """All attention outputs up to a block, and states of demonstrations in placeholders' place."""
+    engine.evaluate(n, a.zero_shot, [Edited(1, 0) for _ in layers])
+    for _ in range(_REPAIRS):
+        shown = [Edited(a.few_shot - 2, layer + 1) for layer in layers]
+        engine.evaluate(n, a.few_shot, shown)
+
+
+def patchscope(engine: CountedEngine, a: Asked) -> None:
+    """`patchscope` of one task; texts are taken to end nowhere before the most tokens."""
+    thetas(engine, a.n_prompts, a)
+    layers = range(engine.sizes.n_layers)
+    for length, n_tokens in INVITED:
+        written = [Edited(n_tokens, layer + 1) for layer in layers] * _HELD
+        engine.generate(a.n_prompts, length, written, _SAID)
