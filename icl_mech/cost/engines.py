@@ -147,13 +147,20 @@ class SharedCount(CountedEngine):
         ordered = sorted(branches)
         for times, rows in self.batches(n, length):
             self._prefill(times, rows, length)
+            held = 0
             for n_tokens, members in groupby(ordered, key=lambda b: b.n_tokens):
                 entries = [b.entry for b in members]
                 step = max(1, self.limits.tokens // (n_tokens * rows))
                 for start in range(0, len(entries), step):
                     chunk = entries[start : start + step]
                     self._branches(times, rows, length - n_tokens, n_tokens, chunk)
-                    self.unembed(times, rows * len(chunk))
+                    fresh = rows * len(chunk)
+                    if held and held + fresh > ROWS_PER_TOKEN * self.limits.tokens:
+                        self.unembed(times, held)
+                        held = 0
+                    held += fresh
+            if held:
+                self.unembed(times, held)
             self._kept = 0
 
     def _prefill(self, times: int, rows: int, length: int) -> None:
