@@ -11,6 +11,7 @@ from tiny_models import tiny_bridge
 from icl_mech.errors import InputError, NotFiniteError
 from icl_mech.lens import logit_lens
 from icl_mech.model import Edit, HookedModel, chunked_logits
+from icl_mech.model.chunked_logits import Peaks
 from icl_mech.model.network import Unembedding
 from icl_mech.model.readout import _Mass, read
 from icl_mech.patch import layer_scan
@@ -201,6 +202,17 @@ def test_ranks_are_places_in_a_stable_order(
     assert torch.equal(ours.tied, two[:, 0] == two[:, 1])
     assert 0 < int(ours.tied.sum()) < 60
     assert model.provenance()["readouts"] == {"n": 600, "tied": int(ours.tied.sum())}
+
+
+@pytest.mark.parametrize(("n_logits", "share"), [(640, 0.002), (640, 0.5), (257, 0.3), (640, 0.0)])
+def test_logits_above_a_bar_are_counted_by_blocks_and_as_a_whole(
+    n_logits: int, share: float
+) -> None:
+    part = torch.randn(7, n_logits, generator=torch.Generator().manual_seed(0))
+    bar = part.quantile(1 - share, dim=1)
+    bar[0] = part[0].max()  # equal is not above
+    found = Peaks.of(part, 0).n_above(bar, torch.empty(7, 1024))
+    assert found.tolist() == (part > bar[:, None]).sum(dim=1).tolist()
 
 
 def test_a_model_of_zeros_says_one_thing_to_the_lens_and_to_the_scan() -> None:

@@ -204,9 +204,16 @@ class SharedCount(CountedEngine):
     def evaluate(self, n: int, length: int, branches: Sequence[Edited]) -> None:
         for times, rows in self.batches(n, length):
             self._prefill(times, rows, length)
+            held = 0
             for n_tokens, chunk in self._chunks(rows, branches):
                 self._branches(times, rows, length - n_tokens, n_tokens, chunk)
-                self.unembed(times, rows * len(chunk))
+                fresh = rows * len(chunk)
+                if held and held + fresh > ROWS_PER_TOKEN * self.limits.tokens:
+                    self.unembed(times, held)
+                    held = 0
+                held += fresh
+            if held:
+                self.unembed(times, held)
             self._kept = 0
 
     def last_streams(self, n: int, length: int, branches: Sequence[Edited]) -> None:

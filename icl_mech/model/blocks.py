@@ -26,7 +26,7 @@ from icl_mech.model.families import why_not_replayed
 from icl_mech.model.masks import Masks, OwnMask, window_of
 from icl_mech.model.network import architecture_of, device_of, is_bridge, module_of, some_tokens
 from icl_mech.model.norms import computed_once, norms_in
-from icl_mech.model.own_modules import OwnModules, parts_of
+from icl_mech.model.own_modules import OwnModules, Parts
 
 
 @runtime_checkable
@@ -198,7 +198,7 @@ class Blocks:
         self.device, self.dtype = device_of(bridge), next(module_of(bridge).parameters()).dtype
         self._own = [OwnMask.of(block.attn.original_component) for block in bridge.blocks]
         self._norms = [norms_in(block) for block in bridge.blocks]
-        self._parts: list[dict[int, Any]] = [{} for _ in bridge.blocks]
+        self._parts: list[Parts | None] = [None for _ in bridge.blocks]
         self._twins: list[OwnModules | None] = [None for _ in bridge.blocks]
         self.way = Way.ATTEND
         self.renew()
@@ -206,9 +206,9 @@ class Blocks:
     def renew(self) -> None:
         """Make new twins of blocks whose modules were exchanged since the last call."""
         for layer, block in enumerate(self.bridge.blocks):
-            parts = parts_of(block)
-            if parts.keys() != self._parts[layer].keys():
-                self._parts[layer] = parts
+            parts = self._parts[layer]
+            if parts is None or not parts.same():
+                self._parts[layer] = Parts(block)
                 self._twins[layer] = self._twin(block)
 
     def _twin(self, block: Any) -> OwnModules | None:

@@ -22,6 +22,8 @@ CHUNK_BYTES = {"cpu": 8 * 2**20}
 CHUNK_BYTES_ACCELERATOR = 256 * 2**20
 #: Vocabulary entries whose largest logit is looked at first: see `Peaks`.
 BLOCK = 64
+#: The share of all blocks up to which they are looked at one by one: see `Peaks.n_above`.
+FEW = 0.2
 #: The most entries in one chunk on a CPU, whose matrix products of wider ones are slower.
 WIDEST = 32 * BLOCK
 
@@ -46,6 +48,7 @@ class ChunkedLogits:
         unembedding = Unembedding.of(bridge)
         self.hidden = unembedding.hidden(resid)
         self._w_u, self._b_u = unembedding.w_u, unembedding.b_u
+        self._biased = bool(self._b_u.any())
         self._transform = unembedding.transform
         self.d_vocab: int = self._w_u.shape[1]
         self.dtype = torch.promote_types(self.hidden.dtype, torch.float32)
@@ -69,7 +72,10 @@ class ChunkedLogits:
         for start in range(0, self.d_vocab, self.width):
             ids = slice(start, min(start + self.width, self.d_vocab))
             out = buffer[: n_rows * (ids.stop - start)].view(n_rows, -1)
-            logits = torch.addmm(self._b_u[ids], hidden, self._w_u[:, ids], out=out)
+            if self._biased:
+                logits = torch.addmm(self._b_u[ids], hidden, self._w_u[:, ids], out=out)
+            else:
+                logits = torch.mm(hidden, self._w_u[:, ids], out=out)
             yield ids, self._transform(logits).to(self.dtype)
 
 
@@ -116,6 +122,23 @@ class Peaks:
         blocks = part.unflatten(1, (-1, width if width % BLOCK else BLOCK))
         of_blocks = blocks.amax(dim=2)
         return Peaks(start, blocks, of_blocks, of_blocks.amax(dim=1))
+
+    def n_above(
+        self, bar: Float[Tensor, "row"], scratch: Float[Tensor, "row width"]
+    ) -> Int[Tensor, "row"]:
+        """How many logits of each row are above its bar; `scratch` is overwritten.
+
+        Only blocks whose peak is above it hold any. Where these are few, only they are looked at.
+        """
+        near = self.of_blocks > bar[:, None]
+        if near.device.type == "cpu" and int(near.sum()) <= FEW * near.numel():
+            rows, blocks = near.nonzero(as_tuple=True)
+            counts = (self.blocks[rows, blocks] > bar[rows, None]).sum(dim=1)
+            return torch.zeros_like(near[:, 0], dtype=torch.long).index_add_(0, rows, counts)
+        # Written as floats: on a CPU, summing booleans takes three times as long.
+        flags = scratch[:, : self.blocks[0].numel()]
+        torch.gt(self.blocks.flatten(1), bar[:, None], out=flags)
+        return flags.sum(dim=1).long()
 
     def best(
         self, rows: Int[Tensor, "some"], k: int

@@ -14,6 +14,7 @@ place of the components. All weights are shared. What watches the input or the o
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from operator import is_
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -81,12 +82,12 @@ class OwnModules:
 
         It must not where a hook sits on anything but the input or output of a module in it.
         """
-        if any(self._watched(module) for module in self._others):
+        if any(self._watched(module) for module in self._others if _has_hooks(module)):
             yield False
             return
         with ExitStack() as stack:
             for point, module, before in self._places:
-                if not self._watched(point):
+                if not (_has_hooks(point) and self._watched(point)):
                     continue
                 if before:
                     handle = module.register_forward_pre_hook(_enter(point), with_kwargs=True)
@@ -117,27 +118,48 @@ class OwnModules:
 
     def _watched(self, module: nn.Module) -> bool:
         """Whether there are hooks on a module, but for those of TransformerLens's own."""
-        if not any(getattr(module, kept) for kept in _KEPT):
-            return False
         wiring = {handle.id for handle in getattr(self._block, "_capture_hook_handles", ())}
         return any(number not in wiring for kept in _KEPT for number in getattr(module, kept))
 
 
-def parts_of(block: nn.Module) -> dict[int, Any]:
-    """All modules, weights and exchanged `forward`s of a block, by their identity.
+def _has_hooks(module: nn.Module) -> bool:
+    """Whether any are on a module, for a first look: it is asked of a hundred in every block."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
+
+
+class Parts:
+    """All modules, weights and exchanged `forward`s of a block.
 
     A twin is out of date when these are others.
     """
-    found: dict[int, Any] = {}
-    left: list[Any] = [block]
-    while left:
-        module = left.pop()
-        if module is not None and id(module) not in found:
-            found[id(module)] = module
-            left += module._modules.values()
-            ours = [*module._parameters.values(), vars(module).get("forward")]
-            found.update((id(part), part) for part in ours if part is not None)
-    return found
+
+    def __init__(self, block: nn.Module) -> None:
+        found: dict[int, Any] = {}
+        left: list[Any] = [block]
+        while left:
+            module = left.pop()
+            if module is not None and id(module) not in found:
+                found[id(module)] = module
+                left += module._modules.values()
+        self._found = [(module, _inside(module)) for module in found.values()]
+
+    def same(self) -> bool:
+        """Whether they are still the same; modules below others are, where those hold the same."""
+        return all(
+            len(then) == len(now) and all(map(is_, then, now))
+            for then, now in ((then, _inside(module)) for module, then in self._found)
+        )
+
+
+def _inside(module: Any) -> tuple[Any, ...]:
+    """What a module itself holds: modules, weights, and its exchanged `forward`."""
+    here = vars(module)
+    return (*here["_modules"].values(), *here["_parameters"].values(), here.get("forward"))
 
 
 class _Config:

@@ -13,6 +13,7 @@ from torch import Tensor
 from icl_mech.model.blocks import Blocks
 from icl_mech.model.branches import Branch, Tails, reads_top, run_branches, take
 from icl_mech.model.engine import (
+    ROWS_PER_TOKEN,
     Engine,
     Tokens,
     join,
@@ -28,6 +29,12 @@ from icl_mech.model.verification import verify
 from icl_mech.progress import Tick, silent
 
 T = TypeVar("T")
+
+#: Tokens whose keys and values are kept while texts go on, for every token of the budget. On a CPU
+#: they are small beside the weights, and each new token of a batch reads all weights once; the
+#: budget of other devices is large as it is.
+KEPT_PER_TOKEN = {"cpu": 8}
+KEPT_PER_TOKEN_ACCELERATOR = 1
 
 
 class SharedEngine(Engine):
@@ -107,19 +114,21 @@ class SharedEngine(Engine):
         Only the first edited token and what follows it are run, from the first edited block on.
         """
         self.prepare(max(map(len, prompts)))
-        first = min(min(branch.positions) for branch in branches)
-        keys_only = not reads_top(branches, [len(t) for t in prompts])
 
         def run(rows: list[int]) -> Readout:
-            start = self.prefill([prompts[r] for r in rows], start=first, keys_only=keys_only)
-            parts: list[Readout] = []
+            ours, parts = targets[rows], list[Readout]()
             order: list[int] = []
-            for chunk in self._chunks(prompts, rows, branches):
-                chosen = [branches[i] for i in chunk]
-                parts.append(self._edited(start, self.tensor(rows), chosen, targets[rows]))
+            held: list[Tensor] = []
+            # Few edits of an early token run at once. Many rows at a time are read: each reading
+            # goes through the whole unembedding.
+            enough = ROWS_PER_TOKEN * self.budget.tokens
+            for chunk, last in self._run_each(prompts, rows, branches, tick):
+                if held and len(rows) * sum(h.shape[1] for h in [*held, last]) > enough:
+                    parts.append(self._read(held, ours))
+                    held = []
+                held.append(last)
                 order += chunk
-                tick(len(rows) * len(chunk))
-            readout = Readout.cat(parts, dim=1)
+            readout = Readout.cat([*parts, self._read(held, ours)], dim=1)
             return readout.take(torch.tensor(order).argsort(), dim=1)
 
         targets = targets.to(self.device)
@@ -130,8 +139,17 @@ class SharedEngine(Engine):
         self, prompts: Sequence[Tokens], branches: Sequence[Branch], tick: Tick = silent
     ) -> Float[Tensor, "prompt branch d_model"]:
         """See `Engine`."""
-        found = self._each(prompts, branches, 0, lambda ended, _: list(ended.last), tick)
-        return torch.stack([torch.stack(of_prompt) for of_prompt in found])
+        self.prepare(max(map(len, prompts)))
+
+        def run(rows: list[int]) -> Tensor:
+            order: list[int] = []
+            parts: list[Tensor] = []
+            for chunk, last in self._run_each(prompts, rows, branches, tick):
+                parts.append(last)
+                order += chunk
+            return torch.cat(parts, dim=1)[:, torch.tensor(order).argsort()]
+
+        return self.in_batches([len(t) for t in prompts], run, join)
 
     @torch.no_grad()
     def generate(
@@ -195,28 +213,44 @@ class SharedEngine(Engine):
         lengths = self.tensor([len(t) for t in prompts])
         return prefill(self.blocks, self.tensor(padded(prompts)), lengths, start, keys_only)
 
-    def _edited(
+    def _run_each(
+        self, prompts: Sequence[Tokens], rows: list[int], branches: Sequence[Branch], tick: Tick
+    ) -> Iterator[tuple[list[int], Float[Tensor, "prompt branch d_model"]]]:
+        """Run branches of a batch, some at a time: which, and each one's final stream at its end.
+
+        Args:
+            prompts: all of them.
+            rows: those of this batch.
+            branches: to run on each.
+            tick: as in `evaluate`.
+        """
+        first = min(min(branch.positions) for branch in branches)
+        keys_only = not reads_top(branches, [len(t) for t in prompts])
+        start = self.prefill([prompts[r] for r in rows], start=first, keys_only=keys_only)
+        indices = self.tensor(rows)
+        for chunk in self._chunks(prompts, rows, branches):
+            chosen = [branches[i] for i in chunk]
+            tails = Tails.of(chosen, indices, start.lengths)
+            yield chunk, run_branches(self.blocks, start, chosen, tails)
+            tick(len(rows) * len(chunk))
+
+    def _read(
         self,
-        start: Prefill,
-        rows: Int[Tensor, "prompt"],
-        branches: Sequence[Branch],
+        streams: Sequence[Float[Tensor, "prompt _ d_model"]],
         targets: Int[Tensor, "prompt target"],
     ) -> Readout:
-        """Run branches that begin at the same token, and read each one's last token."""
-        tails = Tails.of(branches, rows, start.lengths)
-        last = run_branches(self.blocks, start, branches, tails)
-        readout = self.readout(
-            last.flatten(0, 1),
-            repeat(targets, "p t -> (p b) t", b=len(branches)),
-        )
-        return readout.reshape(len(rows), len(branches))
+        """Read the final streams of several chunks of branches in one batch."""
+        last = torch.cat(list(streams), dim=1)
+        n_branches = last.shape[1]
+        readout = self.readout(last.flatten(0, 1), repeat(targets, "p t -> (p b) t", b=n_branches))
+        return readout.reshape(len(last), n_branches)
 
     def _chunks(
         self,
         prompts: Sequence[Tokens],
         rows: list[int],
         branches: Sequence[Branch],
-        width: int | None = None,
+        kept: int = 0,
     ) -> Iterator[list[int]]:
         """Branches that run together: from the same token, in order of the blocks they enter.
 
@@ -224,7 +258,7 @@ class SharedEngine(Engine):
             prompts: all of them.
             rows: those of this batch.
             branches: to run on each.
-            width: tokens that a branch takes of the budget; by default those that it runs.
+            kept: the tokens of a branch whose keys and values are kept, of the longest prompt.
         """
         groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for i, branch in enumerate(branches):
@@ -232,7 +266,11 @@ class SharedEngine(Engine):
         for positions, members in groups.items():
             members.sort(key=lambda i: branches[i].entry)
             suffix = max(len(prompts[r]) - p for r, p in zip(rows, positions, strict=True))
-            step = max(1, self.budget.tokens // ((width or suffix) * len(rows)))
+            step = self.budget.tokens // (suffix * len(rows))
+            if kept:
+                share = KEPT_PER_TOKEN.get(self.device.type, KEPT_PER_TOKEN_ACCELERATOR)
+                step = min(step, share * self.budget.tokens // (kept * len(rows)))
+            step = max(1, step)
             for i in range(0, len(members), step):
                 yield members[i : i + step]
 
@@ -253,8 +291,8 @@ class SharedEngine(Engine):
             ours = [prompts[r] for r in rows]
             start = self.prefill(ours, start=first, keys_only=keys_only)
             found: dict[int, list[T]] = {}
-            width = max(map(len, ours)) + n_new
-            for chunk in self._chunks(prompts, rows, branches, width):
+            kept = max(map(len, ours)) + n_new
+            for chunk in self._chunks(prompts, rows, branches, kept):
                 chosen = [branches[i] for i in chunk]
                 made = run(Ended.of(self.blocks, start, self.tensor(rows), chosen), rows)
                 # Rows are prompts x branches.

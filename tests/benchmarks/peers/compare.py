@@ -42,28 +42,30 @@ class Library:
     """A library in a process of its own.
 
     Attributes:
+        clock: by which it is timed, see `Plan`.
         name, version: as the process says.
         at_a_time: how many prompts it runs at once, by task: the fastest of those tried.
     """
 
     module: str
     process: subprocess.Popen[str]
+    clock: str = "wall"
     name: str = ""
     version: str = ""
     at_a_time: dict[str, int] = field(default_factory=dict)
 
     @staticmethod
-    def started(module: str, folder: Path, threads: int) -> "Library":
+    def started(module: str, folder: Path, plan: "Plan") -> "Library":
         """Start a worker and wait until its model is loaded."""
         worker = Path(__file__).with_name("worker.py")
         process = subprocess.Popen(
-            [sys.executable, str(worker), f"with_{module}", str(folder), str(threads)],
+            [sys.executable, str(worker), f"with_{module}", str(folder), str(plan.threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, **OWN.get(module, {})},
         )
-        library = Library(module, process)
+        library = Library(module, process, plan.clock)
         hello = library._reply()
         library.name, library.version = hello["name"], hello["version"]
         return library
@@ -81,8 +83,9 @@ class Library:
     ) -> dict[str, Any]:
         """Do a task once."""
         asked = {"task": task, "work": str(work), "layers": layers, "at_a_time": at_a_time}
+        asked |= {"clock": self.clock, "out": out and str(out)}
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({**asked, "out": out and str(out)}) + "\n")
+        self.process.stdin.write(json.dumps(asked) + "\n")
         self.process.stdin.flush()
         return self._reply()
 
@@ -99,13 +102,24 @@ class Plan:
         share: libraries other than icl-mech edit one block in so many.
         rounds: how often each library is timed, in turn.
         threads: of every library.
+        clock: `"wall"`, or `"processor"`: the time that a library's process had of the processor,
+            in which other work on the machine shows least; with one thread it is the time that
+            the work takes on an idle machine.
         try_sizes: try every number of prompts at a time; else all prompts run at once.
     """
 
     share: int
     rounds: int
     threads: int
+    clock: str = "wall"
     try_sizes: bool = False
+
+    @property
+    def said(self) -> str:
+        """For the caption of the table."""
+        timed = "processor time" if self.clock == "processor" else "time of day"
+        threads = f"{self.threads} thread{'s' * (self.threads > 1)} each"
+        return f"{timed}, {threads}, {platform.machine()}, float32"
 
     def layers(self, task: str, module: str = "") -> list[int]:
         """The blocks that are edited, or all."""
@@ -191,27 +205,30 @@ def main() -> None:
     parser.add_argument("--share", type=int, default=9, help="edit one block in so many: 1, 3, 9")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--clock", choices=("wall", "processor"), default="wall")
     parser.add_argument("--try-sizes", action="store_true", help="try fewer prompts at a time too")
     parser.add_argument("--tasks", nargs="+", default=list(N_PROMPTS), choices=list(N_PROMPTS))
     parser.add_argument("--libraries", nargs="+", default=list(LIBRARIES), choices=LIBRARIES)
     parser.add_argument("--no-write", action="store_true", help="leave analyses/README.md alone")
     args = parser.parse_args()
+    if args.clock == "processor" and args.threads != 1:
+        parser.error("--clock processor adds up the threads; expected --threads 1 with it")
     if LIBRARIES[0] not in args.libraries:
         parser.error(f"--libraries without {LIBRARIES[0]}; expected it among them, to compare with")
     whole = set(args.tasks) == set(N_PROMPTS) and set(args.libraries) == set(LIBRARIES)
     keep = whole and not args.no_write  # a part of the table would replace all of it
-    plan = Plan(args.share, args.rounds, args.threads, args.try_sizes)
+    plan = Plan(args.share, args.rounds, args.threads, args.clock, args.try_sizes)
     torch.set_num_threads(args.threads)
     model_folder = packaged_folder()
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
         made = write_all(load_model(model_folder, device="cpu"), folder)
         paths = {task: made[task] for task in args.tasks}
-        libraries = [Library.started(m, model_folder, args.threads) for m in args.libraries]
+        libraries = [Library.started(m, model_folder, plan) for m in args.libraries]
         check_all(libraries, paths, plan, folder)
         print("all results are equal; timing", flush=True)
         for done, cells in enumerate(measure(libraries, paths, plan), start=1):
-            write(cells, plan.share, done, plan.threads, platform.machine(), keep)
+            write(cells, plan.share, done, plan.said, keep)
         for library in libraries:
             library.end()
 

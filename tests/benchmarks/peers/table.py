@@ -76,9 +76,7 @@ def written(readme: str) -> str:
     return readme.partition(BEGIN)[2].partition(END)[0].strip("\n")
 
 
-def write(
-    cells: list[Cell], share: int, rounds: int, threads: int, machine: str, keep: bool
-) -> None:
+def write(cells: list[Cell], share: int, rounds: int, how: str, keep: bool) -> None:
     """Print the table with its caption, and write it into the README if `keep`."""
     part = (
         f" The others' edits (first two rows) are timed on one block in {share} (blocks of the "
@@ -87,9 +85,8 @@ def write(
         else ""
     )
     caption = (
-        f"Medians of {rounds} rounds in turn, {threads} thread{'s' * (threads > 1)} each, "
-        f"{machine}, float32; memory is the peak of each library's process, "
-        f"weights included.{part}"
+        f"Medians of {rounds} rounds in turn, {how}; memory is the peak of each library's "
+        f"process, weights included.{part}"
     )
     text = f"{verdict(cells)}\n\n{table(cells)}\n\n{caption}"
     print(text)
