@@ -40,7 +40,12 @@ from .lens import (
     vector_lens as vector_lens,
 )
 from .localize import TaskMap as TaskMap, localize as localize
-from .model import Edit as Edit, HookedModel as HookedModel, load_model as load_model
+from .model import (
+    Edit as Edit,
+    HookedModel as HookedModel,
+    Knockout as Knockout,
+    load_model as load_model,
+)
 from .one_prompt import (
     ComparedPrompts as ComparedPrompts,
     PromptAttention as PromptAttention,
