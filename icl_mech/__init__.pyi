@@ -40,6 +40,7 @@ from .lens import (
     vector_lens as vector_lens,
 )
 from .localize import TaskMap as TaskMap, localize as localize
+from .masking import ContextMasking as ContextMasking, context_masking as context_masking
 from .model import (
     Edit as Edit,
     HookedModel as HookedModel,

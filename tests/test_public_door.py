@@ -20,6 +20,7 @@ FUNCTIONS = {
     "check_model_support": "",
     "compare_prompts": "'a', 'b'",
     "compare_vectors": "'antonyms'",
+    "context_masking": "'antonyms'",
     "conflicting_tasks": "",
     "function_vectors": "'antonyms'",
     "head_ablation": "'antonyms'",

@@ -37,6 +37,7 @@ MADE: dict[str, Callable[[HookedModel], Result]] = {
     "Finetuning": lambda _: _finetuned(),
     "FunctionVectors": partial(im.function_vectors, tasks=answering_task(), n_heads=(1, 2), **FEW),
     "HeadAblation": partial(im.head_ablation, tasks=answering_task(), n_draws=2, **FEW),
+    "ContextMasking": partial(im.context_masking, tasks="to_upper", **FEW),
     "HeadAttribution": partial(
         im.head_attribution,
         tasks=answering_task(),

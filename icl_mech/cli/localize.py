@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LocalizeCommand(Command):
-    """Learn at which layers a task is formed and decoded: four read-outs on one axis, as one page.
+    """Learn at which layers a task is formed and decoded: five read-outs on one axis, as one page.
 
     Every read-out names its layers, with bootstrap intervals over prompts; the page opens offline.
     Example: icl-mech localize --tasks countries --n-prompts 25 --also org/name

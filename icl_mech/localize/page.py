@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
 _PAGE = """
 <p>A task is <b>formed</b> where its vector can first be told apart and, injected into a prompt
-without demonstrations, brings the answer; it is <b>decoded</b> where an injected vector has
-stopped working and the answer can be read from the residual stream. A curve counts as risen at
+without demonstrations, brings the answer, where half of the heads' effect has been added, and
+where the demonstrations have been read, so that they may be hidden from there on (masking); it is
+<b>decoded</b> where an injected vector has stopped working and the answer can be read from the
+residual stream. A curve counts as risen at
 {{ "%.0f"|format(100 * rule["fraction"]) }} % of the way from its floor to its peak, where these
 are at least {{ rule["min_rise"] }} apart. A layer is named where at least
 {{ "%.0f"|format(100 * rule["min_found"]) }} % of resamples have one, and noise alone rises as far

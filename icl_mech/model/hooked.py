@@ -270,6 +270,10 @@ class HookedModel:
         """What blocks of the model lack a site; empty where every block has it."""
         return self._placer.why_no_site(site)
 
+    def why_no_attention(self) -> str:
+        """Which block of the model has no attention, that could be cut; empty where all have it."""
+        return self._placer.why_no_attention(range(self.n_layers))
+
     def final_residuals(
         self, groups: Sequence[Sequence[Prompt]], tick: Tick = silent
     ) -> Float[Tensor, "group branch layer d_model"]:

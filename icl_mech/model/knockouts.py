@@ -32,7 +32,8 @@ class Knockout:
     Attributes:
         layers: the blocks, from 0; negative ones count from the last. One, or several, as
             `range(9, model.n_layers)` for all from block 9 on.
-        hidden: which tokens are not attended to: roles (all their tokens), or token indices.
+        hidden: which tokens are not attended to: roles (all their tokens; a `*` stands for any
+            text, as in `"demo_*_y"`, all labels), or token indices.
         at: the tokens that do not attend to them, by default the last.
         heads: the heads whose attention is cut; None for all.
 
@@ -41,7 +42,7 @@ class Knockout:
 
     Example:
         >>> prompt = model.prompt("Japan->Tokyo\\nPeru->Lima\\nFrance->")
-        >>> cut = icl_mech.Knockout(range(6, model.n_layers), ("demo_0_y", "demo_1_y"))
+        >>> cut = icl_mech.Knockout(range(6, model.n_layers), "demo_*_y")
         >>> found = model.evaluate([prompt], [None, cut], [[5]])
         >>> bool(found.logprob[0, 0, 0] != found.logprob[0, 1, 0])
         True

@@ -94,7 +94,9 @@ class Placer:
         for e in [self._nothing()] if edits is None else edits:
             if isinstance(e, Knockout):
                 cut = place_knockout(e, prompts, self.n_layers, n_heads)
-                self._check_attention(cut.layers)
+                why = self.why_no_attention(cut.layers)
+                if why:
+                    raise InputError(f"{why}, so that none can be cut there; expected other blocks")
                 knockouts.append(cut)
                 continue
             check_layer(e.layer, self.n_layers)
@@ -104,19 +106,14 @@ class Placer:
             placed.append(place(e, positions, lengths, self.n_layers, n_heads))
         return Branch(tuple(placed), self.n_layers, tuple(knockouts))
 
-    def _check_attention(self, layers: Collection[int]) -> None:
-        """Refuse to cut attention in blocks that have none.
-
-        Raises:
-            InputError: naming the first such block.
-        """
-        for layer in sorted(layers):
-            if not hasattr(self.bridge.blocks[layer], "attn"):
-                there = [i for i, of in enumerate(self.bridge.blocks) if hasattr(of, "attn")]
-                known = f"expected {blocks(there)}" if there else "no block has any"
-                raise InputError(
-                    f"{self.name} has no attention in block {layer}, so none can be cut; {known}"
-                )
+    def why_no_attention(self, layers: Collection[int]) -> str:
+        """Which of some blocks has no attention to cut; empty where all have it."""
+        there = [i for i, block in enumerate(self.bridge.blocks) if hasattr(block, "attn")]
+        lacking = sorted(set(layers) - set(there))
+        if not lacking:
+            return ""
+        known = f"{blocks(there)} have it" if there else "no block has any"
+        return f"{self.name} has no attention in block {lacking[0]} ({known})"
 
     def hook(self, site: str, layer: int | None = None) -> str:
         """The name of a site's hook, with a `{}` for the block.

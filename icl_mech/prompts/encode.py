@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from itertools import accumulate
 from typing import Any
 
@@ -52,6 +53,8 @@ class Prompt:
     def positions(self, role: str | int) -> tuple[int, ...]:
         """Indices of all tokens of a role, in order; an integer stands for one token.
 
+        A `*` stands for any text: `"demo_*_y"` are the answers of all demonstrations.
+
         Raises:
             InputError: where the prompt has no such role or token.
         """
@@ -59,7 +62,7 @@ class Prompt:
             if not -len(self) <= role < len(self):
                 raise InputError(f"token {role} out of range for a prompt of {len(self)} tokens")
             return (role % len(self),)
-        found = tuple(i for i, name in enumerate(self.roles) if name == role)
+        found = tuple(i for i, name in enumerate(self.roles) if fnmatchcase(name, role))
         if found:
             return found
         known = [name for name in dict.fromkeys(self.roles) if name]

@@ -124,6 +124,7 @@ MEASURES = {
         measured={"layers": _LAYERS, "probe": bool, "controls": bool},
         tasks=("verbs",),
     ),
+    "masking": Measure("icl_mech.masking", ".plan:MaskingSettings", ".plan:plan", ".run:measure"),
     "localize": Measure(
         "icl_mech.localize",
         ".plan:MapSettings",
