@@ -11,6 +11,7 @@ from .decodability import (
     task_decodability as task_decodability,
     td_predicts_accuracy as td_predicts_accuracy,
 )
+from .decoder import Decoder as Decoder, find_decoder as find_decoder
 from .errors import (
     IclMechError as IclMechError,
     InputError as InputError,

@@ -19,6 +19,7 @@ FUNCTIONS = {
     "answer_scores": "'antonyms'",
     "check_model_support": "",
     "compare_prompts": "'a', 'b'",
+    "find_decoder": "'antonyms'",
     "compare_vectors": "'antonyms'",
     "context_masking": "'antonyms'",
     "conflicting_tasks": "",

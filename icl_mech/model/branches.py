@@ -1,7 +1,7 @@
 """Branches: copies of a prompt's last tokens with edits in them; how they are written and run."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -47,6 +47,18 @@ class Branch:
         """Whether the branch replaces the final residual stream at the last token, the one read."""
         above = self.entry == self.n_layers and self.positions == ends
         return above and any(e.edit.mode == "replace" for e in self.edits)
+
+    def writes(self, rows: Sequence[int]) -> Iterator[Write]:
+        """The edits in a batch of whole prompts.
+
+        Args:
+            rows: the batch's prompts, among all prompts.
+        """
+        prompts = torch.tensor(list(rows))
+        for placed in self.edits:
+            columns = torch.tensor(placed.positions)[prompts]
+            layer = placed.edit.layer % self.n_layers
+            yield Write(placed, layer, prompts, torch.arange(len(prompts)), columns)
 
     def at_entry(self) -> list[PlacedEdit]:
         """Edits of the residual stream that enters the branch, written before any block runs."""

@@ -82,6 +82,22 @@ class Placer:
             raise InputError("expected at least one prompt and one edit")
         return [self.branch(as_edits(model, edit), prompts) for edit in edits]
 
+    def watched(self, model: Any, edit: AnyEdit, prompts: Sequence[Prompt]) -> Branch | None:
+        """An edit that is in place while whole prompts are watched; None for none.
+
+        Raises:
+            InputError: where it does not fit, or cuts attention.
+        """
+        if edit is None:
+            return None
+        branch = self.branch(as_edits(model, edit), prompts)
+        if branch.knockouts:
+            raise InputError(
+                "activations are captured with edits in place, not with knockouts; expected Edits "
+                "or a TaskVector"
+            )
+        return branch
+
     def branch(self, edits: Sequence[Edit | Knockout] | None, prompts: Sequence[Prompt]) -> Branch:
         """Edits that are applied together, or None: the prompts as they are.
 

@@ -125,6 +125,7 @@ MEASURES = {
         tasks=("verbs",),
     ),
     "masking": Measure("icl_mech.masking", ".plan:MaskingSettings", ".plan:plan", ".run:measure"),
+    "decoder": Measure("icl_mech.decoder", ".plan:DecoderSettings", ".plan:plan", ".run:measure"),
     "localize": Measure(
         "icl_mech.localize",
         ".plan:MapSettings",
