@@ -160,7 +160,7 @@ def _node(
             "color": PAPER if hollow else colour,
             "line": {"color": colour, "width": 2.5},
         },
-        text=name,
+        text=name.removeprefix("MLP "),  # its row says that it is one
         textposition="top center",
         textfont={"size": 11, "color": INK},
         name=kind,

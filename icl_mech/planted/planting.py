@@ -26,7 +26,7 @@ from icl_mech.model import HookedModel, load_model
 from icl_mech.planted.plant import N_HEADS, PARTIAL, Head, Plant, Truth
 from icl_mech.tasks import Family
 
-N_POSITIONS, BOS, UNKNOWN, ARROW = 512, "<s>", "<unk>", "->"
+N_POSITIONS, BOS, UNKNOWN, ARROW = 128, "<s>", "<unk>", "->"
 #: What the model says where no task is written at the final token.
 PRIOR = "?"
 _SYMBOLS = (BOS, UNKNOWN, PRIOR, ARROW, "\n", " ", "Q:", "A:")
@@ -40,6 +40,8 @@ _EPSILON = 1e8
 _SHARP = 40.0
 #: Logit of the answer where the task is written in full, and of `PRIOR` always.
 _ANSWER, _PRIOR = 12.0, 4.0
+#: Sizes of the features by which the last input is found: large, so that noise matters little.
+_INPUT, _LATE = 3.0, 8.0
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ class _Planting:
             "arrow": 1,  # an arrow,
             "is_label": 1,  # any answer
             "is_input": 1,  # any input
-            "late": 1,  # how late a token stands, from 0 to 1
+            "late": 1,  # how late a token stands
             "shown": n,  # at a label: its demonstration's input
             "fits": k,  # at a label: the tasks that its demonstration fits
             "task": k,  # at an arrow: the task
@@ -211,11 +213,11 @@ class _Planting:
         tokens, logits = stem.wte.weight, self.network.lm_head.weight
         tokens[ids[BOS]] += self.of["first"][0]
         tokens[ids[ARROW]] += self.of["arrow"][0] + self.of["prior"][0]
-        tokens[-2 * n : -n] += self.of["input"] + self.of["is_input"]
+        tokens[-2 * n : -n] += self.of["input"] + _INPUT * self.of["is_input"]
         tokens[-n:] += self.of["label"] + self.of["is_label"]
         logits[ids[PRIOR]] += _PRIOR * self.of["prior"][0]
         logits[-n:] += self.of["answer"]
-        late = torch.arange(N_POSITIONS)[:, None] / N_POSITIONS
+        late = torch.arange(N_POSITIONS)[:, None] * _LATE / N_POSITIONS
         stem.wpe.weight += _codes() @ self.of["position"] + late * self.of["late"]
 
     def _looks_back(self, head: Head, distance: int) -> None:
@@ -252,8 +254,8 @@ class _Planting:
         # Two inputs are four tokens apart (`{x}->{y}`, and a line break).
         bias = self.network.transformer.h[head[0]].attn.c_attn.bias
         query = bias.view(3, N_HEADS, self.d_head)[0, head[1]]
-        query[0] += self._sharp(N_POSITIONS / 4 + 1)
-        query[1] += self._sharp(N_POSITIONS / 4)
+        query[0] += self._sharp((N_POSITIONS / 4 + 1) / _INPUT)
+        query[1] += self._sharp(N_POSITIONS / 4 / _LATE)
 
     def _sharp(self, times: float) -> float:
         """What raises a score by `times` the difference that decides."""
