@@ -101,9 +101,8 @@ for task, decoder in found.items():
     page = options.out.with_name(f"{options.out.stem}-{task}.html")
     decoder.save(page.with_suffix(".nc"))
     print(f"\n{decoder}")
-    print(
-        decoder.components(task).iloc[:8][["necessity", "sufficiency", "direct", "share"]].round(2)
-    )
+    effects = ["necessity", "sufficiency", "direct", "share"]
+    print(decoder.components(task).iloc[:8][effects].round(2))
     figure = decoder.plot()
     print(f"figure: {export(figure, page, decoder.caveats()).resolve()}")
     if in_notebook:

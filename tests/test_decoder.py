@@ -1,5 +1,6 @@
 """Effects of later components: path patching in two runs, linear models, planted models."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from icl_mech import Decoder, InputError, Plant, find_decoder, load_model, planted_model
+from icl_mech import Decoder, InputError, Plant, find_decoder, load_model, localize, planted_model
 from icl_mech.decoder.effects import Component, Written
 from icl_mech.decoder.plan import DecoderSettings
 from icl_mech.model import Edit, HookedModel, Knockout
@@ -214,3 +215,21 @@ def test_activations_with_an_edit_in_place(tiny_llama: HookedModel) -> None:
         tiny_llama.capture(of.prompts, [-1], "z", Knockout(1, (1,)))
     pattern = tiny_llama.heads.attention(of.prompts, Edit(0, of.vector))
     assert not torch.allclose(pattern[0], tiny_llama.heads.attention(of.prompts)[0])
+
+
+def test_the_picture_heads_the_page_of_the_map(tmp_path: Path) -> None:
+    planted = planted_model(Plant(n_layers=6, formed=2, decoded=4))
+    tasks = planted.family.tasks[:2]
+    found = find_decoder(planted.model, tasks, 8, 3, n_draws=2, gradients=False, progress=False)
+    mapped = localize(planted.model, tasks, 4, 3, n_points=12, k=3, progress=False)
+    page = mapped.report(tmp_path / "map.html", decoder=found).read_text(encoding="utf-8")
+    assert page.index("From the demonstrations to the answer") < page.index(
+        "Do the read-outs agree"
+    )
+    assert page.count("MLP 4") > 2
+    figure = found.plot(task=tasks[0].name)
+    (slider,) = figure.layout.sliders
+    for step in slider.steps:
+        assert len(step.args[1]) == len(figure.data)
+    hidden = [sum(not shown for shown in step.args[1]) for step in slider.steps]
+    assert hidden == sorted(hidden)

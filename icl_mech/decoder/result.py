@@ -190,6 +190,7 @@ class Decoder(TaskResult):
     def caveats(self) -> list[str]:
         """What to keep in mind when reading the numbers, a line each."""
         notes = super().caveats() + self.repeated_queries()
+        notes += [f"left out: {why}" for why in self.provenance.get("left_out", {}).values()]
         for task in self.tasks:
             if not self.effect(task, "few_shot").low > 0:
                 notes.append(

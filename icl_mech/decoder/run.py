@@ -34,6 +34,11 @@ from icl_mech.stats import mean
 from icl_mech.tasks import Tasks
 from icl_mech.vectors import choose_layer, scores_by_layer, theta
 
+
+class NothingToDecodeError(InputError):
+    """Theta is not shown to help on a task."""
+
+
 #: Sizes of the sets of components that are tested together.
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
@@ -91,7 +96,8 @@ def find_decoder(
 
     Raises:
         InputError: where a task, count or layer cannot work, no block is left after theta's, theta
-            is not shown to help on a task (there is nothing to decode), or blocks lack heads.
+            is not shown to help on any task (there is nothing to decode; single tasks are left
+            out), or blocks lack heads.
         ModelError: where the model returns numbers that are not finite.
 
     Example:
@@ -134,14 +140,35 @@ def measure(model: HookedModel, plan: DecoderPlan, progress: bool = True) -> Dec
     heads = s.n_prompts * model.n_layers * model.n_heads
     total = reading + s.dev * model.n_layers * (s.layer is None) + heads
     with progress_bar(total * len(plan.tasks), "runs", progress) as bar:
-        parts = [_measure(model, of, s, bar) for of in plan.tasks]
+        parts, left_out = _each(model, plan, bar)
     provenance = {
         "method": "necessity, path patching and direct effects of what comes after theta",
         **model.provenance(),
         **s.recorded(),
         "filters": "none: every prompt counts, also those that the model answers wrong",
+        "left_out": left_out,
     }
-    return Decoder(over_tasks(parts, [of.task.name for of in plan.tasks]), provenance)
+    return Decoder(over_tasks(list(parts.values()), list(parts)), provenance)
+
+
+def _each(
+    model: HookedModel, plan: DecoderPlan, bar: tqdm
+) -> tuple[dict[str, xr.Dataset], dict[str, str]]:
+    """Every task on which theta helps, and why the others are left out.
+
+    Raises:
+        NothingToDecodeError: where it helps on none.
+    """
+    parts: dict[str, xr.Dataset] = {}
+    left_out: dict[str, str] = {}
+    for of in plan.tasks:
+        try:
+            parts[of.task.name] = _measure(model, of, plan.settings, bar)
+        except NothingToDecodeError as error:
+            left_out[of.task.name] = str(error)
+    if not parts:
+        raise NothingToDecodeError(next(iter(left_out.values())))
+    return parts, left_out
 
 
 def _refuse_last(layer: int, n_layers: int) -> None:
@@ -216,7 +243,7 @@ def _setting(
     ends = as_array(of.logprob([None, of.edit, of.bypass()]))
     effect = ends[:, 1] - ends[:, 0]
     if refuses and not mean(effect, clusters=queries).low > 0:
-        raise InputError(
+        raise NothingToDecodeError(
             f"{task}: theta after block {of.layer} is not shown to help (it adds "
             f"{mean(effect, clusters=queries)} nats to the answer's log probability), so that "
             "there is nothing to decode; expected another task, layer, or more prompts"

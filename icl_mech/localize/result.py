@@ -333,19 +333,25 @@ class TaskMap(TaskResult):
 
         return task_map_figure([self])
 
-    def report(self, path: str | Path, plotlyjs: PlotlyJs = "inline") -> Path:
+    def report(
+        self,
+        path: str | Path,
+        plotlyjs: PlotlyJs = "inline",
+        decoder: TaskResult | None = None,
+    ) -> Path:
         """Write one HTML page: what was run, curves, tables, caveats. It opens offline.
 
         Args:
             path: where to.
             plotlyjs: where the page has plotly.js from, see `icl_mech.plotting.export`.
+            decoder: of the same tasks, from `find_decoder`; its picture heads the page.
 
         Raises:
             InputError: where the folder cannot be written.
         """
         from icl_mech.localize.page import task_map_report
 
-        return task_map_report([self], path, plotlyjs)
+        return task_map_report([self], path, plotlyjs, [decoder])
 
     def _each(self, task: str, name: str) -> np.ndarray:
         """Right or wrong, per prompt."""
