@@ -48,7 +48,7 @@ FIGURES = Path("../figures" if Path.cwd().name == "analyses" else "figures")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Formation and decoding layers of tasks by four read-outs, family by family."""
+    """Formation and decoding layers of tasks by five read-outs, family by family."""
 
     family: tuple[Literal["verbs", "english_words", "countries", "letters"], ...] = (
         "countries",

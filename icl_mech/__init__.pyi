@@ -12,6 +12,7 @@ from .decodability import (
     task_decodability as task_decodability,
     td_predicts_accuracy as td_predicts_accuracy,
 )
+from .decoder import Decoder as Decoder, find_decoder as find_decoder
 from .errors import (
     IclMechError as IclMechError,
     InputError as InputError,
@@ -45,7 +46,13 @@ from .lens import (
     vector_lens as vector_lens,
 )
 from .localize import TaskMap as TaskMap, localize as localize
-from .model import Edit as Edit, HookedModel as HookedModel, load_model as load_model
+from .masking import ContextMasking as ContextMasking, context_masking as context_masking
+from .model import (
+    Edit as Edit,
+    HookedModel as HookedModel,
+    Knockout as Knockout,
+    load_model as load_model,
+)
 from .one_prompt import (
     ComparedPrompts as ComparedPrompts,
     PromptAttention as PromptAttention,

@@ -41,6 +41,8 @@ ROOMS = {
     "AnswerScores": "icl_mech.answers.result",
     "Checkpoints": "icl_mech.checkpoints.result",
     "ConflictingTasks": "icl_mech.conflict.result",
+    "ContextMasking": "icl_mech.masking.result",
+    "Decoder": "icl_mech.decoder.result",
     "Emergence": "icl_mech.synthetic.emergence",
     "EmergenceOverSeeds": "icl_mech.synthetic.seeds",
     "Finetuning": "icl_mech.finetune.result",

@@ -10,11 +10,11 @@ from scipy.stats import t
 from icl_mech import load_result
 from icl_mech.errors import InputError
 from icl_mech.localize import Rule, TaskMap
-from icl_mech.localize.curves import gathered, locate
 from icl_mech.localize.page import task_map_report
 from icl_mech.localize.plot import task_map_figure
 from icl_mech.localize.result import helpful
 from icl_mech.stats import MUTUAL, proportion, shares
+from icl_mech.stats.curves import gathered, locate
 
 N, LAYERS = 40, 18
 

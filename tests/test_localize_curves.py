@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from icl_mech.errors import InputError
-from icl_mech.localize.curves import (
+from icl_mech.stats.curves import (
     MIN_QUERIES,
     Rule,
     consumed,

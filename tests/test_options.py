@@ -39,7 +39,9 @@ RUNS: dict[str, list[str]] = {
         f"--tasks to_upper {SMALL} --layers 1 --invitations repeat --max-new-tokens 2 --into 0"
     ],
     "decodability": ["--tasks letters --n-prompts 6 --n-shots 2 --k 3 --layers 1"],
+    "masking": [f"--tasks to_upper {SMALL} --masks labels"],
     "localize": ["--tasks letters --n-prompts 3 --n-points 6 --n-shots 2 --k 3"],
+    "decoder": ["--tasks TASK --n-prompts 14 --n-shots 2 --n-dev 2 --layer 0 --n-draws 1"],
     "checkpoints": [
         f"--tasks letters {SMALL} --n-points 4 --k 2 --model org/name --revisions step1 step2",
         f"--tasks letters {SMALL} --n-points 4 --k 2 --models org/a org/b --steps 1 2",

@@ -32,11 +32,15 @@ MADE: dict[str, Callable[[HookedModel], Result]] = {
         {1: lambda: model, 2: lambda: model}, VERBS, n_points=12, **FEW
     ),
     "ConflictingTasks": partial(im.conflicting_tasks, tasks=[("to_upper", "next_letter")], **FEW),
+    "Decoder": partial(
+        im.find_decoder, tasks=answering_task(), layer=0, n_draws=2, **FEW | {"n_prompts": 14}
+    ),
     "Emergence": lambda _: _last_steps(SHIPPED[0]),
     "EmergenceOverSeeds": lambda _: emergence_over_seeds(map(_last_steps, SHIPPED[:2])),
     "Finetuning": lambda _: _finetuned(),
     "FunctionVectors": partial(im.function_vectors, tasks=answering_task(), n_heads=(1, 2), **FEW),
     "HeadAblation": partial(im.head_ablation, tasks=answering_task(), n_draws=2, **FEW),
+    "ContextMasking": partial(im.context_masking, tasks="to_upper", **FEW),
     "HeadAttribution": partial(
         im.head_attribution,
         tasks=answering_task(),

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 
 from icl_mech.model import HookedModel
+from icl_mech.model.placing import AnyEdit
 from icl_mech.prompts import Prompt, generator
 
 #: Roles of a prompt's tokens, all demonstrations together.
@@ -29,11 +30,14 @@ def kind(role: str) -> str:
 
 
 def attention_by_role(
-    model: HookedModel, prompts: Sequence[Prompt]
+    model: HookedModel, prompts: Sequence[Prompt], edit: AnyEdit = None
 ) -> Float[np.ndarray, "prompt layer head role"]:
-    """The share of its attention that every head's last token pays to each of `ROLES`."""
+    """The share of its attention that every head's last token pays to each of `ROLES`.
+
+    With an edit in place, where there is one.
+    """
     rows = []
-    for prompt, pattern in zip(prompts, model.heads.attention(prompts), strict=True):
+    for prompt, pattern in zip(prompts, model.heads.attention(prompts, edit), strict=True):
         kinds = [kind(role) for role in prompt.roles]
         belongs = torch.tensor([[k == role for role in ROLES] for k in kinds]).to(pattern)
         rows.append((pattern @ belongs).float().cpu().numpy())

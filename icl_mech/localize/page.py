@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +14,30 @@ from icl_mech.plotting.page import embedded, html_table, write_page
 
 if TYPE_CHECKING:
     from icl_mech.localize import TaskMap
+    from icl_mech.results import TaskResult
 
 _PAGE = """
 <p>A task is <b>formed</b> where its vector can first be told apart and, injected into a prompt
-without demonstrations, brings the answer; it is <b>decoded</b> where an injected vector has
-stopped working and the answer can be read from the residual stream. A curve counts as risen at
+without demonstrations, brings the answer, where half of the heads' effect has been added, and
+where the demonstrations have been read, so that they may be hidden from there on (masking); it is
+<b>decoded</b> where an injected vector has stopped working and the answer can be read from the
+residual stream. A curve counts as risen at
 {{ "%.0f"|format(100 * rule["fraction"]) }} % of the way from its floor to its peak, where these
 are at least {{ rule["min_rise"] }} apart. A layer is named where at least
 {{ "%.0f"|format(100 * rule["min_found"]) }} % of resamples have one, and noise alone rises as far
 in at most the remaining share; where no layer is named, the notes below say why. Layer <i>l</i> is
 the residual stream after block <i>l</i>, counted from 0. Brackets and bars are 95 % intervals over
 queries.</p>
+{% for part in decoders %}
+<h2>From the demonstrations to the answer{{ part.model }}</h2>
+<p>Heads that write the vector, and heads and MLPs of later blocks that read it. They were found on
+the odd prompts; the shares come from the even ones. <i>Gone without</i>: the share of the vector's
+effect that is lost where those found are set back to what they are without it (beside as many at
+random); <i>left with only these</i>: the share that is there where all others are set back.</p>
+<div class="scroll">{{ part.table }}</div>
+{{ part.picture }}
+<ul>{% for note in part.caveats %}<li>{{ note }}</li>{% endfor %}</ul>
+{% endfor %}
 {{ overview }}
 {% for part in parts %}
 <h2>{{ part.model }}</h2>
@@ -45,13 +59,19 @@ the same prompts; encoding, which has more prompts, is read on those of the othe
 """
 
 
-def task_map_report(maps: list[TaskMap], path: str | Path, plotlyjs: PlotlyJs = "inline") -> Path:
+def task_map_report(
+    maps: list[TaskMap],
+    path: str | Path,
+    plotlyjs: PlotlyJs = "inline",
+    decoders: Sequence[TaskResult | None] = (),
+) -> Path:
     """Write the page, whole or not at all.
 
     Args:
         maps: one per model, of the same tasks.
         path: where to.
         plotlyjs: where the page has plotly.js from, see `export`.
+        decoders: for every model, from `find_decoder`, or None.
 
     Raises:
         InputError: where the maps cannot be compared, or the folder cannot be written.
@@ -60,15 +80,27 @@ def task_map_report(maps: list[TaskMap], path: str | Path, plotlyjs: PlotlyJs = 
 
     check_comparable(maps)
     models = ", ".join(str(m.provenance["model"]) for m in maps)
+    shown = [found for found in decoders if found is not None]
+    overview = embedded(task_map_figure(maps), first=not shown, plotlyjs=plotlyjs)
     return write_page(
         _PAGE,
         path,
         plotlyjs,
         heading=f"Where is the task formed, and where is it decoded? {models}",
         rule=vars(maps[0].rule),
-        overview=embedded(task_map_figure(maps), first=True, plotlyjs=plotlyjs),
+        decoders=[_decoder(found, i == 0, plotlyjs) for i, found in enumerate(shown)],
+        overview=overview,
         parts=[_part(m) for m in maps],
     )
+
+
+def _decoder(found: TaskResult, first: bool, plotlyjs: PlotlyJs) -> dict[str, Any]:
+    return {
+        "model": f", {found.provenance['model']}",
+        "table": html_table(found.table()),
+        "picture": embedded(found.plot(), first=first, plotlyjs=plotlyjs),
+        "caveats": found.caveats(),
+    }
 
 
 def _part(task_map: TaskMap) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Int
 
 from icl_mech.errors import InputError
-from icl_mech.localize.curves import Rule
 from icl_mech.prompts import (
     N_DUMMIES,
     Episode,
@@ -18,6 +17,7 @@ from icl_mech.prompts import (
     same_inputs,
     shuffled,
 )
+from icl_mech.stats.curves import Rule
 from icl_mech.tasks import Task, Tasks, load_other, load_tasks
 
 #: How many neighbours vote, by default.
@@ -48,6 +48,8 @@ class MapSettings(PromptSettings):
     """When a curve counts as risen, and when its layer is named."""
     heads: bool = True
     """Measure the heads' average indirect effect, too (--no-heads: leave it out)."""
+    masking: bool = True
+    """Hide the demonstrations from each block on, too (--no-masking: leave it out)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

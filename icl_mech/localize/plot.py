@@ -22,6 +22,7 @@ NAMES = {
     "transfer": "transfer: accuracy with θ injected",
     "lens": "lens: probability of the answer",
     "heads": "heads: share of AIE so far",
+    "masking": "masking: accuracy, demonstrations seen until here",
 }
 #: Titles of the axes.
 LAYER = "layer l: the stream after block l, counted from 0<br>(heads: what block l adds)"

@@ -13,17 +13,6 @@ from jaxtyping import Float
 from icl_mech.errors import InputError, choose
 from icl_mech.files import PlotlyJs
 from icl_mech.layers import span
-from icl_mech.localize.curves import (
-    Located,
-    Rule,
-    consumed,
-    formed,
-    gap,
-    gathered,
-    locate,
-    nowhere,
-    settled,
-)
 from icl_mech.results import TaskResult, with_ends
 from icl_mech.stats import (
     Estimate,
@@ -34,23 +23,35 @@ from icl_mech.stats import (
     widened,
     within_1,
 )
+from icl_mech.stats.curves import (
+    Located,
+    Rule,
+    consumed,
+    formed,
+    gap,
+    gathered,
+    locate,
+    nowhere,
+    settled,
+)
 
 #: Curves over layers.
-READOUTS = ("encoding", "transfer", "lens", "heads")
+READOUTS = ("encoding", "transfer", "lens", "heads", "masking")
 #: Which of them say where the task is formed, and which where it is decoded.
-FORMATION = ("encoding", "transfer", "heads")
+FORMATION = ("encoding", "transfer", "heads", "masking")
 DECODING = ("transfer", "lens")
 _WHERE = {
     ("formation", "encoding"): formed,
     ("formation", "transfer"): formed,
     ("formation", "heads"): gathered,
+    ("formation", "masking"): formed,
     ("decoding", "transfer"): consumed,
     ("decoding", "lens"): settled,
 }
 
 
 class TaskMap(TaskResult):
-    """Four read-outs on one axis of layers, and the layers that they name, per task.
+    """Five read-outs on one axis of layers, and the layers that they name, per task.
 
     - *encoding*: task decodability (Han et al. 2024), the share of a prompt's nearest neighbours'
       votes that is right: `encoding` over (`task`, `point`, `layer`);
@@ -61,11 +62,15 @@ class TaskMap(TaskResult):
     - *heads*: the effect (Todd et al. 2023) of a layer's helpful heads: `aie` over (`task`,
       `aie_prompt`, `layer`, `head`), where it was measured. Which heads help is decided on one
       half of the prompts and counted on the other: on the same prompts, noise of many heads would
-      look like help.
+      look like help;
+    - *masking*: is the few-shot prompt's answer right where tokens after the demonstrations attend
+      to these up to a block only (Sia et al. 2024): `masking` over (`task`, `prompt`, `layer`),
+      where it was measured. No vector is written.
 
-    The task is *formed* where encoding and transfer have risen half-way from floor to peak, and
-    where half of the heads' effect has been added. It is *decoded* where an injected vector has
-    stopped working, and where the lens has come half-way to the model's own answer for good.
+    The task is *formed* where encoding, transfer and masking have risen half-way from floor to
+    peak, and where half of the heads' effect has been added. It is *decoded* where an injected
+    vector has stopped working, and where the lens has come half-way to the model's own answer for
+    good.
     "Half-way" is an argument (`Rule`); the result keeps all curves, so that `with_rule` can apply
     another. Where demonstrations do not help the model there is no in-context learning to localise,
     and no layer is named. Neither is one named where the rise is within noise.
@@ -84,6 +89,7 @@ class TaskMap(TaskResult):
         "formation_encoding",
         *with_ends("formation_transfer"),
         "formation_heads",
+        "formation_masking",
         "decoding_transfer",
         *with_ends("decoding_lens"),
         "peak_transfer",
@@ -119,7 +125,7 @@ class TaskMap(TaskResult):
         queries = self._queries(task, len(values))
         if readout == "encoding":  # prompts vote for one another, see `stats.votes`
             return within_1(widened(shares(values.T, queries), len(np.unique(queries))))
-        if readout == "transfer":
+        if readout in ("transfer", "masking"):
             return shares(values.T.astype(bool), queries)
         if readout == "heads":
             return added(values)
@@ -327,19 +333,25 @@ class TaskMap(TaskResult):
 
         return task_map_figure([self])
 
-    def report(self, path: str | Path, plotlyjs: PlotlyJs = "inline") -> Path:
+    def report(
+        self,
+        path: str | Path,
+        plotlyjs: PlotlyJs = "inline",
+        decoder: TaskResult | None = None,
+    ) -> Path:
         """Write one HTML page: what was run, curves, tables, caveats. It opens offline.
 
         Args:
             path: where to.
             plotlyjs: where the page has plotly.js from, see `icl_mech.plotting.export`.
+            decoder: of the same tasks, from `find_decoder`; its picture heads the page.
 
         Raises:
             InputError: where the folder cannot be written.
         """
         from icl_mech.localize.page import task_map_report
 
-        return task_map_report([self], path, plotlyjs)
+        return task_map_report([self], path, plotlyjs, [decoder])
 
     def _each(self, task: str, name: str) -> np.ndarray:
         """Right or wrong, per prompt."""

@@ -13,9 +13,9 @@ from tqdm.auto import tqdm
 from icl_mech.decodability import knn_credit, knn_half_td
 from icl_mech.decodability.plan import half_of
 from icl_mech.heads import indirect_effects
-from icl_mech.localize.curves import Rule
 from icl_mech.localize.plan import N_NEIGHBOURS, MapPlan, MapSettings, MapTask, plan_map
 from icl_mech.localize.result import TaskMap
+from icl_mech.masking.run import read_until
 from icl_mech.model import HookedModel, as_array, check_model
 from icl_mech.progress import READING, dear, progress_bar
 from icl_mech.prompts import (
@@ -27,6 +27,7 @@ from icl_mech.prompts import (
     in_context,
     zero_shot,
 )
+from icl_mech.stats.curves import Rule
 from icl_mech.tasks import Tasks
 from icl_mech.vectors import inject, theta
 
@@ -47,6 +48,7 @@ def localize(
     min_rise: float = 0.1,
     min_found: float = 0.95,
     heads: bool = True,
+    masking: bool = True,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
     instruction: str = "none",
@@ -57,7 +59,8 @@ def localize(
     Few-shot prompts run once. Their residual streams give task decodability (Han et al. 2024), the
     logit lens, and, with dummy queries after the same demonstrations, theta (Hendel et al. 2023),
     which is injected into zero-shot prompts at every layer. Heads' AIE (Todd et al. 2023) is
-    measured on prompts with shuffled labels. `TaskMap` says which layers are named *formed* and
+    measured on prompts with shuffled labels. Without any vector, the demonstrations are hidden from
+    each block on (Sia et al. 2024). `TaskMap` says which layers are named *formed* and
     *decoded*, and by which rule.
 
     Args:
@@ -75,6 +78,7 @@ def localize(
             see `Rule`.
         heads: also measure heads' AIE, where every block has attention; a caveat says so where
             one has none.
+        masking: also hide the demonstrations from each block on, where every block has attention.
         template: how a pair is written.
         leading_space: write words with a space before them; by default whichever way the
             tokenizer needs fewer tokens.
@@ -92,7 +96,7 @@ def localize(
         ...     heads=False, progress=False,
         ... )
         >>> found.readouts
-        ['encoding', 'transfer', 'lens']
+        ['encoding', 'transfer', 'lens', 'masking']
     """
     check_model(model)
     settings = MapSettings(
@@ -104,6 +108,7 @@ def localize(
         k=k,
         rule=Rule(fraction, min_rise, min_found),
         heads=heads,
+        masking=masking,
         template=template,
         leading_space=leading_space,
         instruction=instruction,
@@ -125,8 +130,10 @@ def measure_map(model: HookedModel, plan: MapPlan, progress: bool = True) -> Tas
     seconds: dict[str, float] = {}
     no_heads = model.why_no_site("z") if s.heads else ""
     heads = s.heads and not no_heads
+    no_masking = model.why_no_attention() if s.masking else ""
+    masking = s.masking and not no_masking
     read = s.n_points + s.n_prompts * s.n_dummies
-    asked = s.n_prompts * (1 + model.n_layers * (1 + model.n_heads * heads))
+    asked = s.n_prompts * (1 + model.n_layers * (1 + masking + model.n_heads * heads))
     total = READING * read * len(plan.every) + asked * len(plan.tasks)
     with progress_bar(total, "runs", progress) as bar:
         arrays = _measure(model, encoder, plan, bar, seconds)
@@ -134,19 +141,28 @@ def measure_map(model: HookedModel, plan: MapPlan, progress: bool = True) -> Tas
             start = time.perf_counter()
             arrays["aie"] = _heads(model, encoder, plan, bar)
             seconds["heads"] = time.perf_counter() - start
+        if masking:
+            start = time.perf_counter()
+            arrays["masking"] = _masking(model, encoder, plan, bar)
+            seconds["masking"] = time.perf_counter() - start
     names = [t.task.name for t in plan.tasks]
     data = xr.Dataset(
         arrays, coords={"task": names, "layer": np.arange(model.n_layers), "half": [0, 1]}
     )
     provenance = {
-        "method": "localize: encoding, transfer, lens and heads on one axis",
+        "method": "localize: encoding, transfer, lens, heads and masking on one axis",
         **model.provenance(),
         **s.recorded(),
         "heads": heads,
+        "masking": masking,
         "told_apart": [t.task.name for t in plan.every],
         "shared_inputs": plan.shared,
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
-        "notes": plan.notes() + [f"heads were not measured: {no_heads}"] * bool(no_heads),
+        "notes": [
+            *plan.notes(),
+            *[f"heads were not measured: {no_heads}"] * bool(no_heads),
+            *[f"masking was not measured: {no_masking}"] * bool(no_masking),
+        ],
         "filters": "none: every prompt counts, also those that the model answers wrong",
     }
     return TaskMap(data, provenance)
@@ -262,3 +278,14 @@ def _heads(model: HookedModel, encoder: Encoder, plan: MapPlan, bar: tqdm) -> tu
         answers = [row[0] for row in _answers(encoder, of, n)]
         arrays.append(indirect_effects(model, clean, corrupted, answers, bar.update))
     return ("task", "aie_prompt", "layer", "head"), np.stack(arrays)
+
+
+def _masking(model: HookedModel, encoder: Encoder, plan: MapPlan, bar: tqdm) -> tuple:
+    """Is the answer right where demonstrations are seen up to each block only."""
+    n = plan.settings.n_prompts
+    arrays = []
+    for of in plan.tasks:
+        bar.set_description(f"{of.task.name}: masking")
+        prompts = in_context(encoder, of.episodes[:n])
+        arrays.append(read_until(model, prompts, _answers(encoder, of, n), bar.update))
+    return ("task", "prompt", "layer"), np.stack(arrays)

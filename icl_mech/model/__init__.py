@@ -4,6 +4,7 @@ from icl_mech.model.adapters import is_adapter, read_adapter
 from icl_mech.model.edits import SITES, Edit, Mode, Site
 from icl_mech.model.generation import Generation
 from icl_mech.model.hooked import HookedModel, check_model
+from icl_mech.model.knockouts import Knockout
 from icl_mech.model.loading import load_model
 from icl_mech.model.readout import Readout, as_array
 from icl_mech.model.sources import check_layer_of, check_source
@@ -15,6 +16,7 @@ __all__ = [
     "Edit",
     "Generation",
     "HookedModel",
+    "Knockout",
     "Mode",
     "Outline",
     "Readout",

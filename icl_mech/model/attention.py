@@ -87,9 +87,9 @@ def attend(
     scores = scores * (d_head**-0.5 if scaling is None else scaling)
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
-    by_token = scores.unflatten(2, (n, shared)) + context.masks.compact[:, None, :n, None].to(
-        scores.device
-    )
+    mask = context.masks.compact[:, :, :n].to(scores.device)  # [prompt, head or 1, token, key]
+    groups = (n_kv, shared) if mask.shape[1] > 1 else (1, 1)
+    by_token = scores.unflatten(2, (n, shared)) + mask.unflatten(1, groups).transpose(2, 3)
     if s_aux is not None:
         sinks = s_aux.view(1, n_kv, 1, shared, 1).expand(*by_token.shape[:-1], 1)
         by_token = torch.cat([by_token, sinks.to(by_token)], dim=4)

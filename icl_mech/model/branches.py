@@ -1,7 +1,7 @@
 """Branches: copies of a prompt's last tokens with edits in them; how they are written and run."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,35 +12,53 @@ from torch import Tensor
 
 from icl_mech.model.blocks import Blocks
 from icl_mech.model.edits import ORDER, PlacedEdit
+from icl_mech.model.knockouts import Hidden, PlacedKnockout
 from icl_mech.model.prefix_cache import Keeper, Prefill, advance
 from icl_mech.model.writing import Write, writing
 
 
 @dataclass(frozen=True)
 class Branch:
-    """Edits that are applied together; most branches have one.
+    """Edits and knockouts that are applied together; most branches have one.
 
     All branches of a prompt share the tokens before the first edited token, and the blocks below
-    the first edited block.
+    the first edited block. A token whose attention is cut counts as edited.
     """
 
     edits: tuple[PlacedEdit, ...]
     n_layers: int
+    knockouts: tuple[PlacedKnockout, ...] = ()
+
+    @property
+    def _changes(self) -> Sequence[PlacedEdit | PlacedKnockout]:
+        return [*self.edits, *self.knockouts]
 
     @cached_property
     def positions(self) -> tuple[int, ...]:
         """The index of each prompt's first edited token."""
-        return tuple(map(min, zip(*(e.positions for e in self.edits), strict=True)))
+        return tuple(map(min, zip(*(c.positions for c in self._changes), strict=True)))
 
     @cached_property
     def entry(self) -> int:
         """The first block that the branch runs through; `n_layers` where it runs through none."""
-        return min(e.entry(self.n_layers) for e in self.edits)
+        return min(c.entry(self.n_layers) for c in self._changes)
 
     def overwrites(self, ends: tuple[int, ...]) -> bool:
         """Whether the branch replaces the final residual stream at the last token, the one read."""
         above = self.entry == self.n_layers and self.positions == ends
         return above and any(e.edit.mode == "replace" for e in self.edits)
+
+    def writes(self, rows: Sequence[int]) -> Iterator[Write]:
+        """The edits in a batch of whole prompts.
+
+        Args:
+            rows: the batch's prompts, among all prompts.
+        """
+        prompts = torch.tensor(list(rows))
+        for placed in self.edits:
+            columns = torch.tensor(placed.positions)[prompts]
+            layer = placed.edit.layer % self.n_layers
+            yield Write(placed, layer, prompts, torch.arange(len(prompts)), columns)
 
     def at_entry(self) -> list[PlacedEdit]:
         """Edits of the residual stream that enters the branch, written before any block runs."""
@@ -133,16 +151,26 @@ def run_branches(
     groups: dict[int, list[Tensor]] = defaultdict(list)
     for branch in branches:
         groups[branch.entry].append(entering(branch, start, tails))
+    prefix = start.prefix.before(tails.first)
+    hidden = Hidden.of(
+        [branch.knockouts for branch in branches],
+        tails.rows,
+        tails.first,
+        tails.n_tokens,
+        prefix.positions.shape[1],
+        blocks.bridge.cfg.n_heads,
+    )
     with writing(blocks.bridge, _writes(branches, tails)):
-        hidden = advance(
+        stream = advance(
             blocks,
-            start.prefix.before(tails.first),
+            prefix,
             {layer: torch.stack(group, dim=1) for layer, group in sorted(groups.items())},
             repeat(tails.positions, "p s -> p b s", b=len(branches)),
             keep=keep,
+            hidden=hidden,
         )
     ends = start.lengths - 1 - tails.first
-    return take(hidden, ends[:, None].expand(-1, len(branches)))
+    return take(stream, ends[:, None].expand(-1, len(branches)))
 
 
 def take(

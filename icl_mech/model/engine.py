@@ -21,6 +21,7 @@ from icl_mech.model.distances import distances
 from icl_mech.model.network import device_of, module_of, refuse_no_hooks
 from icl_mech.model.precision import Precision, in_full_precision, in_its_precision
 from icl_mech.model.readout import Readout, read, top_of_means
+from icl_mech.model.writing import writing
 from icl_mech.progress import Tick, silent
 
 Tokens = Sequence[int]
@@ -158,7 +159,10 @@ class Engine(ABC):
     @torch.no_grad()
     @in_its_precision
     def observe(
-        self, prompts: Sequence[Tokens], picks: Sequence[tuple[str, Pick]]
+        self,
+        prompts: Sequence[Tokens],
+        picks: Sequence[tuple[str, Pick]],
+        branch: Branch | None = None,
     ) -> tuple[Float[Tensor, "prompt layer *shape"], ...]:
         """Run prompts once and keep, at every block, only what each pick takes from its hook.
 
@@ -167,6 +171,7 @@ class Engine(ABC):
             picks: a hook's name with a `{}` for the block, as in `"blocks.{}.attn.hook_z"`, and
                 what to keep of its activation: a function of the activation `[prompt, ...]` and
                 the indices of the prompts in it, whose result begins with those prompts.
+            branch: edits that are in place meanwhile, without knockouts.
 
         Raises:
             InputError: where there are no prompts, or a block has no such hook.
@@ -177,17 +182,22 @@ class Engine(ABC):
         self.prepare(max(map(len, prompts)))
 
         def run(rows: list[int]) -> tuple[Tensor, ...]:
-            with self.keeping(picks, rows) as kept:
+            writes = [] if branch is None else list(branch.writes(rows))
+            with writing(self.bridge, writes), self.keeping(picks, rows) as kept:
                 self.pass_over([prompts[r] for r in rows])
             return tuple(kept[i] for i in range(len(picks)))
 
         return self.in_batches([len(t) for t in prompts], run, join_each)
 
     def token_activations(
-        self, prompts: Sequence[Tokens], positions: Sequence[Sequence[int]], hook: str
+        self,
+        prompts: Sequence[Tokens],
+        positions: Sequence[Sequence[int]],
+        hook: str,
+        branch: Branch | None = None,
     ) -> Float[Tensor, "prompt layer position *shape"]:
         """One hook's activation at chosen tokens of every prompt, at every block."""
-        return self.observe(prompts, [(hook, self.at_tokens(positions))])[0]
+        return self.observe(prompts, [(hook, self.at_tokens(positions))], branch)[0]
 
     def at_tokens(self, positions: Sequence[Sequence[int]]) -> Pick:
         """For `observe`: keep these tokens of each prompt (the same number for each)."""

@@ -1,6 +1,6 @@
 """`HookedModel.heads`: attention patterns, outputs and gradients of attention heads."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -8,11 +8,12 @@ from torch import Tensor
 
 from icl_mech.errors import InputError
 from icl_mech.model.arguments import check_prompts, token_ids, token_rows
+from icl_mech.model.branches import Branch
 from icl_mech.model.direct_logit_attribution import DirectEffects, DirectLogitAttribution
 from icl_mech.model.edits import Role
 from icl_mech.model.engine import Engine
 from icl_mech.model.gradients import NO_GRADIENTS, head_gradients, refuse_quantised
-from icl_mech.model.placing import positions_of
+from icl_mech.model.placing import AnyEdit, positions_of
 from icl_mech.progress import Tick, silent
 from icl_mech.prompts import Prompt
 
@@ -23,8 +24,10 @@ PerHead = Float[Tensor, "prompt layer head d_head"]
 class HeadReader:
     """Reads a model's attention heads."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(
+        self, engine: Engine, watched: Callable[[AnyEdit, Sequence[Prompt]], Branch | None]
+    ) -> None:
+        self._engine, self._watched = engine, watched
 
     def __repr__(self) -> str:
         c = self._engine.bridge.cfg
@@ -33,8 +36,15 @@ class HeadReader:
             "mean_outputs, direct_effects, gradients)"
         )
 
-    def attention(self, prompts: Sequence[Prompt]) -> list[Float[Tensor, "layer head token"]]:
-        """Every head's attention from each prompt's last token to all tokens (`hook_pattern`)."""
+    def attention(
+        self, prompts: Sequence[Prompt], edit: AnyEdit = None
+    ) -> list[Float[Tensor, "layer head token"]]:
+        """Every head's attention from each prompt's last token to all tokens (`hook_pattern`).
+
+        Args:
+            prompts: what to run.
+            edit: what is written meanwhile, as in `HookedModel.capture`.
+        """
         prompts = check_prompts(prompts)
         longest = max(map(len, prompts), default=0)
 
@@ -43,7 +53,8 @@ class HeadReader:
             last = pattern[torch.arange(len(rows)), :, ends]
             return torch.nn.functional.pad(last, (0, longest - last.shape[-1]))
 
-        (found,) = self._engine.observe([p.tokens for p in prompts], [(_PATTERN, last_row)])
+        branch = self._watched(edit, prompts)
+        (found,) = self._engine.observe([p.tokens for p in prompts], [(_PATTERN, last_row)], branch)
         return [row[..., : len(p)] for row, p in zip(found, prompts, strict=True)]
 
     def patterns(

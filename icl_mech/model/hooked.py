@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, overload
@@ -106,7 +107,7 @@ class HookedModel:
         self._placer = Placer(bridge, name)
         self._weight_hash = WeightHash(module_of(bridge))
         self.sink = choose_sink(bridge.tokenizer) if sink is None else sink
-        self.heads = HeadReader(self._engine)
+        self.heads = HeadReader(self._engine, partial(self._placer.watched, self))
         self.vocabulary = Vocabulary(self._engine)
 
     def __repr__(self) -> str:
@@ -272,6 +273,10 @@ class HookedModel:
         """What blocks of the model lack a site; empty where every block has it."""
         return self._placer.why_no_site(site)
 
+    def why_no_attention(self) -> str:
+        """Which block of the model has no attention, that could be cut; empty where all have it."""
+        return self._placer.why_no_attention(range(self.n_layers))
+
     def final_residuals(
         self, groups: Sequence[Sequence[Prompt]], tick: Tick = silent
     ) -> Float[Tensor, "group branch layer d_model"]:
@@ -302,7 +307,11 @@ class HookedModel:
         return self._engine.branch_residuals(tokens, tick)
 
     def capture(
-        self, prompts: Sequence[Prompt], roles: Sequence[Role], site: Site = "resid_post"
+        self,
+        prompts: Sequence[Prompt],
+        roles: Sequence[Role],
+        site: Site = "resid_post",
+        edit: AnyEdit = None,
     ) -> Float[Tensor, "prompt role layer *shape"]:
         """Activations at chosen tokens of every prompt, at every block, and nothing else.
 
@@ -311,13 +320,16 @@ class HookedModel:
             roles: roles (their last token) or token indices.
             site: as in `Edit`; `"z"` has the trailing shape `[head, d_head]`, every other site
                 `[d_model]`.
+            edit: what is written meanwhile, as in `evaluate`; no knockout. Whole prompts run.
 
         Raises:
-            InputError: where there is no prompt, one lacks a role, or the model a site.
+            InputError: where there is no prompt, one lacks a role, or the model a site, or the
+                edit does not fit.
         """
         prompts = check_prompts(prompts)
         at, hook = positions_of(prompts, roles), self._placer.hook(site)
-        found = self._engine.token_activations([p.tokens for p in prompts], at, hook)
+        branch = self._placer.watched(self, edit, prompts)
+        found = self._engine.token_activations([p.tokens for p in prompts], at, hook, branch)
         return rearrange(found, "prompt layer role ... -> prompt role layer ...")
 
     def residual_stream(

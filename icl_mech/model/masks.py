@@ -7,7 +7,7 @@ that the engine makes. So a sliding window is found without knowing where a fami
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -68,21 +68,31 @@ class Masks:
         branches: position of each token of each branch.
         window: how many tokens back a token sees; None for all.
         dtype: of the masks.
+        hidden: keys (the prefix's, then the branch's own) that tokens of branches do not see
+            beside; one head where it is the same for all.
     """
 
     prefix: Int[Tensor, "prompt key"]
     branches: Int[Tensor, "prompt branch token"]
     window: int | None
     dtype: torch.dtype
+    hidden: Bool[Tensor, "prompt head branch token all_keys"] | None = None
 
     @property
     def n_tokens(self) -> int:
         """Tokens per branch."""
         return self.branches.shape[2]
 
+    def without(self, hidden: Bool[Tensor, "prompt head branch token all_keys"]) -> "Masks":
+        """The same with some keys hidden."""
+        return replace(self, hidden=hidden)
+
     @cached_property
-    def compact(self) -> Float[Tensor, "prompt query key"]:
-        """For every token of every branch, the prefix's keys, then those of its own branch."""
+    def compact(self) -> Float[Tensor, "prompt head query key"]:
+        """For every token of every branch, the prefix's keys, then those of its own branch.
+
+        One head where all heads see the same.
+        """
         n_branches, n = self.branches.shape[1:]
         queries = self.branches.flatten(1)[..., None]
         own = torch.ones(n, n, dtype=torch.bool, device=queries.device).tril().repeat(n_branches, 1)
@@ -92,13 +102,28 @@ class Masks:
             theirs = self.branches.repeat_interleave(n, dim=1)
             keys = [self.prefix[:, None].expand(-1, theirs.shape[1], -1), theirs]
             seen &= queries - torch.cat(keys, dim=2) < self.window
-        return additive(seen, self.dtype)[:, 0]
+        mask = additive(seen, self.dtype)
+        if self.hidden is None:
+            return mask
+        return mask.masked_fill(self.hidden.flatten(2, 3), torch.finfo(self.dtype).min)
 
     @cached_property
-    def _whole(self) -> Float[Tensor, "prompt 1 query key"]:
-        return additive(visible(self.prefix, self.branches, self.window), self.dtype)
+    def _whole(self) -> Float[Tensor, "prompt head query key"]:
+        mask = additive(visible(self.prefix, self.branches, self.window), self.dtype)
+        if self.hidden is None:
+            return mask
+        n_earlier, n = self.prefix.shape[1], self.n_tokens
+        lowest = torch.finfo(self.dtype).min
+        mask = mask.repeat(1, self.hidden.shape[1], 1, 1)
+        earlier, own = self.hidden.split([n_earlier, n], dim=-1)
+        mask[..., :n_earlier].masked_fill_(earlier.flatten(2, 3), lowest)
+        for branch in range(self.branches.shape[1]):
+            rows = slice(branch * n, (branch + 1) * n)
+            columns = slice(n_earlier + rows.start, n_earlier + rows.stop)
+            mask[:, :, rows, columns].masked_fill_(own[:, :, branch], lowest)
+        return mask
 
-    def whole(self, n: int) -> Float[Tensor, "prompt 1 query key"]:
+    def whole(self, n: int) -> Float[Tensor, "prompt head query key"]:
         """For the first `n` tokens of the branches: the prefix's keys, then those of these."""
         return self._whole[:, :, :n, : self.prefix.shape[1] + n]
 

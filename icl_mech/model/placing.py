@@ -1,25 +1,28 @@
 """Turns edits, as callers write them, into checked branches of a model."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
 
 from icl_mech.errors import InputError, choose
-from icl_mech.layers import check_layer
+from icl_mech.layers import blocks, check_layer
 from icl_mech.model.arguments import check_list
 from icl_mech.model.branches import Branch
-from icl_mech.model.edits import HOOKS, SITES, Edit, Role, Writable, as_role, place
+from icl_mech.model.edits import HOOKS, SITES, Edit, PlacedEdit, Role, Writable, as_role, place
 from icl_mech.model.families import missing_sites
+from icl_mech.model.knockouts import Knockout, PlacedKnockout, place_knockout
 from icl_mech.model.network import module_of
 from icl_mech.prompts import Prompt
 
-#: An edit or a task vector, several that are applied together, or None for the prompt as it is.
-AnyEdit = Edit | Writable | Sequence[Edit | Writable] | None
+#: What may stand in a list of edits, by itself or beside others that are applied together.
+OneEdit = Edit | Writable | Knockout
+#: One, several that are applied together, or None for the prompt as it is.
+AnyEdit = OneEdit | Sequence[OneEdit] | None
 
 
-def as_edits(model: Any, edit: AnyEdit) -> list[Edit] | None:
-    """What is applied together, as edits; None for the prompt as it is.
+def as_edits(model: Any, edit: AnyEdit) -> list[Edit | Knockout] | None:
+    """What is applied together, as edits and knockouts; None for the prompt as it is.
 
     This is the one place where task vectors become edits of a model (a `HookedModel`).
 
@@ -28,17 +31,17 @@ def as_edits(model: Any, edit: AnyEdit) -> list[Edit] | None:
     """
     if edit is None:
         return None
-    several = [edit] if isinstance(edit, Edit | Writable) else check_list(edit, "edits", "edits")
+    several = [edit] if isinstance(edit, OneEdit) else check_list(edit, "edits", "edits")
     made = [one for e in several for one in (e.edits() if isinstance(e, Writable) else [e])]
     if not made:
         raise InputError("an empty sequence of edits; expected at least one edit")
     for e in made:
-        if not isinstance(e, Edit):
+        if not isinstance(e, Edit | Knockout):
             raise InputError(
-                f"edits holds a {type(e).__name__}; expected Edits, TaskVectors, lists of these "
-                "that are applied together, or None for the prompt as it is"
+                f"edits holds a {type(e).__name__}; expected Edits, Knockouts, TaskVectors, lists "
+                "of these that are applied together, or None for the prompt as it is"
             )
-        if e.vector is not None:
+        if isinstance(e, Edit) and e.vector is not None:
             e.vector.check_fits(model)
     return made
 
@@ -71,7 +74,7 @@ class Placer:
         Raises:
             InputError: where there is no edit or no prompt, or one does not fit the other.
         """
-        if isinstance(edits, Edit | Writable):
+        if isinstance(edits, OneEdit):
             kind = type(edits).__name__
             raise InputError(f"edits is a single {kind}; expected a list of edits: [edit]")
         check_list(edits, "edits", "edits")
@@ -79,21 +82,54 @@ class Placer:
             raise InputError("expected at least one prompt and one edit")
         return [self.branch(as_edits(model, edit), prompts) for edit in edits]
 
-    def branch(self, edits: Sequence[Edit] | None, prompts: Sequence[Prompt]) -> Branch:
+    def watched(self, model: Any, edit: AnyEdit, prompts: Sequence[Prompt]) -> Branch | None:
+        """An edit that is in place while whole prompts are watched; None for none.
+
+        Raises:
+            InputError: where it does not fit, or cuts attention.
+        """
+        if edit is None:
+            return None
+        branch = self.branch(as_edits(model, edit), prompts)
+        if branch.knockouts:
+            raise InputError(
+                "activations are captured with edits in place, not with knockouts; expected Edits "
+                "or a TaskVector"
+            )
+        return branch
+
+    def branch(self, edits: Sequence[Edit | Knockout] | None, prompts: Sequence[Prompt]) -> Branch:
         """Edits that are applied together, or None: the prompts as they are.
 
         Raises:
             InputError: where an edit does not fit the model or the prompts.
         """
-        lengths = [len(p) for p in prompts]
-        placed = []
+        lengths, n_heads = [len(p) for p in prompts], self.bridge.cfg.n_heads
+        placed: list[PlacedEdit] = []
+        knockouts: list[PlacedKnockout] = []
         for e in [self._nothing()] if edits is None else edits:
+            if isinstance(e, Knockout):
+                cut = place_knockout(e, prompts, self.n_layers, n_heads)
+                why = self.why_no_attention(cut.layers)
+                if why:
+                    raise InputError(f"{why}, so that none can be cut there; expected other blocks")
+                knockouts.append(cut)
+                continue
             check_layer(e.layer, self.n_layers)
             self.hook(e.site, e.layer % self.n_layers)
             self._check_width(e)
             positions = [at for (at,) in positions_of(prompts, [e.position])]
-            placed.append(place(e, positions, lengths, self.n_layers, self.bridge.cfg.n_heads))
-        return Branch(tuple(placed), self.n_layers)
+            placed.append(place(e, positions, lengths, self.n_layers, n_heads))
+        return Branch(tuple(placed), self.n_layers, tuple(knockouts))
+
+    def why_no_attention(self, layers: Collection[int]) -> str:
+        """Which of some blocks has no attention to cut; empty where all have it."""
+        there = [i for i, block in enumerate(self.bridge.blocks) if hasattr(block, "attn")]
+        lacking = sorted(set(layers) - set(there))
+        if not lacking:
+            return ""
+        known = f"{blocks(there)} have it" if there else "no block has any"
+        return f"{self.name} has no attention in block {lacking[0]} ({known})"
 
     def hook(self, site: str, layer: int | None = None) -> str:
         """The name of a site's hook, with a `{}` for the block.

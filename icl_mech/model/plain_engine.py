@@ -26,6 +26,7 @@ from icl_mech.model.engine import (
     padded,
 )
 from icl_mech.model.generation import Generation, greedy
+from icl_mech.model.knockouts import Cut, cutting
 from icl_mech.model.network import (
     architecture_of,
     final_stream,
@@ -71,6 +72,14 @@ class Rows:
                     rows=torch.tensor(rows),
                     columns=torch.tensor([placed.positions[p] for p in prompts]),
                 )
+
+    def cuts(self) -> list[Cut]:
+        """Every knockout of the batch, with its row."""
+        return [
+            Cut(row, placed, prompt)
+            for row, (prompt, branch) in enumerate(zip(self.prompts, self.branches, strict=True))
+            for placed in branch.knockouts
+        ]
 
 
 class PlainEngine(Engine):
@@ -233,7 +242,7 @@ class PlainEngine(Engine):
 
     def run(self, rows: Rows) -> "Ran":
         """Run a batch, with its edits in place."""
-        with writing(self.bridge, list(rows.writes())):
+        with writing(self.bridge, list(rows.writes())), cutting(self.bridge, rows.cuts()):
             return Ran(self, rows, self._stream(rows.tokens))
 
     def _stream(self, sequences: Sequence[Tokens]) -> Float[Tensor, "row token d_model"]:

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from icl_mech.model.blocks import Blocks, Positions
+from icl_mech.model.knockouts import Hidden
 from icl_mech.model.masks import Masks
 
 Observer = Callable[[int, Float[Tensor, "prompt branch token d_model"]], None]
@@ -111,6 +112,7 @@ def advance(
     positions: Int[Tensor, "prompt branches token"],
     observe: Observer | None = None,
     keep: Keeper | None = None,
+    hidden: Hidden | None = None,
 ) -> Float[Tensor, "prompt branches token d_model"]:
     """Run branches through the blocks and return the residual stream after the last one.
 
@@ -122,32 +124,39 @@ def advance(
         positions: of every token of every branch, in the order in which branches enter.
         observe: called with (block, residual stream after it) for the branches so far.
         keep: called with (block, keys, values) of the branches' own tokens, the branches so far.
+        hidden: what branches do not see beside what every token sees.
     """
     n_tokens = positions.shape[2]
-    masks = {
-        window: Masks(prefix.positions, positions, window, blocks.dtype)
+    masks: dict[tuple[int | None, tuple[int, ...]], Masks] = {
+        (window, ()): Masks(prefix.positions, positions, window, blocks.dtype)
         for window in set(blocks.windows)
     }
+
+    def masks_of(layer: int) -> Masks:
+        window, cuts = blocks.windows[layer], () if hidden is None else hidden.active(layer)
+        if hidden is not None and (window, cuts) not in masks:
+            masks[window, cuts] = masks[window, ()].without(hidden.mask(cuts))
+        return masks[window, cuts]
+
     places = Positions(positions.flatten(1))
-    hidden: Tensor | None = None
+    stream: Tensor | None = None
     for layer in range(min(entering), blocks.n_layers + 1):
         if layer in entering:
             fresh = rearrange(entering[layer], "p b s d -> p (b s) d")
-            hidden = (
-                fresh if hidden is None else torch.cat([hidden, fresh.to(hidden.device)], dim=1)
+            stream = (
+                fresh if stream is None else torch.cat([stream, fresh.to(stream.device)], dim=1)
             )
-        assert hidden is not None
+        assert stream is not None
         if layer == blocks.n_layers:
             break
         past = _Past(prefix, layer, stop=False)
-        mask = masks[blocks.windows[layer]]
-        hidden = blocks.block(layer, hidden, places, mask, past)
+        stream = blocks.block(layer, stream, places, masks_of(layer), past)
         if keep is not None:
             keep(layer, past.keys, past.values)
         if observe is not None:
-            observe(layer, rearrange(hidden, "p (b s) d -> p b s d", s=n_tokens))
-    assert hidden is not None
-    return rearrange(hidden.to(positions.device), "p (b s) d -> p b s d", s=n_tokens)
+            observe(layer, rearrange(stream, "p (b s) d -> p b s d", s=n_tokens))
+    assert stream is not None
+    return rearrange(stream.to(positions.device), "p (b s) d -> p b s d", s=n_tokens)
 
 
 @dataclass(frozen=True)

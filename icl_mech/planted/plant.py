@@ -40,8 +40,9 @@ class Plant:
               direction that nothing reads.
             - `"partial_copy"`: a head of block `formed - 1` that writes the task at the final
               token. For every fifth input this is read in place of what the writers write.
-        noise: standard deviation of random weights that are added everywhere, in units of a
-            feature: 0 for none.
+        noise: standard deviation of random weights that are added to all matrices but those by
+            which tokens are found (positions, and the keys of the head that finds the query), in
+            units of a feature: 0 for none.
         seed: of the mappings, of the directions in the residual stream, of which heads do what,
             and of the noise.
 

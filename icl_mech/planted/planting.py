@@ -9,8 +9,8 @@ features:
   has a neuron for every input and task that is active where input and label fit the task;
 - *block `formed`*: the writers attend from a final arrow to all labels and write the mean of the
   tasks that fit;
-- *block `decoded`*: a head copies the word before the arrow; the MLP has a neuron for every input
-  and task, and writes the answer's direction.
+- *block `decoded`*: a head copies the last input, wherever it stands; the MLP has a neuron for
+  every input and task, and writes the answer's direction.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ from icl_mech.model import HookedModel, load_model
 from icl_mech.planted.plant import N_HEADS, PARTIAL, Head, Plant, Truth
 from icl_mech.tasks import Family
 
-N_POSITIONS, BOS, UNKNOWN, ARROW = 512, "<s>", "<unk>", "->"
+N_POSITIONS, BOS, UNKNOWN, ARROW = 128, "<s>", "<unk>", "->"
 #: What the model says where no task is written at the final token.
 PRIOR = "?"
 _SYMBOLS = (BOS, UNKNOWN, PRIOR, ARROW, "\n", " ", "Q:", "A:")
@@ -40,6 +40,8 @@ _EPSILON = 1e8
 _SHARP = 40.0
 #: Logit of the answer where the task is written in full, and of `PRIOR` always.
 _ANSWER, _PRIOR = 12.0, 4.0
+#: Sizes of the features by which the last input is found: large, so that noise matters little.
+_INPUT, _LATE = 3.0, 8.0
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,8 @@ class _Planting:
             "first": 1,  # whether a token is the first one,
             "arrow": 1,  # an arrow,
             "is_label": 1,  # any answer
+            "is_input": 1,  # any input
+            "late": 1,  # how late a token stands
             "shown": n,  # at a label: its demonstration's input
             "fits": k,  # at a label: the tasks that its demonstration fits
             "task": k,  # at an arrow: the task
@@ -189,7 +193,7 @@ class _Planting:
             self._copies(head, "fits", "task", 1 / len(truth.write))
             self._looks_at_labels(head)
         self._copies(truth.query, "input", "asked")
-        self._looks_back(truth.query, 1)
+        self._looks_at_last_input(truth.query)
         for x, task, y, neuron in self._pairs():
             copied = "partial_copy" in decoys and x % PARTIAL == 0
             both = self.of["asked"][x] + self.of["partial_copy" if copied else "task"][task]
@@ -209,11 +213,12 @@ class _Planting:
         tokens, logits = stem.wte.weight, self.network.lm_head.weight
         tokens[ids[BOS]] += self.of["first"][0]
         tokens[ids[ARROW]] += self.of["arrow"][0] + self.of["prior"][0]
-        tokens[-2 * n : -n] += self.of["input"]
+        tokens[-2 * n : -n] += self.of["input"] + _INPUT * self.of["is_input"]
         tokens[-n:] += self.of["label"] + self.of["is_label"]
         logits[ids[PRIOR]] += _PRIOR * self.of["prior"][0]
         logits[-n:] += self.of["answer"]
-        stem.wpe.weight += _codes() @ self.of["position"]
+        late = torch.arange(N_POSITIONS)[:, None] * _LATE / N_POSITIONS
+        stem.wpe.weight += _codes() @ self.of["position"] + late * self.of["late"]
 
     def _looks_back(self, head: Head, distance: int) -> None:
         """Let a head attend to the token `distance` before."""
@@ -235,6 +240,22 @@ class _Planting:
         bias = self.network.transformer.h[head[0]].attn.c_attn.bias
         bias.view(3, N_HEADS, self.d_head)[0, head[1], 1] += self._sharp(1)
         key[:, 1] += self.of["first"][0]
+
+    def _looks_at_last_input(self, head: Head) -> None:
+        """Let a head attend from every token to the last input up to there.
+
+        Not by the token's own position: a vector that is written over the stream brings the
+        position of the token where it was read.
+        """
+        _, key, _ = self._inputs(head)
+        key[:] = 0  # noise here would move every score by more than two inputs differ
+        key[:, 0] += self.of["is_input"][0]
+        key[:, 1] += self.of["late"][0]
+        # Two inputs are four tokens apart (`{x}->{y}`, and a line break).
+        bias = self.network.transformer.h[head[0]].attn.c_attn.bias
+        query = bias.view(3, N_HEADS, self.d_head)[0, head[1]]
+        query[0] += self._sharp((N_POSITIONS / 4 + 1) / _INPUT)
+        query[1] += self._sharp(N_POSITIONS / 4 / _LATE)
 
     def _sharp(self, times: float) -> float:
         """What raises a score by `times` the difference that decides."""

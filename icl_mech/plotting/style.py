@@ -29,6 +29,7 @@ COLOURS = {
     "transfer": "#0072B2",
     "lens": "#117733",
     "heads": "#999933",
+    "masking": "#C26A2E",
     "answer": "#009E73",
     "query": "#E69F00",
     "within": "#4B3FA0",

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from itertools import accumulate
 from typing import Any
 
@@ -47,20 +48,31 @@ class Prompt:
         Raises:
             InputError: where the prompt has no such role or token.
         """
+        return self.positions(role)[-1]
+
+    def positions(self, role: str | int) -> tuple[int, ...]:
+        """Indices of all tokens of a role, in order; an integer stands for one token.
+
+        A `*` stands for any text: `"demo_*_y"` are the answers of all demonstrations.
+
+        Raises:
+            InputError: where the prompt has no such role or token.
+        """
         if isinstance(role, int):
             if not -len(self) <= role < len(self):
                 raise InputError(f"token {role} out of range for a prompt of {len(self)} tokens")
-            return role % len(self)
-        if role not in self.roles:
-            known = [name for name in dict.fromkeys(self.roles) if name]
-            near = nearest(role, known)
-            hint = f"; did you mean {near!r}?" if near else "."
-            free = "; tokens of a text that follows no template are named by index, as -1"
-            raise InputError(
-                f"the prompt has no role {role!r}{hint} It has: {', '.join(known)}"
-                + free * ("" in self.roles)
-            )
-        return len(self) - 1 - self.roles[::-1].index(role)
+            return (role % len(self),)
+        found = tuple(i for i, name in enumerate(self.roles) if fnmatchcase(name, role))
+        if found:
+            return found
+        known = [name for name in dict.fromkeys(self.roles) if name]
+        near = nearest(role, known)
+        hint = f"; did you mean {near!r}?" if near else "."
+        free = "; tokens of a text that follows no template are named by index, as -1"
+        raise InputError(
+            f"the prompt has no role {role!r}{hint} It has: {', '.join(known)}"
+            + free * ("" in self.roles)
+        )
 
 
 class Encoder:

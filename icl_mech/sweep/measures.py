@@ -124,6 +124,8 @@ MEASURES = {
         measured={"layers": _LAYERS, "probe": bool, "controls": bool},
         tasks=("verbs",),
     ),
+    "masking": Measure("icl_mech.masking", ".plan:MaskingSettings", ".plan:plan", ".run:measure"),
+    "decoder": Measure("icl_mech.decoder", ".plan:DecoderSettings", ".plan:plan", ".run:measure"),
     "localize": Measure(
         "icl_mech.localize",
         ".plan:MapSettings",

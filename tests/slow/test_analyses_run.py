@@ -10,9 +10,11 @@ from commands import run_analysis
 from pages import plotly
 
 from icl_mech.answers import AnswerScores
+from icl_mech.decoder import Decoder
 from icl_mech.failures import TaskVectorFailures
 from icl_mech.heads import FunctionVectors, HeadAblation, HeadAttribution
 from icl_mech.localize import TaskMap
+from icl_mech.masking import ContextMasking
 from icl_mech.patch import PositionScan
 from icl_mech.progressive import ProgressiveGeneration
 from icl_mech.results import load_result
@@ -114,6 +116,21 @@ def test_hendel_variability(tmp_path: Path) -> None:
         values = np.frombuffer(b64decode(within["x"]["bdata"]), within["x"]["dtype"])
         assert len(values) == 6  # two tasks, three vectors each
         assert values.mean() == pytest.approx(result.distances(**at).value[0])
+
+
+def test_decoder(tmp_path: Path) -> None:
+    out = tmp_path / "decoder.html"
+    said = run_analysis(
+        "decoder", "--task country_capital person_religion --n-prompts 8 --n-shots 3", out
+    )
+    found = load_result(tmp_path / "decoder-country_capital.nc")
+    assert isinstance(found, Decoder)
+    assert found.theta_layer("country_capital") in range(7, 13)
+    masking = load_result(tmp_path / "decoder-masking.nc")
+    assert isinstance(masking, ContextMasking)
+    assert "rank correlation" in said
+    table = pd.read_csv(out.with_suffix(".csv"), index_col=0)
+    assert "country_capital" in table.index
 
 
 def test_planted(tmp_path: Path) -> None:

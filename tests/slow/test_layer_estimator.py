@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from icl_mech.localize.curves import Rule, consumed, formed, locate, settled
+from icl_mech.stats.curves import Rule, consumed, formed, locate, settled
 
 LAYERS, UP, DOWN = 18, 9, 12
 RULE = Rule()
