@@ -14,6 +14,7 @@ from icl_mech.errors import InputError
 from icl_mech.model.edits import Edit
 from icl_mech.model.engine import Engine
 from icl_mech.model.generation import Generation
+from icl_mech.model.knockouts import Knockout
 from icl_mech.model.placing import Placer
 from icl_mech.progress import Tick
 from icl_mech.prompts import Prompt
@@ -47,7 +48,7 @@ def generate_progressively(
     engine: Engine,
     placer: Placer,
     prompts: Sequence[Prompt],
-    edits: Sequence[Sequence[Edit] | None],
+    edits: Sequence[Sequence[Edit | Knockout] | None],
     demonstrations_for: int,
     max_new_tokens: int,
     stop: str,
@@ -103,9 +104,11 @@ def _begun(
     return [row[0] for row in found]
 
 
-def _of(edit: Edit, rows: Sequence[int]) -> Edit:
+def _of(edit: Edit | Knockout, rows: Sequence[int]) -> Edit | Knockout:
     """The edit of some of the prompts."""
-    return edit if edit.value.ndim == 1 else replace(edit, value=edit.value[list(rows)])
+    if isinstance(edit, Knockout) or edit.value.ndim == 1:
+        return edit
+    return replace(edit, value=edit.value[list(rows)])
 
 
 def _joined(first: Generation, more: Generation, tokenizer: Any, stop: str) -> Generation:
