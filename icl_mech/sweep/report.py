@@ -28,8 +28,8 @@ _PAGE = """
 .missing td:last-child { white-space: normal; min-width: 22em; }
 summary { cursor: pointer; margin: 1em 0; }</style>
 <p>Cells: {{ states }}. A cell is one measure of one task, or of one set of tasks, on one model with
-one seed. Figures are of every model's first seed, tables of all; numbers in full lie beside this page,
-as {{ kinds }}.</p>
+one seed. Figures are of every model's first seed, tables of all; numbers in full lie beside this
+page, as {{ kinds }}.</p>
 <div class="scroll">{{ status }}</div>
 {% if not_done %}<h2>What is missing</h2>
 <div class="scroll missing">{{ not_done }}</div>
