@@ -150,7 +150,8 @@ class SweepCommand:
         found = Sweep(self.folder)
         self._print(found, found.report(page, self.plotlyjs))
         if found.failed:
-            print(f"{len(found.failed)} cells failed:", file=sys.stderr)
+            n = len(found.failed)
+            print(f"{n} {'cell' if n == 1 else 'cells'} failed:", file=sys.stderr)
             for name, error in found.failed.items():
                 print(f"  {name}: {error}", file=sys.stderr)
             raise SystemExit(1)

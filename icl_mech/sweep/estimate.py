@@ -52,14 +52,15 @@ class Estimate:
                 "measure": r["entry"],
                 "cells": r["cells"].map("{:,}".format),
                 "forward passes": r["forward_passes"].map("{:,.0f}".format),
-                "10¹² operations": (r["operations"] / 1e12).map("{:,.2f}".format),
-                "GB of memory": (r["memory"] / 1e9).map("{:,.2f}".format),
-                "hours": r["hours"].map("{:,.3f}".format),
+                "10¹² operations": (r["operations"] / 1e12).map(_shortly),
+                "of a cell": (r["operations"] / r["cells"] / 1e12).map(_shortly),
+                "GB of memory": (r["memory"] / 1e9).map(_shortly),
+                "hours": r["hours"].map(_shortly),
             }
         ).replace("nan", "?")
         total = {"model": "all", "cells": f"{r['cells'].sum():,}"}
-        total["10¹² operations"] = f"{r['operations'].sum() / 1e12:,.2f}"
-        total |= {"hours": f"{r['hours'].sum():,.3f}"}
+        total["10¹² operations"] = _shortly(r["operations"].sum() / 1e12)
+        total |= {"hours": _shortly(r["hours"].sum())}
         return pd.concat([said, pd.DataFrame([total])]).fillna("")
 
     def too_large(self, memory: float) -> dict[str, float]:
@@ -115,6 +116,15 @@ def estimate(
                     notes[f"{name}: {error}"] = None
             rows.append(known | _row(found, flops_per_second, bytes_per_second))
     return Estimate(pd.DataFrame(rows), list(notes))
+
+
+def _shortly(number: float) -> str:
+    """Three digits, or all before the point.
+
+    >>> _shortly(1234.5), _shortly(0.01234)
+    ('1,234', '0.0123')
+    """
+    return f"{number:,.0f}" if number >= 1000 else f"{number:.3g}"
 
 
 class _Known:

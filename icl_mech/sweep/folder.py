@@ -229,10 +229,9 @@ class CellFolder:
             "file": file,
             "sha256": hashlib.sha256(content).hexdigest(),
             "version": __version__,
-            **facts,
         }
-        self._append(line)
-        self.done[cell] = line
+        self._append(line | facts)
+        self.done[cell] = line  # the facts are in the journal: a long run must not hold them all
         self.errors.pop(cell, None)
         return self.path / file
 

@@ -116,6 +116,13 @@ def read_specification(path: str | Path) -> dict[str, Any]:
 
     Raises:
         InputError: where the file is not there, is none of both kinds, or holds unknown keys.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "sweep.yaml"
+        >>> _ = file.write_text("models: [gemma-3-270m]\\nmeasures: {scan: {n_shots: 2}}")
+        >>> read_specification(file)["measures"]
+        {'scan': {'n_shots': 2}}
     """
     path = Path(path)
     choose(path.suffix.lower(), (".yaml", ".yml", ".toml"), "kind of file for a sweep")

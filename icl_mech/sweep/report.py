@@ -27,9 +27,9 @@ _PAGE = """
 <style>.scroll th, .scroll td { white-space: nowrap; }
 .missing td:last-child { white-space: normal; min-width: 22em; }
 summary { cursor: pointer; margin: 1em 0; }</style>
-<p>{{ states }}. A cell is one measure of one task, or of one set of tasks, on one model with one
-seed. Figures are of every model's first seed, tables of all; numbers in full lie beside this page,
-as {{ kinds }}.</p>
+<p>Cells: {{ states }}. A cell is one measure of one task, or of one set of tasks, on one model with
+one seed. Figures are of every model's first seed, tables of all; numbers in full lie beside this
+page, as {{ kinds }}.</p>
 <div class="scroll">{{ status }}</div>
 {% if not_done %}<h2>What is missing</h2>
 <div class="scroll missing">{{ not_done }}</div>
@@ -67,7 +67,7 @@ def write_report(sweep: Sweep, path: str | Path, plotlyjs: PlotlyJs = "inline") 
     open_cells = cells[cells["state"] != "done"][
         ["model", "entry", "task", "seed", "state", "error"]
     ]
-    states = ", ".join(f"{n:,} cells {s}" for s, n in cells["state"].value_counts().items())
+    states = ", ".join(f"{n:,} {s}" for s, n in cells["state"].value_counts().items())
     sizes = {str(name): _size(n) for name, n in cards["weights"].items()}
     order = list(sizes)
     written = _write_tables(path, "cells", cells, cells) + _write_tables(
