@@ -91,6 +91,8 @@ result = icl_mech.progressive_generation(
     n_sets=options.n_sets,
     n_steps=options.n_steps,
     batch_size=options.batch_size,
+    timed_tokens=4,  # the speed has a part of its own below
+    n_rounds=1,
 )
 result.save(options.out.with_suffix(".nc"))
 print(result)
@@ -130,7 +132,7 @@ for n_shots in (options.n_shots, *([options.many_shots] if options.many_shots el
         methods=[],
         n_blocks=1,
         n_positions=1,
-        timed_tokens=32,
+        timed_tokens=16,
         n_rounds=5,
     )
     task = timed.tasks[0]

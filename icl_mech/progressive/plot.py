@@ -33,7 +33,7 @@ def progressive_figure(result: ProgressiveGeneration) -> go.Figure:
         titles += [
             f"{name}: KL to the few-shot prompt",
             f"{name}: whole answers",
-            f"{name}: speed",
+            f"{name}: tokens per second",
         ]
     figure = rows_of_panels([_HEIGHT] * len(tasks), _GAP, titles, cols=3, horizontal_spacing=0.08)
     for row, task in enumerate(tasks, 1):
