@@ -197,8 +197,7 @@ class SharedCount(CountedEngine):
     def groups(self, n: int, size: int, shared: int, own: int) -> None:
         for times, rows in self.batches(n, max(shared, size * own)):
             self._prefill(times, rows, shared)
-            queries = size * own
-            self.blocks("prompts", times, rows, queries, shared + queries, self.sizes.n_layers)
+            self.blocks("prompts", times, rows, size * own, shared + own, self.sizes.n_layers)
             self._kept = 0
 
     def evaluate(self, n: int, length: int, branches: Sequence[Edited]) -> None:
@@ -227,7 +226,8 @@ class SharedCount(CountedEngine):
         for times, rows in self._ended(n, length, branches, n_tokens):
             self.unembed(times, rows)
             if more:
-                self.blocks("branches", times, rows, more, length + more, self.sizes.n_layers)
+                keys = length + n_tokens - 1
+                self.blocks("branches", times, rows, more, keys, self.sizes.n_layers)
                 self.unembed(times, rows * more)
 
     def gradients(self, n: int, length: int, branch: Edited, n_steps: int, n_batches: int) -> None:
@@ -286,12 +286,12 @@ class SharedCount(CountedEngine):
     def _branches(
         self, times: int, rows: int, before: int, n_tokens: int, entries: Sequence[int]
     ) -> None:
-        """Branches side by side, each from the block that it enters on."""
+        """Branches side by side, each from the block that it enters on; none sees another."""
         entering, queries = Counter(entries), 0
         for layer in range(self.sizes.n_layers):
             queries += entering[layer] * n_tokens
             if queries:
-                self.blocks("branches", times, rows, queries, before + queries, 1)
+                self.blocks("branches", times, rows, queries, before + n_tokens, 1)
 
 
 class PlainCount(CountedEngine):
