@@ -94,7 +94,6 @@ CASES = {
     "decodability": Case(
         lambda m: icl_mech.task_decodability(m, [TASK, OTHER], k=1, probe=False, **COMMON),
         n_tasks=2,
-        exact=True,
         memory=False,
     ),
     "localize": Case(lambda m: icl_mech.localize(m, [TASK, OTHER], **COMMON), n_tasks=2),

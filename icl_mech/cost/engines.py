@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from icl_mech.cost.sizes import Sizes
 from icl_mech.cost.work import Cost, Work
@@ -48,7 +48,13 @@ def in_parts(n: int, together: int) -> Iterator[tuple[int, int]]:
 
 
 class CountedEngine(ABC):
-    """Counts what an engine of the same name does; prompts of a call have one length here."""
+    """Counts what an engine of the same name does; prompts of a call have one length here.
+
+    Attributes:
+        copies: how often attention's scores are in memory at a time.
+    """
+
+    copies: ClassVar[int] = 2
 
     def __init__(self, sizes: Sizes, limits: Limits) -> None:
         self.sizes, self.limits = sizes, limits
@@ -60,6 +66,11 @@ class CountedEngine(ABC):
         """Of all that was counted so far."""
         weights = self.sizes.weights * self.limits.n_bytes
         return Cost(dict(self._parts), weights, weights + self._peak)
+
+    def repeat(self, times: int) -> None:
+        """Take all that was counted so far that often: tasks cost the same."""
+        for part, work in self._parts.items():
+            self._parts[part] = work * times
 
     # --- what an engine is asked -----------------------------------------------------------------
 
@@ -157,8 +168,8 @@ class CountedEngine(ABC):
         self.product(part, heads, queries, s.d_head, keys)
         self.product(part, heads, queries, keys, s.d_head)
         self.hold(
-            # Scores, what their softmax makes of them, and the masks of two kinds of blocks.
-            rows * queries * keys * (2 * s.n_heads + 4)
+            # Scores, what masks and softmax make of them, and the masks of two kinds of blocks.
+            rows * queries * keys * (self.copies * s.n_heads + 4)
             # Keys and values, repeated for every head.
             + rows * keys * 2 * s.n_heads * s.d_head
             # The stream, what is added to it, queries, and the inside of the MLP.
@@ -295,7 +306,9 @@ class SharedCount(CountedEngine):
 
 
 class PlainCount(CountedEngine):
-    """Counts what `PlainEngine` does."""
+    """Counts what `PlainEngine` does; Transformers' own attention adds a mask to a copy."""
+
+    copies = 3
 
     def groups(self, n: int, size: int, shared: int, own: int) -> None:
         self.observe(n * size, shared + own)
