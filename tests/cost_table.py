@@ -1,4 +1,4 @@
-"""The table of expected costs in icl_mech/README.md: `make costs` writes it."""
+"""The tables of expected costs in icl_mech/README.md: `make costs` writes it."""
 
 from math import ceil
 from pathlib import Path
@@ -7,6 +7,7 @@ import pandas as pd
 
 from icl_mech import Cost, expected_cost
 from icl_mech.cost import Sizes
+from icl_mech.cost.questions import NAMES
 
 README = Path(__file__).parents[1] / "icl_mech" / "README.md"
 BEGIN, END = "<!-- costs -->", "<!-- end of costs -->"
@@ -66,9 +67,25 @@ def row(name: str, sizes: Sizes) -> dict[str, str]:
     }
 
 
-def table() -> str:
-    """The rows as Markdown."""
-    rows = pd.DataFrame(row(*item) for item in PUBLISHED.items()).set_index("model, bfloat16")
+def seconds_of(question: str, sizes: Sizes) -> str:
+    """The expected time of a question on all tasks."""
+    cost = expected_cost(question, sizes, N_TASKS, dtype="bfloat16", device="cuda")
+    return f"{cost.seconds(SHARE * FLOPS, SHARE * BANDWIDTH):,.1f} s"
+
+
+def tables() -> str:
+    """The models, and below them every question on each of them, as Markdown."""
+    models = [row(*item) for item in PUBLISHED.items()]
+    questions = [
+        {"question": f"`{q}`", **{name: seconds_of(q, s) for name, s in PUBLISHED.items()}}
+        for q in NAMES
+    ]
+    return f"{markdown(models)}\n\n{markdown(questions)}"
+
+
+def markdown(found: list[dict[str, str]]) -> str:
+    """A table whose rows are named by the first column."""
+    rows = pd.DataFrame(found).set_index(next(iter(found[0])))
     lines = [
         [str(rows.index.name), *rows.columns],
         ["---"] * (1 + len(rows.columns)),
@@ -78,10 +95,11 @@ def table() -> str:
 
 
 def main() -> None:
+    made = tables()
     before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
-    README.write_text(f"{before}{BEGIN}\n{table()}\n{END}{after}", encoding="utf-8")
-    print(table())
+    README.write_text(f"{before}{BEGIN}\n{made}\n{END}{after}", encoding="utf-8")
+    print(made)
 
 
 if __name__ == "__main__":

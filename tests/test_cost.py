@@ -94,7 +94,6 @@ CASES = {
     "decodability": Case(
         lambda m: icl_mech.task_decodability(m, [TASK, OTHER], k=1, probe=False, **COMMON),
         n_tasks=2,
-        exact=True,
         memory=False,
     ),
     "localize": Case(lambda m: icl_mech.localize(m, [TASK, OTHER], **COMMON), n_tasks=2),
@@ -173,7 +172,7 @@ def test_work_and_memory_on_tiny_models(
         engine=engine,
     )
     if case.exact:  # but for the targets' own logits
-        assert expected.operations == pytest.approx(measured.work.operations, rel=0.005)
+        assert expected.operations == pytest.approx(measured.work.operations, rel=0.002)
         assert expected.bytes == pytest.approx(measured.work.bytes, rel=0.1)
     assert within(expected.operations, measured.work.operations)
     assert within(expected.bytes, measured.work.bytes)

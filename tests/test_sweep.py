@@ -7,14 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from commands import assert_refused, run_command
 from sweep_measures import MARKS
 from tiny_models import random_model, saved, tiny_model
 
 import icl_mech
-from icl_mech.cost.questions import QUESTIONS
 from icl_mech.errors import InputError
 from icl_mech.sweep import (
     MEASURES,
@@ -421,21 +419,17 @@ def test_the_command_refuses(words: list[str], message: str, tmp_path: Path) -> 
 # --- planning on paper ------------------------------------------------------------------------
 
 
-def test_a_dry_run_needs_a_configuration_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_dry_run_needs_a_configuration_only(tmp_path: Path) -> None:
     folder = tmp_path / "large"
     folder.mkdir()
     sizes = {"num_hidden_layers": 32, "hidden_size": 4096, "num_attention_heads": 32}
     sizes |= {"num_key_value_heads": 8, "intermediate_size": 14336, "vocab_size": 128256}
     (folder / "config.json").write_text(json.dumps({**sizes, "tie_word_embeddings": False}))
     load = {"dtype": "bfloat16", "device": "cuda"}
-    grid = plan_sweep(folder, ["scan", "lens", "decodability"], "all", [0, 1], load=load)
-    monkeypatch.delitem(QUESTIONS, "lens")
+    grid = plan_sweep(folder, ["scan", "lens", "answers"], "all", [0, 1], load=load)
     found = estimate(grid, 3e14, 1e12)
     assert found.notes == [
-        "large: its tokenizer is not at hand: five tokens are taken per demonstration",
-        "the cost of lens is not modelled",
+        "large: its tokenizer is not at hand: five tokens are taken per demonstration"
     ]
     rows = found.rows.set_index("entry")
     one = icl_mech.expected_cost("scan", sizes | {"tie_word_embeddings": False}, 36, **load)
@@ -445,7 +439,7 @@ def test_a_dry_run_needs_a_configuration_only(
     assert rows.loc["scan", "hours"] == pytest.approx(one.seconds(3e14, 1e12) / 3600)
     assert list(found.too_large(16e9)) == ["large"]
     assert not found.too_large(80e9)
-    assert np.isnan(rows.loc["lens", "operations"])
+    assert rows.loc["answers", "operations"] > rows.loc["lens", "operations"]
     done = run_command(
         "sweep", "--models", str(folder), "--measures", "scan", "--dry-run", "--max-memory", "16GB",
         "--folder", str(tmp_path / "out"),

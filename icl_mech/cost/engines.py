@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from icl_mech.cost.sizes import Sizes
 from icl_mech.cost.work import Cost, Work
@@ -48,7 +48,13 @@ def in_parts(n: int, together: int) -> Iterator[tuple[int, int]]:
 
 
 class CountedEngine(ABC):
-    """Counts what an engine of the same name does; prompts of a call have one length here."""
+    """Counts what an engine of the same name does; prompts of a call have one length here.
+
+    Attributes:
+        copies: how often attention's scores are in memory at a time.
+    """
+
+    copies: ClassVar[int] = 2
 
     def __init__(self, sizes: Sizes, limits: Limits) -> None:
         self.sizes, self.limits = sizes, limits
@@ -60,6 +66,11 @@ class CountedEngine(ABC):
         """Of all that was counted so far."""
         weights = self.sizes.weights * self.limits.n_bytes
         return Cost(dict(self._parts), weights, weights + self._peak)
+
+    def repeat(self, times: int) -> None:
+        """Take all that was counted so far that often: tasks cost the same."""
+        for part, work in self._parts.items():
+            self._parts[part] = work * times
 
     # --- what an engine is asked -----------------------------------------------------------------
 
@@ -157,8 +168,8 @@ class CountedEngine(ABC):
         self.product(part, heads, queries, s.d_head, keys)
         self.product(part, heads, queries, keys, s.d_head)
         self.hold(
-            # Scores, what their softmax makes of them, and the masks of two kinds of blocks.
-            rows * queries * keys * (2 * s.n_heads + 4)
+            # Scores, what masks and softmax make of them, and the masks of two kinds of blocks.
+            rows * queries * keys * (self.copies * s.n_heads + 4)
             # Keys and values, repeated for every head.
             + rows * keys * 2 * s.n_heads * s.d_head
             # The stream, what is added to it, queries, and the inside of the MLP.
@@ -197,8 +208,7 @@ class SharedCount(CountedEngine):
     def groups(self, n: int, size: int, shared: int, own: int) -> None:
         for times, rows in self.batches(n, max(shared, size * own)):
             self._prefill(times, rows, shared)
-            queries = size * own
-            self.blocks("prompts", times, rows, queries, shared + queries, self.sizes.n_layers)
+            self.blocks("prompts", times, rows, size * own, shared + own, self.sizes.n_layers)
             self._kept = 0
 
     def evaluate(self, n: int, length: int, branches: Sequence[Edited]) -> None:
@@ -234,7 +244,8 @@ class SharedCount(CountedEngine):
         for times, rows in self._ended(n, length, branches, n_tokens):
             self.unembed(times, rows)
             if more:
-                self.blocks("branches", times, rows, more, length + more, self.sizes.n_layers)
+                keys = length + n_tokens - 1
+                self.blocks("branches", times, rows, more, keys, self.sizes.n_layers)
                 self.unembed(times, rows * more)
 
     def gradients(self, n: int, length: int, branch: Edited, n_steps: int, n_batches: int) -> None:
@@ -293,16 +304,18 @@ class SharedCount(CountedEngine):
     def _branches(
         self, times: int, rows: int, before: int, n_tokens: int, entries: Sequence[int]
     ) -> None:
-        """Branches side by side, each from the block that it enters on."""
+        """Branches side by side, each from the block that it enters on; none sees another."""
         entering, queries = Counter(entries), 0
         for layer in range(self.sizes.n_layers):
             queries += entering[layer] * n_tokens
             if queries:
-                self.blocks("branches", times, rows, queries, before + queries, 1)
+                self.blocks("branches", times, rows, queries, before + n_tokens, 1)
 
 
 class PlainCount(CountedEngine):
-    """Counts what `PlainEngine` does."""
+    """Counts what `PlainEngine` does; Transformers' own attention adds a mask to a copy."""
+
+    copies = 3
 
     def groups(self, n: int, size: int, shared: int, own: int) -> None:
         self.observe(n * size, shared + own)

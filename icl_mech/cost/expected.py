@@ -105,8 +105,8 @@ def expected_cost(
     )
     counted = _ENGINES[engine](_sizes(config), limits)
     if question in QUESTIONS:
-        for _ in range(n_tasks):
-            QUESTIONS[question](counted, asked)
+        QUESTIONS[question](counted, asked)
+        counted.repeat(n_tasks)
     if question in ONCE:
         ONCE[question](counted, asked)
     return counted.cost
