@@ -74,15 +74,17 @@ def test_part_of_the_blocks_costs_on_average_what_all_cost(peers) -> None:
 def test_table_says_first_where_another_is_faster(peers) -> None:
     table = peers("table")
     cells = [
-        table.Cell("inject", "icl-mech", "1", 1.0, 2048),
-        table.Cell("inject", "other", "2", 3.0, 1024),
-        table.Cell("stream", "icl-mech", "1", 1.0, 2048),
-        table.Cell("stream", "other", "2", 0.5, 1024),
+        table.Cell("inject", "icl-mech", "1", 1.0, 2048, 9),
+        table.Cell("inject", "other", "2", 3.0, 1024, 9),
+        table.Cell("stream", "icl-mech", "1", 1.0, 2048, 9),
+        table.Cell("stream", "other", "2", 0.5, 1024, 9),
     ]
     said = table.verdict(cells)
     assert said.startswith("Faster than icl-mech: other in *residual stream")
     assert "3.0 times (θ at the last token" in said
-    assert "| 12 s, 1.0 GB |" in table.table([table.Cell("lens", "other", "2", 12.3, 1024)])
+    assert "| 12 s, 1.0 GB, 9 MB |" in table.table(
+        [table.Cell("lens", "other", "2", 12.3, 1024, 9)]
+    )
 
 
 def test_table_in_the_readme_has_every_task_and_library(peers) -> None:

@@ -146,7 +146,9 @@ class Parts:
             if module is not None and id(module) not in found:
                 found[id(module)] = module
                 left += module._modules.values()
-        self._found = [(module, _inside(module)) for module in found.values()]
+        # Most modules of a bridge are hook points, in which there is nothing to exchange.
+        others = (module for module in found.values() if not isinstance(module, HookPoint))
+        self._found = [(module, _inside(module)) for module in others]
 
     def same(self) -> bool:
         """Whether they are still the same; modules below others are, where those hold the same."""

@@ -194,9 +194,8 @@ def measure(libraries: list[Library], paths: dict[str, Path], plan: Plan) -> Ite
 def median(task: str, library: Library, replies: list[dict[str, Any]], plan: Plan) -> Cell:
     """One cell of the table."""
     seconds = [plan.seconds(task, library.module, reply) for reply in replies]
-    peaks = [reply["peak_mb"] for reply in replies]
-    middle = statistics.median(seconds)
-    return Cell(task, library.name, library.version, middle, statistics.median(peaks))
+    peak, own = (statistics.median(reply[k] for reply in replies) for k in ("peak_mb", "task_mb"))
+    return Cell(task, library.name, library.version, statistics.median(seconds), peak, own)
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ class Cell:
         name, version: of the library.
         seconds: median over rounds, of the whole task.
         peak_mb: the most memory that its process held meanwhile, weights included.
+        task_mb: by how much that is more than it held before.
     """
 
     task: str
@@ -30,6 +31,7 @@ class Cell:
     version: str
     seconds: float
     peak_mb: float
+    task_mb: float
 
 
 def table(cells: list[Cell]) -> str:
@@ -42,9 +44,9 @@ def table(cells: list[Cell]) -> str:
 
 
 def shown(cell: Cell) -> str:
-    """Seconds and gigabytes."""
+    """Seconds, the peak in gigabytes, and what of it the task took in megabytes."""
     seconds = f"{cell.seconds:.2f}" if cell.seconds < 10 else f"{cell.seconds:.0f}"
-    return f"{seconds} s, {cell.peak_mb / 1024:.1f} GB"
+    return f"{seconds} s, {cell.peak_mb / 1024:.1f} GB, {cell.task_mb:.0f} MB"
 
 
 def of_task(cells: list[Cell], task: str) -> list[Cell]:
@@ -86,7 +88,8 @@ def write(cells: list[Cell], share: int, rounds: int, how: str, keep: bool) -> N
     )
     caption = (
         f"Medians of {rounds} rounds in turn, {how}; memory is the peak of each library's "
-        f"process, weights included.{part}"
+        "process, weights included, and by how much it was more than what the process held "
+        f"before the task.{part}"
     )
     text = f"{verdict(cells)}\n\n{table(cells)}\n\n{caption}"
     print(text)

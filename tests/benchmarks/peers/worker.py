@@ -29,15 +29,16 @@ def peak_mb() -> float:
     return int(kilobytes[1]) / 1024
 
 
-def forget_peak() -> None:
-    """Let the peak begin at what is held now."""
+def forget_peak() -> float:
+    """Let the peak begin at what is held now, in MB."""
     _CLEAR_REFS.write_text("5")
+    return peak_mb()
 
 
 def run(library: Any, model: Any, asked: dict[str, Any]) -> dict[str, float]:
     """Do one task; results go to a file where one is named."""
     work = Work.load(Path(asked["work"]))
-    forget_peak()
+    held = forget_peak()
     clock = CLOCKS[asked["clock"]]
     start = clock()
     shared = library.before(model, asked["task"], work, asked["at_a_time"])
@@ -46,6 +47,7 @@ def run(library: Any, model: Any, asked: dict[str, Any]) -> dict[str, float]:
     found = task(model, work, asked["layers"], asked["at_a_time"], shared)
     end = clock()
     reply = {"before_s": middle - start, "edits_s": end - middle, "peak_mb": peak_mb()}
+    reply["task_mb"] = reply["peak_mb"] - held
     if asked["out"]:
         save_file({name: values.contiguous() for name, values in found.items()}, asked["out"])
     return reply
