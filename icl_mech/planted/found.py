@@ -75,7 +75,7 @@ def read_outs(plant: Plant, n_prompts: int = 12, n_shots: int = 4) -> list[Findi
     mapped = localize(model, planted.family, n_points=4 * n_prompts, **usual)
     found = list(_layers(mapped, task.name, truth))
     by_aie: tuple[Head, ...] = ()
-    by_attention, by_patching = by_aie, tuple[str, ...]()
+    by_attention, by_patching, decoders = by_aie, tuple[str, ...](), tuple[str, ...]()
     if mapped.data["regular"].sel(task=task.name).any():
         attributed = head_attribution(model, task, **usual)
         by_aie, by_attention = _effective(attributed, task.name), _attending(attributed, task.name)
@@ -88,10 +88,9 @@ def read_outs(plant: Plant, n_prompts: int = 12, n_shots: int = 4) -> list[Findi
             **usual,
         )
         by_patching = _restoring(patched, task.name)
-    decoders: tuple[str, ...] = ()
-    with suppress(NothingToDecodeError):
-        read = find_decoder(model, task, n_draws=2, gradients=False, **usual)
-        decoders = tuple(read.chosen(task.name))
+        with suppress(NothingToDecodeError):
+            read = find_decoder(model, task, n_draws=2, gradients=False, **usual)
+            decoders = tuple(read.chosen(task.name))
     found += [
         Finding("decoder, by necessity", decoders, (f"MLP {truth.decoded}",)),
         Finding("heads, by AIE", by_aie, truth.write),
