@@ -182,6 +182,10 @@ def test_a_planted_decoder_is_found() -> None:
     aie = found.of(task.name)["aie"].mean("prompt").values
     writers = {tuple(map(int, at)) for at in np.argwhere(aie > 0.1)}
     assert writers <= set(planted.truth.write)
+    looks = found.attention(task.name, f"L5H{planted.truth.query[1]}")
+    assert looks["with"]["query"] == pytest.approx(1, abs=0.01)
+    with pytest.raises(InputError, match="head 'L99H0'"):
+        found.attention(task.name, "L99H0")
     assert len(found.to_frame()) == 2 * 12 * len(table)
     assert isinstance(found, Decoder)
 

@@ -1,2 +1,2 @@
 from .result import EFFECTS as EFFECTS, Decoder as Decoder
-from .run import find_decoder as find_decoder
+from .run import NothingToDecodeError as NothingToDecodeError, find_decoder as find_decoder

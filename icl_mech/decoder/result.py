@@ -153,6 +153,34 @@ class Decoder(TaskResult):
         """The components that were found on odd prompts, most needed first."""
         return list(self.components(task, setting).index[: self.n_chosen(task, setting)])
 
+    def attention(self, task: str, head: str, setting: str = "zero_shot") -> pd.DataFrame:
+        """What a head attends to from the last token, by role, with and without the vector.
+
+        Args:
+            task, setting: as elsewhere.
+            head: by name, as `"L12H2"`.
+
+        Raises:
+            InputError: where there is no such head.
+        """
+        here = self._in(task, setting)["attention"]
+        n_layers, n_heads = here.sizes["layer"], here.sizes["head"]
+        known = [f"L{layer}H{h}" for layer in range(n_layers) for h in range(n_heads)]
+        layer, index = divmod(known.index(choose(head, known, "head")), n_heads)
+        shares = here.isel(layer=layer, head=index).transpose("condition", "prompt", "role")
+        without, with_vector = shares.values.astype(float)
+        change = means(with_vector - without, clusters=self.queries(task))
+        return pd.DataFrame(
+            {
+                "without": without.mean(axis=0),
+                "with": with_vector.mean(axis=0),
+                "change": change.value,
+                "change_low": change.low,
+                "change_high": change.high,
+            },
+            index=pd.Index(here["role"].values, name="role"),
+        )
+
     def full_summary(self) -> pd.DataFrame:
         """One row per task and setting; shares are of the effect, on even prompts."""
         rows = []

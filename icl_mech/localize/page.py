@@ -13,9 +13,11 @@ from icl_mech.localize.plot import task_curves_figure, task_map_figure
 from icl_mech.plotting.page import embedded, html_table, write_page
 
 if TYPE_CHECKING:
+    from icl_mech.decoder import Decoder
     from icl_mech.localize import TaskMap
-    from icl_mech.results import TaskResult
 
+#: Components of a task that a page names.
+_MOST = 12
 _PAGE = """
 <p>A task is <b>formed</b> where its vector can first be told apart and, injected into a prompt
 without demonstrations, brings the answer, where half of the heads' effect has been added, and
@@ -36,6 +38,13 @@ effect that is lost where those found are set back to what they are without it (
 random); <i>left with only these</i>: the share that is there where all others are set back.</p>
 <div class="scroll">{{ part.table }}</div>
 {{ part.picture }}
+{% for task, table in part.components %}
+<h3>{{ task }}: components, most needed first</h3>
+<p class="quiet">Nats of the answer's log probability: lost without the component (necessity),
+brought where it alone sees the vector (sufficiency), brought by its own change where nothing later
+reacts (direct). Brackets are 95 % intervals over queries.</p>
+<div class="scroll">{{ table }}</div>
+{% endfor %}
 <ul>{% for note in part.caveats %}<li>{{ note }}</li>{% endfor %}</ul>
 {% endfor %}
 {{ overview }}
@@ -63,7 +72,7 @@ def task_map_report(
     maps: list[TaskMap],
     path: str | Path,
     plotlyjs: PlotlyJs = "inline",
-    decoders: Sequence[TaskResult | None] = (),
+    decoders: Sequence[Decoder | None] = (),
 ) -> Path:
     """Write the page, whole or not at all.
 
@@ -94,13 +103,29 @@ def task_map_report(
     )
 
 
-def _decoder(found: TaskResult, first: bool, plotlyjs: PlotlyJs) -> dict[str, Any]:
+def _decoder(found: Decoder, first: bool, plotlyjs: PlotlyJs) -> dict[str, Any]:
     return {
         "model": f", {found.provenance['model']}",
         "table": html_table(found.table()),
         "picture": embedded(found.plot(), first=first, plotlyjs=plotlyjs),
+        "components": [(task, html_table(_components(found, task))) for task in found.tasks],
         "caveats": found.caveats(),
     }
+
+
+def _components(found: Decoder, task: str) -> pd.DataFrame:
+    """The components that matter most, as text."""
+    table = found.components(task).head(_MOST)
+    shown = {
+        name: [
+            f"{value:.2f} [{low:.2f}, {high:.2f}]"
+            for value, low, high in zip(
+                table[name], table[f"{name}_low"], table[f"{name}_high"], strict=True
+            )
+        ]
+        for name in ("necessity", "sufficiency", "direct")
+    }
+    return pd.DataFrame({**shown, "share": table["share"].map("{:.0%}".format)}, table.index)
 
 
 def _part(task_map: TaskMap) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -34,6 +34,9 @@ from icl_mech.stats.curves import (
     nowhere,
     settled,
 )
+
+if TYPE_CHECKING:
+    from icl_mech.decoder import Decoder
 
 #: Curves over layers.
 READOUTS = ("encoding", "transfer", "lens", "heads", "masking")
@@ -337,7 +340,7 @@ class TaskMap(TaskResult):
         self,
         path: str | Path,
         plotlyjs: PlotlyJs = "inline",
-        decoder: TaskResult | None = None,
+        decoder: "Decoder | None" = None,
     ) -> Path:
         """Write one HTML page: what was run, curves, tables, caveats. It opens offline.
 

@@ -1,6 +1,7 @@
 """What the read-outs of this package find in a planted model, beside what was planted."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool
 
+from icl_mech.decoder import NothingToDecodeError, find_decoder
 from icl_mech.heads import HeadAttribution, head_attribution
 from icl_mech.localize import TaskMap, localize
 from icl_mech.patch import PositionScan, patch_positions
@@ -47,7 +49,8 @@ def read_outs(plant: Plant, n_prompts: int = 12, n_shots: int = 4) -> list[Findi
     Layers are those of `localize`, of the first task. Heads and components are those that, in at
     least half of the prompts, bring back at least a tenth of what wrong labels take from the
     answer: heads by `head_attribution` (AIE), outputs of attention and MLPs at the final token by
-    `patch_positions`. Heads attend to labels where these get half of the final token's attention.
+    `patch_positions`. What decodes the vector is what `find_decoder` finds on odd prompts. Heads
+    attend to labels where these get half of the final token's attention.
     Where a model answers nothing right in context there is nothing to attribute: nothing is found.
 
     Args:
@@ -72,7 +75,7 @@ def read_outs(plant: Plant, n_prompts: int = 12, n_shots: int = 4) -> list[Findi
     mapped = localize(model, planted.family, n_points=4 * n_prompts, **usual)
     found = list(_layers(mapped, task.name, truth))
     by_aie: tuple[Head, ...] = ()
-    by_attention, by_patching = by_aie, tuple[str, ...]()
+    by_attention, by_patching, decoders = by_aie, tuple[str, ...](), tuple[str, ...]()
     if mapped.data["regular"].sel(task=task.name).any():
         attributed = head_attribution(model, task, **usual)
         by_aie, by_attention = _effective(attributed, task.name), _attending(attributed, task.name)
@@ -85,7 +88,11 @@ def read_outs(plant: Plant, n_prompts: int = 12, n_shots: int = 4) -> list[Findi
             **usual,
         )
         by_patching = _restoring(patched, task.name)
+        with suppress(NothingToDecodeError):
+            read = find_decoder(model, task, n_draws=2, gradients=False, **usual)
+            decoders = tuple(read.chosen(task.name))
     found += [
+        Finding("decoder, by necessity", decoders, (f"MLP {truth.decoded}",)),
         Finding("heads, by AIE", by_aie, truth.write),
         Finding("heads, by attention to labels", by_attention, truth.write),
         Finding(

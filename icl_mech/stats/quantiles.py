@@ -16,7 +16,7 @@ def normal(share: float) -> float:
     return float(ndtri(share))
 
 
-def student_t(df: float, share: float) -> float:
+def student_t(df: float | int, share: float) -> float:
     """Below which value a share of Student's t distribution lies.
 
     Args:
