@@ -14,7 +14,6 @@ from icl_mech.sweep.work import measured
 
 #: Random models on which no other test of costs looks; the tokenizer has a token per byte.
 HELD_OUT = ("mistral", "qwen3", "olmo2", "gpt_neox")
-FEW = {"n_prompts": 8, "n_shots": 3}
 #: What the expected cost is of; the other task of controls is as long as the task itself.
 OPTIONS: dict[str, dict[str, Any]] = {
     "scan": {"other_task": "to_upper"},
@@ -24,9 +23,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def compare(source: str | Path, model: HookedModel, measure: str, task: str) -> dict[str, float]:
+def compare(
+    source: str | Path, model: HookedModel, measure: str, task: str, n_prompts: int = 8
+) -> dict[str, float]:
     """Expected over counted: operations, bytes, and memory beside the weights."""
-    grid = plan_sweep(source, {measure: FEW | OPTIONS[measure]}, task)
+    grid = plan_sweep(
+        source, {measure: OPTIONS[measure] | {"n_shots": 3, "n_prompts": n_prompts}}, task
+    )
     (row,) = estimate(grid).rows.to_dict("records")
     model.windows(256)
     done = counted(lambda: [measured(model, cell) for cell in grid.cells])
@@ -57,5 +60,5 @@ def test_cells_of_held_out_families(family: str, measure: str, tmp_path: Path) -
 )
 def test_cells_of_the_packaged_model(gemma: HookedModel, measure: str, task: str) -> None:
     """Tasks of long words and of letters."""
-    found = compare("gemma-3-270m", gemma, measure, task)
+    found = compare("gemma-3-270m", gemma, measure, task, 4)
     assert all(1 / 1.5 < ratio < 1.5 for ratio in found.values()), found
