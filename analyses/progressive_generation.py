@@ -112,7 +112,8 @@ if in_notebook:
 for task in result.tasks:
     print(f"\n{task}: KL at the first answer token minus the second: {result.falls(task)} nats")
     for kept in result.kept:
-        ends = ", ".join(f"k = {k}: {result.ends(task, k, kept)}" for k in result.first_tokens)
+        found = {k: result.ends(task, k, kept) for k in result.first_tokens}
+        ends = ", ".join(f"k = {k}: {e if e.n else 'none begins'}" for k, e in found.items())
         print(f"  {kept}: of those that begin rightly, end there: {ends}")
 
 # %% [markdown]
