@@ -208,10 +208,9 @@ def test_finetuning(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 PACKAGED: dict[str, Callable[[HookedModel], object]] = {
     "scan": lambda m: icl_mech.layer_scan(m, "country_capital", n_prompts=4, progress=False),
     "answers": lambda m: icl_mech.answer_scores(m, "country_capital", n_prompts=4, progress=False),
-    "variability": lambda m: icl_mech.vector_variability(
+    "vector-lens": lambda m: icl_mech.vector_lens(
         m, "country_capital", n_prompts=4, progress=False
     ),
-    "patchscope": lambda m: icl_mech.patchscope(m, "country_capital", n_prompts=4, progress=False),
     "failures": lambda m: icl_mech.task_vector_failures(
         m, "country_capital", n_prompts=4, progress=False
     ),

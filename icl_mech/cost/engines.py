@@ -52,9 +52,11 @@ class CountedEngine(ABC):
 
     Attributes:
         copies: how often attention's scores are in memory at a time.
+        grouped: whether query heads that share keys read them once.
     """
 
     copies: ClassVar[int] = 2
+    grouped: ClassVar[bool] = True
 
     def __init__(self, sizes: Sizes, limits: Limits) -> None:
         self.sizes, self.limits = sizes, limits
@@ -164,9 +166,11 @@ class CountedEngine(ABC):
         s = self.sizes
         for width, out in s.block:
             self.product(part, times * n_layers, rows * queries, width, out)
-        heads = times * n_layers * rows * s.n_heads
-        self.product(part, heads, queries, s.d_head, keys)
-        self.product(part, heads, queries, keys, s.d_head)
+        # Query heads that share keys are rows of one product, or each has a copy of the keys.
+        together = s.n_heads // s.n_kv_heads if self.grouped else 1
+        heads = times * n_layers * rows * s.n_heads // together
+        self.product(part, heads, queries * together, s.d_head, keys)
+        self.product(part, heads, queries * together, keys, s.d_head)
         self.hold(
             # Scores, what masks and softmax make of them, and the masks of two kinds of blocks.
             rows * queries * keys * (self.copies * s.n_heads + 4)
@@ -316,6 +320,7 @@ class PlainCount(CountedEngine):
     """Counts what `PlainEngine` does; Transformers' own attention adds a mask to a copy."""
 
     copies = 3
+    grouped = False
 
     def groups(self, n: int, size: int, shared: int, own: int) -> None:
         self.observe(n * size, shared + own)

@@ -49,7 +49,7 @@ def expected_cost(
             checkpoint), `"table"`, `"answers"`, `"conflict"` (`n_tasks` pairs), `"variability"`,
             `"vectors"` (every method), `"failures"` or `"finetune"`. What is no argument here is as
             by default in the question. Texts are taken to end nowhere before the most tokens, and θ
-            to work after a quarter of the blocks.
+            to work after a third of the blocks.
         config: a model's name or folder, as in `load_model`; its configuration in Transformers, or
             the entries of its `config.json`; or `Sizes`.
         n_tasks: how many tasks.

@@ -13,10 +13,11 @@ _POINTS = 100
 #: it is written to the last; new tokens; and vectors: the task's own and a random one.
 INVITED = ((18, 3), (26, 2), (27, 2))
 _SAID, _HELD = 12, 2
-#: Tokens that may follow the longest answer, and answers that are not right.
-_SPARE, _RIVALS = 3, 7
+#: By how many tokens the longest answer is longer than others, tokens that may follow it, and
+#: answers that are not right.
+_LONGER, _SPARE, _RIVALS = 1, 3, 7
 #: Blocks after which θ works: on dev prompts at least half as often as after the best.
-_WORKS = 0.25
+_WORKS = 0.33
 #: Repairs written into prompts with placeholders, and at how many blocks they are tried, at most.
 _REPAIRS, _REPAIR_LAYERS = 3, 6
 
@@ -73,7 +74,7 @@ def checkpoint(engine: CountedEngine, a: Asked) -> None:
 
 def answers(engine: CountedEngine, a: Asked) -> None:
     """`answer_scores` of one task; texts are taken to end nowhere before the most tokens."""
-    n, n_new = a.n_prompts, a.label + _SPARE
+    n, n_new = a.n_prompts, a.label + _LONGER + _SPARE
     engine.groups(n + a.n_dev, 1 + a.n_dummies, a.demonstrations, a.per_query)
     engine.evaluate(a.n_dev, a.zero_shot, after_each(engine))
     works = after_some(engine, max(1, round(_WORKS * engine.sizes.n_layers)))
@@ -83,8 +84,9 @@ def answers(engine: CountedEngine, a: Asked) -> None:
     engine.read(n)
     engine.generate(n, a.zero_shot, none + works, n_new)
     engine.generate(n, a.few_shot, none, n_new)
-    engine.continuations(n, a.zero_shot, none + works[:1], 1 + _RIVALS, a.label)
-    engine.continuations(n, a.few_shot, none, 1 + _RIVALS, a.label)
+    longest = a.label + _LONGER
+    engine.continuations(n, a.zero_shot, none + works[:1], 1 + _RIVALS, longest)
+    engine.continuations(n, a.few_shot, none, 1 + _RIVALS, longest)
 
 
 def conflict(engine: CountedEngine, a: Asked) -> None:
