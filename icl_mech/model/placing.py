@@ -65,6 +65,7 @@ class Placer:
         self.n_layers: int = bridge.cfg.n_layers
         config = getattr(module_of(bridge), "config", None)
         self._missing = {} if config is None else missing_sites(config)
+        self._blocks: dict[str, list[int]] = {}
 
     def branches(
         self, model: Any, edits: Sequence[AnyEdit], prompts: Sequence[Prompt]
@@ -172,8 +173,11 @@ class Placer:
         """The blocks that have a site."""
         if site in self._missing:
             return []
-        known = self.bridge.hook_dict
-        return [layer for layer in range(self.n_layers) if HOOKS[site].format(layer) in known]
+        if site not in self._blocks:  # asked for every edit, and a bridge lists all hooks each time
+            known = self.bridge.hook_dict
+            found = [n for n in range(self.n_layers) if HOOKS[site].format(n) in known]
+            self._blocks[site] = found
+        return list(self._blocks[site])
 
     def _nothing(self) -> Edit:
         """An edit that adds zero after the last block, so that no block runs again."""

@@ -95,6 +95,8 @@ class Phases:
 
         @wraps(function)
         def marked(*args: Any, **kwargs: Any) -> Any:
+            if self.open[-1:] == [name]:  # a bridge's module calls Transformers' own inside
+                return function(*args, **kwargs)
             with self.inside(name):
                 return function(*args, **kwargs)
 
@@ -144,6 +146,11 @@ def phases_of(model: HookedModel) -> Iterator[Phases]:
         put(type(block.attn.q), "forward", PROJECTIONS)  # those of the MLP too
         put(type(block.mlp), "forward", "MLP")
         put(NormalizationBridge, "forward", "norms")
+        # Transformers' own modules, which run where no hook watches the inside of a block.
+        put(type(block.attn.original_component), "forward", "attention")
+        put(type(block.mlp.original_component), "forward", "MLP")
+        put(type(block.ln1.original_component), "forward", "norms")
+        put(torch.nn.Linear, "forward", PROJECTIONS)
         yield phases
 
 

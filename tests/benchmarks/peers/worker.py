@@ -47,7 +47,7 @@ def run(library: Any, model: Any, asked: dict[str, Any]) -> dict[str, float]:
     found = task(model, work, asked["layers"], asked["at_a_time"], shared)
     end = clock()
     reply = {"before_s": middle - start, "edits_s": end - middle, "peak_mb": peak_mb()}
-    reply["task_mb"] = reply["peak_mb"] - held
+    reply["task_mb"] = max(0.0, reply["peak_mb"] - held)
     if asked["out"]:
         save_file({name: values.contiguous() for name, values in found.items()}, asked["out"])
     return reply
