@@ -27,7 +27,7 @@ from icl_mech.tasks import Task, list_families, list_tasks, load_family, load_ta
 
 LINE = "Do what the examples do."
 #: Commands that draw no prompts of a language model.
-OTHERS = {"train"}
+OTHERS = {"sweep", "train"}
 
 
 def everything(value: Any) -> Iterator[Any]:
