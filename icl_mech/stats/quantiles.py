@@ -16,14 +16,14 @@ def normal(share: float) -> float:
     return float(ndtri(share))
 
 
-def student_t(df: float, share: float) -> float:
+def student_t(df: int | float, share: float) -> float:
     """Below which value a share of Student's t distribution lies.
 
     Args:
         df: degrees of freedom.
         share: between 0 and 1.
 
-    >>> round(student_t(9, 0.975), 3)
+    >>> round(student_t(9.0, 0.975), 3)
     2.262
     """
     from scipy.special import stdtrit
