@@ -1,6 +1,7 @@
 """Findings: from numbers that show something the sentence, from numbers that do not no claim."""
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -553,6 +554,8 @@ def test_emergence_over_seeds() -> None:
 
 
 def test_every_kind_decides_for_itself() -> None:
+    for module in set(ROOMS.values()):
+        import_module(module)
     kinds = Result._kinds
     assert {k for k in ROOMS if "finding" in vars(kinds[k])} == set(ROOMS)
 

@@ -16,14 +16,18 @@ def normal(share: float) -> float:
     return float(ndtri(share))
 
 
+<<<<<<< HEAD
 def student_t(df: float | int, share: float) -> float:
+=======
+def student_t(df: int | float, share: float) -> float:
+>>>>>>> start
     """Below which value a share of Student's t distribution lies.
 
     Args:
         df: degrees of freedom.
         share: between 0 and 1.
 
-    >>> round(student_t(9, 0.975), 3)
+    >>> round(student_t(9.0, 0.975), 3)
     2.262
     """
     from scipy.special import stdtrit
