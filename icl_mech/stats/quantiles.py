@@ -16,11 +16,7 @@ def normal(share: float) -> float:
     return float(ndtri(share))
 
 
-<<<<<<< HEAD
-def student_t(df: float | int, share: float) -> float:
-=======
 def student_t(df: int | float, share: float) -> float:
->>>>>>> start
     """Below which value a share of Student's t distribution lies.
 
     Args:
