@@ -87,9 +87,9 @@ def write(cells: list[Cell], share: int, rounds: int, how: str, keep: bool) -> N
         else ""
     )
     caption = (
-        f"Medians of {rounds} round{'s' * (rounds > 1)} in turn, {how}; memory is the peak of each library's "
-        "process, weights included, and by how much it was more than what the process held "
-        f"before the task.{part}"
+        f"Medians of {rounds} round{'s' * (rounds > 1)} in turn, {how}; memory is the peak "
+        "of each library's process, weights included, and by how much it was more than what "
+        f"the process held before the task.{part}"
     )
     text = f"{verdict(cells)}\n\n{table(cells)}\n\n{caption}"
     print(text)
