@@ -208,9 +208,7 @@ class Decoder(TaskResult):
                     "effect (nats)": str(self.effect(task, setting)),
                     "found": _some(self.chosen(task, setting)),
                     "gone without": str(self.removed(task, size, setting)),
-                    f"{size} at random" if len(self.tasks) == 1 else "as many at random": str(
-                        self.random_removed(task, size, setting)
-                    ),
+                    "as many at random": str(self.random_removed(task, size, setting)),
                     "left with only these": str(self.kept(task, size, setting)),
                 }
         return pd.DataFrame.from_dict(rows, orient="index")
