@@ -1,6 +1,7 @@
 # `make scan`: set up and run the layer scan on the packaged model.
 # `make test`: set up and run the test suite. `make test-slow`: simulations and long runs.
-# `make test-browser`: figures in Chromium or Chrome. `make families`: the table of families.
+# `make test-thorough`: what takes minutes more. `make test-browser`: figures in Chromium or Chrome.
+# `make families`: the table of families.
 # `make bench`: against the plain way. `make bench-floor`: against what the machine can do.
 # `make bench-sweep`: what a sweep adds to its cells.
 # `make costs`: the table of expected costs.
@@ -18,10 +19,10 @@ VENV_PEERS := .venv-peers
 STAMP_PEERS := $(VENV_PEERS)/.installed
 STAMP_NNTERP := $(VENV_PEERS)/.installed-for-nnterp
 TESTS_TL3 := engine every_family heads packaged_model
-UNCHECKED := -o addopts="-ra -m 'not slow'"
+UNCHECKED := -o addopts="-ra -m 'not slow and not thorough'"
 
-.PHONY: scan test test-slow test-browser test-tl3 notebooks venv venv-tl3 lint bench bench-floor \
-	bench-peers bench-sweep costs families device-check clean
+.PHONY: scan test test-slow test-thorough test-browser test-tl3 notebooks venv venv-tl3 lint bench \
+	bench-floor bench-peers bench-sweep costs families device-check clean
 
 scan: $(STAMP)
 	$(BIN)/python -m icl_mech.patch --layer-scan
@@ -31,7 +32,13 @@ test: $(STAMP)
 
 # Without the checks of types and shapes, which take a third of the time: `make test` has them.
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest $(UNCHECKED) -m slow -o norecursedirs="benchmarks browser tl3" \
+	$(BIN)/python -m pytest $(UNCHECKED) -m "slow and not thorough" \
+		-o norecursedirs="benchmarks browser tl3" \
+		--numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# Every question on several families and engines, beside what it is expected to cost.
+test-thorough: $(STAMP)
+	$(BIN)/python -m pytest $(UNCHECKED) -m thorough -o norecursedirs="benchmarks browser tl3" \
 		--numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-browser: $(STAMP)

@@ -34,16 +34,23 @@ LONG = (
     "icl_mech.checkpoints.run",
     "icl_mech.classification.run",
     "icl_mech.decodability.accuracy",
+    "icl_mech.decoder.run",
     "icl_mech.finetune.run",
     "icl_mech.heads.attribution",
     "icl_mech.heads.vectors",
     "icl_mech.knowledge.run",
     "icl_mech.one_prompt.attention",
+    "icl_mech.patch.positions",
+    "icl_mech.patch.scan",
+    "icl_mech.patchscope.run",
+    "icl_mech.planted.found",
     "icl_mech.progressive.run",
+    "icl_mech.sweep.run",
     "icl_mech.table.files",
     "icl_mech.transfer.run",
     "icl_mech.variability.compare",
     "icl_mech.variability.run",
+    "icl_mech.vector_methods.run",
 )
 
 

@@ -47,7 +47,9 @@ def test_equals_whole_prompts_with_a_masked_attention(tiny_llama: HookedModel) -
     assert float(abs(last["kl"]).max()) < 1e-6
 
 
-@pytest.mark.parametrize(("formed", "decoded"), [(2, 4), (3, 5)])
+@pytest.mark.parametrize(
+    ("formed", "decoded"), [(2, 4), pytest.param(3, 5, marks=pytest.mark.slow)]
+)
 def test_planted_demonstrations_are_read_by_the_block_that_writes(
     formed: int, decoded: int
 ) -> None:

@@ -125,7 +125,13 @@ def parsed(name: str, words: str) -> Any:
     return tyro.cli(command(name), args=words.split())
 
 
-@pytest.mark.parametrize("name", RUNS)
+#: These take seconds each.
+LONG = {"checkpoints", "classify", "decoder", "knowledge", "progressive", "transfer"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in RUNS]
+)
 def test_no_option_is_ignored(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: list[str]
 ) -> None:

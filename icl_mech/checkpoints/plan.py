@@ -18,7 +18,7 @@ Models = Sequence[Source] | Mapping[int, Source]
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointSettings(MapSettings):
-    """Settings of `over_checkpoints`: those of `localize`, of which two have other defaults.
+    """Settings of `over_checkpoints`: those of `localize`, of which three have other defaults.
 
     Example:
         >>> CheckpointSettings().n_shots, CheckpointSettings().heads
@@ -29,6 +29,8 @@ class CheckpointSettings(MapSettings):
     """Demonstrations per prompt."""
     heads: bool = False
     """Measure the heads' average indirect effect, too; takes by far the longest."""
+    masking: bool = False
+    """Hide the demonstrations from each block on, too."""
 
 
 @dataclass(frozen=True)

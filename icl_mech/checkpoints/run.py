@@ -51,6 +51,7 @@ def over_checkpoints(
     min_rise: float = 0.1,
     min_found: float = 0.95,
     heads: bool = False,
+    masking: bool = False,
     template: str = DEFAULT_TEMPLATE,
     leading_space: bool | None = None,
     instruction: str = "none",
@@ -77,7 +78,7 @@ def over_checkpoints(
             `checkpoint-500`, `global_step143000`).
         n_points, n_dummies, k: as in `localize`.
         fraction, min_rise, min_found: of `localize`'s layers; onsets have a fraction of their own.
-        heads, template, leading_space, instruction: as in `localize`.
+        heads, masking, template, leading_space, instruction: as in `localize`.
         device, dtype: as in `load_model`, for models that are named.
         folder: where every finished checkpoint is kept. The next call with the same settings does
             not run it again, whatever interrupted this one; more checkpoints may be added.
@@ -106,6 +107,7 @@ def over_checkpoints(
         k=k,
         rule=Rule(fraction, min_rise, min_found),
         heads=heads,
+        masking=masking,
         template=template,
         leading_space=leading_space,
         instruction=instruction,

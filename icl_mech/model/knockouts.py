@@ -273,8 +273,8 @@ def _masked(bridge: Any, cuts: Sequence[Cut]) -> Any:
                 "its blocks are given no mask of queries and keys, so that attention cannot be "
                 "cut; expected eager attention"
             )
-        mask = mask.expand(len(given["hidden_states"]), mask.shape[1] if whole else n_heads, -1, -1)
-        mask = mask.clone()
+        stream = args[0] if args else kwargs["hidden_states"]
+        mask = mask.expand(len(stream), mask.shape[1] if whole else n_heads, -1, -1).clone()
         # Where a mask is true or false, the first token, which sees itself, shows what is what.
         hides = not mask[0, 0, 0, 0] if mask.dtype == torch.bool else torch.finfo(mask.dtype).min
         for cut in cuts:

@@ -156,6 +156,15 @@ def form_vector(
     Raises:
         InputError: where the method cannot work on the model or the task.
         ModelError: where the model returns numbers that are not finite.
+
+    Example:
+        >>> from icl_mech.vector_methods.plan import CompareSettings, plan_compare
+        >>> s = CompareSettings(n_prompts=2, n_shots=2, n_sets=2)
+        >>> (of,) = plan_compare("to_upper", s).tasks
+        >>> encoder = model.encoder(s.template, ["A", "B"])
+        >>> material = Material(of.task, encoder, of.pairs, of.dev, s.n_sets, s.n_shots, 1, s.seed)
+        >>> form_vector(model, "layer_mean", material, s).layer in range(model.n_layers)
+        True
     """
     check_model(model)
     method = METHODS[choose(name, NAMES, "method")]

@@ -158,6 +158,12 @@ def join_comparisons(parts: Sequence[VectorComparison]) -> VectorComparison:
 
     Raises:
         InputError: where there are none, or two hold the same task.
+
+    Example:
+        >>> join_comparisons([])
+        Traceback (most recent call last):
+            ...
+        icl_mech.errors.InputError: comparisons of no task; expected each task once
     """
     names = [task for part in parts for task in part.tasks]
     if not names or len(set(names)) < len(names):

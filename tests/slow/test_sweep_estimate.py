@@ -12,6 +12,7 @@ from icl_mech.sweep import plan_sweep
 from icl_mech.sweep.estimate import estimate
 from icl_mech.sweep.work import measured
 
+pytestmark = pytest.mark.thorough
 #: Random models on which no other test of costs looks; the tokenizer has a token per byte.
 HELD_OUT = ("mistral", "qwen3", "olmo2", "gpt_neox")
 #: What the expected cost is of; the other task of controls is as long as the task itself.
