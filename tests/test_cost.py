@@ -1,7 +1,7 @@
 """The expected cost against what is counted while the question runs."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,14 @@ OTHER = Task.from_pairs({x: x.upper() for x in LETTERS}, "upper")
 WORDS = Task.from_pairs({5 * x: 5 * y for x, y in zip(LETTERS, LETTERS[::-1], strict=True)})
 N_PROMPTS, N_SHOTS, N_MEAN = 6, 3, 8
 COMMON: dict[str, Any] = {"n_prompts": N_PROMPTS, "n_shots": N_SHOTS, "progress": False}
+#: So few updates that training does not stop before its last one, after two layers.
+TRAINED: dict[str, Any] = COMMON | {"n_steps": 20, "train_layers": (1, 2)}
+STEPS: dict[str, Any] = {"methods._STEPS": 20}
 #: The invitations of `patchscope` in bytes: tokens, and those from the marked one on.
 INVITED = ((44, 4), (101, 2), (77, 2))
+#: The formats of `vector_transfer` in bytes; a task of one's own has no instruction.
+FORMATS = ((0, 0, 0), (5, 5, 0), (10, 9, 0), (20, 20, 0))
+CLASSES = Task.from_pairs({x: "yn"[i % 2] for i, x in enumerate(LETTERS)}, "classes")
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,8 @@ class Case:
         answers: whether it needs a model that answers right.
         exact: whether all that it runs is known beforehand.
         memory: whether its memory is the model's: neighbours are sought in memory of their own.
+        n_prompts: that are asked.
+        known: of the modules of `icl_mech.cost`, what is otherwise here than by default.
     """
 
     run: Callable[[HookedModel], object]
@@ -57,6 +65,8 @@ class Case:
     answers: bool = False
     exact: bool = False
     memory: bool = True
+    n_prompts: int = N_PROMPTS
+    known: Mapping[str, Any] = field(default_factory=dict)
 
 
 CASES = {
@@ -96,9 +106,19 @@ CASES = {
         n_tasks=2,
         memory=False,
     ),
+    "masking": Case(lambda m: icl_mech.context_masking(m, TASK, **COMMON)),
     "localize": Case(lambda m: icl_mech.localize(m, [TASK, OTHER], **COMMON), n_tasks=2),
     "checkpoints": Case(
-        lambda m: icl_mech.localize(m, [TASK, OTHER], heads=False, **COMMON), n_tasks=2
+        lambda m: icl_mech.localize(m, [TASK, OTHER], heads=False, masking=False, **COMMON),
+        n_tasks=2,
+    ),
+    # Theta helps this model after block 0 alone; a few prompts would not show it.
+    "decoder": Case(
+        lambda m: icl_mech.find_decoder(m, answering_task(), layer=0, **COMMON | {"n_prompts": 14}),
+        per_demonstration=6,
+        answers=True,
+        n_prompts=14,
+        known={"decoder._WRITTEN": 0},
     ),
     "table": Case(
         lambda m: icl_mech.task_table(m, WORDS, **COMMON), per_demonstration=13, per_query=7
@@ -107,6 +127,17 @@ CASES = {
     "conflict": Case(lambda m: icl_mech.conflicting_tasks(m, [(TASK, OTHER)], **COMMON)),
     "variability": Case(lambda m: icl_mech.vector_variability(m, [TASK, OTHER], **COMMON), 2),
     "vectors": Case(lambda m: icl_mech.compare_vectors(m, TASK, other_task=OTHER, **COMMON)),
+    "knowledge": Case(lambda m: icl_mech.knowledge_conflict(m, TASK, **TRAINED), known=STEPS),
+    "progressive": Case(lambda m: icl_mech.progressive_generation(m, TASK, **TRAINED), known=STEPS),
+    "transfer": Case(
+        lambda m: icl_mech.vector_transfer(m, [TASK, OTHER], **COMMON),
+        n_tasks=2,
+        known={"reading.FORMATS": FORMATS, "reading._FROM_QUERY": 3},
+    ),
+    "classify": Case(
+        lambda m: icl_mech.label_scores(m, CLASSES, **TRAINED),
+        known=STEPS | {"formed._LABELS": 2},
+    ),
     "failures": Case(
         lambda m: icl_mech.task_vector_failures(m, WORDS, **COMMON),
         per_demonstration=13,
@@ -122,18 +153,20 @@ QUICK = {
     ("mean-patching", "gpt2", "plain"),
     ("variability", "gpt2", "shared"),
     ("answers", "gemma3", "shared"),
+    ("masking", "gemma3", "shared"),
+    ("decoder", "llama", "shared"),
 }
 
 
 def cases() -> list[Any]:
-    """Every question on each engine, and a few families; most of them slow."""
+    """Every question on each engine, and a few families; most of them thorough."""
     every = [
         (question, family, engine)
         for question, case in CASES.items()
         for family in (("llama",) if case.answers else ("gemma3", "gpt2"))
         for engine in ("shared", "plain")
     ]
-    return [pytest.param(*c, marks=[] if c in QUICK else [pytest.mark.slow]) for c in every]
+    return [pytest.param(*c, marks=[] if c in QUICK else [pytest.mark.thorough]) for c in every]
 
 
 def within(expected: float, measured: float, factor: float = 1.5) -> bool:
@@ -155,6 +188,8 @@ def test_work_and_memory_on_tiny_models(
     monkeypatch.setattr("icl_mech.cost.heads._ELSEWHERE", 0)
     monkeypatch.setattr("icl_mech.cost.reading.INVITED", INVITED)
     case = CASES[question]
+    for name, value in case.known.items():
+        monkeypatch.setattr(f"icl_mech.cost.{name}", value)
     if case.answers:
         model = HookedModel(answering_bridge(family), "answering").with_engine(engine)
     else:
@@ -165,7 +200,7 @@ def test_work_and_memory_on_tiny_models(
         question,
         config(family),
         case.n_tasks,
-        N_PROMPTS,
+        case.n_prompts,
         N_SHOTS,
         per_demonstration=case.per_demonstration,
         per_query=case.per_query,
@@ -180,7 +215,7 @@ def test_work_and_memory_on_tiny_models(
         assert within(expected.memory - expected.weights, measured.peak)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_finetuning(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Forward and back, with adapters; the weights are read while it is counted."""
@@ -217,7 +252,7 @@ PACKAGED: dict[str, Callable[[HookedModel], object]] = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("question", PACKAGED)
 def test_questions_on_the_packaged_model(question: str, gemma: HookedModel) -> None:
     """Prompts of any lengths, and the number of their tokens as it is by default."""

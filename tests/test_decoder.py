@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from plain import random_prompts
-from test_every_family import model as family_model
+from test_every_family import BRIDGED, model as family_model
 from tiny_models import answering_task
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
@@ -70,7 +70,17 @@ class Hooked:
         return logits[0, -1].log_softmax(dim=-1)[self.of.answers[self.prompt]]
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma3", "gpt_neox"])
+#: Families whose every block has heads and an MLP, that TransformerLens computes as Transformers.
+QUICK = ("llama", "gemma3", "gpt_neox")
+OTHERS = ("mamba", "mamba2", "jamba", "qwen3_next", "falcon_h1", "opt_350m")
+FAMILIES = [
+    pytest.param(family, marks=[pytest.mark.slow] * (family not in QUICK))
+    for family in BRIDGED
+    if family not in OTHERS
+]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_effects_equal_their_definitions_in_plain_runs(family: str) -> None:
     """Path patching as it is defined: one run to get the receiver's output, one to patch it."""
     model = family_model(family)
@@ -203,6 +213,8 @@ def test_what_cannot_be_decoded_is_refused(tiny_llama: HookedModel) -> None:
         DecoderSettings(n_prompts=2)
     with pytest.raises(InputError, match="expected at least 2: labels are shuffled"):
         DecoderSettings(n_shots=1)
+    with pytest.raises(InputError, match="opt_350m norms the whole residual stream"):
+        find_decoder(family_model("opt_350m"), answering_task(), layer=1, **few)
     with pytest.raises(InputError, match="has no site 'z'"):
         find_decoder(family_model("mamba"), answering_task(), layer=1, **few)
 

@@ -113,6 +113,20 @@ def test_knockouts_equal_plain_transformers(family: str, engine: str) -> None:
             assert min(acted.values()) > TOLERANCE  # no knockout did nothing
 
 
+@pytest.mark.parametrize("family", ["jamba", "qwen3_next"])
+def test_attention_of_hybrids_can_be_cut(family: str) -> None:
+    """In the blocks that have attention."""
+    ours = model(family, "plain")
+    there = [i for i, block in enumerate(ours.bridge.blocks) if hasattr(block, "attn")]
+    cut = Knockout(there, HIDDEN, AT)
+    found = ours.evaluate([prompt_of(p) for p in PROMPTS], [cut], ANSWERS).logprob[:, 0]
+    for p, (prompt, answers) in enumerate(zip(PROMPTS, ANSWERS, strict=True)):
+        expected = reference(family, prompt, cut)[answers]
+        torch.testing.assert_close(found[p], expected, atol=TOLERANCE, rtol=0)
+        clean = reference_logprobs(plain(family), prompt)[answers]
+        assert float((expected - clean).abs().max()) > TOLERANCE
+
+
 @pytest.mark.parametrize("family", ["llama", "gemma3", "gpt2", "gpt_oss"])
 def test_generated_tokens_see_all_and_gradients_keep_the_knockout(family: str) -> None:
     if family not in ATTENDING:

@@ -45,8 +45,11 @@ class Asked:
 
     @property
     def label(self) -> int:
-        """Tokens of an answer: a demonstration's, without x, arrow and line break."""
-        return max(1, self.per_demonstration - 4)
+        """Tokens of an answer: a demonstration's, without x, arrow and line break.
+
+        What stands before it takes at least three tokens; where a query has more, so many.
+        """
+        return max(1, self.per_demonstration - 1 - max(3, self.per_query))
 
     @property
     def roles(self) -> list[int]:

@@ -12,6 +12,7 @@ from icl_mech.cost.work import Cost, Work
 from icl_mech.model.batching import even
 from icl_mech.model.chunked_logits import chunk_width
 from icl_mech.model.engine import ROWS_PER_TOKEN
+from icl_mech.model.shared_engine import KEPT_PER_TOKEN, KEPT_PER_TOKEN_ACCELERATOR
 
 
 class Edited(NamedTuple):
@@ -143,8 +144,7 @@ class CountedEngine(ABC):
             for _ in ("forward", "rows", "weights"):
                 self.product("prompts", n_steps * n_adapted, n * length, width, rank)
                 self.product("prompts", n_steps * n_adapted, n * length, rank, out)
-        per_token = 6 * s.d_model + 3 * s.n_heads * s.d_head + 4 * s.d_mlp
-        kept = n * length * s.n_layers * (per_token + 2 * s.n_heads * length)
+        kept = s.n_layers * self.kept_by_block(n * length, length)
         adapters = n_adapted * sum(rank * (width + out) for width, out in s.block)
         self.hold(kept + 4 * adapters + 3 * n * n_read * s.d_vocab)
 
@@ -179,6 +179,13 @@ class CountedEngine(ABC):
             # The stream, what is added to it, queries, and the inside of the MLP.
             + rows * queries * (5 * s.d_model + 2 * s.n_heads * s.d_head + 3 * s.d_mlp)
         )
+
+    def kept_by_block(self, tokens: int, keys: int) -> int:
+        """Numbers that a block keeps of so many tokens, each with its keys, to go back through."""
+        s = self.sizes
+        # Queries and keys before and after rotation, values and outputs, for every head.
+        per_token = 6 * s.d_model + 6 * s.n_heads * s.d_head + 4 * s.d_mlp
+        return tokens * (per_token + 2 * s.n_heads * keys)
 
     def unembed(self, times: int, rows: int) -> None:
         """Logits of rows, chunk by chunk of the vocabulary."""
@@ -231,8 +238,11 @@ class SharedCount(CountedEngine):
             self._kept = 0
 
     def last_streams(self, n: int, length: int, branches: Sequence[Edited]) -> None:
-        for _ in self._ended(n, length, branches, 0):
-            pass
+        for times, rows in self.batches(n, length):
+            self._prefill(times, rows, length)
+            for n_tokens, chunk in self._chunks(rows, branches):
+                self._branches(times, rows, length - n_tokens, n_tokens, chunk)
+            self._kept = 0
 
     def generate(self, n: int, length: int, branches: Sequence[Edited], n_new: int) -> None:
         for times, rows in self._ended(n, length, branches, n_new):
@@ -256,10 +266,14 @@ class SharedCount(CountedEngine):
         before = length - branch.n_tokens
         for times, rows in self.batches(n, length):
             self._prefill(times * n_batches, rows, length)
+        # All batches are at hand, and the graph of one beside them.
+        self._kept = n_batches * self._kept_of(n * length)
         for times, rows in self.batches(n, branch.n_tokens):
             for _ in ("forward", "back"):
                 self._branches(times * n_steps, rows, before, branch.n_tokens, [branch.entry])
                 self.logits(times * n_steps, rows)
+            n_layers = self.sizes.n_layers - branch.entry
+            self.hold(n_layers * self.kept_by_block(rows * branch.n_tokens, length))
         self._kept = 0
 
     def _ended(
@@ -281,29 +295,38 @@ class SharedCount(CountedEngine):
             self._kept = 0
 
     def _chunks(
-        self, rows: int, branches: Sequence[Edited], width: int | None = None
+        self, rows: int, branches: Sequence[Edited], kept: int = 0
     ) -> Iterator[tuple[int, list[int]]]:
         """Branches that run together: their tokens, and the block that each enters on.
 
         Args:
             rows: prompts of each.
             branches: all of them.
-            width: tokens that a branch takes of the limit; by default those that it runs.
+            kept: tokens of a branch whose keys and values are kept.
         """
+        limits = self.limits
+        share = KEPT_PER_TOKEN.get(limits.device, KEPT_PER_TOKEN_ACCELERATOR)
         for n_tokens, members in groupby(sorted(branches), key=lambda b: b.n_tokens):
             entries = [b.entry for b in members]
-            step = max(1, self.limits.tokens // ((width or n_tokens) * rows))
+            step = limits.tokens // (n_tokens * rows)
+            if kept:
+                step = min(step, share * limits.tokens // (kept * rows))
+            step = max(1, step)
             for start in range(0, len(entries), step):
                 yield n_tokens, entries[start : start + step]
 
     def _prefill(self, times: int, rows: int, length: int) -> None:
         """Whole prompts; the last block stops when it has its keys and values, which are kept."""
         s = self.sizes
-        per_token = s.n_layers * (2 * s.n_kv_heads * s.d_head + s.d_model)
-        self._kept = rows * length * per_token
+        self._kept = self._kept_of(rows * length)
         self.blocks("prompts", times, rows, length, length, s.n_layers - 1)
         for width, out in s.attention_in:
             self.product("prompts", times, rows * length, width, out)
+
+    def _kept_of(self, tokens: int) -> int:
+        """Keys, values and streams of tokens, of every block."""
+        s = self.sizes
+        return tokens * s.n_layers * (2 * s.n_kv_heads * s.d_head + s.d_model)
 
     def _branches(
         self, times: int, rows: int, before: int, n_tokens: int, entries: Sequence[int]
@@ -353,6 +376,8 @@ class PlainCount(CountedEngine):
             for _ in ("forward", "back"):
                 self._whole(times * n_steps, rows, length)
                 self.logits(times * n_steps, rows)
+            n_layers = self.sizes.n_layers - branch.entry
+            self.hold(n_layers * self.kept_by_block(rows * length, length))
 
     def _whole(self, times: int, rows: int, length: int) -> None:
         self.blocks("branches", times, rows, length, length, self.sizes.n_layers)

@@ -45,11 +45,14 @@ def expected_cost(
         question: a command's name: `"scan"`, `"positions"` (both directions, labels shuffled),
             `"components"`, `"mean-patching"`, `"heads"` (the exact AIE alone, with as many clean
             prompts as others), `"ablate"`, `"function-vectors"`, `"lens"` (at the last token),
-            `"vector-lens"`, `"patchscope"`, `"decodability"`, `"localize"`, `"checkpoints"` (one
-            checkpoint), `"table"`, `"answers"`, `"conflict"` (`n_tasks` pairs), `"variability"`,
-            `"vectors"` (every method), `"failures"` or `"finetune"`. What is no argument here is as
-            by default in the question. Texts are taken to end nowhere before the most tokens, and θ
-            to work after a third of the blocks.
+            `"vector-lens"`, `"patchscope"`, `"decodability"`, `"masking"` (all masks), `"localize"`
+            (heads and masking, too), `"decoder"` (gradients, too), `"checkpoints"` (one
+            checkpoint, without heads), `"table"`, `"answers"`, `"conflict"` (`n_tasks` pairs),
+            `"variability"`, `"vectors"` (every method), `"knowledge"`, `"progressive"`,
+            `"transfer"` (with an instruction of eight tokens), `"classify"` (three labels),
+            `"failures"` or `"finetune"`. What is no argument here is as by default in the question.
+            Texts are taken to end nowhere before the most tokens, training to go on to its last
+            step, and θ to work after a third of the blocks and best in the middle.
         config: a model's name or folder, as in `load_model`; its configuration in Transformers, or
             the entries of its `config.json`; or `Sizes`.
         n_tasks: how many tasks.

@@ -42,12 +42,11 @@ def _on_dev(engine: CountedEngine, a: Asked, branches: list[Edited]) -> None:
     engine.evaluate(a.n_dev, a.zero_shot, branches)
 
 
-def _thetas(engine: CountedEngine, a: Asked, chosen: bool) -> None:
-    """Theta, and its mean."""
-    for _ in ("theta", "theta_mean"):
-        thetas(engine, _SETS, a)
-        if chosen:
-            _on_dev(engine, a, after_each(engine))
+def form_theta(engine: CountedEngine, a: Asked, chosen: bool) -> None:
+    """Theta of demonstration sets, or its mean; `chosen`: its layer is chosen on dev prompts."""
+    thetas(engine, _SETS, a)
+    if chosen:
+        _on_dev(engine, a, after_each(engine))
 
 
 def _means(engine: CountedEngine, a: Asked, chosen: bool) -> None:
@@ -75,7 +74,8 @@ def _in_context_vector(engine: CountedEngine, a: Asked, chosen: bool) -> None:
             _on_dev(engine, a, [Edited(1, 1)])
 
 
-def _learned(engine: CountedEngine, a: Asked, chosen: bool) -> None:
+def form_learned(engine: CountedEngine, a: Asked, chosen: bool) -> None:
+    """A learned vector; `chosen`: its layer is chosen on dev prompts, of two that are trained."""
     thetas(engine, _SETS, a)
     n_layers = engine.sizes.n_layers
     if chosen:
@@ -107,4 +107,8 @@ def _descent(engine: CountedEngine, a: Asked, length: int, n_answer: int, entry:
         engine.continuations(a.n_dev, length, [Edited(1, entry)], 1, n_answer)
 
 
-_FORMED = (_thetas, _means, _function_vector, _in_context_vector, _learned, _weighted)
+#: Theta and its mean, then the others.
+_FORMED = (
+    *(form_theta, form_theta, _means, _function_vector),
+    *(_in_context_vector, form_learned, _weighted),
+)

@@ -7,8 +7,11 @@ others.
 from collections.abc import Callable
 
 from icl_mech.cost.asked import Asked
+from icl_mech.cost.decoder import decoder
 from icl_mech.cost.engines import CountedEngine
+from icl_mech.cost.formed import classify, knowledge, progressive
 from icl_mech.cost.heads import ablation, attribution, function_vectors, induction
+from icl_mech.cost.masking import masking
 from icl_mech.cost.methods import vectors
 from icl_mech.cost.patching import components, means, positions, scan, table
 from icl_mech.cost.reading import (
@@ -21,6 +24,7 @@ from icl_mech.cost.reading import (
     localize,
     patchscope,
     queries,
+    transfer,
     variability,
     vector_lens,
 )
@@ -40,13 +44,19 @@ QUESTIONS: dict[str, Question] = {
     "vector-lens": vector_lens,
     "patchscope": patchscope,
     "decodability": decodability,
+    "masking": masking,
     "localize": localize,
+    "decoder": decoder,
     "checkpoints": checkpoint,
     "table": table,
     "answers": answers,
     "conflict": conflict,
     "variability": variability,
     "vectors": vectors,
+    "knowledge": knowledge,
+    "progressive": progressive,
+    "transfer": transfer,
+    "classify": classify,
     "failures": failures,
 }
 #: What is run once, however many tasks there are.

@@ -3,6 +3,7 @@
 from icl_mech.cost.asked import Asked
 from icl_mech.cost.engines import CountedEngine, Edited
 from icl_mech.cost.heads import effects
+from icl_mech.cost.masking import read_until
 from icl_mech.cost.patching import after_each, after_some, thetas
 
 #: Rows that the lens reads together, and prompts that decodability reads together.
@@ -20,6 +21,11 @@ _LONGER, _SPARE, _RIVALS = 1, 3, 7
 _WORKS = 0.33
 #: Repairs written into prompts with placeholders, and at how many blocks they are tried, at most.
 _REPAIRS, _REPAIR_LAYERS = 3, 6
+#: Formats in which vectors are formed and written: by how many tokens a demonstration and a query
+#: are longer than with an arrow, and those of the instruction (Gemma 3's tokens).
+FORMATS = ((0, 0, 0), (4, 4, 0), (2, 1, 0), (6, 6, 0), (0, 0, 8))
+#: Tokens at which a vector is formed under the first format; tokens from the query's last one on.
+_FORMED_AT, _FROM_QUERY = 4, 2
 
 
 def decodability(engine: CountedEngine, a: Asked) -> None:
@@ -55,7 +61,7 @@ def vector_lens(engine: CountedEngine, a: Asked) -> None:
     engine.top_of_means(2 * rows, 1)
 
 
-def localize(engine: CountedEngine, a: Asked, heads: bool = True) -> None:
+def localize(engine: CountedEngine, a: Asked, heads: bool = True, masking: bool = True) -> None:
     """`localize` of one task."""
     n, n_layers = a.n_prompts, engine.sizes.n_layers
     engine.groups(n, 1 + a.n_dummies, a.demonstrations, a.per_query)
@@ -65,11 +71,12 @@ def localize(engine: CountedEngine, a: Asked, heads: bool = True) -> None:
     engine.predict(n, a.zero_shot)
     if heads:
         effects(engine, n, a)
+    read_until(engine, n, a)
 
 
 def checkpoint(engine: CountedEngine, a: Asked) -> None:
-    """`over_checkpoints`: one checkpoint of one task, without heads."""
-    localize(engine, a, heads=False)
+    """`over_checkpoints`: one checkpoint of one task, without heads and masking."""
+    localize(engine, a, heads=False, masking=False)
 
 
 def answers(engine: CountedEngine, a: Asked) -> None:
@@ -107,6 +114,31 @@ def variability(engine: CountedEngine, a: Asked) -> None:
     thetas(engine, a.n_dev, a)
     engine.evaluate(a.n_dev, a.zero_shot, after_each(engine))
     engine.predict(a.n_prompts, a.zero_shot)
+
+
+def transfer(engine: CountedEngine, a: Asked) -> None:
+    """`vector_transfer` of one task among several, in all formats."""
+    n, written = a.n_prompts, [(a.zero_shot, 1), (a.zero_shot, _FROM_QUERY)]
+    for demonstration, query, line in FORMATS:
+        bare = a.zero_shot + query + line
+        shown = bare + a.n_shots * (a.per_demonstration + demonstration)
+        for m in (a.n_dev, n):
+            engine.observe(m * a.n_dummies, shown)
+        for (
+            _
+        ) in FORMATS:  # in which the vector was formed: its own, a random one and another task's
+            _written(engine, a, bare, 1, 3)
+        for length in (bare, shown):
+            engine.predict(n, length)
+    for length, n_tokens in written * _FORMED_AT:
+        _written(engine, a, length, n_tokens, 1)
+
+
+def _written(engine: CountedEngine, a: Asked, length: int, n_tokens: int, n_vectors: int) -> None:
+    """Vectors after each block on dev prompts, and after the best one on the others."""
+    every = [Edited(n_tokens, layer) for _, layer in after_each(engine)]
+    engine.evaluate(a.n_dev, length, every)
+    engine.evaluate(a.n_prompts, length, every[len(every) // 2 :][:1] * n_vectors)
 
 
 def failures(engine: CountedEngine, a: Asked) -> None:

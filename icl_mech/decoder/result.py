@@ -23,8 +23,9 @@ EFFECTS = (
     "necessity_first_order",
     "sufficiency_first_order",
 )
-#: Share of the effect that the drawn components should account for, on odd prompts.
-HALF = 0.5
+#: Share of the effect that the drawn components take on odd prompts, so that they take at least
+#: half of it on others, too.
+ENOUGH = 0.6
 #: Share below which a report says that much of the effect is elsewhere.
 MOST = 0.7
 #: Components that a finding names.
@@ -141,12 +142,12 @@ class Decoder(TaskResult):
         return shares.at(0)
 
     def n_chosen(self, task: str, setting: str = "zero_shot") -> int:
-        """The smallest of `sizes` that removes half of the effect on odd prompts, else the best."""
+        """The smallest of `sizes` that takes `ENOUGH` of the effect on odd prompts, or the best."""
         here = self._in(task, setting).isel(prompt=slice(1, None, 2))
         gone = (here["with_vector"] - here["set_back"]).mean("prompt")
         whole = float((here["with_vector"] - here["without"]).mean())
         shares = {size: float(gone.sel(size=size)) / whole for size in self.sizes(task, setting)}
-        enough = [size for size, share in shares.items() if share >= HALF]
+        enough = [size for size, share in shares.items() if share >= ENOUGH]
         return enough[0] if enough else max(shares, key=lambda size: shares[size])
 
     def chosen(self, task: str, setting: str = "zero_shot") -> list[str]:

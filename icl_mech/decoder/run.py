@@ -131,6 +131,12 @@ def measure(model: HookedModel, plan: DecoderPlan, progress: bool = True) -> Dec
         ModelError: as `find_decoder`.
     """
     s = plan.settings
+    if not model.adds_to_stream:
+        raise InputError(
+            f"{model.name} norms the whole residual stream in every block, so that what single "
+            "components add to it cannot be told; expected a model with norms before attention "
+            "and MLP"
+        )
     for site in SITES:
         model.check_site(site)
     if s.layer is not None:

@@ -273,6 +273,11 @@ class HookedModel:
         """What blocks of the model lack a site; empty where every block has it."""
         return self._placer.why_no_site(site)
 
+    @property
+    def adds_to_stream(self) -> bool:
+        """Whether blocks add what they write to the residual stream, with no norm of the sum."""
+        return hasattr(self.bridge, "ln_final")
+
     def why_no_attention(self) -> str:
         """Which block of the model has no attention, that could be cut; empty where all have it."""
         return self._placer.why_no_attention(range(self.n_layers))

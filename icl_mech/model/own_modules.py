@@ -80,9 +80,12 @@ class OwnModules:
     def running(self, context: Context) -> Iterator[bool]:
         """What is watched is called while the twin runs; false where it must not run.
 
-        It must not where a hook sits on anything but the input or output of a module in it.
+        It must not where a hook sits on anything but the input or output of a module in it, or on
+        one whose shape the bridge's block notes as it runs (OPT's, which puts all tokens in a row).
         """
-        if any(self._watched(module) for module in self._others if _has_hooks(module)):
+        watched = [module for module in self._others if _has_hooks(module)]
+        watched += [place.point for place in self._places if _shape_is_noted(place.point)]
+        if any(self._watched(module) for module in watched):
             yield False
             return
         with ExitStack() as stack:
@@ -120,6 +123,11 @@ class OwnModules:
         """Whether there are hooks on a module, but for those of TransformerLens's own."""
         wiring = {handle.id for handle in getattr(self._block, "_capture_hook_handles", ())}
         return any(number not in wiring for kept in _KEPT for number in getattr(module, kept))
+
+
+def _shape_is_noted(point: Any) -> bool:
+    """Whether a watched point's activations get a shape that its block noted."""
+    return _has_hooks(point) and hasattr(getattr(point, "hook_conversion", None), "batch_seq")
 
 
 def _has_hooks(module: nn.Module) -> bool:
