@@ -71,7 +71,8 @@ def localize(engine: CountedEngine, a: Asked, heads: bool = True, masking: bool 
     engine.predict(n, a.zero_shot)
     if heads:
         effects(engine, n, a)
-    read_until(engine, n, a)
+    if masking:
+        read_until(engine, n, a)
 
 
 def checkpoint(engine: CountedEngine, a: Asked) -> None:
