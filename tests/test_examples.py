@@ -28,35 +28,38 @@ def examples(module: str) -> list[doctest.DocTest]:
     return [t for t in finder.find(import_module(module), extraglobs=NAMES) if t.examples]
 
 
-#: Examples that take four seconds and more.
-LONG = (
-    "icl_mech.check.run",
-    "icl_mech.checkpoints.run",
-    "icl_mech.classification.run",
-    "icl_mech.decodability.accuracy",
-    "icl_mech.decoder.run",
-    "icl_mech.finetune.run",
-    "icl_mech.heads.attribution",
-    "icl_mech.heads.vectors",
-    "icl_mech.knowledge.run",
-    "icl_mech.one_prompt.attention",
-    "icl_mech.patch.positions",
-    "icl_mech.patch.scan",
-    "icl_mech.patchscope.run",
-    "icl_mech.planted.found",
-    "icl_mech.progressive.run",
-    "icl_mech.sweep.run",
-    "icl_mech.table.files",
-    "icl_mech.transfer.run",
-    "icl_mech.variability.compare",
-    "icl_mech.variability.run",
-    "icl_mech.vector_methods.run",
-)
+#: Examples that take four seconds and more, or ten and more.
+LONG = {
+    "icl_mech.check.run": "thorough",
+    "icl_mech.checkpoints.run": "slow",
+    "icl_mech.classification.run": "slow",
+    "icl_mech.decodability.accuracy": "slow",
+    "icl_mech.decoder.run": "thorough",
+    "icl_mech.finetune.run": "slow",
+    "icl_mech.heads.attribution": "slow",
+    "icl_mech.heads.vectors": "slow",
+    "icl_mech.knowledge.run": "thorough",
+    "icl_mech.one_prompt.attention": "slow",
+    "icl_mech.patch.positions": "slow",
+    "icl_mech.patch.scan": "slow",
+    "icl_mech.patchscope.run": "slow",
+    "icl_mech.planted.found": "slow",
+    "icl_mech.progressive.run": "slow",
+    "icl_mech.sweep.run": "slow",
+    "icl_mech.table.files": "slow",
+    "icl_mech.transfer.run": "thorough",
+    "icl_mech.variability.compare": "slow",
+    "icl_mech.variability.run": "slow",
+    "icl_mech.vector_methods.run": "thorough",
+}
 
 
 @pytest.mark.parametrize(
     "module",
-    [pytest.param(m, marks=[pytest.mark.slow] * (m in LONG)) for m in modules()],
+    [
+        pytest.param(m, marks=[getattr(pytest.mark, LONG[m])] if m in LONG else [])
+        for m in modules()
+    ],
 )
 def test_examples(module: str) -> None:
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)

@@ -50,6 +50,7 @@ def test_the_stream_holds_the_task_from_the_planted_block_on(planted: Planted) -
     assert (answer[4:].argmax(-1) == right).all()
 
 
+@pytest.mark.slow
 def test_read_outs_that_are_not_causal_are_misled() -> None:
     wrong = {each.readout: each for each in read_outs(PLANT) if not each.right}
     assert list(wrong) == ["formed, by encoding", "heads, by attention to labels"]

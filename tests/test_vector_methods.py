@@ -428,7 +428,7 @@ def test_the_command(small: list[str], tmp_path: Path) -> None:
     assert_refused(refused, "unknown method 'tehta'; did you mean 'theta'")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_packaged_model(gemma: HookedModel) -> None:
     """Theta works in the middle; d_NTP is a tenth of the zero-shot prompt's."""
     assert "country_capital" in list_tasks()

@@ -94,7 +94,8 @@ def test_hendel_table(tmp_path: Path) -> None:
     assert scores.tasks == ["present_past"]
     assert plotly(tmp_path / "table-scores.html")[0]
     kept = sorted(p.name for p in (tmp_path / "table-runs").glob("[!.]*"))
-    assert kept == ["country_capital.nc", "manifest.json", "to_upper.nc"]
+    assert len([name for name in kept if name.endswith(".nc")]) == 2
+    assert "manifest.json" in kept
     for suffix in ("html", "csv", "tex", "md"):
         assert (tmp_path / f"table-table.{suffix}").stat().st_size > 500
 
@@ -118,11 +119,10 @@ def test_hendel_variability(tmp_path: Path) -> None:
         assert values.mean() == pytest.approx(result.distances(**at).value[0])
 
 
+@pytest.mark.thorough
 def test_decoder(tmp_path: Path) -> None:
     out = tmp_path / "decoder.html"
-    said = run_analysis(
-        "decoder", "--task country_capital person_religion --n-prompts 8 --n-shots 3", out
-    )
+    said = run_analysis("decoder", "--task country_capital antonyms --n-prompts 8 --n-shots 3", out)
     found = load_result(tmp_path / "decoder-country_capital.nc")
     assert isinstance(found, Decoder)
     assert found.theta_layer("country_capital") in range(7, 13)
@@ -133,6 +133,7 @@ def test_decoder(tmp_path: Path) -> None:
     assert "country_capital" in table.index
 
 
+@pytest.mark.thorough
 def test_planted(tmp_path: Path) -> None:
     out = tmp_path / "planted.html"
     said = run_analysis("planted", "--n-plants 2", out)
@@ -174,6 +175,7 @@ def test_han_emergence_trains(tmp_path: Path) -> None:
     assert again.provenance["settings"]["seed"] == 1
 
 
+@pytest.mark.thorough
 def test_progressive_generation(tmp_path: Path) -> None:
     out = tmp_path / "progressive.html"
     said = run_analysis(
@@ -187,9 +189,10 @@ def test_progressive_generation(tmp_path: Path) -> None:
     assert isinstance(result, ProgressiveGeneration)
     assert result.kept == ["nothing", "states", "theta"]
     traces, _ = plotly(out)
-    assert "demonstrations throughout" in [t["name"] for t in traces]
+    assert "demonstrations throughout" in [t.get("name") for t in traces]
 
 
+@pytest.mark.thorough
 def test_vector_transfer(tmp_path: Path) -> None:
     out = tmp_path / "transfer.html"
     said = run_analysis(
@@ -204,6 +207,7 @@ def test_vector_transfer(tmp_path: Path) -> None:
     assert len([t for t in traces if t["type"] == "heatmap"]) == 6
 
 
+@pytest.mark.thorough
 def test_vector_methods(tmp_path: Path) -> None:
     out = tmp_path / "methods.html"
     options = (

@@ -16,6 +16,7 @@ TINY = preset("tiny")
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+@pytest.mark.thorough
 def test_compiled_training_is_near_plain_training(tmp_path: Path) -> None:
     """In a process of its own: the tests' checks of shapes cannot be compiled."""
     one_layer = ModelConfig(1, 1, 8, init_std=0.1)

@@ -21,4 +21,11 @@ def test_layers_of_country_capital(found: TaskMap) -> None:
         assert 10 <= found.decoding(TASKS[0], readout).estimate.value <= 13
     assert found.learns(TASKS[0])
     assert found.data["query"].dims == ("task", "point")
-    assert set(found.provenance["seconds"]) == {"reading", "lens", "transfer", "encoding", "heads"}
+    assert set(found.provenance["seconds"]) == {
+        "reading",
+        "lens",
+        "transfer",
+        "encoding",
+        "heads",
+        "masking",
+    }

@@ -26,8 +26,12 @@ print(peak, weights)
     [
         ("icl_mech.layer_scan(model, 'country_capital', 20, progress=False)", 1.5e9),
         ("icl_mech.head_attribution(model, 'country_capital', 5, 10, progress=False)", 2e9),
-        ("icl_mech.patch_positions(model, 'country_capital', 5, 10, sites=('resid_pre', 'z'), "
-         "roles=('demo_8_y', 'final_arrow'), direction='denoise', progress=False)", 2e9),
+        pytest.param(
+            "icl_mech.patch_positions(model, 'country_capital', 5, 10, sites=('resid_pre', 'z'), "
+            "roles=('demo_8_y', 'final_arrow'), direction='denoise', progress=False)",
+            2e9,
+            marks=pytest.mark.thorough,
+        ),
     ],
     ids=["layer scan", "head attribution", "position scan"],
 )  # fmt: skip

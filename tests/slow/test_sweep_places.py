@@ -141,7 +141,7 @@ def test_a_model_whose_workers_die_is_given_up(
     assert sum(counted(marks).values()) == 2
 
 
-@pytest.mark.parametrize("where", ["processes", "ray"])
+@pytest.mark.parametrize("where", [pytest.param("processes", marks=pytest.mark.thorough), "ray"])
 def test_a_driver_that_is_killed_goes_on_where_it_stopped(
     where: str, models: list[Path], marks: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
