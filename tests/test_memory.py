@@ -84,6 +84,8 @@ def test_a_limit_just_above_the_weights() -> None:
     assert done.returncode == 0, done.stderr
     said = [list(map(int, line.split())) for line in done.stdout.splitlines()]
     assert len(said) == 3
-    for tight, roomy, threads in said:
-        assert tight > roomy == 0
+    for _, roomy, threads in said:
+        assert roomy == 0
         assert threads == 1
+    # The first two run within what the first use had mapped; gradients need smaller batches.
+    assert said[-1][0] > 0
