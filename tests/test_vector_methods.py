@@ -295,13 +295,13 @@ def test_nothing_that_is_trained_on_is_asked(name: str, seed: int, tiny_llama: H
 def test_a_vector_is_never_scored_on_what_it_was_shown(
     answering: HookedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    form, asked = running.form_vector, planned().test[0].query.x
+    form, asked = running.form_step, planned().test[0].query.x
 
     def leaky(*given: Any) -> TaskVector:
         found = form(*given)
         return replace(found, provenance={**found.provenance, "shown": [asked]})
 
-    monkeypatch.setattr(running, "form_vector", leaky)
+    monkeypatch.setattr(running, "form_step", leaky)
     with pytest.raises(InputError, match=f"was formed from '{asked}', which is asked"):
         compare_vectors(answering, "to_upper", 6, 2, methods="theta", progress=False, **SMALL)
 

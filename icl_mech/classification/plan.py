@@ -9,16 +9,14 @@ import numpy as np
 from icl_mech.errors import InputError
 from icl_mech.prompts import Episode, generator, instructed
 from icl_mech.tasks import Pair, Task, Tasks, load_tasks
-from icl_mech.vector_methods.plan import FormingSettings, several
+from icl_mech.vector_methods.plan import MethodSettings
 
 #: The most labels of a task: with more, open scores say what there is to say.
 MOST_LABELS = 12
-#: The vectors that are formed by default.
-METHODS = ("theta", "learned")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelSettings(FormingSettings):
+class LabelSettings(MethodSettings):
     """Settings of `label_scores`.
 
     Example:
@@ -28,12 +26,6 @@ class LabelSettings(FormingSettings):
 
     n_prompts: int = 40
     """Test prompts per task, as many of each class as the number allows."""
-    methods: tuple[str, ...] = METHODS
-    """Ways to get a task vector (see icl-mech vectors) that are scored too."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._set("methods", several(self.methods) if self.methods else ())
 
 
 @dataclass(frozen=True)

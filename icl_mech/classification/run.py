@@ -8,7 +8,6 @@ import numpy as np
 import xarray as xr
 
 from icl_mech.classification.plan import (
-    METHODS as USUAL_METHODS,
     LabelPlan,
     LabelSettings,
     LabelTask,
@@ -16,9 +15,7 @@ from icl_mech.classification.plan import (
 )
 from icl_mech.classification.result import LabelScores
 from icl_mech.classification.words import RANDOM, REFERENCES
-from icl_mech.errors import InputError
-from icl_mech.model import HookedModel, as_array, check_model
-from icl_mech.model.placing import AnyEdit
+from icl_mech.model import AnyEdit, HookedModel, as_array, check_model
 from icl_mech.progress import ProgressBar, progress_bar
 from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
@@ -32,7 +29,8 @@ from icl_mech.results import over_tasks
 from icl_mech.tasks import Tasks
 from icl_mech.vector_methods.forming import written
 from icl_mech.vector_methods.material import Material
-from icl_mech.vector_methods.methods import METHODS, form_vector, why_not
+from icl_mech.vector_methods.methods import METHODS, form_step, refuse_methods
+from icl_mech.vector_methods.plan import USUAL
 from icl_mech.vectors import random_like
 
 
@@ -43,7 +41,7 @@ def label_scores(
     n_shots: int = 5,
     seed: int = 0,
     *,
-    methods: str | Sequence[str] = USUAL_METHODS,
+    methods: str | Sequence[str] = USUAL,
     n_dev: int | None = None,
     n_sets: int = 10,
     n_dummies: int = N_DUMMIES,
@@ -117,10 +115,7 @@ def measure_labels(model: HookedModel, plan: LabelPlan, progress: bool = True) -
         ModelError: as `label_scores`.
     """
     s = plan.settings
-    for of in plan.tasks:
-        for name in s.methods:
-            if why := why_not(model, name, of.task):
-                raise InputError(f"method {name!r}: {why}; expected other methods")
+    refuse_methods(model, [of.task for of in plan.tasks], s.methods)
     most = max(len(of.labels) for of in plan.tasks)
     with progress_bar(len(plan.tasks) * (1 + len(s.methods)), "steps", progress) as bar:
         runs = [_Measurement(model, of, s, bar) for of in plan.tasks]
@@ -200,18 +195,11 @@ class _Measurement:
     def _edits(self) -> tuple[dict[str, AnyEdit], list[float]]:
         """Every method's vector as edits of the test prompts, and a random one; their layers."""
         of, s, n = self.of, self.s, len(self.of.test)
-        counts = (s.n_sets, s.n_shots, s.n_dummies, s.seed)
-        material = Material(of.task, self.encoder, of.pairs, of.dev, *counts)
+        material = Material.of(of.task, self.encoder, of.pairs, of.dev, s)
         edits: dict[str, AnyEdit] = {}
         layers = []
         for name in s.methods:
-
-            def say(text: str, name: str = name) -> None:
-                self.bar.set_description(f"{of.task.name}, {name}: {text}")
-
-            vector = form_vector(self.model, name, material, s, say=say)
-            if vector.provenance["notes"]:
-                self.about["notes"][name] = "; ".join(vector.provenance["notes"])
+            vector = form_step(self.model, name, material, s, self.bar, self.about["notes"])
             assert vector.layer is not None
             edits[name] = written(vector, vector.layer, n, METHODS[name].per_set)
             layers.append(float(vector.layer))
@@ -219,7 +207,6 @@ class _Measurement:
                 rng = generator(s.seed, of.task.name, "random vector")
                 random = replace(vector, values=random_like(vector.values, rng), sets=None)
                 control = written(random, vector.layer, n)
-            self.bar.update()
         if edits:
             edits[RANDOM] = control
             layers.append(layers[0])

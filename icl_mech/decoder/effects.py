@@ -13,8 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from icl_mech.model import Edit, HookedModel, Mode, Site
-from icl_mech.model.placing import AnyEdit
+from icl_mech.model import AnyEdit, Edit, HookedModel, Mode, Site
 from icl_mech.progress import Tick, silent
 from icl_mech.prompts import Prompt
 
@@ -41,16 +40,18 @@ class Outputs:
     Attributes:
         z: of every head, before W_O.
         mlp: what every MLP adds to the residual stream.
+        stream: after every block.
     """
 
     z: Float[Tensor, "prompt layer head d_head"]
     mlp: Float[Tensor, "prompt layer d_model"]
+    stream: Float[Tensor, "prompt layer d_model"]
 
     @staticmethod
     def of(model: HookedModel, prompts: Sequence[Prompt], edit: AnyEdit = None) -> "Outputs":
         """Of prompts with an edit in place."""
-        z, mlp = (model.capture(prompts, [-1], site, edit)[:, 0] for site in SITES)
-        return Outputs(z, mlp)
+        found = model.capture_sites(prompts, [-1], [*SITES, "resid_post"], edit)
+        return Outputs(*(of[:, 0] for of in found))
 
     def at(self, c: Component) -> Float[Tensor, "prompt d"]:
         """One component's output."""
@@ -108,7 +109,7 @@ class Written:
     @cached_property
     def difference(self) -> Float[Tensor, "prompt d_model"]:
         """What writing the vector adds to the residual stream."""
-        own = self.model.capture(self.prompts, [-1])[:, 0, self.layer]
+        own = self.without.stream[:, self.layer]
         return self.vector.to(own) - own
 
     def logprob(

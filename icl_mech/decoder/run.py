@@ -16,8 +16,7 @@ from icl_mech.errors import InputError
 from icl_mech.heads import indirect_effects
 from icl_mech.heads.attention import ROLES, attention_by_role
 from icl_mech.layers import check_layer
-from icl_mech.model import HookedModel, as_array, check_model
-from icl_mech.model.placing import AnyEdit
+from icl_mech.model import AnyEdit, HookedModel, as_array, check_model
 from icl_mech.progress import READING, dear, progress_bar
 from icl_mech.prompts import (
     DEFAULT_TEMPLATE,

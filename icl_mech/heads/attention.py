@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from icl_mech.model import HookedModel
-from icl_mech.model.placing import AnyEdit
+from icl_mech.model import AnyEdit, HookedModel
 from icl_mech.prompts import Prompt, generator
 
 #: Roles of a prompt's tokens, all demonstrations together.

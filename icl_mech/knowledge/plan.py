@@ -9,16 +9,14 @@ from icl_mech.errors import InputError
 from icl_mech.prompts import Episode, check_shots, generator, shuffle_labels
 from icl_mech.prompts.sampling import mirrors
 from icl_mech.tasks import Pair, Task, Tasks, load_tasks
-from icl_mech.vector_methods.plan import FormingSettings, several, training_pairs
+from icl_mech.vector_methods.plan import MethodSettings, several, training_pairs
 
 #: The prompts that ask each query; see `Asked`.
 CONDITIONS = ("zero_shot", "right", "exchanged", "lookup", "insisted")
-#: The vectors that are formed by default: the one that is read, and the one that is trained.
-METHODS = ("theta", "learned")
 
 
 @dataclass(frozen=True, kw_only=True)
-class KnowledgeSettings(FormingSettings):
+class KnowledgeSettings(MethodSettings):
     """Settings of `knowledge_conflict`.
 
     Example:
@@ -28,13 +26,11 @@ class KnowledgeSettings(FormingSettings):
 
     n_prompts: int = 30
     """Queries per task that are asked."""
-    methods: tuple[str, ...] = METHODS
-    """Ways to get a task vector (see `icl-mech vectors`), whose vectors are asked too."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_shots(self.n_shots)
-        self._set("methods", several(self.methods))
+        several(self.methods)  # at least one
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,6 @@ from torch import Tensor
 from icl_mech.errors import InputError, ModelError
 from icl_mech.knowledge.plan import (
     CONDITIONS,
-    METHODS as USUAL_METHODS,
     Asked,
     KnowledgePlan,
     KnowledgeSettings,
@@ -21,8 +21,7 @@ from icl_mech.knowledge.plan import (
     plan_knowledge,
 )
 from icl_mech.knowledge.result import HEADS_IN, INTO, SOURCES, KnowledgeConflict
-from icl_mech.model import HookedModel, as_array, check_model
-from icl_mech.model.placing import AnyEdit
+from icl_mech.model import AnyEdit, HookedModel, as_array, check_model
 from icl_mech.progress import ProgressBar, progress_bar
 from icl_mech.prompts import (
     DEFAULT_TEMPLATE,
@@ -38,7 +37,8 @@ from icl_mech.task_vectors import TaskVector
 from icl_mech.tasks import Tasks
 from icl_mech.vector_methods.forming import written
 from icl_mech.vector_methods.material import Material
-from icl_mech.vector_methods.methods import METHODS, form_vector, why_not
+from icl_mech.vector_methods.methods import METHODS, form_step, refuse_methods
+from icl_mech.vector_methods.plan import USUAL
 from icl_mech.vectors import dummy_residuals, overwrite, random_like, theta
 
 
@@ -49,7 +49,7 @@ def knowledge_conflict(
     n_shots: int = 5,
     seed: int = 0,
     *,
-    methods: str | Sequence[str] = USUAL_METHODS,
+    methods: str | Sequence[str] = USUAL,
     n_dev: int | None = None,
     n_sets: int = 10,
     n_dummies: int = N_DUMMIES,
@@ -131,10 +131,7 @@ def measure_knowledge(
         ModelError: as `knowledge_conflict`.
     """
     s = plan.settings
-    for of in plan.tasks:
-        for name in s.methods:
-            if why := why_not(model, name, of.task):
-                raise InputError(f"method {name!r}: {why}; expected other methods")
+    refuse_methods(model, [of.task for of in plan.tasks], s.methods)
     with progress_bar(len(plan.tasks) * (3 + 2 * len(s.methods)), "steps", progress) as bar:
         found = [_Measurement(model, of, s, bar) for of in plan.tasks]
         parts = [each.measured() for each in found]
@@ -192,6 +189,8 @@ class _Measurement:
         }
         self.episodes = self._episodes()
         self.asked = {name: self._prompts(name) for name in CONDITIONS}
+        #: The last token's stream after every block, `[prompt, layer, d_model]`, by condition.
+        self.streams: dict[str, Tensor] = {}
 
     def _contradicted(self) -> tuple[list[Asked], list[int]]:
         """The queries that a demonstration can contradict, and which one does.
@@ -287,8 +286,9 @@ class _Measurement:
     def _answered(self) -> xr.Dataset:
         """The difference at the end and by the lens, and which answer is on top."""
         lens, final, follows = [], [], []
-        for of in self.asked.values():
+        for name, of in self.asked.items():
             streams = self.model.capture(of.prompts, ["final_arrow"])[:, 0]
+            self.streams[name] = streams
             lens.append(self._lens(streams, of))
             read = self.model.read(streams[:, -1], of.answers)
             final.append(_difference(as_array(read.logprob)))
@@ -321,7 +321,7 @@ class _Measurement:
 
     def _states(self) -> xr.Dataset:
         """`right` with the last token's stream of `lookup` written over it, block by block."""
-        streams = self.model.capture(self.asked["lookup"].prompts, ["final_arrow"])[:, 0]
+        streams = self.streams["lookup"]
         layers = range(self.model.n_layers)
         found, _ = self._edited("right", [overwrite(n, streams[:, n]) for n in layers])
         return xr.Dataset({"state": (("layer", "prompt"), found, {"units": "logits"})})
@@ -361,16 +361,18 @@ class _Measurement:
     def _vectors(self) -> xr.Dataset:
         """Every vector in zero-shot prompts and in the contradicting ones."""
         of, s, n = self.of, self.s, len(self.test)
-        counts = (s.n_sets, s.n_shots, s.n_dummies, s.seed)
-        material = Material(of.task, self.encoder, of.pairs, of.dev, *counts)
+        material = Material.of(of.task, self.encoder, of.pairs, of.dev, s)
         shape = (len(s.methods), len(SOURCES), len(INTO), n)
         difference = np.full(shape, np.nan, dtype=np.float32)
         follows = np.full(shape, -1)
         by_layer = np.full((*shape[:1], *shape[2:3], self.model.n_layers, n), np.nan, np.float32)
-        chosen = []
+        chosen, notes = [], self.about["notes"]
         for m, name in enumerate(s.methods):
-            right = self._form(name, material)
-            exchanged = self._form(name, material.shuffled(), right)
+            form = partial(form_step, self.model, name, s=s, bar=self.bar)
+            right = form(material, notes=notes)
+            exchanged = form(
+                material.shuffled(), notes=notes, like=right, kind=f"{name}, exchanged answers"
+            )
             chosen.append(float(right.layer or 0))
             for k, into in enumerate(INTO):
                 edits = self._vector_edits(name, right, exchanged)
@@ -391,17 +393,6 @@ class _Measurement:
             },
             coords={"vector": list(s.methods), "source": list(SOURCES), "into": list(INTO)},
         )
-
-    def _form(self, name: str, material: Material, like: TaskVector | None = None) -> TaskVector:
-        def say(text: str) -> None:
-            self.bar.set_description(f"{material.task.name}, {name}: {text}")
-
-        found = form_vector(self.model, name, material, self.s, like, say)
-        if found.provenance["notes"]:
-            kind = name if like is None else f"{name}, exchanged answers"
-            self.about["notes"][kind] = "; ".join(found.provenance["notes"])
-        self.bar.update()
-        return found
 
     def _vector_edits(
         self, name: str, right: TaskVector, exchanged: TaskVector

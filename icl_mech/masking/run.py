@@ -12,8 +12,7 @@ from tqdm.auto import tqdm
 
 from icl_mech.masking.plan import MASKS, Mask, MaskingPlan, MaskingSettings, plan
 from icl_mech.masking.result import ContextMasking
-from icl_mech.model import HookedModel, Knockout, as_array, check_model
-from icl_mech.model.placing import AnyEdit
+from icl_mech.model import AnyEdit, HookedModel, Knockout, as_array, check_model
 from icl_mech.progress import Tick, progress_bar, silent
 from icl_mech.prompts import DEFAULT_TEMPLATE, Prompt, Split, accepted, in_context, zero_shot
 from icl_mech.results import over_tasks
@@ -114,12 +113,12 @@ def read_until(
 
     The mask is `"demonstrations"`; nothing is hidden at the last `l`.
     """
-    edits = _edits(model.n_layers, MASKS["demonstrations"])[1 : model.n_layers]
+    edits = knockouts(model.n_layers, MASKS["demonstrations"])[1 : model.n_layers]
     right: np.ndarray = model.evaluate(prompts, [*edits, None], answers, tick).right
     return right
 
 
-def _edits(n_layers: int, mask: Mask) -> list[AnyEdit]:
+def knockouts(n_layers: int, mask: Mask) -> list[AnyEdit]:
     """The knockouts of a mask: everywhere, seen until each block but the last, seen after each."""
     every = range(n_layers)
     blocks = [every[layer + 1 :] for layer in every[:-1]] + [every[:n] for n in every[1:]]
@@ -136,7 +135,7 @@ def _measure(
     answers = accepted(encoder, prompts, split.test).first_tokens
     edits: list[AnyEdit] = [None]
     for name in s.masks:
-        edits += _edits(model.n_layers, MASKS[name])
+        edits += knockouts(model.n_layers, MASKS[name])
     streams = model.last_streams(prompts, edits, bar.update)
     found = _read(model, streams, answers)
     bare = zero_shot(encoder, split.test)
@@ -176,7 +175,7 @@ def _read(
 
 
 def _by_layer(values: np.ndarray, n_masks: int, n_layers: int) -> np.ndarray:
-    """`[prompt, edit]` as `[direction, mask, prompt, layer]`, see `_edits`."""
+    """`[prompt, edit]` as `[direction, mask, prompt, layer]`, see `knockouts`."""
     clean = values[:, :1]
     out = []
     for of_mask in np.split(values[:, 1:], n_masks, axis=1):

@@ -6,6 +6,7 @@ from icl_mech.model.generation import Generation
 from icl_mech.model.hooked import HookedModel, check_model
 from icl_mech.model.knockouts import Knockout
 from icl_mech.model.loading import load_model
+from icl_mech.model.placing import AnyEdit
 from icl_mech.model.readout import Readout, as_array
 from icl_mech.model.sources import check_layer_of, check_source
 from icl_mech.model.tuning import Outline, TunedModel, load_tuned, outline, seeded
@@ -13,6 +14,7 @@ from icl_mech.model.vocabulary import TopTokens
 
 __all__ = [
     "SITES",
+    "AnyEdit",
     "Edit",
     "Generation",
     "HookedModel",

@@ -48,17 +48,21 @@ class Branch:
         above = self.entry == self.n_layers and self.positions == ends
         return above and any(e.edit.mode == "replace" for e in self.edits)
 
-    def writes(self, rows: Sequence[int]) -> Iterator[Write]:
+    def writes(self, prompts: Sequence[int], rows: Sequence[int]) -> Iterator[Write]:
         """The edits in a batch of whole prompts.
 
         Args:
-            rows: the batch's prompts, among all prompts.
+            prompts: which of all prompts are edited.
+            rows: where each stands in the batch.
         """
-        prompts = torch.tensor(list(rows))
         for placed in self.edits:
-            columns = torch.tensor(placed.positions)[prompts]
-            layer = placed.edit.layer % self.n_layers
-            yield Write(placed, layer, prompts, torch.arange(len(prompts)), columns)
+            yield Write(
+                placed,
+                placed.edit.layer % self.n_layers,
+                prompts=torch.tensor(prompts),
+                rows=torch.tensor(rows),
+                columns=torch.tensor([placed.positions[p] for p in prompts]),
+            )
 
     def at_entry(self) -> list[PlacedEdit]:
         """Edits of the residual stream that enters the branch, written before any block runs."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import index
 from typing import Any, Protocol, SupportsIndex, get_args, runtime_checkable
 
@@ -118,6 +118,10 @@ class Edit:
         }
         for name, given in found.items():
             object.__setattr__(self, name, given)
+
+    def of_prompts(self, rows: Sequence[int]) -> "Edit":
+        """The same edit of some of the prompts, by their indices."""
+        return self if self.value.ndim == 1 else replace(self, value=self.value[list(rows)])
 
     def __repr__(self) -> str:
         head = "" if self.head is None else f" of head {self.head}"

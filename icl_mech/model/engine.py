@@ -182,7 +182,7 @@ class Engine(ABC):
         self.prepare(max(map(len, prompts)))
 
         def run(rows: list[int]) -> tuple[Tensor, ...]:
-            writes = [] if branch is None else list(branch.writes(rows))
+            writes = [] if branch is None else list(branch.writes(rows, range(len(rows))))
             with writing(self.bridge, writes), self.keeping(picks, rows) as kept:
                 self.pass_over([prompts[r] for r in rows])
             return tuple(kept[i] for i in range(len(picks)))
@@ -190,14 +190,10 @@ class Engine(ABC):
         return self.in_batches([len(t) for t in prompts], run, join_each)
 
     def token_activations(
-        self,
-        prompts: Sequence[Tokens],
-        positions: Sequence[Sequence[int]],
-        hook: str,
-        branch: Branch | None = None,
+        self, prompts: Sequence[Tokens], positions: Sequence[Sequence[int]], hook: str
     ) -> Float[Tensor, "prompt layer position *shape"]:
         """One hook's activation at chosen tokens of every prompt, at every block."""
-        return self.observe(prompts, [(hook, self.at_tokens(positions))], branch)[0]
+        return self.observe(prompts, [(hook, self.at_tokens(positions))])[0]
 
     def at_tokens(self, positions: Sequence[Sequence[int]]) -> Pick:
         """For `observe`: keep these tokens of each prompt (the same number for each)."""

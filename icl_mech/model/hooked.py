@@ -331,11 +331,26 @@ class HookedModel:
             InputError: where there is no prompt, one lacks a role, or the model a site, or the
                 edit does not fit.
         """
+        return self.capture_sites(prompts, roles, [site], edit)[0]
+
+    def capture_sites(
+        self,
+        prompts: Sequence[Prompt],
+        roles: Sequence[Role],
+        sites: Sequence[Site],
+        edit: AnyEdit = None,
+    ) -> tuple[Float[Tensor, "prompt role layer *shape"], ...]:
+        """As `capture`, of several sites in one pass.
+
+        Raises:
+            InputError: as `capture`.
+        """
         prompts = check_prompts(prompts)
-        at, hook = positions_of(prompts, roles), self._placer.hook(site)
+        at = self._engine.at_tokens(positions_of(prompts, roles))
+        picks = [(self._placer.hook(site), at) for site in sites]
         branch = self._placer.watched(self, edit, prompts)
-        found = self._engine.token_activations([p.tokens for p in prompts], at, hook, branch)
-        return rearrange(found, "prompt layer role ... -> prompt role layer ...")
+        found = self._engine.observe([p.tokens for p in prompts], picks, branch)
+        return tuple(rearrange(f, "prompt layer role ... -> prompt role layer ...") for f in found)
 
     def residual_stream(
         self, prompts: Sequence[Prompt], roles: Sequence[Role]

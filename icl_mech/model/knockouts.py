@@ -62,6 +62,10 @@ class Knockout:
         for name, value in found.items():
             object.__setattr__(self, name, value)
 
+    def of_prompts(self, rows: Sequence[int]) -> "Knockout":
+        """The same knockout: its tokens are found in every prompt."""
+        return self
+
 
 def _several(name: str, given: Any) -> tuple[Any, ...]:
     """What is given as one or as several."""

@@ -62,16 +62,7 @@ class Rows:
         for row, branch in enumerate(self.branches):
             members.setdefault(id(branch), []).append(row)
         for rows in members.values():
-            branch = self.branches[rows[0]]
-            prompts = [self.prompts[row] for row in rows]
-            for placed in branch.edits:
-                yield Write(
-                    placed,
-                    placed.edit.layer % branch.n_layers,
-                    prompts=torch.tensor(prompts),
-                    rows=torch.tensor(rows),
-                    columns=torch.tensor([placed.positions[p] for p in prompts]),
-                )
+            yield from self.branches[rows[0]].writes([self.prompts[row] for row in rows], rows)
 
     def cuts(self) -> list[Cut]:
         """Every knockout of the batch, with its row."""

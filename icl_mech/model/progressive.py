@@ -7,7 +7,6 @@ through edits.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from icl_mech.errors import InputError
@@ -78,7 +77,9 @@ def generate_progressively(
     if not going:
         return found
     branches = [
-        placer.branch(None if of is None else [_of(e, going) for e in of], [bare[i] for i in going])
+        placer.branch(
+            None if of is None else [e.of_prompts(going) for e in of], [bare[i] for i in going]
+        )
         for of in edits
     ]
     tokens = [(*bare[i].tokens, *begun[i].tokens) for i in going]
@@ -102,13 +103,6 @@ def _begun(
     tokens = [prompt.tokens for prompt in prompts]
     found = engine.generate(tokens, [placer.branch(None, prompts)], n, stop, tick)
     return [row[0] for row in found]
-
-
-def _of(edit: Edit | Knockout, rows: Sequence[int]) -> Edit | Knockout:
-    """The edit of some of the prompts."""
-    if isinstance(edit, Knockout) or edit.value.ndim == 1:
-        return edit
-    return replace(edit, value=edit.value[list(rows)])
 
 
 def _joined(first: Generation, more: Generation, tokenizer: Any, stop: str) -> Generation:

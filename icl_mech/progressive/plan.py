@@ -6,18 +6,16 @@ from dataclasses import dataclass
 from icl_mech.errors import InputError
 from icl_mech.prompts import Episode, whole_numbers
 from icl_mech.tasks import Pair, Task, Tasks, load_tasks
-from icl_mech.vector_methods.plan import NAMED, FormingSettings, several, training_pairs
+from icl_mech.vector_methods.plan import NAMED, MethodSettings, training_pairs
 
 #: After the demonstrations are dropped: nothing in their place; the separator's own states.
 NOTHING, STATES = "nothing", "states"
 #: What is in place then, in words.
 KEPT = {NOTHING: "nothing in place", STATES: "the separator's states", **NAMED}
-#: Vectors that are written in their place by default.
-METHODS = ("theta", "learned")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProgressiveSettings(FormingSettings):
+class ProgressiveSettings(MethodSettings):
     """Settings of `progressive_generation`.
 
     Example:
@@ -29,8 +27,6 @@ class ProgressiveSettings(FormingSettings):
     """Test prompts per task."""
     first_tokens: tuple[int, ...] = (0, 1, 2, 3)
     """How many answer tokens are generated after the demonstrations, before these are dropped."""
-    methods: tuple[str, ...] = METHODS
-    """Ways to get a task vector (see icl-mech vectors) that is in place once they are dropped."""
     n_blocks: int | None = None
     """Of how many first blocks the separator's attention outputs are kept; by default the number
     that is best on dev prompts."""
@@ -50,7 +46,6 @@ class ProgressiveSettings(FormingSettings):
                 f"first_tokens {list(counts)}; expected at least one, each once, 0 or more"
             )
         self._set("first_tokens", counts)
-        self._set("methods", several(self.methods) if self.methods else ())
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
 from icl_mech.answers.text_scores import judge_text
 from icl_mech.errors import InputError
-from icl_mech.model import Edit, HookedModel, as_array, check_model
-from icl_mech.model.placing import AnyEdit
+from icl_mech.model import AnyEdit, Edit, HookedModel, as_array, check_model
 from icl_mech.progress import ProgressBar, progress_bar
 from icl_mech.progressive.plan import (
-    METHODS as USUAL_METHODS,
     NOTHING,
     STATES,
     ProgressivePlan,
@@ -37,11 +34,14 @@ from icl_mech.results import over_tasks
 from icl_mech.tasks import Tasks
 from icl_mech.vector_methods.forming import written
 from icl_mech.vector_methods.material import Material
-from icl_mech.vector_methods.methods import METHODS, form_vector, why_not
+from icl_mech.vector_methods.methods import METHODS, form_step, refuse_methods
+from icl_mech.vector_methods.plan import USUAL
 from icl_mech.vectors import answer_logprob, choose_layer
 
 #: Tokens that a generation may take beyond the longest accepted answer.
 SPARE_TOKENS = 2
+#: Edits by what is kept in the demonstrations' place.
+Kept = dict[str, list[Edit] | None]
 #: What no generated text holds: it never ends a text whose speed is measured.
 _NEVER = "\0"
 
@@ -54,7 +54,7 @@ def progressive_generation(
     seed: int = 0,
     *,
     first_tokens: Sequence[int] = (0, 1, 2, 3),
-    methods: str | Sequence[str] = USUAL_METHODS,
+    methods: str | Sequence[str] = USUAL,
     n_blocks: int | None = None,
     n_positions: int = 5,
     timed_tokens: int = 16,
@@ -150,10 +150,7 @@ def measure_progressive(
         raise InputError(
             f"n_blocks is {s.n_blocks}; expected 1 to {model.n_layers}, the blocks of {model.name}"
         )
-    for of in plan.tasks:
-        for name in s.methods:
-            if why := why_not(model, name, of.task):
-                raise InputError(f"method {name!r}: {why}; expected other methods")
+    refuse_methods(model, [of.task for of in plan.tasks], s.methods)
     steps = len(s.methods) + 2 + len(s.first_tokens) + s.n_rounds
     with progress_bar(steps * len(plan.tasks), "steps", progress) as bar:
         runs = [_Measurement(model, of, s, bar) for of in plan.tasks]
@@ -188,7 +185,7 @@ class _Measurement:
     def measured(self) -> xr.Dataset:
         """Divergence by answer token, whole answers, and speed."""
         states, n_blocks = self._states()
-        edits: dict[str, AnyEdit] = {NOTHING: None, STATES: states}
+        edits: Kept = {NOTHING: None, STATES: states}
         layers = {NOTHING: np.nan, STATES: float(n_blocks - 1)}
         for name in self.s.methods:
             edits[name], layers[name] = self._vector(name)
@@ -230,24 +227,16 @@ class _Measurement:
 
     def _vector(self, name: str) -> tuple[list[Edit], float]:
         """A vector of the task, as edits of the test prompts, and its layer."""
-
-        def say(text: str) -> None:
-            self.bar.set_description(f"{self.of.task.name}, {name}: {text}")
-
         of, s = self.of, self.s
-        counts = (s.n_sets, s.n_shots, s.n_dummies, s.seed)
-        material = Material(of.task, self.encoder, of.pairs, of.dev, *counts)
-        vector = form_vector(self.model, name, material, s, say=say)
-        if vector.provenance["notes"]:
-            self.about["notes"][name] = "; ".join(vector.provenance["notes"])
+        material = Material.of(of.task, self.encoder, of.pairs, of.dev, s)
+        vector = form_step(self.model, name, material, s, self.bar, self.about["notes"])
         assert vector.layer is not None
-        self.bar.update()
         edits = written(vector, vector.layer, len(of.test), METHODS[name].per_set)
         return edits, float(vector.layer)
 
     # --- measuring -------------------------------------------------------------------------------
 
-    def _divergence(self, edits: dict[str, AnyEdit]) -> xr.Dataset:
+    def _divergence(self, edits: Kept) -> xr.Dataset:
         """KL and total variation from the few-shot prompt at each token of the right answers."""
         self.bar.set_description(f"{self.of.task.name}: divergence")
         stop = self.encoder.template.stop
@@ -265,7 +254,7 @@ class _Measurement:
                 [_continued(prompts[row], ids[row][:i]) for row in rows]
                 for prompts in (self.few, self.zero)
             )
-            here = [_rows(edit, rows) for edit in edits.values()]
+            here = [edit and [e.of_prompts(rows) for e in edit] for edit in edits.values()]
             found = self._distances(few, bare, here)
             kl[:, i, rows], apart[:, i, rows] = (as_array(of).T for of in found)
         self.bar.update()
@@ -285,7 +274,7 @@ class _Measurement:
         own = self.model.last_streams(few, [None])[:, 0]
         return self.model.vocabulary.distances(own, self.model.last_streams(bare, edits))
 
-    def _texts(self, edits: dict[str, AnyEdit]) -> xr.Dataset:
+    def _texts(self, edits: Kept) -> xr.Dataset:
         """Whole answers, with every number of first tokens and with demonstrations throughout."""
         ids = [
             tokens
@@ -359,24 +348,3 @@ def _continued(prompt: Prompt, tokens: Sequence[int]) -> Prompt:
     return Prompt(
         prompt.text, (*prompt.tokens, *tokens), (*prompt.roles, *["answer"] * len(tokens))
     )
-
-
-def _rows(edits: Any, rows: Sequence[int]) -> AnyEdit:
-    """Edits of some of the prompts."""
-    if edits is None:
-        return None
-    return [
-        e
-        if e.value.ndim == 1
-        else Edit(
-            e.layer,
-            e.value[torch.tensor(rows)],
-            e.site,
-            e.position,
-            e.mode,
-            e.scale,
-            e.head,
-            e.vector,
-        )
-        for e in edits
-    ]

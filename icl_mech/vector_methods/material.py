@@ -1,5 +1,6 @@
 """What a method forms its vector from, and what that costs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -16,6 +17,7 @@ from icl_mech.prompts import (
 )
 from icl_mech.prompts.sampling import draw_episodes
 from icl_mech.tasks import Pair, Task
+from icl_mech.vector_methods.plan import FormingSettings
 
 
 @dataclass
@@ -57,6 +59,18 @@ class Material:
     n_shots: int
     n_dummies: int
     seed: int
+
+    @staticmethod
+    def of(
+        task: Task,
+        encoder: Encoder,
+        pairs: Sequence[Pair],
+        dev: Sequence[Episode],
+        s: FormingSettings,
+    ) -> "Material":
+        """With the counts that settings name."""
+        counts = (s.n_sets, s.n_shots, s.n_dummies, s.seed)
+        return Material(task, encoder, tuple(pairs), tuple(dev), *counts)
 
     @cached_property
     def sets(self) -> tuple[Episode, ...]:

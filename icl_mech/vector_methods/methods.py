@@ -2,13 +2,15 @@
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from icl_mech.errors import InputError, choose
 from icl_mech.model import HookedModel, check_model
+from icl_mech.progress import ProgressBar
 from icl_mech.task_vectors import TaskVector
+from icl_mech.tasks import Task
 from icl_mech.vector_methods import reading, training
 from icl_mech.vector_methods.forming import Forming
 from icl_mech.vector_methods.material import Cost, Material
@@ -190,3 +192,44 @@ def form_vector(
         "shown": material.shown,
     }
     return TaskVector(**{**vars(found), "provenance": said})
+
+
+def form_step(
+    model: HookedModel,
+    name: str,
+    material: Material,
+    s: FormingSettings,
+    bar: ProgressBar,
+    notes: dict[str, str],
+    like: TaskVector | None = None,
+    kind: str | None = None,
+) -> TaskVector:
+    """`form_vector` as one step of a progress bar.
+
+    Args:
+        model, name, material, s, like: as in `form_vector`.
+        bar: says what is done, and goes on by one.
+        notes: gets what the method notes, if anything.
+        kind: under which name; by default the method's.
+    """
+
+    def say(text: str) -> None:
+        bar.set_description(f"{material.task.name}, {name}: {text}")
+
+    found = form_vector(model, name, material, s, like, say)
+    if found.provenance["notes"]:
+        notes[kind or name] = "; ".join(found.provenance["notes"])
+    bar.update()
+    return found
+
+
+def refuse_methods(model: HookedModel, tasks: Sequence[Task], names: Sequence[str]) -> None:
+    """Refuse methods that cannot work on a model or a task, before anything long is run.
+
+    Raises:
+        InputError: naming the first one, and why.
+    """
+    for task in tasks:
+        for name in names:
+            if why := why_not(model, name, task):
+                raise InputError(f"method {name!r}: {why}; expected other methods")

@@ -186,6 +186,27 @@ def training_pairs(task: Task, asked: Sequence[Episode], least: int) -> tuple[Pa
     return tuple(pairs)
 
 
+#: The vectors that questions form by default: the one that is read, and the one that is trained.
+USUAL = ("theta", "learned")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodSettings(FormingSettings):
+    """Settings of questions that ask with vectors of several methods.
+
+    Example:
+        >>> MethodSettings(methods=("icv",)).methods
+        ('icv',)
+    """
+
+    methods: tuple[str, ...] = USUAL
+    """Ways to get a task vector (see icl-mech vectors) that are asked with; may be none."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._set("methods", several(self.methods) if self.methods else ())
+
+
 def several(methods: str | Iterable[str]) -> tuple[str, ...]:
     """One method or several, each once.
 

@@ -31,7 +31,7 @@ from icl_mech.task_vectors import TaskVector
 from icl_mech.tasks import Task, Tasks
 from icl_mech.vector_methods.forming import written
 from icl_mech.vector_methods.material import Material
-from icl_mech.vector_methods.methods import METHODS, form_vector, why_not
+from icl_mech.vector_methods.methods import METHODS, form_step, why_not
 from icl_mech.vector_methods.plan import (
     NAMES,
     ComparePlan,
@@ -229,8 +229,7 @@ class _Comparison:
     def _material(self, task: Task, dev: Sequence[Episode], pairs: Sequence[Any]) -> Material:
         s = self.s
         encoder = self._encoder(task)
-        counts = (s.n_sets, s.n_shots, s.n_dummies, s.seed)
-        return Material(task, encoder, tuple(pairs), tuple(dev), *counts)
+        return Material.of(task, encoder, pairs, dev, s)
 
     def _encoder(self, task: Task) -> Encoder:
         words = [pair.y for pair in task.pairs]
@@ -251,12 +250,7 @@ class _Comparison:
         return self.formed[key]
 
     def _form(self, name: str, material: Material, like: TaskVector | None = None) -> TaskVector:
-        def say(text: str) -> None:
-            self.bar.set_description(f"{material.task.name}, {name}: {text}")
-
-        found = form_vector(self.model, name, material, self.s, like, say)
-        self.bar.update()
-        return found
+        return form_step(self.model, name, material, self.s, self.bar, {}, like)
 
     def _other(self, name: str) -> TaskVector | None:
         """The other task's vector by the same method."""

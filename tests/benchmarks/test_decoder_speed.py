@@ -4,7 +4,6 @@ The plain way: TransformerLens's bridge, a prompt and a change at a time, with h
 on a part of the cells and scaled up.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from comparing import TASK, report
 
 from icl_mech.decoder.effects import Written
 from icl_mech.masking.plan import MASKS, MaskingSettings, plan
-from icl_mech.masking.run import _edits
+from icl_mech.masking.run import knockouts
 from icl_mech.model import HookedModel
 from icl_mech.prompts import accepted, few_shot, in_context, zero_shot
 from icl_mech.vectors import theta
@@ -31,7 +30,7 @@ def test_masking_at_all_layers(benchmark, model: HookedModel) -> None:
     encoder, split = encoded(model)
     prompts = in_context(encoder, split.test)
     answers = [row[:1] for row in accepted(encoder, prompts, split.test).first_tokens]
-    edits = _edits(model.n_layers, MASKS["demonstrations"])[: model.n_layers]
+    edits = knockouts(model.n_layers, MASKS["demonstrations"])[: model.n_layers]
     share = 25
 
     def ours() -> torch.Tensor:
@@ -89,14 +88,12 @@ def test_effects_of_all_later_components(benchmark, model: HookedModel) -> None:
             found.append(logits[0, -1].log_softmax(-1)[answers[0]])
         return torch.stack(found)
 
-    whole = model.with_engine("plain").evaluate(prompts[:1], _of_first(edits), [answers[:1]])
+    whole = model.with_engine("plain").evaluate(
+        prompts[:1], [[e.of_prompts([0]) for e in edit] for edit in edits], [answers[:1]]
+    )
     torch.testing.assert_close(ours()[0], whole.logprob[0, :, 0], atol=1e-3, rtol=0)
     print(f"\n{len(edits)} changes of {len(of.components)} components, {N_PROMPTS} prompts")
     report(benchmark, ours, plain, rounds=3, share=share)
-
-
-def _of_first(edits: list[Any]) -> list[Any]:
-    return [[replace(e, value=e.value[:1]) for e in edit] for edit in edits]
 
 
 def plain_hook(edit: Any) -> tuple[str, Any]:
