@@ -769,6 +769,20 @@ def test_the_hash_tells_weights_apart() -> None:
     assert changed.weight_hash != first.weight_hash
 
 
+def test_held_weights_are_looked_at_once() -> None:
+    model = load_model(tiny_bridge("llama"))
+    first = next(iter(model.bridge.original_model.parameters()))
+    before = model.weight_hash
+    with torch.no_grad(), model.weights_held():
+        first.view(-1)[0] += 1  # seen: it was not looked yet
+        changed = model.weight_hash
+        with model.weights_held():
+            first.view(-1)[0] += 1  # against the promise
+            assert model.weight_hash == changed != before
+        assert model.weight_hash == changed
+    assert model.weight_hash not in (before, changed)
+
+
 def through_no_grad(weight: torch.Tensor) -> None:
     with torch.no_grad():
         weight[0, 0] += 1

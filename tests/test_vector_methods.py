@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from commands import assert_refused, run_command
 from plain import random_prompts
 from scipy.special import rel_entr
@@ -347,6 +348,33 @@ def test_every_method_on_two_tasks(
     np.testing.assert_allclose(np.diag(cosines), 1, atol=1e-5)
     loaded = load_result(result.save(tmp_path / "r.nc"))
     assert loaded.full_summary().equals(result.full_summary())
+
+
+def test_controls_are_formed_once_for_several_comparisons(
+    answering: HookedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one comparison formed is a control of the next, which finds the same without it."""
+    s = replace(SETTINGS, methods=("theta_mean", "learned"))
+    plans = [plan_compare(*of) for of in [("antonyms", s), ("to_upper", s, "antonyms")]]
+    alone = [running.measure_compare(answering, plan, False) for plan in plans]
+    formed: list[str] = []
+    form = running.form_step
+
+    def counted(model: HookedModel, name: str, material: Material, *rest: Any) -> TaskVector:
+        formed.append(material.task.name)
+        return form(model, name, material, *rest)
+
+    monkeypatch.setattr(running, "form_step", counted)
+    kept: dict[Any, Any] = {}
+    shared = [running.measure_compare(answering, plan, False, kept=kept) for plan in plans]
+    # antonyms with its control country_capital, each method also of exchanged answers; to_upper.
+    assert [formed.count(name) for name in ("antonyms", "country_capital", "to_upper")] == [4, 2, 4]
+    for one, other in zip(alone, shared, strict=True):
+        xr.testing.assert_equal(one.data.drop_vars("seconds"), other.data.drop_vars("seconds"))
+    running.measure_compare(
+        answering, plan_compare("antonyms", replace(s, seed=1)), False, kept=kept
+    )
+    assert formed.count("antonyms") == 8  # other settings, other vectors
 
 
 def test_differences_are_corrected_for_their_number(answering: HookedModel) -> None:

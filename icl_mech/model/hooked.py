@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -671,6 +672,19 @@ class HookedModel:
     def weight_hash(self) -> str:
         """sha256 over the names and bytes of all weights as they are now."""
         return self._weight_hash.value
+
+    def weights_held(self) -> AbstractContextManager[None]:
+        """A promise that no weight changes meanwhile: their hash is computed once at most.
+
+        For questions that write many task vectors, each of which asks whose weights these are.
+
+        Example:
+            >>> with model.weights_held():
+            ...     one, two = model.weight_hash, model.weight_hash
+            >>> one == two == model.weight_hash
+            True
+        """
+        return self._weight_hash.held()
 
     def provenance(self) -> dict[str, Any]:
         """What a result records about the model that it came from.

@@ -81,7 +81,8 @@ class Placer:
         check_list(edits, "edits", "edits")
         if not prompts or not edits:
             raise InputError("expected at least one prompt and one edit")
-        return [self.branch(as_edits(model, edit), prompts) for edit in edits]
+        with model.weights_held():
+            return [self.branch(as_edits(model, edit), prompts) for edit in edits]
 
     def watched(self, model: Any, edit: AnyEdit, prompts: Sequence[Prompt]) -> Branch | None:
         """An edit that is in place while whole prompts are watched; None for none.

@@ -151,8 +151,8 @@ def measure_progressive(
             f"n_blocks is {s.n_blocks}; expected 1 to {model.n_layers}, the blocks of {model.name}"
         )
     refuse_methods(model, [of.task for of in plan.tasks], s.methods)
-    steps = len(s.methods) + 2 + len(s.first_tokens) + s.n_rounds
-    with progress_bar(steps * len(plan.tasks), "steps", progress) as bar:
+    steps = len(plan.tasks) * (len(s.methods) + 2 + len(s.first_tokens) + s.n_rounds)
+    with model.weights_held(), progress_bar(steps, "steps", progress) as bar:
         runs = [_Measurement(model, of, s, bar) for of in plan.tasks]
         parts = [run.measured() for run in runs]
     provenance = {

@@ -28,6 +28,7 @@ class Measure:
         planned, measured: options of `plan` and `measure` beside the settings, with their types.
         always: what `plan` is given besides.
         tasks: by default.
+        keeps: whether `measure` takes `kept`: what earlier cells of the same model have formed.
     """
 
     room: str
@@ -39,6 +40,7 @@ class Measure:
     measured: Mapping[str, Any] = field(default_factory=dict)
     always: Mapping[str, Any] = field(default_factory=dict)
     tasks: tuple[str, ...] = ("country_capital",)
+    keeps: bool = False
 
     def get(self, name: str) -> Any:
         """What one of the three names stands for, imported now."""
@@ -159,6 +161,7 @@ MEASURES = {
         ".plan:plan_compare",
         ".run:measure_compare",
         planned=_OTHER,
+        keeps=True,
     ),
     "patchscope": Measure(
         "icl_mech.patchscope",

@@ -4,6 +4,7 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,7 @@ class Bench:
         self._threads = threads
         self._model: HookedModel | None = None
         self._about: dict[str, Any] = {}
+        self._kept: dict[Hashable, Any] = {}
 
     def attempt(self, cell: Cell) -> Outcome:
         """Measure a cell; whatever goes wrong is told and not raised."""
@@ -72,7 +74,7 @@ class Bench:
             return Outcome(error=said, of_model=True, raised=error)
         begun = time.perf_counter()
         try:
-            content = as_content(measured(model, cell))
+            content = as_content(measured(model, cell, self._kept))
         except Exception as error:
             return Outcome(error=told(error), raised=error)
         facts = {
@@ -105,8 +107,13 @@ class Bench:
         return self._model
 
 
-def measured(model: "HookedModel", cell: Cell) -> "Result":
+def measured(model: "HookedModel", cell: Cell, kept: dict[Hashable, Any] | None = None) -> "Result":
     """The result of a cell; its provenance says which cell it is.
+
+    Args:
+        model: of the cell.
+        cell: what is measured.
+        kept: what earlier cells of the model have formed, and this one may add to.
 
     Raises:
         InputError: where the model cannot be asked this.
@@ -114,7 +121,8 @@ def measured(model: "HookedModel", cell: Cell) -> "Result":
     """
     plan = cell.asked.plan(list(cell.subject.tasks))
     measure = cell.asked.of.get("measure")
-    result: Result = measure(model, plan, False, **cell.asked.measured)
+    shared = {"kept": kept} if cell.asked.of.keeps else {}
+    result: Result = measure(model, plan, False, **cell.asked.measured, **shared)
     result.provenance["cell"] = {**cell.recorded(), "made_of": cell.made_of}
     return result
 

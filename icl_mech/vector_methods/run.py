@@ -1,6 +1,6 @@
 """Vectors of every method on the same prompts: accuracy, distance to few-shot, cost, controls."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -130,9 +130,18 @@ def compare_vectors(
 
 
 def measure_compare(
-    model: HookedModel, plan: ComparePlan, progress: bool = True
+    model: HookedModel,
+    plan: ComparePlan,
+    progress: bool = True,
+    *,
+    kept: dict[Hashable, Any] | None = None,
 ) -> VectorComparison:
     """Run a plan of `plan_compare`: what `compare_vectors` does after it has drawn the prompts.
+
+    Args:
+        model, plan, progress: as in `compare_vectors`.
+        kept: what earlier comparisons of this model have formed, and this one adds to: the vectors
+            of one task are controls of others, with the same settings.
 
     Raises:
         InputError: as `compare_vectors`.
@@ -141,9 +150,10 @@ def measure_compare(
     s = plan.settings
     # Methods are refused before anything long is run.
     allowed = {of.task.name: _allowed(model, of.task, s) for of in plan.tasks}
-    formed: dict[tuple[str, str], TaskVector] = {}
+    formed = {} if kept is None else kept
     parts: list[VectorComparison] = []
-    with progress_bar(len(plan.tasks) * 3 * len(s.methods or NAMES), "vectors", progress) as bar:
+    n_vectors = len(plan.tasks) * 3 * len(s.methods or NAMES)
+    with model.weights_held(), progress_bar(n_vectors, "vectors", progress) as bar:
         for of in plan.tasks:
             allow = allowed[of.task.name]
             parts.append(_Comparison(model, of, s, allow, formed, bar).measured())
@@ -201,8 +211,8 @@ class _Comparison:
     Attributes:
         model, of, s: what is measured.
         allowed: the methods, each with the reason why it is left out, or none.
-        formed: vectors that were formed already, by task and method: those of one task are the
-            control of others.
+        formed: vectors that were formed already, by settings, task and method: those of one task
+            are the control of others.
         bar: of vectors.
     """
 
@@ -210,7 +220,7 @@ class _Comparison:
     of: CompareTask
     s: CompareSettings
     allowed: Mapping[str, str]
-    formed: dict[tuple[str, str], TaskVector]
+    formed: dict[Hashable, TaskVector]
     bar: ProgressBar
     vectors: dict[str, TaskVector] = field(default_factory=dict)
 
@@ -242,7 +252,7 @@ class _Comparison:
 
     def _own(self, name: str, material: Material) -> TaskVector:
         """A task's vector, where it is best for that task; formed once for all that it is asked."""
-        key = material.task.name, name
+        key = replace(self.s, methods=None), material.task.name, name
         if key in self.formed:
             self.bar.update()
         else:
