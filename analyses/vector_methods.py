@@ -77,6 +77,8 @@ class Options:
     """Demonstration sets that a vector is read from."""
     seed: int = 0
     """Of every random draw."""
+    workers: int = 2
+    """Processes that take the tasks between them; each holds the model (2 GB)."""
     out: Path = FIGURES / "vector_methods.html"
     """The figure; the data go beside it as .nc, finished tasks into a folder."""
 
@@ -89,10 +91,9 @@ check_target(options.out)
 # %% [markdown]
 # ## All methods on all tasks
 #
-# About ten minutes a task on one core: most of it trains vectors, and generates texts.
+# About five minutes a task on one core: most of it trains vectors, and generates texts.
 
 # %%
-model = icl_mech.load_model()
 settings = {
     "n_prompts": options.n_prompts,
     "n_shots": options.n_shots,
@@ -102,10 +103,11 @@ settings = {
     "batch_size": options.batch_size,
 }
 sweep = icl_mech.sweep(
-    {"model": model},
+    "gemma-3-270m",
     {"vectors": settings},
     tasks,
     options.seed,
+    workers=options.workers,
     folder=options.out.with_name(f"{options.out.stem}-runs"),
 )
 result = join_comparisons([of for _, of in sweep.results("vectors")])

@@ -12,6 +12,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from icl_mech.cost import Work
 
 
+#: PyTorch counts other devices' fused attention, and not this one.
+_FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+
+
+def _fused(query: torch.Tensor, key: torch.Tensor, *_: Any, **__: Any) -> int:
+    """Operations of scores, and of what heads make of values."""
+    return 4 * query.numel() * key.shape[2]
+
+
 class Counter(TorchDispatchMode):
     """Counts operations as `FlopCounterMode` does, and bytes of products' arguments and results.
 
@@ -22,7 +31,7 @@ class Counter(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.flops = FlopCounterMode(display=False).flop_registry
+        self.flops = {**FlopCounterMode(display=False).flop_registry, _FUSED: _fused}
         self.work = Work()
         self.live = self.peak = 0
 

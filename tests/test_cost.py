@@ -104,7 +104,6 @@ CASES = {
     "decodability": Case(
         lambda m: icl_mech.task_decodability(m, [TASK, OTHER], k=1, probe=False, **COMMON),
         n_tasks=2,
-        memory=False,
     ),
     "masking": Case(lambda m: icl_mech.context_masking(m, TASK, **COMMON)),
     "localize": Case(lambda m: icl_mech.localize(m, [TASK, OTHER], **COMMON), n_tasks=2),

@@ -13,6 +13,8 @@ class Asked:
         per_demonstration: tokens of a demonstration.
         per_query: tokens of the query and the arrow behind it.
         everywhere: whether a scan's controls are injected after every block.
+        controls: whether decodability has any.
+        heads, masking: whether a map has these.
     """
 
     n_tasks: int
@@ -22,6 +24,9 @@ class Asked:
     per_demonstration: int
     per_query: int
     everywhere: bool
+    controls: bool = True
+    heads: bool = True
+    masking: bool = True
 
     @property
     def n_dev(self) -> int:

@@ -54,10 +54,12 @@ class CountedEngine(ABC):
     Attributes:
         copies: how often attention's scores are in memory at a time.
         grouped: whether query heads that share keys read them once.
+        fused: whether whole prompts go through fused attention.
     """
 
     copies: ClassVar[int] = 2
     grouped: ClassVar[bool] = True
+    fused: ClassVar[bool] = False
 
     def __init__(self, sizes: Sizes, limits: Limits) -> None:
         self.sizes, self.limits = sizes, limits
@@ -106,10 +108,11 @@ class CountedEngine(ABC):
         A product is differentiated with respect to its rows alone, for weights are frozen.
         """
 
-    def observe(self, n: int, length: int) -> None:
-        """`observe`: whole prompts once."""
+    def observe(self, n: int, length: int, patterns: bool = False) -> None:
+        """`observe`: whole prompts once; attention patterns are made where they are read."""
+        whole = self.fused and not patterns
         for times, rows in self.batches(n, length):
-            self.blocks("prompts", times, rows, length, length, self.sizes.n_layers)
+            self.blocks("prompts", times, rows, length, length, self.sizes.n_layers, whole)
 
     def read(self, n_rows: int) -> None:
         """`read`: final norm and unembedding of rows."""
@@ -160,19 +163,36 @@ class CountedEngine(ABC):
         return in_parts(n, max(1, self.limits.tokens // size))
 
     def blocks(
-        self, part: str, times: int, rows: int, queries: int, keys: int, n_layers: int
+        self,
+        part: str,
+        times: int,
+        rows: int,
+        queries: int,
+        keys: int,
+        n_layers: int,
+        fused: bool = False,
     ) -> None:
-        """Rows of tokens through blocks, each of which sees so many keys."""
+        """Rows of tokens through blocks, each of which sees so many keys.
+
+        Fused attention reads and writes no scores.
+        """
         s = self.sizes
         for width, out in s.block:
             self.product(part, times * n_layers, rows * queries, width, out)
-        # Query heads that share keys are rows of one product, or each has a copy of the keys.
-        together = s.n_heads // s.n_kv_heads if self.grouped else 1
-        heads = times * n_layers * rows * s.n_heads // together
-        self.product(part, heads, queries * together, s.d_head, keys)
-        self.product(part, heads, queries * together, keys, s.d_head)
+        if fused:
+            width = s.n_heads * s.d_head
+            numbers = 2 * queries * width + 2 * keys * s.n_kv_heads * s.d_head + queries * keys
+            one = Work(4 * queries * keys * width, numbers * self.limits.n_bytes)
+            self._parts[part] += one * (times * n_layers * rows)
+        else:
+            # Query heads that share keys are rows of one product, or each has a copy of the keys.
+            together = s.n_heads // s.n_kv_heads if self.grouped else 1
+            heads = times * n_layers * rows * s.n_heads // together
+            self.product(part, heads, queries * together, s.d_head, keys)
+            self.product(part, heads, queries * together, keys, s.d_head)
         self.hold(
             # Scores, what masks and softmax make of them, and the masks of two kinds of blocks.
+            # Some families make scores where others do not.
             rows * queries * keys * (self.copies * s.n_heads + 4)
             # Keys and values, repeated for every head.
             + rows * keys * 2 * s.n_heads * s.d_head
@@ -208,6 +228,10 @@ class CountedEngine(ABC):
         numbers = n * width + width * out + n * out
         self._parts[part] += Work(2 * n * width * out, numbers * self.limits.n_bytes) * times
 
+    def keep(self, numbers: int) -> None:
+        """So many numbers stay in memory while what follows is observed and read."""
+        self._kept += numbers
+
     def hold(self, numbers: int) -> None:
         """So many numbers are in memory at a time, beside the weights."""
         self._peak = max(self._peak, (self._kept + numbers) * self.limits.n_bytes)
@@ -215,6 +239,8 @@ class CountedEngine(ABC):
 
 class SharedCount(CountedEngine):
     """Counts what `SharedEngine` does."""
+
+    fused = True
 
     def groups(self, n: int, size: int, shared: int, own: int) -> None:
         for times, rows in self.batches(n, max(shared, size * own)):
@@ -319,7 +345,7 @@ class SharedCount(CountedEngine):
         """Whole prompts; the last block stops when it has its keys and values, which are kept."""
         s = self.sizes
         self._kept = self._kept_of(rows * length)
-        self.blocks("prompts", times, rows, length, length, s.n_layers - 1)
+        self.blocks("prompts", times, rows, length, length, s.n_layers - 1, self.fused)
         for width, out in s.attention_in:
             self.product("prompts", times, rows * length, width, out)
 

@@ -29,6 +29,9 @@ def expected_cost(
     per_demonstration: int = 5,
     per_query: int = 2,
     control_layers: str = "all",
+    controls: bool = True,
+    heads: bool = True,
+    masking: bool = True,
     engine: Engine = "shared",
     dtype: str = "float32",
     device: str = "cpu",
@@ -57,6 +60,8 @@ def expected_cost(
             the entries of its `config.json`; or `Sizes`.
         n_tasks: how many tasks.
         n_prompts, n_shots, n_dummies, control_layers: as in the questions.
+        controls: of decodability.
+        heads, masking: whether `localize` reads these, too.
         per_demonstration: tokens of a demonstration: x, arrow, y and line break.
         per_query: tokens of the query and its arrow.
         engine: `"shared"` or `"plain"`.
@@ -99,6 +104,9 @@ def expected_cost(
         per_demonstration=per_demonstration,
         per_query=per_query,
         everywhere=control_layers == "all",
+        controls=controls,
+        heads=heads,
+        masking=masking,
     )
     kind = device.partition(":")[0]
     limits = Limits(

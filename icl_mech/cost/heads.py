@@ -33,12 +33,12 @@ def attribution(engine: CountedEngine, a: Asked) -> None:
     """`head_attribution` of one task, the exact AIE alone."""
     engine.predict(a.n_prompts, a.few_shot)
     effects(engine, a.n_prompts, a)
-    engine.observe(a.n_prompts, a.few_shot)  # attention by role
+    engine.observe(a.n_prompts, a.few_shot, patterns=True)  # attention by role
 
 
 def induction(engine: CountedEngine, a: Asked) -> None:
     """What `head_attribution` runs once for all tasks."""
-    engine.observe(_REPEATED, _REPEATED_TOKENS)
+    engine.observe(_REPEATED, _REPEATED_TOKENS, patterns=True)
 
 
 def ablation(engine: CountedEngine, a: Asked) -> None:

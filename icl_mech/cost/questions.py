@@ -23,7 +23,6 @@ from icl_mech.cost.reading import (
     lens,
     localize,
     patchscope,
-    queries,
     transfer,
     variability,
     vector_lens,
@@ -43,7 +42,6 @@ QUESTIONS: dict[str, Question] = {
     "lens": lens,
     "vector-lens": vector_lens,
     "patchscope": patchscope,
-    "decodability": decodability,
     "masking": masking,
     "localize": localize,
     "decoder": decoder,
@@ -60,6 +58,6 @@ QUESTIONS: dict[str, Question] = {
     "failures": failures,
 }
 #: What is run once, however many tasks there are.
-ONCE: dict[str, Question] = {"heads": induction, "decodability": queries, "finetune": finetune}
+ONCE: dict[str, Question] = {"heads": induction, "decodability": decodability, "finetune": finetune}
 #: All that have a cost.
 NAMES = tuple(dict.fromkeys([*QUESTIONS, *ONCE]))

@@ -1,5 +1,7 @@
 """What the questions that read the residual stream, or write θ, ask of an engine."""
 
+from dataclasses import replace
+
 from icl_mech.cost.asked import Asked
 from icl_mech.cost.engines import CountedEngine, Edited
 from icl_mech.cost.heads import effects
@@ -29,17 +31,18 @@ _FORMED_AT, _FROM_QUERY = 4, 2
 
 
 def decodability(engine: CountedEngine, a: Asked) -> None:
-    """`task_decodability`: the few-shot prompts of one task, read and answered; shuffled labels."""
-    # A single prompt has no controls.
-    for _ in ("right labels", "shuffled labels")[: min(2, a.n_prompts)]:
-        for start in range(0, a.n_prompts, _STEP):
-            engine.observe(min(_STEP, a.n_prompts - start), a.few_shot)
-    engine.read(a.n_prompts)
+    """`task_decodability` of all tasks: their prompts, read and answered; shuffled labels; queries.
 
-
-def queries(engine: CountedEngine, a: Asked) -> None:
-    """What `task_decodability` runs once: the queries, which tasks share, by themselves."""
-    if a.n_prompts > 1:
+    The streams of all prompts stay in memory. Tasks share their queries, which run once.
+    """
+    n, sizes = a.n_tasks * a.n_prompts, engine.sizes
+    engine.keep(n * (sizes.n_layers + 1) * sizes.d_model)
+    controls = a.controls and a.n_prompts > 1  # a single prompt has none
+    for _ in ("right labels", "shuffled labels")[: 1 + controls]:
+        for start in range(0, n, _STEP):
+            engine.observe(min(_STEP, n - start), a.few_shot)
+    engine.read(n)
+    if controls:
         engine.observe(a.n_prompts, a.zero_shot)
 
 
@@ -61,7 +64,7 @@ def vector_lens(engine: CountedEngine, a: Asked) -> None:
     engine.top_of_means(2 * rows, 1)
 
 
-def localize(engine: CountedEngine, a: Asked, heads: bool = True, masking: bool = True) -> None:
+def localize(engine: CountedEngine, a: Asked) -> None:
     """`localize` of one task."""
     n, n_layers = a.n_prompts, engine.sizes.n_layers
     engine.groups(n, 1 + a.n_dummies, a.demonstrations, a.per_query)
@@ -69,15 +72,15 @@ def localize(engine: CountedEngine, a: Asked, heads: bool = True, masking: bool 
     engine.read(n * n_layers)
     engine.evaluate(n, a.zero_shot, after_each(engine))
     engine.predict(n, a.zero_shot)
-    if heads:
+    if a.heads:
         effects(engine, n, a)
-    if masking:
+    if a.masking:
         read_until(engine, n, a)
 
 
 def checkpoint(engine: CountedEngine, a: Asked) -> None:
     """`over_checkpoints`: one checkpoint of one task, without heads and masking."""
-    localize(engine, a, heads=False, masking=False)
+    localize(engine, replace(a, heads=False, masking=False))
 
 
 def answers(engine: CountedEngine, a: Asked) -> None:

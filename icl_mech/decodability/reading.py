@@ -139,7 +139,7 @@ class Run:
                     f"{self.model.dtype}); expected numbers. Try dtype='float32'"
                 )
             kept.append(as_array(resid[:, 0, self.layers]))
-            ends.append(resid[:, -1, -1])
+            ends.append(resid[:, -1, -1].clone())  # a view would keep all of it
             self.bar.update(len(part))
         self.bar.update(len(prompts) - len(unique))
         number = {tokens: i for i, tokens in enumerate(first)}

@@ -3,7 +3,8 @@
 Transformers' attention modules call a function that they find by a name in their configuration.
 `attend` is such a function. It computes scores of prefix and branches apart, so that scores grow
 with the branches and not with their square, and neither copies the prefix's keys and values nor
-repeats them for the query heads that share them.
+repeats them for the query heads that share them. Whole prompts, where nothing comes before and no
+branch lies beside, go through PyTorch's fused attention.
 """
 
 from dataclasses import dataclass
@@ -77,6 +78,12 @@ def attend(
     (n_prompts, n_heads, n, d_head), n_kv = query.shape, key.shape[1]
     n_tokens = context.masks.n_tokens
     shared, branches = n_heads // n_kv, n // n_tokens
+    if context.earlier is None and branches == 1 and softcap is None and s_aux is None:
+        mask = context.masks.compact.to(query)
+        out = nn.functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, scale=scaling, enable_gqa=shared > 1
+        )
+        return out.transpose(1, 2), None
     # Rows are (branch, token, head of the group), so that branches and tokens are views of them.
     rows = query.unflatten(1, (n_kv, shared)).permute(0, 1, 3, 2, 4).flatten(2, 3)
     by_branch = (n_prompts, n_kv, branches, n_tokens * shared)
@@ -84,12 +91,12 @@ def attend(
     scores = (rows.view(*by_branch, d_head) @ own_keys.transpose(3, 4)).flatten(2, 3)
     if context.earlier is not None:
         scores = torch.cat([rows @ context.earlier[0].transpose(2, 3), scores], dim=3)
-    scores = scores * (d_head**-0.5 if scaling is None else scaling)
+    scores.mul_(d_head**-0.5 if scaling is None else scaling)
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
     mask = context.masks.compact[:, :, :n].to(scores.device)  # [prompt, head or 1, token, key]
     groups = (n_kv, shared) if mask.shape[1] > 1 else (1, 1)
-    by_token = scores.unflatten(2, (n, shared)) + mask.unflatten(1, groups).transpose(2, 3)
+    by_token = scores.unflatten(2, (n, shared)).add_(mask.unflatten(1, groups).transpose(2, 3))
     if s_aux is not None:
         sinks = s_aux.view(1, n_kv, 1, shared, 1).expand(*by_token.shape[:-1], 1)
         by_token = torch.cat([by_token, sinks.to(by_token)], dim=4)

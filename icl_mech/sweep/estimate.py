@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from icl_mech.cost import Cost, expected_cost
-from icl_mech.cost.questions import QUESTIONS
+from icl_mech.cost.questions import NAMES
 from icl_mech.errors import IclMechError
 from icl_mech.prompts import Encoder, Template, wants_leading_space
 from icl_mech.sweep.folder import told
@@ -106,7 +106,7 @@ def estimate(
             counts = asked.get((name, of.entry), Counter())
             known = {"model": name, "entry": of.entry, "cells": counts.total()}
             found = None
-            if of.measure not in QUESTIONS:
+            if of.measure not in NAMES:
                 notes[f"the cost of {of.measure} is not modelled"] = None
             elif model.config is not None:
                 try:

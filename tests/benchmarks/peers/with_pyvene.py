@@ -4,6 +4,9 @@ pyvene runs whole forward passes: nothing in it starts or stops at a block. It i
 inside, without the unembedding: the last token is unembedded afterwards, which halves its times
 (pyvene switches gradients of weights off, and PyTorch then unembeds `logits_to_keep=1` row by row).
 The prompts of a batch share an edit; a batch of several heads would go through a slower path.
+
+pyvene's own loaders (`pyvene.create_gemma`) return a tokenizer beside the model, with which prompts
+are written. So it is in memory here, as it is in every other library.
 """
 
 from pathlib import Path
@@ -11,14 +14,16 @@ from pathlib import Path
 import pyvene
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from work import Found, Work, joined, read, stacked
 
 NAME, DISTRIBUTION = "pyvene", "pyvene"
 
 
 def load(folder: Path) -> PreTrainedModel:
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    vars(model)["tokenizer"] = AutoTokenizer.from_pretrained(folder)
+    return model.eval()
 
 
 def inputs(part: Work) -> dict[str, object]:
