@@ -11,7 +11,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from icl_mech.cost import Work
 
-
 #: PyTorch counts other devices' fused attention, and not this one.
 _FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
