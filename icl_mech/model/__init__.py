@@ -1,4 +1,4 @@
-"""The only room that touches TransformerLens, Transformers and KV caches."""
+"""Loads language models, and runs them with edits, by TransformerLens and Transformers."""
 
 from icl_mech.model.adapters import is_adapter, read_adapter
 from icl_mech.model.edits import SITES, Edit, Mode, Site

@@ -1,7 +1,6 @@
-"""Whether a module is one of peft's, told without importing peft.
+"""Tells whether a module belongs to peft, without importing peft.
 
-Importing peft takes a twentieth of a second load, and a module of peft's can only be there where
-something has imported peft.
+The import takes time, and a module of peft can only exist after something has imported peft.
 """
 
 import sys
@@ -18,7 +17,7 @@ def is_peft_model(module: Any) -> bool:
 
 
 def is_adapter_layer(module: Any) -> bool:
-    """Whether a module is a layer with an adapter of peft's beside its weights.
+    """Whether a module is a layer to which peft has added an adapter.
 
     >>> is_adapter_layer("no module")
     False

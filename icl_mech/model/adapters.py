@@ -1,8 +1,8 @@
-"""Low-rank adapters in peft's own format: read, checked, and merged into a model's weights.
+"""Reads and checks low-rank adapters in peft's own format, and merges them into a model's weights.
 
-Nothing but JSON and safetensors is opened. An adapter says little about the model that it was
-trained on: its base is told by the names and shapes of its weights and, where `icl_mech.finetune`
-wrote it, by a hash of the base's weights in a file beside it.
+Only JSON and safetensors files are opened. An adapter says little about the model that it was
+trained on (its base). So the names and shapes of its weights are compared with the model's. If
+`icl_mech.finetune` wrote the adapter, a file beside it also holds a hash of the base's weights.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from icl_mech.tasks.text import as_path
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PICKLED = "adapter_model.bin"
-#: What icl-mech writes beside an adapter: which weights it was trained on.
+#: The file that icl-mech writes beside an adapter; it says which weights it was trained on.
 RECORD = "icl_mech.json"
 _MAP = re.compile(r"base_model\.model\.(.+)\.lora_(A|B)\.weight")
 _BLOCK = re.compile(r"\.(\d+)\.")
@@ -35,17 +35,17 @@ _BLOCK = re.compile(r"\.(\d+)\.")
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter's folder, before anything of it was loaded.
+    """A description of an adapter's folder; the weights are not loaded yet.
 
     Attributes:
-        folder: where it lies.
-        name: of the folder, with a checksum of its weights: what results call it.
-        rank, alpha: of LoRA; what is added to a weight is alpha / rank times B A.
-        targets: last names of the linear maps that it changes.
+        folder: the path of the folder.
+        name: the adapter's name in results: that of the folder, with a checksum of the weights.
+        rank, alpha: of LoRA, which adds alpha / rank times B A to a weight.
+        targets: last names of the linear maps that it changes, such as `"q_proj"`.
         layers: the blocks that it changes.
-        base: the name of the model that it was trained on, as peft wrote it, if it did.
-        base_hash: of that model's weights (`base_hash`), where icl-mech recorded it.
-        shapes: of every weight in its file.
+        base: the name of the model that it was trained on, if peft recorded one.
+        base_hash: the hash of that model's weights (`base_hash`), if icl-mech recorded it.
+        shapes: the shape of every weight in its file.
     """
 
     folder: Path
@@ -145,7 +145,7 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
 def base_hash(model: nn.Module) -> str:
     """sha256 over the names, shapes and values of a plain model's weights, rounded to bfloat16.
 
-    So it is the same whether a model was loaded in float32 or in bfloat16.
+    The rounding makes the hash the same for a model loaded in float32 and in bfloat16.
 
     >>> import torch
     >>> one = torch.nn.Linear(2, 2)
@@ -164,12 +164,12 @@ def merge_adapter(model: Any, adapter: Adapter, base: str) -> tuple[Any, dict[st
     """Add an adapter to a plain model's weights, in the model's own number format.
 
     Args:
-        model: of Transformers; it is changed.
+        model: a model of Transformers; it is changed.
         adapter: from `read_adapter`.
         base: the name of the model.
 
     Returns:
-        The model, and what provenance records about the adapter.
+        The merged model, and the entry about the adapter for the provenance.
 
     Raises:
         InputError: where the model is quantised or lies on several devices.
@@ -200,7 +200,7 @@ def merge_adapter(model: Any, adapter: Adapter, base: str) -> tuple[Any, dict[st
                 f"({type(error).__name__}: {first_line(error)}); expected one that was trained on "
                 "it, with finite weights"
             ) from error
-    # peft freezes the weights; a model without an adapter has them trainable.
+    # peft freezes the weights. Make them trainable again, as in a model without an adapter.
     merged.requires_grad_(True)
     recorded = {
         "name": adapter.name,
@@ -216,7 +216,7 @@ def merge_adapter(model: Any, adapter: Adapter, base: str) -> tuple[Any, dict[st
 
 
 def refuse_unmergeable(model: Any, base: str) -> None:
-    """Refuse models whose weights peft cannot add to, or not exactly.
+    """Refuse models to whose weights peft cannot add an adapter exactly.
 
     >>> refuse_unmergeable(torch.nn.Linear(2, 2), "tiny")
 
@@ -238,12 +238,12 @@ def refuse_unmergeable(model: Any, base: str) -> None:
 
 
 def _misfits(model: nn.Module, adapter: Adapter) -> list[str]:
-    """Weights of an adapter that the model has no linear map for, or one of another shape."""
+    """Describe an adapter's weights that fit no linear map of the model, by name or by shape."""
     maps = dict(model.named_modules())
     faults = []
     for name, shape in adapter.shapes.items():
         found = _MAP.fullmatch(name)
-        if found is None:  # what else an adapter may hold: peft says what does not fit
+        if found is None:  # not a LoRA weight: peft reports it if it does not fit
             continue
         module = maps.get(found[1])
         if module is None:
@@ -260,7 +260,7 @@ def _misfits(model: nn.Module, adapter: Adapter) -> list[str]:
 
 
 def linear_sizes(module: nn.Module) -> tuple[int, int] | None:
-    """How many numbers a linear map reads and writes; None where the module is none.
+    """The input and output widths of a linear map; None if the module is not one.
 
     >>> linear_sizes(nn.Linear(2, 3)), linear_sizes(Conv1D(3, 2)), linear_sizes(nn.GELU())
     ((2, 3), (2, 3), None)
@@ -271,16 +271,16 @@ def linear_sizes(module: nn.Module) -> tuple[int, int] | None:
 
 
 def _compare(model: Any, adapter: Adapter, base: str) -> bool:
-    """Compare the model's weights with those that the adapter was trained on, where known.
+    """Compare the model's weights with those that the adapter was trained on, by their hash.
 
     Returns:
-        Whether they could be compared.
+        Whether the weights could be compared.
 
     Raises:
         ModelError: where they differ.
     """
     dtypes = {p.dtype for p in model.parameters()}
-    if adapter.base_hash is None or torch.float16 in dtypes:  # float16 has less range
+    if adapter.base_hash is None or torch.float16 in dtypes:  # float16 has a smaller range
         if adapter.base is not None and _bare(adapter.base) != _bare(base):
             warnings.warn(
                 f"adapter {adapter.name} says that it was trained on {adapter.base!r}, and {base} "
@@ -298,7 +298,7 @@ def _compare(model: Any, adapter: Adapter, base: str) -> bool:
 
 
 def _bare(name: str) -> str:
-    """A model's name without owner and revision."""
+    """The name of a model without its owner and revision."""
     return name.partition("@")[0].rpartition("/")[2]
 
 
@@ -308,7 +308,7 @@ def write_record(folder: Path, values: Mapping[str, Any]) -> None:
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder says that it holds an adapter.
+    """Whether a folder has the configuration file of an adapter.
 
     >>> is_adapter(Path("no-such-folder"))
     False

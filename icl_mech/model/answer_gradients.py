@@ -1,9 +1,9 @@
-"""Gradients of an answer's log probability with respect to what edits write.
+"""Gradients of an answer's log probability with respect to the values that edits write.
 
-An edit's value changes nothing before its token, and nothing below its block. So the prompts run
-once without gradients, and what the edits cannot change is kept: keys and values of earlier tokens
-are constants. Each call then runs the edited tokens forward and backward from the first edited
-block on, with the values that the caller has by then: this is how a vector is trained.
+An edit's value changes nothing before its token and nothing below its block. So the prompts run
+once without gradients, and everything that the edits cannot change is kept: the keys and values of
+earlier tokens are constants. Each call then runs the edited tokens forward and backward, from the
+first edited block on, with the values that the caller passes. Vectors are trained in this way.
 """
 
 from collections.abc import Sequence
@@ -33,9 +33,9 @@ class Found:
     """Log probabilities of answers, and their gradients.
 
     Attributes:
-        logprob: of each prompt's answer with each edit in place (nats).
-        gradients: of `logprob` with respect to each value, in the order of the edits: a row per
-            prompt, also where all prompts share a value. Its own gradient is the sum of the rows.
+        logprob: log probability (nats) of each prompt's answer with each edit in place.
+        gradients: of `logprob` with respect to each value, in the order of the edits, with one row
+            per prompt. If all prompts share a value, its gradient is the sum of the rows.
     """
 
     logprob: Float[Tensor, "prompt edit"]
@@ -43,10 +43,10 @@ class Found:
 
 
 class AnswerGradients:
-    """Prompts that are ready to be edited again and again (`HookedModel.answer_gradients`).
+    """Prepared prompts that can be edited many times (`HookedModel.answer_gradients`).
 
     Attributes:
-        values: what the edits write unless other values are given, in their order.
+        values: the values that the edits write by default, in the order of the edits.
     """
 
     def __init__(
@@ -74,15 +74,15 @@ class AnswerGradients:
         )
 
     def at(self, values: Sequence[Tensor] | None = None) -> Found:
-        """Log probabilities and gradients where the edits write these values.
+        """Log probabilities and gradients while the edits write these values.
 
         Args:
             values: one tensor per edit, `[d]` or `[prompt, d]`, in the order of the edits; by
-                default what the edits hold.
+                default the edits' own values.
 
         Raises:
-            InputError: where there are not as many, or one has another shape than the edits can
-                write.
+            InputError: where the number of values is wrong, or one has a shape that the edit
+                cannot write.
             NotFiniteError: where a log probability or a gradient is not a number.
             ModelError: where not even one prompt fits into memory.
         """
@@ -119,7 +119,7 @@ class AnswerGradients:
 
     @torch.no_grad()
     def _prefilled(self, engine: SharedEngine) -> list[tuple[list[int], Prefill]]:
-        """Every prompt after one pass, in batches: which prompts, and what is kept of them."""
+        """Run every prompt once; for each batch, the prompts' indices and their `Prefill`."""
         first = min(min(branch.positions) for branch in self._branches)
         keys_only = not reads_top(self._branches, [len(t) for t in self._prompts])
 
@@ -131,11 +131,11 @@ class AnswerGradients:
         return engine.in_batches(sizes, run, lambda parts, _: [one for of in parts for one in of])
 
     def _shared(self, engine: SharedEngine, values: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Log probabilities, then a gradient per value, in batches of prompts and edits."""
+        """Log probabilities, then one gradient per value, in batches of prompts and edits."""
 
         def one(rows: list[int], start: Prefill) -> tuple[Tensor, ...]:
             def run(chosen: list[int]) -> tuple[Tensor, ...]:
-                # In another order where prompts with short tails are long.
+                # The order differs from that of `start` if a long prompt has a short tail.
                 whole = chosen == list(range(len(rows)))
                 ours = start if whole else _rows_of(start, chosen)
                 return self._chunks(engine, [rows[i] for i in chosen], ours, values)
@@ -153,7 +153,7 @@ class AnswerGradients:
     def _chunks(
         self, engine: SharedEngine, rows: list[int], start: Prefill, values: Sequence[Tensor]
     ) -> tuple[Tensor, ...]:
-        """The same for a batch of prompts, many edits at once."""
+        """As `_shared`, for one batch of prompts; many edits run at once."""
         prompts = engine.tensor(rows)
         logprob: dict[int, Tensor] = {}
         gradients: dict[int, list[Tensor]] = {}
@@ -178,7 +178,7 @@ class AnswerGradients:
     # --- the plain engine -------------------------------------------------------------------------
 
     def _plain(self, engine: PlainEngine, values: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The same with whole prompts, edit by edit."""
+        """As `_shared`, but with whole prompts and one edit at a time."""
         logprob: list[Tensor] = []
         gradients: list[Tensor] = []
         for i in range(len(self._branches)):
@@ -199,7 +199,7 @@ class AnswerGradients:
     # --- both -------------------------------------------------------------------------------------
 
     def _written(self, i: int, values: Sequence[Tensor]) -> tuple[Branch, list[Tensor]]:
-        """A branch that writes these values, and a row per prompt of each, to be differentiated."""
+        """Branch `i` with these values, and each value as a leaf tensor with a row per prompt."""
         before = sum(len(branch.edits) for branch in self._branches[:i])
         made: list[PlacedEdit] = []
         leaves: list[Tensor] = []
@@ -217,7 +217,7 @@ class AnswerGradients:
     ) -> tuple[Tensor, ...]:
         """Each row's log probability, then the gradient of their sum at each leaf.
 
-        Logits are differentiated for some rows at a time: a row of them may be a megabyte.
+        Logits are differentiated a few rows at a time, because one row may take a megabyte.
         """
         unembedding = Unembedding.of(self._engine.bridge)
         at_once = _LOGITS.get(last.device.type, _LOGITS_ACCELERATOR) * self._engine.budget.share
@@ -237,7 +237,7 @@ class AnswerGradients:
 
 
 def _rows_of(start: Prefill, rows: list[int]) -> Prefill:
-    """Only these prompts."""
+    """The part of a `Prefill` that belongs to these prompts."""
     kept = torch.tensor(rows, device=start.lengths.device)
     stream = [resid[kept] for resid in start.resid_pre]
     return replace(

@@ -12,7 +12,7 @@ from icl_mech.prompts import Prompt
 
 
 def check_prompts(prompts: Any, name: str = "prompts") -> Sequence[Prompt]:
-    """Refuse anything but several prompts.
+    """Refuse anything but a list of prompts.
 
     Raises:
         InputError: where it is text, a single prompt, or a list of something else.
@@ -42,19 +42,19 @@ def check_list(values: Any, name: str, of: str) -> Sequence[Any]:
 
 
 def token_rows(rows: Any, name: str = "answers") -> list[list[int]]:
-    """Rows of token ids as lists of `int`, from any kind of whole numbers (numpy, torch).
+    """Convert rows of token ids, of any integer type (numpy, torch), to lists of `int`.
 
     >>> token_rows(np.array([[5, 7], [9, 2]]))
     [[5, 7], [9, 2]]
 
     Raises:
-        InputError: where there are words in place of ids, or one id in place of a row.
+        InputError: where a row holds words instead of ids, or a single id stands for a row.
     """
     return [token_ids(row, name, row=True) for row in _several(rows, name, "rows of token ids")]
 
 
 def token_ids(ids: Any, name: str = "answers", *, row: bool = False) -> list[int]:
-    """Token ids as plain numbers.
+    """Convert token ids to a list of `int`.
 
     >>> token_ids(np.array([5, 7]))
     [5, 7]
@@ -65,7 +65,7 @@ def token_ids(ids: Any, name: str = "answers", *, row: bool = False) -> list[int
         row: whether `ids` is one row of several, which changes the message.
 
     Raises:
-        InputError: where it holds words, or numbers that are no ids.
+        InputError: where it holds anything but whole numbers.
     """
     if row and not isinstance(ids, str) and not isinstance(ids, Iterable):
         raise InputError(
@@ -97,11 +97,11 @@ def check_tensor(values: Any, name: str, shape: str, width: int) -> Tensor:
     Args:
         values: what was given.
         name: of the argument, for the message.
-        shape: names of its axes, separated by commas.
+        shape: the names of the expected axes, separated by commas.
         width: the size of its last axis.
 
     Raises:
-        InputError: where it is no tensor of numbers, or has other axes.
+        InputError: where it is not a floating-point tensor, or has another shape.
     """
     expected = f"expected a torch tensor [{shape}] with {width} numbers in the last axis"
     if not isinstance(values, Tensor):
@@ -132,7 +132,7 @@ def _word(word: str, name: str) -> str:
 
 
 def _said(value: Any) -> str:
-    """A wrong value in an error: short ones as they are, others by their type."""
+    """A wrong value for an error message: text and numbers in full, others by their type."""
     if isinstance(value, str | int | float | type(None)):
         return repr(value)
     kind = type(value).__name__

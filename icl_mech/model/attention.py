@@ -1,10 +1,10 @@
-"""Attention of branches that lie side by side: each sees the prefix and itself, no other branch.
+"""Attention of branches that run side by side: each sees the prefix and itself, no other branch.
 
-Transformers' attention modules call a function that they find by a name in their configuration.
-`attend` is such a function. It computes scores of prefix and branches apart, so that scores grow
-with the branches and not with their square, and neither copies the prefix's keys and values nor
-repeats them for the query heads that share them. Whole prompts, where nothing comes before and no
-branch lies beside, go through PyTorch's fused attention.
+Transformers' attention modules look up a function by a name in their configuration. `attend` is
+such a function. It computes the scores of the prefix and of the branches separately, so that the
+number of scores grows linearly with the number of branches, not quadratically. It does not copy
+the prefix's keys and values, nor repeat them for query heads that share them. Whole prompts
+without a prefix go through PyTorch's fused attention.
 """
 
 from dataclasses import dataclass
@@ -19,17 +19,17 @@ from icl_mech.model.masks import Masks
 
 #: The name under which Transformers' attention modules find `attend`.
 NAME = "icl_mech"
-#: What modules pass along that changes nothing here: masks know windows, and nothing is dropped.
+#: Arguments that `attend` ignores: the masks hold the windows, and there is no dropout.
 _IGNORED = {"dropout", "sliding_window", "is_causal", "position_ids", "use_cache", "layer_idx"}
 
 
 @dataclass
 class Context:
-    """What the attention of one block sees beside the tokens that are run.
+    """What the attention of one block sees besides the tokens that run.
 
     Attributes:
-        earlier: keys and values of the prefix, `[prompt, kv_head, key, d_head]`; None where it
-            has no tokens.
+        earlier: keys and values of the prefix, `[prompt, kv_head, key, d_head]`; None if the
+            prefix has no tokens.
         masks: of prefix and branches.
         attended: whether `attend` was called.
     """
@@ -56,17 +56,17 @@ def attend(
         module: an attention module whose attribute `context` is a `Context`.
         query: `[prompt, head, branch x token, d_head]`.
         key, value: of the same tokens, `[prompt, kv_head, branch x token, d_head]`.
-        attention_mask: not looked at: the context has its own.
+        attention_mask: ignored, because the context has its own masks.
         scaling: of the scores; 1 / sqrt(d_head) by default.
         softcap: of the scores, as in Gemma 2.
         s_aux: a score per head that takes part in the softmax and has no value, as in GPT-OSS.
         others: those in `_IGNORED`.
 
     Returns:
-        What heads put out, `[prompt, branch x token, head, d_head]`, and None in place of weights.
+        The heads' outputs, `[prompt, branch x token, head, d_head]`, and None in place of weights.
 
     Raises:
-        ModelError: where the module asks for more than this.
+        ModelError: where the module passes an argument that is not known here.
     """
     unknown = [
         n for n, v in others.items() if n not in _IGNORED and v is not None and v is not False

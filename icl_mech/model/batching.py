@@ -25,7 +25,7 @@ class Budget:
 
     Attributes:
         tokens: the largest number of tokens that run through a block together, at least 1.
-        halvings: how often it was halved since the start (recorded in a result's provenance).
+        halvings: how often `tokens` was halved (recorded in a result's provenance).
     """
 
     def __init__(self, tokens: int) -> None:
@@ -81,8 +81,8 @@ def runs(sizes: list[int], limit: int, equal: bool = False) -> Iterator[slice]:
 
     Args:
         sizes: of the items.
-        limit: of a run's padded size; a run has one item at least.
-        equal: whether all items of a run have to be of one size.
+        limit: the largest padded size of a run; a larger item is a run by itself.
+        equal: whether all items of a run must have the same size.
     """
     start, largest = 0, 0
     for i, size in enumerate(sizes):
@@ -96,7 +96,7 @@ def runs(sizes: list[int], limit: int, equal: bool = False) -> Iterator[slice]:
 
 
 def even(n: int, most: int) -> int:
-    """The size of batches that are of nearly equal size, each of at most `most` items.
+    """The batch size that cuts n items into nearly equal batches of at most `most` items.
 
     >>> even(10, 4)
     4

@@ -1,11 +1,12 @@
-"""The blocks of a bridge, callable one at a time, on any mix of positions.
+"""Runs the blocks of a bridge one at a time, for tokens at any positions.
 
-A Transformers model prepares what its blocks need (rotary tables, masks, a cache) inside one
-long forward. To run only a suffix, and each row only from its own layer on, the engine has to
-call blocks itself. It needs no code per family: `Blocks.record` runs one ordinary forward pass and
-keeps the arguments that the model gave to each block. Later calls repeat these arguments, with the
-rows of the position-dependent ones that the tokens at hand need. `verification.verify` then checks
-that the same tokens, run block by block, give the same log probabilities as the ordinary pass.
+A Transformers model prepares the arguments of its blocks (rotary tables, masks, a cache) inside one
+long forward pass. The engine has to call blocks itself in order to run only a suffix, and each row
+only from its own layer on. This needs no code per model family: `Blocks.record` runs one ordinary
+forward pass and keeps the arguments that the model gave to each block. Later calls repeat these
+arguments; of arguments that depend on positions, they take the rows of the tokens that run.
+`verification.verify` then checks that the same tokens, run block by block, give the same log
+probabilities as the ordinary pass.
 """
 
 import inspect
@@ -31,11 +32,11 @@ from icl_mech.model.own_modules import OwnModules, Parts
 
 @runtime_checkable
 class Past(Protocol):
-    """The keys and values of earlier tokens, as a block asks for them: a cache's one method.
+    """Keys and values of earlier tokens, with the one method of a cache that blocks call.
 
     Attributes:
         earlier: these keys and values.
-        joined: whether `update` returns them before the new ones.
+        joined: whether `update` returns them in front of the new ones.
     """
 
     earlier: tuple[Tensor, Tensor] | None
@@ -59,18 +60,18 @@ class ReplayError(ModelError):
         )
 
 
-#: Arguments that depend on the tokens, and that can be made anew for other tokens.
+#: Arguments that depend on the tokens, and that the engine can compute for other tokens.
 _KNOWN = ("attention_mask", "position_ids", "position_embeddings")
-#: Placeholders in a recorded call for its cache, mask and positions, which are not kept.
+#: Placeholders for the cache, mask and positions in a recorded call, which does not keep them.
 _PAST, _MASK, _POSITIONS = object(), object(), object()
 
 
 class Way(IntEnum):
-    """How blocks run, from the fastest way to the one that asks least of a model.
+    """How blocks run, from the fastest way to the one that works for the most models.
 
     ATTEND: Transformers' own modules, with the engine's attention.
     OWN: Transformers' own modules.
-    BRIDGE: through the bridge's components, as always where a hook watches the inside of a module.
+    BRIDGE: the bridge's components. A block with hooks inside a module always runs in this way.
     """
 
     ATTEND = 0
@@ -80,10 +81,10 @@ class Way(IntEnum):
 
 @dataclass(frozen=True)
 class BlockCall:
-    """The arguments, by name, with which a model calls one of its blocks.
+    """The arguments with which a model calls one of its blocks.
 
     Attributes:
-        arguments: by name; placeholders stand for the cache, the mask and the positions.
+        arguments: by name, with placeholders for the cache, the mask and the positions.
         window: how many tokens back the block sees; None where there is no sliding window.
     """
 
@@ -95,8 +96,8 @@ class BlockCall:
         """Keep what is needed to repeat a call that was made for tokens 0 .. `n_tokens` - 1.
 
         Raises:
-            ModelError: where a block is given tensors that cannot be made for other tokens, or a
-                mask that the engine cannot make.
+            ModelError: where a block takes tensors that the engine cannot compute for other
+                tokens, or a mask that it cannot build.
         """
         mask = arguments.get("attention_mask")
         if not isinstance(mask, Tensor):
@@ -137,7 +138,7 @@ class BlockCall:
 
 
 class Positions:
-    """The positions of the tokens that run, and what these pick from a model's position tables.
+    """The positions of the tokens that run, and their rows of a model's position tables.
 
     Attributes:
         of_tokens: every token's position.
@@ -148,9 +149,12 @@ class Positions:
         self._picked: dict[int, tuple[Tensor, ...]] = {}
 
     def rows_of(self, tables: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Rows of tables recorded at positions 0, 1, 2, ...; most blocks have the same tables."""
+        """The tokens' rows of tables that were recorded at positions 0, 1, 2, ...
+
+        The rows are kept, because most blocks have the same tables.
+        """
         if id(tables) not in self._picked:
-            # A model may lie on several devices, its tables on another than its tokens.
+            # If a model lies on several devices, tables and tokens may be on different ones.
             picked = (table[0][self.of_tokens.to(table.device)] for table in tables)
             self._picked[id(tables)] = tuple(picked)
         return self._picked[id(tables)]
@@ -170,7 +174,7 @@ class Blocks:
     Attributes:
         bridge: the model.
         n_layers, device, dtype: of the model.
-        calls: how the model calls each block, once that is recorded.
+        calls: the recorded call of each block; empty before `record`.
         windows: how many tokens back each block sees; None where there is no sliding window.
         n_verified: the number of positions for which `calls` were recorded.
         verification_tokens: the tokens of the recorded pass, `[1, n_verified]`.
@@ -204,7 +208,7 @@ class Blocks:
         self.renew()
 
     def renew(self) -> None:
-        """Make new twins of blocks whose modules were exchanged since the last call."""
+        """Make new twins of blocks whose modules were replaced since the last call."""
         for layer, block in enumerate(self.bridge.blocks):
             parts = self._parts[layer]
             if parts is None or not parts.same():
@@ -215,7 +219,7 @@ class Blocks:
         return None if self.way is Way.BRIDGE else OwnModules.of(block, self.way is Way.ATTEND)
 
     def fall_back(self) -> bool:
-        """Run blocks the next, slower way; false where there is none."""
+        """Switch to the next, slower way of running blocks; false if there is none."""
         if self.way is Way.BRIDGE:
             return False
         self.way = Way(self.way + 1)
@@ -237,8 +241,8 @@ class Blocks:
             The model's logits at the last position, for `verification` to compare with.
 
         Raises:
-            ModelError: where a block's call cannot be made for other tokens, or differs from
-                the call recorded for a shorter prompt.
+            ModelError: where a block's call cannot be repeated for other tokens, or its position
+                tables differ from those recorded for a shorter prompt.
         """
         calls: list[BlockCall] = []
 
@@ -276,7 +280,7 @@ class Blocks:
         def stop(block: Any, args: tuple, kwargs: dict[str, Any]) -> None:
             raise _EmbeddedError(args[0] if args else kwargs["hidden_states"])
 
-        # Not `stop_at_layer=0`: that fires block 0's hooks here, and the real run once more.
+        # Not `stop_at_layer=0`: it would call block 0's hooks, which the real run calls again.
         handle = self.bridge.blocks[0].register_forward_pre_hook(stop, with_kwargs=True)
         try:
             self.bridge(tokens, position_ids=positions)
@@ -294,7 +298,10 @@ class Blocks:
         masks: Masks,
         past: Past,
     ) -> Float[Tensor, "batch token d_model"]:
-        """Run one block, with the bridge's hooks, on the first tokens that have positions."""
+        """Run one block with the bridge's hooks; `positions` may cover more tokens than `hidden`.
+
+        The tokens of `hidden` are then the first of them.
+        """
         n, twin = hidden.shape[1], self._twins[layer]
         context = Context(past.earlier, masks)
         with ExitStack() as stack:
@@ -307,7 +314,7 @@ class Blocks:
             else:
                 stack.enter_context(computed_once(self._norms[layer]))
             past.joined = not attends
-            # Where `attend` has its own masks, any tensor tells a module that it has one.
+            # `attend` has its own masks; the module only needs some tensor as its mask.
             mask = masks.compact if attends else masks.whole(n)
             out = run(hidden, **self.calls[layer].at(positions, n, mask, past))
         if attends and not context.attended:
@@ -318,13 +325,13 @@ class Blocks:
 def _refuse_other_tables(short: Sequence[BlockCall], long: Sequence[BlockCall]) -> None:
     """Raise ModelError where position tables depend on the length of the prompt.
 
-    RoPE may depend on the length ("longrope", "dynamic"). One table serves prompts of all lengths
-    here, so that they can share a batch.
+    RoPE may depend on the length ("longrope", "dynamic"). The engine uses one table for prompts of
+    all lengths, so that they can share a batch.
     """
     for before, after in zip(short, long, strict=False):
         for old, new in zip(before.tables, after.tables, strict=True):
             n = old.shape[1]
-            # Last bits may depend on a table's length; another frequency differs by far more.
+            # A table's length may change the last bits; another frequency changes far more.
             tolerance = max(1e-4, 2 * torch.finfo(old.dtype).eps)
             if not torch.allclose(old, new[:, :n], atol=tolerance, rtol=0):
                 raise ModelError(

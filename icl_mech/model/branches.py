@@ -1,4 +1,4 @@
-"""Branches: copies of a prompt's last tokens with edits in them; how they are written and run."""
+"""Branches (copies of a prompt's last tokens with edits in them), and how they run."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -19,9 +19,9 @@ from icl_mech.model.writing import Write, writing
 
 @dataclass(frozen=True)
 class Branch:
-    """Edits and knockouts that are applied together; most branches have one.
+    """Edits and knockouts that are applied together; most branches have only one.
 
-    All branches of a prompt share the tokens before the first edited token, and the blocks below
+    All branches of a prompt share the tokens before the first edited token and the blocks below
     the first edited block. A token whose attention is cut counts as edited.
     """
 
@@ -40,11 +40,11 @@ class Branch:
 
     @cached_property
     def entry(self) -> int:
-        """The first block that the branch runs through; `n_layers` where it runs through none."""
+        """The first block that the branch runs through; `n_layers` if it runs through none."""
         return min(c.entry(self.n_layers) for c in self._changes)
 
     def overwrites(self, ends: tuple[int, ...]) -> bool:
-        """Whether the branch replaces the final residual stream at the last token, the one read."""
+        """Whether the branch replaces the final residual stream at the last token."""
         above = self.entry == self.n_layers and self.positions == ends
         return above and any(e.edit.mode == "replace" for e in self.edits)
 
@@ -52,8 +52,8 @@ class Branch:
         """The edits in a batch of whole prompts.
 
         Args:
-            prompts: which of all prompts are edited.
-            rows: where each stands in the batch.
+            prompts: indices of the edited prompts among all prompts.
+            rows: the row of each in the batch.
         """
         for placed in self.edits:
             yield Write(
@@ -73,12 +73,12 @@ class Branch:
                 if e.entry(self.n_layers) == self.entry
                 and e.edit.site in ("resid_pre", "resid_post")
             ),
-            # The output of block l - 1 is edited before the input of block l.
+            # An edit of block l - 1's output comes before one of block l's input.
             key=lambda e: e.edit.site == "resid_pre",
         )
 
     def inside(self) -> list[PlacedEdit]:
-        """All other edits, which TransformerLens hooks write while the blocks run."""
+        """All other edits; TransformerLens hooks write them while the blocks run."""
         direct = self.at_entry()
         return sorted(
             (e for e in self.edits if not any(e is d for d in direct)),
@@ -93,8 +93,8 @@ class Tails:
     Attributes:
         rows: indices of the prompts among all prompts.
         first: position of each prompt's first edited token.
-        positions: of every token. A shorter tail is padded by repeating its last token, which no
-            earlier token attends to.
+        positions: of every token. A shorter tail is padded with copies of its last token, to which
+            no earlier token attends.
     """
 
     rows: Int[Tensor, "prompt"]
@@ -103,7 +103,7 @@ class Tails:
 
     @staticmethod
     def of(branches: Sequence[Branch], rows: Tensor, lengths: Int[Tensor, "prompt"]) -> "Tails":
-        """The tails of branches that share their first edited token."""
+        """The tails of branches that have the same first edited token."""
         first = torch.tensor(branches[0].positions, device=rows.device)[rows]
         steps = torch.arange(int((lengths - first).max()), device=rows.device)
         return Tails(rows, first, torch.minimum(first[:, None] + steps, lengths[:, None] - 1))
@@ -119,16 +119,16 @@ class Tails:
         return torch.arange(len(self.first), device=self.first.device)
 
     def offset(self, placed: PlacedEdit) -> Int[Tensor, "prompt"]:
-        """The index of an edit's token within each tail."""
+        """The index of an edit's token in each tail."""
         return torch.tensor(placed.positions, device=self.rows.device)[self.rows] - self.first
 
 
 def entering(branch: Branch, start: Prefill, tails: Tails) -> Float[Tensor, "prompt token d_model"]:
-    """The residual stream with which a branch enters its first block."""
+    """The residual stream that enters a branch's first block, with its edits there written."""
     columns = tails.positions - start.start
     if branch.entry < len(start.resid_pre):
         stream = start.resid_pre[branch.entry][tails.batch[:, None], columns]
-    else:  # after the last block, replaced as a whole
+    else:  # after the last block: the edits replace it
         stream = torch.zeros_like(start.resid_pre[0][tails.batch[:, None], columns])
     for placed in branch.at_entry():
         here = tails.batch, tails.offset(placed)
@@ -180,19 +180,19 @@ def run_branches(
 def take(
     hidden: Float[Tensor, "prompt branch token d"], at: Int[Tensor, "prompt branch"]
 ) -> Float[Tensor, "prompt branch d"]:
-    """One token of every branch."""
+    """Pick one token of every branch."""
     index = at[..., None, None].expand(-1, -1, 1, hidden.shape[-1])
     return hidden.gather(2, index)[:, :, 0]
 
 
 def reads_top(branches: Sequence[Branch], lengths: Sequence[int]) -> bool:
-    """Whether an edit after the last block keeps some of the residual stream there."""
+    """Whether a branch needs the stream after the last block, because its edits keep part of it."""
     ends = tuple(n - 1 for n in lengths)
     return any(b.entry == b.n_layers and not b.overwrites(ends) for b in branches)
 
 
 def _writes(branches: Sequence[Branch], tails: Tails) -> list[Write]:
-    """What branches edit inside the blocks, as places in the activations of their tails."""
+    """The edits of branches inside the blocks, with their indices in the tails' activations."""
     return [
         Write(
             placed,

@@ -1,4 +1,4 @@
-"""Builds a TransformerLens bridge round a model of Transformers, and takes models as they are."""
+"""Builds a TransformerLens bridge around a Transformers model, or takes a bridge as it is."""
 
 from copy import deepcopy
 from typing import Any
@@ -24,7 +24,7 @@ from icl_mech.model.verification import refuse_training, tolerance_of
 
 
 def as_bridge(model: nn.Module, tokenizer: Any = None) -> Any:
-    """A model object as something to hook: itself, or a bridge round a model of Transformers.
+    """Return a model that can be hooked: the object itself, or a bridge around it.
 
     Args:
         model: a `TransformerBridge`, a `HookedTransformer`, a Transformers model for causal
@@ -32,8 +32,8 @@ def as_bridge(model: nn.Module, tokenizer: Any = None) -> Any:
         tokenizer: of a Transformers model.
 
     Raises:
-        InputError: where it is another kind of module, has no tokenizer, is in training mode or in
-            a bridge already, or its weights are nowhere.
+        InputError: where it is another kind of module, has no tokenizer, is in training mode, is in
+            a bridge already, or its weights are not loaded.
         ModelError: where the family cannot be edited.
     """
     kind = type(model).__name__
@@ -64,10 +64,10 @@ def as_bridge(model: nn.Module, tokenizer: Any = None) -> Any:
         )
     name = label(str(inner.config.name_or_path or "")) or type(inner).__name__
     refuse_config(name, inner.config, [type(inner).__name__])
-    # Before parts of the model are replaced, so that it can be tried again.
+    # Checked before parts of the model are replaced, so that the caller can try again.
     refuse_other_tokenizer(name, tokenizer, inner.get_output_embeddings().weight.shape[0])
     try:
-        # A copy: TransformerLens gives a tokenizer without BOS or padding tokens such tokens.
+        # A copy: TransformerLens adds BOS and padding tokens to a tokenizer that lacks them.
         return bridge_round(inner, deepcopy(tokenizer), name)
     except (InputError, ModelError):
         raise
@@ -79,10 +79,10 @@ def as_bridge(model: nn.Module, tokenizer: Any = None) -> Any:
 
 
 def _base_of(model: Any) -> Any:
-    """The model in which peft has put its adapters.
+    """The model to which peft has added its adapters.
 
     Raises:
-        InputError: where an adapter is no part of it, but tokens before every prompt.
+        InputError: where the adapter is virtual tokens before every prompt.
     """
     if model.active_peft_config.is_prompt_learning:
         raise InputError(
@@ -98,13 +98,13 @@ def refuse_other_tokenizer(name: str, tokenizer: Any, size: int, sink: int = 0) 
 
     Args:
         name: of the model, for the message.
-        tokenizer: its own, or the one beside it.
-        size: the number of its embeddings.
+        tokenizer: the one to check.
+        size: the number of the model's embeddings.
         sink: the token that prompts begin with.
     """
     beyond = [(i, t) for t, i in tokenizer.get_vocab().items() if i >= size]
-    # Added tokens, for images and the like, may have ids beyond a text model's embeddings. (To ask
-    # for them takes half a second in a large vocabulary.)
+    # Added tokens, for images and the like, may have ids beyond a text model's embeddings. (Listing
+    # them takes half a second for a large vocabulary.)
     added = set(tokenizer.get_added_vocab().values()) if beyond else set()
     if sink >= size or any(i not in added for i, _ in beyond):
         worst, text = max(beyond)
@@ -116,24 +116,24 @@ def refuse_other_tokenizer(name: str, tokenizer: Any, size: int, sink: int = 0) 
 
 
 def is_hookable(model: Any) -> bool:
-    """Whether it is a TransformerLens model already: a bridge, or version 3's other class."""
+    """Whether it is a TransformerLens model: a bridge, or a `HookedTransformer` of version 3."""
     classes = [f"{c.__module__.split('.')[0]}.{c.__name__}" for c in type(model).__mro__]
     return "transformer_lens.HookedTransformer" in classes or isinstance(model, TransformerBridge)
 
 
 @torch.no_grad()
 def bridge_round(model: PreTrainedModel, tokenizer: Any, name: str) -> TransformerBridge:
-    """A bridge round a model, where the model is.
+    """Build a bridge around a model, on the model's device.
 
     Args:
-        model: in evaluation mode; its modules go into the bridge.
-        tokenizer: its own.
-        name: what results call it.
+        model: in evaluation mode; its modules become part of the bridge.
+        tokenizer: the model's tokenizer.
+        name: the model's name in results.
 
     Raises:
-        InputError: where the model is in training mode, or its weights are nowhere.
-        ModelError: where it does not read from left to right, or TransformerLens computes other
-            numbers than Transformers.
+        InputError: where the model is in training mode, or its weights are not loaded.
+        ModelError: where the model is not causal, or TransformerLens computes other numbers than
+            Transformers.
     """
     embedding = model.get_input_embeddings().weight
     device = device_of(model)
@@ -149,8 +149,8 @@ def bridge_round(model: PreTrainedModel, tokenizer: Any, name: str) -> Transform
         ) from error
     _refuse_two_ways(model, name, tokens, logits)
     expected = logits[:, -1]
-    # TransformerLens would read the tokenizer a second time, to make it prepend BOS. The caller's
-    # begins no text by itself, and the bridge looks at what the tokenizer does.
+    # TransformerLens would read the tokenizer a second time, to make it prepend BOS. With this
+    # entry it keeps the caller's tokenizer, and the bridge looks at what that tokenizer does.
     kept = dict(tokenizer.init_kwargs)
     tokenizer.init_kwargs["add_bos_token"] = True
     try:
@@ -169,7 +169,7 @@ def bridge_round(model: PreTrainedModel, tokenizer: Any, name: str) -> Transform
 
 
 def _refuse_packed_unembedding(model: Any, name: str) -> None:
-    """Raise ModelError where the unembedding is quantised: logits are read slice by slice."""
+    """Raise ModelError where the unembedding is quantised: logits are computed in slices of it."""
     if not model.get_output_embeddings().weight.is_floating_point():
         raise ModelError(
             f"{name}: the unembedding is quantised; expected floating-point numbers there, as "
@@ -178,11 +178,11 @@ def _refuse_packed_unembedding(model: Any, name: str) -> None:
 
 
 def _refuse_two_ways(model: Any, name: str, tokens: Tensor, logits: Tensor) -> None:
-    """Raise ModelError where a later token changes what the model says after earlier ones."""
+    """Raise ModelError where a later token changes the logits after earlier tokens."""
     other = tokens.clone()
     other[0, -1] = tokens[0, 0]
     moved = (model(other).logits - logits).abs().amax(dim=-1)[0]
-    # What shares a batch may change a number's last digits.
+    # Other tokens in the same batch may change a number's last digits.
     exact = logits.dtype in (torch.float32, torch.float64) and not is_quantised(model)
     if moved[:-1].max() > (1e-3 if exact else 0.1) * moved[-1]:
         raise ModelError(
@@ -192,7 +192,7 @@ def _refuse_two_ways(model: Any, name: str, tokens: Tensor, logits: Tensor) -> N
 
 
 def _refuse_other_logits(bridge: Any, tokens: Tensor, expected: Tensor) -> None:
-    """Raise ModelError where TransformerLens computes something else than Transformers did."""
+    """Raise ModelError where TransformerLens computes other logits than Transformers did."""
     wide = torch.promote_types(expected.dtype, torch.float32)
     said = logits_after(bridge, tokens).to(wide).log_softmax(dim=-1)
     theirs = expected.to(wide).log_softmax(dim=-1)

@@ -1,4 +1,4 @@
-"""Converted models on disk: built once, written completely or not at all, checked before use."""
+"""Keeps converted models on disk: built once, written completely or not at all, and verified."""
 
 import hashlib
 import json
@@ -24,10 +24,10 @@ from icl_mech.errors import ModelError
 from icl_mech.files import follow_umask
 
 MANIFEST = "icl-mech.json"
-#: The version of the conversion. It is part of a folder's name: a folder that another version
+#: The version of the conversion. It is part of a folder's name, so a folder that another version
 #: wrote is not reused.
 FORMAT = 2
-#: Bytes of spare room that a conversion asks for: the manifest, and rounding to disk blocks.
+#: Extra bytes that a conversion needs, for the manifest and for rounding to disk blocks.
 _SPARE = 2**20
 
 
@@ -55,11 +55,11 @@ def checksum(path: Path) -> str:
 
 
 def cached_folder(name: str, build: Callable[[Path], None]) -> Path:
-    """The folder of that name in the cache, made by `build(folder)` unless a sound one is there.
+    """The folder of that name in the cache; `build(folder)` makes it unless it is there and intact.
 
-    Another process that wants the same folder waits, and says so. The folder appears by a rename,
-    so it is never seen half-written; one that was damaged since is built again, with a warning.
-    Where the process is asked to end (TERM, HUP, Ctrl-C) it first removes what it was building.
+    Another process that needs the same folder prints a line and waits. The folder is renamed into
+    place, so it is never seen half-written. A damaged folder is built again, with a warning. If the
+    process is asked to end (TERM, HUP, Ctrl-C), it first removes the unfinished folder.
 
     Raises:
         ModelError: where the cache cannot be written.
@@ -82,7 +82,7 @@ def cached_folder(name: str, build: Callable[[Path], None]) -> Path:
                 try:
                     build(partial)
                     _seal(partial)
-                    follow_umask(partial)  # a shared cache is there to be read by others
+                    follow_umask(partial)  # so that others can read a shared cache
                     partial.rename(folder)
                 finally:
                     shutil.rmtree(partial, ignore_errors=True)
@@ -127,9 +127,9 @@ def _locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _ends_by_exception() -> Iterator[None]:
-    """Let TERM and HUP raise SystemExit, so that what was begun is removed on the way out.
+    """Let TERM and HUP raise SystemExit, so that unfinished files are removed on the way out.
 
-    Only the main thread may do so, and only where the program has no handlers of its own.
+    This happens only in the main thread, and only for signals that the program does not handle.
     """
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -157,7 +157,7 @@ def _remove(path: Path) -> None:
 
 
 def _remove_partial(root: Path, key: str) -> None:
-    """Remove folders of conversions that were killed; none runs while this process has the lock."""
+    """Remove folders of killed conversions; no other conversion runs while this process locks."""
     name = re.compile(re.escape(key) + r"\.[a-z0-9_]{8}")  # as `mkdtemp` makes them
     for path in root.iterdir():
         if name.fullmatch(path.name) and path.is_dir():
@@ -175,14 +175,14 @@ def _seal(folder: Path) -> None:
 
 
 def _over(sums: dict[str, str]) -> str:
-    """A checksum of the list itself, which shows when entries of the list were lost."""
+    """A checksum of the list itself, which detects lost entries."""
     return xxh3_128(json.dumps(sums, sort_keys=True).encode()).hexdigest()
 
 
 def is_sound(folder: Path) -> bool:
-    """Whether what was built in a cached folder is all there and unchanged.
+    """Whether all files that were built in a cached folder are present and unchanged.
 
-    Files that came later (a desktop's `.DS_Store`) do not matter.
+    Files that were added later (a desktop's `.DS_Store`) do not matter.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text())

@@ -1,4 +1,4 @@
-"""Which engine runs a model."""
+"""Chooses the engine that runs a model."""
 
 from typing import Any, Literal, get_args
 
@@ -12,13 +12,13 @@ from icl_mech.model.verification import STEP
 
 EngineName = Literal["auto", "shared", "plain"]
 ENGINES: tuple[str, ...] = get_args(EngineName)
-#: Tokens of the prompt that a new engine is tried on: shorter prompts need no second check, which
-#: would be a part of what the first picture waits for.
+#: The length of the prompt on which a new engine is tried. Shorter prompts then need no second
+#: check, which would delay the first figure.
 TRIED = 2 * STEP
 
 
 def check_engine(engine: str) -> None:
-    """Refuse a name that is no engine's.
+    """Refuse the name of an unknown engine.
 
     >>> check_engine("plane")
     Traceback (most recent call last):
@@ -31,18 +31,18 @@ def check_engine(engine: str) -> None:
 def choose_engine(
     bridge: Any, wanted: str = "auto", batch_tokens: int | None = None
 ) -> tuple[Engine, str]:
-    """The engine that runs a model, tried on it, and why it is this one.
+    """Choose the engine for a model and try it; return it with the reason for the choice.
 
-    A model in training mode is not tried: it is refused when it first runs.
+    The engine is not tried on a model in training mode, which is refused when it first runs.
 
     Args:
         bridge: the TransformerLens model.
-        wanted: `"shared"`, `"plain"`, or `"auto"`: shared where it gives the numbers of an ordinary
-            forward pass.
+        wanted: `"shared"`, `"plain"`, or `"auto"`: shared if it gives the numbers of an ordinary
+            forward pass, otherwise plain.
         batch_tokens: as in `load_model`.
 
     Raises:
-        ModelError: where the engine that is wanted does not fit the model.
+        ModelError: where the wanted engine does not fit the model.
     """
     check_engine(wanted)
     if wanted == "plain":

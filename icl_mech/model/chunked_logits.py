@@ -1,8 +1,8 @@
-"""Logits of many rows, one chunk of the vocabulary at a time.
+"""Computes the logits of many rows, one chunk of the vocabulary at a time.
 
-Gemma's vocabulary has 262,144 entries: a row of logits is a megabyte, and reducing it from main
-memory costs more than computing it. Here all rows go through one chunk of the vocabulary at a
-time, small enough to stay in the processor's cache, and everything is reduced on the way.
+Gemma's vocabulary has 262,144 entries: a row of logits takes a megabyte, and reducing it from main
+memory takes longer than computing it. Here all rows go through one chunk of the vocabulary at a
+time. A chunk is small enough to stay in the processor's cache, and it is reduced at once.
 """
 
 from collections.abc import Iterator
@@ -16,15 +16,14 @@ from torch import Tensor
 from icl_mech.errors import NotFiniteError
 from icl_mech.model.network import Unembedding
 
-#: Bytes of logits in one chunk: on a CPU few enough for its cache, on a GPU enough to keep it
-#: busy.
+#: Bytes of logits in one chunk: few enough for a CPU's cache, or enough to keep a GPU busy.
 CHUNK_BYTES = {"cpu": 8 * 2**20}
 CHUNK_BYTES_ACCELERATOR = 256 * 2**20
-#: Vocabulary entries whose largest logit is looked at first: see `Peaks`.
+#: Vocabulary entries in a block, of which `Peaks` finds the largest logit first.
 BLOCK = 64
-#: The share of all blocks up to which they are looked at one by one: see `Peaks.n_above`.
+#: Up to this share of all blocks, `Peaks.n_above` searches only the blocks that qualify.
 FEW = 0.2
-#: The most entries in one chunk on a CPU, whose matrix products of wider ones are slower.
+#: The most entries in one chunk on a CPU, where wider matrix products are slower.
 WIDEST = 32 * BLOCK
 
 
@@ -39,7 +38,7 @@ class ChunkedLogits:
     Attributes:
         d_vocab: entries of the vocabulary.
         width: vocabulary entries in one chunk.
-        dtype: of the logits: at least float32.
+        dtype: of the logits, at least float32.
     """
 
     def __init__(
@@ -60,7 +59,7 @@ class ChunkedLogits:
         return self._transform(self.raw(tokens)).to(self.dtype)
 
     def raw(self, tokens: Int[Tensor, "row target"]) -> Float[Tensor, "row target"]:
-        """Logits of these tokens as the unembedding gives them, before any scale or soft cap."""
+        """The logits of these tokens from the unembedding, before any scale or soft cap."""
         columns = self._w_u[:, tokens.flatten()].unflatten(1, tokens.shape)  # d_model row target
         return torch.einsum("rd,drt->rt", self.hidden, columns) + self._b_u[tokens]
 
@@ -80,7 +79,7 @@ class ChunkedLogits:
 
 
 def chunk_width(device: str, d_vocab: int, row_bytes: int, share: float = 1.0) -> int:
-    """Vocabulary entries in one chunk: whole blocks of them, or all that there are.
+    """Vocabulary entries in one chunk: a multiple of `BLOCK`, or the whole vocabulary.
 
     >>> chunk_width("cpu", d_vocab=262_144, row_bytes=4 * 1159), chunk_width("cpu", 257, 4)
     (1792, 257)
@@ -88,7 +87,7 @@ def chunk_width(device: str, d_vocab: int, row_bytes: int, share: float = 1.0) -
     Args:
         device: the kind of device.
         d_vocab: entries of the vocabulary.
-        row_bytes: of one entry's logits, in all rows.
+        row_bytes: bytes of one entry's logits in all rows.
         share: factor on the usual size of a chunk.
     """
     chunk_bytes = int(CHUNK_BYTES.get(device, CHUNK_BYTES_ACCELERATOR) * share)
@@ -98,16 +97,16 @@ def chunk_width(device: str, d_vocab: int, row_bytes: int, share: float = 1.0) -
 
 @dataclass(frozen=True)
 class Peaks:
-    """Largest logits of one chunk: of every block of its entries, and of every row.
+    """The largest logits of one chunk: of every block of its entries, and of every row.
 
-    One pass over the chunk finds them. The largest numbers of a row are in the blocks with the
-    largest peaks, so that nothing else has to pass over the chunk to find them.
+    One pass over the chunk finds them. The largest logits of a row are in the blocks with the
+    largest peaks, so a search for them does not have to pass over the whole chunk again.
 
     Attributes:
         start: the token that the chunk begins with.
         blocks: the chunk itself.
         of_blocks: the largest logit of each block.
-        largest: that of each row.
+        largest: the largest logit of each row.
     """
 
     start: int
@@ -117,7 +116,10 @@ class Peaks:
 
     @staticmethod
     def of(part: Float[Tensor, "row chunk"], start: int) -> "Peaks":
-        """Those of a chunk that begins at token `start`; where no blocks fit, it is one block."""
+        """The peaks of a chunk that begins at token `start`.
+
+        A chunk that cannot be cut into whole blocks is one block.
+        """
         width = part.shape[1]
         blocks = part.unflatten(1, (-1, width if width % BLOCK else BLOCK))
         of_blocks = blocks.amax(dim=2)
@@ -128,14 +130,15 @@ class Peaks:
     ) -> Int[Tensor, "row"]:
         """How many logits of each row are above its bar; `scratch` is overwritten.
 
-        Only blocks whose peak is above it hold any. Where these are few, only they are looked at.
+        Only blocks whose peak is above the bar hold such logits. If few blocks qualify, only those
+        are searched (on a CPU).
         """
         near = self.of_blocks > bar[:, None]
         if near.device.type == "cpu" and int(near.sum()) <= FEW * near.numel():
             rows, blocks = near.nonzero(as_tuple=True)
             counts = (self.blocks[rows, blocks] > bar[rows, None]).sum(dim=1)
             return torch.zeros_like(near[:, 0], dtype=torch.long).index_add_(0, rows, counts)
-        # Written as floats: on a CPU, summing booleans takes three times as long.
+        # The flags are floats: on a CPU, summing booleans takes three times as long.
         flags = scratch[:, : self.blocks[0].numel()]
         torch.gt(self.blocks.flatten(1), bar[:, None], out=flags)
         return flags.sum(dim=1).long()
@@ -143,7 +146,7 @@ class Peaks:
     def best(
         self, rows: Int[Tensor, "some"], k: int
     ) -> tuple[Float[Tensor, "some k"], Int[Tensor, "some k"]]:
-        """The k largest logits of some rows, and their tokens; all where there are fewer."""
+        """The k largest logits of some rows, and their tokens; all if the chunk has fewer."""
         _, n_blocks, n_entries = self.blocks.shape
         highest = self.of_blocks[rows].topk(min(k, n_blocks), dim=1).indices
         near = self.blocks[rows[:, None], highest].flatten(1)
@@ -152,9 +155,9 @@ class Peaks:
         return values, block * n_entries + places % n_entries + self.start
 
     def top(self, rows: Int[Tensor, "some"]) -> tuple[Int[Tensor, "some"], Bool[Tensor, "some"]]:
-        """The token of some rows' largest logit, of equal ones the first; whether there are more.
+        """The token with the largest logit of some rows, and whether other tokens tie with it.
 
-        `max` gives the first of equal numbers.
+        Of equal logits the first token is taken, because `max` gives the first of equal numbers.
         """
         largest = self.largest[rows, None]
         of_blocks = self.of_blocks[rows]
@@ -166,12 +169,12 @@ class Peaks:
 
 
 class Top:
-    """Keeps every row's largest number, given one chunk of columns at a time.
+    """Keeps the largest logit of every row, given one chunk of the vocabulary at a time.
 
     Attributes:
-        values: the largest so far.
-        tokens: where it is; of equal ones the first.
-        tied: whether it is in several places.
+        values: the largest logit so far.
+        tokens: its token; of equal ones the first.
+        tied: whether several tokens have this logit.
     """
 
     def __init__(self, n_rows: int, dtype: torch.dtype, device: torch.device) -> None:
@@ -180,8 +183,8 @@ class Top:
         self.tied = torch.zeros(n_rows, dtype=torch.bool, device=device)
 
     def see(self, peaks: Peaks) -> None:
-        """Take in a chunk."""
-        # Few chunks hold a row's largest number so far: only those rows are looked at.
+        """Update with the next chunk."""
+        # Only rows whose largest logit so far is in this chunk are updated; these are few.
         rows = (peaks.largest >= self.values).nonzero()[:, 0]
         if not len(rows):
             return
@@ -193,15 +196,15 @@ class Top:
 
 
 class Best:
-    """Keeps the k largest numbers of every row, given one chunk of columns at a time."""
+    """Keeps the k largest logits of every row, given one chunk of the vocabulary at a time."""
 
     def __init__(self, n_rows: int, k: int, like: Tensor) -> None:
         self.values = torch.full((n_rows, k), -torch.inf, dtype=like.dtype, device=like.device)
         self.ids = torch.zeros((n_rows, k), dtype=torch.long, device=like.device)
 
     def see(self, peaks: Peaks) -> None:
-        """Take in a chunk."""
-        # Only rows whose chunk holds a number above their k-th best so far: few do.
+        """Update with the next chunk."""
+        # Only rows with a logit above their k-th best so far are updated; these are few.
         rows = (peaks.largest > self.values[:, -1]).nonzero()[:, 0]
         if not len(rows):
             return
@@ -214,7 +217,7 @@ class Best:
         self.ids[rows] = ids.gather(1, merged.indices)
 
     def lead(self, top: Int[Tensor, "row"]) -> None:
-        """Put token `top` first in every row, where several tie for the largest number."""
+        """Put token `top` first in every row, in case several tokens tie for the largest logit."""
         first = self.ids[:, :1].clone()
         self.ids = torch.where(self.ids == top[:, None], first, self.ids)
         self.ids[:, 0] = top

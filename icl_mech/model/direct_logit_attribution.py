@@ -1,9 +1,9 @@
-"""What single heads add to the residual stream, and directly to the logits.
+"""Computes what single heads add to the residual stream, and directly to the logits.
 
-TransformerLens's `direct_logit_attribution` needs the model's weights folded (compatibility mode,
-which changes the bridge for everybody) and does not know norms that stand between attention and
-the residual stream (Gemma). Both are linear once their scale is fixed to what it was in the real
-run (the cached scale), which is all that is needed here.
+TransformerLens's `direct_logit_attribution` needs folded weights (compatibility mode, which changes
+the bridge for all its users) and does not handle norms between attention and the residual stream
+(Gemma). Here no weights are folded: every norm is linear once its scale is fixed to that of the
+real run (the cached scale).
 """
 
 from collections.abc import Sequence
@@ -32,12 +32,12 @@ _POST_NORM = "ln1_post"
 
 @dataclass(frozen=True)
 class FrozenNorm:
-    """A normalisation whose scale is fixed: a linear map, and a constant.
+    """A normalisation with a fixed scale, which is a linear map plus a constant.
 
     Attributes:
         gain: the learned factor, `[d_model]`; `[1]` where nothing is learned.
         scale: the divisor, one for each vector that was normalised.
-        centred: whether the mean is taken off first (LayerNorm; not RMSNorm).
+        centred: whether the mean is subtracted first (LayerNorm, but not RMSNorm).
         shift: the learned constant that is added, if any.
     """
 
@@ -48,7 +48,7 @@ class FrozenNorm:
 
     @staticmethod
     def of(norm: Any, scale: Float[Tensor, "*batch 1"]) -> "FrozenNorm":
-        """A TransformerLens norm, at the scale that its `hook_scale` showed."""
+        """A TransformerLens norm with the scale that its `hook_scale` gave."""
         if hasattr(norm, "original_component"):
             inner, rms = norm.original_component, norm.uses_rms_norm
             weight, bias = getattr(inner, "weight", None), getattr(inner, "bias", None)
@@ -63,12 +63,15 @@ class FrozenNorm:
         return FrozenNorm(gain.to(scale), scale, not rms, shift)
 
     def apply(self, part: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
-        """What the norm makes of a part of its input, without the learned constant."""
+        """Apply the norm to a part of its input, without the learned constant."""
         centred = part - part.mean(-1, keepdim=True) if self.centred else part
         return centred * self.gain / self.scale
 
     def pull(self, out: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
-        """The direction whose product with the input is that of `out` with the output."""
+        """The direction whose dot product with the input equals that of `out` with the output.
+
+        The learned constant is left out of the output.
+        """
         weighed = out * self.gain / self.scale
         return weighed - weighed.mean(-1, keepdim=True) if self.centred else weighed
 
@@ -76,20 +79,20 @@ class FrozenNorm:
 def _adds_one(norm: Any) -> bool:
     """Whether a bridge's norm multiplies by one plus its weight, as Gemma's norms do."""
     if not hasattr(norm, "original_component"):
-        return False  # a HookedTransformer's weight has the one in it
+        return False  # a HookedTransformer's weight includes the one
     if hasattr(norm, "uses_weight_offset"):
         return bool(norm.uses_weight_offset)
-    # TransformerLens 3 says it of all RMSNorms of a model at once.
+    # TransformerLens 3 has one setting for all RMSNorms of a model.
     return norm.uses_rms_norm and bool(getattr(norm.config, "rmsnorm_uses_offset", False))
 
 
 @dataclass(frozen=True)
 class LogitScale:
-    """What a model does to its logits after the unembedding: times a factor, then a soft cap.
+    """What a model does to its logits after the unembedding: it applies a factor, then a soft cap.
 
     Attributes:
-        factor: that of Cohere (`logit_scale`) or Granite (one over `logits_scaling`), 1 elsewhere.
-        cap: of Gemma 2; None where there is none.
+        factor: of Cohere (`logit_scale`) or Granite (one over `logits_scaling`); 1 elsewhere.
+        cap: the soft cap of Gemma 2; None where there is none.
     """
 
     factor: float
@@ -100,8 +103,8 @@ class LogitScale:
         """Find the factor and the cap by applying the bridge's logit transform to known numbers.
 
         Raises:
-            ModelError: where it is neither a factor nor a soft cap: no sum of parts would be
-                the logit difference.
+            ModelError: where the transform is neither a factor nor a soft cap, so that parts
+                would not add up to the logit difference.
         """
         cap = float(getattr(bridge.cfg, "output_logits_soft_cap", None) or 0)
         numbers = torch.tensor([-300.0, -20.0, -1.0, -1e-3, 0.0, 1e-3, 1.0, 20.0, 300.0]).double()
@@ -120,14 +123,14 @@ class LogitScale:
 
 @dataclass(frozen=True)
 class DirectEffects:
-    """A logit difference, split into parts whose sum it is.
+    """A logit difference, split into parts that add up to it.
 
     Attributes:
-        heads: of every attention head.
-        mlps: of every MLP.
+        heads: the part of every attention head.
+        mlps: the part of every MLP.
         rest: embedding, output biases of attention, biases of norms and unembedding.
-        total: the model's logit difference, any scale of its logits included; before a soft cap,
-            where it has one.
+        total: the model's logit difference, including any scale of the logits, but before any
+            soft cap.
     """
 
     heads: Float[Tensor, "prompt layer head"]
@@ -138,7 +141,7 @@ class DirectEffects:
 
 @dataclass(frozen=True)
 class _Attention:
-    """One block's attention output as a map of its heads' outputs."""
+    """The linear map from the heads' outputs of a block to its attention output."""
 
     w_o: Float[Tensor, "head d_head d_model"]
     bias: Float[Tensor, "d_model"]
@@ -155,7 +158,7 @@ class _Attention:
         return per_head.apply(written)
 
     def constant(self) -> Float[Tensor, "d_model"] | Float[Tensor, "prompt d_model"]:
-        """What attention adds besides its heads."""
+        """What attention adds to the residual stream besides its heads' outputs."""
         if self.norm is None:
             return self.bias
         bias = self.norm.apply(self.bias.expand(len(self.norm.scale), -1))
@@ -165,7 +168,7 @@ class _Attention:
 class DirectLogitAttribution:
     """Splits the residual stream at one token of every prompt into its parts.
 
-    All sums are done in float32 at least, whatever the model computes in.
+    All sums are computed in float32 or better, also for a model in half precision.
 
     Raises:
         ModelError: where heads and bias do not add up to the attention output, as in a model that
@@ -205,8 +208,8 @@ class DirectLogitAttribution:
     ) -> tuple[Float[Tensor, "head d_head d_model"], Float[Tensor, "d_model"]]:
         """W_O and its bias, as numbers.
 
-        Packed weights, and those beside which an adapter writes, are read off what the projection
-        makes of nothing and of each single unit of its input.
+        For quantised weights, and those with an adapter, they are computed from the projection's
+        outputs for a zero input and for each unit vector.
         """
         projection = getattr(getattr(attention, "o", None), "original_component", None)
         if projection is not None and (self.quantised or is_adapter_layer(projection)):
@@ -233,14 +236,14 @@ class DirectLogitAttribution:
                 )
 
     def _tolerance(self) -> float:
-        # Quantised layers round what goes into them too.
+        # Quantised layers round their inputs too.
         return TOLERANCE_HALF if self.quantised else TOLERANCE.get(self.dtype, TOLERANCE_HALF)
 
     @torch.no_grad()
     def mean_heads(
         self,
     ) -> tuple[Float[Tensor, "layer head d_model"], Float[Tensor, "layer d_model"]]:
-        """Mean over prompts of what heads, and the rest of attention, add to the stream."""
+        """The means over prompts of what heads, and the rest of attention, add to the stream."""
         heads, constants = [], []
         for layer in range(self.n_layers):
             attention = self._attention(layer)
@@ -254,10 +257,10 @@ class DirectLogitAttribution:
         answers: Int[Tensor, "prompt"],
         rivals: Sequence[Sequence[int]],
     ) -> DirectEffects:
-        """Parts of the logit of each answer minus the mean logit of its rivals.
+        """Split each answer's logit, minus the mean logit of its rivals, into parts.
 
         Raises:
-            InputError: where there are not as many answers, or rivals, as prompts.
+            InputError: where the numbers of answers, sets of rivals and prompts differ.
             ModelError: where the parts do not add up, as in a model that scales what blocks add.
         """
         n = len(self.z)
@@ -296,7 +299,7 @@ class DirectLogitAttribution:
         rivals: Sequence[Sequence[int]],
         logits: "LogitScale",
     ) -> Float[Tensor, "prompt"]:
-        """The logit difference of the model's logits (before any soft cap), not of the parts."""
+        """The difference of the model's own logits (before any soft cap), not the sum of parts."""
         read = ChunkedLogits(self.bridge, self.final.to(self.dtype))
         ids = pad_rows([[int(a), *row] for a, row in zip(answers, rivals, strict=True)])
         known = ids.clamp_min(0).to(read.hidden.device)
@@ -318,7 +321,7 @@ class DirectLogitAttribution:
     def _unembedding(
         self, answers: Int[Tensor, "prompt"], rivals: Sequence[Sequence[int]]
     ) -> tuple[Float[Tensor, "prompt d_model"], Float[Tensor, "prompt"]]:
-        """The direction whose dot product is the logit difference, and the biases' part of it."""
+        """The direction and the offset that give the logit difference after the final norm."""
         unembedding = Unembedding.of(self.bridge)
         w_u, b_u = unembedding.w_u, unembedding.b_u
         device = w_u.device
@@ -333,7 +336,7 @@ class DirectLogitAttribution:
     def _final_norm(
         self, out: Float[Tensor, "prompt d_model"]
     ) -> tuple[FrozenNorm, Float[Tensor, "prompt"]]:
-        """The final norm at the scale of this run, and what its constant gives."""
+        """The final norm with the scale of this run, and its constant's part of the difference."""
         seen: list[Tensor] = []
 
         def keep(scale: Tensor, hook: Any) -> None:

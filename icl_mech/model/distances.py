@@ -1,4 +1,4 @@
-"""How far two next-token distributions are apart, without whole rows of either."""
+"""Distances between next-token distributions, computed without whole rows of logits."""
 
 from typing import Any
 
@@ -15,15 +15,15 @@ def distances(
     second: Float[Tensor, "row other d_model"],
     share: float = 1.0,
 ) -> tuple[Float[Tensor, "row other"], Float[Tensor, "row other"]]:
-    """KL(first || second) in nats, and total variation, of rows read after the last block.
+    """KL divergence (first || second) in nats, and total variation, of next-token distributions.
 
-    The vocabulary is passed over twice, chunk by chunk: first for each row's normaliser, then for
-    the sums over tokens.
+    Two passes go over the vocabulary, chunk by chunk: the first computes each row's normaliser, the
+    second the sums over tokens.
 
     Args:
         bridge: as in `readout.read`.
-        first: residual streams.
-        second: for each of them, those that it is compared with.
+        first: residual streams after the last block.
+        second: for each of them, the streams that it is compared with.
         share: as in `readout.read`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""`Edit`: what is written into an activation, at which site and token."""
+"""`Edit`: a value that is written into an activation, at a site of a block and at a token."""
 
 import math
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from torch import Tensor
 from icl_mech.errors import InputError, choose
 from icl_mech.layers import SITES, Mode, Site, check_layer
 
-#: The name of a role, or a token's index: of any type of whole number, such as numpy's.
+#: The name of a role, or a token's index as any type of whole number, such as numpy's.
 Role = str | SupportsIndex
 
-#: The order in which the stream passes them inside a block.
+#: The order in which the residual stream passes the sites inside a block.
 ORDER = ("resid_pre", "z", "attn_out", "resid_mid", "mlp_out", "resid_post")
-#: TransformerLens's name of every site's hook, with a `{}` for the block.
+#: TransformerLens's name for every site's hook, with a `{}` for the block.
 HOOKS = {site: f"blocks.{{}}.hook_{site}" for site in SITES} | {"z": "blocks.{}.attn.hook_z"}
 
 
@@ -28,24 +28,24 @@ class Writable(Protocol):
 
     @property
     def name(self) -> str:
-        """Of the vector, for messages."""
+        """The vector's name, for messages."""
 
     @property
     def mode(self) -> Mode:
-        """How it is written."""
+        """Whether it is added to an activation or replaces it."""
 
     @property
     def values(self) -> Float[Tensor, "layer d_model"]:
-        """The vector of every layer, without its factor."""
+        """The vector of every layer, not multiplied by its factor."""
 
     def edit(self, layer: int | None = None, at: Role = -1) -> "Edit":
-        """As an edit of one token, by default the last."""
+        """The vector as an edit of one token, by default the last."""
 
     def edits(self, layer: int | None = None, at: Role = -1) -> "list[Edit]":
-        """As edits that are applied together: one, or one in every block that it is written in."""
+        """The vector as edits that are applied together: one for each block where it is written."""
 
     def check_fits(self, model: Any, allow_other_model: bool = False) -> None:
-        """Refuse a model that it was not read from."""
+        """Refuse a model other than the one that the vector was read from."""
 
 
 @dataclass(frozen=True, repr=False, init=False)
@@ -53,24 +53,25 @@ class Edit:
     """One change to one token of every prompt of a batch.
 
     Attributes:
-        layer: block `l`, 0-based; negative layers count from the last block.
-        value: what is written: one vector for all prompts or one per prompt. Its length is
-            `d_model`, or `d_head` at `"z"`. Given a `TaskVector`, its vector of this layer times
-            its own factor.
-        site: where in the block: the residual stream before it (`resid_pre`), between attention
-            and MLP (`resid_mid`), or after it (`resid_post`); what attention or the MLP adds to
-            the stream (`attn_out`, `mlp_out`: after the post-norm where a model has one); or one
+        layer: the block, from 0; negative layers count from the last block.
+        value: the vector to write: one for all prompts, or one per prompt. Its length is
+            `d_model`, or `d_head` at `"z"`. A `TaskVector` may be given instead: its vector of
+            this layer, times its own factor, is written.
+        site: the activation: the residual stream before the block (`resid_pre`), between attention
+            and MLP (`resid_mid`), or after the block (`resid_post`); what attention or the MLP adds
+            to the stream (`attn_out`, `mlp_out`: after the post-norm where a model has one); or one
             head's output before W_O (`z`, TransformerLens's `hook_z`).
         position: the token: a role such as `"final_arrow"` (its last token), or an index into
             the prompt's tokens, where -1 is the last.
         mode: `"replace"` overwrites the activation, `"add"` adds to it.
         scale: factor on `value`.
-        head: which head, at `"z"` only.
-        vector: the `TaskVector` that `value` is of: a model that it was not read from is refused.
+        head: the head's index, at `"z"` only.
+        vector: the `TaskVector` that `value` comes from. Models other than the one that the vector
+            was read from are refused.
 
     Raises:
         InputError: where the value is of another kind, the site or the mode is unknown, or a task
-            vector has no such layer or is written in another way.
+            vector has no such layer or has another site or mode.
 
     Example:
         >>> import torch
@@ -120,7 +121,7 @@ class Edit:
             object.__setattr__(self, name, given)
 
     def of_prompts(self, rows: Sequence[int]) -> "Edit":
-        """The same edit of some of the prompts, by their indices."""
+        """The same edit for some of the prompts, given their indices."""
         return self if self.value.ndim == 1 else replace(self, value=self.value[list(rows)])
 
     def __repr__(self) -> str:
@@ -134,10 +135,10 @@ class Edit:
 
 
 def _value_of(vector: Writable, layer: int, site: Site, mode: Mode) -> Tensor:
-    """The numbers of a task vector at a layer, its factor included.
+    """The values of a task vector at a layer, times its factor.
 
     Raises:
-        InputError: where it is written in another way, or has no such layer.
+        InputError: where its site or mode is another, or it has no such layer.
     """
     edit = vector.edit(layer)
     if edit.site != site:
@@ -154,10 +155,10 @@ def _value_of(vector: Writable, layer: int, site: Site, mode: Mode) -> Tensor:
 
 
 def _check_value(value: Any) -> Tensor:
-    """What an edit writes.
+    """Check the value of an edit.
 
     Raises:
-        InputError: where it is no vector, and not one per prompt.
+        InputError: where it is neither one vector nor one vector per prompt.
     """
     if not isinstance(value, Tensor) or value.ndim not in (1, 2):
         shape = f"of the shape {list(value.shape)}" if hasattr(value, "shape") else ""
@@ -191,7 +192,7 @@ class PlacedEdit:
     positions: tuple[int, ...]
 
     def entry(self, n_layers: int) -> int:
-        """The first block that runs again; `n_layers` where the last block's output is edited."""
+        """The first block that the edit changes; `n_layers` if it edits the last block's output."""
         return self.edit.layer % n_layers + (self.edit.site == "resid_post")
 
     def written(
@@ -214,8 +215,8 @@ def place(
     (4, 6)
 
     Raises:
-        InputError: where the layer, head or token does not exist, a value per prompt does not
-            come with as many rows as there are prompts, or what is written is no finite number.
+        InputError: where the layer, head or token does not exist, the number of vectors is not
+            that of the prompts, or the value or scale is not finite.
     """
     check_layer(edit.layer, n_layers)
     if edit.head is not None and not 0 <= edit.head < n_heads:

@@ -1,8 +1,9 @@
-"""What every engine does: run prompts through a model, with edits or without.
+"""The interface of engines, which run prompts through a model with edits or without.
 
-Two engines do it. `SharedEngine` runs what prompts and edits share once, and of each edit only the
-tokens and blocks that it can change; it needs a model whose blocks it can replay. `PlainEngine`
-runs one full forward pass per prompt and edit, in batches: slower, and exact for any causal model.
+There are two engines. `SharedEngine` runs the tokens and blocks that prompts and edits share only
+once; for each edit it runs only the tokens and blocks that the edit can change. It needs a model
+whose blocks it can run one at a time. `PlainEngine` runs one full forward pass per prompt and edit,
+in batches. It is slower, and exact for any causal model.
 """
 
 from abc import ABC, abstractmethod
@@ -28,12 +29,12 @@ Tokens = Sequence[int]
 Pick = Callable[[Tensor, list[int]], Tensor]
 T = TypeVar("T")
 
-#: The number of tokens that run through a block at once: on a CPU enough for full speed and few
-#: enough for its cache, on other devices enough to keep them busy.
+#: The number of tokens that run through a block at once. On a CPU it is large enough for full speed
+#: and small enough for the cache; on other devices it is large enough to keep them busy.
 BUDGET = {"cpu": 512}
 BUDGET_ACCELERATOR = 8192
-#: Rows that are read at once, for every token of the budget: the more rows share a product with the
-#: unembedding, the faster it is.
+#: Rows that are read at once, per token of the budget. The product with the unembedding is faster
+#: when more rows share it.
 ROWS_PER_TOKEN = 4
 
 
@@ -45,10 +46,10 @@ class Engine(ABC):
         bridge: the TransformerLens model.
         n_layers, device, dtype: of the model.
         budget: how many tokens run at once.
-        n_read, n_tied: how often a top token was read, and how often it was not the only one.
+        n_read, n_tied: how often a top token was read, and how often another token tied with it.
         pads: whether sequences of several lengths share a batch.
-        precision: of products of float32 matrices in all that it runs; the check of an engine
-            (`prepare`) runs in full precision.
+        precision: of float32 matrix products in everything that the engine runs, except its check
+            (`prepare`), which runs in full precision.
     """
 
     name: ClassVar[str]
@@ -62,7 +63,7 @@ class Engine(ABC):
     )
 
     def __init_subclass__(cls) -> None:
-        """Let an engine's methods multiply in its precision."""
+        """Make the methods of a subclass multiply in the engine's precision."""
         super().__init_subclass__()
         for name in cls._RUN:
             if name in vars(cls):
@@ -79,11 +80,11 @@ class Engine(ABC):
         self.pads = True
         self.precision = Precision()
 
-    # --- what an engine has to offer -------------------------------------------------------------
+    # --- what every engine implements ------------------------------------------------------------
 
     @abstractmethod
     def prepare(self, n_positions: int) -> None:
-        """Check, before prompts of `n_positions` tokens run, that this engine gives right numbers.
+        """Check that this engine gives right numbers for prompts of up to `n_positions` tokens.
 
         Raises:
             InputError: where the model cannot read so many tokens, or is in training mode.
@@ -99,7 +100,7 @@ class Engine(ABC):
 
     @abstractmethod
     def pass_over(self, prompts: Sequence[Tokens]) -> None:
-        """Run whole prompts through every block once, in one batch, for the hooks to see."""
+        """Run whole prompts through every block once, in one batch, so that hooks are called."""
 
     @abstractmethod
     def evaluate(
@@ -109,7 +110,7 @@ class Engine(ABC):
         targets: Int[Tensor, "prompt target"],
         tick: Tick = silent,
     ) -> Readout:
-        """Read the answer in each branch of each prompt: a `[prompt, branch]` readout."""
+        """Read the next token in each branch of each prompt: a `[prompt, branch]` readout."""
 
     @abstractmethod
     def last_streams(
@@ -136,7 +137,7 @@ class Engine(ABC):
         branches: Sequence[Branch],
         tick: Tick,
     ) -> Float[Tensor, "prompt branch continuation"]:
-        """Summed log probability of continuations, padded with -1; NaN where all is padding."""
+        """Summed log probability of continuations; -1 is padding, and all padding gives NaN."""
 
     @abstractmethod
     def last_tokens(
@@ -146,14 +147,14 @@ class Engine(ABC):
 
         Returns:
             The residual stream after the last block at every prompt's last token, and the index of
-            that token in the activations that hooks saw on the way.
+            that token in the activations that hooks are given during this run.
         """
 
     # --- what all engines share ------------------------------------------------------------------
 
     @property
     def windows(self) -> list[int | None] | None:
-        """How many tokens back each block was seen to look; None where nobody read its masks."""
+        """How many tokens back each block sees; None if the engine does not read the masks."""
         return None
 
     @torch.no_grad()
@@ -164,13 +165,14 @@ class Engine(ABC):
         picks: Sequence[tuple[str, Pick]],
         branch: Branch | None = None,
     ) -> tuple[Float[Tensor, "prompt layer *shape"], ...]:
-        """Run prompts once and keep, at every block, only what each pick takes from its hook.
+        """Run prompts once and keep, at every block, only the picked part of each activation.
 
         Args:
             prompts: token ids.
-            picks: a hook's name with a `{}` for the block, as in `"blocks.{}.attn.hook_z"`, and
-                what to keep of its activation: a function of the activation `[prompt, ...]` and
-                the indices of the prompts in it, whose result begins with those prompts.
+            picks: pairs of a hook's name, with a `{}` for the block (`"blocks.{}.attn.hook_z"`),
+                and a function that returns what to keep. The function takes the activation
+                `[prompt, ...]` and the indices of its prompts; the first axis of its result is
+                again the prompts.
             branch: edits that are in place meanwhile, without knockouts.
 
         Raises:
@@ -196,7 +198,7 @@ class Engine(ABC):
         return self.observe(prompts, [(hook, self.at_tokens(positions))])[0]
 
     def at_tokens(self, positions: Sequence[Sequence[int]]) -> Pick:
-        """For `observe`: keep these tokens of each prompt (the same number for each)."""
+        """A pick for `observe` that keeps these tokens of each prompt (equally many for each)."""
 
         def pick(activation: Tensor, rows: list[int]) -> Tensor:
             asked = [list(positions[r]) for r in rows]
@@ -217,7 +219,7 @@ class Engine(ABC):
         n_best: int = 0,
         entropy: bool = False,
     ) -> Readout:
-        """Final norm, unembedding and readout of residual vectors."""
+        """Apply the final norm and the unembedding to residual vectors, and read the result."""
 
         def run(rows: list[int]) -> Readout:
             ours = resid[rows].to(self.device, self.dtype)
@@ -266,8 +268,8 @@ class Engine(ABC):
         n_best: int = 0,
         entropy: bool = False,
     ) -> Readout:
-        """Read rows in one batch, see `readout.read`, and count how many were read and tied."""
-        # A model may lie on several devices: what has the vocabulary's size stays on the last one.
+        """Read rows in one batch (see `readout.read`), and count how many were read and tied."""
+        # If a model lies on several devices, tensors over the vocabulary stay on the last one.
         found = read(self.bridge, resid, targets, n_best, self.budget.share, entropy)
         found = found.to(self.device)
         self.n_read += found.tied.numel()
@@ -281,12 +283,12 @@ class Engine(ABC):
         join: Callable[[list[T], Int[Tensor, "row"]], T],
         limit: Callable[[int], int] | None = None,
     ) -> T:
-        """Run items of similar size together, as many as fit, and put them back in order.
+        """Run items of similar size together, as many as fit, and return results in item order.
 
         Args:
             sizes: of the items, in tokens.
-            run: makes the result of some items.
-            join: puts results of several batches together, in an order.
+            run: computes the result of some items, given their indices.
+            join: joins the results of several batches and puts them in an order.
             limit: the size of the next batch, given how many items are left; by default the budget.
         """
         order = sorted(range(len(sizes)), key=sizes.__getitem__)
@@ -309,7 +311,7 @@ class Engine(ABC):
     def keeping(
         self, picks: Sequence[tuple[str, Pick]], rows: list[int]
     ) -> Iterator[dict[int, Tensor]]:
-        """Hooks that keep what each pick takes, `[row, layer, ...]`, of the batch `rows`."""
+        """Set hooks that keep the picked activations of the batch `rows`, `[row, layer, ...]`."""
         kept: dict[int, Tensor] = {}
 
         def keeper(index: int, pick: Pick, layer: int) -> Callable[..., None]:
@@ -318,7 +320,7 @@ class Engine(ABC):
                 if index not in kept:
                     size = (len(taken), self.n_layers, *taken.shape[1:])
                     kept[index] = taken.new_empty(size, device=self.device)
-                kept[index][:, layer] = taken  # of any device: a model may lie on several
+                kept[index][:, layer] = taken  # may come from another device
 
             return keep
 
@@ -331,7 +333,7 @@ class Engine(ABC):
             yield kept
 
     def retried(self, run: Callable[[], T]) -> T:
-        """The result of `run`, tried again with half the budget whenever memory runs out."""
+        """The result of `run`, which is called again with half the budget when memory runs out."""
         while True:
             try:
                 return run()
@@ -340,12 +342,12 @@ class Engine(ABC):
                     raise
 
     def tensor(self, values: Any) -> Tensor:
-        """Whole numbers as a tensor on the model's device."""
+        """Convert whole numbers to a tensor on the model's device."""
         return torch.as_tensor(values, dtype=torch.long, device=self.device)
 
 
 def padded(sequences: Sequence[Tokens]) -> list[list[int]]:
-    """Sequences of one length: the shorter repeat their last token, which no real token sees.
+    """Pad sequences to one length by repeating their last token, which no real token attends to.
 
     >>> padded([[5, 6, 7], [8]])
     [[5, 6, 7], [8, 8, 8]]
@@ -355,23 +357,23 @@ def padded(sequences: Sequence[Tokens]) -> list[list[int]]:
 
 
 def join(parts: list[Tensor], order: Int[Tensor, "row"]) -> Tensor:
-    """Batches of rows, put into one order."""
+    """Join batches of rows, and put the rows in an order."""
     whole = parts[0] if len(parts) == 1 else torch.cat(parts)
     in_order = bool((order == torch.arange(len(order))).all())
     return whole if in_order else whole[order]
 
 
 def join_each(parts: list[tuple[Tensor, ...]], order: Int[Tensor, "row"]) -> tuple[Tensor, ...]:
-    """The same for several tensors a batch."""
+    """As `join`, for batches of several tensors."""
     return tuple(join(list(part), order) for part in zip(*parts, strict=True))
 
 
 def join_readouts(parts: list[Readout], order: Int[Tensor, "row"]) -> Readout:
-    """The same for readouts."""
+    """As `join`, for readouts."""
     return Readout.cat(parts).take(order)
 
 
 def join_lists(parts: list[list[T]], order: Int[Tensor, "row"]) -> list[T]:
-    """The same for lists."""
+    """As `join`, for lists."""
     rows = [row for part in parts for row in part]
     return [rows[i] for i in order.tolist()]

@@ -1,4 +1,4 @@
-"""What is known of families of models from their configuration, before weights are read."""
+"""Facts about model families that their configuration tells before any weights are read."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -21,10 +21,10 @@ def refuse_config(name: str, config: Any, architectures: Sequence[str] = ()) -> 
     Args:
         name: of the model, for the message.
         config: the Transformers configuration.
-        architectures: by default those that the configuration names.
+        architectures: names of classes; by default those in the configuration.
 
     Raises:
-        ModelError: saying what the family is, and what would be needed.
+        ModelError: naming the family, and the kinds of models that can be edited.
     """
     named = list(architectures or getattr(config, "architectures", None) or [])
     architecture = next(iter(named), type(config).__name__)
@@ -38,7 +38,7 @@ def refuse_config(name: str, config: Any, architectures: Sequence[str] = ()) -> 
 
 
 def _refused(architecture: str, config: Any) -> str | None:
-    """Why a family that TransformerLens may know cannot be edited; None if it can."""
+    """The reason why a family cannot be edited although TransformerLens may know it, or None."""
     if getattr(config, "is_encoder_decoder", False):
         return "it has an encoder beside its decoder"
     groups = getattr(config, "num_kv_heads", 1)
@@ -51,9 +51,9 @@ def _refused(architecture: str, config: Any) -> str | None:
 
 
 def why_not_replayed(config: Any) -> str | None:
-    """Why the blocks of a family cannot run one at a time; None where they may.
+    """The reason why the blocks of a family cannot run one at a time; None if no reason is known.
 
-    What is not known here is found when the model is tried, see `verification`.
+    Other obstacles are found when the model is tried (see `verification`).
 
     >>> from transformers import FalconConfig, LlamaConfig
     >>> why_not_replayed(LlamaConfig()) is None
@@ -74,7 +74,7 @@ def why_not_replayed(config: Any) -> str | None:
 
 
 def missing_sites(config: Any) -> dict[str, str]:
-    """Sites whose hooks exist in a family, but are not where the site's name says, and why.
+    """Sites whose hooks exist in a family, but show another activation than the name says, and why.
 
     >>> from transformers import OPTConfig
     >>> list(missing_sites(OPTConfig(do_layer_norm_before=False)))

@@ -1,4 +1,4 @@
-"""Hooks that a caller has left on a bridge: they act in every run and change every result."""
+"""Finds hooks that a caller has left on a bridge; they act in every run and change every result."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ _LIBRARIES = ("transformer_lens", "transformers", "accelerate", "torch", "icl_me
 
 
 def foreign_hooks(bridge: Any) -> list[str]:
-    """The names of the places where a caller has left hooks, of TransformerLens or of PyTorch."""
+    """The names of hook points and modules on which a caller has left hooks."""
     names = {
         str(point.name or name)
         for name, point in bridge.hook_dict.items()

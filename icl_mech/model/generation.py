@@ -1,4 +1,4 @@
-"""Greedy generation, whichever engine runs the tokens, and what is asked of continuations."""
+"""Greedy generation for both engines, and checks of its arguments and of continuations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ class Generation:
     """What the model generated after a prompt.
 
     Attributes:
-        tokens: the generated ids; an end-of-text token is left out.
-        text: the generated text, up to the stop. It is data: escape it before it goes into HTML.
-        cut: whether the limit of new tokens was reached before the model ended the text.
+        tokens: the generated ids, without an end-of-text token.
+        text: the generated text up to the stop. Escape it before it goes into HTML.
+        cut: whether the limit of new tokens was reached before the text ended.
     """
 
     tokens: tuple[int, ...]
@@ -30,7 +30,7 @@ class Generation:
 
 @runtime_checkable
 class Continued(Protocol):
-    """Texts that grow token by token, with edits in place, a row per (prompt, branch)."""
+    """A batch of growing texts with edits in place; one row per (prompt, branch)."""
 
     @property
     def last(self) -> Float[Tensor, "row d_model"]:
@@ -58,7 +58,7 @@ def check_generation(max_new_tokens: int, stop: str) -> None:
 
 
 def greedy(engine: Engine, texts: Continued, max_new_tokens: int, stop: str) -> list[Generation]:
-    """Append the most probable token until every row has ended; ended rows are dropped."""
+    """Append the most probable token until every row has ended; ended rows stop running."""
     tokens: list[list[int]] = [[] for _ in texts.last]
     done: dict[int, Generation] = {}
     running = list(range(len(tokens)))
@@ -84,7 +84,7 @@ def greedy(engine: Engine, texts: Continued, max_new_tokens: int, stop: str) -> 
 def _ended_text(
     engine: Engine, tokens: list[int], ends: set[int], stop: str, at_limit: bool
 ) -> Generation | None:
-    """The finished generation if these tokens end it, else None."""
+    """The finished generation if it ends with these tokens, else None."""
 
     def text(ids: list[int]) -> str:
         return str(engine.bridge.tokenizer.decode(ids))
@@ -98,7 +98,7 @@ def _ended_text(
 
 
 def _end_tokens(engine: Engine) -> set[int]:
-    """Tokens that end a text, by the tokenizer and by the model's generation config."""
+    """Tokens that end a text according to the tokenizer or the model's generation config."""
     config = getattr(module_of(engine.bridge), "generation_config", None)
     of_model = getattr(config, "eos_token_id", None)
     several = of_model if isinstance(of_model, list) else [of_model]
@@ -108,7 +108,7 @@ def _end_tokens(engine: Engine) -> set[int]:
 def pad_continuations(
     prompts: Sequence[Tokens], continuations: Sequence[Sequence[Tokens]]
 ) -> Int[Tensor, "prompt continuation token"]:
-    """Continuations of every prompt in one tensor, filled up with -1.
+    """Put the continuations of every prompt in one tensor, padded with -1.
 
     >>> pad_continuations([[1], [1]], [[[5, 6]], [[7], [8]]]).tolist()
     [[[5, 6], [-1, -1]], [[7, -1], [8, -1]]]

@@ -1,7 +1,7 @@
-"""Converts GGUF files, the packaged model among them, once to safetensors.
+"""Converts GGUF files, including the packaged model, to safetensors (once per file).
 
-Transformers reads GGUF (dequantised to full precision), but slowly; the converted folder loads
-in seconds.
+Transformers reads GGUF (dequantised to full precision), but slowly. The converted folder loads in
+seconds.
 """
 
 import json
@@ -35,18 +35,18 @@ PACKAGED_FOLDER = f"{PACKAGED_MODEL}-{PACKAGED_SHA256[:16]}"
 MAGIC = b"GGUF"
 #: Size of the packaged GGUF file in bytes. It is assembled from parts before it is converted.
 _PACKAGED_BYTES = 260_000_000
-#: Bytes that tokenizer and configuration take beside the weights.
+#: Bytes of the tokenizer and the configuration beside the weights.
 _TOKENIZER_BYTES = 50_000_000
 _TOKENIZER, _TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 #: Attributes that a tokenizer takes from its class unless its files set them.
 _OF_THE_CLASS = ("padding_side", "truncation_side", "model_input_names")
-#: Seconds between two progress lines of a conversion, where stderr is no terminal.
+#: Seconds between two progress lines of a conversion, if stderr is not a terminal.
 _EVERY = 5.0
 T = TypeVar("T")
 
 
 def packaged_folder() -> Path:
-    """Gemma 3 270M from the installed package, as a Transformers folder.
+    """The Transformers folder of Gemma 3 270M, converted from the installed package.
 
     Raises:
         ModelError: where the package is missing or its data are damaged.
@@ -81,7 +81,7 @@ def _convert_package(folder: Path) -> None:
 
 
 def gguf_folder(path: Path) -> Path:
-    """Any GGUF file as a Transformers folder.
+    """The Transformers folder of any GGUF file, converted if necessary.
 
     Raises:
         ModelError: where the file is not GGUF, is truncated, or Transformers cannot read it.
@@ -104,15 +104,15 @@ def convert(path: Path, folder: Path) -> None:
 
     Raises:
         ModelError: where the file cannot be read, lacks a tensor of its architecture or holds
-            one that is not of it, or the disk has no room.
+            a foreign one, or the disk has no room.
     """
     _say(f"converting {path.name}, once")
     try:
         reader = QuickReader(path)
         n_weights = _check_tensors(path, reader)
         require_space(folder, 4 * n_weights + _TOKENIZER_BYTES)
-        # Transformers would also read a configuration that lies beside the file: the file is
-        # linked into an empty folder.
+        # Transformers would also read a configuration beside the file, so the file is linked into
+        # an empty folder.
         with TemporaryDirectory(dir=folder) as alone, _lines_for_a_pipe():
             linked = Path(alone) / "model.gguf"
             linked.symlink_to(path.resolve())
@@ -151,24 +151,24 @@ def _say(line: str) -> None:
 def converted_tokenizer(folder: Path) -> Any:
     """The tokenizer of a folder that `convert` wrote, in a third of the time of `AutoTokenizer`.
 
-    Transformers takes most families' tokenizer.json apart and builds the tokenizer anew from its
-    vocabulary and merges. `convert` saved a tokenizer that was built so already, and the file
-    holds all of it; what the family's class adds (sides, names of inputs) is passed along.
+    For most families, Transformers builds the tokenizer again from the vocabulary and merges in
+    tokenizer.json. `convert` saved a tokenizer that was built in this way, so the file already
+    holds all of it. Attributes of the family's class (sides, names of inputs) are passed along.
     """
     written = json.loads((folder / _TOKENIZER_CONFIG).read_text(encoding="utf-8"))
     family = tokenizer_class_from_name(written.get("tokenizer_class", ""))
     if family is None or not (folder / _TOKENIZER).exists():
         return AutoTokenizer.from_pretrained(folder)
     sides = {name: written.get(name, getattr(family, name)) for name in _OF_THE_CLASS}
-    # Without `added_tokens_decoder` all of tokenizer.json would be parsed once more, in Python.
+    # Without `added_tokens_decoder`, tokenizer.json would be parsed once more, in Python.
     return PreTrainedTokenizerFast.from_pretrained(folder, added_tokens_decoder={}, **sides)
 
 
 def _check_tensors(path: Path, reader: GGUFReader) -> int:
-    """Refuse tensors that Transformers would skip; return the number of weights in all others.
+    """Refuse tensors that Transformers would skip; return the number of weights.
 
     Raises:
-        ModelError: where a tensor is none of the file's architecture.
+        ModelError: where a tensor does not belong to the file's architecture.
     """
     field = reader.get_field("general.architecture")
     name = "" if field is None else str(field.contents())
@@ -193,7 +193,7 @@ def _check_tensors(path: Path, reader: GGUFReader) -> int:
 
 @contextmanager
 def _lines_for_a_pipe() -> Iterator[None]:
-    """Where stderr is no terminal, print a line every few seconds instead of a progress bar."""
+    """If stderr is not a terminal, print a line every few seconds instead of a progress bar."""
     if sys.stderr.isatty():
         yield
         return
@@ -211,7 +211,7 @@ def _lines_for_a_pipe() -> Iterator[None]:
 
 
 class quiet_transformers:
-    """Context in which Transformers draws no progress bars of its own."""
+    """Context in which Transformers shows no progress bars."""
 
     def __enter__(self) -> None:
         self.shown = transformers_logging.is_progress_bar_enabled()

@@ -1,9 +1,9 @@
-"""Reads what a GGUF file says of itself, once and quickly.
+"""Reads the metadata of a GGUF file quickly, and only once.
 
-The `gguf` package makes two numpy arrays of the mapped file for every word of a vocabulary and
-every merge, and Transformers reads a file three times while it loads it: for a vocabulary of
-262,144 words that is most of a conversion. Here the words are slices of one buffer, and a file is
-read once.
+The `gguf` package makes two numpy arrays of the mapped file for every word of the vocabulary and
+every merge, and Transformers reads a file three times while it loads it. For a vocabulary of
+262,144 words this takes most of the time of a conversion. Here the words are slices of one buffer,
+and a file is read once.
 """
 
 import struct
@@ -22,10 +22,10 @@ _ARRAY = struct.Struct("<IQ")
 
 
 class QuickReader(GGUFReader):
-    """A `gguf.GGUFReader` with the same fields and tensors; see there.
+    """A faster `gguf.GGUFReader` with the same fields and tensors.
 
-    Parts of arrays in `fields` are slices of one buffer in place of numpy arrays of the mapped
-    file: `field.contents()` and Transformers read both alike.
+    Parts of arrays in `fields` are slices of one buffer instead of numpy arrays of the mapped file.
+    `field.contents()` and Transformers can read both.
 
     Raises:
         ValueError, IndexError, struct.error: where the file is damaged.
@@ -58,7 +58,7 @@ class QuickReader(GGUFReader):
         return end - orig_offs, [*head, *words], list(range(3, 3 + len(words), 2)), types
 
     def _words(self, start: int, count: int) -> tuple[list[memoryview], int]:
-        """Lengths and contents of so many words, in turn; and where the last one ends."""
+        """The lengths and contents of `count` words in alternation, and where the last one ends."""
         buffer, parts, at = self._buffer, list[memoryview](), start
         for _ in range(count):
             (length,) = _LENGTH.unpack_from(buffer, at)
@@ -72,11 +72,11 @@ class QuickReader(GGUFReader):
 
 @contextmanager
 def read_once(reader: QuickReader, path: Path) -> Iterator[None]:
-    """Let Transformers take a file's reader, wherever it would make one of its own.
+    """Make Transformers use this reader instead of reading the file again.
 
     Args:
         reader: of the file.
-        path: under which Transformers knows the file; it makes a reader of any other by itself.
+        path: the path by which Transformers opens the file. Other files get readers of their own.
     """
 
     def known(asked: Any, *args: Any, **kwargs: Any) -> GGUFReader:

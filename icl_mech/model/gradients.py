@@ -25,14 +25,14 @@ def head_gradients(
 ) -> tuple[Float[Tensor, "prompt layer head d_head"], Float[Tensor, "prompt layer head d_head"]]:
     """Every head's output at the last token, and a gradient with respect to it.
 
-    The gradient is that of p(answer), or, with rivals, of the answer's logit minus their mean;
-    several prompts at a time, fewer where memory runs out. (TransformerLens 3 has no function for
-    activations with their gradients; that of version 4 takes a bridge only.)
+    The gradient is that of p(answer) or, with rivals, of the answer's logit minus the rivals' mean
+    logit. Several prompts run at a time, fewer when memory runs out. (TransformerLens 3 has no
+    function for activations with their gradients; that of version 4 takes only a bridge.)
 
     Raises:
         InputError: where weights are quantised (gradients through them mean little or nothing),
-            the model is in training mode, or prompts, answers and rivals are not as many.
-        NotFiniteError: where an output or a gradient is not a number.
+            the model is in training mode, or the numbers of prompts, answers and rivals differ.
+        NotFiniteError: where an output or a gradient is not finite.
         ModelError: where not even one prompt fits into memory.
     """
     bridge = engine.bridge
@@ -50,7 +50,7 @@ def head_gradients(
         metric = _metric([answers[r] for r in rows], rivals and [rivals[r] for r in rows])
         with torch.enable_grad(), frozen(bridge), _recording(bridge) as heads:
             last, at = engine.last_tokens([prompts[r] for r in rows])
-            # The metric is a sum over prompts: each prompt's gradient is that of its own term.
+            # The metric is a sum over prompts, so each prompt's gradient is that of its own term.
             found = torch.autograd.grad(metric(Unembedding.of(bridge).logits(last)), heads)
         outputs, gradients = (
             torch.stack([_at(values.detach(), at) for values in each], dim=1)
@@ -69,10 +69,10 @@ def head_gradients(
 
 @contextmanager
 def _recording(bridge: Any) -> Iterator[list[Tensor]]:
-    """Every head's output of one forward pass, block after block, as part of autograd's graph.
+    """Record every head's output of one forward pass, block by block, in autograd's graph.
 
-    The graph begins at the stream that enters block 0, so that a model whose weights are frozen
-    has gradients too.
+    The graph begins at the stream that enters block 0, so that gradients exist even if the weights
+    are frozen.
     """
     heads: list[Tensor] = []
 
@@ -81,7 +81,7 @@ def _recording(bridge: Any) -> Iterator[list[Tensor]]:
 
     def keep(z: Tensor, hook: Any) -> Tensor:
         if torch.is_grad_enabled():
-            # What a bridge shows here may be a view beside the graph: what is returned goes on.
+            # A bridge's activation here may be a view outside the graph; the returned copy is used.
             z = z.clone()
             heads.append(z)
         return z
@@ -94,7 +94,7 @@ def _recording(bridge: Any) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def frozen(bridge: Any) -> Iterator[None]:
-    """For the time being, weights are constants, for whose gradients nothing is kept."""
+    """Freeze the weights temporarily, so that autograd keeps nothing for their gradients."""
     trained = [p for p in module_of(bridge).parameters() if p.requires_grad]
     for parameter in trained:
         parameter.requires_grad_(False)
@@ -106,7 +106,7 @@ def frozen(bridge: Any) -> Iterator[None]:
 
 
 def _at(values: Tensor, index: Int[Tensor, "prompt"]) -> Tensor:
-    """One token of each prompt, on the index's device (a model may lie on several)."""
+    """Pick one token of each prompt, and move it to the index's device."""
     rows = torch.arange(len(index), device=values.device)
     return values[rows, index.to(values.device)].to(index.device)
 
@@ -127,7 +127,7 @@ def _metric(
     return metric
 
 
-#: What `refuse_quantised` says where gradients are asked for.
+#: The arguments of `refuse_quantised` for head gradients.
 NO_GRADIENTS = ("attribution patching needs gradients", "the exact AIE needs no gradients")
 
 

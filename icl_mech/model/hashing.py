@@ -15,10 +15,10 @@ _UNEMBEDDING_BIAS = re.compile(r"\w+\._original_component\.bias")
 
 
 class WeightHash:
-    """The hash of a model's weights, computed again only where they may have changed.
+    """The hash of a model's weights, computed again only if they may have changed.
 
-    Hashing a billion parameters takes seconds, and every result asks for it; people edit weights
-    between two results.
+    Hashing a billion parameters takes seconds, and every result needs the hash. But weights may be
+    edited between two results.
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
@@ -29,7 +29,7 @@ class WeightHash:
 
     @property
     def value(self) -> str:
-        """See `hash_weights`."""
+        """The hash of the current weights (`hash_weights`)."""
         if self._held and self._seen:
             return self._hash
         marks = [(name, *_mark(p)) for name, p in self._model.named_parameters()]
@@ -41,10 +41,10 @@ class WeightHash:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Meanwhile nothing writes to the weights, so they are looked at once at most.
+        """Context in which nothing may write to the weights, so that they are checked at most once.
 
-        Looking whether 270 million weights have changed takes 70 ms, and every vector that is
-        written asks for it.
+        Checking whether 270 million weights have changed takes 70 ms, and writing a vector needs
+        the hash.
         """
         if not self._held:
             self._seen = False
@@ -58,8 +58,8 @@ class WeightHash:
 def hash_weights(model: torch.nn.Module) -> str:
     """sha256 over the names, shapes, types and bytes of all parameters.
 
-    A bias of zeros at the unembedding is left out: TransformerLens 3 adds one where a model has
-    none, so the same weights have the same hash in all versions.
+    A bias of zeros at the unembedding is left out, because TransformerLens 3 adds one to a model
+    that has none. So the same weights have the same hash in all versions.
 
     >>> hash_weights(torch.nn.Linear(2, 2)) == hash_weights(torch.nn.Linear(2, 2))  # both random
     False
@@ -68,7 +68,7 @@ def hash_weights(model: torch.nn.Module) -> str:
     for name, _ in sorted(model.named_parameters()):
         with align_module_device(
             model.get_submodule(name.rpartition(".")[0])
-        ):  # read from disk where it lies there
+        ):  # reads a weight from disk if it is there
             tensor = model.get_parameter(name)
             if _UNEMBEDDING_BIAS.fullmatch(name) and not tensor.any():
                 continue
@@ -81,10 +81,10 @@ def hash_weights(model: torch.nn.Module) -> str:
 def _mark(tensor: Tensor) -> tuple[object, ...]:
     """Values that change when a tensor does: its address, its version counter, a checksum.
 
-    The version counter misses writes through `.data`, which the checksum sees: a sum over the
-    bytes, eight at a time where their number allows, is many times as fast as a hash.
+    The version counter misses writes through `.data`, but the checksum detects them. It is a sum
+    over the bytes (eight at a time if possible), which is many times as fast as a hash.
     """
-    if tensor.device.type == "meta":  # it lies on disk, where nothing writes to it
+    if tensor.device.type == "meta":  # it is on disk, where nothing writes to it
         return tuple(tensor.shape), tensor.dtype
     version = None if tensor.is_inference() else tensor._version
     flat = tensor.detach().contiguous().view(-1).view(torch.uint8)

@@ -43,7 +43,7 @@ class HeadReader:
 
         Args:
             prompts: what to run.
-            edit: what is written meanwhile, as in `HookedModel.capture`.
+            edit: edits that are in place meanwhile, as in `HookedModel.capture`.
         """
         prompts = check_prompts(prompts)
         longest = max(map(len, prompts), default=0)
@@ -60,7 +60,7 @@ class HeadReader:
     def patterns(
         self, prompts: Sequence[Prompt], heads: Sequence[int]
     ) -> list[Float[Tensor, "layer head query key"]]:
-        """Attention of the heads with these numbers, in every block, between all tokens."""
+        """Attention between all tokens, of the heads with these indices in every block."""
         prompts = check_prompts(prompts)
         longest = max(map(len, prompts), default=0)
 
@@ -86,14 +86,15 @@ class HeadReader:
     def mean_outputs(
         self, prompts: Sequence[Prompt], role: Role = "final_arrow"
     ) -> tuple[Float[Tensor, "layer head d_model"], Float[Tensor, "layer d_model"]]:
-        """What every head adds to the residual stream at a role's last token: means over prompts.
+        """The mean over prompts of what every head adds to the residual stream at a role's token.
 
-        A head's output goes through its rows of W_O and, where a norm stands between attention
-        and the residual stream (Gemma), through that norm at the scale of each prompt's own run.
+        It is the role's last token. A head's output goes through its rows of W_O. If a norm stands
+        between attention and the residual stream (Gemma), it also goes through that norm, with the
+        scale of each prompt's own run.
 
         Returns:
-            The heads, and what attention adds besides them (its output bias): together they are
-            the mean of `hook_attn_out`.
+            The heads, and what attention adds besides them (its output bias). Their sum is the
+            mean of `hook_attn_out`.
 
         Raises:
             ModelError: where heads and bias do not add up to the attention output.
@@ -108,12 +109,12 @@ class HeadReader:
     ) -> DirectEffects:
         """Direct logit attribution of every head at the last token of each prompt.
 
-        The logit of the answer minus the mean logit of its rivals is a sum of dot products with
-        what heads, MLPs and biases add to the residual stream, once the norms on the way are
-        fixed at the scale that they had in this run (the cached scale).
+        The metric is the logit of the answer minus the mean logit of its rivals. Once the scales of
+        the norms are fixed at those of this run (the cached scale), it is a sum of dot products
+        with what heads, MLPs and biases add to the residual stream.
 
         Raises:
-            InputError: where there are not as many answers, or rivals, as prompts.
+            InputError: where the numbers of answers, sets of rivals and prompts differ.
             ModelError: where the parts do not add up to the logit difference.
         """
         ids, others = self._ids(answers), self._rivals(rivals)
@@ -128,21 +129,21 @@ class HeadReader:
     ) -> tuple[PerHead, PerHead]:
         """Every head's output (`hook_z`) at the last token, and a gradient with respect to it.
 
-        The gradient of p(answer), or, with rivals, of the answer's logit minus their mean logit.
-        One forward pass per prompt, and one backward pass through its last token.
+        The gradient is that of p(answer) or, with rivals, of the answer's logit minus the rivals'
+        mean logit. It takes one forward pass per prompt, and one backward pass.
 
         Raises:
-            InputError: where the weights are quantised, the model is in training mode, or there
-                are not as many answers (and sets of rivals) as prompts.
+            InputError: where the weights are quantised, the model is in training mode, or the
+                numbers of answers, sets of rivals and prompts differ.
             ModelError: where not even one prompt fits into memory.
-            NotFiniteError: where an output or a gradient is not a number.
+            NotFiniteError: where an output or a gradient is not finite.
         """
         tokens = [p.tokens for p in check_prompts(prompts)]
         others = None if rivals is None else self._rivals(rivals)
         return head_gradients(self._engine, tokens, self._ids(answers), others, tick)
 
     def refuse_no_gradients(self) -> None:
-        """Raise `InputError` now where `gradients` would for any prompt."""
+        """Raise `InputError` now if `gradients` would raise it for any prompt."""
         refuse_quantised(self._engine.bridge, *NO_GRADIENTS)
 
     def _ids(self, ids: Sequence[int], name: str = "answers") -> list[int]:

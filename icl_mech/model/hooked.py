@@ -48,7 +48,7 @@ _LIBRARIES = ("icl-mech", "transformer-lens", "transformers", "torch")
 
 
 def check_model(model: Any) -> None:
-    """Refuse anything but a loaded model.
+    """Refuse anything but a `HookedModel`.
 
     >>> check_model("gemma-3-270m")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
@@ -77,11 +77,11 @@ class HookedModel:
     Attributes:
         bridge: the `TransformerBridge` (or `HookedTransformer`), for everything that
             TransformerLens offers.
-        engine_reason: why this engine runs it, for provenance.
+        engine_reason: why this engine was chosen, for provenance.
         name: the name under which it was loaded.
         n_layers, n_heads, d_model, d_head: numbers of layers and heads, and widths.
         sink: the token that every prompt begins with (`Sink`).
-        adapter: what provenance records about the adapter that was merged in; None without one.
+        adapter: the provenance of the adapter that was merged in; None without one.
         heads: attention patterns, outputs and gradients of heads (`HeadReader`).
         vocabulary: reads vectors through the unembedding (`Vocabulary`).
     """
@@ -129,7 +129,7 @@ class HookedModel:
 
     @property
     def precision(self) -> Precision:
-        """Of products of float32 matrices, with its error: see `load_model`."""
+        """The precision of float32 matrix products and its measured error (see `load_model`)."""
         return self._engine.precision
 
     @property
@@ -139,7 +139,7 @@ class HookedModel:
 
     @property
     def engine(self) -> str:
-        """`"shared"` or `"plain"`: how edits are run, see `load_model`."""
+        """The engine that runs edits: `"shared"` or `"plain"` (see `load_model`)."""
         return self._engine.name
 
     def with_engine(self, engine: EngineName, batch_tokens: int | None = None) -> "HookedModel":
@@ -158,7 +158,7 @@ class HookedModel:
             self.bridge, self.name, None, self.sink, self.adapter, engine=made, engine_reason=why
         )
 
-    # --- what kind of model it is -----------------------------------------------------------
+    # --- properties of the model ------------------------------------------------------------
 
     @property
     def architecture(self) -> str:
@@ -167,20 +167,20 @@ class HookedModel:
 
     @property
     def context_length(self) -> int | None:
-        """The most tokens that the model reads; None where there is no limit."""
+        """The most tokens that the model can read; None if there is no limit."""
         return context_length(self.bridge)
 
     @property
     def sites(self) -> dict[str, list[int]]:
-        """The blocks, from 0, in which each site can be edited; none where there is no such one."""
+        """For each site, the blocks (from 0) in which it can be edited; an empty list if none."""
         return {site: self._placer.blocks_with(site) for site in SITES}
 
     def windows(self, n_positions: int) -> list[int | None] | None:
         """How many tokens back each block sees, in prompts of up to `n_positions` tokens.
 
         Returns:
-            For every block the length of its sliding window, or None where it sees all that came
-            before. None for the plain engine: the model makes its own masks, which nobody reads.
+            For every block the length of its sliding window, or None if it sees all earlier tokens.
+            None for the plain engine, which does not read the model's masks.
 
         Raises:
             InputError: where the model cannot read so many tokens.
@@ -194,12 +194,12 @@ class HookedModel:
     def encoder(
         self, template: str, words: Sequence[str], leading_space: bool | None = None
     ) -> Encoder:
-        """An encoder for this model's tokenizer.
+        """Make an encoder for this model's tokenizer.
 
         Args:
             template: as in `Template`.
-            words: examples of answers, from which it is found whether words need a leading space.
-            leading_space: whether words are written with a leading space; by default found out.
+            words: examples of answers, which show whether words need a leading space.
+            leading_space: whether words have a leading space; by default decided from `words`.
         """
         if leading_space is None:
             leading_space = wants_leading_space(self.tokenizer, words)
@@ -209,17 +209,17 @@ class HookedModel:
     def prompt(
         self, text: str | Sequence[Mapping[str, str]], template: str = DEFAULT_TEMPLATE
     ) -> Prompt:
-        """Any text as a prompt, as it is written.
+        """Make a prompt of any text, without changing it.
 
         Args:
             text: of the prompt; or the messages of a chat, as dicts with `role` and `content`,
-                which the tokenizer's own chat template writes.
-            template: where the text follows it (`"Japan->Tokyo\\nFrance->"`), tokens have roles,
-                as in `Prompt`; else their roles are empty, and they are named by index.
+                which the tokenizer's own chat template formats.
+            template: if the text follows it (`"Japan->Tokyo\\nFrance->"`), tokens have roles, as
+                in `Prompt`. Otherwise roles are empty, and tokens are named by index.
 
         Raises:
             InputError: where there is no text, the tokenizer has no chat template, or the text is
-                longer than the model reads.
+                longer than the model can read.
 
         Example:
             >>> prompt = model.prompt("Japan->Tokyo\\nFrance->")
@@ -236,7 +236,7 @@ class HookedModel:
         return prompt
 
     def _chat(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """A chat as text, up to where the model's answer begins."""
+        """The text of a chat, up to the beginning of the model's answer."""
         if getattr(self.tokenizer, "chat_template", None) is None:
             raise InputError(
                 f"the tokenizer of {self.name} has no chat template; expected a text, or a model "
@@ -248,7 +248,7 @@ class HookedModel:
                     list(messages), tokenize=False, add_generation_prompt=True
                 )
             )
-        except Exception as error:  # templates are programs, and raise what they like
+        except Exception as error:  # templates are programs, which may raise any error
             raise InputError(
                 f"the chat template cannot write these messages ({first_line(error)}); expected "
                 "[{'role': 'user', 'content': '...'}, ...]"
@@ -257,13 +257,13 @@ class HookedModel:
         return text.removeprefix(self.to_string(self.sink.token))
 
     def to_string(self, token: int) -> str:
-        """One token as text. It is data: escape it before it goes into HTML."""
+        """One token as text. Escape it before it goes into HTML."""
         return str(self.tokenizer.decode([token]))
 
     # --- reading ----------------------------------------------------------------------------
 
     def check_site(self, site: Site) -> None:
-        """Refuse a question about a site that a block of the model lacks.
+        """Refuse a site that some block of the model lacks.
 
         Raises:
             InputError: naming the model, the site, and the sites that every block has.
@@ -271,16 +271,16 @@ class HookedModel:
         self._placer.hook(site)
 
     def why_no_site(self, site: Site) -> str:
-        """What blocks of the model lack a site; empty where every block has it."""
+        """Say which blocks of the model lack a site; empty text if every block has it."""
         return self._placer.why_no_site(site)
 
     @property
     def adds_to_stream(self) -> bool:
-        """Whether blocks add what they write to the residual stream, with no norm of the sum."""
+        """Whether blocks add their outputs to the residual stream without normalising the sum."""
         return hasattr(self.bridge, "ln_final")
 
     def why_no_attention(self) -> str:
-        """Which block of the model has no attention, that could be cut; empty where all have it."""
+        """Say which block of the model has no attention to cut; empty text if all have it."""
         return self._placer.why_no_attention(range(self.n_layers))
 
     def final_residuals(
@@ -319,18 +319,19 @@ class HookedModel:
         site: Site = "resid_post",
         edit: AnyEdit = None,
     ) -> Float[Tensor, "prompt role layer *shape"]:
-        """Activations at chosen tokens of every prompt, at every block, and nothing else.
+        """Run prompts, and keep activations at chosen tokens of every prompt, at every block.
 
         Args:
             prompts: what to run.
             roles: roles (their last token) or token indices.
             site: as in `Edit`; `"z"` has the trailing shape `[head, d_head]`, every other site
                 `[d_model]`.
-            edit: what is written meanwhile, as in `evaluate`; no knockout. Whole prompts run.
+            edit: edits that are in place meanwhile, as in `evaluate`, but no knockouts. Whole
+                prompts run.
 
         Raises:
-            InputError: where there is no prompt, one lacks a role, or the model a site, or the
-                edit does not fit.
+            InputError: where there is no prompt, a prompt lacks a role, the model lacks a site, or
+                the edit does not fit.
         """
         return self.capture_sites(prompts, roles, [site], edit)[0]
 
@@ -341,7 +342,7 @@ class HookedModel:
         sites: Sequence[Site],
         edit: AnyEdit = None,
     ) -> tuple[Float[Tensor, "prompt role layer *shape"], ...]:
-        """As `capture`, of several sites in one pass.
+        """As `capture`, but for several sites in one pass.
 
         Raises:
             InputError: as `capture`.
@@ -379,18 +380,18 @@ class HookedModel:
         n_best: int = 0,
         entropy: bool = False,
     ) -> Readout:
-        """Next-token readout of vectors, read as the residual stream after the last block.
+        """Next-token readout of vectors that stand for the residual stream after the last block.
 
         Args:
             resid: one residual stream per row; or a `TaskVector`, whose layers are the rows.
-            answers: for each row, the token ids whose log probability and rank are read; -1 reads
-                nothing (NaN, and rank -1).
+            answers: for each row, the token ids whose log probability and rank are read; -1 is
+                padding, and gives NaN and rank -1.
             n_best: how many of the most probable tokens to keep (`best`, `best_logprob`).
             entropy: whether to compute the entropy of every row's distribution.
 
         Raises:
-            InputError: where there are fewer than `n_best` tokens, not as many answers as rows, or
-                the vector is of another model.
+            InputError: where the vocabulary has fewer than `n_best` tokens, the numbers of answers
+                and rows differ, or the vector is of another model.
             ModelError: where the model returns numbers that are not finite.
         """
         self.vocabulary.check_count(n_best, "n_best", least=0)
@@ -407,7 +408,7 @@ class HookedModel:
         answers: Sequence[Sequence[int]],
         tick: Tick = silent,
     ) -> Readout:
-        """Next-token readout at each prompt's last token, nothing edited.
+        """Next-token readout at each prompt's last token, without edits.
 
         Args:
             prompts: what to run.
@@ -415,7 +416,7 @@ class HookedModel:
             tick: called with the number of prompts just finished.
 
         Raises:
-            InputError: where there are not as many rows of answers as prompts.
+            InputError: where the numbers of rows of answers and prompts differ.
             ModelError: where the model returns numbers that are not finite.
         """
         prompts = check_prompts(prompts)
@@ -434,9 +435,9 @@ class HookedModel:
 
         Args:
             prompts: what to run.
-            edits: each is applied alone, to every prompt; a sequence of edits among them is
-                applied together, as one; None leaves the prompts as they are. A `TaskVector` is
-                an edit of the last token.
+            edits: each is applied alone, to every prompt. An item that is a sequence of edits is
+                applied together, as one edit. None leaves the prompts as they are. A `TaskVector`
+                edits the last token.
             answers: for each prompt, the token ids whose log probability and rank are read.
             tick: called with the number of (prompt, edit) cells just finished.
 
@@ -471,16 +472,16 @@ class HookedModel:
     def answer_gradients(
         self, prompts: Sequence[Prompt], edits: Sequence[AnyEdit], answers: Sequence[int]
     ) -> AnswerGradients:
-        """Prepare gradients of each answer's log probability with respect to what edits write.
+        """Prepare gradients of each answer's log probability with respect to the edits' values.
 
-        The prompts run here, once, and what the edits cannot change is kept in memory (keys and
-        values of all tokens). Each `.at(values)` then runs the edited tokens alone, forward and
-        backward, from the first edited block on; on the plain engine it runs whole prompts. The
-        weights must stay as they are meanwhile.
+        The prompts run here, once, and the keys and values of all tokens are kept in memory. Each
+        `.at(values)` then runs only the edited tokens and those after them, forward and backward,
+        from the first edited block on. (On the plain engine it runs whole prompts.) The weights
+        must not change meanwhile.
 
         Args:
             prompts: what to run.
-            edits: as in `evaluate`; None, which writes nothing, cannot stand here.
+            edits: as in `evaluate`, but without None, which writes nothing.
             answers: for each prompt, the token whose log probability is differentiated.
 
         Raises:
@@ -544,29 +545,29 @@ class HookedModel:
         vector: Writable | None = None,
         demonstrations_for: int | None = None,
     ) -> Generation | list[list[Generation]]:
-        """Greedy text after each prompt, for each edit by itself; the edit stays in place.
+        """Generate greedily after each prompt, for each edit by itself; the edit stays in place.
 
-        What is generated attends to the edited token, as in a full forward with a hook there.
+        Generated tokens attend to the edited token, as in a full forward pass with a hook there.
 
         Args:
             prompts: what to continue: a text (see `prompt`), a prompt, or several prompts.
             edits: as in `evaluate`; None means the prompt without edits.
-            max_new_tokens: a text that is longer is cut after so many tokens (`Generation.cut`).
+            max_new_tokens: the most tokens to generate; a longer text is cut (`Generation.cut`).
             stop: text that ends the answer, as an end-of-text token does.
             tick: called with the number of (prompt, edit) cells just finished.
             vector: a `TaskVector`, written at the last token of the prompt; in place of `edits`.
-            demonstrations_for: generate so many tokens after the prompt as it is, without edits;
-                then drop its demonstrations and instruction, and go on from the query and these
-                tokens alone, with the edits in place (PICA, arXiv 2503.09958). 0 is the prompt
-                without demonstrations from the beginning; by default they are never dropped.
+            demonstrations_for: first generate this many tokens after the whole prompt, without
+                edits. Then drop its demonstrations and instruction, and continue from the query and
+                these tokens alone, with the edits in place (PICA, arXiv 2503.09958). With 0, the
+                demonstrations are dropped from the beginning; by default they are kept.
 
         Returns:
-            One generation for a single prompt with a vector or one edit; else a list per prompt,
-            with one per edit.
+            One generation for a single text or prompt; otherwise a list for each prompt, with one
+            generation per edit.
 
         Raises:
-            InputError: where an edit does not fit, `stop` is empty, the whole is too long, or there
-                are no demonstrations to drop.
+            InputError: where an edit does not fit, `stop` is empty, prompt and new tokens are too
+                long for the model, or there are no demonstrations to drop.
             ModelError: where the model returns numbers that are not finite.
 
         Example:
@@ -597,7 +598,7 @@ class HookedModel:
         tick: Tick,
         demonstrations_for: int | None,
     ) -> list[list[Generation]]:
-        """Every prompt with every edit, its demonstrations kept or dropped after some tokens."""
+        """Generate for every prompt and edit; keep the demonstrations, or drop them midway."""
         if demonstrations_for is None:
             branches = self._placer.branches(self, edits, prompts)
             return self._engine.generate([p.tokens for p in prompts], branches, n, stop, tick)
@@ -616,7 +617,7 @@ class HookedModel:
 
         Args:
             prompt: a text (see `prompt`) or a prompt.
-            answers: what comes next, exactly as it is written: `" Ottawa"` has a space before it.
+            answers: the texts that follow, exactly as given: `" Ottawa"` has a leading space.
             vector: a `TaskVector`, written at the last token of the prompt.
 
         Raises:
@@ -670,13 +671,13 @@ class HookedModel:
 
     @property
     def weight_hash(self) -> str:
-        """sha256 over the names and bytes of all weights as they are now."""
+        """sha256 over the names, shapes, types and bytes of all weights as they are now."""
         return self._weight_hash.value
 
     def weights_held(self) -> AbstractContextManager[None]:
-        """A promise that no weight changes meanwhile: their hash is computed once at most.
+        """Context in which no weight may change, so that their hash is computed at most once.
 
-        For questions that write many task vectors, each of which asks whose weights these are.
+        Use it when many task vectors are written, because each of them checks the model's weights.
 
         Example:
             >>> with model.weights_held():
@@ -687,9 +688,9 @@ class HookedModel:
         return self._weight_hash.held()
 
     def provenance(self) -> dict[str, Any]:
-        """What a result records about the model that it came from.
+        """The facts about this model that a result records.
 
-        A hook that a caller left on the bridge changes every result, so it is recorded, with a
+        Hooks that a caller left on the bridge change every result. So they are recorded, with a
         warning.
         """
         hooks = foreign_hooks(self.bridge)
@@ -710,7 +711,7 @@ class HookedModel:
             "foreign_hooks": hooks,
             "batch_tokens": self._engine.budget.tokens,
             "batch_halvings": self._engine.budget.halvings,
-            # Since the model was loaded: how many top tokens were read, and how many were tied.
+            # How many top tokens were read since the model was loaded, and how many were tied.
             "readouts": {"n": self._engine.n_read, "tied": self._engine.n_tied},
             "versions": {library: version(library) for library in _LIBRARIES},
         }

@@ -1,7 +1,7 @@
-"""`Knockout`: chosen tokens no longer attend to chosen earlier ones; how engines hide these.
+"""`Knockout`: chosen tokens no longer attend to chosen earlier ones. Engines hide these here.
 
-A knockout changes the attention of its query tokens from its first block on, and nothing before
-either. So it is a branch of a prompt like an edit, and may stand beside edits in one.
+A knockout changes nothing before its first query token and nothing below its first block. So it is
+part of a branch like an edit, and may be combined with edits.
 """
 
 import inspect
@@ -23,22 +23,22 @@ from icl_mech.prompts import Prompt
 
 @dataclass(frozen=True)
 class Knockout:
-    """Attention that is cut: in some blocks, some tokens do not attend to some earlier ones.
+    """A cut of attention: in some blocks, some tokens do not attend to some earlier ones.
 
-    The weights that attention has left are those of a softmax without the hidden tokens, as with a
+    The remaining attention weights are those of a softmax without the hidden tokens, as with a
     causal mask (attention knockout: Geva et al. 2023, section 4). Tokens that are generated after
     the prompt see all tokens.
 
     Attributes:
-        layers: the blocks, from 0; negative ones count from the last. One, or several, as
-            `range(9, model.n_layers)` for all from block 9 on.
-        hidden: which tokens are not attended to: roles (all their tokens; a `*` stands for any
-            text, as in `"demo_*_y"`, all labels), or token indices.
-        at: the tokens that do not attend to them, by default the last.
+        layers: one block or several, from 0; negative ones count from the last.
+            `range(9, model.n_layers)` means all from block 9 on.
+        hidden: the tokens that are not attended to, as roles or token indices. A role means all its
+            tokens, and a `*` in it stands for any text: `"demo_*_y"` means all labels.
+        at: the tokens that do not attend to the hidden ones, by default the last.
         heads: the heads whose attention is cut; None for all.
 
     Raises:
-        InputError: where there are no layers, tokens or heads, or one of them is of another kind.
+        InputError: where no layers, tokens or heads are given, or one of them is of another kind.
 
     Example:
         >>> prompt = model.prompt("Japan->Tokyo\\nPeru->Lima\\nFrance->")
@@ -63,12 +63,12 @@ class Knockout:
             object.__setattr__(self, name, value)
 
     def of_prompts(self, rows: Sequence[int]) -> "Knockout":
-        """The same knockout: its tokens are found in every prompt."""
+        """The same knockout, because its tokens are looked up in every prompt."""
         return self
 
 
 def _several(name: str, given: Any) -> tuple[Any, ...]:
-    """What is given as one or as several."""
+    """Convert one item or several to a tuple."""
     if isinstance(given, str | SupportsIndex):
         return (given,)
     try:
@@ -88,7 +88,7 @@ class PlacedKnockout:
         layers: blocks, from 0.
         heads: None for all.
         queries, keys: tokens of every prompt; those of `queries` do not attend to `keys`.
-        positions: the first of `queries` of every prompt.
+        positions: the first query token of every prompt.
     """
 
     layers: frozenset[int]
@@ -101,7 +101,7 @@ class PlacedKnockout:
         object.__setattr__(self, "positions", tuple(map(min, self.queries)))
 
     def entry(self, n_layers: int) -> int:
-        """The first block that runs again."""
+        """The first block that the knockout changes."""
         return min(self.layers)
 
 
@@ -111,8 +111,8 @@ def place_knockout(
     """Check a knockout against the model and the prompts.
 
     Raises:
-        InputError: where a layer, head or token does not exist, a token is to be hidden from
-            itself, or nothing hidden comes before the tokens it is hidden from.
+        InputError: where a layer, head or token does not exist, a token would be hidden from
+            itself, or all hidden tokens come after those that they are hidden from.
     """
     layers = check_layers(_several("layers", knockout.layers), n_layers)
     for head in knockout.heads or ():
@@ -148,11 +148,11 @@ def _tokens(prompt: Prompt, roles: Sequence[Role]) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Hidden:
-    """What each branch of a batch does not see, block by block.
+    """The keys that are hidden from each branch of a batch, block by block.
 
     Attributes:
-        cuts: for every branch with knockouts, its index, and these with their tokens as a mask:
-            true where a token of the branch does not see a key (the prefix's, then its own).
+        cuts: for every knockout: the index of its branch, the knockout, and a mask that is true
+            where a key (the prefix's, then the branch's own) is hidden from a token of the branch.
         n_branches: of the batch.
         n_heads: of the model.
     """
@@ -170,14 +170,14 @@ class Hidden:
         n_earlier: int,
         n_heads: int,
     ) -> "Hidden | None":
-        """What the branches hide; None where none hides anything.
+        """The hidden keys of branches; None if no branch has a knockout.
 
         Args:
             knockouts: of every branch.
-            rows: the prompts of the batch among all prompts.
+            rows: indices of the batch's prompts among all prompts.
             first: position of the first token of each prompt's branches.
-            n_tokens: of a branch.
-            n_earlier: keys of the prefix, which stand at their positions.
+            n_tokens: tokens of a branch.
+            n_earlier: the number of the prefix's keys; a key's index is its position.
             n_heads: of the model.
         """
         cuts = []
@@ -194,11 +194,11 @@ class Hidden:
         return Hidden(tuple(cuts), len(knockouts), n_heads) if cuts else None
 
     def active(self, layer: int) -> tuple[int, ...]:
-        """Which of the cuts are made in a block."""
+        """The indices of the cuts that act in a block."""
         return tuple(i for i, (_, cut, _) in enumerate(self.cuts) if layer in cut.layers)
 
     def mask(self, active: Sequence[int]) -> Bool[Tensor, "prompt head branch token key"]:
-        """What some cuts hide; one head where they cut all heads alike."""
+        """A mask of the keys that some cuts hide; it has one head if they cut all heads alike."""
         chosen = [self.cuts[i] for i in active]
         each = any(cut.heads is not None for _, cut, _ in chosen)
         n_prompts, n_tokens, n_keys = chosen[0][2].shape
@@ -216,14 +216,14 @@ class Hidden:
 
 @dataclass(frozen=True)
 class Cut:
-    """A knockout of one row of a batch of whole prompts."""
+    """A knockout in one row of a batch of whole prompts."""
 
     row: int
     knockout: PlacedKnockout
     prompt: int
 
     def hide(self, weights: Tensor, value: float | bool) -> None:
-        """Write a value where keys are hidden, into `[row, head, query, key]`."""
+        """Write a value into `[row, head, query, key]` at all hidden keys."""
         queries = torch.tensor(self.knockout.queries[self.prompt], device=weights.device)
         keys = torch.tensor(self.knockout.keys[self.prompt], device=weights.device)
         heads = range(weights.shape[1]) if self.knockout.heads is None else self.knockout.heads
@@ -233,10 +233,10 @@ class Cut:
 
 @contextmanager
 def cutting(bridge: Any, cuts: Sequence[Cut]) -> Iterator[None]:
-    """Hide keys while whole prompts run: in the mask that each block is given.
+    """Hide keys while whole prompts run, in the mask or the attention scores of each block.
 
     Raises:
-        ModelError: where a block takes no mask in which queries and keys are told apart.
+        ModelError: where a block is not given a mask over queries and keys.
     """
     layers = sorted({layer for cut in cuts for layer in cut.knockout.layers})
     with ExitStack() as stack:
@@ -268,7 +268,7 @@ def _masked(bridge: Any, cuts: Sequence[Cut]) -> Any:
     whole = all(cut.knockout.heads is None for cut in cuts)
 
     def hide(block: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        # Some models give their blocks the mask by name, some by its place.
+        # Some models pass the mask to their blocks by name, some by position.
         names = list(inspect.signature(block.original_component.forward).parameters)
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         mask = given.get("attention_mask")
@@ -279,7 +279,7 @@ def _masked(bridge: Any, cuts: Sequence[Cut]) -> Any:
             )
         stream = args[0] if args else kwargs["hidden_states"]
         mask = mask.expand(len(stream), mask.shape[1] if whole else n_heads, -1, -1).clone()
-        # Where a mask is true or false, the first token, which sees itself, shows what is what.
+        # The first token sees itself, which shows whether true or false hides in a boolean mask.
         hides = not mask[0, 0, 0, 0] if mask.dtype == torch.bool else torch.finfo(mask.dtype).min
         for cut in cuts:
             cut.hide(mask, hides)

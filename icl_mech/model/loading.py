@@ -40,7 +40,7 @@ def load_model(
     engine: EngineName = "auto",
     matmul_precision: MatmulPrecision = "highest",
 ) -> HookedModel:
-    """Load a model to capture from and to edit.
+    """Load a model whose activations can be captured and edited.
 
     Results name a folder or file by its stem and a checksum of its weights, never by its path.
 
@@ -55,39 +55,40 @@ def load_model(
         source: `"gemma-3-270m"` (the packaged model, offline); a hub name, with `@revision` if
             wanted (`"EleutherAI/pythia-70m@step3000"`); a Transformers folder; a `.gguf` file.
             Or a model object, which is used as it is: a `TransformerBridge`; a `HookedTransformer`
-            of TransformerLens 3; or a model of Transformers, quantised, dispatched over devices or
-            with peft's adapters, round which a bridge is built (TransformerLens then has its
-            modules in it).
+            of TransformerLens 3; or a model of Transformers, which may be quantised, dispatched
+            over devices, or have peft's adapters. A bridge is built around the latter, and its
+            modules become part of that bridge.
         tokenizer: of a model of Transformers; the other sources have their own.
         adapter: a folder in peft's format (`adapter_config.json`, `adapter_model.safetensors`),
             such as a checkpoint of `icl_mech.finetune`. It is merged into the weights, so that
-            everything runs on the adapted model; results name it after the model, with a checksum.
-        device: `"cuda"`, `"mps"`, `"cpu"`, ...; by default the first of these that is there.
+            everything runs on the adapted model. Results name it after the model, with a checksum.
+        device: `"cuda"`, `"mps"`, `"cpu"`, ...; by default the first of these that is available.
             `"auto"` spreads a model over all GPUs, then the CPU, then disk (accelerate), so that it
             may be larger than one device.
-        max_memory: with `device="auto"`, the most that each device may take, as in Transformers:
-            `{0: "20GB", "cpu": "60GB"}`.
+        max_memory: with `device="auto"`, the most memory of each device that weights may take, as
+            in Transformers: `{0: "20GB", "cpu": "60GB"}`.
         dtype: of weights and activations, by name; `"float32"` by default, `"auto"` for that of the
             files.
         trust_remote_code: let a hub model run code of its own. Off unless you trust it.
         batch_tokens: the number of tokens that run at once; halved whenever memory runs out.
-        sink: the token that every prompt begins with, as text or id; by default BOS where the
-            tokenizer itself prepends it, else the end-of-text token.
-        engine: `"shared"` runs what prompts and edits share once, and needs blocks that can be run
-            one at a time; `"plain"` runs a full forward pass for every edit, and fits every
-            family. `"auto"` is shared where it gives the numbers of an ordinary forward pass, else
-            plain, and says so on stderr.
-        matmul_precision: of products of float32 matrices in all that the engine runs, as in
-            `torch.set_float32_matmul_precision`, whose own setting plays no part and stays.
-            `"medium"` takes bfloat16 numbers (on a CPU with AMX or AVX-512 BF16) or TF32 (on an
-            NVIDIA GPU) and sums in float32, `"high"` TF32 (which changes nothing on a CPU). The
-            error is measured on the model, said on stderr, and a caveat of every result.
+        sink: the token that every prompt begins with, as text or id. By default it is BOS if the
+            tokenizer itself prepends it, otherwise the end-of-text token.
+        engine: `"shared"` runs what prompts and edits share only once, and needs a model whose
+            blocks can run one at a time. `"plain"` runs a full forward pass for every edit, and
+            fits every family. `"auto"` uses shared if it gives the numbers of an ordinary forward
+            pass; otherwise it uses plain, and says so on stderr.
+        matmul_precision: precision of float32 matrix products in everything that the engine runs,
+            as in `torch.set_float32_matmul_precision`. Torch's own setting is ignored and left
+            unchanged. `"medium"` multiplies in bfloat16 (on a CPU with AMX or AVX-512 BF16) or TF32
+            (on an NVIDIA GPU) and sums in float32. `"high"` uses TF32, which changes nothing on a
+            CPU. The error is measured on the model, printed on stderr, and added to every result
+            as a caveat.
 
     Raises:
-        InputError: where one of the arguments names nothing that exists, or a bridge has another
-            device or dtype than the one asked for, or is to get an adapter.
+        InputError: where an argument names nothing that exists, a model object has another device
+            or dtype than the one asked for, or an adapter is given with a model object.
         ModelError: where a file is damaged, weights are missing or left over, the adapter is of
-            another model, or the model is of a kind that cannot be edited, or not by this engine.
+            another model, or the model cannot be edited (at all, or with this engine).
 
     Example:
         >>> model.n_layers, model.d_model  # model = icl_mech.load_model("gemma-3-270m")
@@ -144,7 +145,7 @@ def _wrap(
     engine: str,
     precision: MatmulPrecision,
 ) -> HookedModel:
-    """Wrap a model that the caller made, without changing it."""
+    """Make a `HookedModel` of a bridge that the caller made, without changing the bridge."""
     chosen = choose_sink(bridge.tokenizer, sink, _publishes_bos(bridge.tokenizer))
     name = label(bridge.cfg.model_name)
     model = _finished(bridge, name, batch_tokens, chosen, engine, precision)
@@ -155,12 +156,12 @@ def _wrap(
 
 
 def _publishes_bos(tokenizer: Any) -> bool:
-    """Whether the tokenizer as published prepends BOS (TransformerLens may have changed it)."""
+    """Whether the published tokenizer prepends BOS (TransformerLens may have changed this one)."""
     if not prepends_bos(tokenizer):
         return False
     try:
         original = AutoTokenizer.from_pretrained(tokenizer.name_or_path, local_files_only=True)
-    except Exception:  # made in memory, or not on this machine: only this tokenizer is known
+    except Exception:  # made in memory, or not on this machine: judge by this tokenizer
         return True
     return prepends_bos(original)
 
@@ -174,7 +175,7 @@ def _finished(
     precision: MatmulPrecision,
     adapter: dict[str, Any] | None = None,
 ) -> HookedModel:
-    """The model with its engine; what a user should know of its choices is said."""
+    """The model with its engine; prints or warns of choices that a user should know about."""
     refuse_other_tokenizer(name, bridge.tokenizer, int(bridge.unembed.W_U.shape[1]), sink.token)
     chosen, reason = choose_engine(bridge, engine, batch_tokens)
     check_precision(precision, chosen.dtype)
@@ -203,7 +204,7 @@ def _boot(
     """Read the model, merge an adapter into it, and wrap it in a bridge.
 
     Returns:
-        The bridge, the sink, and what provenance records about the adapter.
+        The bridge, the sink, and the entry about the adapter for the provenance.
     """
     model, tokenizer, chosen = read_plain(
         source, placement, trust_remote_code=trust_remote_code, sink=sink

@@ -1,8 +1,8 @@
-"""Attention masks: those that the engine makes, and what a model's own masks let through.
+"""Builds the engine's attention masks, and finds the sliding windows of a model's own masks.
 
 A model's masks are recorded in one ordinary forward pass and compared, key by key, with the masks
-that the engine makes. So a sliding window is found without knowing where a family stores its length
-(on the module, in the config, per layer or for all layers).
+that the engine builds. So a sliding window is found without knowing where a family stores its
+length (on the module, in the config, per layer or for all layers).
 """
 
 from collections.abc import Iterator
@@ -61,15 +61,15 @@ def additive(seen: Bool[Tensor, "prompt query key"], dtype: torch.dtype) -> Tens
 
 @dataclass(frozen=True)
 class Masks:
-    """The masks of branches beside a prefix, in blocks that look equally far back.
+    """The masks of branches on a prefix, for blocks with the same sliding window.
 
     Attributes:
         prefix: position of each key of the prefix; -1 where a column is padding.
         branches: position of each token of each branch.
         window: how many tokens back a token sees; None for all.
         dtype: of the masks.
-        hidden: keys (the prefix's, then the branch's own) that tokens of branches do not see
-            beside; one head where it is the same for all.
+        hidden: further keys (the prefix's, then the branch's own) that tokens of branches do not
+            see; it has one head if it is the same for all heads.
     """
 
     prefix: Int[Tensor, "prompt key"]
@@ -84,14 +84,14 @@ class Masks:
         return self.branches.shape[2]
 
     def without(self, hidden: Bool[Tensor, "prompt head branch token all_keys"]) -> "Masks":
-        """The same with some keys hidden."""
+        """The same masks with some further keys hidden."""
         return replace(self, hidden=hidden)
 
     @cached_property
     def compact(self) -> Float[Tensor, "prompt head query key"]:
-        """For every token of every branch, the prefix's keys, then those of its own branch.
+        """The mask of every branch token over the prefix's keys, then those of its own branch.
 
-        One head where all heads see the same.
+        It has one head if all heads see the same keys.
         """
         n_branches, n = self.branches.shape[1:]
         queries = self.branches.flatten(1)[..., None]
@@ -124,7 +124,7 @@ class Masks:
         return mask
 
     def whole(self, n: int) -> Float[Tensor, "prompt head query key"]:
-        """For the first `n` tokens of the branches: the prefix's keys, then those of these."""
+        """The mask of the first `n` branch tokens over the prefix's keys, then those `n` tokens."""
         return self._whole[:, :, :n, : self.prefix.shape[1] + n]
 
 
@@ -132,8 +132,8 @@ class Masks:
 class OwnMask:
     """A mask that an attention module stores itself, by column (GPT-Neo's local attention).
 
-    Branches lie side by side, so the column of a key is not its position. While the engine's mask
-    is used, this one has to let every key through.
+    Branches run side by side, so the column of a key is not its position. While the engine's mask
+    is used, this one must let every key through.
     """
 
     module: torch.nn.Module
@@ -156,7 +156,7 @@ class OwnMask:
 
     @contextmanager
     def off(self) -> Iterator[None]:
-        """Let every key through for the time being, in sequences of any length."""
+        """Let every key through temporarily, in sequences of any length."""
         kept = self.seen
         everything = torch.ones((1, 1, 1, 1), dtype=torch.bool, device=kept.device)
         setattr(self.module, self.name, everything.expand(1, 1, _ENDLESS, _ENDLESS))
@@ -167,22 +167,22 @@ class OwnMask:
 
 
 def window_of(mask: Tensor, n_tokens: int, own: list[OwnMask]) -> int | None:
-    """How many tokens back a block saw in one forward over tokens 0, 1, 2, ...
+    """How many tokens back a block saw in one forward pass over tokens 0, 1, 2, ...
 
     >>> window_of(torch.ones(1, 1, 4, 4, dtype=torch.bool).tril().triu(-1), 4, [])
     2
 
     Args:
-        mask: that the block was given, `[1, head or 1, token, key]`: true or 0 where seen. Its
-            keys may be more than there were tokens.
-        n_tokens: how many there were.
-        own: masks of its attention module, which hide keys too.
+        mask: the block's mask, `[1, head or 1, token, key]`: true or 0 where a key is seen. It may
+            have more keys than there were tokens.
+        n_tokens: the number of tokens.
+        own: masks of the attention module itself, which hide keys too.
 
     Returns:
-        None where every token saw all that came before.
+        The length of the sliding window; None if every token saw all earlier ones.
 
     Raises:
-        ModelError: where the mask is no sliding window: chunks, biases, or later tokens seen.
+        ModelError: where the mask is not causal, or has chunks or biases.
     """
     if mask.ndim != 4:
         raise ModelError(f"its mask has {mask.ndim} axes; expected 4: batch, head, token, key")

@@ -1,4 +1,4 @@
-"""What a bridge and a `HookedTransformer` are asked alike: modules, logits, one forward pass."""
+"""Functions that work for a bridge and for a `HookedTransformer`: modules, logits, forward pass."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,7 +16,7 @@ from icl_mech.model.norms import computed_once, norms_in
 
 
 def is_bridge(bridge: Any) -> bool:
-    """Whether it is a `TransformerBridge`, and no `HookedTransformer`."""
+    """Whether it is a `TransformerBridge`, not a `HookedTransformer`."""
     return hasattr(bridge, "original_model")
 
 
@@ -27,16 +27,16 @@ def module_of(bridge: Any) -> nn.Module:
 
 
 def device_of(bridge: Any) -> torch.device:
-    """The device that a model's tokens go to; weights may lie on several, or on disk.
+    """The device for a model's input tokens; weights may be on several devices, or on disk.
 
     Raises:
-        InputError: where weights are on no device at all.
+        InputError: where weights are not loaded at all.
     """
     module = module_of(bridge)
     first, *others = [parameter.device for parameter in module.parameters()]
     if all(device.type != "meta" for device in (first, *others)):
         return first
-    # Accelerate keeps these weights elsewhere, and says where they are used.
+    # Accelerate keeps these weights elsewhere; its hooks name the device where they are used.
     hooks = (getattr(inner, "_hf_hook", None) for inner in module.modules())
     devices = (getattr(hook, "execution_device", None) for hook in hooks)
     used = next((device for device in devices if device is not None), None)
@@ -49,7 +49,7 @@ def device_of(bridge: Any) -> torch.device:
 
 
 def is_quantised(bridge: Any) -> bool:
-    """Whether weights of a model are kept as whole numbers."""
+    """Whether a model has quantised weights."""
     model = module_of(bridge)
     return bool(getattr(model, "is_quantized", False)) or any(
         not parameter.is_floating_point() for parameter in model.parameters()
@@ -67,7 +67,7 @@ def places_of(bridge: Any) -> str:
 
 @contextmanager
 def at_hand(module: nn.Module) -> Iterator[None]:
-    """The weights in a module as numbers, also where accelerate keeps them on disk meanwhile."""
+    """Make sure that a module's weights are loaded, also if accelerate keeps them on disk."""
     with ExitStack() as stack:
         for inner in module.modules():
             if hasattr(inner, "_hf_hook"):
@@ -76,7 +76,7 @@ def at_hand(module: nn.Module) -> Iterator[None]:
 
 
 def trains(bridge: Any) -> bool:
-    """Whether dropout acts: a Transformers model in training mode."""
+    """Whether it is a Transformers model in training mode, so that dropout acts."""
     module = module_of(bridge)
     return isinstance(module, PreTrainedModel) and module.training
 
@@ -90,7 +90,7 @@ def architecture_of(bridge: Any) -> str:
 
 
 def context_length(bridge: Any) -> int | None:
-    """The most tokens that a model reads; None where there is no limit, as in Mamba."""
+    """The most tokens that a model can read; None if there is no limit, as in Mamba."""
     limit = getattr(bridge.cfg, "n_ctx", None)
     config = getattr(module_of(bridge), "config", None)
     if config is not None and not any(getattr(config, name, None) for name in CONTEXT):
@@ -99,14 +99,14 @@ def context_length(bridge: Any) -> int | None:
 
 
 def sliding_window(bridge: Any) -> int | None:
-    """The sliding window that a model's configuration names, whether or not any block has one."""
+    """The sliding window in a model's configuration, whether or not any block uses it."""
     config = getattr(module_of(bridge), "config", None)
     found = getattr(config, "sliding_window", None) or getattr(config, "window_size", None)
     return int(found) if found else None
 
 
 def reads_length(bridge: Any) -> bool:
-    """Whether a model's position tables depend on the longest prompt of a batch.
+    """Whether a model's position tables depend on the longest prompt of the batch.
 
     >>> from types import SimpleNamespace
     >>> model = nn.Module()
@@ -116,13 +116,13 @@ def reads_length(bridge: Any) -> bool:
     """
     config = getattr(module_of(bridge), "config", None)
     found = getattr(config, "rope_parameters", None) or {}
-    # One set of parameters, or one for each kind of block.
+    # There is one set of parameters, or one for each kind of block.
     each = [found, *(v for v in found.values() if isinstance(v, dict))]
     return any(parameters.get("rope_type") in ("dynamic", "longrope") for parameters in each)
 
 
 def some_tokens(d_vocab: int, n: int) -> list[int]:
-    """Any n tokens to try a model with: all different if its vocabulary is large enough.
+    """Arbitrary tokens for trying a model: all different if its vocabulary is large enough.
 
     >>> some_tokens(10, 4)
     [3, 0, 7, 4]
@@ -130,7 +130,7 @@ def some_tokens(d_vocab: int, n: int) -> list[int]:
     return [(7 * i + 3) % d_vocab for i in range(n)]
 
 
-#: Names of the most tokens that a model reads, in configurations of Transformers.
+#: Names of the context length in configurations of Transformers.
 CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
 
 
@@ -148,15 +148,15 @@ def refuse_no_hooks(bridge: Any, names: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class Unembedding:
-    """From the residual stream after the last block to logits.
+    """Computes logits from the residual stream after the last block.
 
     Attributes:
-        norm: the final norm, of `[batch, token, d_model]`. (OPT 350M has none, and narrows the
-            stream here.)
+        norm: the final norm, of `[batch, token, d_model]`. (OPT 350M has none; a projection narrows
+            the stream instead.)
         w_u: the unembedding, `[d_model, d_vocab]`.
         b_u: its bias, `[d_vocab]`.
-        transform: what is done to logits afterwards: a factor (Cohere) or a soft cap (Gemma 2).
-        place: the device of the norm's weights: a model may lie on several.
+        transform: applied to the logits afterwards: a factor (Cohere) or a soft cap (Gemma 2).
+        place: the device of the norm's weights (a model may lie on several devices).
     """
 
     norm: Callable[[Tensor], Tensor]
@@ -170,12 +170,15 @@ class Unembedding:
         return self.transform(self.hidden(resid) @ self.w_u + self.b_u)
 
     def hidden(self, resid: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_hidden"]:
-        """What the unembedding is applied to. (Mamba's stream stays float32 in half precision.)"""
+        """The unembedding's input: the normed stream, in the number format of `w_u`.
+
+        (Mamba's stream stays float32 in a half-precision model.)
+        """
         return self.norm(resid[None].to(self.place))[0].to(self.w_u)
 
     @staticmethod
     def of(bridge: Any) -> "Unembedding":
-        """That of a model."""
+        """The unembedding of a model."""
         norm = getattr(bridge, "ln_final", None) or bridge.project_out
         adapter = getattr(bridge, "adapter", None)
         transform = _soft_cap(bridge) if adapter is None else adapter.apply_output_logits_transform
@@ -186,13 +189,13 @@ class Unembedding:
 
 
 def _soft_cap(bridge: Any) -> Callable[[Tensor], Tensor]:
-    """A `HookedTransformer`'s soft cap on its logits; nothing where it has none."""
+    """The soft cap of a `HookedTransformer` on its logits; the identity if it has none."""
     cap = float(getattr(bridge.cfg, "output_logits_soft_cap", None) or 0)
     return (lambda logits: cap * torch.tanh(logits / cap)) if cap > 0 else (lambda logits: logits)
 
 
 class _ReachedError(Exception):
-    """Raised behind the last block; holds the residual stream that left it."""
+    """Raised after the last block; holds the residual stream that left it."""
 
     def __init__(self, stream: Tensor) -> None:
         super().__init__()
@@ -204,8 +207,8 @@ def final_stream(
 ) -> Float[Tensor, "row token d_model"]:
     """The residual stream after the last block, by one forward pass that stops there.
 
-    Every hook of the blocks acts in it. No logits are computed: over a vocabulary of 262,144 those
-    of all tokens would take more time and memory than the blocks.
+    All hooks of the blocks act in this pass. It computes no logits: over a vocabulary of 262,144,
+    the logits of all tokens would take more time and memory than the blocks.
     """
 
     def stop(block: Any, args: Any, out: Any) -> None:
@@ -213,8 +216,8 @@ def final_stream(
 
     handle = bridge.blocks[-1].register_forward_hook(stop)
     try:
-        # A mask of ones: where the tokenizer pads with the end-of-text token, the first token of
-        # a prompt could be taken for padding.
+        # A mask of ones: if the tokenizer pads with the end-of-text token, the first token of a
+        # prompt could otherwise be taken for padding.
         with computed_once(norms_in(bridge.blocks)):
             bridge(tokens, attention_mask=torch.ones_like(tokens))
     except _ReachedError as reached:

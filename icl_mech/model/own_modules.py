@@ -1,14 +1,14 @@
-"""A block's own Transformers modules, run without the bridge's wrappers.
+"""Runs a block's own Transformers modules without the bridge's wrappers.
 
-A bridge puts a component with hook points in the place of each module of a block, and writes
-attention out so that its inside can be hooked. Where nothing watches the inside of a module, the
-module itself gives the same numbers in less time. So every block gets a twin: copies of the modules
-that have others in them (the block, its attention, its MLP), with Transformers' own modules in the
-place of the components. All weights are shared. What watches the input or the output of a module
-(`hook_resid_pre`, `hook_z`, `hook_attn_out`, ...) is called there.
+A bridge replaces each module of a block by a component with hook points, and computes attention
+step by step so that its inside can be hooked. If no hook is set inside a module, the module itself
+gives the same numbers in less time. So every block gets a twin: copies of the modules that contain
+others (the block, its attention, its MLP), with Transformers' own modules instead of the
+components. All weights are shared. Hooks on the input or output of a module (`hook_resid_pre`,
+`hook_z`, `hook_attn_out`, ...) are called there.
 
-`OwnModules.of` says of which blocks there may be a twin, `OwnModules.running` when it may run, and
-`verification.verify` whether it gives the model's numbers.
+`OwnModules.of` decides which blocks can have a twin, `OwnModules.running` decides when the twin may
+run, and `verification.verify` checks that it gives the model's numbers.
 """
 
 import copy
@@ -23,12 +23,12 @@ from transformer_lens.model_bridge.generalized_components.base import Generalize
 
 from icl_mech.model.attention import NAME, Context
 
-#: Where a module keeps its hooks; TransformerLens's hooks on a hook point are among them.
+#: Attributes of a module that hold its hooks, including TransformerLens's hooks on a hook point.
 _KEPT = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class _Place(NamedTuple):
-    """A hook point, and the module whose input or output it shows."""
+    """A hook point, and the module whose input (`before`) or output it receives."""
 
     point: HookPoint
     module: nn.Module
@@ -39,9 +39,9 @@ class OwnModules:
     """The twin of one block.
 
     Attributes:
-        module: Transformers' modules, from the block down.
-        attends: whether its attention is that of `attention.attend`, which sees prefix and
-            branches apart.
+        module: the block as a Transformers module.
+        attends: whether its attention is `attention.attend`, which handles prefix and branches
+            separately.
     """
 
     def __init__(self, block: Any, attends: bool) -> None:
@@ -63,10 +63,10 @@ class OwnModules:
 
     @staticmethod
     def of(block: Any, attends: bool) -> "OwnModules | None":
-        """The twin of a block.
+        """The twin of a block, or None if it cannot have one.
 
-        None where the block holds weights that Transformers' own modules do not have (processed
-        ones), or a module whose `forward` was exchanged (by accelerate, to fetch weights).
+        It has none if the block holds weights that Transformers' own modules do not have (processed
+        ones), or a module whose `forward` was replaced (by accelerate, to fetch weights).
         """
         if any("forward" in vars(module) for module in block.modules()):
             return None
@@ -78,10 +78,11 @@ class OwnModules:
 
     @contextmanager
     def running(self, context: Context) -> Iterator[bool]:
-        """What is watched is called while the twin runs; false where it must not run.
+        """Context in which hooks are called while the twin runs; false if the twin must not run.
 
-        It must not where a hook sits on anything but the input or output of a module in it, or on
-        one whose shape the bridge's block notes as it runs (OPT's, which puts all tokens in a row).
+        It must not run if a hook is set on anything but the input or output of one of its modules,
+        or on one whose shape the bridge's block records as it runs (OPT's, which puts all tokens in
+        a row).
         """
         watched = [module for module in self._others if _has_hooks(module)]
         watched += [place.point for place in self._places if _shape_is_noted(place.point)]
@@ -103,7 +104,7 @@ class OwnModules:
             yield True
 
     def _own(self, module: Any) -> Any:
-        """A module without components in it: itself where it has none."""
+        """A copy of a module with no components in it, or the module itself if it has none."""
         if isinstance(module, GeneralizedComponent):
             own = self._own(module.original_component)
             self._places += [
@@ -120,18 +121,18 @@ class OwnModules:
         return twin
 
     def _watched(self, module: nn.Module) -> bool:
-        """Whether there are hooks on a module, but for those of TransformerLens's own."""
+        """Whether there are hooks on a module, except those that TransformerLens sets itself."""
         wiring = {handle.id for handle in getattr(self._block, "_capture_hook_handles", ())}
         return any(number not in wiring for kept in _KEPT for number in getattr(module, kept))
 
 
 def _shape_is_noted(point: Any) -> bool:
-    """Whether a watched point's activations get a shape that its block noted."""
+    """Whether a hook point has hooks, and its activations get a shape that the block recorded."""
     return _has_hooks(point) and hasattr(getattr(point, "hook_conversion", None), "batch_seq")
 
 
 def _has_hooks(module: nn.Module) -> bool:
-    """Whether any are on a module, for a first look: it is asked of a hundred in every block."""
+    """Whether a module has hooks: a quick first test, made for a hundred modules of every block."""
     return bool(
         module._forward_hooks
         or module._forward_pre_hooks
@@ -141,9 +142,9 @@ def _has_hooks(module: nn.Module) -> bool:
 
 
 class Parts:
-    """All modules, weights and exchanged `forward`s of a block.
+    """All modules, weights and replaced `forward` methods of a block.
 
-    A twin is out of date when these are others.
+    If they change, the block's twin is out of date.
     """
 
     def __init__(self, block: nn.Module) -> None:
@@ -154,12 +155,12 @@ class Parts:
             if module is not None and id(module) not in found:
                 found[id(module)] = module
                 left += module._modules.values()
-        # Most modules of a bridge are hook points, in which there is nothing to exchange.
+        # Most modules of a bridge are hook points, which hold nothing that could be replaced.
         others = (module for module in found.values() if not isinstance(module, HookPoint))
         self._found = [(module, _inside(module)) for module in others]
 
     def same(self) -> bool:
-        """Whether they are still the same; modules below others are, where those hold the same."""
+        """Whether all parts are still the same objects."""
         return all(
             len(then) == len(now) and all(map(is_, then, now))
             for then, now in ((then, _inside(module)) for module, then in self._found)
@@ -167,13 +168,13 @@ class Parts:
 
 
 def _inside(module: Any) -> tuple[Any, ...]:
-    """What a module itself holds: modules, weights, and its exchanged `forward`."""
+    """A module's direct children, its weights, and its replaced `forward` (or None)."""
     here = vars(module)
     return (*here["_modules"].values(), *here["_parameters"].values(), here.get("forward"))
 
 
 class _Config:
-    """An attention module's configuration, in which its attention is `attention.attend`."""
+    """An attention module's configuration that selects `attention.attend`."""
 
     _attn_implementation = NAME
 
@@ -189,7 +190,7 @@ def _storage(parameter: Tensor) -> int:
 
 
 def _enter(point: HookPoint) -> Callable[..., Any]:
-    """Show the input of a module to a hook point, and go on with what it returns."""
+    """A hook that passes a module's input through a hook point, and continues with its result."""
 
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if args:
@@ -200,7 +201,7 @@ def _enter(point: HookPoint) -> Callable[..., Any]:
 
 
 def _leave(point: HookPoint) -> Callable[..., Any]:
-    """Show the output of a module to a hook point, and go on with what it returns."""
+    """A hook that passes a module's output through a hook point, and continues with its result."""
 
     def leave(module: nn.Module, args: Any, out: Any) -> Any:
         return (point(out[0]), *out[1:]) if isinstance(out, tuple) else point(out)

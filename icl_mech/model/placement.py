@@ -1,4 +1,4 @@
-"""Where a model's weights go, and in which number format: one device, or as many as it takes."""
+"""Decides on which device, or devices, a model's weights are put, and in which number format."""
 
 import shutil
 import weakref
@@ -15,21 +15,21 @@ from icl_mech.devices import pick_device
 from icl_mech.errors import InputError, ModelError, choose, first_line
 
 DTYPES = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16", "float64")}
-#: Names of folders for weights that fit into no memory begin so.
+#: The first part of the names of folders for weights that do not fit into memory.
 _FOLDER = "icl-mech-offload-"
-#: What `max_memory` maps to how much: as in Transformers.
+#: Maps a device to the most memory that weights may take there, as in Transformers.
 MaxMemory = Mapping[int | str, int | str]
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where weights go.
+    """Where weights are put, and in which number format.
 
     Attributes:
-        device: the one device; None where accelerate spreads them: over GPUs first, then the CPU,
+        device: the device; None if accelerate spreads the weights: over GPUs first, then the CPU,
             then disk.
         dtype: of weights and activations; `"auto"` for that of the files.
-        max_memory: the most that each device may take, for None.
+        max_memory: if `device` is None, the most memory of each device that weights may take.
     """
 
     device: torch.device | None
@@ -42,7 +42,7 @@ class Placement:
         dtype: str | torch.dtype | None,
         max_memory: MaxMemory | None = None,
     ) -> "Placement":
-        """From the arguments of `load_model`.
+        """Make a placement from the arguments of `load_model`.
 
         >>> Placement.of("cpu", None)
         Placement(device=device(type='cpu'), dtype=torch.float32, max_memory=None)
@@ -62,10 +62,12 @@ class Placement:
         return Placement(None, number, None if max_memory is None else _checked(max_memory))
 
     def read(self, from_pretrained: Callable[..., tuple[Any, Any]]) -> tuple[Any, Any]:
-        """Read a model to where it belongs; what fits into no memory stays in a folder meanwhile.
+        """Read a model onto its devices; weights that do not fit into memory stay in a folder.
+
+        The folder is removed when the model is.
 
         Args:
-            from_pretrained: that of Transformers, which lacks the options of this placement only.
+            from_pretrained: Transformers' function with all options but those of this placement.
 
         Returns:
             The model, and Transformers' loading information.
@@ -88,15 +90,15 @@ class Placement:
         return model, found
 
     def refuse_too_large(self, name: str, folder: Path, stored: torch.dtype | None) -> None:
-        """Refuse weights that fit neither into the devices nor onto the disk.
+        """Refuse weights that do not fit into the devices and the disk together.
 
         Args:
             name: of the model, for the message.
-            folder: that holds the weights.
+            folder: the folder with the weights.
             stored: their number format there, if it is known.
 
         Raises:
-            ModelError: with what is needed and what there is.
+            ModelError: with the space that is needed and the space that is available.
         """
         if self.device is not None:
             return
@@ -116,7 +118,7 @@ class Placement:
 
 
 def number_format(dtype: str | torch.dtype | None) -> torch.dtype | Literal["auto"] | None:
-    """A number format by its name.
+    """The number format with this name.
 
     >>> number_format("bfloat16"), number_format("auto")
     (torch.bfloat16, 'auto')
@@ -133,7 +135,7 @@ def number_format(dtype: str | torch.dtype | None) -> torch.dtype | Literal["aut
 
 
 def _checked(max_memory: MaxMemory) -> dict[int | str, int | str]:
-    """The caller's limits, of devices that there are."""
+    """Check the caller's limits: every device must exist."""
     known: set[int | str] = {*range(torch.cuda.device_count()), "cpu"}
     wrong = [device for device in max_memory if device not in known]
     if wrong or not max_memory:

@@ -1,4 +1,4 @@
-"""Turns edits, as callers write them, into checked branches of a model."""
+"""Turns the edits of callers into checked branches of a model."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -15,19 +15,19 @@ from icl_mech.model.knockouts import Knockout, PlacedKnockout, place_knockout
 from icl_mech.model.network import module_of
 from icl_mech.prompts import Prompt
 
-#: What may stand in a list of edits, by itself or beside others that are applied together.
+#: A single edit: alone in a list of edits, or one of several that are applied together.
 OneEdit = Edit | Writable | Knockout
-#: One, several that are applied together, or None for the prompt as it is.
+#: One edit, several that are applied together, or None for the prompt as it is.
 AnyEdit = OneEdit | Sequence[OneEdit] | None
 
 
 def as_edits(model: Any, edit: AnyEdit) -> list[Edit | Knockout] | None:
-    """What is applied together, as edits and knockouts; None for the prompt as it is.
+    """The edits and knockouts that are applied together; None for the prompt as it is.
 
-    This is the one place where task vectors become edits of a model (a `HookedModel`).
+    Only here do task vectors become edits of a model (a `HookedModel`).
 
     Raises:
-        InputError: where something is no edit, or a task vector is of another model.
+        InputError: where an item is not an edit, or a task vector is of another model.
     """
     if edit is None:
         return None
@@ -70,10 +70,10 @@ class Placer:
     def branches(
         self, model: Any, edits: Sequence[AnyEdit], prompts: Sequence[Prompt]
     ) -> list[Branch]:
-        """A branch per edit of a model (the `HookedModel` of this placer), see `branch`.
+        """Make a branch for each edit of a model (the `HookedModel` of this placer); see `branch`.
 
         Raises:
-            InputError: where there is no edit or no prompt, or one does not fit the other.
+            InputError: where there is no edit or no prompt, or an edit does not fit.
         """
         if isinstance(edits, OneEdit):
             kind = type(edits).__name__
@@ -85,7 +85,7 @@ class Placer:
             return [self.branch(as_edits(model, edit), prompts) for edit in edits]
 
     def watched(self, model: Any, edit: AnyEdit, prompts: Sequence[Prompt]) -> Branch | None:
-        """An edit that is in place while whole prompts are watched; None for none.
+        """The branch of an edit that is in place while whole prompts are captured; None for none.
 
         Raises:
             InputError: where it does not fit, or cuts attention.
@@ -101,7 +101,7 @@ class Placer:
         return branch
 
     def branch(self, edits: Sequence[Edit | Knockout] | None, prompts: Sequence[Prompt]) -> Branch:
-        """Edits that are applied together, or None: the prompts as they are.
+        """Make a branch of edits that are applied together; None means the prompts as they are.
 
         Raises:
             InputError: where an edit does not fit the model or the prompts.
@@ -125,7 +125,7 @@ class Placer:
         return Branch(tuple(placed), self.n_layers, tuple(knockouts))
 
     def why_no_attention(self, layers: Collection[int]) -> str:
-        """Which of some blocks has no attention to cut; empty where all have it."""
+        """Say which of these blocks has no attention to cut; empty text if all have it."""
         there = [i for i, block in enumerate(self.bridge.blocks) if hasattr(block, "attn")]
         lacking = sorted(set(layers) - set(there))
         if not lacking:
@@ -138,7 +138,7 @@ class Placer:
 
         Args:
             site: as in `Edit`.
-            layer: the block, from 0, that has to have it; by default every block.
+            layer: the block, from 0, that must have the site; by default every block.
 
         Raises:
             InputError: where the model has no such site there.
@@ -154,7 +154,7 @@ class Placer:
         return HOOKS[site]
 
     def why_no_site(self, site: str) -> str:
-        """What blocks lack a site; empty where every block has it."""
+        """Say which blocks lack a site; empty text if every block has it."""
         found = self.blocks_with(site)
         if len(found) == self.n_layers:
             return ""
@@ -174,7 +174,7 @@ class Placer:
         """The blocks that have a site."""
         if site in self._missing:
             return []
-        if site not in self._blocks:  # asked for every edit, and a bridge lists all hooks each time
+        if site not in self._blocks:  # kept, because a bridge lists all its hooks for each call
             known = self.bridge.hook_dict
             found = [n for n in range(self.n_layers) if HOOKS[site].format(n) in known]
             self._blocks[site] = found

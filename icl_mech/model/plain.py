@@ -1,4 +1,4 @@
-"""Reads weights and tokenizer of a Transformers model, and says in one line what is wrong."""
+"""Reads the weights and tokenizer of a Transformers model, and explains failures in one line."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ from icl_mech.prompts import Sink, choose_sink
 
 
 def read_config(source: Source, trust_remote_code: bool = False) -> Any:
-    """A model's configuration, of a family that can be edited.
+    """Read a model's configuration, and refuse families that cannot be edited.
 
     Raises:
         InputError: where the model is not on this machine and cannot be reached.
@@ -32,7 +32,7 @@ def read_config(source: Source, trust_remote_code: bool = False) -> Any:
 
 
 def read_tokenizer(source: Source, trust_remote_code: bool = False) -> Any:
-    """A model's tokenizer alone.
+    """Read a model's tokenizer.
 
     Raises:
         InputError: where the model is not on this machine and cannot be reached.
@@ -52,13 +52,13 @@ def read_plain(
     sink: str | int | None = None,
     attention: str = "eager",
 ) -> tuple[Any, Any, Sink]:
-    """Model (safetensors only), tokenizer, and the token that prompts begin with.
+    """Read the model (safetensors only), the tokenizer, and the token that prompts begin with.
 
     Args:
         source: from `find`.
-        placement: where the weights go, and in which number format.
+        placement: where the weights are put, and in which number format.
         trust_remote_code, sink: as in `load_model`.
-        attention: how Transformers computes it.
+        attention: Transformers' implementation of attention.
 
     Raises:
         InputError: where the model is not on this machine and cannot be reached.
@@ -87,17 +87,17 @@ def read_plain(
 
 @contextmanager
 def explained(source: Source) -> Iterator[None]:
-    """Turn what libraries raise while a model is read into one line.
+    """Replace errors that libraries raise while a model is read by errors in one line.
 
     Raises:
         InputError: where the model is not on this machine and cannot be reached.
-        ModelError: for everything else.
+        ModelError: for every other error.
     """
     try:
         yield
     except (InputError, ModelError):
         raise
-    except Exception as error:  # every library below raises its own kinds
+    except Exception as error:  # libraries raise many kinds of errors
         said = f"{type(error).__name__}: {first_line(error)}"
         if source.local and "ignore_mismatched_sizes" in str(error):
             said = f"weights of another shape: {some(_other_shapes(source.location))}"

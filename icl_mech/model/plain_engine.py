@@ -1,8 +1,8 @@
 """The plain engine: one full forward pass for every prompt and edit, many of them in a batch.
 
-It asks nothing of a model but that later tokens do not change earlier ones. So it runs what the
-shared engine cannot replay: ALiBi, chunks of attention, state-space models and hybrids.
-TransformerLens hooks write the edits. Logits are computed at the tokens that are read only.
+It only needs a causal model. So it runs models that the shared engine cannot run block by block:
+those with ALiBi or chunked attention, state-space models and hybrids. TransformerLens hooks write
+the edits. Logits are computed only at the tokens that are read.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -44,11 +44,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Rows:
-    """What runs in one batch: a prompt and a branch per row.
+    """The rows of one batch, each with a prompt and a branch.
 
     Attributes:
         tokens: of every row; a row may be longer than its prompt.
-        prompts: which of all prompts each row begins with.
+        prompts: the index of the prompt that each row begins with, among all prompts.
         branches: the edits of each row.
     """
 
@@ -57,7 +57,7 @@ class Rows:
     branches: list[Branch]
 
     def writes(self) -> Iterator[Write]:
-        """Every edit of the batch, with its rows."""
+        """The edits of the batch, each with its rows."""
         members: dict[int, list[int]] = {}
         for row, branch in enumerate(self.branches):
             members.setdefault(id(branch), []).append(row)
@@ -65,7 +65,7 @@ class Rows:
             yield from self.branches[rows[0]].writes([self.prompts[row] for row in rows], rows)
 
     def cuts(self) -> list[Cut]:
-        """Every knockout of the batch, with its row."""
+        """The knockouts of the batch, each with its row."""
         return [
             Cut(row, placed, prompt)
             for row, (prompt, branch) in enumerate(zip(self.prompts, self.branches, strict=True))
@@ -77,9 +77,9 @@ class PlainEngine(Engine):
     """Runs every edit of every prompt as a full forward pass.
 
     Attributes:
-        pads: whether prompts of several lengths share a batch. They do not where a model treats a
-            prompt otherwise when it is padded on the right (position tables that depend on the
-            longest prompt).
+        pads: whether prompts of several lengths share a batch. This is false if padding on the
+            right changes the results of a prompt (position tables that depend on the longest
+            prompt).
     """
 
     name = "plain"
@@ -91,7 +91,7 @@ class PlainEngine(Engine):
 
     @torch.no_grad()
     def prepare(self, n_positions: int) -> None:
-        """Check that the stream after the last block gives the model's logits, also in a batch."""
+        """Check that the stream after the last block gives the model's logits, and test padding."""
         refuse_training(self.bridge)
         if n_positions > self.n_verified:
             n = rounded_up(self.bridge, n_positions)
@@ -220,7 +220,7 @@ class PlainEngine(Engine):
         joined: Callable[[list[T], Int[Tensor, "row"]], T],
         tick: Tick,
     ) -> T:
-        """What is read of every (prompt, branch), in batches."""
+        """Run every (prompt, branch) in batches, and return what `read` takes from each batch."""
         self.prepare(max(map(len, prompts)))
         pairs = [(p, branch) for p in range(len(prompts)) for branch in branches]
 
@@ -241,7 +241,7 @@ class PlainEngine(Engine):
         return final_stream(self.bridge, self.tensor(padded(sequences)))
 
     def _verify(self, n_positions: int) -> None:
-        """Compare with the model's own logits, and a padded row with the same row alone.
+        """Compare with the model's own logits, and compare a padded row with the same row alone.
 
         Raises:
             ModelError: where the stream after the last block does not give the model's logits.
@@ -275,7 +275,7 @@ class Ran:
     """A batch after its forward pass (`generation.Continued`).
 
     Attributes:
-        engine: that ran it.
+        engine: the engine that ran the batch.
         batch: its rows.
         stream: the residual stream after the last block.
     """

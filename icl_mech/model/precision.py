@@ -1,4 +1,4 @@
-"""How precisely float32 numbers are multiplied, and what that changes in a model's answers."""
+"""The precision of float32 matrix products, and its measured effect on a model's answers."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,22 +14,23 @@ from icl_mech.model.readout import read
 
 #: As in `torch.set_float32_matmul_precision`.
 MatmulPrecision = Literal["highest", "high", "medium"]
-#: The same in torch's settings of a CPU's products and of a GPU's.
+#: Torch's settings for products on a CPU and on a GPU.
 _SETTINGS = {"highest": ("ieee", "ieee"), "high": ("tf32", "tf32"), "medium": ("bf16", "tf32")}
-#: Tokens of the prompt on which precisions are compared, and how many of the best next tokens.
+#: Tokens of the prompt on which precisions are compared, and the number of best next tokens that
+#: are compared at each.
 _COMPARED, _BEST = 64, 5
 
 
 @dataclass(frozen=True)
 class Precision:
-    """A precision of matrix products, and its error, measured on the model that it is used on.
+    """A precision of matrix products, and its error as measured on the model that uses it.
 
     Attributes:
         name: as in `torch.set_float32_matmul_precision`.
         error, mean_error: the largest and the mean difference from full precision in the log
-            probability (nats) of the five best next tokens; None where it is full.
+            probability (nats) of the five best next tokens; None for full precision.
         same_top: the share of positions with the same top token.
-        n_tokens: positions that were compared.
+        n_tokens: the number of positions that were compared.
     """
 
     name: MatmulPrecision = "highest"
@@ -39,7 +40,7 @@ class Precision:
     n_tokens: int = 0
 
     def recorded(self) -> dict[str, Any]:
-        """What provenance says of it."""
+        """The entries about the precision for the provenance."""
         found: dict[str, Any] = {"matmul_precision": self.name}
         if self.error is not None:
             found["matmul_error"] = {
@@ -53,7 +54,7 @@ class Precision:
 
     @property
     def note(self) -> str:
-        """The error in one sentence; empty where products are in full precision."""
+        """The error in one sentence; empty for full precision."""
         if self.error is None or self.mean_error is None or self.same_top is None:
             return ""
         asked = f"matmul_precision {self.name!r}"
@@ -68,7 +69,7 @@ class Precision:
 
 
 def check_precision(name: Any, dtype: Any = None) -> None:
-    """Refuse a precision that there is not, or that a model's numbers do not have.
+    """Refuse an unknown precision, or a reduced one for numbers other than float32.
 
     >>> check_precision("hihg")
     Traceback (most recent call last):
@@ -80,7 +81,8 @@ def check_precision(name: Any, dtype: Any = None) -> None:
         dtype: of the model's weights, where it is known.
 
     Raises:
-        InputError: where there is no such precision, or one is asked of other numbers than float32.
+        InputError: where there is no such precision, or a reduced one is asked of other numbers
+            than float32.
     """
     choose(name, get_args(MatmulPrecision), "matmul_precision")
     if name != "highest" and isinstance(dtype, torch.dtype) and dtype != torch.float32:
@@ -92,9 +94,9 @@ def check_precision(name: Any, dtype: Any = None) -> None:
 
 @contextmanager
 def multiplied(name: MatmulPrecision) -> Iterator[None]:
-    """Multiply float32 matrices in a precision, and then as torch was set before.
+    """Context in which float32 matrices are multiplied in a precision; torch's setting is restored.
 
-    The setting is torch's, of the whole process: other threads multiply alike meanwhile.
+    Torch has one setting for the whole process, so it applies to other threads too.
 
     >>> with multiplied("medium"):
     ...     torch.get_float32_matmul_precision()
@@ -107,7 +109,7 @@ def multiplied(name: MatmulPrecision) -> Iterator[None]:
     before = [backend.fp32_precision for backend in backends]
     try:
         one = torch.get_float32_matmul_precision()
-    except RuntimeError:  # the caller has set the two apart, which torch cannot say in one word
+    except RuntimeError:  # the caller set CPU and GPU differently, for which torch has no name
         one = None
     try:
         if one is None:
@@ -128,7 +130,7 @@ def _set(backends: Any, settings: Any) -> None:
 
 
 def in_its_precision(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method of an engine, which multiplies in the engine's precision (`precision`)."""
+    """Make a method of an engine multiply in the engine's precision (`precision`)."""
 
     @wraps(method)
     def multiplying(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -139,7 +141,7 @@ def in_its_precision(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def in_full_precision(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method that multiplies in full precision, such as the comparison of an engine."""
+    """Make a method multiply in full precision, such as the check of an engine."""
 
     @wraps(method)
     def multiplying(*args: Any, **kwargs: Any) -> Any:
@@ -151,7 +153,7 @@ def in_full_precision(method: Callable[..., Any]) -> Callable[..., Any]:
 
 @torch.no_grad()
 def measured(bridge: Any, name: MatmulPrecision) -> Precision:
-    """A precision with its error on a model: at every token of a prompt of arbitrary tokens."""
+    """Measure the error of a precision on a model, at every token of an arbitrary prompt."""
     if name == "highest":
         return Precision()
     n = min(_COMPARED, context_length(bridge) or _COMPARED)

@@ -1,11 +1,11 @@
-"""Running branches of tokens on top of a shared, already computed prefix.
+"""Runs branches of tokens on top of a shared prefix that is already computed.
 
-A *prefix* holds the keys and values of the tokens that come first, once per prompt. A *branch*
-is a run of tokens that continues it: another query after the same demonstrations, or the same
+A *prefix* holds the keys and values of a prompt's first tokens, once per prompt. A *branch* is a
+sequence of tokens that continues it: another query after the same demonstrations, or the same
 suffix with an edit in it. All branches of a batch run side by side as one longer sequence; each
 sees the prefix and itself, never another branch. So the prefix is not copied per branch, and only
 a branch's own tokens are computed. A branch may enter at any block: an edit after block `l`
-changes nothing below, so those blocks are not run for it.
+changes nothing below, so the lower blocks do not run for it.
 """
 
 from collections.abc import Callable
@@ -41,11 +41,11 @@ class Prefix:
 
     @staticmethod
     def empty(n_prompts: int, device: torch.device) -> "Prefix":
-        """No tokens yet."""
+        """A prefix without tokens."""
         return Prefix([], [], torch.empty(n_prompts, 0, dtype=torch.long, device=device))
 
     def before(self, limit: Int[Tensor, "prompt"]) -> "Prefix":
-        """Only the tokens at positions below `limit`."""
+        """The part of the prefix at positions below `limit`."""
         kept = self.positions < limit[:, None]
         width = int(kept.sum(dim=1).max()) if kept.numel() else 0
         return Prefix(
@@ -55,7 +55,7 @@ class Prefix:
         )
 
     def rows(self, kept: Int[Tensor, "kept"]) -> "Prefix":
-        """Only these prompts."""
+        """The prefix of these prompts only."""
         return Prefix(
             [k[kept.to(k.device)] for k in self.keys],
             [v[kept.to(v.device)] for v in self.values],
@@ -78,11 +78,12 @@ class _EnoughError(Exception):
 
 
 class _Past:
-    """Gives one block the prefix's keys and values beside its own, and keeps its own.
+    """Gives one block the prefix's keys and values, and keeps those of the tokens that run.
 
     Attributes:
         earlier: keys and values of the prefix in this block; None where it has no tokens.
-        joined: whether the block is given them with its own; its attention has them otherwise.
+        joined: whether `update` returns them together with the new ones. If not, the block's
+            attention takes them from its context (`attention.Context`).
         keys, values: of the tokens that ran.
     """
 
@@ -94,7 +95,7 @@ class _Past:
     def update(
         self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
-        # OLMo in half precision turns its keys in float32: Transformers' cache widens the values.
+        # OLMo in half precision rotates its keys in float32: Transformers' cache widens the values.
         values = values.to(torch.promote_types(keys.dtype, values.dtype))
         self.keys, self.values = keys, values
         if self.stop:
@@ -122,9 +123,9 @@ def advance(
         entering: block -> residual stream entering it, for the branches that start there;
             block `n_layers` means "after the last block".
         positions: of every token of every branch, in the order in which branches enter.
-        observe: called with (block, residual stream after it) for the branches so far.
-        keep: called with (block, keys, values) of the branches' own tokens, the branches so far.
-        hidden: what branches do not see beside what every token sees.
+        observe: called with (block, residual stream after it), for the branches that have entered.
+        keep: called with (block, keys, values) of the own tokens of the branches that have entered.
+        hidden: keys that branches do not see because of knockouts.
     """
     n_tokens = positions.shape[2]
     masks: dict[tuple[int | None, tuple[int, ...]], Masks] = {
@@ -165,9 +166,9 @@ class Prefill:
 
     Attributes:
         prefix: keys and values of all tokens.
-        resid_pre: per block, the stream that enters it, from token `start` on; one entry more,
-            the stream after the last block, unless the pass stopped at its keys and values.
-        start: first token kept in `resid_pre`.
+        resid_pre: per block, the stream that enters it, from token `start` on. The stream after the
+            last block is one more entry, unless the pass stopped at that block's keys and values.
+        start: the first token kept in `resid_pre`.
         lengths: tokens per prompt.
     """
 
@@ -186,8 +187,8 @@ def prefill(
 ) -> Prefill:
     """Run right-padded prompts once, keeping every block's keys and values.
 
-    Padding comes after the real tokens, which therefore never see it. With `keys_only` the last
-    block stops when its keys and values are known, because its output is not read.
+    Padding comes after the real tokens, so they never see it. With `keys_only` the last block stops
+    when its keys and values are known, because its output is not needed.
     """
     n_prompts, n_tokens = tokens.shape
     positions = torch.arange(n_tokens, device=tokens.device).expand(n_prompts, -1)

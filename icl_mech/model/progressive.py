@@ -1,9 +1,9 @@
-"""Generation that begins with demonstrations and goes on without them.
+"""Generation that begins with demonstrations and continues without them.
 
-PICA (arXiv 2503.09958) generates the first tokens of an answer after the demonstrations, then drops
-these. What follows runs on the query and the tokens generated so far alone; their keys and values
-are computed anew without demonstrations, so that what was shown acts only through these tokens and
-through edits.
+PICA (arXiv 2503.09958) generates the first tokens of an answer after the demonstrations, and then
+drops the demonstrations. All further tokens are generated from the query and the tokens generated
+so far. The keys and values of these are computed again without demonstrations, so the
+demonstrations act only through the generated tokens and through edits.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from icl_mech.model.placing import Placer
 from icl_mech.progress import Tick
 from icl_mech.prompts import Prompt
 
-#: Roles of what is dropped begin with one of these.
+#: The roles of dropped tokens begin with one of these.
 _SHOWN = ("demo_", "instruction")
 
 
@@ -26,8 +26,8 @@ def without_demonstrations(prompt: Prompt, tokenizer: Any) -> Prompt:
     """The prompt without its demonstrations and instruction: the sink token, query and arrow.
 
     Args:
-        prompt: whose tokens have roles.
-        tokenizer: writes the text of what is left.
+        prompt: a prompt whose tokens have roles.
+        tokenizer: decodes the text of the remaining tokens.
 
     Raises:
         InputError: where it has no demonstrations.
@@ -53,16 +53,16 @@ def generate_progressively(
     stop: str,
     tick: Tick,
 ) -> list[list[Generation]]:
-    """The first tokens of each answer after the whole prompt, the others without demonstrations.
+    """Generate the first tokens of each answer with demonstrations, and the others without them.
 
     The first tokens are generated once per prompt, and shared by all edits.
 
     Args:
         engine, placer: of the model.
         prompts: with demonstrations.
-        edits: in place in what follows the first tokens, at tokens of the prompt without
-            demonstrations.
-        demonstrations_for: how many tokens come first.
+        edits: in place while the other tokens are generated; their positions are tokens of the
+            prompt without demonstrations.
+        demonstrations_for: how many tokens are generated with demonstrations.
         max_new_tokens, stop, tick: as in `HookedModel.generate`.
 
     Returns:
@@ -106,7 +106,7 @@ def _begun(
 
 
 def _joined(first: Generation, more: Generation, tokenizer: Any, stop: str) -> Generation:
-    """Both parts as one generation; a stop may begin in the first and end in the second."""
+    """Join both parts to one generation; a stop may begin in the first and end in the second."""
     tokens = (*first.tokens, *more.tokens)
     text, stopped, _ = str(tokenizer.decode(tokens)).partition(stop)
     return Generation(tokens, text, more.cut and not stopped)

@@ -1,13 +1,13 @@
 """Reads the final residual stream: top tokens, log probability and rank of answers.
 
 TransformerLens's `logit_readout` reads either targets (one per row, or the same for all rows) or
-the top tokens, over whole rows of logits, always with their entropy. Here all of it comes from
-one pass, chunk by chunk (see `chunked_logits`).
+the top tokens. It needs whole rows of logits, and always computes their entropy. Here one pass over
+the vocabulary, chunk by chunk (see `chunked_logits`), gives all of these.
 
-Tokens may have exactly the same probability: often in half precision, always in a model whose
-weights are zero. Ties are broken as in greedy decoding: the token with the smallest id comes first.
-So no two tokens have the same rank, and only the top token has rank 0. `tied` says where this rule
-decided which token is on top.
+Several tokens may have exactly the same probability: often in half precision, and always in a model
+whose weights are zero. Ties are broken as in greedy decoding: the token with the smallest id comes
+first. So no two tokens have the same rank, and only the top token has rank 0. `tied` tells where
+this rule decided which token is the top one.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,8 +25,8 @@ from icl_mech.errors import InputError
 from icl_mech.model.arguments import token_rows
 from icl_mech.model.chunked_logits import Best, ChunkedLogits, Peaks, Top, refuse_not_finite
 
-#: Logits further below the largest count as this far: e^-80 is nothing beside 1, and a CPU takes
-#: thirty times as long for the subnormal numbers below e^-87.
+#: Differences from the largest logit are clamped to this: e^-80 is negligible beside 1, and a CPU
+#: takes thirty times as long for the subnormal numbers below e^-87.
 _LEAST = -80.0
 
 
@@ -38,12 +38,12 @@ class Readout:
         top: id of the most probable next token; of equal ones the smallest id.
         logprob: log probability (nats) of each target token; NaN where a target is padding (-1).
         rank: how many tokens come before the target: those that are more probable, and those that
-            are equally so and have smaller ids; -1 where a target is padding.
+            are equally probable and have smaller ids; -1 where a target is padding.
         hit: whether `top` is one of the targets, which then has rank 0.
         tied: whether another token is exactly as probable as `top`.
-        best, best_logprob: the k most probable tokens, most probable first (`top`), and their
-            log probabilities (nats); None where they were not asked for.
-        entropy: of the whole distribution (nats); None where it was not asked for.
+        best, best_logprob: the k most probable tokens, beginning with `top`, and their log
+            probabilities (nats); None if they were not requested.
+        entropy: of the whole distribution (nats); None if it was not requested.
     """
 
     top: Int[Tensor, "..."]
@@ -61,11 +61,11 @@ class Readout:
         return f"Readout({cells} cells, {self.logprob.shape[-1]} targets each{best})"
 
     def to_frame(self, tokenizer: Any = None) -> pd.DataFrame:
-        """A row per cell and target, for people and pandas.
+        """A table with a row per cell and target.
 
         Args:
-            tokenizer: `model.tokenizer`, which adds the most probable token as text. Texts are
-                data: escape them in HTML.
+            tokenizer: `model.tokenizer`; if given, the most probable token is added as text.
+                Escape the texts in HTML.
 
         Returns:
             Columns `cell_0`, `cell_1`, ... (the batch axes), `target`, `logprob` (nats), `rank`,
@@ -94,7 +94,7 @@ class Readout:
 
     @property
     def right(self) -> Bool[np.ndarray, "..."]:
-        """`hit` as numpy."""
+        """`hit` as a numpy array."""
         right: np.ndarray = self.hit.cpu().numpy()
         return right
 
@@ -113,7 +113,7 @@ class Readout:
         return self._map(lambda values: values.to(device))
 
     def column(self, i: int) -> "Readout":
-        """One of a `[prompt, edit]` readout's edits."""
+        """The readout of one edit, from a `[prompt, edit]` readout."""
         return self._map(lambda values: values[:, i])
 
     @staticmethod
@@ -150,7 +150,7 @@ def read(
     share: float = 1.0,
     entropy: bool = False,
 ) -> Readout:
-    """Final norm and unembedding of residual vectors, reduced chunk by chunk.
+    """Apply the final norm and the unembedding to residual vectors, chunk by chunk.
 
     Args:
         bridge: the TransformerLens model, see `network.Unembedding`.
@@ -179,14 +179,14 @@ def read(
     for ids, part in logits:
         peaks = Peaks.of(part, ids.start)
         for t in asked:
-            # A token with a smaller id ranks before a target with the same logit.
+            # Before the target's chunk, equal logits count too: smaller ids rank first.
             bar = torch.where(known[:, t] >= ids.stop, below[:, t], wanted[:, t])
             rank[:, t] += peaks.n_above(bar, above)
             rows = ((known[:, t] >= ids.start) & (known[:, t] < ids.stop)).nonzero()[:, 0]
             if len(rows):
                 own = known[rows, t, None] - ids.start
                 tie = (part[rows] == wanted[rows, t, None]) & (places[: part.shape[1]] < own)
-                # The target is not counted as above itself, however its own logit was rounded.
+                # The target may be above its own bar by rounding; it must not count itself.
                 itself = part[rows].gather(1, own)[:, 0] > bar[rows]
                 rank[rows, t] += tie.sum(dim=1) - itself.long()
         before = top.values
@@ -220,8 +220,8 @@ class _Mass:
     """Sums over the vocabulary, relative to each row's largest logit so far.
 
     Attributes:
-        total: of exp(logit - largest).
-        weighted: of the same times (logit - largest); None where no entropy is asked for.
+        total: the sum of exp(logit - largest).
+        weighted: the sum of exp(logit - largest) (logit - largest); None if no entropy is needed.
     """
 
     total: Float[Tensor, "row"]
@@ -229,7 +229,7 @@ class _Mass:
 
     @staticmethod
     def empty(like: Float[Tensor, "row"], entropy: bool) -> "_Mass":
-        """No logits yet."""
+        """The sums before the first chunk."""
         return _Mass(torch.zeros_like(like), torch.zeros_like(like) if entropy else None)
 
     def see(
@@ -239,7 +239,7 @@ class _Mass:
         new_best: Float[Tensor, "row"],
         scratch: Float[Tensor, "row width"],
     ) -> None:
-        """Take in a chunk, whose logits are overwritten; `best` was each row's largest before."""
+        """Add a chunk, whose logits are overwritten; `best` was each row's largest logit before."""
         # All logits of a row may be infinitely low so far.
         lowest = torch.finfo(part.dtype).min
         best, new_best = best.clamp_min(lowest), new_best.clamp_min(lowest)
@@ -254,7 +254,7 @@ class _Mass:
         self.total = self.total * shift.exp() + each.sum(dim=1)
 
     def entropy(self) -> Float[Tensor, "row"] | None:
-        """Of each row's distribution (nats)."""
+        """The entropy of each row's distribution (nats); None if it is not needed."""
         if self.weighted is None:
             return None
         return (self.total.log() - self.weighted / self.total).clamp_min(0)
@@ -277,7 +277,7 @@ def top_of_means(
         share: as in `read`.
 
     Returns:
-        Their ids and mean log probabilities (nats), the most probable first.
+        The tokens' ids and mean log probabilities (nats), the most probable first.
     """
     n_groups, n_rows, _ = vectors.shape
     logits = ChunkedLogits(bridge, vectors.flatten(0, 1), share)
@@ -306,11 +306,11 @@ def pad_targets(
 
     Args:
         answers: a row of token ids (or -1) for each prompt or vector.
-        n_rows: how many of these there are.
+        n_rows: the number of prompts or vectors.
         d_vocab: size of the vocabulary.
 
     Raises:
-        InputError: where there are more or fewer rows, one is empty, or there is no such token.
+        InputError: where the number of rows is wrong, one is empty, or a token does not exist.
     """
     answers = token_rows(answers)
     if len(answers) != n_rows or not n_rows:

@@ -1,4 +1,4 @@
-"""The shared-prefix engine: capture residuals and evaluate edits, re-running only what changes."""
+"""The shared engine: it captures activations and evaluates edits, and runs only what changes."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,21 +30,22 @@ from icl_mech.progress import Tick, silent
 
 T = TypeVar("T")
 
-#: Tokens whose keys and values are kept while texts go on, for every token of the budget. On a CPU
-#: they are small beside the weights, and each new token of a batch reads all weights once; the
-#: budget of other devices is large as it is.
+#: Tokens whose keys and values are kept during generation, per token of the budget. On a CPU they
+#: are small beside the weights, and each generated token of a batch reads all weights once, so
+#: larger batches pay off. The budget of other devices is large enough.
 KEPT_PER_TOKEN = {"cpu": 8}
 KEPT_PER_TOKEN_ACCELERATOR = 1
 
 
 class SharedEngine(Engine):
-    """Runs tokens and blocks that prompts and edits share once.
+    """Runs the tokens and blocks that prompts and edits share only once.
 
     Attributes:
-        blocks: the model's blocks, one at a time.
+        blocks: runs the model's blocks one at a time.
 
     Raises:
-        ReplayError: where a block has no attention.
+        ReplayError: where the model is a `HookedTransformer`, of a family whose blocks are known
+            not to run one at a time, or has a block without attention.
     """
 
     name = "shared"
@@ -55,12 +56,12 @@ class SharedEngine(Engine):
 
     @property
     def windows(self) -> list[int | None]:
-        """See `Engine`; None for a block that sees all that came before."""
+        """See `Engine`; None for a block that sees all earlier tokens."""
         return self.blocks.windows
 
     @torch.no_grad()
     def prepare(self, n_positions: int) -> None:
-        """Record and verify the blocks' calls, see `verification.verify`."""
+        """Record and verify the calls of the blocks (see `verification.verify`)."""
         self.blocks.renew()
         self.retried(lambda: verify(self.blocks, n_positions, self.budget.share))
 
@@ -68,7 +69,7 @@ class SharedEngine(Engine):
     def branch_residuals(
         self, groups: Sequence[Sequence[Tokens]], tick: Tick = silent
     ) -> Float[Tensor, "group branch layer d_model"]:
-        """See `Engine`. What the prompts of a group share (the demonstrations) runs once."""
+        """See `Engine`. Tokens that the prompts of a group share (the demonstrations) run once."""
         shared = [min(_common(group), min(map(len, group)) - 1) for group in groups]
         self.prepare(max(len(t) for group in groups for t in group))
 
@@ -78,7 +79,7 @@ class SharedEngine(Engine):
             ends = self.tensor([[len(t) - 1 for t in group] for group in suffixes])
             n_tokens = int(ends.max()) + 1
             flat = self.tensor(padded([t for group in suffixes for t in group]))
-            # A shorter branch is padded by repeating its last token, which no real token sees.
+            # A shorter branch is padded with its last token, to which no real token attends.
             steps = torch.arange(n_tokens, device=ends.device)
             positions = start.lengths[:, None, None] + torch.minimum(steps, ends[..., None])
             embedded = self.blocks.embed(flat.view(len(rows), -1), positions.flatten(1))
@@ -111,7 +112,7 @@ class SharedEngine(Engine):
     ) -> Readout:
         """See `Engine`.
 
-        Only the first edited token and what follows it are run, from the first edited block on.
+        Only the first edited token and those after it run, from the first edited block on.
         """
         self.prepare(max(map(len, prompts)))
 
@@ -119,8 +120,8 @@ class SharedEngine(Engine):
             ours, parts = targets[rows], list[Readout]()
             order: list[int] = []
             held: list[Tensor] = []
-            # Few edits of an early token run at once. Many rows at a time are read: each reading
-            # goes through the whole unembedding.
+            # Few edits of an early token fit into one chunk. Their rows are collected and read
+            # together, because each reading goes through the whole unembedding.
             enough = ROWS_PER_TOKEN * self.budget.tokens
             for chunk, last in self._run_each(prompts, rows, branches, tick):
                 if held and len(rows) * sum(h.shape[1] for h in [*held, last]) > enough:
@@ -194,7 +195,7 @@ class SharedEngine(Engine):
     ) -> tuple[Float[Tensor, "prompt d_model"], Int[Tensor, "prompt"]]:
         """See `Engine`.
 
-        What stands at the last token affects only the last token of later blocks. So all tokens
+        Activations at the last token affect only the last token of later blocks. So all tokens
         before it run without gradients, as a prefix.
         """
         with torch.no_grad():
@@ -209,14 +210,16 @@ class SharedEngine(Engine):
     # --- implementation --------------------------------------------------------------------------
 
     def prefill(self, prompts: Sequence[Tokens], *, start: int = 0, keys_only: bool) -> Prefill:
-        """Run whole prompts once, see `prefix_cache.prefill`."""
+        """Run whole prompts once (see `prefix_cache.prefill`)."""
         lengths = self.tensor([len(t) for t in prompts])
         return prefill(self.blocks, self.tensor(padded(prompts)), lengths, start, keys_only)
 
     def _run_each(
         self, prompts: Sequence[Tokens], rows: list[int], branches: Sequence[Branch], tick: Tick
     ) -> Iterator[tuple[list[int], Float[Tensor, "prompt branch d_model"]]]:
-        """Run branches of a batch, some at a time: which, and each one's final stream at its end.
+        """Run branches of a batch in chunks; yield each chunk's indices and final streams.
+
+        The streams are those after the last block at each branch's last token.
 
         Args:
             prompts: all of them.
@@ -252,13 +255,15 @@ class SharedEngine(Engine):
         branches: Sequence[Branch],
         kept: int = 0,
     ) -> Iterator[list[int]]:
-        """Branches that run together: from the same token, in order of the blocks they enter.
+        """Yield the indices of branches that run together, sorted by the block that they enter.
+
+        They have the same first edited token in every prompt.
 
         Args:
             prompts: all of them.
             rows: those of this batch.
             branches: to run on each.
-            kept: the tokens of a branch whose keys and values are kept, of the longest prompt.
+            kept: how many tokens of a branch keep their keys and values, for the longest prompt.
         """
         groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for i, branch in enumerate(branches):

@@ -1,9 +1,9 @@
-"""Prompts with edits in place, and the tokens that come after them, without running these again.
+"""Runs prompts with edits in place, and new tokens after them, without running old tokens again.
 
-Each prompt runs once. Each edit re-runs the edited token and the tokens after it. The keys and
-values of these tokens are kept, and every new token attends to them, as it would in one long
-forward pass with the edit's hook in place. Several answers after the same prompt and edit run as
-branches of one prefix.
+Each prompt runs once. For each edit, the edited token and the tokens after it run again. Their keys
+and values are kept, and every new token attends to them, as it would in one long forward pass with
+the edit's hook in place. Several answers after the same prompt and edit run as branches of one
+prefix.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ from icl_mech.model.readout import Readout
 
 @dataclass(frozen=True)
 class Ended:
-    """A batch of prompts with edits in place, a row per (prompt, branch).
+    """A batch of prompts that ran with edits in place; one row per (prompt, branch).
 
     Attributes:
         blocks: the model's blocks.
@@ -46,7 +46,7 @@ class Ended:
             blocks: the model's blocks.
             start: the prompts after one pass without edits.
             prompts: their indices among all prompts.
-            branches: that begin at the same token, sorted by `entry`.
+            branches: branches that begin at the same token, sorted by `entry`.
         """
         tails = Tails.of(branches, prompts, start.lengths)
         own: dict[int, tuple[Tensor, Tensor]] = {}
@@ -129,8 +129,8 @@ def _tails(
 ) -> Float[Tensor, "row head token d"]:
     """Keys (or values) of the tails in one block.
 
-    A branch that has entered this block has its own; below its first block a branch has those of
-    the prompt without edits.
+    Branches that have entered this block have their own. Below its first block, a branch has those
+    of the prompt without edits.
     """
     positions = tails.positions.to(clean.device)
     at = positions[:, None, :, None].expand(-1, clean.shape[1], -1, clean.shape[3])

@@ -1,4 +1,4 @@
-"""Finds the model that a name means, and checks it before any file of it is opened."""
+"""Finds the model that a name means, and checks its files before it is loaded."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from icl_mech.tasks.text import check_text
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 #: Seconds to wait for the hub's first answer. (The hub's library tries six times, with pauses.)
 _PATIENCE = 5.0
-#: A fingerprint reads this many bytes at this many places of every file of weights.
+#: A fingerprint reads this many bytes at each of this many places of every file of weights.
 _PIECE, _PLACES = 4096, 64
 
 
@@ -34,11 +34,11 @@ class Source:
     """Where a model is read from.
 
     Attributes:
-        name: what results call it: never a path.
+        name: the model's name in results, never a path.
         given: the name as the caller wrote it, for messages.
         location: a folder, or a hub name.
         revision: of a hub model.
-        offline: whether only what is on this machine is read.
+        offline: whether only files on this machine are read.
         converted: whether it is a folder of the cache, converted from GGUF.
     """
 
@@ -71,18 +71,19 @@ def check_source(source: str | Path) -> None:
     path = Path(name).expanduser()
     if name.startswith((".", "/", "~")) and not os.path.exists(path):
         raise InputError(f"{name}: no such folder or file; expected a model")
-    # A name without an owner may still be on the hub ("gpt2"), but hardly one letter away.
+    # A name without an owner may be on the hub ("gpt2"), but hardly one so close to the packaged
+    # model's name.
     elsewhere = name == PACKAGED_MODEL or os.path.exists(path) or "/" in name
     if not elsewhere and get_close_matches(name.lower(), [PACKAGED_MODEL], cutoff=0.9):
         raise InputError(f"unknown model {name!r}; did you mean {PACKAGED_MODEL!r}?")
 
 
 def find(source: str | Path) -> Source:
-    """The folder (converted from GGUF where need be) or hub name that a source means.
+    """Find the folder (converted from GGUF if necessary) or hub name that a source means.
 
     Raises:
         InputError: where there is nothing of that name.
-        ModelError: where what the files say of themselves is refused, see `check_folder`.
+        ModelError: where `check_folder` refuses the files, or a GGUF file cannot be converted.
     """
     check_source(source)
     name = str(source)
@@ -118,9 +119,9 @@ def label(name: str) -> str:
 
 
 def fingerprint(path: Path) -> str:
-    """Eight digits that tell the weights of a file, or of a folder, from others'.
+    """Eight hexadecimal digits that identify the weights in a file or a folder.
 
-    They do not depend on where the weights lie. Pieces of every file are read, not all of it.
+    They do not depend on the path. Only pieces of every file are read.
     """
     files = sorted(path.glob("*.safetensors")) if os.path.isdir(path) else [path]
     digest = xxh32()
@@ -135,7 +136,7 @@ def fingerprint(path: Path) -> str:
 
 
 def _check_hub_files(location: str, revision: str | None, offline: bool) -> None:
-    """The checks of `check_folder` for a hub model. A model that is not there fails later."""
+    """Check a hub model's files as `check_folder` does. A missing model is refused later."""
 
     def adapter(path: Path) -> None:
         base = json.loads(path.read_text()).get("base_model_name_or_path")
@@ -158,7 +159,7 @@ def _check_hub_files(location: str, revision: str | None, offline: bool) -> None
 
 
 def _hub_answers() -> bool:
-    """Whether the hub can be reached, tried once."""
+    """Whether the hub can be reached; one request is made."""
     if constants.HF_HUB_OFFLINE:
         return False
     try:
@@ -169,13 +170,13 @@ def _hub_answers() -> bool:
 
 
 def check_layer_of(source: str, layer: int | None) -> None:
-    """Refuse a layer that a model does not have, where its configuration is already on disk.
+    """Refuse a layer that a model does not have, if its configuration is on this machine.
 
     >>> check_layer_of("gemma-3-270m", 3)
 
     Args:
         source: as `load_model` takes it.
-        layer: None for none in particular.
+        layer: None is not checked.
 
     Raises:
         InputError: where the layer is out of range.
@@ -188,7 +189,7 @@ def check_layer_of(source: str, layer: int | None) -> None:
 
 
 def n_layers(source: str) -> int | None:
-    """The number of blocks, or None where it cannot be told: loading will say why.
+    """The number of blocks, or None if it is unknown; loading then says why.
 
     >>> n_layers("/no/such/model") is None
     True
@@ -209,7 +210,7 @@ def n_layers(source: str) -> int | None:
             name, revision=revision or None, local_files_only=True, trust_remote_code=False
         )
         return int(config.get_text_config().num_hidden_layers)
-    except Exception:  # whatever is wrong with it is said, with its reason, by `load_model`
+    except Exception:  # `load_model` reports the error with its reason
         return None
 
 

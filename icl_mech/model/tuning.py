@@ -1,9 +1,9 @@
 """A plain Transformers model with low-rank adapters (LoRA) on some of its blocks, to be trained.
 
 Hu et al. 2021 (arXiv 2106.09685). Everything but the adapters is frozen. Autograd starts at the
-first block that has one: below it nothing is kept and nothing runs backwards. Logits are computed
-at the tokens that are asked for and nowhere else: of a vocabulary of 262,144, logits of every token
-would take more memory than the model.
+first block that has an adapter: below it, nothing is kept and there is no backward pass. Logits are
+computed only at the requested tokens: over a vocabulary of 262,144, the logits of every token would
+take more memory than the model.
 """
 
 import warnings
@@ -28,7 +28,7 @@ from icl_mech.model.plain import explained, read_config, read_plain
 from icl_mech.model.sources import Source, find
 from icl_mech.prompts import Encoder, Sink, Template, wants_leading_space
 
-#: Linear maps by the part of a block that they are in, told by the part's name in the model.
+#: Parts of a block, and the names by which a linear map's path shows that it is in this part.
 KINDS: Mapping[str, tuple[str, ...]] = {
     "attention": ("attn", "attention"),
     "mlp": ("mlp", "feed_forward", "ffn", "fc1", "fc2"),
@@ -37,11 +37,11 @@ KINDS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Outline:
-    """What is known of a model before its weights are read.
+    """The structure of a model, known before its weights are read.
 
     Attributes:
         source: from `find`.
-        blocks: where the list of blocks is in the model, such as `"model.layers"`.
+        blocks: the path of the list of blocks in the model, such as `"model.layers"`.
         n_layers: how many blocks there are.
         maps: the linear maps of a block by their path inside it, such as `"self_attn.q_proj"`.
         context: the most tokens that a prompt can have; None where there is no limit.
@@ -54,14 +54,14 @@ class Outline:
     context: int | None
 
     def choose(self, targets: Sequence[str]) -> tuple[str, ...]:
-        """The maps that are meant.
+        """The linear maps that the targets name.
 
         Args:
             targets: `"attention"`, `"mlp"`, or names of maps, with or without the part of the
                 block that they are in.
 
         Raises:
-            InputError: where there is no such map, with the nearest.
+            InputError: where there is no such map; it names the nearest.
         """
         chosen: set[str] = set()
         for target in targets:
@@ -79,7 +79,7 @@ class Outline:
 
 
 def _is(name: str, target: str) -> bool:
-    """Whether a map is of the kind, or has the name, that a target says."""
+    """Whether a map has the name, or is in the part of a block, that a target gives."""
     if target in KINDS:
         return any(part in name.lower() for part in KINDS[target])
     return target in (name, name.rpartition(".")[2])
@@ -124,14 +124,14 @@ def outline(source: str | Path, trust_remote_code: bool = False) -> Outline:
 
 
 class TunedModel:
-    """A plain model with adapters; from `load_tuned`.
+    """A plain model with adapters, made by `load_tuned`.
 
     Attributes:
         name: of the model without adapters.
-        base_hash: of its weights.
+        base_hash: the hash of that model's weights.
         outline: of the model.
         layers: the blocks that have adapters.
-        targets: the maps that have one, by their path in the block.
+        targets: the maps that have adapters, by their path in the block.
         weights: the trainable weights, by name.
     """
 
@@ -151,7 +151,7 @@ class TunedModel:
         self.outline, self.layers, self.targets = outline, tuple(layers), tuple(targets)
         self.tokenizer, self.sink = tokenizer, sink
         self.base_hash = base_hash(model)
-        # What peft writes into an adapter's files as the base: never a path.
+        # peft writes this into an adapter's files as the base. It must not be a path.
         base = self.name if outline.source.local else outline.source.location
         model.config._name_or_path = model.name_or_path = base
         config = LoraConfig(
@@ -213,16 +213,16 @@ class TunedModel:
     def answer_logits(
         self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
     ) -> tuple[Float[Tensor, "token vocab"], Int[Tensor, "token"], Int[Tensor, "token"]]:
-        """Logits at the tokens before each token of every answer, all answers one after another.
+        """Logits that predict each token of every answer (teacher forcing), in one list of rows.
 
-        Rows are padded on the right, where causal attention cannot see.
+        Rows are padded on the right, so no token attends to the padding.
 
         Args:
             prompts: token ids of every prompt.
-            answers: of its answer, which is teacher-forced; one token at least.
+            answers: token ids of every prompt's answer, at least one.
 
         Returns:
-            Logits, the answers' token ids, and which row each belongs to.
+            Logits, the answers' token ids, and the index of the prompt that each belongs to.
         """
         rows = [[*p, *a[:-1]] for p, a in zip(prompts, answers, strict=True)]
         width = max(map(len, rows))
@@ -240,7 +240,7 @@ class TunedModel:
 
     @contextmanager
     def _read_at(self, owner: Int[Tensor, "token"], at: Int[Tensor, "token"]) -> Iterator[None]:
-        """Let the unembedding see these tokens only; what the model does to logits is done."""
+        """Give the unembedding these tokens only; the model's scale or cap of logits still acts."""
 
         def pick(module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             return (given[0][owner, at][None], *given[1:])
@@ -252,10 +252,10 @@ class TunedModel:
             handle.remove()
 
     def save(self, folder: Path) -> None:
-        """Write a complete adapter in peft's format, and which weights it was trained on."""
-        # Whether the vocabulary was extended peft would ask of the hub; it was not.
+        """Write a complete adapter in peft's format, and a record of the weights it belongs to."""
+        # Otherwise peft would ask the hub whether the vocabulary was extended. It was not.
         self.peft.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
-        # peft's page about the adapter is an empty form.
+        # peft writes a page about the adapter that is an empty form.
         (folder / "README.md").unlink(missing_ok=True)
         write_record(folder, {"base": self.name, "base_hash": self.base_hash})
 
@@ -274,17 +274,17 @@ def load_tuned(
     sink: str | int | None = None,
     attention: str = "eager",
 ) -> TunedModel:
-    """Read a model in float32 and put adapters on it. They change nothing yet: B is zero.
+    """Read a model in float32 and add adapters to it, which change nothing yet (B is zero).
 
     Args:
         outline: from `outline`.
         layers: blocks that get adapters.
         targets: maps of these blocks, from `Outline.choose`.
         rank, alpha, dropout: of LoRA.
-        seed: of A's first values. PyTorch's own generator is left as it was.
+        seed: of A's initial values. The state of PyTorch's own generator is restored.
         device: of the weights; the CPU by default.
         trust_remote_code, sink: as in `load_model`.
-        attention: how Transformers computes it.
+        attention: Transformers' implementation of attention.
 
     Raises:
         InputError: where the model is quantised or cannot be reached.
@@ -313,11 +313,11 @@ def load_tuned(
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Draw from PyTorch's generator with this seed, and leave the generator as it was.
+    """Context with PyTorch's generator seeded; its state is restored afterwards.
 
     Args:
         seed: any whole number.
-        device: whose generator is seeded too.
+        device: if it is a CUDA device, its generator is seeded and restored, too.
 
     Example:
         >>> with seeded(1, torch.device("cpu")):

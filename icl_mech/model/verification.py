@@ -1,4 +1,4 @@
-"""Check that running block by block gives the same numbers as the model's ordinary forward pass."""
+"""Checks that running block by block gives the numbers of the model's ordinary forward pass."""
 
 from typing import Any
 
@@ -50,7 +50,7 @@ def verify(blocks: Blocks, n_positions: int, share: float = 1.0) -> None:
         blocks.forget()
         if out_of_memory(error):
             raise
-        # Our own errors say what is wrong; the message of a library's error would not help a user.
+        # icl-mech's own errors say what is wrong; a library's message would not help a user.
         why = first_line(error) if isinstance(error, ModelError) else _BLOCK_FAILS
         raise ReplayError(blocks.bridge, why) from error
     if not worst <= tolerance_of(blocks.dtype):
@@ -64,8 +64,8 @@ def _error(blocks: Blocks, n_positions: int, share: float) -> float:
     """The largest difference in log probability (nats) from the model's own forward pass.
 
     The calls of that pass are recorded. Then the first half of the tokens runs as a prefix, and the
-    second half twice, as two branches of it, because this is how the engine runs prompts. Where
-    that fails, or gives other numbers, blocks run another way from then on (`Blocks.fall_back`).
+    second half runs twice, as two branches of it, because the engine runs prompts in this way. If
+    that fails or gives other numbers, blocks run in another way from then on (`Blocks.fall_back`).
     """
     if n_positions > STEP and not blocks.n_verified:
         blocks.record(STEP)  # position tables of long prompts are compared with these
@@ -82,7 +82,7 @@ def _error(blocks: Blocks, n_positions: int, share: float) -> float:
 
 
 def _missed_by(blocks: Blocks, expected: Float[Tensor, "1 d_vocab"], share: float) -> float:
-    """The largest difference when blocks run as they would now, see `Blocks.way`."""
+    """The largest difference when blocks run in the current way (`Blocks.way`)."""
     n_positions = blocks.n_verified
     half = n_positions // 2
     lengths = torch.tensor([half], device=blocks.device)
@@ -99,7 +99,7 @@ def _missed_by(blocks: Blocks, expected: Float[Tensor, "1 d_vocab"], share: floa
 
 
 def tolerance_of(dtype: torch.dtype) -> float:
-    """The largest accepted difference in log probability (nats) of a number format.
+    """The largest accepted difference in log probability (nats) for a number format.
 
     >>> tolerance_of(torch.float32)
     0.001
@@ -108,7 +108,7 @@ def tolerance_of(dtype: torch.dtype) -> float:
 
 
 def rounded_up(bridge: Any, n_positions: int) -> int:
-    """The length to verify for prompts of up to `n_positions` tokens.
+    """The prompt length to verify for prompts of up to `n_positions` tokens.
 
     Raises:
         InputError: where the model cannot read so many tokens.

@@ -40,7 +40,10 @@ class Vocabulary:
         return int(self._engine.bridge.unembed.W_U.shape[1])
 
     def check_count(self, k: int, name: str = "top_k", least: int = 1) -> None:
-        """Raise InputError where there are no k tokens to name; `name` is the argument's."""
+        """Raise InputError unless k is from `least` to the vocabulary's size.
+
+        `name` is the argument's name in the message.
+        """
         if not least <= whole(name, k) <= len(self):
             raise InputError(f"{name} is {k}; expected {least} to {len(self)}, the vocabulary")
 
@@ -53,7 +56,7 @@ class Vocabulary:
         """The tokens with the largest log probability, averaged over the rows of each group.
 
         Args:
-            vectors: read as if they stood after the last block.
+            vectors: vectors that stand for the residual stream after the last block.
             k: how many tokens.
             allowed: tokens that may be among them; all by default.
 
@@ -71,19 +74,19 @@ class Vocabulary:
     def distances(
         self, first: Float[Tensor, "row d_model"], second: Float[Tensor, "row other d_model"]
     ) -> tuple[Float[Tensor, "row other"], Float[Tensor, "row other"]]:
-        """How far the next-token distributions of residual streams are from others'.
+        """The KL divergence and total variation between next-token distributions.
 
         Whole rows of logits are never kept.
 
         Args:
             first: residual streams after the last block.
-            second: for each of them, those that it is compared with.
+            second: for each of them, the streams that it is compared with.
 
         Returns:
             KL(first || second) in nats, and total variation (0 to 1), of every pair.
 
         Raises:
-            InputError: where there are not as many rows.
+            InputError: where the numbers of rows differ.
             ModelError: where the logits are not finite.
         """
         width = self._engine.bridge.cfg.d_model
@@ -97,12 +100,12 @@ class Vocabulary:
     def logits(
         self, vectors: Float[Tensor, "row d_model"], tokens: Int[Tensor, "other token"]
     ) -> Float[Tensor, "row token"]:
-        """Logits of a few tokens of each row, read as the stream after the last block.
+        """The model's logits of a few tokens, for vectors that stand after the last block.
 
-        As the model gives them: after the final norm, with any scale and soft cap.
+        They include the final norm and any scale and soft cap of the logits.
 
         Raises:
-            InputError: where there are not as many rows, or a token is not in the vocabulary.
+            InputError: where the numbers of rows differ, or a token is not in the vocabulary.
         """
         vectors = check_tensor(vectors, "vectors", "row, d_model", self._engine.bridge.cfg.d_model)
         if len(vectors) != len(tokens):

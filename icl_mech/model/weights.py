@@ -1,7 +1,7 @@
-"""Checks of a model's files before it is loaded, and of the weights that were found after that.
+"""Checks a model's files before it is loaded, and the list of loaded weights afterwards.
 
 Transformers fills weights that are missing from the files with random values, and ignores weights
-that the model has no place for. Either gives a different model without an error.
+that the model has no place for. Both would give a different model without an error.
 """
 
 import json
@@ -22,7 +22,7 @@ ADAPTER = "adapter_config.json"
 #: weights are looked at.
 MOST_LAYERS = 1000
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-#: Tables that old checkpoints hold and that a model works out itself: causal masks, frequencies.
+#: Tables in old checkpoints that a model computes itself: causal masks, frequencies.
 _CONSTANT = re.compile(r"(^|\.)(attn|attention|self_attn)\.(masked_)?bias$|\binv_freq$")
 _SHOWN = 5
 _TOKENIZERS = ("tokenizer*", "vocab*", "*.model", "spiece*", "merges.txt")
@@ -43,7 +43,7 @@ def check_config(path: Path) -> None:
     """Refuse a configuration that asks for more blocks than any model has.
 
     Raises:
-        ModelError: naming the entry; or where the file is no JSON object.
+        ModelError: naming the entry; or where the file does not hold a JSON object.
     """
     config = json_object(path)
     for entry, value in _entries(config):
@@ -61,7 +61,7 @@ def check_index(path: Path) -> None:
     """Refuse an index that names anything but .safetensors files of its own folder.
 
     Raises:
-        ModelError: naming the entry; or where the file is no index.
+        ModelError: naming the entry; or where the file is not an index.
     """
     files = json_object(path).get("weight_map")
     if not isinstance(files, dict) or not files:
@@ -100,8 +100,8 @@ def refuse_incomplete(name: str, found: Mapping[str, Any]) -> None:
 
     Args:
         name: of the model, for the message.
-        found: what `from_pretrained(..., output_loading_info=True)` reports. Tied weights, which a
-            file holds once, are not among the missing.
+        found: the report of `from_pretrained(..., output_loading_info=True)`. Tied weights, which a
+            file holds once, do not count as missing.
 
     Raises:
         ModelError: naming the weights.
@@ -145,7 +145,7 @@ def _check_name(path: Path, file: object, endings: tuple[str, ...]) -> None:
 
 
 def json_object(path: Path) -> dict[str, Any]:
-    """What a file of one JSON object holds.
+    """Read a file that holds one JSON object.
 
     Raises:
         ModelError: where it cannot be read, or holds anything else.

@@ -15,7 +15,7 @@ from icl_mech.model.network import is_bridge
 
 @dataclass(frozen=True)
 class Write:
-    """An edit, and where its tokens are in the activations of a batch.
+    """An edit, with the indices of its tokens in the activations of a batch.
 
     Attributes:
         placed: the edit.
@@ -33,13 +33,13 @@ class Write:
     def into(self, activation: Tensor) -> None:
         """Write into an activation `[row, column, ...]`."""
         head = () if self.placed.edit.head is None else (self.placed.edit.head,)
-        device = activation.device  # of this block: a model may lie on several
+        device = activation.device  # may differ from block to block
         here = (self.rows.to(device), self.columns.to(device), *head)
         activation[here] = self.placed.written(self.prompts.to(device), activation[here])
 
 
 def writing(bridge: Any, writes: Sequence[Write]) -> AbstractContextManager[Any]:
-    """The hooks that write, in the order in which the stream passes the sites."""
+    """Context with the hooks that write these edits, in the order of the sites in a block."""
     groups: dict[tuple[int, str], list[Write]] = defaultdict(list)
     for write in writes:
         groups[write.layer, write.placed.edit.site].append(write)
@@ -72,8 +72,8 @@ def _between(
     """Hooks that write the residual stream between attention and MLP.
 
     A bridge's `hook_resid_mid` is the input of the norm before the MLP: an edit there reaches the
-    MLP, but not the stream. So its difference is added to the stream where the block ends. (A
-    `HookedTransformer`'s hook is in the stream.)
+    MLP, but not the residual stream. So the change is added to the stream at the end of the block.
+    (A `HookedTransformer`'s hook is in the stream itself.)
     """
     write = _writer(group)
     difference: list[Tensor] = []
