@@ -1,6 +1,6 @@
-"""What a question will cost: operations, bytes and memory, from a model's configuration alone."""
+"""Predicts the operations, bytes and memory of a question from a model's configuration alone."""
 
 import lazy_loader
 
-# The public names stand in the stub beside this file; each is loaded on first use.
+# The stub beside this file lists the public names. Each is loaded on first use.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

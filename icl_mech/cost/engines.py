@@ -1,4 +1,4 @@
-"""What the engines would run, counted instead of run: the same batches, and their products."""
+"""Counts the matrix products that the engines would run, batch by batch, without running them."""
 
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
@@ -16,7 +16,7 @@ from icl_mech.model.shared_engine import KEPT_PER_TOKEN, KEPT_PER_TOKEN_ACCELERA
 
 
 class Edited(NamedTuple):
-    """A branch: the tokens it runs, from its edited token to the last, and its first block."""
+    """A branch: how many tokens it runs (from the edited one to the last), and its first block."""
 
     n_tokens: int
     entry: int
@@ -24,11 +24,11 @@ class Edited(NamedTuple):
 
 @dataclass(frozen=True)
 class Limits:
-    """How much runs at a time.
+    """How much runs at once.
 
     Attributes:
-        n_bytes: of one number.
-        tokens: that run through a block together.
+        n_bytes: bytes of one number.
+        tokens: the number of tokens that run through a block together.
         device: the kind of device.
     """
 
@@ -38,7 +38,7 @@ class Limits:
 
 
 def in_parts(n: int, together: int) -> Iterator[tuple[int, int]]:
-    """How many parts there are of each size, where n items are cut into parts of one size.
+    """Cut n items into parts of one size; yield (number of parts, size), first of the full parts.
 
     >>> list(in_parts(10, 4))
     [(2, 4), (1, 2)]
@@ -49,11 +49,11 @@ def in_parts(n: int, together: int) -> Iterator[tuple[int, int]]:
 
 
 class CountedEngine(ABC):
-    """Counts what an engine of the same name does; prompts of a call have one length here.
+    """Counts the work of an engine. All prompts of a call are assumed to have one length.
 
     Attributes:
-        copies: how often attention's scores are in memory at a time.
-        grouped: whether query heads that share keys read them once.
+        copies: how many copies of attention's scores are in memory at once.
+        grouped: whether query heads that share keys read them together.
         fused: whether whole prompts go through fused attention.
     """
 
@@ -68,16 +68,16 @@ class CountedEngine(ABC):
 
     @property
     def cost(self) -> Cost:
-        """Of all that was counted so far."""
+        """The cost of everything counted so far."""
         weights = self.sizes.weights * self.limits.n_bytes
         return Cost(dict(self._parts), weights, weights + self._peak)
 
     def repeat(self, times: int) -> None:
-        """Take all that was counted so far that often: tasks cost the same."""
+        """Multiply everything counted so far, because all tasks cost the same."""
         for part, work in self._parts.items():
             self._parts[part] = work * times
 
-    # --- what an engine is asked -----------------------------------------------------------------
+    # --- calls of an engine ----------------------------------------------------------------------
 
     @abstractmethod
     def groups(self, n: int, size: int, shared: int, own: int) -> None:
@@ -89,27 +89,27 @@ class CountedEngine(ABC):
 
     @abstractmethod
     def last_streams(self, n: int, length: int, branches: Sequence[Edited]) -> None:
-        """`last_streams`: the same, and nothing is read."""
+        """`last_streams`: as `evaluate`, but without a readout."""
 
     @abstractmethod
     def generate(self, n: int, length: int, branches: Sequence[Edited], n_new: int) -> None:
-        """`generate`: so many new tokens after every branch of every prompt."""
+        """`generate`: `n_new` tokens after every branch of every prompt."""
 
     @abstractmethod
     def continuations(
         self, n: int, length: int, branches: Sequence[Edited], n_each: int, n_tokens: int
     ) -> None:
-        """`sequence_logprob`: several continuations of so many tokens, in every branch."""
+        """`sequence_logprob`: `n_each` continuations of `n_tokens` tokens, in every branch."""
 
     @abstractmethod
     def gradients(self, n: int, length: int, branch: Edited, n_steps: int, n_batches: int) -> None:
-        """`AnswerGradients`: one branch of n prompts, so often, on batches that come in turn.
+        """`AnswerGradients`: `n_steps` steps with one branch of n prompts, on batches in turn.
 
-        A product is differentiated with respect to its rows alone, for weights are frozen.
+        Products are differentiated only with respect to their rows, because weights are frozen.
         """
 
     def observe(self, n: int, length: int, patterns: bool = False) -> None:
-        """`observe`: whole prompts once; attention patterns are made where they are read."""
+        """`observe`: whole prompts once. If `patterns` are read, attention is not fused."""
         whole = self.fused and not patterns
         for times, rows in self.batches(n, length):
             self.blocks("prompts", times, rows, length, length, self.sizes.n_layers, whole)
@@ -126,7 +126,7 @@ class CountedEngine(ABC):
             self.unembed(times, groups * rows)
 
     def distances(self, n: int, n_others: int) -> None:
-        """`distances` of each row to so many others: two passes over the vocabulary."""
+        """`distances` of each row to `n_others` others: two passes over the vocabulary."""
         for times, rows in self.batches(n, 1 + n_others):
             for _ in ("normalisers", "sums"):
                 self.unembed(times, rows * (1 + n_others))
@@ -134,10 +134,10 @@ class CountedEngine(ABC):
     def train(
         self, n_steps: int, n: int, length: int, n_read: int, n_adapted: int, rank: int
     ) -> None:
-        """Updates of low-rank adapters in the first blocks, on n prompts each.
+        """`n_steps` updates of low-rank adapters in the first blocks, on n prompts each.
 
-        Forward, and back to the rows of every product; the adapters' own products, and their
-        gradients. Activations of all blocks are kept.
+        It counts the forward pass, the backward pass to the rows of every product, and the
+        adapters' own products and gradients. The activations of all blocks are kept.
         """
         s = self.sizes
         for _ in ("forward", "back"):
@@ -159,7 +159,7 @@ class CountedEngine(ABC):
     # --- counting --------------------------------------------------------------------------------
 
     def batches(self, n: int, size: int) -> Iterator[tuple[int, int]]:
-        """How often a batch of so many items runs, for n items of a size."""
+        """Batches of n items of one size: (number of batches, items in each)."""
         return in_parts(n, max(1, self.limits.tokens // size))
 
     def blocks(
@@ -172,9 +172,9 @@ class CountedEngine(ABC):
         n_layers: int,
         fused: bool = False,
     ) -> None:
-        """Rows of tokens through blocks, each of which sees so many keys.
+        """Run `rows` rows of `queries` tokens through blocks, in which each token has `keys` keys.
 
-        Fused attention reads and writes no scores.
+        Fused attention neither reads nor writes scores.
         """
         s = self.sizes
         for width, out in s.block:
@@ -185,14 +185,14 @@ class CountedEngine(ABC):
             one = Work(4 * queries * keys * width, numbers * self.limits.n_bytes)
             self._parts[part] += one * (times * n_layers * rows)
         else:
-            # Query heads that share keys are rows of one product, or each has a copy of the keys.
+            # Query heads that share keys are rows of one product, or each has its own copy.
             together = s.n_heads // s.n_kv_heads if self.grouped else 1
             heads = times * n_layers * rows * s.n_heads // together
             self.product(part, heads, queries * together, s.d_head, keys)
             self.product(part, heads, queries * together, keys, s.d_head)
         self.hold(
-            # Scores, what masks and softmax make of them, and the masks of two kinds of blocks.
-            # Some families make scores where others do not.
+            # Scores, their masked and softmax copies, and the masks of two kinds of blocks. They
+            # are counted for fused attention too, because some families do compute scores.
             rows * queries * keys * (self.copies * s.n_heads + 4)
             # Keys and values, repeated for every head.
             + rows * keys * 2 * s.n_heads * s.d_head
@@ -201,25 +201,25 @@ class CountedEngine(ABC):
         )
 
     def kept_by_block(self, tokens: int, keys: int) -> int:
-        """Numbers that a block keeps of so many tokens, each with its keys, to go back through."""
+        """How many numbers a block keeps for the backward pass of tokens with `keys` keys each."""
         s = self.sizes
         # Queries and keys before and after rotation, values and outputs, for every head.
         per_token = 6 * s.d_model + 6 * s.n_heads * s.d_head + 4 * s.d_mlp
         return tokens * (per_token + 2 * s.n_heads * keys)
 
     def unembed(self, times: int, rows: int) -> None:
-        """Logits of rows, chunk by chunk of the vocabulary."""
+        """Compute the logits of rows, one chunk of the vocabulary at a time."""
         s, limits = self.sizes, self.limits
         width = chunk_width(limits.device, s.d_vocab, limits.n_bytes * rows)
         n_full, rest = divmod(s.d_vocab, width)
         self.product("readout", times * n_full, rows, s.d_model, width)
         if rest:
             self.product("readout", times, rows, s.d_model, rest)
-        # Logits, what a target's are compared with, and the rows that hold a new best token.
+        # Logits, a buffer to compare them with targets, and the rows with a new best token.
         self.hold(3 * rows * width + rows * s.d_model)
 
     def logits(self, times: int, rows: int) -> None:
-        """Whole rows of logits."""
+        """Compute whole rows of logits."""
         self.product("readout", times, rows, self.sizes.d_model, self.sizes.d_vocab)
         self.hold(3 * rows * self.sizes.d_vocab)
 
@@ -229,11 +229,11 @@ class CountedEngine(ABC):
         self._parts[part] += Work(2 * n * width * out, numbers * self.limits.n_bytes) * times
 
     def keep(self, numbers: int) -> None:
-        """So many numbers stay in memory while what follows is observed and read."""
+        """Note that so many numbers stay in memory during later calls of `observe` and `read`."""
         self._kept += numbers
 
     def hold(self, numbers: int) -> None:
-        """So many numbers are in memory at a time, beside the weights."""
+        """Note that so many numbers are in memory at once, besides the weights."""
         self._peak = max(self._peak, (self._kept + numbers) * self.limits.n_bytes)
 
 
@@ -292,7 +292,7 @@ class SharedCount(CountedEngine):
         before = length - branch.n_tokens
         for times, rows in self.batches(n, length):
             self._prefill(times * n_batches, rows, length)
-        # All batches are at hand, and the graph of one beside them.
+        # All batches are in memory, together with the graph of one.
         self._kept = n_batches * self._kept_of(n * length)
         for times, rows in self.batches(n, branch.n_tokens):
             for _ in ("forward", "back"):
@@ -305,7 +305,7 @@ class SharedCount(CountedEngine):
     def _ended(
         self, n: int, length: int, branches: Sequence[Edited], n_new: int
     ) -> Iterator[tuple[int, int]]:
-        """Run branches whose keys and values are kept for new tokens: how often so many rows."""
+        """Run branches whose keys and values are kept for new tokens; yield (times, rows)."""
         s = self.sizes
         for times, rows in self.batches(n, length + n_new):
             self._prefill(times, rows, length)
@@ -313,7 +313,7 @@ class SharedCount(CountedEngine):
             for n_tokens, chunk in self._chunks(rows, branches, length + n_new):
                 self._branches(times, rows, length - n_tokens, n_tokens, chunk)
                 ended = rows * len(chunk)
-                # A step makes them anew, longer by a token, beside those before.
+                # A step copies them, one token longer, while the old ones are still in memory.
                 per_token = 4 * s.n_layers * s.n_kv_heads * s.d_head
                 self._kept = clean + ended * (length + n_new) * per_token
                 yield times, ended
@@ -323,12 +323,12 @@ class SharedCount(CountedEngine):
     def _chunks(
         self, rows: int, branches: Sequence[Edited], kept: int = 0
     ) -> Iterator[tuple[int, list[int]]]:
-        """Branches that run together: their tokens, and the block that each enters on.
+        """Yield branches that run together: the tokens of each, and the blocks that they enter.
 
         Args:
-            rows: prompts of each.
+            rows: the number of prompts that run each branch.
             branches: all of them.
-            kept: tokens of a branch whose keys and values are kept.
+            kept: how many tokens of a branch keep their keys and values.
         """
         limits = self.limits
         share = KEPT_PER_TOKEN.get(limits.device, KEPT_PER_TOKEN_ACCELERATOR)
@@ -342,7 +342,7 @@ class SharedCount(CountedEngine):
                 yield n_tokens, entries[start : start + step]
 
     def _prefill(self, times: int, rows: int, length: int) -> None:
-        """Whole prompts; the last block stops when it has its keys and values, which are kept."""
+        """Run whole prompts and keep their keys and values; the last block runs only in part."""
         s = self.sizes
         self._kept = self._kept_of(rows * length)
         self.blocks("prompts", times, rows, length, length, s.n_layers - 1, self.fused)
@@ -350,14 +350,14 @@ class SharedCount(CountedEngine):
             self.product("prompts", times, rows * length, width, out)
 
     def _kept_of(self, tokens: int) -> int:
-        """Keys, values and streams of tokens, of every block."""
+        """How many numbers the keys, values and streams of tokens have in all blocks."""
         s = self.sizes
         return tokens * s.n_layers * (2 * s.n_kv_heads * s.d_head + s.d_model)
 
     def _branches(
         self, times: int, rows: int, before: int, n_tokens: int, entries: Sequence[int]
     ) -> None:
-        """Branches side by side, each from the block that it enters on; none sees another."""
+        """Run branches side by side, each from its first block; none sees another."""
         entering, queries = Counter(entries), 0
         for layer in range(self.sizes.n_layers):
             queries += entering[layer] * n_tokens
@@ -366,7 +366,7 @@ class SharedCount(CountedEngine):
 
 
 class PlainCount(CountedEngine):
-    """Counts what `PlainEngine` does; Transformers' own attention adds a mask to a copy."""
+    """Counts what `PlainEngine` does. Transformers' attention copies scores to add the mask."""
 
     copies = 3
     grouped = False

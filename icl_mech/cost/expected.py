@@ -1,4 +1,4 @@
-"""What a question is expected to cost on a model, before any weights are loaded."""
+"""Predicts the cost of a question on a model before any weights are loaded."""
 
 from typing import Any, Literal, get_args
 
@@ -37,11 +37,11 @@ def expected_cost(
     device: str = "cpu",
     batch_tokens: int | None = None,
 ) -> Cost:
-    """Operations, bytes and memory of a question, from a model's configuration alone.
+    """Predict the operations, bytes and memory of a question from a model's configuration alone.
 
-    Matrix products are counted, batch by batch as the engines run them; norms, softmax, activations
-    and the sums over the vocabulary are not, nor are the checks before a model's first run, nor a
-    scan's few prompts under a second sink token. On a CPU a run takes about twice as long as its
+    Matrix products are counted, batch by batch as the engines run them. Not counted are norms,
+    softmax, activations, sums over the vocabulary, the checks before a model's first run, and a
+    scan's few prompts with a second sink token. On a CPU, a run takes about twice as long as its
     products at the machine's best rate (`make bench-floor`).
 
     Args:
@@ -53,25 +53,26 @@ def expected_cost(
             checkpoint, without heads), `"table"`, `"answers"`, `"conflict"` (`n_tasks` pairs),
             `"variability"`, `"vectors"` (every method), `"knowledge"`, `"progressive"`,
             `"transfer"` (with an instruction of eight tokens), `"classify"` (three labels),
-            `"failures"` or `"finetune"`. What is no argument here is as by default in the question.
-            Texts are taken to end nowhere before the most tokens, training to go on to its last
-            step, and θ to work after a third of the blocks and best in the middle.
+            `"failures"` or `"finetune"`. Settings that are not arguments here have the question's
+            defaults. It is assumed that generated texts reach the limit of new tokens, that
+            training runs to its last step, and that θ works after a third of the blocks, best in
+            the middle.
         config: a model's name or folder, as in `load_model`; its configuration in Transformers, or
             the entries of its `config.json`; or `Sizes`.
-        n_tasks: how many tasks.
+        n_tasks: the number of tasks.
         n_prompts, n_shots, n_dummies, control_layers: as in the questions.
-        controls: of decodability.
-        heads, masking: whether `localize` reads these, too.
+        controls: whether decodability runs its controls.
+        heads, masking: whether `localize` includes heads and masking.
         per_demonstration: tokens of a demonstration: x, arrow, y and line break.
         per_query: tokens of the query and its arrow.
         engine: `"shared"` or `"plain"`.
         dtype: of weights and activations.
-        device: `"cpu"`, or another, which runs larger batches.
+        device: `"cpu"`, or another kind of device, which runs larger batches.
         batch_tokens: as in `load_model`.
 
     Raises:
         InputError: where there is no such question, engine or dtype, a count is not positive, or
-            the model is no dense transformer.
+            the model is not a dense transformer.
 
     Example:
         >>> llama = {"num_hidden_layers": 32, "hidden_size": 4096, "num_attention_heads": 32,

@@ -1,6 +1,6 @@
-"""What the questions ask of an engine that write vectors of several methods into prompts.
+"""Engine calls of the questions that write vectors of several methods into prompts.
 
-Both methods that they form by default: θ, which is read, and the one that is learned.
+By default these methods are two: θ, which is read from the model, and a learned vector.
 """
 
 from icl_mech.cost.asked import Asked
@@ -8,20 +8,20 @@ from icl_mech.cost.engines import CountedEngine, Edited
 from icl_mech.cost.methods import form_learned, form_theta
 from icl_mech.cost.patching import after_each, after_some, thetas
 
-#: Vectors of both methods.
+#: The number of vectors, one per method.
 _VECTORS = 2
-#: Conditions whose prompts have demonstrations; those in which heads are looked at; layers after
-#: which a learned vector is written.
+#: Conditions with few-shot prompts, conditions in which heads are read, and layers after which a
+#: learned vector is written.
 _SHOWN, _LOOKED_AT, _LEARNED = 4, 2, 2
-#: Most answer tokens whose divergence is measured; numbers of first tokens with demonstrations; new
-#: tokens beside an answer's; tokens of a measurement of the speed, and how often it is measured.
+#: The most answer tokens whose divergence is measured; numbers of tokens that are generated with
+#: demonstrations; new tokens beyond an answer's; tokens of a speed measurement, and its repeats.
 _POSITIONS, _FIRST, _SPARE, _TIMED, _ROUNDS = 5, (0, 1, 2, 3), 2, 16, 3
 #: Labels of a task.
 _LABELS = 3
 
 
 def knowledge(engine: CountedEngine, a: Asked) -> None:
-    """`knowledge_conflict` of one task."""
+    """Count `knowledge_conflict` for one task."""
     n = a.n_prompts
     for length in (a.zero_shot, *[a.few_shot] * _SHOWN):
         engine.observe(n, length)
@@ -34,8 +34,9 @@ def knowledge(engine: CountedEngine, a: Asked) -> None:
         (form_learned, after_some(engine, _LEARNED)),
     ):
         form(engine, a, True)
-        form(engine, a, False)  # exchanged answers; the layer is the first vector's
-        # Right, exchanged and random; θ of the contradicting prompts themselves, too.
+        form(engine, a, False)  # exchanged answers, with the layer of the first vector
+        # Vectors of right and of exchanged answers, and random ones. θ is also formed from the
+        # contradicting prompts themselves.
         sources = 4 if form is form_theta else 3
         for length in (a.zero_shot, a.few_shot):
             if form is form_theta:
@@ -48,9 +49,10 @@ def knowledge(engine: CountedEngine, a: Asked) -> None:
 
 
 def progressive(engine: CountedEngine, a: Asked) -> None:
-    """`progressive_generation` of one task; texts are taken to end nowhere before the most tokens.
+    """Count `progressive_generation` for one task.
 
-    An answer is taken to be ended by one token.
+    It is assumed that generated texts reach the limit of new tokens, and that one token ends an
+    answer.
     """
     n, n_layers = a.n_prompts, engine.sizes.n_layers
     engine.observe(a.n_dev, a.few_shot)
@@ -74,7 +76,7 @@ def progressive(engine: CountedEngine, a: Asked) -> None:
 
 
 def _kept(engine: CountedEngine, said: int) -> list[Edited]:
-    """Nothing, states of attention, and vectors, at an arrow that so many tokens follow."""
+    """Branches for an arrow that `said` tokens follow: no edit, attention states, and vectors."""
     states = Edited(1 + said, 0)
     vectors = [Edited(1 + said, layer) for _, layer in after_some(engine) * _VECTORS]
     return [*after_each(engine)[-1:], states, *vectors]
@@ -83,7 +85,7 @@ def _kept(engine: CountedEngine, said: int) -> list[Edited]:
 def _generated(
     engine: CountedEngine, a: Asked, first: int, n_new: int, branches: list[Edited]
 ) -> None:
-    """The first tokens of texts after demonstrations, the others without them."""
+    """Count generation with demonstrations for the first tokens, and without them afterwards."""
     if first:
         none = after_each(engine)[-1:]
         engine.generate(a.n_prompts, a.few_shot, none, min(first, n_new))
@@ -92,7 +94,7 @@ def _generated(
 
 
 def classify(engine: CountedEngine, a: Asked) -> None:
-    """`label_scores` of one task; labels are taken to be as long as each other."""
+    """Count `label_scores` for one task; all labels are assumed to have the same length."""
     for form in (form_theta, form_learned):
         form(engine, a, True)
     none = after_each(engine)[-1:]

@@ -1,30 +1,31 @@
-"""What a comparison of ways to get a task vector asks of an engine."""
+"""Engine calls of the comparison of methods that make a task vector."""
 
 from icl_mech.cost.asked import Asked
 from icl_mech.cost.engines import CountedEngine, Edited
 from icl_mech.cost.heads import effects
 from icl_mech.cost.patching import after_each, after_some, thetas
 
-#: Demonstration sets, updates, prompts of each, batches that come in turn, and updates between two
-#: looks at dev prompts.
+#: Numbers of demonstration sets, updates, prompts of an update, batches that are used in turn, and
+#: updates between two evaluations on dev prompts.
 _SETS, _STEPS, _BATCH, _BATCHES, _LOOK = 10, 40, 12, 8, 10
-#: Pairs whose two sides in-context vectors are made of, and tokens of a side.
+#: The number of pairs from which an in-context vector is made, and tokens of a pair's side.
 _PAIRS, _SIDE = 20, 2
-#: Sets of heads and scales that a function vector is chosen from, and scales of added vectors.
+#: Sets of heads from which a function vector is chosen, and scales of it and of added vectors.
 _SUMS, _SCALES = 8, 3
-#: Methods, those whose layer is chosen, and those whose vector other labels change.
+#: Numbers of all methods, of those whose layer is chosen, and of those whose vector depends on the
+#: labels.
 _METHODS, _LAYERED, _LABELS = 11, 8, 10
-#: New tokens beside an answer's.
+#: New tokens beyond an answer's.
 _SPARE = 2
 
 
 def vectors(engine: CountedEngine, a: Asked) -> None:
-    """`compare_vectors` of one task, all methods, with every control."""
+    """Count `compare_vectors` for one task, with all methods and controls."""
     for _ in ("own", "other task"):
         for form in _FORMED:
             form(engine, a, True)
     for form in _FORMED:
-        form(engine, a, False)  # shuffled labels; the layer is the own vector's
+        form(engine, a, False)  # shuffled labels, with the layer of the task's own vector
     none = after_each(engine)[-1:]
     each = none + after_some(engine) * _METHODS
     for length, branches in ((a.zero_shot, each), (a.few_shot, each), (a.few_shot, none)):
@@ -43,14 +44,14 @@ def _on_dev(engine: CountedEngine, a: Asked, branches: list[Edited]) -> None:
 
 
 def form_theta(engine: CountedEngine, a: Asked, chosen: bool) -> None:
-    """Theta of demonstration sets, or its mean; `chosen`: its layer is chosen on dev prompts."""
+    """Count θ of demonstration sets, or its mean; if `chosen`, dev prompts choose its layer."""
     thetas(engine, _SETS, a)
     if chosen:
         _on_dev(engine, a, after_each(engine))
 
 
 def _means(engine: CountedEngine, a: Asked, chosen: bool) -> None:
-    """The layer mean, and both state vectors."""
+    """Count the layer mean and both state vectors."""
     for _ in ("layer_mean", "state_vector", "state_vector_momentum"):
         engine.observe(_SETS, a.few_shot)
         if chosen:
@@ -75,7 +76,7 @@ def _in_context_vector(engine: CountedEngine, a: Asked, chosen: bool) -> None:
 
 
 def form_learned(engine: CountedEngine, a: Asked, chosen: bool) -> None:
-    """A learned vector; `chosen`: its layer is chosen on dev prompts, of two that are trained."""
+    """Count a learned vector; if `chosen`, it is trained at two layers, and dev prompts choose."""
     thetas(engine, _SETS, a)
     n_layers = engine.sizes.n_layers
     if chosen:
@@ -87,7 +88,7 @@ def form_learned(engine: CountedEngine, a: Asked, chosen: bool) -> None:
 
 
 def _weighted(engine: CountedEngine, a: Asked, chosen: bool) -> None:
-    """Trained weights of heads, on few-shot prompts; of mean outputs, on zero-shot prompts."""
+    """Count trained weights of heads (few-shot prompts) and of mean outputs (zero-shot prompts)."""
     engine.observe(_SETS, a.few_shot)
     _descent(engine, a, a.few_shot, 1, 1)
     for _ in ("attention", "MLPs"):
@@ -99,7 +100,7 @@ def _weighted(engine: CountedEngine, a: Asked, chosen: bool) -> None:
 
 
 def _descent(engine: CountedEngine, a: Asked, length: int, n_answer: int, entry: int) -> None:
-    """Training on answers of so many tokens, each of which is asked after those before it."""
+    """Count training on answers of `n_answer` tokens, each predicted after those before it."""
     for tokens in range(1, n_answer + 1):
         branch = Edited(tokens, entry)
         engine.gradients(_BATCH, length + tokens - 1, branch, _STEPS, _BATCHES)
@@ -107,7 +108,7 @@ def _descent(engine: CountedEngine, a: Asked, length: int, n_answer: int, entry:
         engine.continuations(a.n_dev, length, [Edited(1, entry)], 1, n_answer)
 
 
-#: Theta and its mean, then the others.
+#: θ, its mean, and then the other methods.
 _FORMED = (
     *(form_theta, form_theta, _means, _function_vector),
     *(_in_context_vector, form_learned, _weighted),

@@ -1,16 +1,16 @@
-"""What the questions of `patch/`, and those that stand on them, ask of an engine."""
+"""Engine calls of the questions in `patch/`, and of those that build on them."""
 
 from icl_mech.cost.asked import Asked
 from icl_mech.cost.engines import CountedEngine, Edited
 
-#: What else a scan injects: θ of shuffled labels, θ of another task, and random vectors.
+#: Controls of a scan: θ of shuffled labels, θ of another task, and random vectors.
 _CONTROLS = 3
-#: Layers that are best on dev prompts by either score, at most.
+#: At most this many layers are best on dev prompts, one by each score.
 _CHOSEN = 2
-#: Prompts that are patched together by a position scan.
+#: The number of prompts that a position scan patches together.
 _PAIRS = 8
-#: Prompts of a task over which its mean is taken; blocks after which it is written, at most; ways
-#: to write it; and means beside those of the tasks.
+#: The number of prompts in a task's mean; the most blocks after which it is written; the ways to
+#: write it; and the means besides those of the tasks.
 _MEAN, _MEAN_LAYERS, _MODES, _MEAN_CONTROLS = 50, 6, 2, 3
 
 
@@ -20,18 +20,18 @@ def after_each(engine: CountedEngine) -> list[Edited]:
 
 
 def after_some(engine: CountedEngine, n: int = 1) -> list[Edited]:
-    """Edits at the last token after blocks in the middle, for those that are chosen on dev."""
+    """Edits at the last token after n blocks in the middle, in place of those chosen on dev."""
     every = after_each(engine)
     return every[len(every) // 2 :][:n]
 
 
 def thetas(engine: CountedEngine, n: int, a: Asked) -> None:
-    """`dummy_residuals`: θ of so many sets of demonstrations."""
+    """Count `dummy_residuals`: θ of n sets of demonstrations."""
     engine.groups(n, a.n_dummies, a.demonstrations, a.per_query)
 
 
 def scan(engine: CountedEngine, a: Asked) -> None:
-    """`layer_scan` of one task."""
+    """Count `layer_scan` for one task."""
     n = a.n_prompts
     engine.groups(n + a.n_dev, 1 + a.n_dummies, a.demonstrations, a.per_query)
     for _ in ("shuffled labels", "another task"):
@@ -46,7 +46,7 @@ def scan(engine: CountedEngine, a: Asked) -> None:
 
 
 def table(engine: CountedEngine, a: Asked) -> None:
-    """A row of `task_table`: a scan whose controls are injected after chosen blocks."""
+    """Count a row of `task_table`: a scan whose controls are injected after chosen blocks."""
     n = a.n_prompts
     engine.groups(n + a.n_dev, 1 + a.n_dummies, a.demonstrations, a.per_query)
     for _ in ("shuffled labels", "another task"):
@@ -59,20 +59,20 @@ def table(engine: CountedEngine, a: Asked) -> None:
 
 
 def positions(engine: CountedEngine, a: Asked) -> None:
-    """`patch_positions` of one task, both directions, with shuffled labels."""
+    """Count `patch_positions` for one task, in both directions, with shuffled labels."""
     layers = range(engine.sizes.n_layers)
     _patched(engine, a, [[Edited(n, layer) for n in a.roles for layer in layers]])
 
 
 def components(engine: CountedEngine, a: Asked) -> None:
-    """`icl-mech components` of one task: attention, MLPs, and single heads at the last token."""
+    """Count `icl-mech components` for one task: attention, MLPs, and heads at the last token."""
     layers, heads = range(engine.sizes.n_layers), range(engine.sizes.n_heads)
     every = [Edited(n, layer) for n in a.roles for layer in layers]
     _patched(engine, a, [every, every, [Edited(1, layer) for layer in layers for _ in heads]])
 
 
 def _patched(engine: CountedEngine, a: Asked, sites: list[list[Edited]]) -> None:
-    """Every branch of every site, in both directions."""
+    """Count every branch of every site, in both directions."""
     for start in range(0, a.n_prompts, _PAIRS):
         n = min(_PAIRS, a.n_prompts - start)
         for _ in ("denoise", "noise"):
@@ -83,7 +83,7 @@ def _patched(engine: CountedEngine, a: Asked, sites: list[list[Edited]]) -> None
 
 
 def means(engine: CountedEngine, a: Asked) -> None:
-    """`mean_patching` of one task: the means of all tasks are written into its prompts."""
+    """Count `mean_patching` for one task: the means of all tasks are written into its prompts."""
     engine.observe(_MEAN, a.few_shot)
     engine.observe(a.n_prompts, a.few_shot)
     engine.read(a.n_prompts)

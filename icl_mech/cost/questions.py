@@ -1,7 +1,7 @@
-"""Every question that is asked of a language model, by its command, and what it asks of an engine.
+"""The functions that count the engine calls of every question, by the question's command.
 
-`train` trains models of its own, `check` asks a few fixed prompts, and `sweep` is made of the
-others.
+There are none for `train`, which trains models of its own, for `check`, which runs a few fixed
+prompts, and for `sweep`, which consists of the others.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ from icl_mech.cost.reading import (
 from icl_mech.cost.training import finetune
 
 Question = Callable[[CountedEngine, Asked], None]
-#: Of one task.
+#: Functions that count one task.
 QUESTIONS: dict[str, Question] = {
     "scan": scan,
     "positions": positions,
@@ -57,7 +57,7 @@ QUESTIONS: dict[str, Question] = {
     "classify": classify,
     "failures": failures,
 }
-#: What is run once, however many tasks there are.
+#: Functions that count work for all tasks together, called once.
 ONCE: dict[str, Question] = {"heads": induction, "decodability": decodability, "finetune": finetune}
-#: All that have a cost.
+#: All questions whose cost can be predicted.
 NAMES = tuple(dict.fromkeys([*QUESTIONS, *ONCE]))

@@ -1,4 +1,4 @@
-"""What the questions that read the residual stream, or write θ, ask of an engine."""
+"""Engine calls of the questions that read the residual stream or write θ."""
 
 from dataclasses import replace
 
@@ -12,26 +12,29 @@ from icl_mech.cost.patching import after_each, after_some, thetas
 _LENS_ROWS, _STEP = 512, 100
 #: Prompts of a task for decodability in a map.
 _POINTS = 100
-#: Tokens of the prompts that invite a model to say what a vector holds, and from the one over which
-#: it is written to the last; new tokens; and vectors: the task's own and a random one.
+#: Prompts that ask a model what a vector holds: the tokens of each, and those from the token at
+#: which the vector is written to the last.
 INVITED = ((18, 3), (26, 2), (27, 2))
+#: New tokens after these prompts, and vectors: the task's own and a random one.
 _SAID, _HELD = 12, 2
-#: By how many tokens the longest answer is longer than others, tokens that may follow it, and
-#: answers that are not right.
+#: By how many tokens the longest answer exceeds the usual one, tokens that may follow it, and the
+#: number of wrong answers.
 _LONGER, _SPARE, _RIVALS = 1, 3, 7
-#: Blocks after which θ works: on dev prompts at least half as often as after the best.
+#: The share of blocks after which θ works: on dev prompts it is right at least half as often as
+#: after the best block.
 _WORKS = 0.33
-#: Repairs written into prompts with placeholders, and at how many blocks they are tried, at most.
+#: Repairs written into prompts with placeholders, and the most blocks at which they are tried.
 _REPAIRS, _REPAIR_LAYERS = 3, 6
-#: Formats in which vectors are formed and written: by how many tokens a demonstration and a query
-#: are longer than with an arrow, and those of the instruction (Gemma 3's tokens).
+#: Formats in which vectors are formed and written, in tokens of Gemma 3: how much longer a
+#: demonstration and a query are than in the arrow format, and the length of the instruction.
 FORMATS = ((0, 0, 0), (4, 4, 0), (2, 1, 0), (6, 6, 0), (0, 0, 8))
-#: Tokens at which a vector is formed under the first format; tokens from the query's last one on.
+#: The number of tokens at which a vector is formed in the first format, and the number of tokens
+#: from the query's last one to the prompt's end.
 _FORMED_AT, _FROM_QUERY = 4, 2
 
 
 def decodability(engine: CountedEngine, a: Asked) -> None:
-    """`task_decodability` of all tasks: their prompts, read and answered; shuffled labels; queries.
+    """Count `task_decodability` for all tasks: prompts and answers, shuffled labels, and queries.
 
     The streams of all prompts stay in memory. Tasks share their queries, which run once.
     """
@@ -47,7 +50,7 @@ def decodability(engine: CountedEngine, a: Asked) -> None:
 
 
 def lens(engine: CountedEngine, a: Asked) -> None:
-    """`logit_lens` of one task at the last token."""
+    """Count `logit_lens` for one task at the last token."""
     stages = engine.sizes.n_layers + 1
     step = max(1, _LENS_ROWS // stages)
     for start in range(0, a.n_prompts, step):
@@ -57,7 +60,7 @@ def lens(engine: CountedEngine, a: Asked) -> None:
 
 
 def vector_lens(engine: CountedEngine, a: Asked) -> None:
-    """`vector_lens` of one task's θ: the average, every vector, and random ones."""
+    """Count `vector_lens` for one task's θ: its mean, every vector, and random ones."""
     rows = a.n_prompts * engine.sizes.n_layers
     thetas(engine, a.n_prompts, a)
     engine.top_of_means(engine.sizes.n_layers, a.n_prompts)
@@ -65,7 +68,7 @@ def vector_lens(engine: CountedEngine, a: Asked) -> None:
 
 
 def localize(engine: CountedEngine, a: Asked) -> None:
-    """`localize` of one task."""
+    """Count `localize` for one task."""
     n, n_layers = a.n_prompts, engine.sizes.n_layers
     engine.groups(n, 1 + a.n_dummies, a.demonstrations, a.per_query)
     engine.groups(max(0, _POINTS - n), 1, a.few_shot - 1, 1)
@@ -79,12 +82,12 @@ def localize(engine: CountedEngine, a: Asked) -> None:
 
 
 def checkpoint(engine: CountedEngine, a: Asked) -> None:
-    """`over_checkpoints`: one checkpoint of one task, without heads and masking."""
+    """Count `over_checkpoints` for one checkpoint and one task, without heads and masking."""
     localize(engine, replace(a, heads=False, masking=False))
 
 
 def answers(engine: CountedEngine, a: Asked) -> None:
-    """`answer_scores` of one task; texts are taken to end nowhere before the most tokens."""
+    """Count `answer_scores` for one task; texts are assumed to reach the limit of new tokens."""
     n, n_new = a.n_prompts, a.label + _LONGER + _SPARE
     engine.groups(n + a.n_dev, 1 + a.n_dummies, a.demonstrations, a.per_query)
     engine.evaluate(a.n_dev, a.zero_shot, after_each(engine))
@@ -101,7 +104,7 @@ def answers(engine: CountedEngine, a: Asked) -> None:
 
 
 def conflict(engine: CountedEngine, a: Asked) -> None:
-    """`conflicting_tasks`: one pair of tasks, whose layer is chosen for it alone."""
+    """Count `conflicting_tasks` for one pair of tasks, whose layer is chosen for it alone."""
     thetas(engine, a.n_dev, a)
     engine.evaluate(a.n_dev, a.zero_shot, after_each(engine))
     for _ in ("the other task", "the prompt's own"):
@@ -111,7 +114,7 @@ def conflict(engine: CountedEngine, a: Asked) -> None:
 
 
 def variability(engine: CountedEngine, a: Asked) -> None:
-    """`vector_variability` of one task: right and shuffled labels."""
+    """Count `vector_variability` for one task, with right and shuffled labels."""
     for _ in ("right labels", "shuffled labels"):
         thetas(engine, a.n_prompts, a)
     engine.evaluate(a.n_prompts, a.zero_shot, after_each(engine) * 2)
@@ -121,7 +124,7 @@ def variability(engine: CountedEngine, a: Asked) -> None:
 
 
 def transfer(engine: CountedEngine, a: Asked) -> None:
-    """`vector_transfer` of one task among several, in all formats."""
+    """Count `vector_transfer` for one task among several, in all formats."""
     n, written = a.n_prompts, [(a.zero_shot, 1), (a.zero_shot, _FROM_QUERY)]
     for demonstration, query, line in FORMATS:
         bare = a.zero_shot + query + line
@@ -139,14 +142,14 @@ def transfer(engine: CountedEngine, a: Asked) -> None:
 
 
 def _written(engine: CountedEngine, a: Asked, length: int, n_tokens: int, n_vectors: int) -> None:
-    """Vectors after each block on dev prompts, and after the best one on the others."""
+    """Count vectors written after each block on dev prompts, and after the best on the others."""
     every = [Edited(n_tokens, layer) for _, layer in after_each(engine)]
     engine.evaluate(a.n_dev, length, every)
     engine.evaluate(a.n_prompts, length, every[len(every) // 2 :][:1] * n_vectors)
 
 
 def failures(engine: CountedEngine, a: Asked) -> None:
-    """`task_vector_failures` of one task, with every repair."""
+    """Count `task_vector_failures` for one task, with every repair."""
     n, n_layers = a.n_prompts, engine.sizes.n_layers
     first, last = n_layers // 3, n_layers - 1
     spaced = (first + i * (last - first) / (_REPAIR_LAYERS - 1) for i in range(_REPAIR_LAYERS))
@@ -173,7 +176,7 @@ def _states(engine: CountedEngine, n: int, a: Asked) -> None:
 
 
 def _repaired(engine: CountedEngine, n: int, a: Asked, layers: list[int]) -> None:
-    """All attention outputs up to a block, and states of demonstrations in placeholders' place."""
+    """Count repairs: attention outputs up to a block, and states of demonstrations."""
     engine.evaluate(n, a.zero_shot, [Edited(1, 0) for _ in layers])
     for _ in range(_REPAIRS):
         shown = [Edited(a.few_shot - 2, layer + 1) for layer in layers]
@@ -181,7 +184,7 @@ def _repaired(engine: CountedEngine, n: int, a: Asked, layers: list[int]) -> Non
 
 
 def patchscope(engine: CountedEngine, a: Asked) -> None:
-    """`patchscope` of one task; texts are taken to end nowhere before the most tokens."""
+    """Count `patchscope` for one task; texts are assumed to reach the limit of new tokens."""
     thetas(engine, a.n_prompts, a)
     layers = range(engine.sizes.n_layers)
     for length, n_tokens in INVITED:

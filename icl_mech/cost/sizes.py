@@ -1,4 +1,4 @@
-"""The sizes of a model on which the cost of running it depends."""
+"""The sizes of a model that determine the cost of running it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from typing import Any
 
 from icl_mech.errors import InputError
 
-#: Families whose MLP has two matrices, and no third one whose product is a gate.
+#: Families whose MLP has two matrices, without a third one for a gate.
 UNGATED = (
     *("gpt2", "gpt_neo", "gpt_neox", "gptj", "gpt_bigcode", "codegen", "bloom", "falcon", "mpt"),
     *("opt", "phi", "starcoder2"),
 )
-#: Entries that only configurations have whose blocks are counted otherwise.
+#: Entries of configurations whose blocks are not counted here (experts, state spaces).
 _OTHER_BLOCKS = (
     *("num_local_experts", "num_experts", "n_routed_experts"),
     *("state_size", "mamba_d_state", "linear_num_value_heads"),
@@ -32,8 +32,8 @@ class Sizes:
     """A dense transformer's sizes.
 
     Attributes:
-        n_layers, d_model, n_heads, d_head, d_mlp, d_vocab: as they are called everywhere.
-        n_kv_heads: heads that have keys and values of their own.
+        n_layers, d_model, n_heads, d_head, d_mlp, d_vocab: the usual sizes.
+        n_kv_heads: the number of heads of keys and values.
         gated: whether the MLP has a third matrix, whose product is the gate (Llama, Gemma).
         tied: whether the embedding is the unembedding too.
 
@@ -81,17 +81,17 @@ class Sizes:
                 f"{' or '.join(map(repr, _NAMES[missing[0]]))}"
             )
         if entries.get("multi_query") and not entries.get("new_decoder_architecture"):
-            found["n_kv_heads"] = 1  # Falcon 7B names more, which it does not have
+            found["n_kv_heads"] = 1  # Falcon 7B's configuration names more than it has
         found["n_kv_heads"] = found["n_kv_heads"] or found["n_heads"]
         found["d_head"] = found["d_head"] or found["d_model"] // found["n_heads"]
         found["d_mlp"] = found["d_mlp"] or 4 * found["d_model"]
-        # Transformers ties them by default, as in Gemma and GPT-2.
+        # Transformers ties the embeddings by default, as in Gemma and GPT-2.
         tied = bool(entries.get("tie_word_embeddings", True))
         return Sizes(**found, gated=entries.get("model_type") not in UNGATED, tied=tied)
 
     @property
     def attention_in(self) -> list[tuple[int, int]]:
-        """The matrices of queries, keys and values: (width of the input, of the output)."""
+        """The matrices of queries, keys and values: (width of the input, width of the output)."""
         keys = self.n_kv_heads * self.d_head
         return [(self.d_model, width) for width in (self.n_heads * self.d_head, keys, keys)]
 

@@ -1,16 +1,16 @@
-"""What finetuning asks of a model."""
+"""The work of finetuning a model."""
 
 from icl_mech.cost.asked import Asked
 from icl_mech.cost.engines import CountedEngine
 
-#: Of a run: updates, prompts of each, checkpoints, prompts that are asked together.
+#: In a run: updates, prompts per update, checkpoints, and prompts that are evaluated together.
 _STEPS, _BATCH, _CHECKPOINTS, _TOGETHER = 200, 8, 8, 16
 #: Rank of the adapters.
 _RANK = 16
 
 
 def finetune(engine: CountedEngine, a: Asked) -> None:
-    """`finetune` on all tasks: LoRA in the first third of the blocks."""
+    """Count `finetune` on all tasks: LoRA in the first third of the blocks."""
     length = a.few_shot + a.label - 1
     adapted = -(-engine.sizes.n_layers // 3)
     engine.train(_STEPS, max(_BATCH, a.n_tasks), length, a.label, adapted, _RANK)

@@ -1,4 +1,4 @@
-"""What is counted: operations and bytes of matrix products, and the most memory in use."""
+"""The counted quantities: operations and bytes of matrix products, and peak memory."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Work:
-    """Matrix products.
+    """The work of matrix products.
 
     Attributes:
         operations: multiplications and additions.
-        bytes: read and written, where every product reads its arguments from main memory.
+        bytes: bytes read and written, if every product reads its arguments from main memory.
     """
 
     operations: int = 0
@@ -23,19 +23,19 @@ class Work:
         return Work(self.operations * times, self.bytes * times)
 
     def seconds(self, flops_per_second: float, bytes_per_second: float) -> float:
-        """The longer of the two: computing, or moving the bytes."""
+        """The time to compute or to move the bytes, whichever is longer."""
         return max(self.operations / flops_per_second, self.bytes / bytes_per_second)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a question is expected to cost.
+    """The expected cost of a question.
 
     Attributes:
-        parts: the work of running whole prompts (`"prompts"`), of running tokens with an edit and
-            what follows them (`"branches"`), and of the unembedding (`"readout"`).
+        parts: the work of running whole prompts (`"prompts"`), of running edited tokens and those
+            after them (`"branches"`), and of the unembedding (`"readout"`).
         weights: bytes of the model's weights.
-        memory: the most bytes in use at a time, weights included.
+        memory: the most bytes in use at once, including the weights.
 
     Example:
         >>> cost = Cost({"prompts": Work(2_000, 100), "readout": Work(1_000, 900)}, 400, 700)
@@ -49,20 +49,20 @@ class Cost:
 
     @property
     def operations(self) -> int:
-        """Of all parts."""
+        """The operations of all parts."""
         return sum(part.operations for part in self.parts.values())
 
     @property
     def bytes(self) -> int:
-        """Of all parts."""
+        """The bytes of all parts."""
         return sum(part.bytes for part in self.parts.values())
 
     def seconds(self, flops_per_second: float, bytes_per_second: float) -> float:
-        """The expected time, every part at the slower of the two rates.
+        """The expected time; each part takes the longer of computing and moving its bytes.
 
         Args:
-            flops_per_second: matrix products' operations per second that are really reached.
-            bytes_per_second: of main memory, that are really reached.
+            flops_per_second: operations per second that matrix products really reach.
+            bytes_per_second: bytes per second that main memory really reaches.
         """
         rates = flops_per_second, bytes_per_second
         return sum(part.seconds(*rates) for part in self.parts.values())
