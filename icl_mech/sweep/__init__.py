@@ -1,6 +1,6 @@
-"""Many models, measures, tasks and seeds in one folder: resumed, on one machine or on Ray."""
+"""Measures many models, tasks and seeds into one folder; resumable, on one machine or on Ray."""
 
 import lazy_loader
 
-# The public names stand in the stub beside this file; each is loaded on first use.
+# The stub beside this file lists the public names. Each is loaded on first use.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""What a sweep is expected to take, from the models' configurations and tokenizers alone."""
+"""Predicts the cost of a sweep from the models' configurations and tokenizers alone."""
 
 import inspect
 import json
@@ -21,9 +21,9 @@ from icl_mech.sweep.measures import Asked
 from icl_mech.sweep.models import ModelEntry
 from icl_mech.tasks import Task, flat
 
-#: Of a device's memory, what a model may take.
+#: The share of a device's memory that a model may take.
 _ROOM = 0.9
-#: Pairs of a task whose tokens are counted.
+#: The most pairs of a task whose tokens are counted.
 _PAIRS = 20
 #: Arguments of `expected_cost` that are not settings of a question.
 _OTHERS = ("question", "config", "n_tasks", "n_shots", "engine", "dtype", "device", "batch_tokens")
@@ -31,20 +31,20 @@ _OTHERS = ("question", "config", "n_tasks", "n_shots", "engine", "dtype", "devic
 
 @dataclass(frozen=True)
 class Estimate:
-    """What every model and measure of a sweep takes.
+    """The expected cost of a sweep, for every model and measure.
 
     Attributes:
-        rows: per model and measure: `cells`, `forward_passes` (as many of a few-shot prompt would
-            take as long), `operations`, `bytes` (read and written), `memory` (bytes at most,
+        rows: per model and measure: `cells`, `forward_passes` (the same work in forward passes of
+            a few-shot prompt), `operations`, `bytes` (read and written), `memory` (bytes at most,
             with the weights), `hours` (all cells, one after the other).
-        notes: what is not in the numbers.
+        notes: what the numbers leave out.
     """
 
     rows: pd.DataFrame
     notes: list[str]
 
     def table(self) -> pd.DataFrame:
-        """The rows as text, for people, with the sum over everything that is known."""
+        """The rows as text, with a row for the sum over everything that is known."""
         r = self.rows
         said = pd.DataFrame(
             {
@@ -64,10 +64,10 @@ class Estimate:
         return pd.concat([said, pd.DataFrame([total])]).fillna("")
 
     def too_large(self, memory: float) -> dict[str, float]:
-        """The models that do not fit a device, with the bytes that they need.
+        """The models that do not fit into a device's memory, with the bytes that they need.
 
         Args:
-            memory: of the device, in bytes, of which nine tenths are taken to be free.
+            memory: of the device, in bytes; nine tenths of it are assumed to be free.
         """
         most = self.rows.groupby("model", sort=False)["memory"].max()
         return {str(name): float(of) for name, of in most.items() if of > _ROOM * memory}
@@ -76,14 +76,14 @@ class Estimate:
 def estimate(
     grid: Grid, flops_per_second: float = 1e12, bytes_per_second: float = 1e11
 ) -> Estimate:
-    """What a sweep is expected to take on a machine; no weights are read.
+    """Predict the cost of a sweep on a machine, without reading any weights.
 
-    Prompts are as long as the model's tokenizer makes them; where it is not at hand, with five
-    tokens a demonstration.
+    The model's tokenizer gives the lengths of prompts. If it is not available, a demonstration is
+    assumed to have five tokens.
 
     Args:
         grid: from `plan_sweep`.
-        flops_per_second, bytes_per_second: that the machine really reaches.
+        flops_per_second, bytes_per_second: the rates that the machine really reaches.
 
     Raises:
         InputError: where a model is not there.
@@ -119,7 +119,7 @@ def estimate(
 
 
 def _shortly(number: float) -> str:
-    """Three digits, or all before the point.
+    """A number with three significant digits, or without decimals from 1,000 on.
 
     >>> _shortly(1234.5), _shortly(0.01234)
     ('1,234', '0.0123')
@@ -133,7 +133,7 @@ class _Known:
     Attributes:
         entry: the model.
         config: its configuration; None where it is not known.
-        notes: what is not known, and why.
+        notes: what is unknown about the model, and why.
     """
 
     def __init__(self, entry: ModelEntry) -> None:
@@ -156,7 +156,7 @@ class _Known:
             self.notes = ["its tokenizer is not at hand: five tokens are taken per demonstration"]
 
     def lengths(self, task: Task, of: Asked) -> tuple[float, float]:
-        """Tokens of a demonstration, and of a query with its arrow; means over pairs."""
+        """Mean numbers of tokens in a demonstration, and in a query with its arrow."""
         s = of.settings
         key = task.name, (s.template, s.leading_space)
         if key not in self._lengths:
@@ -177,7 +177,7 @@ class _Known:
 
 
 def _read_config(entry: ModelEntry, source: str) -> Any:
-    """The model's configuration, which may lie there without weights."""
+    """The model's configuration; its folder may have no weights."""
     file = Path(source).expanduser() / "config.json"
     return json.loads(file.read_text()) if file.is_file() else entry.config()
 
@@ -185,12 +185,12 @@ def _read_config(entry: ModelEntry, source: str) -> Any:
 def _costs(
     of: Asked, model: _Known, subjects: Iterable[tuple[Subject, int]]
 ) -> tuple[Cost, float] | None:
-    """Of all cells of a measure on a model, and how many few-shot forward passes that is.
+    """The cost of all cells of a measure on a model, and the same in few-shot forward passes.
 
     Args:
         of: the measure.
         model: what is known of the model.
-        subjects: what cells ask, each with the number of its cells.
+        subjects: the subjects of the cells, each with its number of cells.
     """
     shots = of.settings.n_shots
     each = shots if isinstance(shots, tuple) else (shots,)
@@ -225,7 +225,7 @@ def _settings(of: Asked) -> dict[str, Any]:
 
 
 def _loaded(entry: ModelEntry) -> dict[str, Any]:
-    """How a model is to be loaded, as `expected_cost` takes it."""
+    """How a model is loaded, as arguments of `expected_cost`."""
     of, kind = entry.loading, entry.loading.device or "cpu"
     return {
         "engine": "plain" if of.engine == "plain" else "shared",
@@ -240,7 +240,7 @@ def _n_tasks(subject: Subject) -> int:
 
 
 def _tokens(of: Asked, model: _Known, subject: Subject) -> tuple[int, int]:
-    """Tokens of a demonstration and of a query; means over a set's tasks."""
+    """Mean numbers of tokens in a demonstration and in a query, over a subject's tasks."""
     tasks = [t for each in subject.tasks if not isinstance(each, str) for t in flat([each])]
     lengths = [model.lengths(task, of) for task in tasks] or [(5.0, 2.0)]
     demonstration, query = np.mean(lengths, axis=0)

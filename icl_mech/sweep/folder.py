@@ -1,4 +1,4 @@
-"""A folder of finished cells: a run that was interrupted, killed or out of disk goes on there."""
+"""A folder of finished cells, from which an interrupted or killed run can continue."""
 
 import hashlib
 import json
@@ -36,11 +36,11 @@ class OtherVersionWarning(UserWarning):
 
 
 class CellFolder:
-    """One result file per finished cell, what all were made with, and a journal of what happened.
+    """A folder with one result file per finished cell, the settings of all, and a journal.
 
-    A cell counts as finished only if the journal holds the sha256 that its file has: a file that an
-    interrupt, a full disk or another program damaged is made again. Files are written whole or not
-    at all, and a line follows in the journal; one process writes at a time.
+    A cell counts as finished only if the journal holds the sha256 of its file. So a file that was
+    damaged by an interrupt, a full disk or another program is made again. A file is written whole
+    or not at all, and then its line is added to the journal. Only one process writes at a time.
 
     Args:
         path: of the folder.
@@ -64,7 +64,7 @@ class CellFolder:
     # --- reading ------------------------------------------------------------------------------
 
     def read(self) -> None:
-        """What the folder holds now; nothing where there is no folder.
+        """Read what the folder holds now; nothing if there is no folder.
 
         Raises:
             InputError: where its manifest is damaged or of another format.
@@ -95,7 +95,7 @@ class CellFolder:
         return dict(manifest)
 
     def _lines(self) -> Iterator[dict[str, Any]]:
-        """The journal's entries; a line that a kill cut short is none."""
+        """The journal's entries, without incomplete lines of a killed process."""
         file = self.path / JOURNAL
         if not file.is_file():
             return
@@ -107,11 +107,11 @@ class CellFolder:
                         yield line
 
     def check(self, settings: Mapping[str, Mapping[str, Any]]) -> None:
-        """Refuse what the folder holds with other settings.
+        """Refuse settings that differ from those in the folder.
 
         Args:
-            settings: of every part of a run, such as `"measures.scan"`; parts that the folder does
-                not know yet are new, and no difference.
+            settings: of every part of a run, such as `"measures.scan"`. Parts that the folder does
+                not hold yet do not count as a difference.
 
         Raises:
             InputError: naming every difference.
@@ -121,23 +121,23 @@ class CellFolder:
         check_same(self.path, stored, wanted)
 
     def check_free(self) -> None:
-        """Refuse a folder that another process writes; nothing is written here.
+        """Refuse a folder to which another process writes.
 
         Raises:
-            InputError: where another process writes (named).
+            InputError: naming the other process.
         """
         if (self.path / LOCK).exists():
             self._lock().release()
 
     def finished(self, cell: str, made_of: str) -> bool:
-        """Whether a cell need not be run: its file is there and as it was written.
+        """Whether a cell is finished: its file is present and unchanged.
 
         Args:
             cell: its name.
-            made_of: the hash of what decides its numbers.
+            made_of: the hash of everything that determines its numbers.
 
         Raises:
-            InputError: where the folder knows a cell of this name that was made of something else.
+            InputError: where the folder holds a cell of this name with another hash.
         """
         known = self.done.get(cell)
         if known is None:
@@ -167,7 +167,7 @@ class CellFolder:
         return load_result(self.path / self.done[cell]["file"])
 
     def other_versions(self) -> dict[str, int]:
-        """How many finished cells each other version of icl-mech made."""
+        """For each other version of icl-mech, how many finished cells it made."""
         made = [line.get("version", "unknown") for line in self.done.values()]
         return {v: made.count(v) for v in sorted(set(made)) if v != __version__}
 
@@ -179,17 +179,17 @@ class CellFolder:
         settings: Mapping[str, Mapping[str, Any]],
         cells: Mapping[str, Any] | None = None,
     ) -> Iterator[None]:
-        """Keep other processes out, and note what is about to run.
+        """Context in which only this process writes; records the settings and planned cells.
 
         Args:
-            settings: as in `check`; kept beside those of earlier runs.
-            cells: all cells that are planned, by name, and what is to be known of each.
+            settings: as in `check`; they are added to those of earlier runs.
+            cells: all planned cells, by name, with the facts to record about each.
 
         Raises:
-            InputError: where another process writes (named), the folder holds other settings, or
-                it cannot be written.
+            InputError: where another process (it is named) writes, the folder holds other settings,
+                or it cannot be written.
         """
-        self.check(settings)  # before a folder of other settings is written to
+        self.check(settings)  # before anything is written to a folder with other settings
         lock = self._lock()
         try:
             self._say_who()
@@ -210,13 +210,13 @@ class CellFolder:
             lock.release()
 
     def keep(self, cell: str, made_of: str, content: bytes, **facts: Any) -> Path:
-        """Write the file of a finished cell, then its line in the journal; where the file is.
+        """Write the file of a finished cell, then its line in the journal; return the file's path.
 
         Args:
             cell: its name.
-            made_of: the hash of what decides its numbers.
+            made_of: the hash of everything that determines its numbers.
             content: of the file, as `Result.save` writes it.
-            facts: what else the journal is to hold.
+            facts: further entries of the journal's line.
 
         Raises:
             InputError: where the folder cannot be written (no permission, full disk).
@@ -231,12 +231,12 @@ class CellFolder:
             "version": __version__,
         }
         self._append(line | facts)
-        self.done[cell] = line  # the facts are in the journal: a long run must not hold them all
+        self.done[cell] = line  # without the facts, to save memory: they are in the journal
         self.errors.pop(cell, None)
         return self.path / file
 
     def failed(self, cell: str, made_of: str, error: str) -> None:
-        """Note in one line why a cell has no result.
+        """Record in the journal why a cell has no result.
 
         Raises:
             InputError: where the folder cannot be written.
@@ -245,7 +245,7 @@ class CellFolder:
         self.errors[cell] = error
 
     def _lock(self) -> FileLock:
-        """The lock, held by this process: the system frees it when a process ends or is killed."""
+        """Acquire the lock; the system releases it when the process ends or is killed."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / LOCK)
@@ -272,7 +272,7 @@ class CellFolder:
         try:
             who = json.loads((self.path / HOLDER).read_text(encoding="utf-8"))
             return f"process {who['pid']} on {who['host']}, since {who['since']}"
-        except (OSError, ValueError, KeyError, TypeError):  # it has not said yet
+        except (OSError, ValueError, KeyError, TypeError):  # it has not written its name yet
             return "a process that has just begun"
 
     def _write_manifest(
@@ -300,7 +300,7 @@ class CellFolder:
             ) from error
 
     def _end_last_line(self) -> None:
-        """A line that a kill cut short must not swallow the next one."""
+        """End an incomplete last line of a killed process, so that the next line is not lost."""
         file = self.path / JOURNAL
         if file.is_file() and file.stat().st_size:
             with file.open("rb+") as journal:
@@ -310,7 +310,7 @@ class CellFolder:
 
 
 def as_content(result: Result) -> bytes:
-    """The file of a result, as `CellFolder.keep` takes it.
+    """The content of a result's file, as `CellFolder.keep` takes it.
 
     Raises:
         InputError: where the folder for temporary files cannot be written.
@@ -324,7 +324,7 @@ def as_content(result: Result) -> bytes:
 
 
 def file_name(cell: str) -> str:
-    """A cell's file without suffix, in a folder of its model, as a person can read it.
+    """A readable file name for a cell, without suffix; names that are too long are shortened.
 
     >>> file_name("org/name/scan/verbs/past/seed0")
     'org-name-scan-verbs-past-seed0'
@@ -336,7 +336,7 @@ def file_name(cell: str) -> str:
 
 
 def told(error: BaseException) -> str:
-    """An error in one line: those of icl-mech as they are, others with their kind."""
+    """An error in one line; other errors than icl-mech's are named by their class, too."""
     line = first_line(error)
     return line if isinstance(error, IclMechError) else f"{type(error).__name__}: {line}"
 
@@ -346,7 +346,7 @@ def _now() -> str:
 
 
 def _is_entry(line: Any) -> bool:
-    """Whether this is a line of a journal, whose file lies in the folder."""
+    """Whether this is a valid line of a journal; a file that it names must be in the folder."""
     if not isinstance(line, dict):
         return False
     texts = ("cell", "made_of", *(("error",) if "error" in line else ("file", "sha256")))

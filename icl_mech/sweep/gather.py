@@ -1,4 +1,4 @@
-"""What a report says of a measure: its summaries, and the few numbers that figures are made of."""
+"""Gathers the contents of a report about a measure: its summaries, and the numbers of figures."""
 
 from dataclasses import dataclass, field
 
@@ -13,25 +13,25 @@ from icl_mech.stats import MIN_CLUSTERS, Estimate, means, ratio_of_means, share
 from icl_mech.sweep.result import Sweep, with_cell
 from icl_mech.variability import VectorVariability
 
-#: Accuracies of a scan: the query alone, with θ, after demonstrations.
+#: Accuracies of a scan: zero-shot, zero-shot with θ, few-shot.
 ACCURACIES = ("baseline", "hypothesis", "regular")
-#: Read-outs of a map that name the layers of a figure.
+#: The two layers of a map that a figure shows, and the read-out that gives each.
 LAYERS = {"formation": "transfer", "decoding": "lens"}
 
 
 @dataclass
 class Gathered:
-    """All finished cells of a measure; figures are of every model's first seed.
+    """All finished cells of a measure. Figures show only every model's first seed.
 
     Attributes:
-        entry: what the measure is called.
-        full: the summaries of all cells, a row per cell and row of its summary.
-        narrow: the same with the columns that one would quote.
-        scans: of layer scans, per model: accuracies by task, and θ's by task and depth.
-        maps: of task maps, per model: relative depths of the layers that are named, by task.
+        entry: the name of the measure in the sweep.
+        full: the full summaries of all cells, one below the other.
+        narrow: the short summaries, with the columns that are usually quoted.
+        scans: of layer scans, per model: accuracies by task, and those with θ by task and layer.
+        maps: of task maps, per model: relative depths of formation and decoding, by task.
         decodability: of task decodability: TD and accuracy by model, task and shots.
-        r_squared: how much of accuracy TD explains, by model.
-        variability: results to be compared, by what they measured.
+        r_squared: how much of the accuracy TD explains, by model.
+        variability: results to compare, by the set of tasks that they measured.
     """
 
     entry: str
@@ -49,15 +49,15 @@ class Scans:
     """The layer scans of a model: one value per task.
 
     Attributes:
-        accuracies: by name, one per task.
-        theta: by task and layer.
+        accuracies: a list per name in `ACCURACIES`, with one value per task.
+        theta: accuracy with θ, by task and layer.
     """
 
     accuracies: dict[str, list[float]] = field(default_factory=dict)
     theta: list[list[float]] = field(default_factory=list)
 
     def add(self, scan: LayerScan) -> None:
-        """One more scan, of one task or several."""
+        """Add a scan, of one task or several."""
         for task in scan.tasks:
             found = {n: scan.reference(task, n).value for n in ("baseline", "regular")}
             found["hypothesis"] = scan.hypothesis(task).value
@@ -66,16 +66,16 @@ class Scans:
             self.theta.append([e.value for e in scan.curve(task)])
 
     def mean(self, name: str) -> Estimate:
-        """A mean accuracy over tasks; its interval is for other tasks, drawn as these were."""
+        """A mean accuracy over tasks; its interval treats the tasks as a random sample."""
         return _over_tasks(np.array(self.accuracies[name]))
 
     def ratio(self) -> Estimate:
-        """Mean hypothesis over mean regular accuracy; tasks are resampled."""
+        """Mean hypothesis accuracy divided by mean regular accuracy; tasks are resampled."""
         of = self.accuracies
         return ratio_of_means(np.array(of["hypothesis"]), np.array(of["regular"])).at()
 
     def curve(self) -> list[Estimate]:
-        """θ's accuracy after every block, mean over tasks."""
+        """The accuracy with θ after every block, averaged over tasks."""
         return [_over_tasks(of_layer) for of_layer in np.array(self.theta).T]
 
 
@@ -87,7 +87,7 @@ def _over_tasks(shares: np.ndarray) -> Estimate:
 
 
 def gather(sweep: Sweep, entry: str) -> Gathered:
-    """Read every finished cell of a measure once, and keep what the report needs."""
+    """Read every finished cell of a measure once, and keep only what the report needs."""
     full, narrow = [], []
     found = Gathered(entry, pd.DataFrame(), pd.DataFrame())
     first: dict[str, int] = {}
@@ -95,7 +95,7 @@ def gather(sweep: Sweep, entry: str) -> Gathered:
     read: dict[str, list[TaskDecodability]] = {}
     for known, result in sweep.results(entry):
         model = str(known["model"])
-        # Two names may be of the same weights: figures tell models apart by their names here.
+        # Two names may have the same weights, so figures use the names in the sweep.
         result.provenance["model"] = model
         full.append(with_cell(known, result.full_summary()))
         narrow.append(with_cell(known, result.summary()))
@@ -121,7 +121,7 @@ def gather(sweep: Sweep, entry: str) -> Gathered:
 
 
 def _depths(maps: list[TaskMap]) -> dict[str, list[float]]:
-    """The relative depths at which tasks are formed and decoded, where a layer is named."""
+    """The relative depths of formation and decoding, for tasks where a layer is found."""
     found: dict[str, list[float]] = {what: [] for what in LAYERS}
     for of in maps:
         for task in of.tasks:

@@ -1,4 +1,4 @@
-"""What a sweep is asked to do: models x measures x tasks x seeds, checked before anything runs."""
+"""Plans a sweep (models x measures x tasks x seeds) and checks it before anything runs."""
 
 import hashlib
 import json
@@ -25,22 +25,22 @@ from icl_mech.tasks import (
 )
 from icl_mech.tasks.seeds import check_seed
 
-#: What a file of a sweep may say.
+#: The keys of a file that specifies a sweep.
 KEYS = ("models", "measures", "tasks", "seeds", "settings", "load")
-#: Room that a result file is taken to need where nothing better is known, in bytes.
+#: The assumed size of a result file in bytes.
 CELL_BYTES = 500_000
-#: Of more tasks, the name of a set is their number.
+#: A set of more tasks than this is named by their number.
 _NAMED = 4
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What a cell asks: one task, or several that are measured together.
+    """The subject of a cell: one task, or several that are measured together.
 
     Attributes:
-        name: of the task or family, or of a few tasks with "+" between them.
+        name: of the task or family, of a few tasks with "+" between them, or their number.
         tasks: as a plan takes them; failure tasks by name.
-        made_of: the sha256 of all pairs.
+        made_of: the sha256 of all pairs; `"built in"` for failure tasks.
     """
 
     name: str
@@ -55,8 +55,8 @@ class Cell:
     Attributes:
         model: its name.
         asked: the measure with its options and the seed.
-        subject: what is asked.
-        made_of: the hash of everything that decides the numbers.
+        subject: the task or tasks.
+        made_of: the hash of everything that determines the numbers.
     """
 
     model: str
@@ -66,16 +66,16 @@ class Cell:
 
     @property
     def seed(self) -> int:
-        """Of every random draw."""
+        """The seed of every random draw."""
         return self.asked.settings.seed
 
     @property
     def name(self) -> str:
-        """Tells it apart from the other cells."""
+        """A name that no other cell has."""
         return f"{self.model}/{self.asked.entry}/{self.subject.name}/seed{self.seed}"
 
     def recorded(self) -> dict[str, Any]:
-        """What a folder knows of it before it is run."""
+        """The facts about the cell that a folder holds before it runs."""
         return {
             "model": self.model,
             "entry": self.asked.entry,
@@ -91,8 +91,8 @@ class Grid:
 
     Attributes:
         models: by their names.
-        measures: in order, with the first seed.
-        cells: those of the first model first.
+        measures: in the order given, each with the first seed.
+        cells: all cells, model by model.
     """
 
     models: Mapping[str, ModelEntry]
@@ -102,7 +102,7 @@ class Grid:
 
     @cached_property
     def recorded(self) -> dict[str, dict[str, Any]]:
-        """What two runs must share to add to one folder, part by part."""
+        """The settings that two runs must share to write into one folder, part by part."""
         tasks = {c.subject.name: {"pairs_sha256": c.subject.made_of} for c in self.cells}
         return {
             **{f"models.{name}": dict(of) for name, of in self.identities.items()},
@@ -112,10 +112,10 @@ class Grid:
 
 
 def read_specification(path: str | Path) -> dict[str, Any]:
-    """What a YAML or TOML file says of a sweep, as the arguments of `plan_sweep`.
+    """Read the specification of a sweep from a YAML or TOML file, as arguments of `plan_sweep`.
 
     Raises:
-        InputError: where the file is not there, is none of both kinds, or holds unknown keys.
+        InputError: where the file is not there, is of neither kind, or holds unknown keys.
 
     Example:
         >>> import tempfile
@@ -154,25 +154,25 @@ def plan_sweep(
     settings: Mapping[str, Any] | None = None,
     load: Mapping[str, Any] | Loading | None = None,
 ) -> Grid:
-    """Check all of a sweep, and name its cells; no model is loaded.
+    """Check a whole sweep and list its cells, without loading any model.
 
-    Prompts are drawn once for every measure and task, so that what cannot be asked is refused now.
+    Prompts are drawn once for every measure and task, so that impossible cells are refused now.
 
     Args:
         models: as in `plan_models`.
-        measures: a name, a list of names, or a mapping from names to options. Two of one kind have
-            names of their own: `{"few": {"measure": "scan", "n_shots": 2}, ...}`. An option
-            `tasks` is for that measure alone.
-        tasks: tasks, families or paths to pairs, or `"all"`; by default every measure's own. A
-            measure over sets of tasks takes each family, and each list within the list, as a set of
-            its own, and the tasks that are named by themselves as one.
+        measures: a name, a list of names, or a mapping from names to options. A measure that is
+            used twice needs names of your own: `{"few": {"measure": "scan", "n_shots": 2}, ...}`.
+            The option `tasks` sets the tasks of that measure alone.
+        tasks: tasks, families or paths to pairs, or `"all"`; by default every measure's own. If a
+            measure compares tasks, each family and each list within the list is a set of its own,
+            and all single tasks together are one more set.
         seeds: one or several.
         settings: options for every measure that has them.
-        load: for all models, as the arguments of `load_model`.
+        load: arguments of `load_model` for all models.
 
     Raises:
-        InputError: where something is unknown (with the nearest), of another kind, named twice, not
-            there, or cannot work, such as a task with too few pairs.
+        InputError: where a name is unknown (the message gives the nearest), of another kind, named
+            twice or missing, or a cell cannot work, such as one of a task with too few pairs.
 
     Example:
         >>> grid = plan_sweep("gemma-3-270m", ["scan", "decodability"], "letters", seeds=[0, 1])
@@ -204,7 +204,7 @@ def plan_sweep(
 
 
 def check_models(grid: Grid, waiting: Iterable[str]) -> dict[str, Any]:
-    """The configuration of every model that is still to be run and has a name.
+    """Read the configuration of every waiting model that has a name, and check its layers.
 
     Raises:
         InputError: where a model is not there, or lacks a layer that an option names.
@@ -232,10 +232,10 @@ def _named_layers(options: Mapping[str, Any]) -> list[int]:
 
 
 def check_room(folder: Path, n_cells: int) -> None:
-    """Refuse a disk that a run would fill.
+    """Refuse to fill a disk: there must be room for all cells.
 
     Raises:
-        InputError: saying how much is free, and how much is taken to be needed.
+        InputError: with the free space and the space that is assumed to be needed.
     """
     there = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
     free, needed = shutil.disk_usage(there).free, n_cells * CELL_BYTES
@@ -263,7 +263,7 @@ def _seeds(seeds: Any) -> list[int]:
 
 
 def _measures(measures: Any, shared: dict[str, Any], seed: int) -> Iterable[tuple[Asked, Any]]:
-    """Every measure, and the tasks that it alone has."""
+    """Every measure with its options, and its own tasks, if it has any."""
     if isinstance(measures, str):
         measures = [measures]
     if isinstance(measures, Mapping):
@@ -298,7 +298,7 @@ def _measures(measures: Any, shared: dict[str, Any], seed: int) -> Iterable[tupl
 
 
 def _subjects(of: Asked, tasks: Any) -> list[Subject]:
-    """What the cells of a measure ask."""
+    """The subjects of a measure's cells."""
     given = of.of.tasks if tasks is None else tasks
     listed = list(given) if isinstance(given, list | tuple) else [given]
     names = [n for each in listed for n in (list_tasks() if each == "all" else [each])]
@@ -306,7 +306,7 @@ def _subjects(of: Asked, tasks: Any) -> list[Subject]:
         found = [s for name in names for s in _failure_subjects(name)]
     elif of.of.per_task:
         named = flat(load_parts([n for n in names if not isinstance(n, list | tuple)]))
-        # A list within the list asks for a set, which this measure takes apart.
+        # A list within the list is a set, but this measure takes single tasks.
         in_sets = [t for n in names if isinstance(n, list | tuple) for t in load_tasks(n)]
         others = {task.name: task for task in in_sets if task not in named}
         found = [_subject([task]) for task in (*named, *others.values())]

@@ -1,4 +1,4 @@
-"""What a sweep can measure: every question's own plan and measurement, by the command's name."""
+"""The measures of a sweep: every question's plan and measurement, by the command's name."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
@@ -17,18 +17,18 @@ _OWN = ("seed",)
 
 @dataclass(frozen=True)
 class Measure:
-    """A question, as its room plans and measures it.
+    """A question, with the functions that plan and measure it.
 
     Attributes:
         room: the package of the three names that follow, each `.module:name`.
         settings: the class of its settings.
-        plan: draws prompts and refuses what cannot work, without a model.
-        measure: runs a plan on a model.
-        per_task: one cell a task; else one for every family or list of tasks.
-        planned, measured: options of `plan` and `measure` beside the settings, with their types.
-        always: what `plan` is given besides.
-        tasks: by default.
-        keeps: whether `measure` takes `kept`: what earlier cells of the same model have formed.
+        plan: the function that draws prompts and refuses what cannot work, without a model.
+        measure: the function that runs a plan on a model.
+        per_task: whether every task is a cell; otherwise every family or list of tasks is one.
+        planned, measured: options of `plan` and `measure` besides the settings, with their types.
+        always: further arguments that `plan` always gets.
+        tasks: the default tasks.
+        keeps: whether `measure` takes `kept`: the vectors that earlier cells of a model formed.
     """
 
     room: str
@@ -43,7 +43,7 @@ class Measure:
     keeps: bool = False
 
     def get(self, name: str) -> Any:
-        """What one of the three names stands for, imported now."""
+        """Import the object that one of the three names stands for."""
         return resolve_name(f"{self.room}{getattr(self, name)}")
 
     def options(self) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class Measure:
 
 _LAYERS = tuple[int, ...] | None
 _OTHER = {"other_task": str | None}
-#: By the names of the commands.
+#: All measures, by the names of their commands.
 MEASURES = {
     "scan": Measure(
         "icl_mech.patch",
@@ -211,14 +211,14 @@ MEASURES = {
 
 @dataclass(frozen=True)
 class Asked:
-    """A measure with its options: what every cell of it shares.
+    """A measure with its options, which all its cells share.
 
     Attributes:
-        entry: what it is called in a sweep; the measure's name unless it is there twice.
+        entry: its name in the sweep, by default the measure's name.
         measure: its name in `MEASURES`.
         of: the measure itself.
-        settings: of the question, with the first seed.
-        planned, measured: options of its plan and of its measurement beside the settings.
+        settings: of the question, including the seed.
+        planned, measured: options of its plan and of its measurement besides the settings.
     """
 
     entry: str
@@ -229,11 +229,11 @@ class Asked:
     measured: Mapping[str, Any]
 
     def with_seed(self, seed: int) -> "Asked":
-        """The same with another seed."""
+        """The same measure with another seed."""
         return replace(self, settings=replace(self.settings, seed=seed))
 
     def recorded(self) -> dict[str, Any]:
-        """Everything but the seed, as a manifest holds it."""
+        """All options except the seed, as a manifest holds them."""
         settings = {n: v for n, v in self.settings.recorded().items() if n not in _OWN}
         return {"measure": self.measure, **settings, **self.planned, **self.measured}
 
@@ -241,18 +241,18 @@ class Asked:
         """Draw the prompts of some tasks, without a model.
 
         Raises:
-            InputError: where they cannot be asked.
+            InputError: where the measure cannot work on these tasks.
         """
         plan: Callable[..., Any] = self.of.get("plan")
         return plan(tasks, self.settings, **self.planned, **self.of.always)
 
 
 def asked(entry: str, measure: str, options: Mapping[str, Any], seed: int) -> Asked:
-    """A measure with options as a file or a caller gives them.
+    """Make a measure with the options that a file or a caller gives.
 
     Raises:
-        InputError: where there is no such measure or option (with the nearest, and the measures
-            that have it), or a value is of another kind or cannot work.
+        InputError: where there is no such measure or option (the message gives the nearest, or the
+            measures that have it), or a value is of another kind or cannot work.
 
     Example:
         >>> asked("scan", "scan", {"n_prompts": 4}, seed=1).settings.n_prompts
@@ -291,7 +291,7 @@ def _unknown(name: str, measure: str, known: Iterable[str]) -> str:
 
 
 def as_option(name: str, value: Any, kind: Any) -> Any:
-    """A value as files hold it, as an option's type wants it: lists become tuples.
+    """Convert a value from a file to the type of an option: lists become tuples.
 
     Raises:
         InputError: where it is of another kind.

@@ -1,4 +1,4 @@
-"""The models of a sweep: where each is read from, how, and what tells it from others."""
+"""The models of a sweep: where and how each is loaded, and what identifies it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -11,13 +11,13 @@ from icl_mech.sweep.measures import as_option
 if TYPE_CHECKING:
     from icl_mech.model import HookedModel
 
-#: What a cell's numbers depend on, besides the weights. Both engines give the same.
+#: Options on which a cell's numbers depend. (Both engines give the same numbers.)
 _DECIDES = ("dtype", "sink")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loading:
-    """How a model is loaded: the arguments of `load_model`, for all models or for one.
+    """The arguments of `load_model`, for all models of a sweep or for one.
 
     Example:
         >>> Loading(dtype="bfloat16").dtype
@@ -46,9 +46,9 @@ class ModelEntry:
     """A model of a sweep.
 
     Attributes:
-        name: in results and files, each once.
-        source: a name, folder or file as `load_model` takes it; or a loaded model, or a function
-            that returns one, which only this process can use.
+        name: a unique name for results and files.
+        source: a name, folder or file as in `load_model`. It may also be a loaded model, or a
+            function that returns one; only this process can use these.
         loading: how it is loaded.
     """
 
@@ -62,7 +62,7 @@ class ModelEntry:
         return isinstance(self.source, str)
 
     def load(self) -> "HookedModel":
-        """The model itself.
+        """Load the model.
 
         Raises:
             InputError: where it is not there.
@@ -81,13 +81,13 @@ class ModelEntry:
         return model
 
     def identity(self) -> dict[str, Any]:
-        """What tells it from another model of the same name, as a manifest holds it.
+        """What distinguishes it from other models of the same name, as a manifest holds it.
 
         Raises:
             InputError: where there is no such folder or file.
         """
         if not isinstance(self.source, str):
-            if _is_loader(self.source):  # only its weights tell what a function loads
+            if _is_loader(self.source):  # unknown before the function has loaded a model
                 return {"source": "a function"}
             provenance = self.source.provenance()  # type: ignore[union-attr]
             return {n: provenance[n] for n in ("weights_sha256", "architecture", "dtype")}
@@ -98,7 +98,7 @@ class ModelEntry:
         return found
 
     def config(self) -> Any:
-        """Its configuration, as `expected_cost` takes it, or None where it is not known.
+        """Its configuration, as `expected_cost` takes it; None for a model without a name.
 
         Raises:
             InputError: where the model is not there.
@@ -126,12 +126,12 @@ class ModelEntry:
 
 
 def _is_loader(source: Any) -> bool:
-    """Whether it is a function that loads a model; a module of torch can be called, too."""
+    """Whether it is a function that loads a model, and not a model, which may be callable too."""
     return callable(source) and not hasattr(source, "forward") and not hasattr(source, "bridge")
 
 
 def _weights(source: str) -> str:
-    """A file or folder by what it holds, so that it may be moved; a hub model by its name."""
+    """Identify a file or folder by its content, so that it may be moved, or a hub model by name."""
     from icl_mech.model.sources import check_source, fingerprint
 
     check_source(source)
@@ -140,15 +140,15 @@ def _weights(source: str) -> str:
 
 
 def plan_models(models: Any, loading: Loading) -> list[ModelEntry]:
-    """The models of a sweep, each with a name of its own.
+    """List the models of a sweep, each with a unique name.
 
     Args:
         models: a source, a list of sources, or a mapping from names to them. A source may be a
-            mapping too, with `source`, `name` and the arguments of `load_model` for it alone.
-        loading: for all models that do not say otherwise.
+            mapping too, with `source`, `name` and arguments of `load_model` for this model alone.
+        loading: the arguments of `load_model` for all models, unless a model has its own.
 
     Raises:
-        InputError: where there is none, one is no source, or two have the same name.
+        InputError: where no model is given, an item is not a source, or two have the same name.
 
     Example:
         >>> [m.name for m in plan_models(["org/a", {"source": "b", "name": "c"}], Loading())]

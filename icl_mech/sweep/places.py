@@ -1,6 +1,6 @@
-"""Where cells run: in this process, in others on this machine, or on a Ray cluster.
+"""The places where cells run: this process, other processes on this machine, or a Ray cluster.
 
-A place makes workers, a worker takes cells and answers with futures: that is all the driver knows.
+A place makes workers. A worker takes cells and returns futures. The driver uses only these methods.
 """
 
 import os
@@ -19,9 +19,9 @@ from icl_mech.sweep.grid import Cell
 from icl_mech.sweep.models import ModelEntry
 from icl_mech.sweep.work import Bench, Outcome
 
-#: Seconds that a port has to answer, and a cluster behind it.
+#: Seconds to wait for an answer of a port, and of the cluster behind it.
 PATIENCE, LONGER = 5.0, 20.0
-#: Joins a cluster, and leaves it again.
+#: A program that joins a cluster and leaves it again.
 _JOIN = "import sys, ray; ray.init(sys.argv[1], logging_level='ERROR', log_to_driver=False)"
 
 
@@ -33,7 +33,7 @@ class Worker(Protocol):
         """Measure a cell; the future fails where the worker dies."""
 
     def close(self) -> None:
-        """End it, and give its memory back."""
+        """End the worker, and free its memory."""
 
 
 @runtime_checkable
@@ -41,13 +41,13 @@ class Place(Protocol):
     """Makes workers.
 
     Attributes:
-        n: how many work at once.
+        n: the most workers at once.
     """
 
     n: int
 
     def worker(self, entry: ModelEntry) -> Worker:
-        """A worker for a model, which it loads with its first cell."""
+        """Make a worker for a model; the worker loads it for its first cell."""
 
     def close(self) -> None:
         """Leave the place."""
@@ -121,7 +121,7 @@ class _Process:
 
 
 def _context() -> BaseContext:
-    """How processes begin: on Linux as copies of one that has imported what they need."""
+    """How processes start: on Linux as copies of one that has imported the needed modules."""
     if sys.platform != "linux":
         return get_context("spawn")
     context = get_context("forkserver")
@@ -134,7 +134,7 @@ _bench: Bench | None = None
 
 
 def _begin(entry: ModelEntry, driver: str, threads: int) -> None:
-    """What a new process does first. It ends with the process that started it."""
+    """Set up a new worker process, which ends when the process that started it ends."""
     global _bench
     _bench = Bench(entry, driver, threads)
     parent = parent_process()
@@ -156,11 +156,11 @@ class OnRay:
     """Actors of a Ray cluster, each with a model of its own.
 
     Args:
-        address: `"local"` (a cluster of this machine), `"auto"` (one that runs here already), or
-            `host:port`.
-        n: actors at once; by default as many as there are GPUs for, or one a machine that has
-            the memory.
-        gpus: of each actor.
+        address: `"local"` (a new cluster on this machine), `"auto"` (one that already runs here),
+            or `host:port`.
+        n: actors at once; by default as many as the GPUs allow, or one on each machine with enough
+            memory.
+        gpus: GPUs of each actor.
         memory: bytes that each actor reserves.
 
     Raises:
@@ -212,10 +212,10 @@ class _Actor:
 
 
 def _connect(ray: Any, address: str) -> None:
-    """Join or begin a cluster.
+    """Join or start a cluster.
 
     Raises:
-        InputError: where it cannot be reached, within seconds.
+        InputError: where it cannot be reached; this takes seconds, not minutes.
     """
     try:
         if address not in ("auto", "local"):
@@ -236,11 +236,11 @@ def _connect(ray: Any, address: str) -> None:
 
 
 def _knock(address: str) -> None:
-    """Whether anybody listens there; Ray itself would wait for minutes.
+    """Check that an address accepts connections; Ray itself would wait for minutes.
 
     Raises:
-        OSError: where nobody does.
-        ValueError: where it is no address.
+        OSError: where it does not.
+        ValueError: where it is not an address.
     """
     import socket
 
@@ -251,9 +251,9 @@ def _knock(address: str) -> None:
 
 
 def _try_to_join(address: str) -> None:
-    """Join a cluster in another process, which can be ended where nothing answers.
+    """Join a cluster in another process, which can be stopped if the cluster does not answer.
 
-    Ray itself tries again and again where something else listens, and ends the process.
+    If something other than Ray listens there, Ray retries many times and then ends the process.
 
     Raises:
         OSError: where it takes too long.
@@ -273,12 +273,12 @@ def _try_to_join(address: str) -> None:
 def share_out(
     machines: Sequence[Mapping[str, float]], n: int | None, gpus: float, memory: int
 ) -> tuple[int, int]:
-    """How many actors work at once, and on how many cores each, so that all of them find room.
+    """The number of actors that run at once, and the cores of each, so that all of them fit.
 
     Args:
-        machines: of a cluster, each as Ray tells its `CPU`, `GPU` and `memory` (bytes).
-        n: actors that are asked for; None for as many as there are GPUs for, or one a machine.
-        gpus, memory: of each actor, which lies on one machine.
+        machines: of a cluster, each with Ray's `CPU`, `GPU` and `memory` (bytes).
+        n: the number of actors; None for as many as the GPUs allow, or one on each machine.
+        gpus, memory: of each actor, which runs on one machine.
 
     Raises:
         InputError: where there is no room for them.

@@ -1,4 +1,4 @@
-"""Figures of a sweep: models side by side, by relative depth, size or step of training."""
+"""Figures of a sweep that compare models by relative depth, size or training step."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from icl_mech.stats.onset import log_position
 from icl_mech.sweep.gather import LAYERS, Scans
 
 _ROW, _HEIGHT = 34, 360
-#: Of more models, bands would hide one another.
+#: With more models than this, bands are not drawn, because they would overlap.
 _BANDS = 4
 _DEPTH = "relative depth (1: after the last block)"
 _SYMBOLS = {"formation": ("circle", "theta"), "decoding": ("diamond-open", "lens")}
-#: What the curves over training are called.
+#: The names of the curves over training, and their colours.
 _OVER_STEPS = {
     "few-shot accuracy": "regular",
     "accuracy with θ": "theta",
@@ -33,7 +33,7 @@ _OVER_STEPS = {
 
 
 def depth_figure(scans: Mapping[str, Scans]) -> go.Figure:
-    """θ's accuracy after every block, mean over tasks, a line per model."""
+    """Draw the accuracy with θ after every block, averaged over tasks, with a line per model."""
     figure = rows_of_panels([_HEIGHT], 0, None)
     for i, (model, of) in enumerate(scans.items()):
         found = of.curve()
@@ -53,7 +53,7 @@ def depth_figure(scans: Mapping[str, Scans]) -> go.Figure:
 
 
 def ratio_figure(scans: Mapping[str, Scans]) -> go.Figure:
-    """Hypothesis over regular accuracy of every model, beside the seven that are published."""
+    """Draw every model's ratio of hypothesis to regular accuracy, beside the published ratios."""
     published = {name: of.hypothesis / of.regular for name, of in hendel2023().means.items()}
     ours = {model: of.ratio() for model, of in scans.items()}
     names = [*ours, *published]
@@ -96,11 +96,13 @@ def ratio_figure(scans: Mapping[str, Scans]) -> go.Figure:
 def layers_figure(
     maps: Mapping[str, Mapping[str, Sequence[float]]], sizes: Mapping[str, str]
 ) -> go.Figure:
-    """Where tasks are formed and decoded, a row per model: single tasks small, their mean large.
+    """Draw where tasks are formed and decoded: a row per model, small dots for single tasks.
+
+    Large marks show means over tasks.
 
     Args:
         maps: by model, the relative depths of formation and decoding, one per task.
-        sizes: of every model, as text.
+        sizes: the size of every model, as text.
     """
     names = list(maps)
     labels = [f"{name} ({sizes[name]})" for name in names]
@@ -115,7 +117,7 @@ def layers_figure(
             e = means(depths[:, None]).at(0)
             figure.add_trace(_mean(e, row, f"{what} ({readout})", symbol, colour))
     shown: set[str] = set()
-    for trace in figure.data:  # a legend's entry for each of both, whichever model has it first
+    for trace in figure.data:  # one entry of the legend per name, for the first trace that has it
         trace.showlegend = bool(trace.name) and trace.name not in shown
         shown.add(trace.name or "")
     _rows(figure, labels)
@@ -131,7 +133,7 @@ def layers_figure(
 
 
 def td_figure(rows: pd.DataFrame, r_squared: Mapping[str, Estimate]) -> go.Figure:
-    """Accuracy against task decodability, a dot per task and number of shots."""
+    """Draw accuracy against task decodability, with a dot per task and number of shots."""
     figure = rows_of_panels([_HEIGHT], 0, None)
     for i, (model, of) in enumerate(rows.groupby("model", sort=False)):
         e = r_squared[str(model)]
@@ -164,11 +166,11 @@ def td_figure(rows: pd.DataFrame, r_squared: Mapping[str, Estimate]) -> go.Figur
 
 
 def steps_figure(curves: Mapping[str, Mapping[int, Estimate]], what: str) -> go.Figure:
-    """What was measured of the checkpoints of a training, against their step.
+    """Draw the measurements of a training's checkpoints against their step.
 
     Args:
-        curves: by what they show, a number per step.
-        what: the name that all checkpoints share; plain.
+        curves: a value per step, by the name of the curve.
+        what: the name that all checkpoints share, not escaped for HTML.
     """
     steps = sorted({step for of in curves.values() for step in of})
     figure = rows_of_panels([_HEIGHT], 0, None)
@@ -226,7 +228,7 @@ def _rows(figure: go.Figure, names: Sequence[str]) -> None:
 
 
 def _left(names: Sequence[str]) -> int:
-    """Room for the names of rows, in pixels."""
+    """The width of the left margin in pixels, for the names of rows."""
     return 40 + min(260, 8 * max(map(len, names)))
 
 

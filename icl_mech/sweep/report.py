@@ -1,4 +1,4 @@
-"""A sweep as one page, and as tables beside it; also of a sweep that is half-finished."""
+"""Writes a sweep, finished or not, as one page with tables beside it."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -47,7 +47,7 @@ page, as {{ kinds }}.</p>
 <div class="scroll">{{ part.cells }}</div></details>
 {% endfor %}
 """
-#: Rows of what is missing, and of a summary, that a page shows.
+#: The most rows of missing cells, and of a summary, that a page shows.
 _MISSING, _MOST = 30, 300
 
 
@@ -57,7 +57,7 @@ def write_report(sweep: Sweep, path: str | Path, plotlyjs: PlotlyJs = "inline") 
     Args:
         sweep: finished or not.
         path: of the page (`.html`); tables are called `<stem>-<measure>` with their suffix.
-        plotlyjs: where the page has plotly.js from, see `icl_mech.plotting.export`.
+        plotlyjs: where the page gets plotly.js from, see `icl_mech.plotting.export`.
 
     Raises:
         InputError: where a file cannot be written, or a result is damaged.
@@ -108,11 +108,11 @@ def write_report(sweep: Sweep, path: str | Path, plotlyjs: PlotlyJs = "inline") 
 
 
 def model_cards(sweep: Sweep) -> pd.DataFrame:
-    """One row per model, the largest first: what it is, what it took, what of it is finished.
+    """A table of the models, the largest first, with their properties, costs and progress.
 
     Columns: `architecture`, `weights` (their number), `layers`, `engine`, `dtype`, `device`,
-    `load_seconds`, `seconds` (of all finished cells), `memory` (bytes at most), `done`, `failed`,
-    `missing`.
+    `load_seconds`, `seconds` (of all finished cells), `memory` (bytes at most), and the numbers of
+    cells: `done`, `failed`, `missing`.
     """
     cells = sweep.cells()
     rows = {}
@@ -131,7 +131,7 @@ def model_cards(sweep: Sweep) -> pd.DataFrame:
 
 
 def _figures(found: Gathered, sizes: Mapping[str, str]) -> Iterator[go.Figure]:
-    """What is drawn of a measure; of kinds without a figure of many models, nothing."""
+    """The figures of a measure; none if it has no figure that compares models."""
     order = list(sizes)
     if found.scans:
         scans = _in_order(found.scans, order)
@@ -154,7 +154,7 @@ def _in_order(of: Mapping[str, Any], order: list[str]) -> dict[str, Any]:
 
 
 def _over_steps(found: Gathered) -> dict[str, dict[str, dict[int, Estimate]]]:
-    """Of models that are checkpoints of one training: curves, by what their names share."""
+    """The curves of models that are checkpoints of one training, by the name that they share."""
     curves: dict[str, dict[str, dict[int, Estimate]]] = {}
 
     def add(model: str, name: str, estimate: Callable[[], Estimate]) -> None:
@@ -178,7 +178,7 @@ def _over_steps(found: Gathered) -> dict[str, dict[str, dict[int, Estimate]]]:
 
 
 def _tables(found: Gathered, order: list[str]) -> Iterator[tuple[str, pd.DataFrame]]:
-    """What a page says of models as a whole."""
+    """The page's tables of means and R² per model, with their titles."""
     if found.scans:
         rows = {
             model: {
@@ -199,7 +199,7 @@ def _by_model(rows: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
 
 
 def _rows(found: Gathered) -> dict[str, Any]:
-    """The summaries of a measure's cells for a page, and what they are called."""
+    """The summaries of a measure's cells for a page, and their title."""
     n = len(found.narrow)
     name = f"All {n} rows" if n <= _MOST else f"The first {_MOST} rows of {n:,}"
     shown = _with_intervals(found.narrow.head(_MOST))
@@ -213,7 +213,7 @@ def _for_page(frame: pd.DataFrame) -> Any:
 
 
 def _cards_as_text(cards: pd.DataFrame) -> pd.DataFrame:
-    """Model cards for people, with units."""
+    """The model cards as text, with units."""
     said = _text(cards.drop(columns=["weights", "memory", "load_seconds", "seconds"]))
     said.insert(1, "size", cards["weights"].map(_size))
     known = {
@@ -228,7 +228,7 @@ def _cards_as_text(cards: pd.DataFrame) -> pd.DataFrame:
 
 
 def _size(weights: Any) -> str:
-    """A number of weights as people say it.
+    """A number of weights in short form.
 
     >>> _size(268_098_176), _size(None)
     ('268M', '–')
@@ -246,7 +246,7 @@ def _said(e: Estimate) -> str:
 
 
 def _with_intervals(frame: pd.DataFrame) -> pd.DataFrame:
-    """Numbers and the ends of their intervals in one column, as people read them."""
+    """Put each number and the ends of its interval into one column, as text."""
     said = frame.copy()
     for name in frame:
         ends = [f"{name}_low", f"{name}_high"]
@@ -261,7 +261,7 @@ def _with_intervals(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _text(frame: pd.DataFrame) -> pd.DataFrame:
-    """A table for people: numbers short, nothing where nothing is known."""
+    """A table as text: numbers are shortened, and unknown values are a dash."""
 
     def said(value: Any) -> str:
         if value is None or value != value:
@@ -274,7 +274,7 @@ def _text(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _write_tables(path: Path, name: str, full: pd.DataFrame, narrow: pd.DataFrame) -> list[Path]:
-    """All numbers as CSV (and Parquet, with pyarrow), those to quote as LaTeX and Markdown."""
+    """Write `full` as CSV (and Parquet, if pyarrow is there), `narrow` as LaTeX and Markdown."""
     if full.index.name is not None:
         full, narrow = full.reset_index(), narrow.reset_index()
     texts = _text(_with_intervals(narrow))

@@ -1,4 +1,4 @@
-"""What a sweep's folder holds: finished cells, failed ones, and those that are missing."""
+"""`Sweep`: the finished, failed and missing cells in a sweep's folder."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,12 +11,12 @@ from icl_mech.files import PlotlyJs
 from icl_mech.results import Result
 from icl_mech.sweep.folder import CellFolder
 
-#: What a frame of cells says first.
+#: The first columns of a table of cells.
 COLUMNS = ("model", "entry", "measure", "task", "seed", "state", "seconds", "error")
 
 
 class Sweep:
-    """A view of a sweep's folder, also of one that is half-finished or being written.
+    """A view of a sweep's folder, which may be unfinished or still being written.
 
     Args:
         folder: of the sweep.
@@ -36,7 +36,7 @@ class Sweep:
         return self.folder.path
 
     def cells(self) -> pd.DataFrame:
-        """One row per cell: `state` is done, failed or missing, `error` why it failed."""
+        """A table with one row per cell: `state` is done, failed or missing; `error` says why."""
         rows = []
         for name, known in self.folder.manifest["cells"].items():
             done = self.folder.done.get(name)
@@ -48,18 +48,19 @@ class Sweep:
 
     @property
     def failed(self) -> dict[str, str]:
-        """The error of every cell that failed and was not finished since, by its name."""
+        """The errors of the cells that failed and have not been finished since, by name."""
         cells = self.folder.manifest["cells"]
         return {name: error for name, error in self.folder.errors.items() if name in cells}
 
     def results(self, entry: str) -> Iterator[tuple[dict[str, Any], Result]]:
-        """The finished cells of a measure, one at a time: what each is, and its result.
+        """Yield the finished cells of a measure: a description of each cell, and its result.
 
         Args:
-            entry: what the measure is called in the sweep.
+            entry: the measure's name in the sweep.
 
         Raises:
-            InputError: where there is no such measure, with the nearest, or a file is damaged.
+            InputError: where there is no such measure (the message gives the nearest), or a file
+                is damaged.
         """
         cells = self.folder.manifest["cells"]
         choose(entry, dict.fromkeys(c["entry"] for c in cells.values()), "measure of the sweep")
@@ -68,7 +69,7 @@ class Sweep:
                 yield known, self.folder.result(name)
 
     def table(self) -> pd.DataFrame:
-        """How many cells of each model and measure are finished, as text."""
+        """A table, as text, of how many cells of each model and measure are finished."""
         cells = self.cells()
         done = cells.assign(done=cells["state"] == "done")
         counts = done.groupby(["model", "entry"], sort=False)["done"].agg(["sum", "size"])
@@ -85,11 +86,11 @@ class Sweep:
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
     def report(self, path: str | Path, plotlyjs: PlotlyJs = "inline") -> Path:
-        """Write one page that compares the models; it opens offline, and may be of half a sweep.
+        """Write one page that compares the models; it opens offline. The sweep may be unfinished.
 
         Args:
-            path: where to.
-            plotlyjs: where the page has plotly.js from, see `icl_mech.plotting.export`.
+            path: of the page.
+            plotlyjs: where the page gets plotly.js from, see `icl_mech.plotting.export`.
 
         Raises:
             InputError: where the folder cannot be written.
@@ -106,13 +107,13 @@ class Sweep:
 
 
 def with_cell(known: Mapping[str, Any], summary: pd.DataFrame) -> pd.DataFrame:
-    """A result's summary, every row with the cell that it is of."""
+    """A result's summary, with its cell's model, subject and seed in every row."""
     cell = {"model": known["model"], "subject": known["task"], "seed": known["seed"]}
     rows = summary.reset_index()
     return pd.concat([pd.DataFrame([cell] * len(rows)), rows], axis=1)
 
 
 def _told(line: dict[str, Any]) -> dict[str, Any]:
-    """Of a journal's line, what is not known of the cell before it is run."""
+    """The entries of a journal's line that are only known after the cell has run."""
     inner = ("cell", "made_of", "sha256", "model", "entry", "measure", "task", "seed")
     return {name: value for name, value in line.items() if name not in inner}

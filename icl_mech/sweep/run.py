@@ -1,4 +1,4 @@
-"""Runs the cells of a sweep: one queue for all models, and one loop wherever they run."""
+"""Runs the cells of a sweep with the same loop in every place (`places`)."""
 
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -35,34 +35,34 @@ def sweep(
     copy_to: str | None = None,
     progress: bool = True,
 ) -> Sweep:
-    """Measure many tasks on many models, each cell kept as soon as it is finished.
+    """Measure many tasks on many models, and save each cell as soon as it is finished.
 
-    A cell is a measure of one task (or, where tasks are compared, of a set) on a model with a seed.
-    The next call with the same folder runs only what is not finished, whatever ended this one. A
-    cell that fails is noted with its error, and the others go on.
+    A cell is a measure of one task (or of a set of tasks, if the measure compares tasks) on a model
+    with a seed. The next call with the same folder runs only unfinished cells, whatever ended this
+    call. If a cell fails, its error is recorded, and the other cells still run.
 
     Args:
-        models: sources as `load_model` takes them, one or several, or a mapping from names to them;
-            in this process also loaded models, and functions that load one.
+        models: sources as in `load_model`, one or several, or a mapping from names to them. Cells
+            that run in this process may also use loaded models, and functions that load one.
         measures: names of commands (`"scan"`, `"decodability"`, ...), or a mapping from names to
             options: `{"scan": {"n_prompts": 20}, "few": {"measure": "scan", "n_shots": 2}}`.
-        tasks: tasks, families, paths to pairs, or `"all"`; by default every measure's own. A
-            measure over sets of tasks takes each family, and each list within the list, by itself.
-        seeds: of the random draws, one or several.
+        tasks: tasks, families, paths to pairs, or `"all"`; by default every measure's own. If a
+            measure compares tasks, each family and each list within the list is a set of its own.
+        seeds: one or several seeds of the random draws.
         folder: for the results; more models, measures, tasks and seeds may be added to it later.
         settings: options for every measure that has them.
         load: arguments of `load_model` for all models.
         workers: processes on this machine, or actors of a Ray cluster; by default this process.
         ray: `"local"`, `"auto"` or the address of a Ray cluster (extra `ray`).
-        gpus_per_worker: of every actor.
+        gpus_per_worker: GPUs of every actor.
         max_memory: bytes that every actor reserves.
-        retries: how often a cell that fails is tried again.
-        copy_to: where every result is copied to as well, as fsspec names it (`"s3://bucket/run"`).
-        progress: show a progress bar, and what fails.
+        retries: how often a failed cell is tried again.
+        copy_to: a second place for every result, as fsspec names it (`"s3://bucket/run"`).
+        progress: show a progress bar, and print failures.
 
     Raises:
-        InputError: before anything runs, where something is unknown or cannot work, the folder
-            holds other settings or is being written, or the disk is too full.
+        InputError: before anything runs, where a name is unknown or an option cannot work, the
+            folder holds other settings or is being written, or the disk is too full.
 
     Example:
         >>> import tempfile
@@ -85,7 +85,7 @@ def choose_place(
     gpus: float = 0,
     memory: int | None = None,
 ) -> Callable[[], Place]:
-    """Makes the place where cells run, when something is to be run.
+    """Choose the place where cells run; the returned function makes it when it is needed.
 
     Raises:
         InputError: where the options do not go together.
@@ -117,11 +117,12 @@ def run_grid(
         stop: raise the first error of a cell instead of going on.
 
     Returns:
-        The names of the cells that the folder held.
+        The names of the cells that the folder already held.
 
     Raises:
-        InputError: where a model is not there, only this process can use one, the folder holds
-            other settings or is being written, or cannot be written (full disk).
+        InputError: where a model is not there, a model in memory would be needed by another
+            process, or the folder holds other settings, is being written, or cannot be written
+            (full disk).
     """
     kept = CellFolder(folder)
     kept.check(grid.recorded)
@@ -129,7 +130,7 @@ def run_grid(
     held = dict.fromkeys(c.name for c in grid.cells if kept.finished(c.name, c.made_of))
     todo = [c for c in grid.cells if c.name not in held]
     with ExitStack() as at_end:
-        # All that can be refused is refused before the folder is made or written.
+        # Everything that can be refused is refused before the folder is made or written.
         if todo:
             waiting = {cell.model for cell in todo}
             order = by_size(grid, check_models(grid, waiting))
@@ -140,13 +141,13 @@ def run_grid(
             _refuse_objects(grid, waiting, there)
         names = {cell.name: cell.recorded() for cell in grid.cells}
         at_end.enter_context(kept.writing(grid.recorded, names))
-        # What another run has finished meanwhile.
+        # Another run may have finished cells meanwhile.
         held |= dict.fromkeys(c.name for c in todo if kept.finished(c.name, c.made_of))
         todo = [c for c in todo if c.name not in held]
         if todo:
             bar = at_end.enter_context(progress_bar(len(grid.cells), "cells", progress))
             bar.update(len(grid.cells) - len(todo))
-            bar.unpause()  # the time left is told from cells that are run now
+            bar.unpause()  # the remaining time is estimated from the cells of this run
             driver = _Driver(grid, kept, there, retries, copy, stop, bar, progress, order)
             at_end.callback(driver.close)
             driver.run(todo)
@@ -154,14 +155,14 @@ def run_grid(
 
 
 def by_size(grid: Grid, configs: Mapping[str, Any]) -> list[str]:
-    """The models, the largest first: what takes longest must not come last."""
+    """The models, the largest first, so that the slowest do not run last."""
     from icl_mech.cost.sizes import Sizes
 
     sizes: dict[str, float] = {}
     for name in grid.models:
         try:
             sizes[name] = Sizes.of(configs[name]).weights if name in configs else 0
-        except InputError:  # of a kind that is not modelled
+        except InputError:  # not a dense transformer
             sizes[name] = 0
     return sorted(grid.models, key=lambda name: -sizes[name])
 
@@ -177,7 +178,7 @@ def _refuse_objects(grid: Grid, waiting: Iterable[str], place: Place) -> None:
 
 @dataclass
 class _Slot:
-    """A worker with a model, and the cell that it has."""
+    """A worker with its model and current cell."""
 
     model: str
     worker: Worker
@@ -186,7 +187,7 @@ class _Slot:
 
 @dataclass
 class _Driver:
-    """Hands cells to workers, keeps what they bring, and notes what fails."""
+    """Gives cells to workers, saves their results, and records failures."""
 
     grid: Grid
     folder: CellFolder
@@ -205,7 +206,7 @@ class _Driver:
     _weights: dict[str, str] = field(default_factory=dict)
 
     def run(self, todo: Sequence[Cell]) -> None:
-        """Until every cell is finished or has failed."""
+        """Run until every cell is finished or has failed."""
         for cell in todo:
             self._queues[cell.model].append(cell)
         waiting = {cell.name for cell in todo}
@@ -228,7 +229,7 @@ class _Driver:
             slot.worker.close()
 
     def _next_model(self) -> str:
-        """Of the models that have cells waiting the largest, first one that nobody works on."""
+        """The largest model with waiting cells; models without a worker come first."""
         busy = {slot.model for slot in self._running.values()}
         waiting = [name for name in self.order if self._queues[name]]
         return next((name for name in waiting if name not in busy), waiting[0])
@@ -240,14 +241,15 @@ class _Driver:
         self._running[worker.submit(cell)] = _Slot(model, worker, cell)
 
     def _take(self, future: "Future[Outcome]", slot: _Slot) -> None:
-        """Keep what became of a cell, and give its worker another one."""
+        """Save or record the outcome of a cell, and give its worker another cell."""
         died = False
         try:
             outcome = future.result()
         except Exception as error:  # the worker's process ended, or its machine is gone
             died = True
             self._deaths[slot.model] += 1
-            # One death may be a cell's fault; two, before any cell was measured, the model's.
+            # One death may be the cell's fault. From the second on, the model is blamed: `_failed`
+            # then gives up all its cells, unless a worker has loaded the model before.
             again = self._deaths[slot.model] > 1
             outcome = Outcome(error=f"the worker died ({told(error)})", of_model=again)
         outcome = self._same_weights(slot, outcome)
@@ -267,7 +269,7 @@ class _Driver:
             self._give(slot.model, slot.worker)
 
     def _same_weights(self, slot: _Slot, outcome: Outcome) -> Outcome:
-        """Refuse a result of other weights than those of the model's finished cells."""
+        """Turn a result into an error if its weights differ from those of the finished cells."""
         found = outcome.facts.get("weights_sha256")
         if found is None or self._weights.setdefault(slot.model, found) == found:
             return outcome
@@ -286,7 +288,7 @@ class _Driver:
         self.bar.update()
 
     def _failed(self, slot: _Slot, outcome: Outcome) -> None:
-        """Try a cell again, or note that it failed; without a model all of its cells did."""
+        """Retry a cell or record its failure; all its model's cells fail if that cannot load."""
         if self.stop and outcome.raised is not None:
             slot.worker.close()
             raise outcome.raised
@@ -294,7 +296,7 @@ class _Driver:
         if self._tries[slot.cell.name] <= self.retries:
             self._queues[slot.model].append(slot.cell)
             return
-        # Where the model was loaded elsewhere, only this worker has no room for it.
+        # If another worker has loaded the model, only this one has no room for it.
         gone = outcome.of_model and slot.model not in self._loaded
         others = list(self._queues.pop(slot.model, ())) if gone else []
         for cell in [slot.cell, *others]:
@@ -306,10 +308,10 @@ class _Driver:
 
 
 def _copier(copy_to: str | None) -> Callable[[Path], None]:
-    """Copies a finished file to where fsspec can write, or nowhere.
+    """A function that copies a finished file to a place of fsspec; it does nothing for None.
 
     Raises:
-        InputError: where there is no such place.
+        InputError: where the place cannot be written.
     """
     if copy_to is None:
         return lambda file: None

@@ -1,4 +1,4 @@
-"""What a worker does: load one model once, and measure cells on it."""
+"""The work of a worker: it loads one model once, and measures cells on it."""
 
 import os
 import socket
@@ -18,21 +18,22 @@ if TYPE_CHECKING:
     from icl_mech.model import HookedModel
     from icl_mech.results import Result
 
-#: What a journal holds of a model, from the provenance of its results.
+#: The facts about a model in the journal, from the provenance of its results.
 _ABOUT = ("weights_sha256", "architecture", "engine", "dtype", "device")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a cell.
+    """The outcome of a cell.
 
     Attributes:
-        content: the file of its result; None where there is none.
-        facts: for the journal: seconds, memory, and what the model is.
+        content: the content of the result's file; None if there is no result.
+        facts: for the journal: seconds, memory, and facts about the model.
         error: why there is no result, in one line.
-        of_model: whether the model could not be loaded, which holds for all of its cells.
-        fatal: whether no other cell can work here either.
-        raised: the error itself, where it was raised in this process.
+        of_model: whether the error is the model's, such as one that cannot be loaded, so that its
+            other cells would fail too.
+        fatal: whether no cell at all can run here.
+        raised: the error itself, if it was raised in this process.
     """
 
     content: bytes | None = None
@@ -44,12 +45,12 @@ class Outcome:
 
 
 class Bench:
-    """One model, loaded when the first cell comes, and the cells that are measured on it.
+    """Measures cells on one model, which it loads for the first cell.
 
     Args:
         entry: the model.
-        driver: the version of icl-mech that asks.
-        threads: for torch; None leaves them as they are.
+        driver: the version of icl-mech in the process that runs the sweep.
+        threads: the number of torch's threads; None does not change it.
     """
 
     def __init__(self, entry: ModelEntry, driver: str, threads: int | None = None) -> None:
@@ -60,7 +61,7 @@ class Bench:
         self._kept: dict[Hashable, Any] = {}
 
     def attempt(self, cell: Cell) -> Outcome:
-        """Measure a cell; whatever goes wrong is told and not raised."""
+        """Measure a cell; errors are returned in the outcome, not raised."""
         if self._driver != __version__:
             return Outcome(
                 error=f"the worker on {socket.gethostname()} has icl-mech {__version__}, "
@@ -69,7 +70,7 @@ class Bench:
             )
         try:
             model = self._loaded()
-        except Exception as error:  # whatever libraries raise
+        except Exception as error:  # libraries raise many kinds of errors
             said = f"the model cannot be loaded: {told(error)}"
             return Outcome(error=said, of_model=True, raised=error)
         begun = time.perf_counter()
@@ -86,7 +87,7 @@ class Bench:
         return Outcome(content, facts)
 
     def told(self, cell: Cell) -> Outcome:
-        """As `attempt`, for another process: errors of libraries may not travel."""
+        """As `attempt`, for another process: the error is left out, as it may not be picklable."""
         return replace(self.attempt(cell), raised=None)
 
     def _loaded(self) -> "HookedModel":
@@ -108,15 +109,15 @@ class Bench:
 
 
 def measured(model: "HookedModel", cell: Cell, kept: dict[Hashable, Any] | None = None) -> "Result":
-    """The result of a cell; its provenance says which cell it is.
+    """Measure a cell; the result's provenance names the cell.
 
     Args:
         model: of the cell.
-        cell: what is measured.
-        kept: what earlier cells of the model have formed, and this one may add to.
+        cell: what to measure.
+        kept: the vectors that the model's earlier cells formed; this cell may add to them.
 
     Raises:
-        InputError: where the model cannot be asked this.
+        InputError: where the measure does not work with this model.
         ModelError: where the model returns numbers that are not finite.
     """
     plan = cell.asked.plan(list(cell.subject.tasks))
@@ -128,13 +129,13 @@ def measured(model: "HookedModel", cell: Cell, kept: dict[Hashable, Any] | None 
 
 
 def peak_memory(model: Any) -> int:
-    """The most memory in use so far, in bytes: of the model's GPUs, or else of this process."""
+    """The peak memory so far, in bytes: of all GPUs if the model is on any, else of the process."""
     import torch
 
     if torch.cuda.is_available() and "cuda" in str(model.provenance()["device"]):
         return sum(torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count()))
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage's is that of the parent in the beginning
+    if status.exists():  # at first, getrusage gives the parent's peak
         lines = status.read_text().splitlines()
         high = [line for line in lines if line.startswith("VmHWM:")]
         if high:
