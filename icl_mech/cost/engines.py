@@ -172,7 +172,7 @@ class CountedEngine(ABC):
         n_layers: int,
         fused: bool = False,
     ) -> None:
-        """Run `rows` rows of `queries` tokens through blocks, in which each token has `keys` keys.
+        """Count blocks on `rows` rows of `queries` tokens, each of which has `keys` keys.
 
         Fused attention neither reads nor writes scores.
         """
@@ -208,7 +208,7 @@ class CountedEngine(ABC):
         return tokens * (per_token + 2 * s.n_heads * keys)
 
     def unembed(self, times: int, rows: int) -> None:
-        """Compute the logits of rows, one chunk of the vocabulary at a time."""
+        """Count the logits of rows, computed one chunk of the vocabulary at a time."""
         s, limits = self.sizes, self.limits
         width = chunk_width(limits.device, s.d_vocab, limits.n_bytes * rows)
         n_full, rest = divmod(s.d_vocab, width)
@@ -219,12 +219,12 @@ class CountedEngine(ABC):
         self.hold(3 * rows * width + rows * s.d_model)
 
     def logits(self, times: int, rows: int) -> None:
-        """Compute whole rows of logits."""
+        """Count whole rows of logits."""
         self.product("readout", times, rows, self.sizes.d_model, self.sizes.d_vocab)
         self.hold(3 * rows * self.sizes.d_vocab)
 
     def product(self, part: str, times: int, n: int, width: int, out: int) -> None:
-        """A product of an [n, width] and a [width, out] matrix."""
+        """Count a product of an [n, width] and a [width, out] matrix."""
         numbers = n * width + width * out + n * out
         self._parts[part] += Work(2 * n * width * out, numbers * self.limits.n_bytes) * times
 
@@ -305,7 +305,7 @@ class SharedCount(CountedEngine):
     def _ended(
         self, n: int, length: int, branches: Sequence[Edited], n_new: int
     ) -> Iterator[tuple[int, int]]:
-        """Run branches whose keys and values are kept for new tokens; yield (times, rows)."""
+        """Count branches whose keys and values are kept for new tokens; yield (times, rows)."""
         s = self.sizes
         for times, rows in self.batches(n, length + n_new):
             self._prefill(times, rows, length)
@@ -342,7 +342,7 @@ class SharedCount(CountedEngine):
                 yield n_tokens, entries[start : start + step]
 
     def _prefill(self, times: int, rows: int, length: int) -> None:
-        """Run whole prompts and keep their keys and values; the last block runs only in part."""
+        """Count whole prompts whose keys and values are kept; the last block runs only in part."""
         s = self.sizes
         self._kept = self._kept_of(rows * length)
         self.blocks("prompts", times, rows, length, length, s.n_layers - 1, self.fused)
@@ -357,7 +357,7 @@ class SharedCount(CountedEngine):
     def _branches(
         self, times: int, rows: int, before: int, n_tokens: int, entries: Sequence[int]
     ) -> None:
-        """Run branches side by side, each from its first block; none sees another."""
+        """Count branches that run side by side, each from its first block; none sees another."""
         entering, queries = Counter(entries), 0
         for layer in range(self.sizes.n_layers):
             queries += entering[layer] * n_tokens

@@ -131,9 +131,7 @@ def transfer(engine: CountedEngine, a: Asked) -> None:
         shown = bare + a.n_shots * (a.per_demonstration + demonstration)
         for m in (a.n_dev, n):
             engine.observe(m * a.n_dummies, shown)
-        for (
-            _
-        ) in FORMATS:  # in which the vector was formed: its own, a random one and another task's
+        for _ in FORMATS:  # where the vector was formed; own, random and another task's vector
             _written(engine, a, bare, 1, 3)
         for length in (bare, shown):
             engine.predict(n, length)

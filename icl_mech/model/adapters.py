@@ -114,7 +114,7 @@ def _check_files(path: Path) -> None:
     """Refuse a folder that lacks a file of an adapter.
 
     Raises:
-        InputError: where there is none at all, naming one inside it.
+        InputError: where the folder holds no adapter; the message names a subfolder that does.
         ModelError: where the weights are missing or pickled.
     """
     if not (path / ADAPTER).exists():

@@ -4,7 +4,7 @@ Transformers' attention modules look up a function by a name in their configurat
 such a function. It computes the scores of the prefix and of the branches separately, so that the
 number of scores grows linearly with the number of branches, not quadratically. It does not copy
 the prefix's keys and values, nor repeat them for query heads that share them. Whole prompts
-without a prefix go through PyTorch's fused attention.
+without a prefix go through PyTorch's fused attention, unless scores have a soft cap or sinks.
 """
 
 from dataclasses import dataclass

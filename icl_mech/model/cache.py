@@ -157,7 +157,7 @@ def _remove(path: Path) -> None:
 
 
 def _remove_partial(root: Path, key: str) -> None:
-    """Remove folders of killed conversions; no other conversion runs while this process locks."""
+    """Remove folders of killed conversions; none runs while this process holds the lock."""
     name = re.compile(re.escape(key) + r"\.[a-z0-9_]{8}")  # as `mkdtemp` makes them
     for path in root.iterdir():
         if name.fullmatch(path.name) and path.is_dir():

@@ -192,7 +192,7 @@ class PlacedEdit:
     positions: tuple[int, ...]
 
     def entry(self, n_layers: int) -> int:
-        """The first block that the edit changes; `n_layers` if it edits the last block's output."""
+        """The first block that must run again; `n_layers` if the last block's output is edited."""
         return self.edit.layer % n_layers + (self.edit.site == "resid_post")
 
     def written(

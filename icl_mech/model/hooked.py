@@ -294,7 +294,8 @@ class HookedModel:
             tick: called with the number of prompts just finished.
 
         Raises:
-            InputError: where groups differ in size or are empty.
+            InputError: where groups differ in size or are empty, or the prompts of a group do not
+                share their first token.
         """
         groups = [
             check_prompts(group, "a group") for group in check_list(groups, "groups", "groups")

@@ -101,7 +101,7 @@ class PlacedKnockout:
         object.__setattr__(self, "positions", tuple(map(min, self.queries)))
 
     def entry(self, n_layers: int) -> int:
-        """The first block that the knockout changes."""
+        """The first block that must run again."""
         return min(self.layers)
 
 

@@ -94,7 +94,7 @@ def context_length(bridge: Any) -> int | None:
     limit = getattr(bridge.cfg, "n_ctx", None)
     config = getattr(module_of(bridge), "config", None)
     if config is not None and not any(getattr(config, name, None) for name in CONTEXT):
-        return None  # TransformerLens makes a number up
+        return None  # `n_ctx` is then invented by TransformerLens
     return int(limit) if limit else None
 
 

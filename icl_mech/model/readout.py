@@ -240,7 +240,7 @@ class _Mass:
         scratch: Float[Tensor, "row width"],
     ) -> None:
         """Add a chunk, whose logits are overwritten; `best` was each row's largest logit before."""
-        # All logits of a row may be infinitely low so far.
+        # All logits of a row may be -inf so far.
         lowest = torch.finfo(part.dtype).min
         best, new_best = best.clamp_min(lowest), new_best.clamp_min(lowest)
         shift = (best - new_best).clamp_min_(_LEAST)

@@ -18,8 +18,8 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
-#: The deepest models have about 130 blocks. Building one takes milliseconds per block, before the
-#: weights are looked at.
+#: The most blocks that a configuration may have. The deepest models have about 130, and building a
+#: block takes milliseconds, even before the weights are read.
 MOST_LAYERS = 1000
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 #: Tables in old checkpoints that a model computes itself: causal masks, frequencies.

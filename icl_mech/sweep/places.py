@@ -54,7 +54,7 @@ class Place(Protocol):
 
 
 class Here:
-    """This process: one cell at a time."""
+    """Runs cells in this process, one at a time."""
 
     n = 1
 
@@ -87,9 +87,9 @@ class _Here:
 
 
 class Processes:
-    """Processes of this machine, each with a share of its cores.
+    """Runs cells in several processes of this machine, each with a share of its cores.
 
-    They import the script that starts them: it needs `if __name__ == "__main__":`.
+    The processes import the script that starts them, so it needs `if __name__ == "__main__":`.
     """
 
     def __init__(self, n: int) -> None:
