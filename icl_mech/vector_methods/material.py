@@ -105,7 +105,7 @@ class Material:
         """The line that names the task.
 
         Raises:
-            InputError: where the task has none.
+            InputError: if the task has none.
         """
         return header(self.task, "true")
 
