@@ -29,7 +29,7 @@ class TaskDecodability(TaskResult):
 
     `data` holds, over (`shots`, `task`, `point`, `layer`): `credit` (1 if the vote is right, 0 if
     not, a share if tasks tie), the same under shuffled labels (`shuffled_credit`) and for the query
-    alone (`input_credit`, without `shots`), for the query after an instruction where prompts begin
+    alone (`input_credit`, without `shots`), for the query after an instruction if prompts begin
     with one (`instruction_credit`, also without), `votes` (also over `voted`: the share of the
     neighbours that are of each task), `pair_credit` (also over `other`: credit if that task is the
     only other one in the pool), `sensitivity` (also over `setting`: credit under it), and

@@ -97,7 +97,7 @@ class TaskVectorFailures(TaskResult):
         return guess if counts else always
 
     def floor(self, task: str) -> Float[np.ndarray, "prompt"]:
-        """What is right without a vector, per prompt: the better of zero-shot and label prior."""
+        """Scores without a vector, per prompt: the better of zero-shot prompt and label prior."""
         levels = [self._right(task, "zero_shot").astype(float), self._prior(task)]
         return max(levels, key=np.mean)
 

@@ -71,8 +71,8 @@ def head_ablation(
         off: what replaces a head's output.
         counts: numbers k of heads that are switched off together; by default 1, 2, 5, 10 and 20,
             as far as the model has that many heads.
-        n_draws: random sets of heads for each k, without the top k (where the model has enough
-            other heads).
+        n_draws: number of random sets of heads for each k, without the top k (if the model has
+            enough other heads).
         n_dev: dev prompts per task; half of `n_prompts` by default.
         template: how a pair is written.
         leading_space: write words with a space before them; by default whichever way the

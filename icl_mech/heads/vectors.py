@@ -56,8 +56,8 @@ def function_vectors(
     at the last token of zero-shot prompts, and of few-shot prompts with shuffled labels. The paper
     adds it as it is; here it is multiplied by `scale` first. On the same prompts:
 
-    - `"function_unscaled"`: the same vector at scale 1, as in the paper (where other scales are
-      among those to choose from);
+    - `"function_unscaled"`: the same vector at scale 1, as in the paper (left out if 1 is the only
+      scale);
     - `"theta"`: the task vector of Hendel et al., which *replaces* the residual stream, read from
       each test prompt's own demonstrations with right labels;
     - `"layer_mean"`: the mean residual stream of clean prompts at that layer, added once;

@@ -169,7 +169,7 @@ class KnowledgeConflict(TaskResult):
 
         "For good" means after this block and all later ones. The interval is over bootstrap draws
         of queries. None if the measure is not shown to differ between the prompts, or if there is
-        no such block, also in too many of the draws.
+        no such block in the mean or in more than 5 % of the draws.
         """
         if not self.shift(task).low > 0:
             return None
@@ -300,7 +300,7 @@ class KnowledgeConflict(TaskResult):
         return row | {"known": self.n_known(task), "n_asked": int(self.of(task)["n_asked"])}
 
     def _sources(self, task: str, vector: str) -> list[str]:
-        """The sources of which a method has vectors."""
+        """The sources for which a method has vectors."""
         of = self._here(task)["vector_difference"].sel({"vector": vector})
         there = np.isfinite(of.transpose("source", "into", "prompt").values).all(axis=(1, 2))
         return [source for source, yes in zip(SOURCES, there, strict=True) if yes]

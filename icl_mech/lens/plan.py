@@ -75,7 +75,7 @@ class VectorLensSettings(PromptSettings):
     """How many of the most probable tokens are kept."""
     average: Average = "log_probability"
     """What is averaged over a task's vectors: the log probabilities that they give, or the vectors
-    themselves, of which the mean is then read."""
+    themselves, whose mean is then read."""
     only_words: bool = False
     """Leave out tokens that are not letters only (recorded in the result)."""
 

@@ -263,8 +263,8 @@ class VectorLens(TaskResult):
 def _known_mean(values: np.ndarray) -> Estimate:
     """Mean of the values that are not NaN; NaN if there are none.
 
-    There is no interval where all values are equal: resampling would give one of width 0, which
-    would claim that other vectors give the same.
+    There is no interval if all values are equal: resampling would give one of width 0, as if other
+    vectors were certain to give the same value.
     """
     known = values[~np.isnan(values)]
     if len(known) and known.min() < known.max():

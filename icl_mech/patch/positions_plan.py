@@ -62,7 +62,7 @@ class PositionSettings(PromptSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class ComponentSettings(PositionSettings):
-    """Settings of `patch_positions` where it patches what blocks and heads write.
+    """Settings of `patch_positions` for the outputs of attention, MLPs and single heads.
 
     Example:
         >>> ComponentSettings().sites

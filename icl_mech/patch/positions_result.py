@@ -124,7 +124,7 @@ class PositionScan(TaskResult):
         return [(t, s, d) for t in self.tasks for s in self.sites for d in self.directions]
 
     def full_summary(self) -> pd.DataFrame:
-        """One row per (task, site, direction): the largest effect, and what it is a share of."""
+        """One row per (task, site, direction): the largest effect, and both logit differences."""
         return pd.DataFrame([self._row(*key) for key in self._rows()]).set_index(
             ["task", "site", "direction"]
         )

@@ -291,7 +291,7 @@ class LayerScan(TaskResult):
         return with_texts(frame[[*first, *columns]], self.provenance)
 
     def _draw(self, score: str = "first_token") -> go.Figure:
-        """Accuracy against layer, and a heat map of tasks x layers where there are several."""
+        """Accuracy against layer, and a heat map of tasks x layers if there are several tasks."""
         from icl_mech.patch.scan_plot import layer_scan_figure
 
         return layer_scan_figure(self, score)

@@ -42,8 +42,8 @@ class TransferSettings(VectorSettings):
     """Test prompts per task, each with the vector of other demonstrations."""
     formats: tuple[str, ...] | None = None
     """How pairs are written: arrow, qa, sentence, spanish, or templates of your own; each also with
-    +instruction at its end. By default all four, the first of them --template, and this one with
-    +instruction where every task has one (which line: --instruction, by default the task's own)."""
+    +instruction at its end. By default all four (--template in place of arrow), and the first with
+    +instruction if every task has one (which line: --instruction, by default the task's own)."""
     k: int = 5
     """Nearest neighbours that vote for a vector's task."""
 

@@ -42,11 +42,11 @@ class FormingSettings(VectorSettings):
     n_sets: int = 10
     """Demonstration sets that a vector is read from, of pairs that are never asked."""
     n_steps: int = 40
-    """Most gradient steps of methods that train; fewer where the loss on dev prompts rises."""
+    """Most gradient steps of methods that train; fewer if the loss on dev prompts stops falling."""
     batch_size: int = 12
     """Training prompts in a step."""
     learning_rate: float = 0.05
-    """Of Adam; of a learned vector, per step, as a share of its mean size per dimension."""
+    """Learning rate of Adam; for a learned vector, as a share of its root mean square at first."""
     train_layers: tuple[int, ...] | None = None
     """Blocks after which a vector is learned, each by itself; the best on dev prompts is kept. By
     default the block where theta is best, and that at a quarter of the depth."""
@@ -203,7 +203,7 @@ class MethodSettings(FormingSettings):
     """
 
     methods: tuple[str, ...] = USUAL
-    """Ways to get a task vector (see icl-mech vectors) that are asked with; may be none."""
+    """Methods to get the task vectors that are used (see icl-mech vectors); may be none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -280,9 +280,9 @@ class VectorComparison(TaskResult):
     def finding(self) -> str:
         """Whether a method recovers more of few-shot accuracy than theta.
 
-        It compares the first tokens of zero-shot prompts over all tasks. It names the best method
-        that differs from theta (with Holm's correction for all pairs of methods), or says that none
-        does. Empty if theta was not compared, or few-shot accuracy is 0.
+        It compares the first tokens of zero-shot prompts over all tasks. It names the best of the
+        methods that are shown to be better than theta (with Holm's correction for all pairs of
+        methods), or says that none is. Empty if theta was not compared, or few-shot accuracy is 0.
         """
         if USUAL not in self.methods:
             return ""
