@@ -10,7 +10,7 @@ from icl_mech.interrupts import end_quietly
 
 end_quietly()
 
-# In a notebook without ipywidgets tqdm, which several libraries import, says that bars are text.
+# tqdm, which several libraries import, warns in a notebook without ipywidgets that bars are text.
 warnings.filterwarnings("ignore", "IProgress not found")
 
 __version__ = version("icl-mech")
@@ -21,6 +21,6 @@ _load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def __getattr__(name: str) -> object:
-    """A public name, loaded now."""
+    """Load a public name on first use."""
     with uncollected():
         return _load(name)

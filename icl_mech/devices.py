@@ -1,4 +1,4 @@
-"""Where tensors live."""
+"""Choice of the device for tensors."""
 
 import torch
 
@@ -8,10 +8,10 @@ KNOWN = ("cuda", "mps", "cpu")
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
-    """The device of that name; by default the first of cuda, mps and cpu that is there.
+    """The device of that name; by default the first of cuda, mps and cpu that is available.
 
     Raises:
-        InputError: where it cannot be used here, or is of a kind that nothing was tried on.
+        InputError: if it cannot be used here, or is not of one of these kinds.
     """
     if device is None:
         found = torch.accelerator.current_accelerator(check_available=True)
@@ -22,7 +22,7 @@ def pick_device(device: str | torch.device | None) -> torch.device:
         raise _unusable(device, first_line(error)) from None
     if chosen.type not in KNOWN:
         raise _unusable(device, "no such kind")
-    # PyTorch takes any number for the CPU, of which there is one.
+    # PyTorch accepts any index for the CPU, although there is only one.
     if chosen.type != "cuda" and chosen.index not in (None, 0):
         raise _unusable(device, f"there is one {chosen.type}")
     try:

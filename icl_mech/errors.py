@@ -5,14 +5,15 @@ from collections.abc import Iterable
 from difflib import SequenceMatcher
 from typing import Any
 
-#: Characters of a value that a message quotes.
+#: The most characters of a value that a message quotes.
 _QUOTED = 80
-#: What messages cut in the middle: the name of a file or folder, or a word, that is longer than a
-#: quoted value, and a path of many folders. Each with how many characters stay at either end.
+#: Patterns that messages cut in the middle: a name of a file or folder, or a word, that is longer
+#: than a quoted value; and a path of many folders. Each has the number of characters that are kept
+#: at either end.
 _LONG = ((re.compile(r"[^\s/]{90,}[^\s/:;,.]"), 25), (re.compile(r"\S{320,}[^\s:;,.]"), 80))
 #: The least similarity (1: equal) at which an option is suggested for a misspelt value.
 _ALIKE = 0.66
-#: How much more similar the value must be where it resembles one word of the option only.
+#: How much more similar the value must be if it resembles only one word of the option.
 _WORD = 0.14
 
 
@@ -45,7 +46,7 @@ def choose(value: str, options: Iterable[str], what: str) -> str:
     """Return `value` if it is one of `options`.
 
     Raises:
-        InputError: naming the nearest option, if one is near, and all of them.
+        InputError: listing all options, and suggesting the nearest if one is near.
     """
     known = list(options)
     if isinstance(value, str) and value in known:
@@ -79,7 +80,7 @@ def _ratio(one: str, other: str) -> float:
 
 
 def shown(value: Any) -> str:
-    """A value as messages quote it: a long one is cut.
+    """A value as messages quote it; long ones are cut.
 
     >>> shown("short")
     "'short'"
@@ -88,7 +89,7 @@ def shown(value: Any) -> str:
         text = repr(value)
     except RecursionError:
         return f"a {type(value).__name__} that is nested very deeply"
-    except ValueError:  # Python writes no integer of more than 4,300 digits
+    except ValueError:  # Python does not print integers of more than 4,300 digits
         return f"a number of about {value.bit_length() * 3 // 10:,} digits"
     if len(text) <= _QUOTED:
         return text

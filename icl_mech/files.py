@@ -7,18 +7,18 @@ from typing import Any, Literal
 
 from icl_mech.errors import InputError, shown
 
-#: Where a page has plotly.js from (4.8 MB): inside; from plotly's server, which needs network; or
-#: from a file beside it, which all pages of a folder share.
+#: Where a page loads plotly.js (4.8 MB) from: the page itself; plotly's server, which needs network
+#: access; or a file in the same folder, which all its pages share.
 PlotlyJs = Literal["inline", "cdn", "directory"]
 
 
 def follow_umask(path: Path) -> None:
-    """Give a file, or a folder and all in it, the permissions that new ones have.
+    """Give a file, or a folder with its contents, the permissions that the umask gives new files.
 
-    Temporary files and folders are made for their owner alone, whatever the umask.
+    Temporary files and folders are created for their owner alone, whatever the umask.
 
     Raises:
-        OSError: where the permissions cannot be changed.
+        OSError: if the permissions cannot be changed.
     """
     umask = os.umask(0o077)  # the umask can only be read by setting it
     os.umask(umask)
@@ -43,12 +43,12 @@ def differences(
 
 
 def check_same(place: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Refuse to go on with another run.
+    """Refuse to continue a run whose settings differ.
 
     Args:
         place: the folder or file, for the message.
         stored: settings of the run that it holds.
-        wanted: what is known by now of the run that is asked for; only this is compared.
+        wanted: the settings of the new run that are known so far; only these are compared.
 
     Raises:
         InputError: naming every difference.

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Let no garbage be looked for while libraries are imported.
+    """Switch the garbage collector off while libraries are imported.
 
-    Imports make many objects that stay, and no garbage. Beside a loaded model the collector would
-    look through all of the model's objects again and again, which takes two thirds of the time that
-    xarray and plotly take to import. (Before the first model is loaded nothing is gained in all:
-    the collector then runs while it loads.)
+    Imports create many lasting objects and no garbage. If a model is loaded, the collector would
+    scan all of its objects again and again, which takes two thirds of the import time of xarray and
+    plotly. (Before the first model is loaded nothing is gained: the collector then runs while the
+    model loads.)
 
     Example:
         >>> with uncollected():

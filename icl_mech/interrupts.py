@@ -1,8 +1,8 @@
-"""On Ctrl-C while a command is still importing: one word and exit code 130, no traceback.
+"""Ends a command on Ctrl-C during imports with one word and exit code 130, without a traceback.
 
-The package imports this module first. A command returns to Python's own handler when it begins to
-work (`raise_again`). An exception would not end the process: libraries catch exceptions that are
-raised while they are imported.
+The package imports this module first. A command switches back to Python's own handler when it
+begins to work (`raise_again`). Raising an exception would not end the process, because libraries
+catch exceptions that are raised while they are imported.
 """
 
 import os
@@ -12,12 +12,12 @@ import sys
 
 def _stop(number: int, frame: object) -> None:
     os.write(2, b"interrupted\n")
-    os._exit(130)  # nothing has begun that would need to be cleaned up
+    os._exit(130)  # nothing needs to be cleaned up yet
 
 
 def end_quietly() -> None:
     """End the process at once on Ctrl-C, if it is `python -m icl_mech...`."""
-    if sys.argv[:1] == ["-m"]:  # until the module that is run is found; then its path
+    if sys.argv[:1] == ["-m"]:  # Python replaces it by the module's path once that is found
         signal.signal(signal.SIGINT, _stop)
 
 

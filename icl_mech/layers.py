@@ -8,11 +8,11 @@ import numpy as np
 
 from icl_mech.errors import InputError
 
-#: The residual stream before a block, between its attention and MLP, and after it; what attention
-#: and the MLP add to the stream; and the output of a single head before W_O.
+#: The residual stream before a block, between its attention and MLP, and after it; the outputs of
+#: attention and the MLP, which are added to the stream; and the output of a head before W_O.
 Site = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z"]
 SITES: tuple[str, ...] = get_args(Site)
-#: How a value is written at a site: over what is there, or added to it.
+#: How a value is written at a site: it replaces the activation, or is added to it.
 Mode = Literal["replace", "add"]
 
 
@@ -20,7 +20,7 @@ def check_layer(layer: Any, n_layers: int) -> int:
     """The block number from 0; a negative one counts from the last block.
 
     Raises:
-        InputError: where it is no whole number, or the model has no such block.
+        InputError: if it is not a whole number, or the model has no such block.
 
     >>> check_layer(-1, 18)
     17
@@ -41,7 +41,7 @@ def check_layers(layers: Any, n_layers: int) -> list[int]:
     """Block numbers from 0, in order; all of them for `None`.
 
     Raises:
-        InputError: where there is none, one is there twice, or one does not exist.
+        InputError: if there is none, one is there twice, or one does not exist.
     """
     if layers is None:
         return list(range(n_layers))
@@ -91,7 +91,7 @@ def span(layers: Iterable[int]) -> str:
 
 
 def evenly_spaced(n_layers: int, n: int) -> list[int]:
-    """`n` block numbers from the first to the last, or all where there are no more.
+    """`n` block numbers from the first to the last, or all if there are no more than `n`.
 
     >>> evenly_spaced(18, 6)
     [0, 3, 7, 10, 14, 17]

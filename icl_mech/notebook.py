@@ -1,4 +1,4 @@
-"""How a result shows itself as the last line of a notebook's cell: its figure, then its table."""
+"""Displays a result in a notebook cell: its figure, then its table."""
 
 from importlib.util import find_spec
 from typing import Protocol, runtime_checkable
@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 import plotly.graph_objects as go
 import plotly.io
 
-#: What plotly chooses in Jupyter by itself: JupyterLab shows it, and exported pages do not.
+#: Plotly's default renderer in Jupyter: JupyterLab shows its figures, exported pages do not.
 _PLOTLYS_OWN = "plotly_mimetype"
 
 
@@ -24,11 +24,11 @@ class HasFigure(Protocol):
 def show(result: HasFigure) -> None:
     """Display a result in a notebook; elsewhere (IPython in a terminal) print it.
 
-    Plotly's own choice in Jupyter keeps figures in a form that exported pages do not show. In its
-    place plotly's script is put into the notebook once (5 MB), so that `jupyter nbconvert` has the
-    figures, also offline. A renderer that the user chose (`plotly.io.renderers.default`) stays;
-    `"jupyterlab"` is plotly's own choice under another name. Without nbformat, which plotly needs
-    to show a figure, there is the table alone.
+    Plotly's default renderer in Jupyter keeps figures in a form that exported pages do not show. So
+    plotly's script is put into the notebook once (5 MB), and pages of `jupyter nbconvert` show the
+    figures, also offline. A renderer that the user chose (`plotly.io.renderers.default`) is kept;
+    `"jupyterlab"` is plotly's default under another name. Without nbformat, which plotly needs to
+    show a figure, only the table is shown.
     """
     from IPython import get_ipython
     from IPython.display import display

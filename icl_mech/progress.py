@@ -6,23 +6,23 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-#: Called with how many steps have just been done.
+#: Called with the number of steps that were just finished.
 Tick = Callable[[int], object]
-#: How many edits of a last token take as long as a few-shot prompt that is read as a whole, about
-#: (10 on two CPU cores with five shots): so that the time left can be told from a bar over both.
+#: The approximate cost of reading a whole few-shot prompt, in edits of a last token (10 on two CPU
+#: cores with five shots). It keeps the estimate of the time left right if a bar counts both.
 READING = 10
-#: Seconds between two lines where a bar cannot be redrawn in place: in a file or pipe.
+#: Seconds between two lines if a bar cannot be redrawn in place (in a file or pipe).
 EVERY = 15
 
 
-#: Whether bars are widgets: in a notebook with ipywidgets.
+#: Whether bars are widgets, as in a notebook with ipywidgets.
 _WIDGETS = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
 
 
 class ProgressBar(tqdm):
-    """A bar without a thread that watches it: that may hang a process without memory.
+    """A bar without tqdm's monitor thread, which may hang a process that is out of memory.
 
-    In a notebook it leaves nothing behind, also not in the file, unless it ends in an error.
+    In a notebook it leaves nothing behind, not even in the file, unless it ends in an error.
     """
 
     monitor_interval = 0
@@ -43,17 +43,17 @@ class ProgressBar(tqdm):
             self._cell.update({"text/html": "", "text/plain": ""}, raw=True)
 
     def set_description(self, desc: str | None = None, refresh: bool | None = True) -> None:
-        """Say what is being done; into a file or pipe with the next line that is due."""
-        if not self.disable:  # a bar that is not shown holds no numbers
+        """Set the description; in a file or pipe it appears with the next line that is due."""
+        if not self.disable:  # a disabled bar has no counters
             super().set_description(desc, bool(refresh) and self.mininterval < EVERY)
 
 
-#: Moves a terminal's cursor one line up, which tqdm does to redraw a bar below another one.
+#: The escape code that moves a terminal's cursor one line up; tqdm writes it for nested bars.
 _UP = "\x1b[A"
 
 
 class _Lines:
-    """A stream on which every redrawing of a bar is a line of its own."""
+    """A stream on which every update of a bar is a line of its own."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -68,28 +68,28 @@ class _Lines:
 
 
 def dear(tick: Tick, cost: int = READING) -> Tick:
-    """Make a tick for steps that each take as long as `cost` usual ones."""
+    """Make a tick for steps that each count as `cost` usual ones."""
     return lambda n: tick(n * cost)
 
 
 def silent(n: int) -> None:
-    """Do nothing: the tick of a caller that shows no progress."""
+    """Do nothing; the tick of a caller that shows no progress."""
 
 
 def progress_bar(total: int, unit: str, shown: bool) -> ProgressBar:
-    """A bar on stderr, gone when it is done; into a file or pipe, a line now and then.
+    """A bar on stderr that disappears when it is done; a file or pipe gets lines instead.
 
     Args:
-        total: how many steps there are; where their costs differ much, the caller counts a dear
-            one as several.
-        unit: what a step is, in the plural.
+        total: number of steps; if their costs differ much, the caller counts an expensive step as
+            several.
+        unit: the name of a step, in the plural.
         shown: the caller's `progress`.
     """
     in_place: dict[str, Any] = {"file": sys.stderr}
     if not _redraws(sys.stderr):
         in_place = {"file": _Lines(sys.stderr), "mininterval": EVERY, "delay": EVERY, "ncols": 100}
-    # Steps differ in cost (short prompts, long prompts): an estimate over all of them so far
-    # misleads less than one over the last few.
+    # Steps differ in cost (short prompts, long prompts), so a speed averaged over many steps gives
+    # a better estimate than one over the last few.
     return ProgressBar(
         total=total,
         unit=f" {unit}",
@@ -102,7 +102,7 @@ def progress_bar(total: int, unit: str, shown: bool) -> ProgressBar:
 
 
 def _redraws(stream: Any) -> bool:
-    """Whether a line can be drawn over: on a terminal and in a notebook."""
+    """Whether a stream can redraw a line, as terminals and notebooks can."""
     return bool(stream.isatty()) or "ipykernel" in type(stream).__module__
 
 

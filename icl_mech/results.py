@@ -1,4 +1,4 @@
-"""What every result shares: labelled arrays, provenance, and a file that holds both."""
+"""The base classes of results: labelled arrays, provenance, and a file that holds both."""
 
 import errno
 import importlib
@@ -26,15 +26,15 @@ from icl_mech.tasks.text import as_path
 
 R = TypeVar("R", bound="TaskResult")
 FORMAT = 1
-#: How many bytes of zeros deflate, which netCDF compresses with, puts into one (zlib's manual).
+#: The highest compression ratio of deflate, which netCDF uses (zlib's manual).
 _DEFLATE = 1032
 #: Characters of a file's name that its temporary file keeps.
 _STEM = 40
-#: Share of read-outs with a tie for the top token from which it is said.
+#: A caveat reports ties for the top token from this share of read-outs on.
 TIES_NOTED = 0.02
-#: From this number of different queries on, figures do not call them few.
+#: Figures call fewer different queries than this few.
 FEW = 10
-#: Tasks with few queries that a figure names.
+#: The most tasks with few queries that a figure names.
 _NAMED = 3
 #: The kinds of results that files hold, and the module that defines each.
 ROOMS = {
@@ -69,16 +69,16 @@ ROOMS = {
 
 
 class Result(Shown):
-    """Labelled arrays (`data`) and how they came to be (`provenance`).
+    """Labelled arrays (`data`) and a record of model, settings and method (`provenance`).
 
-    Subclasses add `full_summary`, `finding` and a figure (`_draw`); defining one makes it loadable
-    by `load_result`.
+    Subclasses add `full_summary`, `finding` and a figure (`_draw`). Defining a subclass makes it
+    loadable by `load_result`.
     """
 
     _kinds: ClassVar[dict[str, type["Result"]]] = {}
-    #: Arrays without which a file is no result of this kind, each with the axes that it has.
+    #: Arrays that a file of this kind must hold, each with axes that it must have.
     ARRAYS: ClassVar[Mapping[str, Sequence[str]]] = {}
-    #: The columns of `full_summary` that `summary` has, where a run has them; empty: all of them.
+    #: The columns of `full_summary` that `summary` keeps, if a run has them; empty: all of them.
     QUOTED: ClassVar[Sequence[str]] = ()
 
     def __init_subclass__(cls) -> None:
@@ -94,7 +94,7 @@ class Result(Shown):
         """The names of the tasks, in order; see `TaskResult`.
 
         Raises:
-            InputError: where the result is not about tasks (`Emergence`).
+            InputError: if the result is not about tasks (`Emergence`).
         """
         raise InputError(
             f"a result of kind {type(self).__name__} has no tasks; it has: "
@@ -102,15 +102,15 @@ class Result(Shown):
         )
 
     def summary(self) -> pd.DataFrame:
-        """The numbers that one would quote: the rows of `full_summary`, with few columns."""
+        """The numbers to quote: the rows of `full_summary`, with its main columns only."""
         return self._quoted(self.full_summary())
 
     @abstractmethod
     def full_summary(self) -> pd.DataFrame:
-        """The summary with every column that there is: what files and `--json` hold."""
+        """The summary with every column; files and `--json` hold this one."""
 
     def _quoted(self, full: pd.DataFrame) -> pd.DataFrame:
-        """Of a full summary, the columns that one would quote."""
+        """The columns of a full summary that `summary` keeps."""
         return full[[name for name in self.QUOTED if name in full]] if self.QUOTED else full
 
     @abstractmethod
@@ -120,7 +120,7 @@ class Result(Shown):
     def caveats(self) -> list[str]:
         """What to keep in mind when reading the numbers, a line each.
 
-        Here what holds for every model that was read; subclasses add to it.
+        These hold for every kind of result; subclasses add their own.
         """
         notes = precision_notes(self.provenance)
         if self.provenance.get("engine") == "plain":
@@ -128,7 +128,7 @@ class Result(Shown):
                 "engine: a full forward pass for every edit, slower than shared prefixes "
                 f"({self.provenance['engine_reason']})"
             )
-        # Files that were written before ties were counted, and other kinds of models, have none.
+        # Older files, and results of other kinds of models, have no counts of ties.
         readouts = self.provenance.get("readouts") or {"n": 0}
         if not readouts["n"] or readouts["tied"] / readouts["n"] < TIES_NOTED:
             return notes
@@ -145,15 +145,15 @@ class Result(Shown):
         return f"{type(self).__name__} on {self.provenance['model']}"
 
     def save(self, path: str | Path, digits: int | None = None) -> Path:
-        """Write arrays and provenance to one netCDF file, whole or not at all.
+        """Write arrays and provenance to one netCDF file; a failure leaves no partial file.
 
         Args:
-            path: of the file.
-            digits: significant digits of floating-point numbers that are kept: fewer make a
-                smaller file (arrays with infinities keep all). All by default.
+            path: the file to write.
+            digits: significant digits of floating-point numbers that are kept, all by default.
+                Fewer digits make a smaller file (arrays with infinities keep all digits).
 
         Raises:
-            InputError: where `digits` is not 1 to 7, or the file cannot be written.
+            InputError: if `digits` is not 1 to 7, or the file cannot be written.
         """
         if digits is not None and not 1 <= digits <= 7:
             raise InputError(f"digits is {digits}; expected 1 to 7, or None for all")
@@ -162,14 +162,14 @@ class Result(Shown):
             "icl_mech_format": FORMAT,
             "provenance": json.dumps(self.provenance, default=_plain),
         }
-        # Arrays made of loaded ones keep how these were stored, such as how long their texts were.
+        # Arrays computed from loaded ones keep their storage settings, such as lengths of texts.
         data = self.data.drop_encoding().assign_attrs(attributes)
 
         def write(temporary: Path) -> None:
             with _plainly_named(temporary) as name:
                 try:
                     data.to_netcdf(name, engine="netcdf4", encoding=_encoding(data, digits))
-                except RuntimeError as error:  # "HDF error", whatever kept it from writing
+                except RuntimeError as error:  # "HDF error", whatever the cause
                     _write_more(name)
                     raise OSError(str(error)) from error
 
@@ -183,7 +183,7 @@ class Result(Shown):
 
 
 class TaskResult(Result):
-    """A result whose arrays have an axis `task`, and say what every prompt asked (`query`)."""
+    """A result whose arrays have an axis `task`, and the query of every prompt (`query`)."""
 
     @property
     def tasks(self) -> list[str]:
@@ -194,18 +194,18 @@ class TaskResult(Result):
         """One task's arrays.
 
         Raises:
-            InputError: where there is no such task, with the nearest.
+            InputError: if there is no such task (the nearest name is suggested).
         """
         choose(task, self.tasks, "task")
         return self.data.sel(task=task)
 
     def queries(self, task: str) -> np.ndarray:
-        """What each test prompt of a task asks: prompts that share a query are not independent."""
+        """The query of each test prompt of a task; prompts that share one are not independent."""
         queries: np.ndarray = self.of(task)["query"].values
         return queries
 
     def repeated_queries(self) -> list[str]:
-        """A caveat for every task whose queries come back, or are too few for an interval."""
+        """A caveat for every task whose queries are repeated, or too few for an interval."""
         n_queries = self.data["n_queries"].values.tolist()
         return repeated(self.tasks, n_queries, self.data.sizes["prompt"])
 
@@ -213,7 +213,7 @@ class TaskResult(Result):
         """The same measurements of one task only.
 
         Raises:
-            InputError: where there is no such task, with the nearest.
+            InputError: if there is no such task (the nearest name is suggested).
         """
         choose(task, self.tasks, "task")
         return type(self)(self.data.sel(task=[task]), self.provenance)
@@ -224,12 +224,13 @@ class TaskResult(Result):
         """The result as a plotly figure (returned, never shown).
 
         Args:
-            args, options: of the kind of figure.
+            args, options: options of the kind of figure.
             height: of the whole figure, in pixels; by default as much as its contents need.
-            task: the only one to show; by default all.
+            task: show only this task; by default all.
 
         Raises:
-            InputError: where no panel would be left, or there is no such task, with the nearest.
+            InputError: if the height leaves no room for panels, or there is no such task (the
+                nearest name is suggested).
         """
         if task is None:
             return with_height(self._draw(*args, **options), height)
@@ -237,7 +238,7 @@ class TaskResult(Result):
         return with_height(self._draw_task(named, *args, **options), height)
 
     def _draw_task(self, task: str, *args: Any, **options: Any) -> go.Figure:
-        """The figure of one task; kinds that compare tasks with one another override it."""
+        """The figure of one task; kinds of results that compare tasks override it."""
         return self.alone(task)._draw(*args, **options)
 
     def few(self) -> str:
@@ -246,10 +247,10 @@ class TaskResult(Result):
 
 
 def few_queries(counts: Mapping[str, tuple[int, int]]) -> str:
-    """What few queries do to the intervals, shortly; empty where no task has few.
+    """A short line on how few queries affect the intervals; empty if no task has few.
 
     Args:
-        counts: how many different queries each task asks, in how many prompts.
+        counts: for every task, the number of different queries and the number of prompts.
 
     >>> few_queries({"to_upper": (10, 50), "antonyms": (50, 50)})
     'few queries: to_upper 10 in 50 prompts; intervals are over queries'
@@ -280,7 +281,7 @@ def few_queries(counts: Mapping[str, tuple[int, int]]) -> str:
 
 
 def few_tasks(n: int) -> str:
-    """What few tasks do to the intervals of means over them, shortly; empty where they do nothing.
+    """A short line on how few tasks affect intervals over tasks; empty if they do not.
 
     >>> few_tasks(2), few_tasks(1)
     ('2 tasks; fewer than 4 give no interval over tasks', '')
@@ -291,14 +292,14 @@ def few_tasks(n: int) -> str:
 
 
 def load_result(path: str | Path) -> Result:
-    """Read back what `Result.save` wrote, as the class it was.
+    """Read a file that `Result.save` wrote, as an object of its original class.
 
-    Everything is checked before an array is read: that the file is netCDF, of a kind and format
-    that this version knows, with provenance and with the arrays of its kind, and that these are
-    not larger than a file of its size can hold.
+    Everything is checked before an array is read: the file must be netCDF, of a kind and format
+    that this version knows, and have provenance and the arrays of its kind. The arrays must not be
+    larger than a file of its size can hold.
 
     Raises:
-        InputError: where there is no such file, it cannot be read, or it is no result of icl-mech.
+        InputError: if there is no such file, it cannot be read, or it is not a result of icl-mech.
 
     Example:
         >>> type(icl_mech.load_result("analyses/data/small-seed0.nc")).__name__
@@ -313,7 +314,7 @@ def load_result(path: str | Path) -> Result:
             data = xr.load_dataset(name, engine="netcdf4")
     except InputError:
         raise
-    except Exception as error:  # of netCDF and HDF5, whatever a damaged file makes of them
+    except Exception as error:  # damaged files cause many kinds of errors in netCDF and HDF5
         raise InputError(
             f"{path}: not a result of icl-mech ({type(error).__name__}); expected a file written "
             "by .save()"
@@ -323,7 +324,7 @@ def load_result(path: str | Path) -> Result:
 
 @contextmanager
 def _plainly_named(path: Path) -> Iterator[Path]:
-    """A name of the file that netCDF can open: it takes every backslash for a folder."""
+    """A name of the file that netCDF can open; it treats every backslash as a separator."""
     if os.sep == "\\" or "\\" not in str(path.absolute()):
         yield path
         return
@@ -336,11 +337,11 @@ def _plainly_named(path: Path) -> Iterator[Path]:
 def _checked(
     path: Path, file: netCDF4.Dataset, n_bytes: int
 ) -> tuple[type[Result], dict[str, Any]]:
-    """The class and the provenance of a file whose arrays are not read yet."""
+    """The class and the provenance of a file, checked before its arrays are read."""
     kind, version = str(file.getncattr("icl_mech_kind")), int(file.getncattr("icl_mech_format"))
     provenance = json.loads(file.getncattr("provenance"))
     if kind in ROOMS:
-        importlib.import_module(ROOMS[kind])  # which defines the class, and so registers it
+        importlib.import_module(ROOMS[kind])  # defines the class, which registers it
     if kind not in Result._kinds or version != FORMAT:
         raise InputError(
             f"{path}: a {kind!r} result in format {version}; this version reads "
@@ -367,12 +368,12 @@ def _checked(
 
 
 def _item_size(variable: netCDF4.Variable) -> int:
-    """Bytes of an element; text of any length counts as its pointer."""
+    """Bytes of an element; a text of variable length counts as its pointer."""
     return variable.dtype.itemsize if isinstance(variable.dtype, np.dtype) else 8
 
 
 def _write_more(path: Path) -> None:
-    """Append to a file that could not be written, so that the system says why, if it does."""
+    """Append to a file that could not be written, to get the system's own error, if any."""
     with path.open("ab") as file:
         file.write(bytes(2**20))
         file.flush()
@@ -380,19 +381,19 @@ def _write_more(path: Path) -> None:
 
 
 def _plain(value: object) -> Any:
-    """A numpy number as JSON knows it: seeds and counts often come out of arrays."""
+    """Convert a numpy number for JSON; seeds and counts often come from arrays."""
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
 
 def _encoding(data: xr.Dataset, digits: int | None) -> dict[Any, dict[str, Any]]:
-    """How numbers are compressed; a file without them is two to three times as large."""
+    """Compression settings of numbers; without them a file is two to three times as large."""
     encoding: dict[Any, dict[str, Any]] = {}
     for name, array in data.variables.items():
         if array.dtype.kind in "biuf" and array.ndim:
             encoding[name] = {"zlib": True, "complevel": 4}
-            # netCDF's rounding makes 0 of an infinity.
+            # netCDF's rounding turns infinities into 0.
             rounds = array.dtype.kind == "f" and not np.isinf(array.values).any()
             if digits is not None and rounds:
                 encoding[name] |= {
@@ -403,7 +404,7 @@ def _encoding(data: xr.Dataset, digits: int | None) -> dict[Any, dict[str, Any]]
 
 
 def with_ends(*names: str) -> tuple[str, ...]:
-    """The columns of numbers and of the ends of their intervals, see `Estimate.columns`.
+    """Names of the columns of numbers and of their intervals' ends, see `Estimate.columns`.
 
     >>> with_ends("td")
     ('td', 'td_low', 'td_high')
@@ -412,22 +413,22 @@ def with_ends(*names: str) -> tuple[str, ...]:
 
 
 def over_tasks(parts: Sequence[xr.Dataset], names: Sequence[str]) -> xr.Dataset:
-    """The arrays of several tasks along a first axis, `task`."""
+    """Join the arrays of several tasks along a first axis, `task`."""
     return xr.concat(parts, dim=xr.DataArray(list(names), dims="task", name="task"))
 
 
 def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
-    """Let `write` fill a temporary file beside `path`, then rename it: never a half-written file.
+    """Let `write` fill a temporary file beside `path`, then rename it, so no partial file is left.
 
     Raises:
-        InputError: where it is no path, its name is too long, or the folder cannot be made or
+        InputError: if `path` is not a path, its name is too long, or the folder cannot be made or
             written.
     """
     path = as_path("the name of a file to write", path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         refuse_long(path)
-        # A part of the name is kept: with all of it, a long one would become too long.
+        # Only a part of the name is kept, so that long names do not become too long.
         handle, name = tempfile.mkstemp(
             dir=path.parent, prefix=f".{path.stem[:_STEM]}-", suffix=path.suffix[-_STEM:]
         )
@@ -450,10 +451,10 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
 
 
 def refuse_long(path: Path) -> None:
-    """Ask the system for a name that need not exist.
+    """Refuse a name that the system does not allow; the file need not exist.
 
     Raises:
-        OSError: where no file can have the name.
+        OSError: if no file can have the name.
     """
     with suppress(FileNotFoundError):
         path.lstat()

@@ -1,4 +1,4 @@
-"""Names: of result files, by question, tasks, models and settings; and what models' names say."""
+"""Names of result files, from question, tasks, models and settings; and steps in model names."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path, PurePath
 from typing import Any
 from zlib import crc32
 
-#: Options that do not change what is measured, or that the name holds in another place.
+#: Options that do not change what is measured, or that are in another part of the name.
 _UNNAMED = {
     "task", "model", "adapter", "also", "device", "trust_remote_code", "engine", "out", "json",
     "no_progress", "folder", "plotlyjs", "formats", "revisions", "sources",
 }  # fmt: skip
-#: Bytes of one part of a name; file systems take 255 for the whole, suffixes included.
+#: The most bytes of one part of a name; file systems allow 255 for the whole, with suffixes.
 _LONGEST = 70
-#: A step as names have it: step1000, step-1000, checkpoint-500, global_step143000, ckpt_10k.
+#: A training step in a name: step1000, step-1000, checkpoint-500, global_step143000, ckpt_10k.
 _STEP = re.compile(
     r"(?<![a-z])(?:global[-_]?)?(?:steps?|checkpoints?|ckpt|iter)[-_=]?(\d+)([km]?)(?![a-z\d])",
     re.IGNORECASE,
@@ -29,8 +29,8 @@ def run_name(options: Any, what: str) -> str:
     """The name, without suffix, of the files that a command writes.
 
     Args:
-        options: of the command, with `tasks` and `models`; `named` are all models where there are
-            several from the start.
+        options: the command's options, with `tasks` and `models`; `named` holds all models if the
+            command takes several.
         what: the question.
     """
     named = [task_label(name) for name in options.tasks.task]
@@ -59,7 +59,7 @@ def changed_settings(options: Any) -> Iterator[tuple[str, Any]]:
 
 
 def task_label(name: str) -> str:
-    """A task as part of a file's name: a file by its stem and a checksum of what it holds."""
+    """A task as part of a file's name; a task file gives its stem and a checksum of its content."""
     kind, _, path = name.rpartition("pos:")
     for file in (Path(path), Path(path).parent):  # a treebank's task is `pos:<file>/<task>`
         if os.path.isfile(file):
@@ -72,7 +72,7 @@ def task_label(name: str) -> str:
 
 
 def model_label(name: str) -> str:
-    """A model as part of a file's name: a folder or file by its stem and its path's checksum."""
+    """A model as part of a file's name; a local one gives its stem and a checksum of its path."""
     path = Path(name).expanduser()
     if os.path.exists(path):
         stem = path.stem if path.suffix == ".gguf" else path.resolve().name
@@ -83,7 +83,7 @@ def model_label(name: str) -> str:
 def _content(file: Path) -> bytes:
     try:
         return file.read_bytes()
-    except OSError:  # is reported where the task is read
+    except OSError:  # reported later, when the task is read
         return b""
 
 
@@ -95,7 +95,7 @@ def _as_text(name: str, value: Any) -> str:
 
 
 def _short(text: str, instead: str) -> str:
-    """A text that can stand in a file's name, or a few words with its checksum."""
+    """The text if it fits a file's name, otherwise `instead` with a checksum of the text."""
     plain = plain_name(text)
     if plain == text and len(text.encode()) <= _LONGEST:
         return text
@@ -103,7 +103,7 @@ def _short(text: str, instead: str) -> str:
 
 
 def plain_name(text: str) -> str:
-    """Letters, digits, and what is harmless between them."""
+    """A text with everything but letters, digits and harmless characters replaced by `-`."""
     return re.sub(r"[^\w.@-]+", "-", text).replace("@", "-").strip("-.") or "unnamed"
 
 
@@ -112,10 +112,10 @@ def _checksum(content: bytes) -> str:
 
 
 def step_of(name: str | Path) -> int | None:
-    """The training step that a model's name says; None where it says none, or two.
+    """The training step in a model's name; None if there is none, or there are two different ones.
 
-    Of a hub name with a revision the revision is read, of a folder its name, then those of the
-    folders that it lies in.
+    If a hub name has a revision, the revision is read. Otherwise the last part of the path is read
+    first, then its parent folders.
 
     Example:
         >>> names = "EleutherAI/pythia-70m@step3000", "allenai/OLMo@step1000-tokens4B"

@@ -1,4 +1,4 @@
-"""Scores of first tokens: was the answer right, and how probable was it?"""
+"""Scores of first tokens: whether the answer is right, and how probable it is."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from icl_mech.prompts import Answers
 #: When an answer counts as right. `first_token`: the top token is the first token of an accepted
 #: answer. `two_way_prefix`: the text of the top token begins an accepted answer, or the other way
 #: round, as in the evaluation of Hendel et al. ("P" counts for "Paris"). An accepted first token
-#: also counts where its text is empty: a space alone, or a part of a character.
+#: also counts if its text is empty (a space alone, or a part of a character).
 SCORES = ("first_token", "two_way_prefix")
 
 

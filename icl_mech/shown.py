@@ -1,4 +1,4 @@
-"""What every measurement shows of itself: a headline, what was found, a table, a figure."""
+"""The base of everything that is shown: a headline, a finding, a table, a figure."""
 
 import inspect
 from abc import ABC, abstractmethod
@@ -14,12 +14,12 @@ import plotly.graph_objects as go
 from icl_mech.errors import InputError
 from icl_mech.notebook import show
 
-#: Pixels that panels need at least, between the margins.
+#: The least height of panels in pixels, between the margins.
 _LEAST = 100
 
 
 def precision_notes(provenance: Mapping[str, Any]) -> list[str]:
-    """What rounded matrix products do to the numbers, where `load_model` was asked for them."""
+    """A caveat on rounded matrix products, if `load_model` was asked for them."""
     error = provenance.get("matmul_error")
     return [error["note"]] if error else []
 
@@ -27,11 +27,11 @@ def precision_notes(provenance: Mapping[str, Any]) -> list[str]:
 class Shown(ABC):
     """Base of results and of pictures of one prompt.
 
-    Subclasses draw themselves (`_draw`); `plot` is made of it here, with the options that all
-    figures share, so that these are checked and explained once.
+    Subclasses define `_draw`. `plot` wraps it with the options that all figures share, so that
+    these are checked and documented once.
     """
 
-    #: Whether the table's index says something.
+    #: Whether tables show their index.
     _INDEXED: ClassVar[bool] = True
 
     provenance: dict[str, Any]
@@ -48,13 +48,13 @@ class Shown(ABC):
     def finding(self) -> str:
         """What was found, as one sentence: the title of the figure.
 
-        Plain text, decided by the intervals and rules that the result has anyway. Empty where they
-        carry no one sentence: the figure's title then says what is shown.
+        Plain text, decided by the result's own intervals and rules. It is empty if these allow no
+        single sentence; the figure's title then says what is shown.
         """
         return ""
 
     def few(self) -> str:
-        """What few prompts or queries do to the intervals: a short line for figures, or empty."""
+        """How few prompts or queries affect the intervals: a short line for figures, or empty."""
         return ""
 
     @abstractmethod
@@ -67,17 +67,17 @@ class Shown(ABC):
 
     @abstractmethod
     def _draw(self, *args: Any, **options: Any) -> go.Figure:
-        """The figure, as high as its contents."""
+        """The figure, with the height that its contents need."""
 
     def plot(self, *args: Any, height: int | None = None, **options: Any) -> go.Figure:
         """The measurement as a plotly figure (returned, never shown).
 
         Args:
-            args, options: of the kind of figure.
+            args, options: options of the kind of figure.
             height: of the whole figure, in pixels; by default as much as its contents need.
 
         Raises:
-            InputError: where no panel would be left.
+            InputError: if the height leaves no room for panels.
         """
         return with_height(self._draw(*args, **options), height)
 
@@ -101,10 +101,10 @@ class Shown(ABC):
 
 
 def with_height(figure: go.Figure, height: int | None) -> go.Figure:
-    """The figure, as high as was asked for.
+    """The figure with a given height; unchanged for None.
 
     Raises:
-        InputError: where it is no whole number, or leaves no room for panels.
+        InputError: if the height is not a whole number, or leaves no room for panels.
     """
     if height is None:
         return figure
@@ -123,7 +123,7 @@ def with_height(figure: go.Figure, height: int | None) -> go.Figure:
 
 
 def _explained(plot: Callable[..., go.Figure], draw: Callable[..., go.Figure]) -> Any:
-    """`plot` with the options of `draw` in its signature and its words, for `help` and editors."""
+    """`plot` with the options of `draw` in its signature and docstring, for `help` and editors."""
 
     @wraps(plot)
     def explained(self: Shown, *args: Any, **options: Any) -> go.Figure:

@@ -1,4 +1,4 @@
-"""Token ids as words: results keep a text for every id that they hold, and frames show it."""
+"""Texts of token ids: results keep a text for every id that they hold, and frames show it."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-#: Where provenance keeps the texts, and the column that frames have beside `top`.
+#: The key of the texts in provenance, and the name of their column in frames, beside `top`.
 KEY, COLUMN = "token_texts", "top_text"
 
 
@@ -14,8 +14,8 @@ def token_texts(to_string: Callable[[int], str], *ids: np.ndarray) -> dict[str, 
     """Every token id with its text, as in source code: a line break is a backslash and an n.
 
     Args:
-        to_string: of the model.
-        ids: arrays of token ids; negative ones stand for none.
+        to_string: the model's method.
+        ids: arrays of token ids; negative ids mean no token.
 
     >>> token_texts(lambda token: f" {token}\\n", np.array([[7, -1], [7, 12]]))
     {'7': ' 7\\\\n', '12': ' 12\\\\n'}
@@ -25,7 +25,7 @@ def token_texts(to_string: Callable[[int], str], *ids: np.ndarray) -> dict[str, 
 
 
 def with_texts(frame: pd.DataFrame, provenance: Mapping[str, Any]) -> pd.DataFrame:
-    """The frame with the text of `top` beside it; NA where a file of earlier versions has none.
+    """The frame with a column of texts beside `top`; NA if an older file has no text.
 
     >>> with_texts(pd.DataFrame({"top": [7, 8], "n": 1}), {"token_texts": {"7": " a"}})
        top top_text  n

@@ -1,4 +1,4 @@
-"""Files from which training goes on: tensors with a header."""
+"""Files to resume training from: tensors with a header."""
 
 import json
 from collections.abc import Mapping
@@ -11,20 +11,20 @@ from torch import Tensor
 import icl_mech
 from icl_mech.results import write_whole
 
-#: What Adam keeps of every weight.
+#: The state that Adam keeps for every weight.
 ADAM = ("step", "exp_avg", "exp_avg_sq")
 
 
 def save_tensors(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:
-    """Write a safetensors file, whole or not at all.
+    """Write a safetensors file; a failure leaves no partial file.
 
     Args:
-        path: of the file.
-        header: is kept as JSON, with icl-mech's version.
-        tensors: by name.
+        path: the file to write.
+        header: stored as JSON, with icl-mech's version.
+        tensors: the tensors by name.
 
     Raises:
-        InputError: where it cannot be written (no permission, full disk).
+        InputError: if it cannot be written (no permission, full disk).
     """
     kept = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     text = json.dumps({**header, "version": icl_mech.__version__})
@@ -33,6 +33,6 @@ def save_tensors(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Te
 
 
 def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose name starts with `prefix/`, without it."""
+    """The tensors whose names start with `prefix/`, by the rest of the name."""
     start = f"{prefix}/"
     return {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}

@@ -1,4 +1,4 @@
-"""Vectors that are injected: theta, function vectors, and random controls."""
+"""Injected vectors: theta, function vectors, and random controls."""
 
 from collections.abc import Sequence
 from operator import index
@@ -56,9 +56,9 @@ def inject(
 ) -> Readout:
     """Overwrite the residual at the last token after every block by each vector in turn.
 
-    Hendel et al. 2023, section 3.2. The readout is `[prompt, vector, layer]`, with only the blocks
-    `layers` of those for which there are vectors; all by default. With mode `"add"` vectors are
-    added instead.
+    Hendel et al. 2023, section 3.2. The readout is `[prompt, vector, layer]`. Only the blocks in
+    `layers` are used, by default all that have vectors. With mode `"add"` vectors are added
+    instead.
     """
     n_vectors = vectors.shape[1]
     layers = range(vectors.shape[2]) if layers is None else layers
@@ -79,8 +79,7 @@ def scores_by_layer(
     """Inject each episode's own vector into its zero-shot prompt, after every block in turn.
 
     Returns:
-        Whether the answer is right, and its log probability (nats): what `choose_layer` needs of
-        dev prompts.
+        Whether the answer is right, and its log probability (nats), as `choose_layer` takes them.
     """
     prompts = zero_shot(encoder, episodes)
     answers = accepted(encoder, prompts, episodes).first_tokens
@@ -93,8 +92,8 @@ class Choice(NamedTuple):
 
     Attributes:
         at: index of the layer among those measured.
-        rises: whether the dev accuracy rises anywhere beyond noise. If it does not, the layer is
-            only used to continue the measurement: do not report it as a finding.
+        rises: whether the dev accuracy rises above noise at some layers. If it does not, the layer
+            is only used to continue the measurement: do not report it as a finding.
         accuracy: on dev prompts, at that layer.
     """
 
@@ -136,7 +135,7 @@ def choose_layer(
     clusters = np.arange(len(values)) if queries is None else queries
     accuracy = values.mean(axis=0)
     best = accuracy == accuracy.max()
-    # NaN: one query shows no noise.
+    # NaN (with a single query, noise cannot be estimated) counts as rising.
     rises = bool(not best.all() and not share_of_noise(values, clusters) > 1 - CONFIDENCE)
     if not rises and logprob is not None:
         at = int(np.where(best, logprob.mean(axis=0), -np.inf).argmax())
@@ -146,7 +145,7 @@ def choose_layer(
 
 
 def layer_name(layer: int | None) -> str:
-    """A chosen layer as tables write it."""
+    """A chosen layer as text for tables."""
     return "none" if layer is None else str(layer)
 
 
@@ -155,7 +154,7 @@ def function_vector(
     chosen: Sequence[tuple[int, int]],
     bias: Float[Tensor, "layer d_model"] | None = None,
 ) -> Float[Tensor, "d_model"]:
-    """Sum of what the chosen (layer, head)s add to the residual stream on average.
+    """Sum of the mean outputs of the chosen (layer, head)s in the residual stream.
 
     Todd et al. 2023 (arXiv 2310.15213), section 2.3; `heads` and `bias` as
     `model.heads.mean_outputs` gives them.
@@ -163,13 +162,13 @@ def function_vector(
     Args:
         heads: mean outputs of all heads.
         chosen: the heads of the vector.
-        bias: what attention adds besides its heads; by default left out, as it belongs to no
-            head. If given, it is added once for every chosen head, as the paper's published code
-            does, which sends each head's output through the whole output projection. (Gemma,
-            Llama and GPT-J have no such bias.)
+        bias: attention's output bias; by default left out, because it belongs to no head. If given,
+            it is added once for every chosen head. The paper's published code does so, because it
+            sends each head's output through the whole output projection. (Gemma, Llama and GPT-J
+            have no such bias.)
 
     Raises:
-        InputError: where no head is chosen, one twice, or one that the model lacks.
+        InputError: if no head is chosen, one is chosen twice, or the model lacks one.
     """
     n_layers, n_heads = heads.shape[:2]
     chosen = check_heads(chosen, n_layers, n_heads)
@@ -191,7 +190,7 @@ def check_heads(
     """The heads as plain numbers.
 
     Raises:
-        InputError: where no head is chosen, a head is named twice, the model has no such head, or
+        InputError: if no head is chosen, a head is named twice, the model has no such head, or
             `chosen` holds anything but pairs of whole numbers.
     """
     try:

@@ -1,4 +1,4 @@
-"""What the scoring of whole answers runs on: its settings, and the prompts of every task."""
+"""The settings of `answer_scores`, and the prompts of every task."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class AnswerSettings(VectorSettings):
 
     @property
     def chosen_by(self) -> LayerScore:
-        """The score that chooses a layer where none is given."""
+        """The score that chooses a layer if none is given."""
         return self.by or "accepted"
 
     def recorded(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def plan_answers(tasks: Tasks, settings: AnswerSettings) -> AnswerPlan:
     """Load the tasks and draw their prompts; no model is needed.
 
     Raises:
-        InputError: where a task does not exist, has too few pairs, or has one answer only.
+        InputError: if a task does not exist, has too few pairs, or has only one answer.
 
     Example:
         >>> plan = plan_answers("antonyms", AnswerSettings(n_prompts=4))

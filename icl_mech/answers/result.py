@@ -100,8 +100,8 @@ class AnswerScores(TaskResult):
     def by_layer(self, task: str | None = None) -> pd.DataFrame:
         """One row per task and layer that works: accuracy on test prompts by each of `BY`.
 
-        A layer works where theta brings at least half as many right first tokens of dev prompts as
-        after the best one. `chosen` marks the layer of the other tables.
+        A layer works if theta brings at least half as many right first tokens of dev prompts there
+        as after the best one. `chosen` marks the layer of the other tables.
         """
         rows = []
         for name in self.tasks if task is None else [task]:
@@ -199,9 +199,10 @@ class AnswerScores(TaskResult):
     def finding(self) -> str:
         """Whether θ brings whole answers, or first tokens only.
 
-        Whether the share of accepted texts is below that of right first tokens with θ, beyond the
-        95 % interval of their paired difference; of several tasks, in how many. Where θ brings no
-        more right first tokens than the zero-shot prompt beyond the interval, that is said instead.
+        Whole answers fall behind if, with θ, the share of accepted texts is below that of right
+        first tokens, beyond the 95 % interval of their paired difference; for several tasks, these
+        are counted. If θ brings no more right first tokens than the zero-shot prompt beyond the
+        interval, the finding says so instead.
         """
         works = [t for t in self.tasks if self._gain(t).low > 0]
         less = [t for t in works if self.difference(t, "hypothesis", "accepted").high < 0]

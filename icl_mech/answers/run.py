@@ -58,9 +58,9 @@ def answer_scores(
     The prompts and the task vectors are those of `layer_scan` with the same settings (Hendel et
     al. 2023, sections 3 and 4, who keep only answers of one token). *Baseline* is the zero-shot
     prompt, *hypothesis* the same with theta at one layer, *regular* the few-shot prompt. Each
-    prompt is continued greedily, with theta in place, up to what ends an answer in the template.
-    The log probability of every accepted answer as a whole is read, too, and that of some of the
-    task's other answers.
+    prompt is continued greedily up to the template's stop text (with theta in place for
+    *hypothesis*). The log probabilities of every accepted answer as a whole, and of some of the
+    task's other answers, are read too.
 
     The layer is the best one on dev prompts by the score `by`, because the layer with the best
     first tokens can be the worst for whole answers. It is chosen among the layers where theta
@@ -119,7 +119,7 @@ def measure_answers(model: HookedModel, plan: AnswerPlan, progress: bool = True)
 
 
 def _n_runs(split: Split, s: AnswerSettings, n_layers: int) -> int:
-    """How many runs of the model one task takes."""
+    """Number of model runs that one task takes."""
     n_test, n_dev = len(split.test), len(split.dev)
     reading = (n_test + n_dev) * (1 + s.n_dummies)
     choosing = 0 if s.layer is not None else n_dev * n_layers
@@ -237,7 +237,7 @@ def _judged(
 def _spread(
     values: Shaped[np.ndarray, "by prompt layer"], layers: Sequence[int], n_layers: int
 ) -> Float[np.ndarray, "by prompt block"]:
-    """The same values over all blocks; NaN where nothing was injected."""
+    """The same values over all blocks; NaN at blocks where nothing was injected."""
     spread = np.full((*values.shape[:2], n_layers), np.nan)
     spread[..., layers] = values
     return spread
@@ -290,7 +290,7 @@ def _arrays(
             "logprob": (dims, right, nats),
             "rival_logprob": (dims, rival, nats),
             "first_logprob": (dims, np.stack([f.logprob for f in first]), nats),
-            # netCDF ends a string at a zero byte.
+            # netCDF would end a string at a zero byte.
             "text": (dims, [[g.text.replace("\0", "\ufffd") for g in of] for of in said]),
             "cut": (dims, np.array([[g.cut for g in of] for of in said])),
         },

@@ -1,4 +1,4 @@
-"""Was the whole answer right? Generated text against the answers that a task accepts."""
+"""Scores a generated text against the answers that a task accepts."""
 
 import re
 from collections.abc import Sequence

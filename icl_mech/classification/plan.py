@@ -1,4 +1,4 @@
-"""What `label_scores` runs on: its settings, and prompts with as many of each class."""
+"""The settings of `label_scores`, and prompts that are balanced over classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from icl_mech.prompts import Episode, generator, instructed
 from icl_mech.tasks import Pair, Task, Tasks, load_tasks
 from icl_mech.vector_methods.plan import MethodSettings
 
-#: The most labels of a task: with more, open scores say what there is to say.
+#: The most labels of a classification task; `answer_scores` suits tasks with more.
 MOST_LABELS = 12
 
 
@@ -33,11 +33,11 @@ class LabelTask:
     """One task with balanced prompts.
 
     Attributes:
-        task: what is asked.
+        task: the task.
         labels: its classes, in alphabetical order.
-        test, dev: episodes; queries take the classes in turn, and so do the demonstrations of each.
-        pairs: what vectors are formed from, as many of each class; none is asked.
-        n_queries: different test queries.
+        test, dev: episodes; queries take the classes in turn, and demonstrations are balanced.
+        pairs: pairs that vectors are formed from, equally many of each class; none is asked.
+        n_queries: number of different test queries.
     """
 
     task: Task
@@ -60,7 +60,7 @@ def plan_labels(tasks: Tasks, settings: LabelSettings) -> LabelPlan:
     """Load the tasks and draw balanced prompts; no model is needed.
 
     Raises:
-        InputError: where a task has one label, too many, or too few pairs of one.
+        InputError: if a task has only one label, too many labels, or too few pairs of a label.
 
     Example:
         >>> from collections import Counter
@@ -80,7 +80,7 @@ def _plan(task: Task, s: LabelSettings) -> LabelTask:
         label: [task.pairs[i] for i in rng.permutation(len(task)) if task.pairs[i].y == label]
         for label in labels
     }
-    # Of every class the same number of pairs is used: that of the rarest.
+    # Every class contributes as many pairs as the rarest class has.
     least = min(map(len, classes.values()))
     shown_each = -(-max(s.n_shots + s.n_dummies, s.needed) // len(labels)) + 1
     asked_each = min(least - shown_each, -(-(s.n_prompts + s.dev) // len(labels)))
@@ -111,7 +111,7 @@ def check_labels(task: Task) -> tuple[str, ...]:
     ('negative', 'positive')
 
     Raises:
-        InputError: where there is one, or so many that they are no classes.
+        InputError: if there is only one, or more than `MOST_LABELS`.
     """
     labels = sorted(task.labels())
     if len(labels) == 1:
@@ -127,7 +127,7 @@ def check_labels(task: Task) -> tuple[str, ...]:
 
 
 def in_turn(groups: Sequence[Sequence[Pair]]) -> list[Pair]:
-    """One of each group in turn.
+    """The pairs of all groups, one of each group in turn.
 
     >>> [p.x for p in in_turn([[Pair("a", ("A",)), Pair("b", ("A",))], [Pair("c", ("C",))]])]
     ['a', 'c', 'b']
@@ -136,9 +136,9 @@ def in_turn(groups: Sequence[Sequence[Pair]]) -> list[Pair]:
 
 
 def balanced(pairs: Sequence[Pair], n: int, rng: np.random.Generator) -> list[Pair]:
-    """Pairs drawn so that the numbers of two classes differ by at most one, in random order.
+    """Draw `n` pairs so that the numbers of two classes differ by at most one, in random order.
 
-    Which classes are there once more than others is random too.
+    If `n` is not a multiple of the number of classes, the classes with one pair more are random.
     """
     classes: dict[str, list[Pair]] = {}
     for i in rng.permutation(len(pairs)):
@@ -155,7 +155,7 @@ def _asked(
     s: LabelSettings,
     rng: np.random.Generator,
 ) -> tuple[Episode, ...]:
-    """Each query in turn after balanced demonstrations; dummies are other pairs."""
+    """Episodes: each query in turn, with balanced demonstrations and dummies of other pairs."""
     episodes = []
     for i in range(n):
         shown = balanced(pairs, s.n_shots, rng)

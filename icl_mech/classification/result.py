@@ -14,7 +14,7 @@ from icl_mech.stats import Estimate, paired_difference, share
 
 
 class LabelScores(TaskResult):
-    """Which label every prompt is answered, per class, by two scores.
+    """The label that the model gives every prompt, by two scores.
 
     `data` holds, over (`task`, `condition`, `prompt`, `label`): `logprob` (nats) of every label as
     a whole (NaN beyond a task's own labels); over (`task`, `condition`, `prompt`): `open`, the
@@ -40,7 +40,7 @@ class LabelScores(TaskResult):
 
     @property
     def conditions(self) -> list[str]:
-        """What was asked."""
+        """The names of the conditions."""
         return [str(name) for name in self.data["condition"].values]
 
     def labels(self, task: str) -> list[str]:
@@ -49,13 +49,13 @@ class LabelScores(TaskResult):
         return list(self.provenance["tasks"][task]["labels"])
 
     def chance(self, task: str) -> float:
-        """The restricted accuracy of a guess."""
+        """The expected restricted accuracy of a random guess."""
         return 1 / len(self.labels(task))
 
     def accuracy(self, task: str, condition: str, scoring: str = "restricted") -> Estimate:
         """Share of test prompts that are labelled right.
 
-        Classes are balanced, so that this is their mean too, where the number of prompts is a
+        Classes are balanced, so this is also the mean over classes if the number of prompts is a
         multiple of the number of labels.
 
         Args:
@@ -66,7 +66,7 @@ class LabelScores(TaskResult):
         return share(self._right(task, condition, scoring), self.queries(task))
 
     def above(self, task: str, condition: str, base: str = "zero_shot") -> Estimate:
-        """Restricted accuracy of one condition minus that of another, prompt by prompt."""
+        """Restricted accuracy of one condition minus that of another, paired by prompt."""
         ours, theirs = (self._right(task, c, "restricted").astype(float) for c in (condition, base))
         return paired_difference(ours, theirs, clusters=self.queries(task))
 
@@ -80,7 +80,7 @@ class LabelScores(TaskResult):
         truth, rows = self.of(task)["truth"].values, {}
         for i, label in enumerate(self.labels(task)):
             of = truth == i
-            # A class may be missing where there are few prompts.
+            # With few prompts a class may have none.
             found = (
                 share(right[of], self.queries(task)[of])
                 if of.any()
@@ -96,7 +96,7 @@ class LabelScores(TaskResult):
     def confusion(self, task: str, condition: str, scoring: str = "restricted") -> pd.DataFrame:
         """How many prompts of each class (rows) are given each label (columns).
 
-        By the open score a column `other` counts those whose top token begins no label.
+        With the open score, a column `other` counts prompts whose top token begins no label.
         """
         labels = self.labels(task)
         said, truth = self.said(task, condition, scoring), self.of(task)["truth"].values
@@ -110,7 +110,7 @@ class LabelScores(TaskResult):
         return pd.DataFrame(counts, index=labels)
 
     def said(self, task: str, condition: str, scoring: str = "restricted") -> np.ndarray:
-        """The label of every prompt, by number; -1 where an open answer is none of them."""
+        """The number of the label given to every prompt; -1 if an open answer is no label."""
         here = self._here(task, condition)
         if choose(scoring, SCORINGS, "scoring") == "open":
             values: np.ndarray = here["open"].values
@@ -160,8 +160,8 @@ class LabelScores(TaskResult):
     def finding(self) -> str:
         """Whether few-shot prompts are labelled right more often than by chance.
 
-        By restricted accuracies whose intervals lie above chance, and for one task what its first
-        vector does.
+        They are if the interval of restricted accuracy lies above chance. For one task, the finding
+        also gives the accuracy with the first vector.
         """
         able = [t for t in self.tasks if self.accuracy(t, "few_shot").low > self.chance(t)]
         if len(self.tasks) > 1:

@@ -57,18 +57,20 @@ def label_scores(
     """Score a classification task class by class, among all tokens and among the labels.
 
     Works on any task with 2 to 12 different answers, such as a CSV file of texts and labels.
-    Queries, demonstrations and the pairs that vectors are formed from are *balanced*: as many of
-    each class, or one more of some. Two scores stand beside each other: *open* (the most probable
-    of all tokens is the first of the right label), and *restricted* to the label set (the right
-    label, as a whole, is the most probable of the labels): the second is right in 1 of the number
-    of labels by chance, the first hardly ever. Asked are few-shot and zero-shot prompts, and
-    zero-shot prompts with vectors (`vector_methods`) or a random vector of theta's norm in place.
+    Queries, demonstrations and the pairs that vectors are formed from are *balanced*: the numbers
+    of two classes differ by at most one. There are two scores: *open* (the most probable of all
+    tokens is the first of the right label), and *restricted* to the label set (the right label, as
+    a whole, is the most probable of the labels). With n labels, a guess is right with probability
+    1 / n by the restricted score, and almost never by the open one. The prompts are few-shot,
+    zero-shot, and zero-shot with a vector (`vector_methods`) or with a random vector of the norm of
+    the first method's.
 
     Args:
         model: from `load_model`.
         tasks: a task, its name, a path to pairs, a family, or several of these.
         n_prompts: test prompts per task.
-        n_shots: demonstrations per prompt; a multiple of the number of labels shows each as often.
+        n_shots: demonstrations per prompt; with a multiple of the number of labels, each label is
+            shown equally often.
         seed: of every random draw.
         methods: ways to get a vector, as in `compare_vectors`; may be empty.
         n_dev, n_sets, n_dummies, n_steps, batch_size, learning_rate, train_layers: as in
@@ -77,9 +79,9 @@ def label_scores(
         progress: show a progress bar.
 
     Raises:
-        InputError: where a task has one label, too many, or too few pairs of one, or a method or a
-            count cannot work.
-        ModelError: where the model returns numbers that are not finite.
+        InputError: if a task has only one label, too many labels, or too few pairs of a label, or a
+            method or a count cannot work.
+        ModelError: if the model returns numbers that are not finite.
 
     Example:
         >>> found = icl_mech.label_scores(
@@ -154,7 +156,7 @@ class _Measurement:
             )
 
     def measured(self, most: int) -> xr.Dataset:
-        """All conditions; the axis of labels is filled up to `most` of them."""
+        """All conditions; the axis of labels is padded to `most` labels."""
         zero = zero_shot(self.encoder, self.of.test)
         few = in_context(self.encoder, self.of.test)
         edits, layers = self._edits()
@@ -181,7 +183,7 @@ class _Measurement:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Log probability of every whole label, and the label whose first token is on top.
 
-        `[edit, prompt, label]` and `[edit, prompt]`; -1 where the top token begins no label.
+        `[edit, prompt, label]` and `[edit, prompt]`; -1 if the top token begins no label.
         """
         ids = [self.encoder.answer_tokens(prompt, self.of.labels) for prompt in prompts]
         found = self.model.sequence_logprob(prompts, ids, edits)
@@ -214,5 +216,5 @@ class _Measurement:
 
 
 def _begun(token: int, labels: Sequence[Sequence[int]]) -> int:
-    """The label that begins with a token, the first of several; -1 where none does."""
+    """The number of the first label that begins with a token; -1 if none does."""
     return next((i for i, tokens in enumerate(labels) if tokens[0] == token), -1)

@@ -1,8 +1,8 @@
-"""Names of what is asked and of how it is scored."""
+"""Names of the conditions and of the scores."""
 
 from icl_mech.vector_methods.plan import NAMED
 
-#: What is asked without a vector.
+#: The conditions without a vector.
 REFERENCES = ("few_shot", "zero_shot")
 #: The control: a random vector with the norm of the first method's.
 RANDOM = "random"

@@ -1,4 +1,4 @@
-"""What `conflicting_tasks` measures: its settings, and the pairs of tasks that conflict."""
+"""The settings of `conflicting_tasks`, and the pairs of tasks that conflict."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace

@@ -29,7 +29,7 @@ CONDITIONS = {
     "random": "random",
     "zero_shot": "θ of B,<br>zero-shot",
 }
-#: Of the map: from the colour of the prompt's task to that of the injected one.
+#: Colour scale of the map, from the colour of the prompt's task to that of the injected one.
 _WINS = [[0, FOLLOWS["prompt"][1]], [0.5, "#FFFFFF"], [1, FOLLOWS["injected"][1]]]
 _HEIGHT, _GAP, _COLS = 250, 105, 2
 _UNDEFINED = "#DDDDDD"

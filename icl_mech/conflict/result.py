@@ -192,7 +192,7 @@ class ConflictingTasks(TaskResult):
     def finding(self, task: str | None = None) -> str:
         """Which task wins, the vector's or the prompt's; of several pairs, in how many.
 
-        The one that more answers follow, where the 95 % interval of the difference excludes 0.
+        A task wins if more answers follow it and the 95 % interval of the difference excludes 0.
 
         Args:
             task: count only pairs with this task, as the prompt's or the injected one.

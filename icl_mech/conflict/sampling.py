@@ -35,8 +35,8 @@ class ConflictEpisodes:
         prompts: demonstrations of A, and a query that both tasks answer, differently.
         own: other demonstrations of A than in `prompts`, for the control vector; same queries.
         injected: demonstrations of B, for the injected vector; same queries, with B's answers.
-        dev: demonstrations and queries of B on which the layer is chosen. No query is in
-            `injected`, and no demonstration set.
+        dev: demonstrations and queries of B on which the layer is chosen. They share no query and
+            no demonstration set with `injected`.
         n_shared: the number of inputs that both tasks have.
         n_agreed: how many of these both tasks answer alike; they are neither asked nor shown.
         n_left_out: how many of these are not asked because of `differ`.

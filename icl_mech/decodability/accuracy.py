@@ -24,7 +24,7 @@ def td_and_accuracy(
     TD is at the layer chosen on the other half of the queries (`held_out`).
 
     Raises:
-        InputError: where there is no result, or the score is unknown.
+        InputError: if there is no result, or the score is unknown.
     """
     rows = []
     for result in _listed(results, score):
@@ -57,7 +57,7 @@ def td_predicts_accuracy(
         accuracy does not differ within the groups.
 
     Raises:
-        InputError: where there is no result, or the score is unknown.
+        InputError: if there is no result, or the score is unknown.
 
     Example:
         >>> found = icl_mech.task_decodability(

@@ -1,4 +1,4 @@
-"""Whether the model answers the prompts right, from residual streams that were captured anyway."""
+"""Scores the model's answers to the prompts, from residual streams that were already captured."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ class Answered:
     Attributes:
         first_token: the most probable token begins an accepted answer.
         exact: greedy decoding would begin with a whole accepted answer: each of its tokens is the
-            most probable one after those before it. What would come after it is not checked.
+            most probable one after those before it. The text after the answer is not checked.
         logprob: log probability (nats) of the most probable accepted first token.
     """
 

@@ -1,4 +1,4 @@
-"""What a representation that says nothing scores: the vote of random neighbours."""
+"""The chance level of task decodability: the expected credit of random neighbours."""
 
 from functools import lru_cache
 from math import comb
@@ -12,10 +12,10 @@ def chances(
 ) -> Float[np.ndarray, "label"]:
     """The expected credit of a vote of `k` random neighbours, for every label's points.
 
-    If the representation says nothing, a point's nearest neighbours are a random draw from the
-    points outside its own group. A label that has fewer points left there than the others gets
-    fewer votes. This happens to a point's own task if tasks have inputs of their own: leaving out
-    the point's query then takes points from its own task only.
+    If the representation is not informative, a point's nearest neighbours are a random draw from
+    the points outside its own group. A label with fewer points in this pool gets fewer votes. This
+    happens to a point's own task if tasks have inputs of their own: leaving out the point's query
+    then removes points of its own task only.
 
     Args:
         labels: 0, 1, ...; the task of every row.
@@ -27,7 +27,7 @@ def chances(
     of_group = np.zeros((index.max() + 1, one_hot.shape[1]), dtype=int)
     np.add.at(of_group, index, one_hot)
     allowed = one_hot.sum(axis=0) - of_group[index]
-    # The order of the other labels does not matter: sorted, more calls are answered from memory.
+    # The order of the other labels does not matter; sorting them makes more calls hit the cache.
     credit = [
         _credit(int(row[own]), tuple(sorted(np.delete(row, own).tolist())), k)
         for row, own in zip(allowed, labels.tolist(), strict=True)

@@ -82,7 +82,7 @@ def knn_credit(
 def _pair_credit(
     between: Float[np.ndarray, "row row"], plan: Plan
 ) -> Float[np.ndarray, "task other point"]:
-    """Credit of every point where the pool holds its task and one other; NaN for its own."""
+    """Credit of every point if the pool holds its task and one other; NaN for its own task."""
     s, names = plan.settings, plan.pool.names
     found = np.full((len(names), len(names), s.n_prompts), np.nan)
     for i in range(len(names)):
@@ -104,9 +104,9 @@ def half_td(
 ) -> Float[np.ndarray, "half"]:
     """TD of each half of the queries in a pool of that half alone, with half the votes.
 
-    So a layer that is chosen on one half does not depend on the other half's points. In a common
+    A layer that is chosen on one half then does not depend on the other half's points. In a common
     pool it would: neighbours in different halves vote for each other, and a layer that is best by
-    chance for one half would be above chance for the other too. 0 for a half without enough
+    chance for one half would be above chance for the other too. TD is 0 for a half without enough
     neighbours to vote.
 
     Args:

@@ -42,10 +42,10 @@ def vote_shares(
 ) -> Float[np.ndarray, "k point label"]:
     """Share of each label among the `k` nearest neighbours of every point.
 
-    No point of its own group is a point's neighbour, however near. If several points are equally
-    far and too many for the places left, they share these places: each gets a part of a vote, which
-    is the average over drawing them at random. The label that wins by this average need not win as
-    often over such draws.
+    A point of the same group is never a neighbour. If several points are equally far and too many
+    for the remaining places, they share these places: each gets a fraction of a vote, which is the
+    average over drawing them at random. (The label that wins by this average need not win most of
+    such draws.)
 
     Args:
         between: distances.

@@ -21,7 +21,7 @@ class DecodabilitySettings(PromptSettings):
     """Settings of `task_decodability`.
 
     Raises:
-        InputError: where a name is unknown or a count cannot work.
+        InputError: if a name is unknown or a count cannot work.
 
     Example:
         >>> DecodabilitySettings(n_shots=(4, 1)).n_shots
@@ -99,7 +99,7 @@ def plan(tasks: Tasks, settings: DecodabilitySettings) -> Plan:
     """Load the tasks, draw the points, and refuse what cannot be measured.
 
     Raises:
-        InputError: where a task or count cannot work.
+        InputError: if a task or count cannot work.
 
     Example:
         >>> drawn = plan("verbs", DecodabilitySettings(n_prompts=20))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from icl_mech.decodability import TaskDecodability
     from icl_mech.stats import Estimate
 
-#: Of the maps.
+#: Colour scale of the maps.
 SCALE = [[0, "#FFFFFF"], [1, COLOURS["encoding"]]]
 CURVES, GAP = 380, 130
 
@@ -57,7 +57,7 @@ def decodability_figure(
     for trace in _curves(result, shots, task):
         figure.add_trace(trace, row=1, col=1)
     _map(figure, rows(result.confusion(shots, layer)), 1, "share of the task's points", 0.0)
-    # With inputs of their own, every pair of tasks has another chance, below 0.5.
+    # If tasks have inputs of their own, chance differs between pairs and lies below 0.5.
     pair = "TD of the pair" + " (chance 0.5)" * result.provenance["shared_inputs"]
     _map(figure, rows(result.pairwise(shots, layer)), 2, pair, 0.5)
     _style(figure, result, shots, task)
@@ -82,7 +82,7 @@ def _curves(result: TaskDecodability, shots: int, task: str | None) -> list[go.S
             shuffled = result.td(shots, task, control="shuffled")
             traces.append(_line(layers, shuffled, name, COLOURS["shuffled"], 1.8))
         alone = result.td(task=task, control="input")
-        # Wide and pale, because within a family it lies exactly on the line of chance.
+        # Wide and pale, because within a family it coincides with the line of chance.
         traces.append(_line(layers, alone, "query alone", COLOURS["alone"], 6.0))
     if "instruction_credit" in result.data:
         told = result.td(task=task, control="instruction")

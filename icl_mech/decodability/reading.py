@@ -40,7 +40,7 @@ class Run:
         self.encoder: Encoder = model.encoder(s.template, words, s.leading_space)
 
     def few_shot(self, n_shots: int, probe: bool, controls: bool, keep: bool) -> xr.Dataset:
-        """Everything that depends on the number of shots."""
+        """Measure everything that depends on the number of shots."""
         self.bar.set_description(f"{n_shots}-shot")
         prompts = [
             self.encoder.encode(e.demonstrations[:n_shots], e.query.x, e.instruction)
@@ -86,7 +86,7 @@ class Run:
         return self._credit(prompts)
 
     def input_only(self) -> xr.DataArray:
-        """Credit of the query alone: how far its words give the task away."""
+        """Credit of the query alone: how well its words tell the task."""
         self.bar.set_description("queries alone")
         return self._credit(zero_shot(self.encoder, self.episodes))
 
@@ -121,7 +121,7 @@ class Run:
         Equal prompts run once, so that their representations are equal to the last bit.
 
         Raises:
-            NotFiniteError: where the model returns NaN or infinity.
+            NotFiniteError: if the model returns NaN or infinity.
         """
         first: dict[tuple[int, ...], Prompt] = {}
         for prompt in prompts:

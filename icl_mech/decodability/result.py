@@ -1,4 +1,4 @@
-"""What task decodability found."""
+"""The result of `task_decodability`."""
 
 from functools import cached_property
 from typing import Any, ClassVar
@@ -17,8 +17,8 @@ from icl_mech.layers import blocks
 from icl_mech.results import TaskResult, few_queries, with_ends
 from icl_mech.stats import Estimate, mean_change, shares, widened, within_1
 
-#: What TD is compared with: prompts with shuffled labels, the zero-shot query alone, and the query
-#: after an instruction.
+#: The controls: prompts with shuffled labels, the zero-shot query alone, and the query after an
+#: instruction.
 CONTROLS = ("shuffled", "input", "instruction")
 #: How an answer is judged, see `Answered`.
 SCORES = ("exact", "first_token")
@@ -29,7 +29,7 @@ class TaskDecodability(TaskResult):
 
     `data` holds, over (`shots`, `task`, `point`, `layer`): `credit` (1 if the vote is right, 0 if
     not, a share if tasks tie), the same under shuffled labels (`shuffled_credit`) and for the query
-    alone (`input_credit`, without `shots`), for the query after an instruction where prompts begin
+    alone (`input_credit`, without `shots`), for the query after an instruction if prompts begin
     with one (`instruction_credit`, also without), `votes` (also over `voted`: the share of the
     neighbours that are of each task), `pair_credit` (also over `other`: credit if that task is the
     only other one in the pool), `sensitivity` (also over `setting`: credit under it), and
@@ -76,14 +76,15 @@ class TaskDecodability(TaskResult):
 
     @property
     def chance(self) -> float:
-        """TD of a representation that says nothing about the task, see `chance_of`."""
+        """TD of a representation without information about the task, see `chance_of`."""
         return self.chance_of()
 
     def chance_of(self, task: str | None = None) -> float:
-        """TD of a representation that says nothing, on all tasks' points or on one task's.
+        """TD of a representation without information, on all tasks' points or on one task's.
 
-        1 / (number of tasks) if the tasks share their inputs, otherwise less: a point's query is
-        then left out of its own task only, which has fewer neighbours than each other task.
+        It is 1 / (number of tasks) if the tasks share their inputs, and less otherwise: a point's
+        query is then left out of its own task only, which has fewer possible neighbours than each
+        other task.
         """
         if self.provenance["shared_inputs"]:
             return 1 / len(self.tasks)
@@ -104,7 +105,7 @@ class TaskDecodability(TaskResult):
     ) -> list[Estimate]:
         """TD at every layer, of all tasks' points or of one task's.
 
-        Each interval is for a layer that was fixed beforehand. For a layer that is picked because
+        Each interval is for a layer that was fixed beforehand. For a layer that is chosen because
         TD is large there, see `held_out` and `peak`.
 
         Args:
@@ -114,7 +115,7 @@ class TaskDecodability(TaskResult):
                 `"shuffled"` is NaN with one shot, where there are no labels to shuffle.
 
         Raises:
-            InputError: where a name or number is unknown, or the run had no controls.
+            InputError: if a name or number is unknown, or the run had no controls.
         """
         return self._td(self._credit(shots, control), task)
 
@@ -123,7 +124,7 @@ class TaskDecodability(TaskResult):
     ) -> Estimate:
         """The largest TD of all layers, with an interval that accounts for the choice of layer.
 
-        The intervals of all layers hold together with 95 %. The value itself is too large on
+        The intervals of all layers hold jointly with 95 %. The value itself is too large on
         average, because the layer is chosen on the points that it is reported on.
         """
         credit = self._credit(shots, control)
@@ -133,7 +134,7 @@ class TaskDecodability(TaskResult):
         """Accuracy of the linear probe at every layer, on queries that it was not trained on.
 
         Raises:
-            InputError: where the run had no probe.
+            InputError: if the run had no probe.
         """
         return self._means(self._probe_right(shots), task)
 
@@ -141,7 +142,7 @@ class TaskDecodability(TaskResult):
         """Accuracy of the linear probe at the layers of `held_out`.
 
         Raises:
-            InputError: where the run had no probe.
+            InputError: if the run had no probe.
         """
         right = self._pick_held_out(self._probe_right(shots), shots)
         return self._means(right, task)[0]
@@ -236,11 +237,11 @@ class TaskDecodability(TaskResult):
         return pd.DataFrame((means + means.T) / 2, self.tasks, self.tasks)
 
     def sensitivity(self, shots: int | None = None) -> pd.DataFrame:
-        """TD under other settings, one of them varied at a time, a row each.
+        """TD under other settings, one varied at a time, a row each.
 
-        Varied are the number of neighbours and of points, the distance, the normalisation and what
-        is left out. `td` is at the layers of `held_out`; `best_layer` has the largest TD of all
-        queries.
+        The settings are the number of neighbours, the number of points, the distance, the
+        normalisation and what is left out. `td` is at the layers of `held_out`; `best_layer` has
+        the largest TD over all queries.
         """
         rows = {}
         cells = self.data["sensitivity"].sel(shots=self._shots(shots))
@@ -265,7 +266,7 @@ class TaskDecodability(TaskResult):
         """Share of whole answers that are right after the instruction, without demonstrations.
 
         Raises:
-            InputError: where the prompts of this run begin with no instruction.
+            InputError: if the prompts of this run begin with no instruction.
         """
         self._credit(None, "instruction")
         return self._means(self.data["instruction_exact"].expand_dims("layer"), task)[0]
@@ -324,13 +325,13 @@ class TaskDecodability(TaskResult):
         return few_queries({task: (self._n_queries(task), n) for task in self.tasks})
 
     def finding(self, shots: int | None = None, task: str | None = None) -> str:
-        """Where the task can be read, and what else than the mapping might give it away.
+        """Where the task can be read, and whether a control can be read as well.
 
-        It can be read where the interval of TD at a layer chosen on other queries (`held_out`)
-        lies above chance. It is first above chance after the first block whose interval does, all
-        layers' intervals holding together. The query or the instruction alone, or shuffled
-        labels, give it away where they are above chance too and TD is not above theirs beyond the
-        interval (`above`).
+        The task can be read if the interval of TD at a layer chosen on other queries (`held_out`)
+        lies above chance. TD is first above chance after the first block whose interval, widened so
+        that all layers' intervals hold jointly, lies above chance. A control (query alone,
+        instruction alone, shuffled labels) gives the task away if it is above chance too, and TD is
+        not above it beyond the interval (`above`).
         """
         if "half_td" not in self.data:
             return ""
@@ -417,7 +418,7 @@ class TaskDecodability(TaskResult):
         return self._by_point(self.data["query_id"], task)
 
     def _n_queries(self, task: str | None) -> int:
-        """How many different queries all tasks ask, or one of them."""
+        """Number of different queries of all tasks, or of one."""
         return len(np.unique(self._queries(task)))
 
     def _shots(self, shots: int | None) -> int:
@@ -456,6 +457,6 @@ def as_text(summary: pd.DataFrame) -> pd.DataFrame:
                 for v, low, high in summary[[name, f"{name}_low", f"{name}_high"]].to_numpy()
             ]
     layers = zip(summary["layer_first_half"], summary["layer_second_half"], strict=True)
-    # Chosen on one half of the queries each: the same where the choice is clear.
+    # Each is chosen on one half of the queries; the two agree if the choice is clear.
     text["layers"] = [", ".join(str(layer) for layer in sorted(set(pair))) for pair in layers]
     return text

@@ -54,36 +54,36 @@ def task_decodability(
       grows from block to block and differs between prompts.
     - *Normalisation*: none by default, because the paper mentions none. Every result has a
       sensitivity table with the other choices.
-    - *Ties*: tasks with equally many votes share the credit, which is what breaking ties at random
-      gives on average. Neighbours that are equally far share the last places, each with a part of
-      a vote. Within a family, a representation that says nothing has a TD of exactly
-      1 / (number of tasks).
+    - *Ties*: tasks with equally many votes share the credit, which is the average of breaking ties
+      at random. Neighbours that are equally far share the last places, each with a fraction of a
+      vote. Within a family, a representation without information about the task has a TD of
+      exactly 1 / (number of tasks).
 
-    One difference from the paper is a decision: with the point, every other point with the same
-    query is left out too (`leave_out="query"`); the paper leaves out the point alone (`"point"`).
+    One difference from the paper is deliberate: together with the point, every other point with the
+    same query is left out (`leave_out="query"`); the paper leaves out the point alone (`"point"`).
     Within a family every task asks the same queries, and prompts with the same query are near one
-    another. With only the point left out, its query stays in the pool for every task but its own,
-    which pushes TD down, even below chance: for the query alone, to 0. So TD in early blocks is
-    higher here than in the paper's way. On translations into Spanish, French and Italian
-    (`gemma-3-270m`, 5 shots, chance .33) block 0 is not at chance: .73, and .59 in the paper's way;
-    after block 12 it is .46 and .19.
+    another. If only the point is left out, its query stays in the pool for every task but its own.
+    This lowers TD, even below chance: for the query alone, to 0. So TD in early blocks is higher
+    with `"query"` than with `"point"`. On translations into Spanish, French and Italian
+    (`gemma-3-270m`, 5 shots, chance .33) TD after block 0 is .73 with `"query"` and .59 with
+    `"point"`; after block 12 it is .46 and .19.
 
     Beyond the paper: point `i` of every task has the same query and demonstration inputs, if the
-    tasks share inputs; intervals come from resampling queries; the layer is chosen on other queries
-    than TD is reported on, in a pool of their own (`held_out`); and there are prompts with shuffled
-    labels, the zero-shot query alone, a cross-validated linear probe, and the accuracy of the same
-    prompts. No query is ever among the demonstrations.
+    tasks share inputs. Intervals come from resampling queries. The layer is chosen on other queries
+    than TD is reported on, in a pool of their own (`held_out`). Controls are prompts with shuffled
+    labels and the zero-shot query alone; a cross-validated linear probe and the accuracy on the
+    same prompts are measured too. No query is ever among the demonstrations.
 
     Args:
         model: from `load_model`.
         tasks: a family or its name; or a list of tasks and names. A family's null task is left
-            out: its answers are random, there is nothing to decode.
+            out, because its answers are random.
         n_prompts: prompts per task. If the tasks have too few inputs, queries are asked again with
             other demonstrations (the result says how many queries differ).
         n_shots: demonstrations per prompt; several numbers are measured on the same queries, and
-            fewer demonstrations are the first of the more.
+            smaller numbers use the first demonstrations of the larger ones.
         seed: of every random draw.
-        k: how many neighbours vote.
+        k: number of neighbours that vote.
         layers: the blocks whose outputs are read; all by default.
         role: the part of the prompt whose last token represents it; in the paper `"final_arrow"`.
         metric: `"cosine"` or `"euclidean"`.
@@ -93,19 +93,19 @@ def task_decodability(
         probe: fit the linear probe.
         controls: run prompts with shuffled labels, and queries alone.
         template: how a pair is written; holds `{x}` and `{y}`.
-        leading_space: write words with a space before them; by default as it takes fewer tokens
-            over all tasks' answers.
+        leading_space: write words with a space before them; by default whichever way needs fewer
+            tokens over all tasks' answers.
         instruction: a line before the demonstrations: `"none"`, `"true"` (it names the task),
             `"other"` (it names another), `"irrelevant"`, or the line itself (Han et al., table 1).
-            It may give the task away by its own words, so the query after it, without any
-            demonstration, is measured beside it (`control="instruction"`).
+            Its words may give the task away, so the query after the instruction, without any
+            demonstration, is a further control (`control="instruction"`).
         keep: store the representations too, as `data["representation"]`: n_prompts x tasks x
             shots x layers x d_model numbers.
         progress: show a progress bar.
 
     Raises:
-        InputError: where a task, name or count cannot work; a single task cannot be decoded.
-        ModelError: where the model returns numbers that are not finite.
+        InputError: if a task, name or count cannot work; a single task cannot be decoded.
+        ModelError: if the model returns numbers that are not finite.
 
     Example:
         >>> found = icl_mech.task_decodability(
@@ -147,8 +147,8 @@ def measure(
     """Run a plan: what `task_decodability` does after it has drawn the prompts.
 
     Raises:
-        InputError: where a layer does not exist.
-        ModelError: where the model returns numbers that are not finite.
+        InputError: if a layer does not exist.
+        ModelError: if the model returns numbers that are not finite.
     """
     settings, pool, chosen = plan.settings, plan.pool, check_layers(layers, model.n_layers)
     shuffles = sum(n > 1 for n in settings.n_shots) if controls else 0

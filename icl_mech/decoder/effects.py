@@ -1,7 +1,7 @@
-"""What every later head and MLP does for the effect of a vector that is written into prompts.
+"""The effects of later heads and MLPs on the answer when a vector is written into prompts.
 
-Everything happens at the last token, over which the vector is written: no later token is there to
-see it. *With* means with the vector in place, *without* the prompt as it is.
+The vector is written over the last token, so only components at that token can read it. *With*
+means with the vector in place, *without* means the unedited prompt.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ from icl_mech.model import AnyEdit, Edit, HookedModel, Mode, Site
 from icl_mech.progress import Tick, silent
 from icl_mech.prompts import Prompt
 
-#: Where heads and MLPs put out what they compute.
+#: The sites of the outputs of heads and MLPs.
 SITES: tuple[Site, ...] = ("z", "mlp_out")
 
 
@@ -29,18 +29,18 @@ class Component(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As figures and tables call it."""
+        """Its name in figures and tables."""
         return f"MLP {self.layer}" if self.head is None else f"L{self.layer}H{self.head}"
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What heads and MLPs put out at the last token of every prompt.
+    """The outputs of heads and MLPs at the last token of every prompt.
 
     Attributes:
-        z: of every head, before W_O.
-        mlp: what every MLP adds to the residual stream.
-        stream: after every block.
+        z: the output of every head, before W_O.
+        mlp: the output of every MLP.
+        stream: the residual stream after every block.
     """
 
     z: Float[Tensor, "prompt layer head d_head"]
@@ -49,7 +49,7 @@ class Outputs:
 
     @staticmethod
     def of(model: HookedModel, prompts: Sequence[Prompt], edit: AnyEdit = None) -> "Outputs":
-        """Of prompts with an edit in place."""
+        """The outputs on prompts, with an edit in place if one is given."""
         found = model.capture_sites(prompts, [-1], [*SITES, "resid_post"], edit)
         return Outputs(*(of[:, 0] for of in found))
 
@@ -58,7 +58,7 @@ class Outputs:
         return self.mlp[:, c.layer] if c.head is None else self.z[:, c.layer, c.head]
 
     def write(self, c: Component) -> Edit:
-        """As an edit that sets a component to what it is here."""
+        """The edit that sets a component to its output here."""
         return _at(c, self.at(c))
 
 
@@ -86,29 +86,29 @@ class Written:
 
     @cached_property
     def components(self) -> list[Component]:
-        """Heads and MLPs of all later blocks, which are those that may decode it."""
+        """Heads and MLPs of all later blocks; only these can read the vector."""
         heads: list[int | None] = [*range(self.model.n_heads), None]
         later = range(self.layer + 1, self.model.n_layers)
         return [Component(layer, head) for layer in later for head in heads]
 
     @cached_property
     def edit(self) -> Edit:
-        """The vector in place."""
+        """The edit that writes the vector."""
         return Edit(self.layer, self.vector, "resid_post", -1)
 
     @cached_property
     def without(self) -> Outputs:
-        """What components put out without the vector."""
+        """The outputs of components without the vector."""
         return Outputs.of(self.model, self.prompts)
 
     @cached_property
     def with_vector(self) -> Outputs:
-        """What they put out with it."""
+        """The outputs of components with the vector."""
         return Outputs.of(self.model, self.prompts, self.edit)
 
     @cached_property
     def difference(self) -> Float[Tensor, "prompt d_model"]:
-        """What writing the vector adds to the residual stream."""
+        """The vector minus the residual stream that it replaces."""
         own = self.without.stream[:, self.layer]
         return self.vector.to(own) - own
 
@@ -122,15 +122,16 @@ class Written:
     # --- single components ------------------------------------------------------------------------
 
     def reset(self, components: Iterable[Component]) -> list[Edit]:
-        """The vector in place, and some components as they are without it (necessity)."""
+        """Edits: write the vector, and set components to their output without it (necessity)."""
         return [self.edit, *(self.without.write(c) for c in components)]
 
     def path(self, c: Component) -> list[Edit]:
-        """The path vector -> component -> everything later, and no other (sufficiency).
+        """Edits that leave only the path vector -> component -> everything later (sufficiency).
 
-        The component alone sees what the vector adds to the stream: it is there at its input, and
-        taken away again behind it; other components in between are as they are without it
-        (path patching: Wang et al. 2022, arXiv 2211.00593). What comes later runs as it will.
+        Only this component reads the vector: the difference that the vector makes is added to the
+        stream before the component and subtracted after it. Other components in between keep their
+        output without the vector (path patching: Wang et al. 2022, arXiv 2211.00593). Later
+        components run freely.
         """
         there, gone = self.difference, -self.difference
         between: Site | None = "resid_mid" if self._has_middle else None
@@ -147,11 +148,11 @@ class Written:
         return [start, *still, Edit(c.layer, gone, between or "resid_post", -1, "add")]
 
     def bypass(self) -> Edit:
-        """The path from the vector past all components to the unembedding."""
+        """The edit for the path from the vector to the unembedding, past all components."""
         return Edit(self.model.n_layers - 1, self.difference, "resid_post", -1, "add")
 
     def direct(self, c: Component) -> list[Edit]:
-        """A component as it is with the vector; nothing later reacts (its direct effect)."""
+        """Edits for the direct effect: this component as with the vector, later ones as without."""
         later = [
             each
             for each in self.components
@@ -162,16 +163,17 @@ class Written:
 
     @cached_property
     def _has_middle(self) -> bool:
-        """Whether MLPs read the stream after attention, and not the one that enters the block."""
+        """Whether MLPs read the stream after attention, not the one that enters the block."""
         return not self.model.why_no_site("resid_mid")
 
     # --- to first order ---------------------------------------------------------------------------
 
     def first_order(self) -> tuple[Float[Tensor, "prompt component"], ...]:
-        """Estimates of what resetting each component takes, and of what its path brings.
+        """First-order estimates of every component's necessity and sufficiency.
 
-        The gradient of the log probability with respect to the component's output, with the vector
-        in place or without, times the change of this output (attribution patching: Nanda 2023).
+        Each is the gradient of the log probability with respect to the component's output, with
+        the vector in place (necessity) or without (sufficiency), times the change of this output
+        (attribution patching: Nanda 2023).
         """
         zeros = [torch.zeros_like(self.without.at(c)) for c in self.components]
         adds = [_at(c, zero, "add") for c, zero in zip(self.components, zeros, strict=True)]
@@ -188,7 +190,7 @@ class Written:
         return torch.stack(necessity, dim=1), torch.stack(sufficiency, dim=1)
 
     def _seeing(self) -> dict[Component, Float[Tensor, "prompt d"]]:
-        """What each component puts out where it alone sees what the vector adds."""
+        """The output of each component if it alone reads the vector."""
         found: dict[Component, Tensor] = {}
         for layer in range(self.layer + 1, self.model.n_layers):
             for site in SITES:

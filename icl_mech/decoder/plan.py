@@ -1,4 +1,4 @@
-"""What `find_decoder` runs: its settings, and every task's prompts."""
+"""The settings of `find_decoder`, and the prompts of every task."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class DecoderTask:
     """One task with its episodes.
 
     Attributes:
-        shuffled: the test episodes, each label at another demonstration.
+        shuffled: the test episodes with shuffled labels.
     """
 
     task: Task
@@ -56,7 +56,7 @@ class DecoderTask:
 
 @dataclass(frozen=True)
 class DecoderPlan:
-    """All tasks."""
+    """All tasks, and the settings that their prompts were drawn with."""
 
     tasks: Sequence[DecoderTask]
     settings: DecoderSettings
@@ -66,7 +66,7 @@ def plan(tasks: Tasks, settings: DecoderSettings) -> DecoderPlan:
     """Load the tasks and draw their prompts; no model is needed.
 
     Raises:
-        InputError: where a task does not exist or has too few pairs.
+        InputError: if a task does not exist or has too few pairs.
 
     Example:
         >>> len(plan("antonyms", DecoderSettings(n_prompts=4)).tasks[0].shuffled)

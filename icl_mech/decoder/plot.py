@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from icl_mech.decoder import Decoder
 
 _HEIGHT, _GAP = 380, 95
-#: Shares of the effect below which components are not drawn: the slider's steps.
+#: Steps of the slider: components with a smaller share of the effect are hidden.
 THRESHOLDS = (0.02, 0.05, 0.1, 0.2)
 #: The widest line, in pixels, and the share that it stands for.
 _WIDEST, _FULL = 14.0, 0.6
@@ -25,7 +25,7 @@ _HEAD, _MLP = "heads", "probe"
 
 
 def decoder_figure(result: Decoder) -> go.Figure:
-    """A row per task: the graph of paths, and what sets of components account for."""
+    """A row per task: the graph of paths, and the share of the effect of sets of components."""
     tasks = result.tasks
     titles = [
         title
@@ -59,7 +59,7 @@ def decoder_figure(result: Decoder) -> go.Figure:
 
 
 def _graph(figure: go.Figure, result: Decoder, task: str, row: int) -> list[float | None]:
-    """Nodes and lines of one task; the share of each trace, None where it is always there."""
+    """Draw nodes and lines of one task; return the share of each trace, None if always shown."""
     here = result.of(task)
     n_layers, parts = here.sizes["layer"], [str(p) for p in here["part"].values]
     layer, middle = result.theta_layer(task), (len(parts) - 1) / 2
@@ -118,7 +118,7 @@ def _graph(figure: go.Figure, result: Decoder, task: str, row: int) -> list[floa
 
 
 def _writers(result: Decoder, task: str) -> list[tuple[str, tuple[float, float], float, str]]:
-    """Heads up to theta's layer with a share of all such heads' positive AIE."""
+    """Heads up to theta's layer, each with its share of these heads' summed positive AIE."""
     here, layer = result.of(task), result.theta_layer(task)
     aie = here["aie"].values[:, : layer + 1].astype(float)
     estimates = means(aie.reshape(len(aie), -1), clusters=result.queries(task))
@@ -160,7 +160,7 @@ def _node(
             "color": PAPER if hollow else colour,
             "line": {"color": colour, "width": 2.5},
         },
-        text=name.removeprefix("MLP "),  # its row says that it is one
+        text=name.removeprefix("MLP "),  # its row is labelled MLP
         textposition="top center",
         textfont={"size": 11, "color": INK},
         name=kind,
@@ -185,7 +185,7 @@ def _end(place: tuple[float, float], label: str, text: str) -> go.Scatter:
 
 
 def _sets(figure: go.Figure, result: Decoder, task: str, row: int) -> list[float | None]:
-    """What is gone without the first components, what is left with them alone, and at random."""
+    """Curves of the effect lost without the first n components, kept with them, and at random."""
     sizes = result.sizes(task)
     added: list[float | None] = []
     for name, what, colour, dash in (

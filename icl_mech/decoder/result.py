@@ -1,4 +1,4 @@
-"""Heads and MLPs that decode a task vector: what each does, and what sets of them account for."""
+"""Heads and MLPs that decode a task vector: their effects, one by one and in sets."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -12,10 +12,10 @@ from icl_mech.errors import choose
 from icl_mech.results import TaskResult, with_ends
 from icl_mech.stats import Estimate, mean, means, ratio_of_means
 
-#: Zero-shot prompts over which theta is written, and few-shot prompts with shuffled labels over
-#: which the stream of those with right labels is.
+#: The two settings: theta written into zero-shot prompts, and the residual stream of few-shot
+#: prompts with right labels written into those with shuffled labels.
 SETTINGS = ("zero_shot", "few_shot")
-#: What is measured of every component, in nats.
+#: The effects measured for every component, in nats.
 EFFECTS = (
     "necessity",
     "sufficiency",
@@ -23,34 +23,34 @@ EFFECTS = (
     "necessity_first_order",
     "sufficiency_first_order",
 )
-#: Share of the effect that the drawn components take on odd prompts, so that they take at least
-#: half of it on others, too.
+#: The share of the effect on odd prompts that must be lost without the chosen components. It is
+#: above one half, so that about half is also lost on the even prompts.
 ENOUGH = 0.6
-#: Share below which a report says that much of the effect is elsewhere.
+#: If the chosen components alone keep less than this share, a caveat says so.
 MOST = 0.7
-#: Components that a finding names.
+#: The most components that a finding names.
 _NAMED = 4
 
 
 class Decoder(TaskResult):
-    """What every later head and MLP does for the effect of theta, and what they do together.
+    """The role of every later head and MLP in the effect of theta, one by one and in sets.
 
-    The *effect* is what the vector adds to the log probability of the answer (nats): `with_vector`
+    The *effect* is the increase of the answer's log probability (nats) by the vector: `with_vector`
     minus `without`, over (`task`, `setting`, `prompt`). `data` holds over (`task`, `setting`,
     `prompt`, `layer`, `part`), where `part` is a head's number or `"mlp"`:
 
-    - `necessity`: what is lost where the component is set back to its output without the vector;
-    - `sufficiency`: what comes where the component alone sees the vector (path patching), all that
-      follows running as it will; `bypass` is the path past all components to the unembedding. In
-      a linear model all of these add up to the effect;
-    - `direct`: what the change of its output brings where nothing later reacts;
+    - `necessity`: the loss if the component is set back to its output without the vector;
+    - `sufficiency`: the gain if only this component reads the vector (path patching) and later
+      components run freely; `bypass` is the path past all components to the unembedding. In a
+      linear model all of these add up to the effect;
+    - `direct`: the gain by the change of its output if no later component reacts;
     - `necessity_first_order`, `sufficiency_first_order`: the first two by gradients.
 
-    Components are ranked by necessity on odd prompts (`rank`). On all prompts, the first `size` of
-    them are set back together (`set_back`), and all others (`others_set_back`), and random sets of
-    as many (`random_set_back`); what is quoted comes from even prompts. `aie` is the effect of
-    every head that may write the vector (Todd et al. 2023), and `attention` what the last token
-    attends to with and without the vector.
+    Components are ranked by necessity on odd prompts (`rank`). On all prompts, three kinds of sets
+    are set back: the first `size` components (`set_back`), all others (`others_set_back`), and
+    random sets of `size` components (`random_set_back`). Quoted numbers come from even prompts.
+    `aie` is the effect of every head that may write the vector (Todd et al. 2023), and `attention`
+    the attention of the last token with and without the vector.
     """
 
     ARRAYS: ClassVar = {
@@ -79,7 +79,7 @@ class Decoder(TaskResult):
         return int(self.of(task)["theta_layer"])
 
     def effect(self, task: str, setting: str = "zero_shot") -> Estimate:
-        """What the vector adds to the answer's log probability (nats)."""
+        """Mean increase of the answer's log probability (nats) by the vector."""
         here = self._in(task, setting)
         whole = (here["with_vector"] - here["without"]).values.astype(float)
         return mean(whole, clusters=self.queries(task))
@@ -107,22 +107,22 @@ class Decoder(TaskResult):
         return found
 
     def sizes(self, task: str, setting: str = "zero_shot") -> list[int]:
-        """How many components were set back together."""
+        """The numbers of components that were set back together."""
         there = np.isfinite(self._in(task, setting)["set_back"].values).all(axis=0)
         return [int(size) for size in self.data["size"].values[there]]
 
     def removed(self, task: str, size: int, setting: str = "zero_shot") -> Estimate:
-        """Share of the effect that is gone where the first `size` components are set back."""
+        """Share of the effect that is lost if the first `size` components are set back."""
         here = self._even(task, setting, size)
         return self._share(here["with_vector"] - here["set_back"], here, task)
 
     def kept(self, task: str, size: int, setting: str = "zero_shot") -> Estimate:
-        """Share of the effect that is left where all other components are set back."""
+        """Share of the effect that is left if all but the first `size` components are set back."""
         here = self._even(task, setting, size)
         return self._share(here["others_set_back"] - here["without"], here, task)
 
     def random_removed(self, task: str, size: int, setting: str = "zero_shot") -> Estimate:
-        """As `removed`, for random sets of as many components: mean over sets."""
+        """As `removed`, for random sets of `size` components: mean over sets."""
         here = self._even(task, setting, size)
         return self._share(here["with_vector"] - here["random_set_back"].mean("draw"), here, task)
 
@@ -132,7 +132,7 @@ class Decoder(TaskResult):
         return self._share(here["random_set_back"].mean("draw") - here["set_back"], here, task)
 
     def bypass(self, task: str, setting: str = "zero_shot") -> Estimate:
-        """Share of the effect on the path past all components."""
+        """Share of the effect through the path past all components."""
         here = self._in(task, setting)
         shares = ratio_of_means(
             (here["bypass"] - here["without"]).values[:, None],
@@ -142,7 +142,7 @@ class Decoder(TaskResult):
         return shares.at(0)
 
     def n_chosen(self, task: str, setting: str = "zero_shot") -> int:
-        """The smallest of `sizes` that takes `ENOUGH` of the effect on odd prompts, or the best."""
+        """The smallest size that removes `ENOUGH` of the effect on odd prompts, else the best."""
         here = self._in(task, setting).isel(prompt=slice(1, None, 2))
         gone = (here["with_vector"] - here["set_back"]).mean("prompt")
         whole = float((here["with_vector"] - here["without"]).mean())
@@ -151,18 +151,18 @@ class Decoder(TaskResult):
         return enough[0] if enough else max(shares, key=lambda size: shares[size])
 
     def chosen(self, task: str, setting: str = "zero_shot") -> list[str]:
-        """The components that were found on odd prompts, most needed first."""
+        """The `n_chosen` components that were found on odd prompts, most needed first."""
         return list(self.components(task, setting).index[: self.n_chosen(task, setting)])
 
     def attention(self, task: str, head: str, setting: str = "zero_shot") -> pd.DataFrame:
-        """What a head attends to from the last token, by role, with and without the vector.
+        """Attention of a head from the last token, by role, with and without the vector.
 
         Args:
             task, setting: as elsewhere.
-            head: by name, as `"L12H2"`.
+            head: its name, such as `"L12H2"`.
 
         Raises:
-            InputError: where there is no such head.
+            InputError: if there is no such head.
         """
         here = self._in(task, setting)["attention"]
         n_layers, n_heads = here.sizes["layer"], here.sizes["head"]
@@ -239,7 +239,7 @@ class Decoder(TaskResult):
         return notes
 
     def finding(self) -> str:
-        """Which components decode theta, where they are shown to matter beyond random ones."""
+        """Which components decode theta, if they are shown to matter more than random ones."""
         shown = [t for t in self.tasks if self.beyond_random(t, self.n_chosen(t)).low > 0]
         if not shown:
             return "No component is shown to decode θ more than others"
@@ -272,7 +272,7 @@ class Decoder(TaskResult):
         return self.of(task).sel(setting=choose(setting, SETTINGS, "setting"))
 
     def _even(self, task: str, setting: str, size: int) -> xr.Dataset:
-        """The prompts on which components were not found, with sets of a size."""
+        """The even prompts, which components are tested on, with sets of one size."""
         choose(str(size), list(map(str, self.sizes(task, setting))), "size")
         return self._in(task, setting).sel(size=size).isel(prompt=slice(None, None, 2))
 

@@ -38,7 +38,7 @@ class NothingToDecodeError(InputError):
     """Theta is not shown to help on a task."""
 
 
-#: Sizes of the sets of components that are tested together.
+#: Sizes of the sets of components that are set back together.
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
@@ -62,27 +62,27 @@ def find_decoder(
     """Which heads and MLPs decode the task vector, and how much of its effect goes through them?
 
     Theta (Hendel et al. 2023) is written over the last token of zero-shot prompts; the effect is
-    what it adds to the log probability of the answer. Of every head and MLP of a later block is
-    measured, exactly and on the same prompts: what is lost where its output is set back to what it
-    is without theta (*necessity*); what comes where it alone sees theta (*sufficiency*, path
-    patching: Wang et al. 2022); what its own change brings where nothing later reacts (*direct*);
-    both first ones by gradients, too; and how heads' attention changes. Then sets of components,
-    ranked on odd prompts, are set back together on even prompts, and all others are, beside random
-    sets of as many.
+    the increase of the answer's log probability. Three effects of every head and MLP of a later
+    block are measured exactly, on the same prompts: the loss if its output is set back to that
+    without theta (*necessity*); the gain if it alone reads theta (*sufficiency*, path patching:
+    Wang et al. 2022); and the gain by its own change if no later component reacts (*direct*). The
+    first two are also estimated by gradients, and changes of heads' attention are recorded. Then
+    sets of components, ranked on odd prompts, are set back together on even prompts. All others,
+    and random sets of the same size, are set back for comparison.
 
-    The same on few-shot prompts with shuffled labels, over which the stream of the prompts with
-    right labels is written. Which heads write the vector is measured there by AIE (Todd et al.
-    2023).
+    The same is measured on few-shot prompts with shuffled labels, into which the residual stream of
+    the prompts with right labels is written. There AIE (Todd et al. 2023) tells which heads write
+    the vector.
 
     Args:
         model: from `load_model`; every block needs attention heads and an MLP.
         tasks: a task, its name, a path to pairs, a family, or several of these.
-        n_prompts: test prompts per task: odd ones to find components, even ones to test them.
+        n_prompts: test prompts per task; components are found on odd ones, tested on even ones.
         n_shots: demonstrations per prompt, at least 2.
         seed: of every random draw.
         layer: after which block theta is written, from 0 (or from the end, negative); by default
             the one that is best on dev prompts. There must be a later block.
-        n_draws: random sets of components, of every size.
+        n_draws: number of random sets of components, for every size.
         gradients: also estimate effects to first order.
         n_dev: other prompts, on which the layer is chosen; by default half of `n_prompts`.
         n_dummies: dummy queries per demonstration set, over which theta is averaged.
@@ -94,10 +94,10 @@ def find_decoder(
         progress: show a progress bar.
 
     Raises:
-        InputError: where a task, count or layer cannot work, no block is left after theta's, theta
-            is not shown to help on any task (there is nothing to decode; single tasks are left
-            out), or blocks lack heads.
-        ModelError: where the model returns numbers that are not finite.
+        InputError: if a task, count or layer cannot work, no block is left after theta's, or blocks
+            lack heads. Tasks on which theta is not shown to help are left out; if none is left,
+            there is nothing to decode.
+        ModelError: if the model returns numbers that are not finite.
 
     Example:
         >>> found = icl_mech.find_decoder(
@@ -159,10 +159,10 @@ def measure(model: HookedModel, plan: DecoderPlan, progress: bool = True) -> Dec
 def _each(
     model: HookedModel, plan: DecoderPlan, bar: tqdm
 ) -> tuple[dict[str, xr.Dataset], dict[str, str]]:
-    """Every task on which theta helps, and why the others are left out.
+    """The data of every task on which theta helps, and why the others are left out.
 
     Raises:
-        NothingToDecodeError: where it helps on none.
+        NothingToDecodeError: if it helps on none.
     """
     parts: dict[str, xr.Dataset] = {}
     left_out: dict[str, str] = {}
@@ -244,7 +244,7 @@ def _setting(
     rng: np.random.Generator,
     task: str,
 ) -> xr.Dataset:
-    """All components in one setting; refused where there is no effect to be decoded."""
+    """All components in one setting; if `refuses`, raises if theta has no effect."""
     ends = as_array(of.logprob([None, of.edit, of.bypass()]))
     effect = ends[:, 1] - ends[:, 0]
     if refuses and not mean(effect, clusters=queries).low > 0:
@@ -298,7 +298,7 @@ def _effects(of: Written, ends: np.ndarray, gradients: bool) -> dict[str, np.nda
 
 
 def _by_place(of: Written, values: np.ndarray) -> np.ndarray:
-    """`[prompt, component]` as `[prompt, layer, part]`; NaN up to theta's layer."""
+    """Reorder `[prompt, component]` to `[prompt, layer, part]`; NaN up to theta's layer."""
     out = np.full((len(values), of.model.n_layers, of.model.n_heads + 1), np.nan, dtype=np.float32)
     for i, c in enumerate(of.components):
         out[:, c.layer, -1 if c.head is None else c.head] = values[:, i]
@@ -308,9 +308,9 @@ def _by_place(of: Written, values: np.ndarray) -> np.ndarray:
 def _sets(
     of: Written, necessity: np.ndarray, n_draws: int, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """Sets of components set back together, and all others: log probabilities on all prompts.
+    """Log probabilities with sets of components, all others, or random sets set back.
 
-    Components are ranked by what they are needed for on odd prompts. Random sets are of as many.
+    Components are ranked by mean necessity on odd prompts. Random sets have the same sizes.
     """
     n = len(of.components)
     order = np.argsort(-necessity[1::2].mean(axis=0))

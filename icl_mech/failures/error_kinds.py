@@ -32,7 +32,7 @@ KINDS = {
 MIN_SHARE = 0.1
 #: Shorter texts begin too many words to count as a near miss.
 MIN_PREFIX = 2
-#: At most so many tokens of the vocabulary are classified to estimate how many have a name.
+#: At most this many tokens of the vocabulary are classified to estimate how many have a name.
 N_CHANCE = 2000
 
 
@@ -134,7 +134,7 @@ class Classifier:
         return np.array([[self.kind(i, int(t)) for t in row] for i, row in enumerate(top)])
 
     def by_chance(self) -> float:
-        """The share of wrong tokens that have a name, of tokens evenly spaced in the vocabulary."""
+        """The share of wrong tokens with a name, among tokens evenly spaced in the vocabulary."""
         n = len(self.model.tokenizer)
         tokens = np.unique(np.linspace(0, n - 1, min(n, N_CHANCE)).astype(int))
         kinds = [self.kind(i % len(self.episodes), int(t)) for i, t in enumerate(tokens)]

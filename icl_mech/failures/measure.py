@@ -49,7 +49,7 @@ class Measurement:
         self.zero = zero_shot(self.encoder, self.test)
 
     def measure(self) -> xr.Dataset:
-        """All conditions on the test prompts, with vectors injected at the layers chosen on dev."""
+        """Measure all conditions on test prompts, with vectors at the layers chosen on dev."""
         self.bar.set_description(self.plan.task.name)
         on_dev = self._on_dev()
         asked = np.array([e.query.x for e in self.dev])

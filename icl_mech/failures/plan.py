@@ -31,7 +31,7 @@ from icl_mech.tasks import (
 AnyTask = Task | ContextTask
 
 #: Repairs, each with the demonstrations' tokens whose states it writes after block l, together with
-#: theta. `layers` writes, instead, what attention adds at the last token in every block up to l.
+#: theta. `layers` instead writes the attention outputs at the last token in every block up to l.
 REPAIRS = {
     "layers": (),
     "arrows": ("arrow",),

@@ -30,8 +30,9 @@ class States:
 
     Attributes:
         theta: the residual stream at the final arrow (mean over dummies).
-        attention: what attention adds there (mean over dummies).
-        shown: the residual stream at the demonstrations' tokens `roles`, which no dummy changes.
+        attention: the attention outputs there (mean over dummies).
+        shown: the residual stream at the demonstrations' tokens `roles`; it does not depend on the
+            dummy query.
         roles: `"demo_0_x"`, `"demo_0_arrow"`, ...
     """
 

@@ -25,7 +25,7 @@ _COUNTED = (
     ("label prior", "not shown to be done"),
     ("not in context", "not done in context either"),
 )
-#: The name of an error that fits no other name, and what stands for no error.
+#: The name of an error that fits no other name, and the value for a right answer.
 OTHER, RIGHT = "other", ""
 
 
@@ -97,7 +97,7 @@ class TaskVectorFailures(TaskResult):
         return guess if counts else always
 
     def floor(self, task: str) -> Float[np.ndarray, "prompt"]:
-        """What is right without a vector, per prompt: the better of zero-shot and label prior."""
+        """Scores without a vector, per prompt: the better of zero-shot prompt and label prior."""
         levels = [self._right(task, "zero_shot").astype(float), self._prior(task)]
         return max(levels, key=np.mean)
 
@@ -158,9 +158,10 @@ class TaskVectorFailures(TaskResult):
         return 1 - errors.get(OTHER, 0) / total if total else float("nan")
 
     def by_chance(self, task: str) -> float:
-        """The share of tokens that would have a name as an error; compare `named` with it.
+        """The share of arbitrary tokens that would have a name as an error; compare `named`.
 
-        Mean over the prompts, of tokens that are not right, evenly spaced in the vocabulary.
+        The tokens are evenly spaced in the vocabulary and spread over the prompts; right ones are
+        left out.
         """
         return float(self.of(task)["named_by_chance"])
 
@@ -240,7 +241,7 @@ class TaskVectorFailures(TaskResult):
         return f"What one task vector cannot do, {self.provenance['model']}"
 
     def finding(self) -> str:
-        """How much of the task one vector does (`observed`); of several tasks, in how many."""
+        """How much of the task one vector does (`observed`); for several tasks, the counts."""
         counts = Counter(self.observed(task) for task in self.tasks)
         if len(self.tasks) > 1:
             said = [f"{counts[outcome]} {words}" for outcome, words in _COUNTED if counts[outcome]]

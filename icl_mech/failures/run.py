@@ -50,7 +50,7 @@ def task_vector_failures(
     tokens. Its layer, too, is chosen on dev prompts. Each repair has two controls: the same states
     of another prompt of the task, and of the prompt with shuffled labels.
 
-    Every wrong answer of every condition is named by its first token (`KINDS`).
+    Every wrong answer of every condition gets the name of an error (`KINDS`) by its first token.
 
     Args:
         model: from `load_model`.
@@ -58,7 +58,7 @@ def task_vector_failures(
             tasks.
         n_prompts, n_shots, seed, n_dev, n_dummies: see `FailureSettings`.
         repairs: some of `REPAIRS`; without any, the run is much faster. `"layers"` needs attention
-            in every block: where one has none, it is left out, and a caveat says so.
+            in every block; if a block has none, it is left out, and a caveat says so.
         repair_layers: blocks after which repairs are tried; by default six, evenly spaced, from a
             third of the depth on. In the first blocks a token's state is little more than the
             token: writing it shows the demonstrations again.
@@ -122,7 +122,7 @@ def _possible(model: HookedModel, repairs: Sequence[str]) -> tuple[list[str], li
     """The repairs that a model has the sites for, and why others are left out, a line each.
 
     Raises:
-        InputError: where repairs are asked for, and none is possible.
+        InputError: if `"layers"` is the only repair asked for, and it is not possible.
     """
     why = model.why_no_site("attn_out")
     if "layers" not in repairs or not why:

@@ -56,8 +56,8 @@ def head_ablation(
       answers of the task have in common;
     - `"zero"`: zero.
 
-    (Its mean over prompts of the task itself would keep the task information that is asked about.)
-    Heads are ranked on dev prompts and switched off on test prompts, whose queries differ.
+    (The mean over prompts of the task itself would keep the task information under study.) Heads
+    are ranked on dev prompts and switched off on test prompts, whose queries differ.
 
     Args:
         model: from `load_model`.
@@ -66,13 +66,13 @@ def head_ablation(
         n_shots: demonstrations per prompt.
         seed: of every random draw.
         heads: (layer, head)s, most important first; by default ranked by AIE on dev prompts of
-            each task. Heads that were ranked on this task with this seed elsewhere have seen its
-            test queries.
+            each task. Heads that `head_attribution` ranked on this task with this seed have seen
+            its test queries.
         off: what replaces a head's output.
-        counts: how many heads are switched off together, each k in turn; by default 1, 2, 5, 10
-            and 20, as far as there are heads.
-        n_draws: random sets of heads for each k, without the top k (where the model has enough
-            other heads).
+        counts: numbers k of heads that are switched off together; by default 1, 2, 5, 10 and 20,
+            as far as the model has that many heads.
+        n_draws: number of random sets of heads for each k, without the top k (if the model has
+            enough other heads).
         n_dev: dev prompts per task; half of `n_prompts` by default.
         template: how a pair is written.
         leading_space: write words with a space before them; by default whichever way the
@@ -82,8 +82,9 @@ def head_ablation(
         progress: show a progress bar.
 
     Raises:
-        InputError: where a task, a count or a head cannot work, or the model never answers right.
-        ModelError: where the model returns numbers that are not finite.
+        InputError: if a task, a count or a head cannot work, or the model answers none of a task's
+            few-shot prompts right.
+        ModelError: if the model returns numbers that are not finite.
 
     Example:
         >>> ablation = icl_mech.head_ablation(
@@ -199,7 +200,7 @@ def _ablate(
 def _output_off(
     model: HookedModel, of: TaskPrompts, off: Off
 ) -> Float[Tensor, "layer head d_head"]:
-    """What every head's output at the final arrow becomes when it is switched off."""
+    """The output that every head is given at the final arrow when it is switched off."""
     if off == "zero":
         return torch.zeros(model.n_layers, model.n_heads, model.d_head)
     return mean_heads(model, of.dev.shuffled if off == "shuffled_labels" else elsewhere(model, of))

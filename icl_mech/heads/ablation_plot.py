@@ -66,7 +66,7 @@ def ablation_figure(result: HeadAblation) -> go.Figure:
 
 
 def _ranking(result: HeadAblation) -> str:
-    """How the heads were ranked, for the legend; given heads may have any order."""
+    """How the heads were ranked, for the legend; heads from the caller may have any order."""
     return " by AIE" if isinstance(result.provenance["heads"], str) else ", as given,"
 
 

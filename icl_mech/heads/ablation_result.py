@@ -1,4 +1,4 @@
-"""What switching heads off did."""
+"""The result of switching heads off."""
 
 from typing import ClassVar
 
@@ -30,7 +30,7 @@ class HeadAblation(TaskResult):
 
     @property
     def counts(self) -> list[int]:
-        """How many heads were switched off together."""
+        """The numbers of heads that were switched off together."""
         return [int(k) for k in self.data["k"].values]
 
     def ranked(self, task: str) -> list[str]:
@@ -40,22 +40,24 @@ class HeadAblation(TaskResult):
     def intact(self, task: str) -> Estimate:
         """Accuracy with all heads.
 
-        Intervals here and below are over prompts or, where these share queries, over queries.
+        Intervals here and below are over prompts or, if these share queries, over queries.
         """
         return share(self.of(task)["intact_right"].values, self.queries(task))
 
     def top(self, task: str, k: int) -> Estimate:
-        """Accuracy without the top k heads."""
+        """Accuracy with the top k heads switched off."""
         return share(self._at(task, k)["top_right"].values, self.queries(task))
 
     def random(self, task: str, k: int) -> Estimate:
-        """Mean accuracy without k random heads; the interval is over prompts and draws."""
+        """Mean accuracy with k random heads off; the interval is over prompts and draws."""
         right = self._at(task, k)["random_right"].transpose("prompt", "draw").values
         return crossed(right, clusters=self.queries(task))
 
     def cost(self, task: str, k: int) -> Estimate:
-        """How much more accuracy the top k heads cost than k random ones, paired by prompt;
-        the interval is over prompts and draws."""
+        """Accuracy with k random heads off minus that with the top k off, paired by prompt.
+
+        The interval is over prompts and draws.
+        """
         here = self._at(task, k)
         random = here["random_right"].transpose("prompt", "draw").values
         return crossed(random, clusters=self.queries(task), minus=here["top_right"].values)
@@ -121,8 +123,8 @@ class HeadAblation(TaskResult):
     def finding(self) -> str:
         """Whether the top heads matter more than random ones; of several tasks, in how many.
 
-        They do where for some k they cost more accuracy beyond the 95 % interval (`cost`); the
-        fewest heads for which this holds are named.
+        They do if the 95 % interval of `cost` lies above 0 for some k. The finding names the
+        smallest such k.
         """
         fewest = {t: self._fewest(t) for t in self.tasks}
         matter = [task for task, k in fewest.items() if k is not None]

@@ -1,4 +1,4 @@
-"""What heads attend to: the roles that the last token attends to, and prefix matching."""
+"""Attention of heads: the roles that the last token attends to, and prefix matching."""
 
 from collections.abc import Sequence
 
@@ -31,9 +31,9 @@ def kind(role: str) -> str:
 def attention_by_role(
     model: HookedModel, prompts: Sequence[Prompt], edit: AnyEdit = None
 ) -> Float[np.ndarray, "prompt layer head role"]:
-    """The share of its attention that every head's last token pays to each of `ROLES`.
+    """The share of every head's attention from the last token to each of `ROLES`.
 
-    With an edit in place, where there is one.
+    If `edit` is given, attention is measured with it in place.
     """
     rows = []
     for prompt, pattern in zip(prompts, model.heads.attention(prompts, edit), strict=True):

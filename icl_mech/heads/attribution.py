@@ -44,7 +44,7 @@ def head_attribution(
     instruction: str = "none",
     progress: bool = True,
 ) -> HeadAttribution:
-    """Measure what every head does for the answer, on prompts whose labels are shuffled.
+    """Measure the effect of every head on the answer, in prompts with shuffled labels.
 
     - `"aie"`: average indirect effect, exact (Todd et al. 2023, arXiv 2310.15213, section 2.3).
       At the last token of a few-shot prompt with shuffled labels, replace one head's output
@@ -53,12 +53,12 @@ def head_attribution(
     - `"attribution"`: attribution patching, the first-order estimate of this: (mean - own output)
       times the gradient of the probability. It has the same sign and unit, and takes one backward
       pass.
-    - `"direct"`: direct logit attribution: what the head's own output on the shuffled prompt adds
-      to the logit of the answer minus the mean logit of the other labels shown.
+    - `"direct"`: direct logit attribution: the contribution of the head's own output on the
+      shuffled prompt to the logit of the answer minus the mean logit of the other labels shown.
 
-    The result also holds how much attention the last token pays to each role, and each head's
+    The result also holds the attention of the last token to each role, and each head's
     prefix-matching (induction) score on repeated random tokens. The clean prompts ask other
-    queries than the shuffled ones, and the demonstrations hold neither.
+    queries than the shuffled ones, and no demonstration shows a query of either.
 
     Args:
         model: from `load_model`.
@@ -76,11 +76,11 @@ def head_attribution(
         progress: show a progress bar.
 
     Raises:
-        InputError: where a task or count cannot work, the model never answers the clean prompts
-            right (there is nothing to attribute), or its weights are quantised, which
+        InputError: if a task or count cannot work, the model answers none of a task's few-shot
+            prompts right (there is nothing to attribute), or its weights are quantised, which
             `"attribution"` does not allow.
-        ModelError: where the model returns numbers that are not finite, or where a method cannot
-            work on its architecture (before anything longer is run; leave the method out).
+        ModelError: if the model returns numbers that are not finite, or a method cannot work on
+            its architecture (raised before the long runs; leave the method out then).
 
     Example:
         >>> heads = icl_mech.head_attribution(
@@ -137,7 +137,7 @@ def measure_attribution(
 
 
 def _refuse_methods(model: HookedModel, drawn: Sequence[Prompts], methods: Sequence[str]) -> None:
-    """Try the other methods on one prompt, so that they are refused before the exact AIE is run."""
+    """Refuse gradient and direct methods that cannot work, before the exact AIE is run."""
     for method in methods:
         try:
             if method == "attribution":
@@ -214,7 +214,7 @@ def patch_heads(
     targets: Sequence[Sequence[int]],
     tick: Tick,
 ) -> Readout:
-    """Each head's output at the final arrow replaced by its mean: `[prompt, layer x head]`."""
+    """Runs with one head's output at the final arrow replaced: `[prompt, layer x head]`."""
     edits = [
         Edit(layer, means[layer, head], "z", "final_arrow", head=head)
         for layer in range(model.n_layers)
@@ -234,13 +234,13 @@ def indirect_effects(
 
     Args:
         model: from `load_model`.
-        clean: few-shot prompts over which heads are averaged.
-        shuffled: prompts with shuffled labels, in which they are replaced.
+        clean: few-shot prompts over which head outputs are averaged.
+        shuffled: prompts with shuffled labels, in which head outputs are replaced.
         answers: the first token of the right answer to each shuffled prompt.
         tick: called with the number of (prompt, head) cells just finished.
 
     Raises:
-        InputError: where prompts or answers are not of these kinds.
+        InputError: if a prompt or an answer cannot be used.
 
     Example:
         >>> from icl_mech.heads import indirect_effects
@@ -260,10 +260,10 @@ def indirect_effects(
 
 
 def answers_in_context(model: HookedModel, encoded: Sequence[TaskPrompts]) -> list[Readout]:
-    """What the model answers to every task's clean test prompts.
+    """The model's answers to the clean test prompts of every task.
 
     Raises:
-        InputError: where it answers no prompt of a task right.
+        InputError: if it answers no prompt of a task right.
     """
     found = []
     for of in encoded:

@@ -1,4 +1,4 @@
-"""What a head attribution found."""
+"""The result of a head attribution."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from icl_mech.heads.plan import METHODS, Head
 from icl_mech.results import TaskResult
 from icl_mech.stats import Estimate, mean, means, rank_correlation, repeated
 
-#: Heads that a finding names.
+#: The most heads that a finding names.
 _NAMED = 5
 
 
 class HeadAttribution(TaskResult):
-    """What every attention head does for the answer, per prompt.
+    """The effect of every attention head on the answer, per prompt.
 
     `data` holds, over (`task`, `prompt`, `layer`, `head`): `aie` and `attribution` (change in the
     probability of the answer) and `direct` (logits), `attention` by `role`, and `induction` per
@@ -40,7 +40,7 @@ class HeadAttribution(TaskResult):
     def estimates(self, task: str, method: str = "aie") -> list[list[Estimate]]:
         """Mean effect of every head, `[layer][head]`, with bootstrap intervals.
 
-        Intervals here and below are over prompts or, where these share queries, over queries.
+        Intervals here and below are over prompts or, if these share queries, over queries.
         """
         found = means(self._effect(task, method), clusters=self.queries(task))
         layers, heads = found.value.shape
@@ -138,10 +138,10 @@ class HeadAttribution(TaskResult):
     def carriers(self, task: str, method: str = "aie") -> list[Head]:
         """The fewest heads that carry half of the effect of all heads that help, largest first.
 
-        Heads are ranked, and those that help are chosen, on every other prompt; their effect is
-        counted on the prompts between, and both ways are averaged: on the same prompts, noise of
-        many heads would look like help. None where the helpful heads' effect is not above 0 beyond
-        its 95 % interval.
+        Heads are ranked, and those that help are chosen, on one half of the prompts; their effect
+        is counted on the other half. Both ways are averaged. (On the same prompts, the noise of
+        many heads would look like help.) The list is empty if the 95 % interval of the helpful
+        heads' effect does not lie above 0.
         """
         effect = self._effect(task, method)
         effect = effect.reshape(len(effect), -1).astype(float)
@@ -159,11 +159,10 @@ class HeadAttribution(TaskResult):
         return largest(self._effect(task, method).mean(axis=0), k)
 
     def finding(self) -> str:
-        """How few heads carry the effect (`carriers`), by the first method.
+        """The heads that carry half of the effect (`carriers`), by the first method.
 
-        Of several tasks: which head has the largest effect in how many of them. In a task it has
-        where its effect exceeds that of the next head beyond the 95 % interval of their paired
-        difference.
+        For several tasks: the head that has the largest effect in most of them. A task counts only
+        if its first head exceeds the second beyond the 95 % interval of their paired difference.
         """
         method = self.methods[0]
         if len(self.tasks) > 1:
@@ -182,7 +181,7 @@ class HeadAttribution(TaskResult):
         return f"{carry} the helpful heads' effect: {begin}{names}"
 
     def _first(self, task: str, method: str) -> Head | None:
-        """The head with the largest effect, if it is told from the next one."""
+        """The head with the largest effect, if it exceeds the next one beyond the interval."""
         effect = self._effect(task, method).astype(float)
         if effect[0].size < 2:
             return None

@@ -1,4 +1,4 @@
-"""What questions about heads run on: their settings, and the prompts of every task."""
+"""The settings of questions about heads, and the prompts of every task."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ from icl_mech.prompts import (
 )
 from icl_mech.tasks import Task, Tasks, list_tasks, load_task, load_tasks
 
-#: Exact effect, its first-order estimate, and what is written straight to the logits.
+#: Exact indirect effect, its first-order estimate, and the direct contribution to the logits.
 Method = Literal["aie", "attribution", "direct"]
 METHODS: tuple[Method, ...] = get_args(Method)
 #: What replaces the output of a head that is switched off.
 Off = Literal["other_tasks", "shuffled_labels", "zero"]
 #: A layer and the number of a head in it.
 Head = tuple[int, int]
-#: How many heads are switched off together, as far as the model has so many.
+#: Default numbers of heads that are switched off together, up to the model's number of heads.
 COUNTS = (1, 2, 5, 10, 20)
 #: Few-shot prompts per other task over which a head's output is averaged.
 PER_TASK = 4
@@ -136,7 +136,7 @@ Settings = TypeVar("Settings", AttributionSettings, AblationSettings, FunctionVe
 
 @dataclass(frozen=True)
 class Labelled:
-    """Episodes with right labels, and the same with each label at another demonstration."""
+    """Episodes with right labels, and the same episodes with shuffled labels."""
 
     clean: tuple[Episode, ...]
     shuffled: tuple[Episode, ...]
@@ -147,8 +147,9 @@ class HeadsTask:
     """One task with its episodes drawn; dev queries, test queries and demonstrations differ.
 
     Attributes:
-        n_queries: how many test queries differ (small tasks repeat queries).
-        elsewhere: of an ablation, other tasks with episodes, over which heads are averaged.
+        n_queries: number of different test queries (small tasks repeat queries).
+        elsewhere: for an ablation, other tasks with the episodes over which head outputs are
+            averaged.
     """
 
     task: Task
@@ -173,7 +174,7 @@ def plan_heads(
     """Load the tasks and draw their prompts; no model is needed.
 
     Raises:
-        InputError: where a task does not exist or has too few pairs.
+        InputError: if a task does not exist or has too few pairs.
 
     Example:
         >>> plan = plan_heads("antonyms", AttributionSettings(n_prompts=4, n_shots=2))
@@ -196,12 +197,12 @@ def _plan(
 
 
 def _elsewhere(task: Task, s: PromptSettings) -> tuple[tuple[Task, tuple[Episode, ...]], ...]:
-    """Few-shot episodes of the built-in tasks that have no pair of this one.
+    """Few-shot episodes of the built-in tasks that share no pair with this one.
 
     Raises:
-        InputError: where none has enough pairs.
+        InputError: if none has enough pairs.
     """
-    # By its pairs, not by its name: a family's task may be a built-in one.
+    # Compare pairs, not names: a task of a family may equal a built-in one.
     own = {(pair.x, pair.y) for pair in task.pairs}
     others = [
         other
@@ -219,10 +220,10 @@ def _elsewhere(task: Task, s: PromptSettings) -> tuple[tuple[Task, tuple[Episode
 
 
 def several_methods(methods: str | Iterable[str]) -> tuple[Method, ...]:
-    """One method or several.
+    """A tuple of one method or several.
 
     Raises:
-        InputError: where there is none, or one does not exist.
+        InputError: if there is none, or one does not exist.
     """
     several = (methods,) if isinstance(methods, str) else tuple(methods)
     for method in several:
@@ -233,10 +234,10 @@ def several_methods(methods: str | Iterable[str]) -> tuple[Method, ...]:
 
 
 def several_counts(name: str, given: Any) -> tuple[int, ...]:
-    """One number of heads or several, each once, in ascending order.
+    """A tuple of one number of heads or several, each once, in ascending order.
 
     Raises:
-        InputError: where there is none, or one is no positive whole number.
+        InputError: if there is none, or one is not a positive whole number.
     """
     counts = tuple(sorted(set(whole_numbers(name, given))))
     if not counts or counts[0] < 1:
@@ -245,10 +246,10 @@ def several_counts(name: str, given: Any) -> tuple[int, ...]:
 
 
 def several_scales(scale: Any) -> tuple[float, ...]:
-    """One factor or several, as plain numbers.
+    """A tuple of one factor or several, as plain numbers.
 
     Raises:
-        InputError: where there is none, or one is no finite number.
+        InputError: if there is none, or one is not a finite number.
     """
     is_one = isinstance(scale, str) or not isinstance(scale, Iterable)
     scales = []

@@ -1,4 +1,4 @@
-"""The prompts that questions about heads are asked on, as token ids."""
+"""The prompts of questions about heads, as token ids."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ class Prompts:
 
     Attributes:
         labels: all labels of the task.
-        episodes: with right labels.
+        episodes: the episodes with right labels.
         clean: their prompts.
-        shuffled: the same prompts, each label at another demonstration.
+        shuffled: the same prompts with shuffled labels.
     """
 
     encoder: Encoder
@@ -51,18 +51,18 @@ class Prompts:
 
     @property
     def targets(self) -> list[list[int]]:
-        """The same in the form that `model.evaluate` and `model.predict` take."""
+        """`answers` in the form that `model.evaluate` and `model.predict` take."""
         return [[token] for token in self.answers]
 
     @cached_property
     def rivals(self) -> list[tuple[int, ...]]:
         """The first tokens of the labels that each answer is compared with.
 
-        These are the other labels that the prompt shows or, where all labels shown are the right
-        answer (as happens in tasks with few labels), all other labels of the task.
+        These are the other labels that the prompt shows. If all labels shown are the right answer
+        (as happens in tasks with few labels), they are all other labels of the task.
 
         Raises:
-            InputError: where the task has no other label.
+            InputError: if the task has no other label.
         """
         found = []
         for prompt, e in zip(self.clean, self.episodes, strict=True):
@@ -88,7 +88,7 @@ class TaskPrompts:
     test: Prompts
 
     def asked(self) -> dict[str, Any]:
-        """What the test prompts ask, as arrays of a result."""
+        """The queries and answers of the test prompts, as arrays of a result."""
         return {
             "n_queries": ((), self.plan.n_queries),
             "query": ("prompt", [e.query.x for e in self.test.episodes]),
@@ -100,7 +100,7 @@ def encode(model: HookedModel, plan: HeadsPlan) -> list[TaskPrompts]:
     """The prompts of every task; nothing is run.
 
     Raises:
-        InputError: where the model's tokenizer cannot write a prompt.
+        InputError: if the model's tokenizer cannot write a prompt.
     """
     s = plan.settings
     encoded = []
@@ -114,7 +114,7 @@ def encode(model: HookedModel, plan: HeadsPlan) -> list[TaskPrompts]:
 
 
 def elsewhere(model: HookedModel, encoded: TaskPrompts) -> Sequence[Prompt]:
-    """The prompts of other tasks, written as those of the task are."""
+    """The prompts of other tasks, written with the same template as the task's own."""
     template = encoded.test.encoder.template
     prompts: list[Prompt] = []
     for task, episodes in encoded.plan.elsewhere:

@@ -1,4 +1,4 @@
-"""Which heads a question takes, most important first: the caller's, or each task's own."""
+"""The heads that a question uses, most important first: given by the caller, or ranked by AIE."""
 
 from dataclasses import dataclass
 
@@ -13,12 +13,12 @@ from icl_mech.vectors import check_heads
 
 @dataclass(frozen=True)
 class Ranking:
-    """The heads that a question takes.
+    """The heads that a question uses.
 
     Attributes:
-        model: whose heads.
-        given: the caller's, for every task; None: those with the largest AIE on a task's dev
-            prompts.
+        model: the model.
+        given: the caller's heads, used for every task. If None, each task uses the heads with the
+            largest AIE on its dev prompts.
     """
 
     model: HookedModel
@@ -33,22 +33,22 @@ class Ranking:
         """The ranking that a plan asks for.
 
         Raises:
-            InputError: where the model has no such head.
+            InputError: if the model has no such head.
         """
         if plan.heads is None:
             return cls(model, None)
         return cls(model, check_heads(plan.heads, model.n_layers, model.n_heads))
 
     def __len__(self) -> int:
-        """How many heads are ranked."""
+        """Number of heads that are ranked."""
         return self.model.n_layers * self.model.n_heads if self.given is None else len(self.given)
 
     def n_runs(self, n_dev: int) -> int:
-        """How many (prompt, head) cells ranking takes, per task."""
+        """Number of (prompt, head) runs that the ranking costs, per task."""
         return n_dev * len(self) if self.given is None else 0
 
     def top(self, dev: Prompts, k: int, tick: Tick) -> list[Head]:
-        """The first `k` heads for a task; AIE means and effects are of the same dev prompts."""
+        """The first `k` heads for a task; mean outputs and effects use the same dev queries."""
         if self.given is not None:
             return self.given[:k]
         effects = indirect_effects(self.model, dev.clean, dev.shuffled, dev.answers, tick)
@@ -56,7 +56,7 @@ class Ranking:
 
     @property
     def recorded(self) -> str | list[list[int]]:
-        """What provenance says of it."""
+        """The entry of a result's provenance."""
         if self.given is None:
             return "ranked by AIE on dev prompts"
         return [list(head) for head in self.given]

@@ -56,21 +56,21 @@ def function_vectors(
     at the last token of zero-shot prompts, and of few-shot prompts with shuffled labels. The paper
     adds it as it is; here it is multiplied by `scale` first. On the same prompts:
 
-    - `"function_unscaled"`: the same vector at scale 1, as in the paper (where other scales are
-      among those to choose from);
+    - `"function_unscaled"`: the same vector at scale 1, as in the paper (left out if 1 is the only
+      scale);
     - `"theta"`: the task vector of Hendel et al., which *replaces* the residual stream, read from
       each test prompt's own demonstrations with right labels;
     - `"layer_mean"`: the mean residual stream of clean prompts at that layer, added once;
     - `"random_heads"`: a function vector from as many random heads, others for each prompt;
     - `"random"`: a random direction of the function vector's norm.
 
-    Everything that is chosen is chosen on dev prompts, which ask other queries than the test
-    prompts. Heads are ranked by AIE. Three things are chosen together, by the zero-shot accuracy
-    at the best of every other layer: how many heads are summed, whether heads of the last third of
-    the blocks may be among them, and the scale. Then the layer is chosen for each vector by itself,
-    controls too. (The paper sums 10 of GPT-J's 448 heads. Late heads write the answer more than
-    the task. The residual stream grows with depth, and their outputs grow with it, so that one
-    late head can dominate the sum.)
+    All choices are made on dev prompts, which ask other queries than the test prompts. Heads are
+    ranked by AIE. Three things are chosen together: how many heads are summed, whether heads of the
+    last third of the blocks may be among them, and the scale. The criterion is the zero-shot
+    accuracy at the best layer among every second one. Then the layer is chosen for each vector
+    separately, also for controls. (The paper sums 10 of GPT-J's 448 heads. Late heads write the
+    answer more than the task. The residual stream grows with depth, and their outputs grow with it,
+    so that one late head can dominate the sum.)
 
     Args:
         model: from `load_model`.
@@ -80,10 +80,12 @@ def function_vectors(
         seed: of every random draw.
         heads: (layer, head)s, all of which are summed; by default those with the largest AIE on
             each task's dev prompts. Heads from other tasks (`HeadAttribution.universal`) test
-            whether the same heads serve a task on which they were not chosen; heads that were
-            ranked on this task with this seed have seen its test queries.
-        n_heads: how many heads, where none are given; of several numbers the best on dev.
-        scale: factor on vectors from heads, and on the random one; of several the best on dev.
+            whether the same heads serve a task on which they were not chosen. Heads that
+            `head_attribution` ranked on this task with this seed have seen its test queries.
+        n_heads: how many heads are summed if `heads` is not given; of several numbers the best on
+            dev is kept.
+        scale: factor on vectors from heads, and on the random one; of several the best on dev is
+            kept.
         output_bias: also add attention's output bias, once per head, as the paper's published code
             does (see `function_vector`); by default vectors hold only what heads write.
         n_dev: dev prompts per task; half of `n_prompts` by default.
@@ -96,10 +98,10 @@ def function_vectors(
         progress: show a progress bar.
 
     Raises:
-        InputError: where a task, a count, a head or a scale cannot work, or the model never
-            answers right.
-        ModelError: where the model returns numbers that are not finite, or its blocks do not add
-            what heads write to the residual stream as it is.
+        InputError: if a task, a count, a head or a scale cannot work, or the model answers none of
+            a task's few-shot prompts right.
+        ModelError: if the model returns numbers that are not finite, or its blocks do not add the
+            heads' outputs to the residual stream unchanged.
 
     Example:
         >>> vectors = icl_mech.function_vectors(
@@ -143,7 +145,7 @@ def measure_function_vectors(
     encoded = encode(model, plan)
     vectors = [v for v in VECTORS if v != "function_unscaled" or s.scale != (1.0,)]
     injections = (s.n_prompts + s.dev) * len(PROMPTS) * len(vectors) * model.n_layers
-    model.heads.mean_outputs(encoded[0].dev.clean[:1])  # refused now, not after the ranking
+    model.heads.mean_outputs(encoded[0].dev.clean[:1])  # fails here rather than after the ranking
     with progress_bar((injections + ranking.n_runs(s.dev)) * len(encoded), "runs", progress) as bar:
         few_shot = answers_in_context(model, encoded)
         parts = []
@@ -176,7 +178,7 @@ class _Sources:
         function: the function vector.
         layer_mean: the mean residual stream of clean prompts, per layer.
         heads: mean outputs of all heads, from `model.heads.mean_outputs`.
-        bias: attention's output bias, from the same; None where it is left out.
+        bias: attention's output bias, from the same; None if it is left out.
         chosen: the heads of the function vector.
         scale: factor on the vectors from heads and on the random one.
     """
@@ -192,7 +194,7 @@ class _Sources:
 def head_sets(
     model: HookedModel, ranked: Sequence[Head], sizes: Sequence[int]
 ) -> list[tuple[Head, ...]]:
-    """The top heads of all blocks, and of those before the last third; as many as `sizes` say."""
+    """For each size, the top heads of all blocks, and the top heads before the last third."""
     early = [head for head in ranked if head[0] < 2 * model.n_layers / 3]
     sets = [tuple(pool[:size]) for pool in (ranked, early) for size in sizes if len(pool) >= size]
     return list(dict.fromkeys(sets))
@@ -205,7 +207,7 @@ def _sources(
     s: FunctionVectorSettings,
     bar: tqdm,
 ) -> _Sources:
-    """Build the vectors, from the heads and with the scale that do best on dev."""
+    """Build the vectors from the heads and with the scale that are best on dev prompts."""
     heads, every_bias = model.heads.mean_outputs(dev.clean)
     bias = every_bias if s.output_bias else None
     layer_mean = model.capture(dev.clean, ["final_arrow"])[:, 0].float().mean(dim=0)
@@ -299,7 +301,7 @@ def _inject(
 def _random_heads(
     sources: _Sources, n: int, rng: np.random.Generator
 ) -> Float[Tensor, "prompt d_model"]:
-    """For each prompt, a function vector from as many random heads, none of them chosen."""
+    """For each prompt, a function vector from as many random heads, without the chosen ones."""
     n_layers, n_heads = sources.heads.shape[:2]
     every = [(layer, head) for layer in range(n_layers) for head in range(n_heads)]
     others = [head for head in every if head not in sources.chosen]

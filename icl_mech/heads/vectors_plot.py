@@ -125,7 +125,7 @@ def _panel(
 
 
 def _vectors(result: FunctionVectors) -> str:
-    """The subtitle's words on heads and scale; both are named where one task is shown."""
+    """The part of the subtitle on heads and scale; both are named if one task is shown."""
     if len(result.tasks) > 1:
         if not isinstance(result.provenance["heads"], str):
             heads = ", ".join(f"{layer}.{head}" for layer, head in result.provenance["heads"])

@@ -1,4 +1,4 @@
-"""What function vectors did, beside theta and controls."""
+"""The result of injecting function vectors, theta and controls."""
 
 from typing import ClassVar
 
@@ -12,7 +12,7 @@ from icl_mech.results import TaskResult
 from icl_mech.stats import Estimate, paired_difference, share, shares
 from icl_mech.vectors import Choice, choose_layer, layer_name
 
-#: What is injected. Theta replaces the residual stream; all others are added to it.
+#: The injected vectors. Theta replaces the residual stream; all others are added to it.
 VECTORS = ("function", "function_unscaled", "theta", "layer_mean", "random_heads", "random")
 #: The vectors that are multiplied by the scale chosen on dev; the others are injected as they are.
 SCALED = ("function", "random_heads", "random")
@@ -27,7 +27,7 @@ class FunctionVectors(TaskResult):
     (nats) of the answer's first token; `dev_right` the same on dev prompts, which ask
     `dev_query`; `plain_right` without a vector, `few_shot_right` with the right demonstrations;
     and the `heads` and the `scale` of the vector, chosen on dev. The vector `function_unscaled` is
-    `function` at scale 1; it is missing where 1 was the only scale.
+    `function` at scale 1; it is missing if 1 was the only scale.
     """
 
     ARRAYS: ClassVar = {
@@ -52,7 +52,7 @@ class FunctionVectors(TaskResult):
     ) -> list[Estimate]:
         """Test accuracy after injecting at each layer.
 
-        Intervals here and below are over prompts or, where these share queries, over queries.
+        Intervals here and below are over prompts or, if these share queries, over queries.
         """
         right = self._of(task, "right", vector, setting)
         return shares(right.transpose("layer", "prompt").values, self.queries(task))
@@ -60,12 +60,12 @@ class FunctionVectors(TaskResult):
     def best_layer(
         self, task: str, vector: str = "function", setting: str = "zero_shot"
     ) -> int | None:
-        """The layer with the best dev accuracy; None where this rises nowhere beyond noise."""
+        """The layer with the best dev accuracy; None if the accuracy does not rise above noise."""
         choice = self.choice(task, vector, setting)
         return choice.at if choice.rises else None
 
     def choice(self, task: str, vector: str = "function", setting: str = "zero_shot") -> Choice:
-        """The layer whose numbers are reported, and whether the dev accuracy rises at all."""
+        """The layer whose numbers are reported, and whether dev accuracy rises above noise."""
         right = self._of(task, "dev_right", vector, setting)
         of_task = self.of(task)
         # Files of earlier versions do not say what dev prompts ask.
@@ -157,9 +157,9 @@ class FunctionVectors(TaskResult):
     def finding(self) -> str:
         """Whether the function vector works in zero-shot prompts; of several tasks, in how many.
 
-        It does where it brings more right answers than the vector of random heads, and than no
-        vector, beyond the 95 % intervals of the paired differences, each at the layer chosen on
-        dev prompts.
+        It works if it brings more right answers than the vector of random heads, and more than no
+        vector, beyond the 95 % intervals of the paired differences. Each vector is injected at the
+        layer chosen on dev prompts.
         """
         works = [task for task in self.tasks if self._works(task)]
         if len(self.tasks) > 1:

@@ -1,4 +1,4 @@
-"""What `knowledge_conflict` runs on: its settings, and prompts that contradict the model."""
+"""The settings of `knowledge_conflict`, and prompts that contradict the model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -35,17 +35,17 @@ class KnowledgeSettings(MethodSettings):
 
 @dataclass(frozen=True)
 class Asked:
-    """One query, and what is shown before it.
+    """One query, and the demonstrations before it.
 
-    No demonstration has an answer that is right for the query, so that what the model knows is
-    never in the prompt. All prompts with different demonstrations show the same answers.
+    No demonstration has an answer that is right for the query, so the known answer is never in the
+    prompt. The prompts `right`, `exchanged` and `lookup` show the same answers.
 
     Attributes:
-        right: the demonstrations as they are; the query has its right answers.
-        others: other right demonstrations, after which it is found whether the model knows the
-            answer.
-        order: indices of the demonstrations; the first of them whose answer begins differently
-            from the right ones is the one that contradicts.
+        right: the query after right demonstrations.
+        others: the query after other right demonstrations; these prompts tell whether the model
+            knows the answer.
+        order: the demonstrations' indices in random order; the first one whose answer begins
+            differently from the right answers is the one that contradicts.
     """
 
     right: Episode
@@ -53,7 +53,7 @@ class Asked:
     order: tuple[int, ...]
 
     def exchanged(self, rng: np.random.Generator) -> Episode:
-        """The same demonstrations, each with the answer of another one."""
+        """The same demonstrations with shuffled answers."""
         shown = shuffle_labels(self.right.demonstrations, rng)
         return replace(self.right, demonstrations=shown)
 
@@ -64,7 +64,7 @@ class Asked:
         return replace(self.right, demonstrations=(contradicting,) * n)
 
     def lookup(self, at: int) -> Episode:
-        """The same, but demonstration `at` shows the query itself, with the answer that is there.
+        """As `right`, but demonstration `at` shows the query as its input and keeps its answer.
 
         >>> pairs = (Pair("a", ("A",)), Pair("b", ("B",)))
         >>> asked = Asked(Episode(pairs, Pair("c", ("C",)), ()), Episode((), pairs[0], ()), (0, 1))
@@ -81,11 +81,11 @@ class KnowledgeTask:
     """One task with its prompts drawn.
 
     Attributes:
-        task: what is asked.
+        task: the task.
         test: queries that are scored.
         dev: episodes on which the vectors' layers and factors are chosen.
-        pairs: what vectors and demonstrations are drawn from; no query is among them.
-        n_queries: different test queries.
+        pairs: pairs from which vectors are formed and demonstrations drawn; no query is among them.
+        n_queries: number of different test queries.
     """
 
     task: Task
@@ -107,8 +107,8 @@ def plan_knowledge(tasks: Tasks, settings: KnowledgeSettings) -> KnowledgePlan:
     """Load the tasks and draw their prompts; no model is needed.
 
     Raises:
-        InputError: where a task does not exist, or has too few pairs, or too few whose answers
-            are no answers to the query.
+        InputError: if a task does not exist, has only one answer, or has too few pairs, or too few
+            whose answers are wrong for a query.
 
     Example:
         >>> plan = plan_knowledge("country_capital", KnowledgeSettings(n_prompts=4))
@@ -135,7 +135,7 @@ def _plan(task: Task, s: KnowledgeSettings) -> KnowledgeTask:
 def _asked(
     task: Task, of: Episode, pairs: Sequence[Pair], s: KnowledgeSettings, rng: np.random.Generator
 ) -> Asked:
-    """A query with two draws of demonstrations, none of which has an answer of the query's."""
+    """A query with two draws of demonstrations, without answers that are right for the query."""
     query = of.query
     may = [p for p in pairs if not (set(p.answers) & set(query.answers) or mirrors(p, query))]
     if len(may) < s.n_shots + s.n_dummies:

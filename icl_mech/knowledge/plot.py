@@ -1,4 +1,4 @@
-"""The page of a conflict of knowledge and context: layers, heads and vectors, a row per task."""
+"""The figure of a conflict of knowledge and context: layers, heads and vectors per task."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from icl_mech.knowledge.result import KnowledgeConflict
 
 _HEIGHT, _GAP, _BAR, _BARS_LEAST, _LABELS = 270, 110, 24, 240, 225
-#: Prompts: their names and colours.
+#: Names and colours of the prompts.
 _PROMPTS = {
     "zero_shot": ("no demonstrations", COLOURS["baseline"]),
     "right": ("right demonstrations", COLOURS["regular"]),
@@ -33,7 +33,7 @@ _SOURCES = {
     "lookup": ("wrong lookup", "square"),
     "random": ("random", "x"),
 }
-#: Heads that are drawn.
+#: The number of heads that are drawn.
 _N_HEADS = 8
 
 
@@ -138,7 +138,7 @@ def _heads(figure: go.Figure, result: KnowledgeConflict, task: str, row: int) ->
 
 
 def _vectors(figure: go.Figure, result: KnowledgeConflict, task: str, row: int) -> None:
-    """The measure of prompts, and with every vector in them."""
+    """The measure after every prompt, and with every vector written in."""
     labels, found, colours, symbols, said = [], [], [], [], []
     for condition, (name, colour) in _PROMPTS.items():
         labels.append(f"<b>{_SHORT.get(condition, name)}</b>")

@@ -1,4 +1,4 @@
-"""Which answer wins where the context contradicts what the model knows."""
+"""The result of `knowledge_conflict`: which answer wins, the shown or the known one."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -26,16 +26,16 @@ from icl_mech.stats import (
 )
 from icl_mech.vector_methods.plan import NAMED
 
-#: Prompts in which heads are read: the contradicting ones, and those without the contradiction.
+#: The prompts in which heads are read: without the contradiction, and with it.
 HEADS_IN = ("right", "lookup")
-#: What a vector is formed from: right pairs, pairs with exchanged answers, (theta only) the
-#: contradicting prompt itself with dummy queries; or nothing: a random one of the same norm.
+#: The sources of vectors: right pairs, pairs with exchanged answers, (theta only) the contradicting
+#: prompt itself with dummy queries, and a random vector of the same norm.
 SOURCES = ("right", "exchanged", "lookup", "random")
 #: The prompts into which vectors are written.
 INTO = ("zero_shot", "lookup")
-#: What the top token begins, by the number that `follows` has for it.
+#: Whose answer the top token begins; the index is the number in `follows`.
 FOLLOWS = ("neither", "shown", "known")
-#: Share of the whole change from which on a layer's state holds the decision.
+#: The share of the whole shift that a layer's state must bring to count in `state_from`.
 HALF = 0.5
 
 
@@ -43,15 +43,16 @@ class KnowledgeConflict(TaskResult):
     """logit(shown) - logit(known) of every query after every prompt, by layer, head and vector.
 
     `data` holds, over (`task`, `condition`, `prompt`): `difference`, the measure in logits (above
-    0: the answer that the context shows is more probable), and `follows` (the top token is 0
-    neither, 1 the shown, 2 the known answer's); `lens` over (`task`, `condition`, `layer`,
-    `prompt`), the measure read from the stream after each block; `state` over (`task`, `layer`,
-    `prompt`), that in `right` prompts with the last token's stream of `lookup`; `head_effect` and
-    `head_attention` (to the label that contradicts) over (`task`, `head_condition`, `prompt`,
-    `layer`, `head`), `mlp_effect` likewise; `vector_difference` and `vector_follows` over (`task`,
-    `vector`, `source`, `into`, `prompt`), and `vector_by_layer` of right vectors over (`task`,
-    `vector`, `into`, `layer`, `prompt`). `known` says whether the model answers the query right
-    after other right demonstrations: numbers are of these queries, or of all where there are none.
+    0: the answer that the context shows is more probable), and `follows` (the top token begins 0
+    neither, 1 the shown, 2 the known answer); `lens` over (`task`, `condition`, `layer`, `prompt`),
+    the measure read from the stream after each block; `state` over (`task`, `layer`, `prompt`), the
+    measure in `right` prompts with the last token's stream of `lookup` written in; `head_effect`
+    and `head_attention` (to the label that contradicts) over (`task`, `head_condition`, `prompt`,
+    `layer`, `head`), `mlp_effect` without `head`; `vector_difference` and `vector_follows` over
+    (`task`, `vector`, `source`, `into`, `prompt`), and `vector_by_layer` of right vectors over
+    (`task`, `vector`, `into`, `layer`, `prompt`). `known` tells whether the model answers the query
+    right after other right demonstrations. Numbers are of these queries, or of all queries if the
+    model knows none.
     """
 
     ARRAYS: ClassVar = {
@@ -72,7 +73,7 @@ class KnowledgeConflict(TaskResult):
 
     @property
     def conditions(self) -> list[str]:
-        """The prompts that every query was asked after."""
+        """The names of the five prompts of every query."""
         return [str(name) for name in self.data["condition"].values]
 
     @property
@@ -86,22 +87,22 @@ class KnowledgeConflict(TaskResult):
         return [int(n) for n in self.data["layer"].values]
 
     def queries(self, task: str) -> np.ndarray:
-        """What each test prompt of a task asks."""
+        """The query of each test prompt of a task."""
         of = self.of(task)
         found: np.ndarray = of["query"].values[: int(of["n_asked"])]
         return found
 
     def kept(self, task: str) -> np.ndarray:
-        """The prompts that numbers are of: their indices."""
+        """Indices of the prompts that numbers are computed from."""
         known = self.of(task)["known"].values
         found: np.ndarray = np.flatnonzero(known == 1)
         return found if len(found) else np.flatnonzero(np.isfinite(known))
 
     def n_known(self, task: str) -> int:
-        """How many of the asked queries the model knows the answer to."""
+        """Number of queries whose answer the model knows."""
         return int((self.of(task)["known"].values == 1).sum())
 
-    # --- what a prompt is answered ---------------------------------------------------------------
+    # --- answers ---------------------------------------------------------------------------------
 
     def difference(self, task: str, condition: str = "lookup") -> Estimate:
         """Mean of the measure (logits), with its interval over queries.
@@ -113,12 +114,12 @@ class KnowledgeConflict(TaskResult):
         return mean(self._values(task, condition), clusters=self._clusters(task))
 
     def shift(self, task: str, condition: str = "lookup", base: str = "right") -> Estimate:
-        """How much the measure is higher after one prompt than after another, query by query."""
+        """The measure after one prompt minus that after another, paired by query."""
         after, before = (self._values(task, c) for c in (condition, base))
         return paired_difference(after, before, clusters=self._clusters(task))
 
     def follows(self, task: str, what: str = "shown", condition: str = "lookup") -> Estimate:
-        """Share of queries whose top token is that of the shown answer, the known one, or neither.
+        """Share of queries whose top token begins the shown answer, the known one, or neither.
 
         Args:
             task: one of `tasks`.
@@ -145,19 +146,19 @@ class KnowledgeConflict(TaskResult):
         return means(values, clusters=self._clusters(task)).rows()
 
     def state_curve(self, task: str) -> list[Estimate]:
-        """Share of the shift that the last token's stream brings, written over after each block.
+        """Share of the shift that the last token's stream of `lookup` brings, by block.
 
-        0: the measure is that of the `right` prompt; 1: that of `lookup`. NaN where the prompts do
-        not differ.
+        0: the measure is that of the `right` prompt; 1: that of `lookup`. NaN if the measure does
+        not differ between the prompts.
         """
         moved, whole = self._moved(task)
         return ratio_of_means(moved, whole, clusters=self._clusters(task)).rows()
 
     def lens_from(self, task: str) -> int | None:
-        """The block from which on the lens gives the shown answer more after `lookup`.
+        """The block from which on the lens measure is higher after `lookup` than after `right`.
 
-        That is, more than after `right`, with intervals above 0 after this block and all later
-        ones; None where that holds after none.
+        The intervals of the difference lie above 0 after this block and all later ones. None if
+        they do not after the last block.
         """
         apart = self._lens(task, "lookup") - self._lens(task, "right")
         above = [e.low > 0 for e in means(apart, clusters=self._clusters(task)).rows()]
@@ -166,8 +167,9 @@ class KnowledgeConflict(TaskResult):
     def state_from(self, task: str) -> Estimate | None:
         """The block from which on the last token holds at least half of the shift, for good.
 
-        Its interval is over bootstrap draws of queries; None where the prompts are not shown to
-        differ, or the interval holds no block.
+        "For good" means after this block and all later ones. The interval is over bootstrap draws
+        of queries. None if the measure is not shown to differ between the prompts, or if there is
+        no such block in the mean or in more than 5 % of the draws.
         """
         if not self.shift(task).low > 0:
             return None
@@ -185,18 +187,18 @@ class KnowledgeConflict(TaskResult):
     # --- heads -----------------------------------------------------------------------------------
 
     def heads(self, task: str, n: int = 10) -> pd.DataFrame:
-        """The heads whose direct effect on the measure the contradiction changes most.
+        """The heads whose direct effect on the measure changes most by the contradiction.
 
         Args:
             task: one of `tasks`.
-            n: how many.
+            n: number of heads.
 
         Returns:
             A row per head ("9.3"): its direct effect (logits) after `lookup`, after `right`, the
-            `change` with its interval (of this head alone), `p_holm` of no change (signs of queries
-            are flipped; corrected for the number of all heads), its attention to the label that
-            contradicts, and `carries`: the shown or the known answer where the change is told from
-            0, else nothing. Empty where heads could not be read.
+            `change` with its interval (of this head alone), `p_holm` of a sign-flip test over
+            queries (corrected for the number of all heads), its attention to the label that
+            contradicts, and `carries`: `"shown"` or `"known"` if the change differs from 0, else an
+            empty text. The table is empty if heads could not be read.
         """
         here, clusters = self._here(task), self._clusters(task)
         effect = here["head_effect"].transpose("head_condition", "prompt", "layer", "head")
@@ -232,7 +234,7 @@ class KnowledgeConflict(TaskResult):
         Args:
             task: one of `tasks`.
             vector: one of `vectors`.
-            source: what it was formed from, one of `SOURCES`.
+            source: the source of the vector, one of `SOURCES`.
             into: the prompt that it is written into, one of `INTO`.
         """
         values = self._vector(task, vector, source, into)["vector_difference"].values
@@ -254,13 +256,13 @@ class KnowledgeConflict(TaskResult):
     def vector_shift(
         self, task: str, vector: str, source: str = "right", into: str = "lookup"
     ) -> Estimate:
-        """How much a vector moves the measure of the prompt that it is written into."""
+        """The measure with a vector minus that of the same prompt without it."""
         values = self._vector(task, vector, source, into)["vector_difference"].values
         base = self._values(task, into)
         return paired_difference(values.astype(float), base, clusters=self._clusters(task))
 
     def vector_curve(self, task: str, vector: str, into: str = "lookup") -> dict[int, Estimate]:
-        """The measure with the right pairs' vector after each block where there is one."""
+        """The measure with the vector of right pairs, for each block where it was written."""
         choose(vector, self.vectors, "vector")
         choose(into, INTO, "prompt")
         of = self._here(task)["vector_by_layer"].sel({"vector": vector, "into": into})
@@ -298,7 +300,7 @@ class KnowledgeConflict(TaskResult):
         return row | {"known": self.n_known(task), "n_asked": int(self.of(task)["n_asked"])}
 
     def _sources(self, task: str, vector: str) -> list[str]:
-        """What a method's vectors were formed from."""
+        """The sources for which a method has vectors."""
         of = self._here(task)["vector_difference"].sel({"vector": vector})
         there = np.isfinite(of.transpose("source", "into", "prompt").values).all(axis=(1, 2))
         return [source for source, yes in zip(SOURCES, there, strict=True) if yes]
@@ -312,7 +314,7 @@ class KnowledgeConflict(TaskResult):
         return frame
 
     def finding(self, task: str | None = None) -> str:
-        """Which answer wins after `lookup`: by paired shares of top tokens, beyond their interval.
+        """Which answer wins after `lookup`, if `shown_minus_known` differs from 0.
 
         Args:
             task: one of `tasks`; by default all.
@@ -400,7 +402,7 @@ class KnowledgeConflict(TaskResult):
     # --- implementation --------------------------------------------------------------------------
 
     def _here(self, task: str) -> xr.Dataset:
-        """A task's arrays, the kept prompts only."""
+        """A task's arrays for the kept prompts."""
         return self.of(task).isel(prompt=self.kept(task))
 
     def _clusters(self, task: str) -> np.ndarray:
@@ -419,7 +421,7 @@ class KnowledgeConflict(TaskResult):
         return values.astype(float)
 
     def _moved(self, task: str) -> tuple[np.ndarray, np.ndarray]:
-        """What the state after every block changes, `[prompt, layer]`, and the whole change."""
+        """The shift by the state after every block, `[prompt, layer]`, and the whole shift."""
         base = self._values(task, "right")
         state = self._here(task)["state"].transpose("prompt", "layer").values.astype(float)
         return state - base[:, None], self._values(task, "lookup") - base
@@ -432,7 +434,7 @@ class KnowledgeConflict(TaskResult):
 
 
 def _for_good(holds: Sequence[bool] | np.ndarray) -> int | None:
-    """The first place from which on all are true; None where the last is not.
+    """The first index from which on all are true; None if the last is not.
 
     >>> _for_good([True, False, True, True]), _for_good([True, False])
     (2, None)

@@ -1,4 +1,4 @@
-"""Asks what the model knows after demonstrations that contradict it, and with vectors."""
+"""Asks queries after demonstrations that contradict the model's knowledge, and with vectors."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -65,19 +65,19 @@ def knowledge_conflict(
     """Contradict in the prompt what the model knows ("France -> Berlin"): which answer wins?
 
     The measure is logit(the answer shown) - logit(the answer known), as in associative-memory
-    studies of *knowledge hijacking* (arXiv 2412.11459). Every query is asked after five prompts:
-    `zero_shot`; `right` demonstrations of other inputs, one of which has the answer w; the same
-    with answers `exchanged` among them; `lookup`, in which that one demonstration shows the query
-    itself with the answer w; and `insisted`, in which all of them do. `right` and `lookup` differ
-    in one input, so that their difference is what the contradiction does. The known answer stands
-    in none of them.
+    studies of *knowledge hijacking* (arXiv 2412.11459). Every query is asked in five prompts:
+    `zero_shot`; `right`, after right demonstrations of other inputs, one of which has the answer w;
+    `exchanged`, the same with shuffled answers; `lookup`, in which the demonstration with w shows
+    the query itself as its input; and `insisted`, in which all demonstrations show the query with
+    w. `right` and `lookup` differ in one input, so their difference is the effect of the
+    contradiction. The known answer is in none of the prompts.
 
-    From which layer on: by the logit lens at the last token, and by writing the last token's
-    residual stream of `lookup` into `right`, after each block in turn. Which heads: direct logit
-    attribution of the measure in both prompts. Vectors of several methods, formed from right pairs,
-    from pairs with exchanged answers, and theta of the contradicting prompt itself (read after
-    dummy queries), are written into zero-shot prompts and into `lookup`; random vectors of the same
-    norms are their control.
+    Layers are read in two ways: by the logit lens at the last token, and by writing the last
+    token's residual stream of `lookup` into `right`, after each block in turn. Heads are read by
+    direct logit attribution of the measure in both prompts. Vectors of several methods are written
+    into zero-shot prompts and into `lookup`. They are formed from right pairs and from pairs with
+    exchanged answers; theta is also read from the contradicting prompt itself (with dummy queries).
+    Random vectors of the same norms are the control.
 
     Args:
         model: from `load_model`.
@@ -92,8 +92,8 @@ def knowledge_conflict(
         progress: show a progress bar.
 
     Raises:
-        InputError: where a task, a method, a layer or a count cannot work.
-        ModelError: where the model returns numbers that are not finite.
+        InputError: if a task, a method, a layer or a count cannot work.
+        ModelError: if the model returns numbers that are not finite.
 
     Example:
         >>> found = icl_mech.knowledge_conflict(
@@ -160,7 +160,7 @@ class _Prompts:
     Attributes:
         prompts: one per query.
         shown: the first token of the answer that the context shows.
-        known: first tokens of all right answers, that of the first one first.
+        known: first tokens of all right answers, in their order.
     """
 
     prompts: list[Prompt]
@@ -169,7 +169,7 @@ class _Prompts:
 
     @property
     def answers(self) -> list[list[int]]:
-        """Shown, then known, of every prompt."""
+        """For every prompt, the shown token and then the known ones."""
         return [[w, *of] for w, of in zip(self.shown, self.known, strict=True)]
 
 
@@ -194,10 +194,10 @@ class _Measurement:
         self.streams: dict[str, Tensor] = {}
 
     def _contradicted(self) -> tuple[list[Asked], list[int]]:
-        """The queries that a demonstration can contradict, and which one does.
+        """The queries that a demonstration can contradict, and the index of that demonstration.
 
         Raises:
-            InputError: where there is none.
+            InputError: if there is no such query.
         """
         test, slots = [], []
         for asked in self.of.test:
@@ -243,7 +243,7 @@ class _Measurement:
     # --- measuring -------------------------------------------------------------------------------
 
     def measured(self) -> xr.Dataset:
-        """Everything about the task, the queries along `prompt` filled up with NaN."""
+        """All measurements of the task, padded along `prompt` to `n_prompts`."""
         name = self.of.task.name
         self.bar.set_description(f"{name}: prompts")
         arrays = [self._answered()]
@@ -285,7 +285,7 @@ class _Measurement:
         return self.model.predict(prompts, answers).right.astype(float)
 
     def _answered(self) -> xr.Dataset:
-        """The difference at the end and by the lens, and which answer is on top."""
+        """The measure of the output and by the lens, and which answer is on top."""
         lens, final, follows = [], [], []
         for name, of in self.asked.items():
             streams = self.model.capture(of.prompts, ["final_arrow"])[:, 0]
@@ -305,7 +305,7 @@ class _Measurement:
         )
 
     def _lens(self, streams: Float[Tensor, "prompt layer d_model"], of: _Prompts) -> np.ndarray:
-        """The difference read from the stream after every block, `[layer, prompt]`."""
+        """The measure read from the stream after every block, `[layer, prompt]`."""
         n_layers = streams.shape[1]
         two = torch.tensor([[w, known[0]] for w, known in zip(of.shown, of.known, strict=True)])
         rows = two.repeat_interleave(n_layers, dim=0)
@@ -314,21 +314,21 @@ class _Measurement:
         return found
 
     def _edited(self, condition: str, edits: Sequence[AnyEdit]) -> tuple[np.ndarray, np.ndarray]:
-        """The difference, and which answer is on top, with each edit: `[edit, prompt]`."""
+        """The measure, and which answer is on top, with each edit: `[edit, prompt]`."""
         of = self.asked[condition]
         read = self.model.evaluate(of.prompts, edits, of.answers)
         follows = [_follows(column.tolist(), of) for column in read.top.T]
         return _difference(as_array(read.logprob)).T, np.stack(follows)
 
     def _states(self) -> xr.Dataset:
-        """`right` with the last token's stream of `lookup` written over it, block by block."""
+        """`right` with the last token's stream of `lookup` written in, after each block in turn."""
         streams = self.streams["lookup"]
         layers = range(self.model.n_layers)
         found, _ = self._edited("right", [overwrite(n, streams[:, n]) for n in layers])
         return xr.Dataset({"state": (("layer", "prompt"), found, {"units": "logits"})})
 
     def _heads(self) -> xr.Dataset:
-        """Direct effects on the difference, and attention to the answer shown."""
+        """Direct effects on the measure, and attention to the label that contradicts."""
         n, layers, heads = len(self.test), self.model.n_layers, self.model.n_heads
         effect = np.full((len(HEADS_IN), n, layers, heads), np.nan, dtype=np.float32)
         attention, mlps = effect.copy(), effect[..., 0].copy()
@@ -398,7 +398,7 @@ class _Measurement:
     def _vector_edits(
         self, name: str, right: TaskVector, exchanged: TaskVector
     ) -> Mapping[str, AnyEdit]:
-        """A method's vectors by where they come from, as edits of the test prompts."""
+        """A method's vectors by source, as edits of the test prompts."""
         n, per_set, layer = len(self.test), METHODS[name].per_set, right.layer
         assert layer is not None
         rng = generator(self.s.seed, self.of.task.name, name, "random")
@@ -419,7 +419,7 @@ class _Measurement:
 
 
 def _layers(vector: TaskVector) -> list[int]:
-    """Where a vector may be written: its layer alone where it is written in all blocks at once."""
+    """The layers of a vector; only its chosen one if it is written after all blocks at once."""
     assert vector.layer is not None
     return [vector.layer] if vector.through and vector.site == "resid_post" else [*vector.layers]
 
@@ -431,7 +431,7 @@ def _difference(logprob: np.ndarray) -> np.ndarray:
 
 
 def _follows(top: Sequence[int], of: _Prompts) -> np.ndarray:
-    """0 where the top token is neither, 1 where it is the shown answer's, 2 the known one's."""
+    """1 if the top token begins the shown answer, 2 if the known one, 0 if neither."""
     return np.array(
         [
             1 if token == w else 2 if token in known else 0
@@ -441,7 +441,7 @@ def _follows(top: Sequence[int], of: _Prompts) -> np.ndarray:
 
 
 def _filled(data: xr.Dataset, n_prompts: int) -> xr.Dataset:
-    """The same with `n_prompts` prompts, those that are missing as NaN, -1 and empty texts."""
+    """Pad `data` to `n_prompts` prompts, with NaN, -1 and empty texts."""
     fill: dict[Any, Any] = {}
     for name, array in data.variables.items():
         fill[name] = np.nan if array.dtype.kind == "f" else -1 if array.dtype.kind == "i" else ""

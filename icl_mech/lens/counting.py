@@ -14,21 +14,21 @@ from icl_mech.tasks import Task
 #: What is counted: words that name the task, first tokens of its answers, first tokens of its
 #: inputs, and, as a control, words that name another task (mean over the other tasks).
 KINDS = ("naming", "answers", "inputs", "other_naming")
-#: The numbers of top tokens among which is counted.
+#: Tokens are counted among this many top tokens.
 AMONG = (10, 20)
 
 
 @dataclass(frozen=True)
 class Words:
-    """What tokens of a task are compared with.
+    """The words that top tokens are compared with.
 
     Attributes:
-        answers, inputs: texts of their first tokens, without the space before them; None where
-            no pairs are known.
-        naming: words that name the task, in lower case; None where none are known.
-        others: for every other task, the words that name it, without those that name this one or
-            are its answers or inputs ("English" names a translation, and is an answer to which
-            language someone speaks).
+        answers, inputs: texts of their first tokens, without the space before them; None if no
+            pairs are known.
+        naming: words that name the task, in lower case; None if none are known.
+        others: for every other task, the words that name it. Words that name this task, or are its
+            answers or inputs, are left out ("English" names a translation task, and is an answer
+            to which language someone speaks).
     """
 
     answers: frozenset[str] | None
@@ -56,12 +56,12 @@ class Words:
 
     @staticmethod
     def unknown(name: str, naming: Mapping[str, frozenset[str]]) -> "Words":
-        """The words of a task of which no pairs are known."""
+        """The words of a task whose pairs are not known."""
         others = (words for other, words in naming.items() if other != name)
         return Words(None, None, naming.get(name), tuple(others))
 
     def kinds(self, text: str) -> list[float]:
-        """For each of `KINDS`, whether a token counts; of other tasks, the share that it names."""
+        """For each of `KINDS`, 1 if a token counts; for the last, the share of tasks it names."""
         word = text.strip()
         name = word.casefold()
         return [
@@ -84,7 +84,7 @@ def count(
 
 
 def among(k: int) -> list[int]:
-    """The numbers of top tokens among which is counted, where `k` are kept.
+    """The numbers of top tokens among which tokens are counted, if `k` are kept.
 
     >>> among(20), among(12), among(5)
     ([10, 20], [10], [5])

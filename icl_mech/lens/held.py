@@ -1,4 +1,4 @@
-"""A vector that is held, read through the unembedding: what it says after each layer."""
+"""The vector lens of a `TaskVector` that the caller gives: its top tokens at each layer."""
 
 from collections.abc import Mapping, Sequence
 
@@ -24,20 +24,20 @@ def held_lens(
     naming: Mapping[str, Sequence[str]] | None,
     settings: VectorLensSettings,
 ) -> VectorLens:
-    """The vector lens of one vector: its top tokens, and counts over the sets that it is of.
+    """The vector lens of one vector: its top tokens, and counts over its demonstration sets.
 
     Args:
-        model: that it was read from.
-        vector: what is read.
+        model: the model that it was read from.
+        vector: the vector to read.
         tasks: the task whose words are counted; by default the built-in task that the vector was
-            read from. Without one, no answers and inputs are known (NaN).
-        layers: of the vector; by default all that it has.
+            read from. If there is none, counts of answers and inputs are NaN.
+        layers: layers of the vector; by default all that it has.
         naming: words that name tasks, as in `vector_lens`.
-        settings: `top_k`, `only_words`, `seed`, `template` and `leading_space` play a part.
+        settings: only `top_k`, `only_words`, `seed`, `template` and `leading_space` are used.
 
     Raises:
-        InputError: where the vector is of another model, it has no such layer, or there are
-            several tasks.
+        InputError: if the vector is of another model, it has no such layer, or there are several
+            tasks.
     """
     vector.check_fits(model)
     s, task = settings, _task_of(vector, tasks)
@@ -70,12 +70,12 @@ def held_lens(
 
 
 def _task_of(vector: TaskVector, tasks: Tasks | None) -> Task | None:
-    """The task whose words are counted; None where none is known."""
+    """The task whose words are counted; None if none is known."""
     if tasks is None:
         tasks = str(vector.provenance.get("task", ""))
         try:
             return load_tasks(tasks)[0]
-        except InputError:  # pairs of the user's own
+        except InputError:  # not a built-in task
             return None
     found = load_tasks(tasks)
     if len(found) != 1:

@@ -1,6 +1,6 @@
-"""Words that name a task, written by hand: a vector that named the task would have them on top.
+"""Words that name a task, listed by hand, to look for among a vector's top tokens.
 
-They stand in `naming.tsv`, in English, German, French and Spanish, since vocabularies are
+They are in `naming.tsv`, in English, German, French and Spanish, since vocabularies are
 multilingual, and of the same kinds for every task. A word is compared with a token's text without
 the space before it and without regard to case. No word is an answer or an input of its task.
 """
@@ -21,10 +21,10 @@ NAMING = _read()
 
 
 def naming_words(more: Mapping[str, Sequence[str]] | None = None) -> dict[str, frozenset[str]]:
-    """The words that name each task, in lower case, with a user's own.
+    """The words that name each task, in lower case; `more` adds or replaces lists of tasks.
 
     Raises:
-        InputError: where a task has text in place of a list of words.
+        InputError: if a task has a text instead of a list of words.
 
     Example:
         >>> "hauptstadt" in naming_words()["country_capital"]

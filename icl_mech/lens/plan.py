@@ -1,4 +1,4 @@
-"""What the lenses run on: their settings, and the prompts of every task."""
+"""The settings of the lenses, and the prompts of every task."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ from icl_mech.tasks import Pair, Task, Tasks, list_tasks, load_other, load_task,
 #: Which vectors can be read, and how several are averaged.
 Vector = Literal["theta", "function"]
 Average = Literal["log_probability", "vector"]
-#: How many heads a function vector sums, where nothing else is said.
+#: Default number of heads that a function vector sums.
 N_HEADS = 10
-#: The share of a task's inputs that another task must know to be compared with by default.
+#: The share of a task's inputs that another task must have to be its default rival.
 SHARED = 0.5
 
 
@@ -75,7 +75,7 @@ class VectorLensSettings(PromptSettings):
     """How many of the most probable tokens are kept."""
     average: Average = "log_probability"
     """What is averaged over a task's vectors: the log probabilities that they give, or the vectors
-    themselves, of which the mean is then read."""
+    themselves, whose mean is then read."""
     only_words: bool = False
     """Leave out tokens that are not letters only (recorded in the result)."""
 
@@ -97,7 +97,7 @@ class LensTask:
     """One task with its episodes drawn.
 
     Attributes:
-        other: the task whose answers are rivals; None where none shares enough inputs.
+        other: the task whose answers are rivals; None if no task shares enough inputs.
     """
 
     task: Task
@@ -115,10 +115,10 @@ class LensPlan:
 
 @dataclass(frozen=True)
 class VectorLensPlan:
-    """All tasks of a vector lens with their episodes, and what else is asked for.
+    """All tasks of a vector lens with their episodes, settings, heads and naming words.
 
     Attributes:
-        heads: of function vectors; None where they are to be ranked.
+        heads: the heads of function vectors; None if they will be ranked.
         naming: the words that name each task, in lower case.
     """
 
@@ -134,7 +134,7 @@ def plan_lens(
     """Load the tasks and draw their prompts; no model is needed.
 
     Raises:
-        InputError: where a task does not exist, has too few pairs, or is `other_task`.
+        InputError: if a task does not exist, has too few pairs, or is `other_task`.
 
     Example:
         >>> plan_lens("en_fr", LensSettings(n_prompts=4)).tasks[0].other.name
@@ -163,8 +163,8 @@ def plan_vectors(
     """Load the tasks and draw their prompts; no model is needed.
 
     Raises:
-        InputError: where a task does not exist or has too few pairs, where there are heads but
-            theta is asked for, or where `naming` holds no lists.
+        InputError: if a task does not exist or has too few pairs, if there are too few shots to
+            rank heads, or if `naming` holds a text instead of a list.
 
     Example:
         >>> plan = plan_vectors("antonyms", VectorLensSettings(n_prompts=4))
@@ -182,7 +182,7 @@ def plan_vectors(
 
 
 def sharing_task(task: Task) -> Task | None:
-    """The built-in task that knows most of a task's inputs; None where all know less than half.
+    """The built-in task that shares most inputs with a task; None if all share less than half.
 
     >>> sharing_task(load_task("en_fr")).name, sharing_task(load_task("plural_singular"))
     ('en_es', None)
@@ -198,7 +198,7 @@ def sharing_task(task: Task) -> Task | None:
 
 
 def every_role(template: str, n_shots: int) -> list[str]:
-    """The roles of all tokens of such prompts, in order.
+    """The roles of all tokens of prompts with this template and number of shots, in order.
 
     >>> every_role("{x}->{y}", 1)
     ['sink', 'demo_0_x', 'demo_0_arrow', 'demo_0_y', 'demo_0_end', 'query', 'final_arrow']
@@ -209,10 +209,10 @@ def every_role(template: str, n_shots: int) -> list[str]:
 
 
 def check_roles(roles: Sequence[str], template: str, n_shots: int) -> None:
-    """Refuse roles that such prompts do not have.
+    """Refuse roles that prompts with this template and number of shots do not have.
 
     Raises:
-        InputError: naming the nearest that exists.
+        InputError: naming the nearest role; also if there is no role or one comes twice.
     """
     known = every_role(template, n_shots)
     for role in roles:

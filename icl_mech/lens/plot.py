@@ -24,7 +24,7 @@ _NAMES = {
     "prior": ("most frequent answer", "prior", "dot"),
 }
 _VALUES = {"probability": "mean probability", "log_rank": "rank (geometric mean)"}
-#: Pixels of a row of a token table.
+#: Height in pixels of a row of a token table.
 _ROW = 26
 
 
@@ -116,7 +116,7 @@ def _draw(
 
 
 def _legend_once(figure: go.Figure) -> None:
-    """Name every curve once in the legend, also where several panels show it."""
+    """Show every curve once in the legend, even if several panels have it."""
     seen: set[str] = set()
     for trace in figure.data:
         if trace.name:

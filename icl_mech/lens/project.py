@@ -1,4 +1,4 @@
-"""Vectors read through the unembedding: their top tokens, and how many are of which kind."""
+"""Vectors read through the unembedding: their top tokens, and how many are of each kind."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,7 +25,7 @@ def project(
     allowed: Bool[Tensor, "vocab"] | None,
     s: VectorLensSettings,
 ) -> xr.Dataset:
-    """One task: the average of its vectors, and every vector and random vector by itself."""
+    """Read the average of a task's vectors, every vector, and a random one of the same norm."""
     random = random_like(vectors, rng)
 
     def read(groups: Float[Tensor, "group row d_model"]) -> TopTokens:
@@ -58,7 +58,7 @@ def project(
 
 
 def filters(allowed: Any) -> str:
-    """What provenance says of the tokens that are left out of the top tokens."""
+    """The provenance entry on tokens that are left out of the top tokens."""
     if allowed is None:
         return "none: no token is left out of the top tokens"
     n = int(allowed.sum())

@@ -1,4 +1,4 @@
-"""What a logit lens found."""
+"""The result of a logit lens."""
 
 from typing import ClassVar
 
@@ -12,16 +12,16 @@ from icl_mech.lens.targets import TARGETS
 from icl_mech.results import TaskResult, with_ends
 from icl_mech.stats import Estimate, mean, median, repeated, shares
 
-#: What a curve may show: the mean probability, the share of prompts with the target on top, or
-#: the mean of log10(rank + 1), 0 where it is always on top.
+#: Values of a curve: the mean probability, the share of prompts with the target on top, or the
+#: mean of log10(rank + 1), which is 0 if the target is always on top.
 VALUES = ("probability", "rank1", "log_rank")
 
 
 class LogitLens(TaskResult):
-    """What every layer would answer, per prompt.
+    """The residual stream of every layer read as if it were the last, per prompt.
 
     `data` holds, over (`task`, `prompt`, `role`, `layer`): `logprob` (nats) and `rank` of every
-    `target` (answer, query, prior, other; NaN and -1 where a prompt has no such target), the ids
+    `target` (answer, query, prior, other; NaN and -1 if a prompt has no such target), the ids
     `top`, log probabilities `top_logprob` and texts `top_text` of the `k` most probable tokens.
     Layer -1 is the embedding, layer `l` the residual stream after block `l`. Texts are written
     as in source code (a line break is a backslash and an n).
@@ -41,7 +41,7 @@ class LogitLens(TaskResult):
 
     @property
     def roles(self) -> list[str]:
-        """The tokens that were looked at."""
+        """The roles of the tokens that were read."""
         return [str(role) for role in self.data["role"].values]
 
     @property
@@ -58,18 +58,18 @@ class LogitLens(TaskResult):
     ) -> list[Estimate]:
         """A target at every layer, with 95 % intervals over the prompts that have it.
 
-        Where prompts share a query, intervals are over queries.
+        If prompts share queries, intervals are over queries.
 
         Args:
             task: one of the tasks.
             target: `"answer"`, `"query"`, `"prior"` or `"other"`.
-            role: where; by default the final arrow, or the first role.
+            role: the token; by default the final arrow, or the first role.
             value: `"probability"` (mean, bootstrap interval), `"rank1"` (share of prompts where
                 the target is on top, `stats.shares`) or `"log_rank"` (mean of log10(rank + 1),
                 bootstrap interval).
 
         Raises:
-            InputError: where there is no such task, target, role or value.
+            InputError: if there is no such task, target, role or value.
         """
         choose(value, VALUES, "value")
         here = self._at(task, target, role)
@@ -87,9 +87,9 @@ class LogitLens(TaskResult):
     def first_layers(
         self, task: str, target: str = "answer", role: str | None = None
     ) -> np.ndarray:
-        """The first layer where the target is on top, per prompt that has it.
+        """The first layer where the target is on top, for every prompt that has the target.
 
-        Infinity where it never is. A later layer may lose it again.
+        Infinity if it is never on top. It may not be on top in later layers.
         """
         ranks = self._at(task, target, role)["rank"].transpose("prompt", "layer").values
         ranks = ranks[ranks[:, 0] >= 0]
@@ -99,8 +99,8 @@ class LogitLens(TaskResult):
     def first_layer(self, task: str, target: str = "answer", role: str | None = None) -> Estimate:
         """Median over prompts of the first layer where the target is on top.
 
-        With a distribution-free interval; infinite where the target never comes to the top in half
-        of the prompts.
+        The interval is distribution-free. The median is infinite if the target never comes to the
+        top in half of the prompts.
         """
         return median(self.first_layers(task, target, role))
 
@@ -138,9 +138,10 @@ class LogitLens(TaskResult):
     def full_summary(self) -> pd.DataFrame:
         """One row per task and role, with 95 % intervals.
 
-        The columns say where the answer is first on top (NaN where it never is in half of the
-        prompts), how often it is on top after the last layer, and, for each target, its largest
-        mean probability and the layer of this (chosen on the same prompts, so a little too large).
+        The columns are the layer where the answer is first on top (NaN if it never is in half of
+        the prompts), how often it is on top after the last layer, and, for each target, its largest
+        mean probability and the layer of that. The layer is chosen on the same prompts, so this
+        probability is biased upwards.
         """
         rows = []
         for task in self.tasks:
@@ -207,9 +208,10 @@ class LogitLens(TaskResult):
     def finding(self, role: str | None = None) -> str:
         """After which block the answer becomes the top token; of several tasks, in how many.
 
-        The median over prompts (`first_layer`), said where it is a layer to the end of its 95 %
-        interval, or where the interval says that in half of the prompts it never is. Otherwise how
-        often it is on top after the last block.
+        It gives the median over prompts (`first_layer`) if the 95 % interval is finite. If even
+        the lower end is infinite, it says that the answer never comes to the top in most prompts.
+        Otherwise it says how often the answer is on top after the last block. Empty for several
+        tasks if no task has a finite interval.
         """
         first = {task: self.first_layer(task, "answer", role) for task in self.tasks}
         known = [e for e in first.values() if np.isfinite(e.high)]
@@ -238,10 +240,10 @@ class LogitLens(TaskResult):
         return lens_figure(self, self._role(role))
 
     def plot_prompt(self, i: int = 0, task: str | None = None) -> go.Figure:
-        """One prompt: the top token at every role and layer, or, of one role, the top k tokens.
+        """One prompt: the top token at every role and layer, or, with one role, the top k tokens.
 
         Raises:
-            InputError: where there is no such prompt.
+            InputError: if there is no such prompt.
         """
         from icl_mech.lens.plot import prompt_figure
 
@@ -298,7 +300,7 @@ def _finite(estimate: Estimate) -> Estimate:
 
 
 def _after(first: float, last: float) -> str:
-    """After which block, or between which two; -1 is the embedding.
+    """A block, or a range of two, in words; -1 is the embedding.
 
     >>> _after(9.0, 9.0), _after(9.0, 12.5), _after(-1.0, -1.0)
     ('after block 9', 'after blocks 9 to 12.5', 'in the embedding')

@@ -1,4 +1,4 @@
-"""The logit lens: what every layer would answer."""
+"""The logit lens: reads the residual stream after every layer as if it were the last."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -45,21 +45,21 @@ def logit_lens(
 ) -> LogitLens | PromptLens:
     """Read the residual stream of few-shot prompts, after every layer, as if it were the last.
 
-    Of a text in place of a task it is the lens of this one prompt, after each of its tokens: what
-    `prompt_lens` returns, which also takes a vector and a target token.
+    If `tasks` is a text instead of a task, this reads that one prompt after each of its tokens and
+    returns the result of `prompt_lens`, which also takes a vector and a target token.
 
     The logit lens (nostalgebraist 2020) applies the model's own final norm, unembedding and soft
     cap to the embedding stream (layer -1) and to the output of every block. After the last block
-    this gives what the model says. The lens looks for these targets, each as the first token of a
-    word as it would follow the prompt (the most probable one where a word has several forms):
+    this gives the model's own prediction. The lens looks for these targets, each as the first token
+    of a word that follows the prompt (the most probable one if a target has several first tokens):
 
     - `"answer"`: the accepted answers to the query;
     - `"query"`: the query itself, as if it were copied;
     - `"prior"`: the most frequent answer of the task among the pairs that are not asked;
-    - `"other"`: what another task answers to the same query.
+    - `"other"`: the answer of another task to the same query.
 
     A rival that begins with the token of a right answer is left out of that prompt (NaN, and rank
-    -1), as is `"other"` where the other task does not know the query.
+    -1). So is `"other"` if the other task does not have the query among its inputs.
 
     TransformerLens's `logit_readout` reads one target per row, or the top tokens, in one pass over
     whole rows of logits. Here several targets per row and the top tokens come from one pass in
@@ -67,17 +67,17 @@ def logit_lens(
 
     Args:
         model: from `load_model`.
-        tasks: a task, its name, a path to pairs, a family, or several of these; or a text: what
-            has a space or the template's arrow in it, unless it is a misspelt name of a task. Of
-            the settings only `top_k` plays a part then.
+        tasks: a task, its name, a path to pairs, a family, or several of these; or a text. A
+            string is a text if it contains a space or the template's arrow, unless it is a
+            misspelt name of a task. For a text, only `top_k` of the settings is used.
         n_prompts: prompts per task.
         n_shots: demonstrations per prompt.
         seed: of every random draw.
-        roles: at which tokens (the last of each role): `"final_arrow"`, `"query"`,
+        roles: the tokens to read (the last of each role): `"final_arrow"`, `"query"`,
             `"demo_0_arrow"`, ..., or `"all"`; the targets are the same at all of them.
-        top_k: how many of the most probable tokens are kept.
-        other_task: whose answers are rivals; by default the built-in task that shares the most
-            inputs, if at least half (en_es for en_fr, present_past for present_gerund).
+        top_k: number of most probable tokens that are kept.
+        other_task: the task whose answers are rivals; by default the built-in task that shares the
+            most inputs, if at least half (en_es for en_fr, present_past for present_gerund).
         translator: a tuned lens (Belrose et al. 2023, arXiv 2303.08112): a function of a layer
             and residual vectors `[row, d_model]` that returns the vectors to read instead. With
             the `tuned_lens` package, whose index 0 is the embedding and which translates nothing
@@ -92,9 +92,9 @@ def logit_lens(
         progress: show a progress bar.
 
     Raises:
-        InputError: where a task, count or role cannot work, a text is longer than the model
-            reads, or the translator returns another shape.
-        ModelError: where the model returns numbers that are not finite.
+        InputError: if a task, count or role cannot work, a text is longer than the model's
+            context, or the translator returns another shape.
+        ModelError: if the model returns numbers that are not finite.
 
     Example:
         >>> lens = icl_mech.logit_lens(
@@ -163,7 +163,7 @@ def measure_lens(
 
 
 def _about(asked: Asked) -> dict[str, Any]:
-    """What provenance records of a task."""
+    """The provenance entry of a task."""
     of = asked.plan
     return {
         "category": of.task.category,
@@ -201,7 +201,7 @@ def _look(
     nats = {"units": "nats"}
     return xr.Dataset(
         {
-            # Rounding may lift a probability of 1 a little above it.
+            # Rounding may lift a probability slightly above 1.
             "logprob": ((*cell, "target"), logprob.clip(max=0), nats),
             "rank": ((*cell, "target"), rank),
             "top": ((*cell, "k"), readout.best.cpu().numpy()),
@@ -250,7 +250,7 @@ def _translated(
 
 
 def texts(model: HookedModel, ids: Tensor) -> np.ndarray:
-    """Tokens as text, as in source code: line breaks are visible, and any file can hold it."""
+    """Token texts written as in source code (a line break is a backslash and an n)."""
     every = ids.cpu().numpy()
     known, index = np.unique(every, return_inverse=True)
     names = np.array([repr(model.to_string(token))[1:-1] for token in known.tolist()])

@@ -10,20 +10,20 @@ from jaxtyping import Float, Int
 from icl_mech.lens.plan import LensTask
 from icl_mech.prompts import Encoder, Prompt, in_context
 
-#: The right answer and its rivals: the query itself, the most frequent answer of the task, and
-#: what another task answers to the same query.
+#: The right answer and its rivals: the query itself, the most frequent answer of the task, and the
+#: answer of another task to the same query.
 TARGETS = ("answer", "query", "prior", "other")
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The prompts of one task, and which tokens are looked for.
+    """The prompts of one task, and the tokens to look for.
 
     Attributes:
-        plan: what they were made from.
+        plan: the planned task that they were made from.
         prompts: few-shot prompts.
-        tokens: for each prompt and each of `TARGETS`, the first tokens that count for it. A
-            rival never holds a token with which a right answer begins, and may hold none.
+        tokens: for each prompt and each of `TARGETS`, the first tokens that count for it. Tokens
+            with which a right answer begins are left out of rivals, which may leave none.
         n_answer_tokens: tokens of each right answer (the one that demonstrations would show).
     """
 
@@ -55,7 +55,7 @@ class Asked:
         return Asked(plan, encoder, prompts, tuple(tokens), tuple(lengths))
 
     def arrays(self) -> dict[str, Any]:
-        """What is asked, as arrays of a result."""
+        """Queries and answers, as arrays of a result."""
         split = self.plan.split
         return {
             "query": ("prompt", [e.query.x for e in split.test]),
@@ -71,8 +71,8 @@ class Columns:
     """Targets of several tokens each, as columns of one table of token ids.
 
     Attributes:
-        ids: a row per prompt, -1 where it has fewer tokens.
-        ends: where the columns of each target end.
+        ids: a row per prompt, padded with -1.
+        ends: the index at which the columns of each target end.
     """
 
     ids: Int[np.ndarray, "prompt column"]
@@ -93,7 +93,7 @@ class Columns:
     def reduce(
         self, logprob: Float[np.ndarray, "*cell column"], rank: Int[np.ndarray, "*cell column"]
     ) -> tuple[Float[np.ndarray, "*cell target"], Int[np.ndarray, "*cell target"]]:
-        """Of each target its most probable token; NaN and rank -1 where it has none."""
+        """The most probable token of each target; NaN and rank -1 for a target without tokens."""
         most, least = [], []
         none = np.iinfo(rank.dtype).max
         start = 0

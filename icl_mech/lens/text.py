@@ -1,4 +1,4 @@
-"""Is it the name of a task, or a text that somebody typed?"""
+"""Tells the name of a task, family or file from the text of a prompt."""
 
 import os
 from pathlib import Path
@@ -11,9 +11,10 @@ from icl_mech.tasks.files import SUFFIXES
 
 
 def is_text(given: str, template: str) -> bool:
-    """Whether it is a text, and no name of a task, family or file, also not a misspelt one.
+    """Whether `given` is the text of a prompt, not the name of a task, family or file.
 
-    A text has a space, a line break or the template's arrow in it.
+    A text contains a space, a line break or the template's arrow. Misspelt names of tasks and
+    families are not texts.
 
     >>> is_text("The capital of France is", "{x}->{y}"), is_text("Peru->", "{x}->{y}")
     (True, True)
@@ -30,6 +31,6 @@ def is_text(given: str, template: str) -> bool:
 
 
 def _is_file(given: str) -> bool:
-    """Whether it names a file of pairs or a treebank, there or not."""
+    """Whether it names an existing file, a file of pairs (existing or not) or a treebank."""
     named = Path(given).suffix.lower() in SUFFIXES or given.startswith("pos:")
     return named or os.path.exists(given)

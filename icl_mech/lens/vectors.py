@@ -30,7 +30,7 @@ from icl_mech.task_vectors import TaskVector
 from icl_mech.tasks import Task, Tasks
 from icl_mech.vectors import check_heads, dummy_residuals, function_vector, theta
 
-#: The "layer" of a function vector, which belongs to none.
+#: The layer number of function vectors, which belong to no layer.
 NO_LAYER = -1
 
 
@@ -56,37 +56,37 @@ def vector_lens(
     instruction: str = "none",
     progress: bool = True,
 ) -> VectorLens:
-    """Read task vectors through the final norm and the unembedding, and count what they say.
+    """Read task vectors through the final norm and the unembedding, and count kinds of top tokens.
 
     Hendel et al. 2023 (arXiv 2310.15916, appendix on the vocabulary) show that the top tokens of
-    theta name the task. Here this is counted: of the top 10 and 20 tokens, how many are words
-    that name the task (`NAMING`, written by hand), first tokens of its answers, and first tokens
-    of its inputs. There are two controls: words that name *other* tasks in the same lists (mean
-    over these tasks), and the same counts for random vectors of the same norm. The final norm is
-    always applied, and no token is left out unless `only_words` is set; the result records both.
+    theta name the task. This function counts, among the top 10 and 20 tokens, words that name the
+    task (`NAMING`, listed by hand), first tokens of its answers, and first tokens of its inputs.
+    There are two controls: words that name *other* tasks in the same lists (mean over these tasks),
+    and the same counts for random vectors of the same norm. The final norm is always applied, and
+    no token is left out unless `only_words` is set; the result records both.
 
     Args:
         model: from `load_model`.
-        tasks: a task, its name, a path to pairs, a family, or several of these; or a vector that
-            is held, as `vector`.
+        tasks: a task, its name, a path to pairs, a family, or several of these; or a `TaskVector`,
+            as for `vector`.
         n_prompts: vectors per task, each from other demonstrations.
         n_shots: demonstrations per vector.
         seed: of every random draw.
         vector: `"theta"` (Hendel et al., one per demonstration set, at every layer) or
-            `"function"` (Todd et al. 2023, the sum of what chosen heads write, here one per
+            `"function"` (Todd et al. 2023, the sum of the outputs of chosen heads, here one per
             prompt; it belongs to no layer, and its layer is given as -1). A `TaskVector` is read
-            as it is, at its own layers; counts are over the demonstration sets that it is of, and
-            of `tasks`: by default the built-in task that it was read from. Settings of prompts and
-            of heads play no part then.
+            at its own layers. Counts are then over its demonstration sets, with the words of
+            `tasks` (by default the built-in task that it was read from), and settings of prompts
+            and heads are not used.
         layers: of theta, as block numbers from 0; all by default.
-        heads: of function vectors, (layer, head)s; by default the `n_heads` with the largest AIE
-            on each task, ranked on prompts that are drawn and written as these are.
+        heads: (layer, head)s of function vectors; by default the `n_heads` with the largest AIE on
+            each task, ranked on prompts that are drawn and written in the same way.
         n_heads: how many heads a function vector sums; 10 by default.
         output_bias: whether function vectors hold attention's output bias too, once per head, as
             in the paper's published code (see `function_vector`).
-        top_k: tokens that are kept.
-        average: over a task's vectors: `"log_probability"` of every token, or the `"vector"`
-            itself, which is then read once.
+        top_k: number of most probable tokens that are kept.
+        average: what is averaged over a task's vectors: the `"log_probability"` of every token, or
+            the `"vector"` itself, which is then read once.
         only_words: leave out tokens that are not letters only (but for a space before them).
             Probabilities remain among all tokens.
         naming: words that name tasks, in addition to `NAMING` (needed for tasks of your own).
@@ -99,10 +99,10 @@ def vector_lens(
         progress: show a progress bar.
 
     Raises:
-        InputError: where a task, count, layer, head or name cannot work, an argument belongs to
-            the other kind of vector, or, for function vectors without `heads`, the model never
-            answers right.
-        ModelError: where the model returns numbers that are not finite.
+        InputError: if a task, count, layer, head or name cannot work, an argument belongs to the
+            other kind of vector, or, for function vectors without `heads`, the model answers none
+            of a task's few-shot prompts right.
+        ModelError: if the model returns numbers that are not finite.
 
     Example:
         >>> lens = icl_mech.vector_lens(
@@ -167,7 +167,8 @@ def measure_vectors(model: HookedModel, plan: VectorLensPlan, progress: bool = T
             if s.vector == "theta":
                 vectors = theta(dummy_residuals(model, encoder, split.test))[:, layers]
             else:
-                model.heads.mean_outputs(in_context(encoder, split.test[:1]))  # refused now
+                # Models that do not allow function vectors fail here, before the ranking.
+                model.heads.mean_outputs(in_context(encoder, split.test[:1]))
                 used[task.name] = heads or _ranked(model, task, s)
                 vectors = _function_vectors(model, encoder, split, used[task.name], s.output_bias)
             rng = generator(s.seed, task.name, "random vectors")
@@ -191,7 +192,7 @@ def measure_vectors(model: HookedModel, plan: VectorLensPlan, progress: bool = T
 
 
 def _heads(model: HookedModel, plan: VectorLensPlan) -> list[tuple[int, int]]:
-    """The heads of function vectors that the caller gave; none where they are to be ranked."""
+    """The heads of function vectors that the caller gave; empty if they will be ranked."""
     if plan.heads is not None:
         heads = check_heads(plan.heads, model.n_layers, model.n_heads)
         if plan.settings.vector == "theta":
@@ -231,7 +232,7 @@ def _function_vectors(
     heads: Sequence[tuple[int, int]],
     output_bias: bool,
 ) -> Float[Tensor, "prompt layer d_model"]:
-    """A function vector from every prompt by itself, so that there is something to vary."""
+    """One function vector per prompt, so that counts vary over prompts."""
     vectors = []
     for prompt in in_context(encoder, split.test):
         outputs, bias = model.heads.mean_outputs([prompt])

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _ROW = 30
 _SHOWN = 10
-#: Characters in a line of a cell on the narrowest page; a token has two lines.
+#: Characters in a line of a cell on the narrowest page; a token has up to two lines.
 _LINE = 9
 #: Colours light enough for dark text, in the hues of theta, answer and query.
 _KINDS = {
@@ -94,7 +94,7 @@ def vector_figure(result: VectorLens, task: str | None, layer: int | None) -> go
 
 
 def _read(result: VectorLens) -> str:
-    """Which vectors were read."""
+    """The part of the subtitle that says which vectors were read."""
     p = result.provenance
     if p["vector"] == "held":
         return f"of the vector {escape(p['held']['name'], quote=False)}"
@@ -105,7 +105,7 @@ def _read(result: VectorLens) -> str:
 
 
 def _of_rows(n: int) -> str:
-    """What rows of layers are: in full where that is no longer than they are high."""
+    """The title of the axis of layers; shortened if the rows are too low for the full title."""
     return AFTER_BLOCK if n * _ROW > 9 * len(AFTER_BLOCK) else "after block"
 
 
@@ -143,7 +143,7 @@ def _cells(found: list, labels: list[str], n: int) -> go.Heatmap:
 
 
 def _in_cell(token: str) -> str:
-    """A token as `quoted` gives it, in two lines where it is long, and cut where it is longer.
+    """A token as `quoted` gives it, on two lines if it is long, and cut if it is even longer.
 
     >>> _in_cell(" Rome"), _in_cell(" Washington")
     ("' Rome'", "' Washi<br>ngton'")

@@ -1,4 +1,4 @@
-"""What task vectors say when they are read through the unembedding."""
+"""The result of reading task vectors through the unembedding."""
 
 from typing import ClassVar
 
@@ -17,7 +17,7 @@ SHOWN = 10
 
 
 class VectorLens(TaskResult):
-    """The top tokens of a task's vectors, and how many of them are of which kind.
+    """The top tokens of a task's vectors, and how many of them are of each kind.
 
     `data` holds, over (`task`, `layer`, `k`): ids `top`, mean log probabilities `top_logprob`
     (nats), texts `top_text` (written as in source code) and kinds `top_kind` of the tokens on
@@ -25,8 +25,8 @@ class VectorLens(TaskResult):
     for every vector by itself, and for a random vector of its norm (`vector`: own, random), the
     ids `prompt_top` and, over (`task`, `prompt`, `vector`, `layer`, `among`, `kind`), `count`: how
     many of its top `among` tokens name the task (naming), begin an answer (answers) or an input
-    (inputs), or name another task (other_naming, mean over the other tasks). NaN where no words
-    that name the task are known.
+    (inputs), or name another task (other_naming, mean over the other tasks). NaN if no words that
+    name the task are known.
     """
 
     ARRAYS: ClassVar = {
@@ -52,7 +52,7 @@ class VectorLens(TaskResult):
 
     @property
     def among(self) -> list[int]:
-        """Among how many top tokens was counted."""
+        """The numbers of top tokens among which tokens were counted."""
         return [int(n) for n in self.data["among"].values]
 
     def top(self, task: str, layer: int, k: int = SHOWN) -> list[str]:
@@ -69,7 +69,7 @@ class VectorLens(TaskResult):
     ) -> Estimate:
         """How many of a vector's top tokens are of a kind: mean over vectors, bootstrap interval.
 
-        There is no interval where all vectors have the same number.
+        There is no interval if all vectors have the same number.
 
         Args:
             task: one of the tasks.
@@ -172,8 +172,8 @@ class VectorLens(TaskResult):
     def finding(self) -> str:
         """Whether the top tokens of vectors name their task; of several tasks, in how many.
 
-        They do after a block where more of them name the task than name other tasks, and than in
-        lists of random vectors, beyond the 95 % intervals of both paired differences.
+        They do after a block if more of them name the task than name other tasks, and more than in
+        the lists of random vectors, beyond the 95 % intervals of both paired differences.
         """
         known = [task for task in self.tasks if self.provenance["naming"][task]]
         if not known:
@@ -191,7 +191,7 @@ class VectorLens(TaskResult):
         return f"{self.count(task, best).value:.1f} of the top {n} tokens name the task{where}"
 
     def _naming_layers(self, task: str) -> list[int]:
-        """The layers at which words that name the task are told from both controls."""
+        """The layers at which naming words exceed both controls beyond the intervals."""
         return [
             layer
             for layer in self.layers
@@ -205,8 +205,9 @@ class VectorLens(TaskResult):
         """Top tokens, coloured by kind: of one task at every layer, or of all tasks at one.
 
         Args:
-            task: which; by default the only one, or all.
-            layer: which, for all tasks; by default the middle one of those that were read.
+            task: the task to show; by default the only one, or all.
+            layer: the layer to show; by default all layers of one task, or the middle layer for
+                all tasks.
         """
         from icl_mech.lens.vectors_plot import vector_figure
 
@@ -260,10 +261,10 @@ class VectorLens(TaskResult):
 
 
 def _known_mean(values: np.ndarray) -> Estimate:
-    """Mean of the values that are not NaN; NaN where there are none.
+    """Mean of the values that are not NaN; NaN if there are none.
 
-    There is no interval where all values are equal: resampling would give one of width 0, which
-    would claim that other vectors give the same.
+    There is no interval if all values are equal: resampling would give one of width 0, as if other
+    vectors were certain to give the same value.
     """
     known = values[~np.isnan(values)]
     if len(known) and known.min() < known.max():

@@ -1,4 +1,4 @@
-"""A task map as one HTML page: what was run, figures, tables, caveats. It opens offline."""
+"""A task map as one HTML page that opens offline: what was run, figures, tables, caveats."""
 
 from __future__ import annotations
 
@@ -74,16 +74,16 @@ def task_map_report(
     plotlyjs: PlotlyJs = "inline",
     decoders: Sequence[Decoder | None] = (),
 ) -> Path:
-    """Write the page, whole or not at all.
+    """Write the page; a failure leaves no partial file.
 
     Args:
         maps: one per model, of the same tasks.
-        path: where to.
-        plotlyjs: where the page has plotly.js from, see `export`.
-        decoders: for every model, from `find_decoder`, or None.
+        path: the file to write.
+        plotlyjs: where the page loads plotly.js from, see `export`.
+        decoders: for every model, a result of `find_decoder`, or None.
 
     Raises:
-        InputError: where the maps cannot be compared, or the folder cannot be written.
+        InputError: if the maps cannot be compared, or the folder cannot be written.
     """
     from icl_mech.localize.result import check_comparable
 

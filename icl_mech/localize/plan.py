@@ -1,4 +1,4 @@
-"""What a task map runs on: its settings, and prompts that match across tasks."""
+"""The settings of a task map, and prompts that match across tasks."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -20,10 +20,9 @@ from icl_mech.prompts import (
 from icl_mech.stats.curves import Rule
 from icl_mech.tasks import Task, Tasks, load_other, load_tasks
 
-#: How many neighbours vote, by default.
+#: Default number of neighbours that vote.
 N_NEIGHBOURS = 10
-#: A head's mean output comes from as many prompts as its effect is measured on, or at least from
-#: this many.
+#: The fewest prompts for a head's mean output (fewer only if its effect is measured on fewer).
 MIN_MEAN = 10
 
 
@@ -63,7 +62,7 @@ class MapSettings(PromptSettings):
             self._check_heads()
 
     def _check_heads(self) -> None:
-        """Refuse counts with which heads' effects cannot be measured well."""
+        """Refuse counts that are too small to measure heads' effects."""
         if self.n_shots < 2:
             raise InputError(
                 "heads need at least 2 shots (labels are shuffled); expected heads=False"
@@ -86,8 +85,8 @@ class MapTask:
     """One task with its episodes drawn, dummy queries for theta among them.
 
     Attributes:
-        episodes: the first `n_prompts` are those of transfer, lens and heads.
-        shuffled: those with shuffled labels, on which heads are measured.
+        episodes: the episodes; the first `n_prompts` serve transfer, lens, heads and masking.
+        shuffled: the first `n_prompts` with shuffled labels, on which heads are measured.
         prior: the most frequent answer among the demonstrations.
     """
 
@@ -99,11 +98,11 @@ class MapTask:
 
 @dataclass(frozen=True)
 class MapPlan:
-    """Tasks to map, and others that they are told apart from.
+    """Tasks to map, and other tasks that decodability tells them apart from.
 
     Attributes:
         shared: whether all tasks have the same inputs.
-        n_queries: how many queries of a task differ, in the task where that is fewest.
+        n_queries: number of different queries per task; the smallest over tasks.
     """
 
     tasks: tuple[MapTask, ...]
@@ -118,13 +117,13 @@ class MapPlan:
         return (*self.tasks, *self.others)
 
     def labels_and_groups(self) -> tuple[Int[np.ndarray, "row"], Int[np.ndarray, "row"]]:
-        """The task of every point, and its query: points that share one are no neighbours."""
+        """The task and the query of every point; points that share a query are no neighbours."""
         labels = np.repeat(np.arange(len(self.every)), self.settings.n_points)
         texts = [e.query.x for t in self.every for e in t.episodes]
         return labels, np.unique(texts, return_inverse=True)[1]
 
     def notes(self) -> list[str]:
-        """What these prompts mean for the numbers, a line each."""
+        """Caveats that follow from the choice of tasks and prompts, a line each."""
         notes = []
         if self.others:
             notes.append(
@@ -148,7 +147,7 @@ def plan_map(tasks: Tasks, settings: MapSettings) -> MapPlan:
     """Load the tasks and draw their prompts; no model is needed.
 
     Raises:
-        InputError: where a task does not exist or has too few pairs.
+        InputError: if a task does not exist or has too few pairs.
 
     Example:
         >>> plan = plan_map("letters", MapSettings(n_prompts=4, n_points=14))

@@ -28,15 +28,16 @@ NAMES = {
 LAYER = "layer l: the stream after block l, counted from 0<br>(heads: what block l adds)"
 DEPTH = "relative depth of the stream after block l (1: after the last block)"
 _SYMBOLS = {"formation": "circle", "decoding": "diamond-open"}
-#: Pixels of a row; with more tasks than these, all read-outs of a task share one.
+#: Pixels of a row and of a shared row; with more tasks than the third number, all read-outs of a
+#: task share a row.
 _ROW, _SHARED_ROW, _MOST = 26, 46, 6
 
 
 def task_map_figure(maps: list[TaskMap]) -> go.Figure:
     """The layers that read-outs name: a row per task and read-out, a column per model.
 
-    Of many tasks, all read-outs share a row. One model is drawn against its layers; several
-    against relative depth.
+    With many tasks, all read-outs of a task share a row. The x axis shows layers for one model,
+    and relative depth for several.
     """
     many = len(maps) > 1
     tasks = [t for t in maps[0].tasks if all(t in m.tasks for m in maps)]
@@ -80,7 +81,7 @@ def task_map_figure(maps: list[TaskMap]) -> go.Figure:
 
 
 def task_curves_figure(task_map: TaskMap) -> go.Figure:
-    """Every read-out's curve, a panel per task, with the layers that they name shaded between."""
+    """Every read-out's curve, a panel per task; the layers where theta works are shaded."""
     tasks = task_map.tasks
     height, gap = 250, 62
     figure = rows_of_panels([height] * len(tasks), gap, [escape(task) for task in tasks])
@@ -123,7 +124,7 @@ def task_curves_figure(task_map: TaskMap) -> go.Figure:
 
 
 def _mark(figure: go.Figure, task_map: TaskMap, task: str, row: int) -> None:
-    """Shade the layers at which an injected vector works: it is formed, and not yet decoded."""
+    """Shade the layers from formation to decoding by transfer: there an injected vector works."""
     start = task_map.formation(task, "transfer").estimate.value
     end = task_map.decoding(task, "transfer").estimate.value
     if np.isfinite(start) and np.isfinite(end):
@@ -157,7 +158,7 @@ def _bands(figure: go.Figure, rows: _Rows, n_columns: int) -> None:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Where tasks and their read-outs stand, from the top.
+    """The rows of tasks and their read-outs, from the top.
 
     Attributes:
         tasks: in order.
@@ -196,7 +197,7 @@ class _Rows:
 
     @property
     def labels(self) -> dict[float, str]:
-        """What stands where on the axis; escaped."""
+        """Labels of the y axis by height; escaped."""
         if self.shared:
             return {float(i): escape(task) for i, task in enumerate(self.tasks)}
         names = {
@@ -220,7 +221,7 @@ class _Rows:
 def _dots(
     task_map: TaskMap, rows: _Rows, readout: str, what: str, relative: bool, first: bool
 ) -> go.Scatter | None:
-    """The layers by one read-out, with their intervals."""
+    """The layers that one read-out names, with their intervals; None if the lane is not shown."""
     lane = (what, readout)
     if lane not in rows.lanes:
         return None
@@ -259,7 +260,7 @@ def _dots(
 
 
 def _finding(maps: list[TaskMap]) -> str:
-    """Of one model; several say no one sentence."""
+    """The finding of a single model; empty for several."""
     return maps[0].finding() if len(maps) == 1 else ""
 
 

@@ -1,4 +1,4 @@
-"""A task map: the layers at which one model encodes tasks, and those at which it decodes them."""
+"""A task map: the layers at which one model forms tasks, and those at which it decodes them."""
 
 from functools import cached_property
 from itertools import combinations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 #: Curves over layers.
 READOUTS = ("encoding", "transfer", "lens", "heads", "masking")
-#: Which of them say where the task is formed, and which where it is decoded.
+#: The read-outs that name layers of formation, and those that name layers of decoding.
 FORMATION = ("encoding", "transfer", "heads", "masking")
 DECODING = ("transfer", "lens")
 _WHERE = {
@@ -58,27 +58,27 @@ class TaskMap(TaskResult):
 
     - *encoding*: task decodability (Han et al. 2024), the share of a prompt's nearest neighbours'
       votes that is right: `encoding` over (`task`, `point`, `layer`);
-    - *transfer*: does theta (Hendel et al. 2023), injected after a layer, bring the right answer
-      to a zero-shot prompt: `transfer` over (`task`, `prompt`, `layer`);
+    - *transfer*: whether theta (Hendel et al. 2023), injected after a layer, brings the right
+      answer to a zero-shot prompt: `transfer` over (`task`, `prompt`, `layer`);
     - *lens*: the probability of the answer when the residual stream of the few-shot prompt's last
       token is read after a layer: `lens` over (`task`, `prompt`, `layer`);
     - *heads*: the effect (Todd et al. 2023) of a layer's helpful heads: `aie` over (`task`,
-      `aie_prompt`, `layer`, `head`), where it was measured. Which heads help is decided on one
-      half of the prompts and counted on the other: on the same prompts, noise of many heads would
-      look like help;
-    - *masking*: is the few-shot prompt's answer right where tokens after the demonstrations attend
-      to these up to a block only (Sia et al. 2024): `masking` over (`task`, `prompt`, `layer`),
-      where it was measured. No vector is written.
+      `aie_prompt`, `layer`, `head`), if it was measured. Helpful heads are chosen on one half of
+      the prompts and their effect is counted on the other half (on the same prompts, the noise of
+      many heads would look like help);
+    - *masking*: whether the few-shot prompt's answer is right if tokens after the demonstrations
+      attend to them only up to a block (Sia et al. 2024): `masking` over (`task`, `prompt`,
+      `layer`), if it was measured. No vector is written.
 
-    The task is *formed* where encoding, transfer and masking have risen half-way from floor to
-    peak, and where half of the heads' effect has been added. It is *decoded* where an injected
-    vector has stopped working, and where the lens has come half-way to the model's own answer for
-    good.
+    The task is *formed* at the layer where encoding, transfer or masking has risen half-way from
+    floor to peak, or where half of the heads' effect has been added. It is *decoded* at the layer
+    where an injected vector has stopped working, or where the lens has come half-way to the model's
+    own answer and stays there.
     "Half-way" is an argument (`Rule`); the result keeps all curves, so that `with_rule` can apply
-    another. Where demonstrations do not help the model there is no in-context learning to localise,
-    and no layer is named. Neither is one named where the rise is within noise.
+    another. No layer is named if demonstrations do not help the model (there is no in-context
+    learning to localise), or if the rise is within noise.
 
-    `query` over (`task`, `point`) is what each prompt asks. Prompt `i` of the other read-outs is
+    `query` over (`task`, `point`) is the query of each prompt. Prompt `i` of the other read-outs is
     point `i`. Prompts that share a query are not independent: intervals are over queries.
     """
 
@@ -112,7 +112,7 @@ class TaskMap(TaskResult):
 
     @property
     def rule(self) -> Rule:
-        """When a curve counts as risen."""
+        """The rule by which a curve counts as risen."""
         return Rule(**self.provenance["rule"])
 
     def with_rule(
@@ -181,7 +181,7 @@ class TaskMap(TaskResult):
     def _locate(self, what: str, task: str, readout: str, n: int | None = None) -> Located:
         """The layer by one read-out, on all of its prompts or on the first `n`.
 
-        On the same prompts, read-outs are resampled alike: their layers can be compared.
+        Read-outs of the same prompts use the same resamples, so their layers can be compared.
         """
         values = self._values(task, readout)[:n]
         queries = np.unique(self._queries(task, len(values)), return_inverse=True)[1]
@@ -191,13 +191,12 @@ class TaskMap(TaskResult):
         return locate(values, self.rule, _WHERE[what, readout], i, queries)
 
     def agreement(self, task: str) -> pd.DataFrame:
-        """Do read-outs name the same layers? Differences between each two, with intervals.
+        """Differences between the layers of every two read-outs, with intervals.
 
-        Paired: both are read on the same prompts and resampled together, so that what makes one
-        rise early in some prompts counts for the other too. Encoding has more prompts than the
-        others; here it is read on theirs alone, so its layer may differ from `formation`'s.
-        `within_one` is the share of resamples in which the two layers are at most one apart. NaN
-        where one of the two names no layer.
+        Differences are paired: both read-outs use the same prompts and the same resamples.
+        Encoding has more prompts than the others; here it is read on the others' prompts alone, so
+        its layer may differ from that of `formation`. `within_one` is the share of resamples in
+        which the two layers are at most one apart. Values are NaN if one of the two names no layer.
         """
         choose(task, self.tasks, "task")
         n = self.data.sizes["prompt"]
@@ -222,7 +221,7 @@ class TaskMap(TaskResult):
     def full_summary(self) -> pd.DataFrame:
         """One row per task: formation and decoding layers by every read-out, with intervals.
 
-        `*_found` is the share of resamples in which there is a layer (see `Rule`); where none is
+        `*_found` is the share of resamples in which there is a layer (see `Rule`); if no layer is
         named, `caveats` says why.
         """
         rows = []
@@ -289,7 +288,7 @@ class TaskMap(TaskResult):
         return lines
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per (task, read-out, prompt, layer); of heads, what the helpful ones add."""
+        """One row per (task, read-out, prompt, layer); for heads, the sum of the helpful ones."""
         parts = []
         for task in self.tasks:
             for readout in self.readouts:
@@ -303,8 +302,9 @@ class TaskMap(TaskResult):
     def finding(self) -> str:
         """After which blocks the task is formed and decoded; of several tasks, in how many.
 
-        Formed by where θ begins to work (transfer), else by encoding; decoded by the lens, else by
-        where θ stops working: those of these layers that are named beyond noise (see `Rule`).
+        The layer of formation comes from transfer (θ begins to work) or, if transfer names none,
+        from encoding. The layer of decoding comes from the lens or, if it names none, from transfer
+        (θ stops working).
         """
         learnt = [task for task in self.tasks if self.learns(task)]
         if not learnt:
@@ -323,7 +323,7 @@ class TaskMap(TaskResult):
         return ", ".join(said).capitalize()
 
     def _named(self, tasks: list[str], what: str, readouts: tuple[str, ...]) -> list[int]:
-        """Of every task the first of the read-outs' layers that is named."""
+        """For every task, the layer of the first read-out that names one, if any does."""
         found = []
         for task in tasks:
             layers = [self._located[what, task, readout] for readout in readouts]
@@ -345,12 +345,12 @@ class TaskMap(TaskResult):
         """Write one HTML page: what was run, curves, tables, caveats. It opens offline.
 
         Args:
-            path: where to.
-            plotlyjs: where the page has plotly.js from, see `icl_mech.plotting.export`.
-            decoder: of the same tasks, from `find_decoder`; its picture heads the page.
+            path: the file to write.
+            plotlyjs: where the page loads plotly.js from, see `icl_mech.plotting.export`.
+            decoder: a result of `find_decoder` on the same tasks; its picture comes first.
 
         Raises:
-            InputError: where the folder cannot be written.
+            InputError: if the folder cannot be written.
         """
         from icl_mech.localize.page import task_map_report
 
@@ -361,7 +361,7 @@ class TaskMap(TaskResult):
         return self.of(task)[name].values.astype(bool)
 
     def _queries(self, task: str, n: int) -> np.ndarray:
-        """What the first `n` prompts of a task ask."""
+        """The queries of the first `n` prompts of a task."""
         return self.of(task)["query"].values[:n]
 
     def _values(self, task: str, readout: str) -> np.ndarray:
@@ -376,12 +376,12 @@ class TaskMap(TaskResult):
 
 
 def _of(n: int, n_tasks: int) -> str:
-    """In how many of several tasks; empty for all of them."""
+    """` (in n of n_tasks)`; an empty text if it is all of them."""
     return f" (in {n} of {n_tasks})" if n < n_tasks else ""
 
 
 def check_comparable(maps: list[TaskMap]) -> None:
-    """Raise InputError where several maps do not share a task or a rule."""
+    """Raise InputError if there is no map, or the maps share no task or differ in their rule."""
     if not maps:
         raise InputError("no task maps; expected at least one")
     shared = set(maps[0].tasks).intersection(*(m.tasks for m in maps[1:]))
@@ -395,10 +395,10 @@ def check_comparable(maps: list[TaskMap]) -> None:
 
 
 def helpful(effects: Float[np.ndarray, "prompt layer head"]) -> Float[np.ndarray, "prompt layer"]:
-    """Per prompt, what a layer's helpful heads add together.
+    """The summed effect of a layer's helpful heads, per prompt.
 
-    A head counts on every other prompt where its mean over the prompts between is positive. With
-    a single prompt there is nothing to decide on, and all heads count.
+    A head counts on one half of the prompts (even or odd) if its mean over the other half is
+    positive. With a single prompt all heads count.
     """
     if len(effects) < 2:
         return effects.sum(axis=-1)

@@ -1,4 +1,4 @@
-"""The curves behind a task map: few-shot prompts captured once; theta and heads injected."""
+"""Measures the curves of a task map."""
 
 import time
 from typing import Any
@@ -54,31 +54,32 @@ def localize(
     instruction: str = "none",
     progress: bool = True,
 ) -> TaskMap:
-    """Find the layers at which the model encodes a task, and those at which it decodes it.
+    """Find the layers at which the model forms a task, and those at which it decodes it.
 
-    Few-shot prompts run once. Their residual streams give task decodability (Han et al. 2024), the
-    logit lens, and, with dummy queries after the same demonstrations, theta (Hendel et al. 2023),
-    which is injected into zero-shot prompts at every layer. Heads' AIE (Todd et al. 2023) is
-    measured on prompts with shuffled labels. Without any vector, the demonstrations are hidden from
-    each block on (Sia et al. 2024). `TaskMap` says which layers are named *formed* and
-    *decoded*, and by which rule.
+    Few-shot prompts run once. Their residual streams give task decodability (Han et al. 2024) and
+    the logit lens. With dummy queries after the same demonstrations they give theta (Hendel et al.
+    2023), which is injected into zero-shot prompts at every layer. Heads' AIE (Todd et al. 2023) is
+    measured on prompts with shuffled labels. For masking (Sia et al. 2024), the demonstrations are
+    hidden from each block on; this uses no vector. `TaskMap` explains which layers are named
+    *formed* and *decoded*, and by which rule.
 
     Args:
         model: from `load_model`.
         tasks: a family of tasks that share their inputs (its name or a `Family`), a task, its
-            name, a path to pairs, or several of these. Decodability needs at least two tasks: a
-            single one is told apart from one other, and the result says so.
+            name, a path to pairs, or several of these. Decodability needs at least two tasks. A
+            single task is compared with one other task, and the result says so.
         n_prompts: prompts per task for transfer, lens and heads.
         n_shots: demonstrations per prompt.
         seed: of every random draw.
-        n_points: prompts per task for decodability; the first `n_prompts` of them are the same.
+        n_points: prompts per task for decodability; the first `n_prompts` of them are those of
+            the other read-outs.
         n_dummies: dummy queries per demonstration set, over which theta is averaged.
-        k: neighbours that vote.
+        k: number of neighbours that vote.
         fraction, min_rise, min_found: when a curve counts as risen, and when its layer is named,
             see `Rule`.
-        heads: also measure heads' AIE, where every block has attention; a caveat says so where
-            one has none.
-        masking: also hide the demonstrations from each block on, where every block has attention.
+        heads: also measure heads' AIE. If a block has no attention, it is left out and a caveat
+            says so.
+        masking: also hide the demonstrations from each block on; left out like `heads`.
         template: how a pair is written.
         leading_space: write words with a space before them; by default whichever way the
             tokenizer needs fewer tokens.
@@ -87,8 +88,8 @@ def localize(
         progress: show a progress bar.
 
     Raises:
-        InputError: where a task, a count or the rule cannot work.
-        ModelError: where the model returns numbers that are not finite.
+        InputError: if a task, a count or the rule cannot work.
+        ModelError: if the model returns numbers that are not finite.
 
     Example:
         >>> found = icl_mech.localize(
@@ -120,11 +121,11 @@ def measure_map(model: HookedModel, plan: MapPlan, progress: bool = True) -> Tas
     """Run a plan of `plan_map`: what `localize` does after the prompts are drawn.
 
     Raises:
-        InputError: where the model cannot read a prompt.
-        ModelError: where the model returns numbers that are not finite.
+        InputError: if the model cannot read a prompt.
+        ModelError: if the model returns numbers that are not finite.
     """
     s = plan.settings
-    # One encoder for all tasks: only answers may tell prompts apart.
+    # One encoder for all tasks, so that prompts of two tasks differ in their answers alone.
     words = [pair.y for t in plan.every for pair in t.task.pairs]
     encoder = model.encoder(s.template, words, s.leading_space)
     seconds: dict[str, float] = {}
@@ -222,7 +223,7 @@ def _read(
     first, rest = of.episodes[:n_prompts], of.episodes[n_prompts:]
     resid = model.final_residuals(few_shot(encoder, first), dear(bar.update))
     queries = [resid[:, 0]]
-    if rest:  # dummy queries only where a theta is needed
+    if rest:  # these need no theta, so no dummy queries
         alone = [[prompt] for prompt in in_context(encoder, rest)]
         queries.append(model.final_residuals(alone, dear(bar.update))[:, 0])
     return torch.cat(queries), theta(resid[:, 1:])
@@ -265,9 +266,10 @@ def _transfer(
 
 
 def _heads(model: HookedModel, encoder: Encoder, plan: MapPlan, bar: tqdm) -> tuple:
-    """Indirect effect of every head on the first prompts, their labels shuffled.
+    """Indirect effect of every head on the first prompts, with shuffled labels.
 
-    Means come from as many points after them, which ask other queries where there are enough.
+    Mean outputs come from the next points, up to as many. These ask other queries if the task has
+    enough.
     """
     n = plan.settings.n_prompts
     arrays = []
@@ -281,7 +283,7 @@ def _heads(model: HookedModel, encoder: Encoder, plan: MapPlan, bar: tqdm) -> tu
 
 
 def _masking(model: HookedModel, encoder: Encoder, plan: MapPlan, bar: tqdm) -> tuple:
-    """Is the answer right where demonstrations are seen up to each block only."""
+    """Whether the answer is right if demonstrations are seen up to each block only."""
     n = plan.settings.n_prompts
     arrays = []
     for of in plan.tasks:

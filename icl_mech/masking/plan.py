@@ -1,4 +1,4 @@
-"""What `context_masking` runs: its settings, what each mask hides, and every task's prompts."""
+"""The settings of `context_masking`, its masks, and the prompts of every task."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,11 +15,11 @@ _AFTER = ("query*", "final_arrow")
 
 @dataclass(frozen=True)
 class Mask:
-    """Which tokens are hidden, and from which: roles as `Knockout` takes them.
+    """A mask: the tokens that it hides, and the tokens that it hides them from.
 
     Attributes:
-        hidden, at: of the knockout.
-        said: what it hides, for people.
+        hidden, at: roles, as `Knockout` takes them.
+        said: description for people.
     """
 
     hidden: str
@@ -80,7 +80,7 @@ def plan(tasks: Tasks, settings: MaskingSettings) -> MaskingPlan:
     """Load the tasks and draw their prompts; no model is needed.
 
     Raises:
-        InputError: where a task does not exist or has too few pairs.
+        InputError: if a task does not exist or has too few pairs.
 
     Example:
         >>> len(plan("antonyms", MaskingSettings(n_prompts=4)).tasks[0][1].test)

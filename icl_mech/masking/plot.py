@@ -1,4 +1,4 @@
-"""The figure of context masking: what is left of accuracy, layer by layer."""
+"""The figure of context masking: accuracy and KL divergence, layer by layer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COLOURS = {
     "inputs": "query",
     "arrows": "other_task",
 }
-#: What the panels of a row show: title, direction, value, and what the axis says.
+#: The panels of a row: title, direction, value, and title of the y axis.
 _PANELS = (
     ("seen until block l", "until", "right", "share right"),
     ("seen after block l only", "after", "right", ""),
@@ -70,7 +70,7 @@ def _line(
     what: tuple[str, str, str, str],
     place: tuple[int, int],
 ) -> None:
-    """One mask's curve; its interval as a band where it is the first, else on hover."""
+    """One mask's curve; the first mask has an interval band, the others show it on hover."""
     found, x, mask = result.curve(*what), result.layers, what[1]
     colour, name = COLOURS[_COLOURS[mask]], MASKS[mask].said
     row, col = place

@@ -1,4 +1,4 @@
-"""What is left of in-context learning where demonstrations are hidden in some blocks."""
+"""The result of hiding demonstrations in some blocks."""
 
 from functools import cached_property
 from typing import Any, ClassVar
@@ -14,25 +14,26 @@ from icl_mech.results import TaskResult, with_ends
 from icl_mech.stats import Estimate, means, paired_difference, share, shares
 from icl_mech.stats.curves import Located, Rule, consumed, formed, locate, nowhere
 
-#: What is known of every prompt with demonstrations hidden.
+#: The values of every masked prompt.
 VALUES = ("right", "logprob", "kl", "total_variation")
 DIRECTIONS = ("until", "after")
 
 
 class ContextMasking(TaskResult):
-    """Few-shot prompts whose demonstrations later tokens see in some blocks only.
+    """Few-shot prompts in which later tokens attend to the demonstrations in some blocks only.
 
-    `data` holds, over (`task`, `direction`, `mask`, `prompt`, `layer`): `right` (is the most
-    probable first token a right one), `logprob` of the best right answer, and how far the
-    next-token distribution is from that of the prompt as it is: `kl`(few-shot || masked) and
-    `total_variation` (d_NTP, arXiv 2605.20730). In direction `"until"` what the mask hides is seen
-    in blocks 0 to `layer`, in direction `"after"` in the blocks after `layer` alone. So
-    `"until"` at the last layer is the prompt as it is, and `"after"` at the last layer hides
-    everywhere.
+    `data` holds, over (`task`, `direction`, `mask`, `prompt`, `layer`): `right` (whether the most
+    probable first token is a right one), `logprob` of the best right answer, and the distance of
+    the next-token distribution from that of the unmasked prompt: `kl`(few-shot || masked) and
+    `total_variation` (d_NTP, arXiv 2605.20730). In direction `"until"` the masked tokens are seen
+    in blocks 0 to `layer`; in direction `"after"` they are seen only in the blocks after `layer`.
+    So `"until"` at the last layer hides nothing, and `"after"` at the last layer hides them in
+    every block.
 
     The demonstrations *have been read* by the layer at which accuracy "until" has come half-way to
     its plateau, and are read *from* the layer at which accuracy "after" has fallen half-way
-    (`Rule`). Both are named only where demonstrations help, and the change is beyond noise.
+    (`Rule`). Layers are named only if hiding them everywhere costs accuracy, and the change is
+    beyond noise.
     """
 
     ARRAYS: ClassVar = {
@@ -45,7 +46,7 @@ class ContextMasking(TaskResult):
 
     @property
     def masks(self) -> list[str]:
-        """What was hidden, by name."""
+        """The names of the masks."""
         return [str(name) for name in self.data["mask"].values]
 
     @property
@@ -55,7 +56,7 @@ class ContextMasking(TaskResult):
 
     @property
     def rule(self) -> Rule:
-        """When a curve counts as risen."""
+        """The rule by which a curve counts as risen."""
         return Rule(**self.provenance["rule"])
 
     def curve(
@@ -73,17 +74,17 @@ class ContextMasking(TaskResult):
         return share(self.of(task)[name].values.astype(bool), self.queries(task))
 
     def lost(self, task: str, mask: str) -> Estimate:
-        """Share of right answers that hiding in all blocks takes, paired by prompt."""
+        """The accuracy lost if the mask hides in all blocks, paired by prompt."""
         hidden = self._values(task, mask, "after", "right")[:, -1]
         whole = self.of(task)["few_shot_right"].values.astype(float)
         return paired_difference(whole, hidden, clusters=self.queries(task))
 
     def read_by(self, task: str, mask: str = "demonstrations") -> Located:
-        """The layer by which what a mask hides has been read."""
+        """The layer by which the tokens of a mask have been read."""
         return self._located[choose(task, self.tasks, "task"), self._mask(mask), "until"]
 
     def read_from(self, task: str, mask: str = "demonstrations") -> Located:
-        """The layer from which on it is read: hidden until here, accuracy has fallen half-way."""
+        """The layer from which they are read: hidden up to it, accuracy has fallen half-way."""
         return self._located[choose(task, self.tasks, "task"), self._mask(mask), "after"]
 
     @cached_property
@@ -108,9 +109,9 @@ class ContextMasking(TaskResult):
     def full_summary(self) -> pd.DataFrame:
         """One row per task and mask.
 
-        `hidden` is accuracy where the mask hides in every block, `lost` what that takes from
-        `few_shot`; `read_by` and `read_from` are layers, `*_found` the share of resamples in which
-        there is one; `kl_hidden` is in nats.
+        `hidden` is accuracy if the mask hides in every block, `lost` is `few_shot` minus that;
+        `read_by` and `read_from` are layers, `*_found` the share of resamples in which there is
+        one; `kl_hidden` is in nats.
         """
         rows = []
         for task in self.tasks:

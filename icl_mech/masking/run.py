@@ -1,4 +1,4 @@
-"""Runs few-shot prompts whose demonstrations are hidden in some blocks."""
+"""Runs few-shot prompts with the demonstrations hidden in some blocks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -36,12 +36,13 @@ def context_masking(
     instruction: str = "none",
     progress: bool = True,
 ) -> ContextMasking:
-    """Hide demonstrations from some layer on: by which layer have they been read?
+    """Hide demonstrations from some layer on, to find the layer by which they have been read.
 
     Sia, Mueller and Duh 2024 (arXiv 2403.04510): from a block on, the tokens after the
-    demonstrations no longer attend to them. Where accuracy stays, all that is needed of them has
-    been read. The reverse, too: they are seen only from a block on. No vector is written here, so
-    this is evidence for the layer of formation that is independent of theta's.
+    demonstrations no longer attend to them. If accuracy is unchanged, the model has read all it
+    needs of them before that block. The reverse is measured too: they are seen only from a block
+    on. No vector is written, so this is evidence for the layer of formation that is independent of
+    theta.
 
     Args:
         model: from `load_model`; every block needs attention.
@@ -49,7 +50,7 @@ def context_masking(
         n_prompts: test prompts per task.
         n_shots: demonstrations per prompt.
         seed: of every random draw.
-        masks: what is hidden, among `MASKS`.
+        masks: names of `MASKS`, which say what is hidden.
         fraction, min_rise, min_found: when a curve counts as risen, see `Rule`.
         template: how a pair is written.
         leading_space: write words with a space before them; by default whichever way the
@@ -59,9 +60,9 @@ def context_masking(
         progress: show a progress bar.
 
     Raises:
-        InputError: where a task, count, mask or the rule cannot work, or a block of the model has
+        InputError: if a task, count, mask or the rule cannot work, or a block of the model has
             no attention.
-        ModelError: where the model returns numbers that are not finite.
+        ModelError: if the model returns numbers that are not finite.
 
     Example:
         >>> found = icl_mech.context_masking(
@@ -109,7 +110,7 @@ def read_until(
     answers: Sequence[Sequence[int]],
     tick: Tick = silent,
 ) -> np.ndarray:
-    """Is the answer right where demonstrations are seen in blocks 0 to `l` only, `[prompt, l]`?
+    """Whether answers are right if demonstrations are seen in blocks 0 to `l` only: `[prompt, l]`.
 
     The mask is `"demonstrations"`; nothing is hidden at the last `l`.
     """
@@ -161,7 +162,7 @@ def _read(
     streams: Float[Tensor, "prompt edit d_model"],
     answers: Sequence[Sequence[int]],
 ) -> dict[str, np.ndarray]:
-    """What is read of every prompt with every mask, `[prompt, edit]`."""
+    """The `VALUES` of every prompt with every mask, `[prompt, edit]`."""
     n_prompts, n_edits, _ = streams.shape
     targets = [row for row in answers for _ in range(n_edits)]
     readout = model.read(streams.flatten(0, 1), targets).reshape(n_prompts, n_edits)
@@ -175,7 +176,7 @@ def _read(
 
 
 def _by_layer(values: np.ndarray, n_masks: int, n_layers: int) -> np.ndarray:
-    """`[prompt, edit]` as `[direction, mask, prompt, layer]`, see `knockouts`."""
+    """Reorder `[prompt, edit]` to `[direction, mask, prompt, layer]`, see `knockouts`."""
     clean = values[:, :1]
     out = []
     for of_mask in np.split(values[:, 1:], n_masks, axis=1):

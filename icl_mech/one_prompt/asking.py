@@ -1,4 +1,4 @@
-"""What is asked of one prompt: its tokens, a target token, and a vector at its last token."""
+"""Inputs of questions about one prompt: its tokens, a target token, and a vector."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -18,10 +18,10 @@ Asked = str | Prompt | Sequence[Mapping[str, str]]
 
 
 def as_prompt(model: HookedModel, asked: Asked) -> Prompt:
-    """The prompt that was asked about.
+    """A text, messages or a prompt as a `Prompt`.
 
     Raises:
-        InputError: where the model is none, or the text is empty or too long.
+        InputError: if `model` is no model, or the text is empty or too long.
     """
     check_model(model)
     return asked if isinstance(asked, Prompt) else model.prompt(asked)
@@ -33,7 +33,7 @@ def texts(model: HookedModel, tokens: Sequence[int]) -> list[str]:
 
 
 def about(model: HookedModel, prompt: Prompt) -> dict[str, Any]:
-    """What a picture records of its model and prompt."""
+    """The provenance of a picture: its model and prompt."""
     return {
         "model": model.name,
         "engine": model.engine,
@@ -46,12 +46,12 @@ def about(model: HookedModel, prompt: Prompt) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Target:
-    """A token that is looked for.
+    """A token to look for.
 
     Attributes:
         token: its id.
-        text: of the token.
-        whole: the text that was asked for, where the token is only the first of it.
+        text: its text.
+        whole: the text that was asked for, if the token is only its first one; else None.
     """
 
     token: int
@@ -63,7 +63,7 @@ class Target:
         """The first token of a text, as it follows the prompt; or the token of an id.
 
         Raises:
-            InputError: where there is no such token, or the text gives none.
+            InputError: if there is no such token, or the text gives none.
         """
         if isinstance(asked, str):
             (tokens,) = continuations(model, prompt, [asked])
@@ -81,7 +81,7 @@ def continuations(
     """Token ids of texts as they follow the prompt.
 
     Raises:
-        InputError: where one gives no tokens.
+        InputError: if one gives no tokens.
     """
     return model.encoder(DEFAULT_TEMPLATE, [], False).answer_tokens(prompt, answers)
 
@@ -92,8 +92,8 @@ def stream(
     """The residual stream at every token, with the vector written at the last one.
 
     Raises:
-        InputError: where the prompt is too long, or the vector is of another model.
-        ModelError: where the model cannot be read.
+        InputError: if the prompt is too long, or the vector is of another model.
+        ModelError: if the model cannot be read.
     """
     if vector is not None:
         vector.check_fits(model)

@@ -1,4 +1,4 @@
-"""Where attention heads look in one prompt."""
+"""The attention patterns of heads in one prompt."""
 
 from collections.abc import Sequence
 from operator import index
@@ -21,9 +21,9 @@ from icl_mech.one_prompt.tokens import visible
 
 #: A head: its block and its number, both from 0.
 Head = tuple[int, int]
-#: Heads; what else a row of a ranking holds, such as the effect, plays no part.
+#: Heads; further values in a row of a ranking, such as the effect, are ignored.
 Heads = Sequence[Head] | Sequence[tuple[int, int, Any]]
-#: Heads that are shown where none are asked for.
+#: Number of heads that are shown if none are asked for.
 N_HEADS = 8
 
 
@@ -37,7 +37,7 @@ class Ranking(Protocol):
 
     @property
     def methods(self) -> list[str]:
-        """By which they were ranked."""
+        """The methods by which they were ranked."""
 
     def top(self, task: str, k: int, method: str) -> list[tuple[int, int, Any]]:
         """The first heads of a task: (layer, head, effect)."""
@@ -46,7 +46,7 @@ class Ranking(Protocol):
 class PromptAttention(Picture):
     """Attention of a few heads between all tokens of a prompt; see `prompt_attention`.
 
-    `data` holds `attention` over `head`, `query` and `key` (NaN where a query cannot see a key),
+    `data` holds `attention` over `head`, `query` and `key` (NaN if a query cannot see a key),
     the `layer` and `number` of every head, and the `text` of every token.
     """
 
@@ -69,7 +69,7 @@ class PromptAttention(Picture):
         )
 
     def table(self) -> pd.DataFrame:
-        """Where each head's last token looks."""
+        """The tokens that each head's last token attends to most."""
         rows = []
         for i, (layer, number) in enumerate(self.heads):
             last = self.data["attention"].values[i, -1]
@@ -101,7 +101,7 @@ class PromptAttention(Picture):
         return pd.DataFrame(columns)
 
     def finding(self) -> str:
-        """Of these heads, the one whose last token looks most at one token other than the first."""
+        """The head whose last token attends most to a single token other than the first."""
         looks = self.data["attention"].values[:, -1, 1:]
         if not looks.size:
             return ""
@@ -117,7 +117,7 @@ class PromptAttention(Picture):
             tokens: which of the prompt's tokens to show, by index; by default all, or the last 96.
 
         Raises:
-            InputError: where there is no such token.
+            InputError: if there is no such token.
         """
         from icl_mech.one_prompt.attention_plot import attention_figure
 
@@ -132,13 +132,13 @@ def prompt_attention(
     Args:
         model: from `load_model`.
         text_or_prompt: a text, the messages of a chat, or a `Prompt`.
-        heads: (block, number)s, both from 0, or a ranking: what `head_attribution` returns for one
-            task (its first eight), or the rows of its `top`. By default the eight heads whose last
-            token attends most to tokens other than itself and the first one, on which heads that
-            do nothing rest.
+        heads: (block, number)s, both from 0, or a ranking: the result of `head_attribution` on one
+            task (its first eight heads), or the rows of its `top`. By default the eight heads whose
+            last token attends most to tokens other than itself and the first one (idle heads attend
+            to the first token).
 
     Raises:
-        InputError: where the text is empty or longer than the model reads, there is no such
+        InputError: if the text is empty or longer than the model reads, there is no such
             head, or a ranking is of several tasks.
 
     Example:
@@ -184,7 +184,7 @@ def _ranked(ranking: Ranking) -> Heads:
     """The first heads of a ranking on one task.
 
     Raises:
-        InputError: where it is of several.
+        InputError: if the ranking is of several tasks.
     """
     if len(ranking.tasks) != 1:
         raise InputError(
@@ -195,9 +195,9 @@ def _ranked(ranking: Ranking) -> Heads:
 
 
 def _looking(last: Float[Tensor, "layer head token"]) -> list[Head]:
-    """The heads that look most at something, most first."""
+    """The heads whose last token attends most to tokens between the first and itself, in order."""
     n_heads, n_tokens = last.shape[1:]
-    # In a prompt of two tokens there is nothing between the first and the last.
+    # A prompt of two tokens has none between the first and the last.
     seen = last[..., 1:-1] if n_tokens > 2 else last[..., 1:]
     best = seen.float().sum(dim=-1).flatten().topk(min(N_HEADS, last[..., 0].numel())).indices
     return [(i // n_heads, i % n_heads) for i in best.tolist()]
@@ -207,7 +207,7 @@ def _check_heads(model: HookedModel, heads: Heads) -> list[Head]:
     """Heads that the model has, each once.
 
     Raises:
-        InputError: where there is none, or one is unknown.
+        InputError: if there is none, or one is unknown.
     """
     chosen: list[Head] = []
     for head in heads:

@@ -1,7 +1,7 @@
 """The figure of attention patterns.
 
-CircuitsVis draws such maps too, but asks the network on every display, and loads its scripts from
-it; plotly works offline, in a file as in a notebook.
+CircuitsVis draws such maps too, but loads its scripts from the network on every display; plotly
+works offline, both in a file and in a notebook.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from icl_mech.plotting.style import COLOURS, state
 if TYPE_CHECKING:
     from icl_mech.one_prompt.attention import PromptAttention
 
-#: Pixels: the least height of the map, of a row, and the room for tokens across.
+#: Pixels: the least height of the map, the height of a row, and the room for tokens across.
 LEAST, ROW, ACROSS = 300, 15, 92
-#: Characters of a token, and how many tokens are named on an axis.
+#: The most characters of a token, and the most tokens that are named on an axis.
 LENGTH, NAMED = 9, 64
 
 
@@ -93,7 +93,7 @@ def _hovers(seen: PromptAttention, shown: Sequence[int]) -> list[list[str]]:
 
 
 def _dress(figure: go.Figure, seen: PromptAttention, shown: Sequence[int]) -> None:
-    """The tokens on both axes; of many, every second or third."""
+    """Label both axes with the tokens; with many tokens, only every second or third."""
     step = -(-len(shown) // NAMED)
     places = list(range(0, len(shown), step))
     names = [f"{shown[i]} {markup(seen.texts[shown[i]], LENGTH)}" for i in places]

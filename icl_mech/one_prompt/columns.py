@@ -1,4 +1,4 @@
-"""Maps of layers (upwards) and tokens (across): a long prompt goes over several lines, as text."""
+"""Maps of layers (upwards) by tokens (across); a long prompt is wrapped over several lines."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from icl_mech.plotting.style import INK, MARGIN, NARROWEST
 if TYPE_CHECKING:
     from icl_mech.one_prompt.lens import PromptLens
 
-#: Columns of one line: on the narrowest page a token of eight characters fits into each.
+#: The most columns of a line; on the narrowest page a token of eight characters fits into each.
 WIDEST = 10
-#: Tokens that are shown where none are chosen.
+#: The most tokens that are shown if none are chosen.
 MOST = 96
-#: Pixels: between two lines, for the tokens above a line, the least height of a line, the menu.
+#: Pixels: the gap between two lines, the room for tokens above a line, the least height of a line,
+#: and the menu.
 GAP, ABOVE, LEAST, MENU = 62, 40, 230, 46
-#: Pixels of a character, and of what is left and right of a line.
+#: Pixels of a character, and of the margins left and right of a line.
 _CHARACTER, _BESIDE = 7.5, MARGIN["l"] + 90
 LAYERS = "after block l (-1: the embedding)"
 
 
 def chosen(n_tokens: int, tokens: Sequence[int] | None) -> list[int]:
-    """The tokens that are shown: those that were asked for, or as many of the last as fit.
+    """Indices of the tokens to show: those that were asked for, or the last ones that fit.
 
     Raises:
-        InputError: where there is none, or one is not in the prompt.
+        InputError: if there is none, or one is not in the prompt.
     """
     if tokens is None:
         return list(range(max(0, n_tokens - MOST), n_tokens))
@@ -44,12 +45,12 @@ def chosen(n_tokens: int, tokens: Sequence[int] | None) -> list[int]:
 
 
 def left_out(n_tokens: int, shown: Sequence[int]) -> str:
-    """What the subtitle says of tokens that are not shown."""
+    """The part of the subtitle about tokens that are not shown."""
     return "" if len(shown) == n_tokens else f"; {len(shown)} of {n_tokens} tokens are shown"
 
 
 def lines(n: int) -> list[range]:
-    """Columns in lines of nearly equal length.
+    """Divide `n` columns into lines of nearly equal length.
 
     >>> lines(14)
     [range(0, 7), range(7, 14)]
@@ -59,7 +60,7 @@ def lines(n: int) -> list[range]:
 
 
 def fits(width: int) -> int:
-    """Characters that fit into a column on the narrowest page, where a line has so many.
+    """Characters that fit into a column on the narrowest page, if a line has `width` columns.
 
     >>> fits(10), fits(1)
     (8, 24)
@@ -119,7 +120,7 @@ def words(lens: PromptLens, tokens: Sequence[int], length: int) -> list[list[str
 
 
 def hovers(lens: PromptLens, tokens: Sequence[int]) -> list[list[str]]:
-    """What is said of every cell: the best tokens, the entropy, and the target."""
+    """The hover text of every cell: the best tokens, the entropy, and the target."""
     data, texts = lens.data, lens.texts
     target = markup(str(lens.provenance["target"]))
     best, logprob = data["top_text"].values, data["top_logprob"].values
@@ -160,7 +161,7 @@ def token_cells(
 
 
 def colour_bar(text: str, **more: Any) -> dict[str, Any]:
-    """A bar beside the first line, as high as fits."""
+    """A colour bar beside the first line, as high as the lowest line."""
     return {
         "title": {"text": text, "font": {"size": 12}},
         "tickfont": {"size": 11},

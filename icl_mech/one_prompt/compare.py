@@ -74,7 +74,7 @@ class ComparedPrompts(Picture):
     def _draw(self) -> go.Figure:
         """Both lenses, one above the other so that each token stands above its partner.
 
-        Below them, the difference. Of more than 96 tokens the last are shown.
+        The difference is below them. Of more than 96 tokens, only the last 96 are shown.
         """
         from icl_mech.one_prompt.compare_plot import compare_figure
 
@@ -101,19 +101,19 @@ def compare_prompts(
 ) -> ComparedPrompts:
     """The logit lenses of two prompts, and where they differ.
 
-    For a clean and a corrupted prompt, or one prompt without and with a vector. Prompts of as many
-    tokens are compared token by token; others from their last tokens backwards.
+    Use it for a clean and a corrupted prompt, or for one prompt without and with a vector. Prompts
+    of equal length are compared token by token; others are aligned at their last tokens.
 
     Args:
         model: from `load_model`.
         a, b: texts, messages of a chat, or `Prompt`s.
         vector_a, vector_b: written at the last token of a, or of b.
-        target: the token whose log probability is compared, as in `prompt_lens`; by default, for
-            every token, what the model says after it in a.
+        target: the token whose log probability is compared, as in `prompt_lens`; by default, at
+            every token, the model's top next token there in a.
 
     Raises:
         InputError: as `prompt_lens`.
-        ModelError: where the model returns numbers that are not finite.
+        ModelError: if the model returns numbers that are not finite.
 
     Example:
         >>> both = icl_mech.compare_prompts(
@@ -156,7 +156,7 @@ def compare_prompts(
 
 
 def _said(model: HookedModel, prompt: Prompt, vector: TaskVector | None) -> list[int]:
-    """What the model says after every token."""
+    """The model's top next token after every token."""
     last = stream(model, prompt, vector)[:, -1]
     found: list[int] = model.read(last, [[-1]] * len(last)).top.tolist()
     return found

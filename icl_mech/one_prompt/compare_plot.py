@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from icl_mech.one_prompt.compare import ComparedPrompts
     from icl_mech.one_prompt.lens import PromptLens
 
-#: Less and more probable: pale ends, on which dark text can be read.
+#: Colours of less and more probable; pale enough for dark text.
 CHANGE = [[0, "#6BAED6"], [0.5, "#FFFFFF"], [1, "#F4A582"]]
 #: Pixels of a row; and differences (nats) at which the colour ends, at least and at most.
 ROW, NEAR, FAR = 17, 1.0, 10.0
 
 
 def compare_figure(both: ComparedPrompts) -> go.Figure:
-    """For every line of tokens: a, b, and what b changes."""
+    """For every line of tokens, three maps: a, b, and the difference b - a."""
     shown = columns.chosen(both.data.sizes["column"], None)
     lines = [[shown[i] for i in line] for line in columns.lines(len(shown))]
     width = len(lines[0])
@@ -53,7 +53,7 @@ def _axis_name(name: str) -> str:
 def _difference(
     figure: go.Figure, both: ComparedPrompts, line: list[int], width: int, row: int
 ) -> None:
-    """The map of what b changes."""
+    """The map of the difference b - a."""
     z = both.data["difference"].values[:, line]
     text = [[_number(value) for value in values] for values in z.tolist()]
     figure.add_trace(
@@ -65,7 +65,7 @@ def _difference(
 
 
 def _number(value: float) -> str:
-    """A change with its sign, or 0.
+    """A change with its sign, or 0 if it rounds to 0.
 
     >>> _number(-0.04), _number(1.26)
     ('0', '+1.3')
@@ -75,7 +75,7 @@ def _number(value: float) -> str:
 
 
 def _label(both: ComparedPrompts, i: int, length: int) -> str:
-    """The target of a column, or, where all have the same, its token in a over that in b."""
+    """The label of a column: its target, or, if one was given, its token in a above that in b."""
     if both.provenance["target"] is None:
         return f"p of<br>{markup(str(both.data['target'].values[i]), length)}"
     pairs = ((both.a, "token_a"), (both.b, "token_b"))

@@ -15,16 +15,16 @@ from icl_mech.one_prompt.tokens import LONG, visible
 from icl_mech.prompts import Prompt
 from icl_mech.task_vectors import TaskVector
 
-#: Layers that the short table names.
+#: Number of layers in the short table.
 _ROWS = 6
 
 
 class PromptLens(Picture):
-    """What each layer would say after each token of a prompt; see `prompt_lens`.
+    """The next token that each layer predicts after each token of a prompt; see `prompt_lens`.
 
     `data` holds, over `layer` (-1: the embedding) and `token`, the `k` most probable tokens
-    (`top_text`, `top`, `top_logprob`), the `entropy`, and, where a target was given, its
-    `target_logprob` and `target_rank` (0: on top). `text` is that of the prompt's tokens.
+    (`top_text`, `top`, `top_logprob`), the `entropy`, and, if a target was given, its
+    `target_logprob` and `target_rank` (0: on top). `text` holds the texts of the prompt's tokens.
     """
 
     @property
@@ -47,7 +47,7 @@ class PromptLens(Picture):
         )
 
     def table(self) -> pd.DataFrame:
-        """What a few layers say after the last token."""
+        """The predictions of a few layers after the last token."""
         last = self.data.isel(token=-1)
         rows = []
         for i in evenly_spaced(len(self.layers), _ROWS):
@@ -73,7 +73,7 @@ class PromptLens(Picture):
         return frame.rename(columns={"top": "top_token", "top_text": "top"})
 
     def finding(self) -> str:
-        """What the model says after the last token, and from which block on for good."""
+        """The model's top token after the last one, and the block from which on it stays on top."""
         top = self.data["top"].isel(token=-1, k=0).values
         last = self.data.isel(layer=-1, token=-1, k=0)
         says, p = visible(str(last["top_text"].item())), float(np.exp(last["top_logprob"]))
@@ -86,10 +86,10 @@ class PromptLens(Picture):
         """A map of layers (upwards) and tokens; a menu chooses what the colour means.
 
         Args:
-            tokens: which of the prompt's tokens to show, by index; by default all, or the last 96.
+            tokens: indices of the prompt's tokens to show; by default all, or the last 96.
 
         Raises:
-            InputError: where there is no such token.
+            InputError: if there is no such token.
         """
         from icl_mech.one_prompt.lens_plot import lens_figure
 
@@ -108,20 +108,20 @@ def prompt_lens(
 
     The logit lens (nostalgebraist 2020) reads the residual stream after each block, and the
     embedding (layer -1), through the model's own final norm and unembedding. After the last block
-    this is what the model says.
+    this is the model's own prediction.
 
     Args:
         model: from `load_model`.
         text_or_prompt: a text, the messages of a chat, or a `Prompt`.
-        vector: written at the last token before it is read.
+        vector: a vector to write at the last token before the stream is read.
         target: a token whose probability and rank are read at every place: a text (its first
             token, as it follows the prompt) or an id.
-        top_k: how many of the most probable tokens are kept.
+        top_k: number of most probable tokens that are kept.
 
     Raises:
-        InputError: where the text is empty or longer than the model reads, the vector is of
+        InputError: if the text is empty or longer than the model reads, the vector is of
             another model, or there is no such target.
-        ModelError: where the model returns numbers that are not finite.
+        ModelError: if the model returns numbers that are not finite.
 
     Example:
         >>> lens = icl_mech.prompt_lens(model, "Japan->Tokyo\\nFrance->", target="Paris")
@@ -165,7 +165,7 @@ def read_lens(
 
 
 def vector_name(vector: TaskVector) -> str:
-    """A vector and its place, shortly."""
+    """A short description of a vector and its place."""
     factor = "" if vector.scale == 1 else f" x {vector.scale:g}"
     name = vector.name if len(vector.name) <= LONG else f"{vector.name[: LONG - 1]}…"
     return f"the vector {name}{factor} ({vector.mode} {vector.place})"
@@ -183,7 +183,7 @@ def _arrays(model: HookedModel, prompt: Prompt, readout: Readout) -> xr.Dataset:
     def turned(values: np.ndarray) -> np.ndarray:
         return np.moveaxis(values, 1, 0)
 
-    # Rounding may lift a probability of 1 a little above it.
+    # Rounding may lift a probability slightly above 1.
     top = turned(readout.best_logprob.float().clamp_max(0).cpu().numpy())
     logprob = turned(readout.logprob[..., 0].float().clamp_max(0).cpu().numpy())
     return xr.Dataset(

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 #: Pixels of a row.
 ROW = 20
 Scale = list[list[Any]]
-#: From white to a tint on which dark text can be read: of probabilities, of entropy, and of targets
-#: (a tint of `COLOURS["answer"]`).
+#: Colour scales from white to a tint pale enough for dark text: for probabilities, entropy, and
+#: targets (a tint of `COLOURS["answer"]`).
 BLUE: Scale = [[0, "#FFFFFF"], [1, "#6BAED6"]]
 GREY: Scale = [[0, "#FFFFFF"], [1, "#A9A9A9"]]
 GREEN: Scale = [[0, "#FFFFFF"], [1, "#5CC3A2"]]
@@ -31,15 +31,15 @@ RANKS: Scale = [[0, "#5CC3A2"], [1, "#FFFFFF"]]
 
 @dataclass(frozen=True)
 class Shade:
-    """What the colour of a cell may mean.
+    """A quantity that the colour of cells can show.
 
     Attributes:
-        name: in the menu.
-        bar: above the colour bar.
-        values: `[layer, token]`.
-        scale: of colours.
+        name: its name in the menu.
+        bar: the title of the colour bar.
+        values: the quantity, `[layer, token]`.
+        scale: the colour scale.
         ends: the numbers at the ends of the scale.
-        ticks: of the colour bar, where it has others than plotly's.
+        ticks: ticks of the colour bar, if they are not plotly's own.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Shade:
         }
 
     def button(self, lines: Sequence[Sequence[int]]) -> dict[str, Any]:
-        """The entry of the menu that colours all lines so."""
+        """The entry of the menu that shows this quantity in all lines."""
         z = [self.values[:, list(line)].tolist() for line in lines]
         return {
             "label": self.name,
@@ -69,7 +69,7 @@ class Shade:
 
 
 def shades(lens: PromptLens) -> list[Shade]:
-    """What the colour may mean, the usual one first."""
+    """The quantities that the colour can show, the default first."""
     data = lens.data
     top = np.exp(data["top_logprob"].isel(k=0).values)
     entropy = data["entropy"].values
@@ -94,7 +94,7 @@ def shades(lens: PromptLens) -> list[Shade]:
 
 
 def lens_figure(lens: PromptLens, tokens: Sequence[int] | None) -> go.Figure:
-    """Layers upwards, tokens across, over as many lines as it takes."""
+    """Layers upwards, tokens across, wrapped over as many lines as needed."""
     shown = columns.chosen(len(lens.texts), tokens)
     lines = [[shown[i] for i in line] for line in columns.lines(len(shown))]
     width = len(lines[0])
@@ -131,8 +131,8 @@ def add_menu(
     Args:
         figure: framed.
         buttons: entries of the menu.
-        above: pixels between the menu and the first line, which hold labels.
-        more: those of them that the figure has already.
+        above: pixels between the menu and the first line, for labels.
+        more: how many of these pixels the figure already has.
     """
     room = above + columns.MENU - more
     figure.layout.margin.t += room

@@ -1,4 +1,4 @@
-"""What the pictures of one prompt share: labelled arrays, which are looked at and not saved."""
+"""The base of pictures of one prompt: labelled arrays that are shown but not saved."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from icl_mech.shown import Shown, precision_notes
 
 
 class Picture(Shown):
-    """Numbers of one prompt; what is found is a fact about this prompt, without an interval.
+    """Numbers of one prompt; findings are about this prompt only and have no interval.
 
     Attributes:
         data: labelled arrays.

@@ -32,7 +32,7 @@ class Steering(Picture):
 
     @property
     def answers(self) -> list[str]:
-        """What was looked for."""
+        """The answers whose probabilities were measured."""
         return [str(answer) for answer in self.data["answer"].values]
 
     @property
@@ -53,7 +53,7 @@ class Steering(Picture):
         )
 
     def table(self) -> pd.DataFrame:
-        """Every answer without the vector, and where it is most probable with it."""
+        """Every answer's probability without the vector, and its largest one with it."""
         rows = []
         for i, answer in enumerate(self.answers):
             found = self.data["logprob"].values[i]
@@ -109,16 +109,16 @@ def steer(
     Args:
         model: from `load_model`.
         text_or_prompt: a text, the messages of a chat, or a `Prompt`.
-        vector: written as its `mode` says, each layer's own after that layer.
-        answers: texts as they follow the prompt; the log probability of one of several tokens is
-            the sum over all of them.
-        layers: after which blocks, each in turn; by default all that the vector has.
-        scales: factors on the vector, in place of its own.
+        vector: the vector, written with its own `mode`; after each block, its vector of that layer.
+        answers: texts as they follow the prompt; the log probability of an answer of several
+            tokens is the sum over them.
+        layers: blocks after which it is written, each in turn; by default all that the vector has.
+        scales: factors on the vector; they replace its own scale.
 
     Raises:
-        InputError: where the text is empty or too long, the vector is of another model, or there
+        InputError: if the text is empty or too long, the vector is of another model, or there
             is no such layer, no answer, or no finite scale.
-        ModelError: where the model returns numbers that are not finite.
+        ModelError: if the model returns numbers that are not finite.
 
     Example:
         >>> tv = icl_mech.task_vector(model, "country_capital", 4, 3, layer=9, progress=False)
@@ -158,7 +158,7 @@ def _logprobs(
     edits: Sequence[TaskVector | None],
     tokens: Sequence[Sequence[int]],
 ) -> Float[Tensor, "edit answer"]:
-    """Log probability of every answer: of a single token from one pass, else along its tokens."""
+    """Log probability of every answer; answers of one token share a single pass."""
     found = torch.empty(len(edits), len(tokens))
     single = [i for i, ids in enumerate(tokens) if len(ids) == 1]
     several = [i for i, ids in enumerate(tokens) if len(ids) > 1]
@@ -175,7 +175,7 @@ def _check_scales(scales: Sequence[float]) -> list[float]:
     """Finite numbers, each once, the smallest first.
 
     Raises:
-        InputError: where there is none, or one is not finite.
+        InputError: if there is none, or one is not finite.
     """
     found = sorted({float(scale) for scale in scales})
     if not found or not all(map(math.isfinite, found)):
@@ -184,10 +184,10 @@ def _check_scales(scales: Sequence[float]) -> list[float]:
 
 
 def _check_answers(answers: Sequence[str]) -> list[str]:
-    """Texts, each once.
+    """The answers as a list.
 
     Raises:
-        InputError: where it is one text, there is none, or one is there twice.
+        InputError: if it is a single text, there is none, or one is there twice.
     """
     if isinstance(answers, str):
         raise InputError(f"answers is the text {answers!r}; expected a list of texts")

@@ -16,7 +16,7 @@ from icl_mech.plotting.style import AFTER_BLOCK, COLOURS, GRID, shades, state
 if TYPE_CHECKING:
     from icl_mech.one_prompt.steering import Steering
 
-#: Pixels of a panel, between two, and of the titles over the first.
+#: Pixels of a panel, of the gap between two panels, and of the titles above the first.
 HEIGHT, GAP, TITLES = 270, 85, 25
 
 
@@ -50,7 +50,7 @@ def steering_figure(found: Steering) -> go.Figure:
 
 
 def _lines(found: Steering, i: int) -> list[go.Scatter]:
-    """The unsteered value, and a line for every scale (against scale, where there is one layer)."""
+    """The unsteered value, and a line for every scale (for one layer, a line over scales)."""
     p = np.exp(found.data["logprob"].values[i])
     without = float(np.exp(found.data["unsteered"].values[i]))
     by_scale = len(found.layers) == 1
@@ -110,7 +110,7 @@ def _axes(figure: go.Figure, found: Steering, n_rows: int, cols: int) -> None:
 
 
 def _buttons(figure: go.Figure, top: float) -> list[dict[str, Any]]:
-    """Linear or logarithmic probabilities."""
+    """Menu entries for linear and logarithmic probabilities."""
     axes = [axis.plotly_name for axis in figure.select_yaxes()]
     floor = min(
         (float(np.log10(y)) for trace in figure.data for y in trace.y if y > 0), default=-3.0

@@ -1,14 +1,14 @@
-"""Tokens as people read them: every character visible, markup as text."""
+"""Token texts for display: every character visible, markup escaped."""
 
 from html import escape
 
 _MARKS = {" ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍"}
-#: Characters of a token, or of a prompt, that a hover text or a subtitle shows.
+#: The most characters of a token, or of a prompt, in a hover text or a subtitle.
 LONG = 60
 
 
 def visible(text: str) -> str:
-    """A token with marks for its spaces and line breaks, and codes for what shows nothing.
+    """A token with marks for spaces and line breaks, and codes for unprintable characters.
 
     >>> visible(" a\\n"), visible("\\u200fb"), visible("")
     ('·a⏎', '\\\\u200fb', '∅')
@@ -22,8 +22,8 @@ def markup(text: str, length: int = LONG, spaces: bool = True) -> str:
     """A token for plotly: visible, cut to `length` characters, and escaped.
 
     Args:
-        text: of the token; or another text, such as a name.
-        length: characters that are kept.
+        text: the token's text; or another text, such as a name.
+        length: number of characters that are kept.
         spaces: whether spaces get marks.
 
     >>> markup("<b> & $x$"), markup("abcdef", 4)
@@ -32,7 +32,7 @@ def markup(text: str, length: int = LONG, spaces: bool = True) -> str:
     shown = visible(text) if spaces else " ".join(map(visible, text.split(" ")))
     if len(shown) > length:
         shown = f"{shown[: length - 1]}…"
-    # Plotly knows no &quot;. Between dollars it would set formulas, on pages with MathJax.
+    # Plotly does not know &quot;. On pages with MathJax it sets text between dollars as formulas.
     return escape(shown, quote=False).replace("$", "&#36;")
 
 

@@ -25,13 +25,13 @@ UNITS = {"logit_difference": "logits", "logprob": "nats"}
 
 @dataclass(frozen=True)
 class Grid:
-    """What is patched: every site at every role, in every direction.
+    """The cells to patch: every site at every role, in every direction.
 
     Attributes:
-        sites: what is patched as a whole: all sites but `"z"`.
+        sites: the sites that are patched as a whole: all but `"z"`.
         directions: of `DIRECTIONS`.
         roles: the tokens at which `sites` are patched.
-        head_roles: the tokens at which single heads (`"z"`) are patched; none without that site.
+        head_roles: the tokens at which single heads (`"z"`) are patched; empty without that site.
         labels: the names of `roles` and of `head_roles` in the result.
     """
 
@@ -42,7 +42,7 @@ class Grid:
     labels: tuple[tuple[str, ...], tuple[str, ...]]
 
     def cells(self, model: HookedModel) -> int:
-        """How many patched runs there are per prompt."""
+        """Number of patched runs per prompt."""
         places = len(self.sites) * len(self.roles) + len(self.head_roles) * model.n_heads
         return places * len(self.directions) * model.n_layers
 
@@ -55,11 +55,11 @@ def grid_of(
     roles: str | Roles | None,
     head_roles: str | Roles | None,
 ) -> Grid:
-    """What is patched between these prompts; checked as far as it can be before the first run.
+    """The cells to patch between these prompts, checked before the first run.
 
     Raises:
-        InputError: where the model has no such site, the prompts have no such role, or they do
-            not line up.
+        InputError: if the model has no such site, the prompts have no such role, or a clean and a
+            corrupted prompt do not line up.
     """
     every = [contrast for of_task in contrasts.values() for contrast in of_task]
     tokens, labels = _roles(model, every, roles)
@@ -103,9 +103,9 @@ def _roles(
 
 
 def _token_labels(model: HookedModel, contrast: Contrast) -> Iterator[str]:
-    """The name of each token: `"5: word"`, or `"5: word | other word"` where the prompts differ."""
+    """The name of each token: `"5: word"`, or `"5: word | other word"` if the prompts differ."""
     for i, pair in enumerate(zip(contrast.clean.tokens, contrast.corrupted.tokens, strict=True)):
-        # repr shows a line break as \n, which breaks no line of the figure.
+        # repr shows a line break as \n, so labels stay on one line in the figure.
         texts = [repr(model.to_string(token))[1:-1] for token in dict.fromkeys(pair)]
         yield f"{i}: {' | '.join(texts)}"
 
@@ -217,7 +217,7 @@ def _same_until(source: Sequence[Prompt], target: Sequence[Prompt], role: str | 
 def _values(readout: Readout) -> Values:
     """The `VALUES` of a readout whose first target is the answer; the other targets are rivals."""
     logprob = readout.logprob.cpu().numpy()
-    rivals = np.nanmean(logprob[..., 1:], axis=-1)  # NaN where a prompt has fewer rivals
+    rivals = np.nanmean(logprob[..., 1:], axis=-1)  # padded with NaN if a prompt has fewer rivals
     return {
         "logit_difference": logprob[..., 0] - rivals,
         "logprob": logprob[..., 0],
@@ -226,7 +226,7 @@ def _values(readout: Readout) -> Values:
 
 
 def _query(model: HookedModel, prompt: Prompt) -> str:
-    """The query as the prompt writes it; empty where the prompt's tokens have no roles."""
+    """The query as the prompt writes it; empty if the prompt's tokens have no roles."""
     pairs = zip(prompt.tokens, prompt.roles, strict=True)
     tokens = [token for token, role in pairs if role == "query"]
     return str(model.tokenizer.decode(tokens)).strip() if tokens else ""

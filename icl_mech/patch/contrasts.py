@@ -10,11 +10,11 @@ from icl_mech.prompts import Encoder, Prompt
 
 @dataclass(frozen=True)
 class Contrast:
-    """Two prompts, and the tokens whose logits tell which of the two a model has read.
+    """A clean and a corrupted prompt, and the tokens whose logits tell them apart.
 
     The logit difference is log p(answer) minus the mean of log p(rival). A log-softmax subtracts
-    the same normaliser from all logits, so this is the difference of the logits themselves (of the
-    capped logits, where a model caps them, as Gemma 2 does).
+    the same normaliser from all logits, so this equals the difference of the logits themselves (of
+    the capped logits in models that cap them, such as Gemma 2).
 
     Attributes:
         clean, corrupted: the two prompts.
@@ -22,7 +22,7 @@ class Contrast:
         rivals: the tokens that the answer is compared with.
 
     Raises:
-        InputError: where there is no rival, or the answer is one of them.
+        InputError: if there is no rival, or the answer is one of them.
     """
 
     clean: Prompt
@@ -41,12 +41,12 @@ class Contrast:
 def encode_contrast(encoder: Encoder, pair: PromptPair) -> Contrast:
     """Both prompts as tokens, with the answer and its rivals.
 
-    The rivals are the first tokens of the labels that the corrupted prompt shows. Where it asks
-    another query, the rival is the first token of the answer to that query. Tokens with which the
-    right answer may begin are left out.
+    The rivals are the first tokens of the labels that the corrupted prompt shows. If it asks
+    another query, the rival is the first token of the answer to that query. Tokens that begin an
+    accepted answer are left out.
 
     Raises:
-        InputError: where no rival is left.
+        InputError: if no rival is left.
     """
     clean = encoder.encode(pair.shown, pair.query.x, pair.instruction)
     answers, query = pair.query.answers, pair.query
@@ -73,7 +73,7 @@ def default_roles(prompt: Prompt) -> tuple[str, ...]:
     """The roles of x, arrow and y of every demonstration, of the query and of the final arrow.
 
     Raises:
-        InputError: where the prompt has none of these roles.
+        InputError: if the prompt has none of these roles.
     """
     known = dict.fromkeys(prompt.roles)
     wanted = tuple(role for role in known if role.startswith("demo_") and _is_part(role))
@@ -94,8 +94,8 @@ def check_aligned(contrasts: Sequence[Contrast], roles: Sequence[str | int]) -> 
     """Refuse roles that do not name the same place in a clean prompt and its corrupted one.
 
     Raises:
-        InputError: where a prompt lacks a role, naming the nearest; where tokens are given by
-            index and the two prompts differ in length, or have no such token.
+        InputError: if a prompt lacks a role (the nearest is named), or if tokens are given by
+            index and the two prompts differ in length or have no such token.
     """
     for i, contrast in enumerate(contrasts):
         lengths = len(contrast.clean), len(contrast.corrupted)

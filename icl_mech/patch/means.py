@@ -19,8 +19,8 @@ from icl_mech.results import over_tasks
 from icl_mech.tasks import Tasks
 from icl_mech.vectors import random_like
 
-#: How many blocks means are written after by default: every one costs
-#: tasks x (tasks + controls) x modes runs of each prompt.
+#: Default number of blocks after which means are written. Each block costs
+#: tasks x prompts x (tasks + controls) x modes runs.
 N_LAYERS = 6
 
 
@@ -44,16 +44,16 @@ def mean_patching(
     Han et al. 2024 (arXiv 2412.12276, section 5). The mean activation of a task is the mean
     residual stream at the token before the answer, after block `l`, over prompts of the task. It
     is written at the same token of other few-shot prompts. Written into prompts of the same task
-    it is the paper's *positive* (does a clean encoding help?); the mean of the null task, where
-    the family has one, is its *negative*. The paper says "add" and "replace" in one sentence, so
-    both are measured.
+    it is the paper's *positive* (does a clean encoding help?). The mean of the null task, if the
+    family has one, is the paper's *negative*. The paper says "add" and "replace" in one sentence,
+    so both are measured.
 
-    Beside them, the means of all other tasks are written (does the answer follow the mean or the
-    demonstrations?), and three controls: `mean of tasks` (the mean of all tasks' means, which is
-    what all prompts have in common), `random` (a random direction with the norm of the mean of the
-    prompt's own task), and `mean + random` (the common mean, plus a random direction with the norm
-    of what is special to the prompt's task). Means come from other queries than those asked, and
-    no query is ever shown.
+    The means of all other tasks are written too (does the answer follow the mean or the
+    demonstrations?), and three controls: `mean of tasks` (the mean of all tasks' means), `random`
+    (a random direction with the norm of the mean of the prompt's own task), and `mean + random`
+    (the mean of all tasks' means, plus a random direction with the norm of the difference between
+    the own task's mean and that mean). Means are taken over prompts with other queries than those
+    asked, and no query is ever a demonstration.
 
     Args:
         model: from `load_model`.
@@ -72,8 +72,8 @@ def mean_patching(
         progress: show a progress bar.
 
     Raises:
-        InputError: where a task or count cannot work, or the tasks ask different inputs.
-        ModelError: where the model returns numbers that are not finite.
+        InputError: if a task or count cannot work, or the tasks ask different inputs.
+        ModelError: if the model returns numbers that are not finite.
 
     Example:
         >>> result = icl_mech.mean_patching(
@@ -100,8 +100,8 @@ def measure_means(model: HookedModel, plan: MeanPlan, progress: bool = True) -> 
     """Run a plan of `plan_means`: what `mean_patching` does after it has drawn the prompts.
 
     Raises:
-        InputError: where the model lacks a layer or cannot read a prompt.
-        ModelError: where the model returns numbers that are not finite.
+        InputError: if the model lacks a layer or cannot read a prompt.
+        ModelError: if the model returns numbers that are not finite.
     """
     s, pool = plan.settings, plan.pool
     asked = evenly_spaced(model.n_layers, N_LAYERS) if s.layers is None else s.layers
@@ -167,7 +167,7 @@ def _patched(
     """The prompts of task `own`: every task's answer to the same query, before and after edits."""
     episodes = plan.test.episodes[own]
     prompts = in_context(encoder, episodes)
-    # [answered][prompt][accepted first token]; nothing counts as an answer of the null task.
+    # [answered][prompt][accepted first token]; the null task has no right answers.
     asked = plan.test.episodes[: len(plan.pool.tasks)]
     answers = [accepted(encoder, prompts, of_task).first_tokens for of_task in asked]
     targets = [[of_task[p][0] for of_task in answers] for p in range(len(prompts))]

@@ -1,4 +1,4 @@
-"""What mean-activation patching runs on: its settings, and the prompts of every task."""
+"""The settings of mean-activation patching, and the prompts of every task."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ def plan_means(tasks: Tasks, settings: MeanSettings) -> MeanPlan:
     """Load the tasks and draw their prompts; no model is needed.
 
     Raises:
-        InputError: where a task does not exist or has too few inputs, or the tasks ask different
+        InputError: if a task does not exist or has too few inputs, or the tasks ask different
             inputs.
 
     Example:

@@ -19,7 +19,7 @@ WHOSE = {
     "source": "the prompts' own task (rows)",
     "injected": "the injected task, on prompts of another (rows),",
 }
-#: Maps beside each other; one where more means are injected than fit the narrowest page.
+#: Maps side by side, and how many means fit a map then; with more means there is one map a row.
 COLUMNS, FITS = 2, 11
 
 
@@ -30,15 +30,15 @@ def mean_patching_figure(
     answer: str = "source",
     task: str | None = None,
 ) -> go.Figure:
-    """Change of an answer through every mean, a map per layer on one colour scale.
+    """The change that every injected mean makes, a map per layer on one colour scale.
 
     Args:
         result: what to draw.
         mode: `"replace"` or `"add"`; the first that was measured by default.
         measure: `"right"` or `"logprob"`.
-        answer: the prompts' own task's (`"source"`), or the injected one's to the same query
-            (`"injected"`).
-        task: whose prompts are shown; all by default.
+        answer: the answer of the prompts' own task (`"source"`), or that of the injected task to
+            the same query (`"injected"`).
+        task: show only the prompts of this task; all by default.
     """
     mode = result.modes[0] if mode is None else choose(mode, result.modes, "mode")
     choose(measure, UNITS, "measure")
@@ -112,7 +112,7 @@ def mean_patching_figure(
 
 
 def _number(value: float, digits: str) -> str:
-    """With its sign, without a zero before the point: it must fit a cell of a narrow page.
+    """A number with its sign, without a zero before the point, to fit a narrow cell.
 
     >>> _number(-0.05, ".2f"), _number(10.52, ".1f")
     ('-.05', '+10.5')

@@ -13,22 +13,22 @@ from icl_mech.stats import Estimate, mean, mean_change, share
 
 #: Names of the controls among `injected`: the mean of all tasks' means; a random direction with the
 #: norm of the own task's mean; and the mean of all tasks' means plus a random direction with the
-#: norm of what is special to the own task.
+#: norm of the difference between the own task's mean and the mean of all tasks' means.
 MEAN, RANDOM, RANDOM_TASK = "mean of tasks", "random", "mean + random"
 #: What a matrix shows: accuracy (first token) or log probability (nats).
 MEASURES = ("right", "logprob")
-#: What is averaged: right or wrong, changes of these, or any numbers.
+#: The kind of values that are averaged: right or wrong, changes of these, or any numbers.
 Kind = Literal["share", "change", "number"]
 
 
 class MeanPatching(TaskResult):
-    """Answers of every task's prompts with every mean written in, per prompt.
+    """Answers to every task's prompts with every mean written in, per prompt.
 
     `data` holds, over (`task`, `prompt`, `mode`, `layer`, `injected`, `answered`): `right` (the
     top token begins an answer that task `answered` accepts for the same query) and `logprob`
     (nats) of its first token; the same before any edit (`right_before`, `logprob_before`) per
-    (`task`, `prompt`, `answered`). `injected` names the tasks, the null task where there is one,
-    and the controls `"mean of tasks"`, `"random"` and `"mean + random"`.
+    (`task`, `prompt`, `answered`). `injected` names the tasks, the null task if there is one, and
+    the controls `"mean of tasks"`, `"random"` and `"mean + random"`.
 
     Intervals are 95 %, over queries (`icl_mech.stats`).
     """
@@ -59,11 +59,11 @@ class MeanPatching(TaskResult):
 
     @property
     def injected(self) -> list[str]:
-        """Whose mean was written: tasks, null, controls."""
+        """The names of the vectors that were written: tasks, null task, controls."""
         return [str(name) for name in self.data["injected"].values]
 
     def before(self, task: str | None = None, measure: str = "right") -> Estimate:
-        """Accuracy (or mean log probability) of the prompts as they are."""
+        """Accuracy (or mean log probability) without an edit."""
         own = self._own(self.data[f"{_measure(measure)}_before"])
         return self._mean(own, task, "share" if measure == "right" else "number")
 
@@ -75,18 +75,18 @@ class MeanPatching(TaskResult):
         task: str | None = None,
         measure: str = "right",
     ) -> Estimate:
-        """What writing a mean does to a task's own answers: after minus before, paired by prompt.
+        """The change in a task's own answers when a mean is written: after minus before, paired.
 
         Args:
             injected: one of `result.injected`; `"own"` is the positive of the paper, `"others"`
-                the mean over all other tasks.
+                averages the change over the means of all other tasks.
             layer: the block after which it was written.
             mode: `"replace"` or `"add"`.
             task: of the prompts; all by default.
             measure: `"right"` or `"logprob"`.
 
         Raises:
-            InputError: where a name is unknown or a layer was not patched.
+            InputError: if a name is unknown or a layer was not patched.
         """
         after = self._own(self._at(layer, mode)[_measure(measure)])
         change = after - self._own(self.data[f"{measure}_before"])
@@ -105,7 +105,7 @@ class MeanPatching(TaskResult):
     def followed(self, layer: int, mode: str = "replace") -> Estimate:
         """How often the answer is that of the injected *other* task to the same query.
 
-        Beside it belongs how often that is so before any edit (`followed_before`).
+        Compare it with `followed_before`, the same share without an edit.
         """
         right = self._at(layer, mode)["right"].sel(injected=self.tasks)
         return self._mean(self._off_diagonal(right), None, "share")
@@ -126,8 +126,8 @@ class MeanPatching(TaskResult):
             mode: `"replace"` or `"add"`.
             measure: `"right"` or `"logprob"`.
             answer: `"source"`: change of the source task's own answer, after minus before.
-                `"injected"`: the injected task's answer to the same query, likewise; only tasks
-                have one.
+                `"injected"`: change of the injected task's answer to the same query; columns are
+                then tasks only.
         """
         choose(answer, ("source", "injected"), "answer")
         after = self._at(layer, mode)[_measure(measure)].astype(float)
@@ -153,7 +153,7 @@ class MeanPatching(TaskResult):
         return pd.DataFrame(rows).set_index(["mode", "layer"])
 
     def _kinds_of(self) -> dict[str, str]:
-        """Columns of the summary and what they inject."""
+        """Columns of the summary, each with the vector that it injects."""
         null = self.provenance["null"]
         kinds = {"own": "own", "others": "others"} | ({"null": null} if null else {})
         return kinds | {"mean_of_tasks": MEAN, "random": RANDOM, "mean_plus_random": RANDOM_TASK}
@@ -198,11 +198,11 @@ class MeanPatching(TaskResult):
         return notes
 
     def finding(self) -> str:
-        """Whether answers follow the mean of another task that is written in.
+        """Whether answers follow the mean of another task.
 
-        They do where the share that is right for the injected task, after the block where it is
-        largest, has an interval that lies above that of the same share before any edit. If they do
-        not, but other tasks' means cost accuracy beyond the interval at some block, that is said.
+        `followed` is taken at the block and mode where it is largest. Answers follow the mean if
+        its interval lies above that of `followed_before`. If they do not, but other tasks' means
+        cost accuracy beyond the interval at some block, the finding says so.
         """
         before = self.followed_before()
         at = [(mode, layer) for mode in self.modes for layer in self.layers]
@@ -251,12 +251,12 @@ class MeanPatching(TaskResult):
         return self.data.sel(layer=layer, mode=mode)
 
     def _own(self, values: xr.DataArray) -> xr.DataArray:
-        """Of every task's prompts, the values of that task's own answer."""
+        """The values of the own task's answer, for the prompts of every task."""
         values = values.astype(float)
         return values.where(values["answered"] == values["task"]).mean("answered")
 
     def _off_diagonal(self, right: xr.DataArray) -> xr.DataArray:
-        """Mean over other injected tasks of their own answer being given."""
+        """How often the injected task's own answer is given, mean over other injected tasks."""
         right = right.astype(float)
         theirs = right.where(right["answered"] == right["injected"]).mean("answered")
         return theirs.where(theirs["injected"] != theirs["task"]).mean("injected")

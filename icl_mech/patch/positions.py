@@ -1,4 +1,4 @@
-"""Where does what differs between two prompts sit, token by token and layer by layer?"""
+"""Which tokens and layers carry the difference between two prompts?"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,7 +25,7 @@ from icl_mech.prompts import DEFAULT_TEMPLATE
 from icl_mech.results import over_tasks
 from icl_mech.tasks import Task, Tasks
 
-#: How many prompts are patched together: only their activations are in memory.
+#: Prompts that are patched together; memory holds the activations of this many prompts.
 BATCH = 8
 
 
@@ -50,15 +50,14 @@ def patch_positions(
     """Patch one activation at a time between clean and corrupted few-shot prompts.
 
     *Denoise*: run the corrupted prompt, and overwrite one site at one token and layer with the
-    activation of the clean prompt. The share of the answer that is restored was carried there.
-    *Noise*: the reverse. The share that is lost had to pass there (Meng et al. 2022, arXiv
-    2202.05262, section 2; the terms as in Heimersheim and Nanda 2024, arXiv 2404.15255). The
-    answer is scored by the logit difference of a `Contrast`.
+    activation of the clean prompt. That activation carries the share of the answer that is
+    restored. *Noise*: the reverse. The answer depends on that activation for the share that is
+    lost (Meng et al. 2022, arXiv 2202.05262, section 2; the terms as in Heimersheim and Nanda 2024,
+    arXiv 2404.15255). The answer is scored by the logit difference of a `Contrast`.
 
-    A role stands for its *last* token: of an answer of three tokens, the last is patched. So
-    prompts of different lengths are averaged over the same roles. Two prompts have the same
-    activations up to the first token in which they differ; patches there change nothing, and are
-    not run.
+    A role stands for its *last* token: of an answer of three tokens, the last is patched. This
+    allows averages over prompts of different lengths. Two prompts have the same activations up to
+    the first token in which they differ; patches there change nothing, and are not run.
 
     Args:
         model: from `load_model`.
@@ -66,15 +65,16 @@ def patch_positions(
         n_prompts: pairs of prompts per task.
         n_shots: demonstrations per prompt.
         seed: of every random draw.
-        corruption: in what the corrupted prompt differs: `"labels"`, `"task"` or `"query"`.
+        corruption: how the corrupted prompt differs: in the `"labels"` of its demonstrations
+            (shuffled), in the `"task"` of its demonstrations, or in its `"query"`.
         direction: `"denoise"`, `"noise"` or `"both"`.
         sites: as in `Edit`; at `"z"` every head is patched by itself.
-        roles: which tokens. By default x, arrow and y of every demonstration, the query and the
-            final arrow; `"all"`: every role that the prompts have; `"tokens"`: every token of a
-            single pair of prompts of equal length; or roles and token indices.
-        head_roles: which tokens at `"z"`; by default the same as `roles`.
-        other_task: whose demonstrations corrupt (`"task"`); by default antonyms, or, for a
-            linguistic task, country_capital.
+        roles: which tokens are patched. By default x, arrow and y of every demonstration, the
+            query and the final arrow; `"all"`: every role that the prompts have; `"tokens"`: every
+            token of a single pair of prompts of equal length; or a list of roles and token indices.
+        head_roles: which tokens are patched at `"z"`; by default the same as `roles`.
+        other_task: the task of the corrupted demonstrations if `corruption` is `"task"`; by default
+            antonyms, or, for a linguistic task, country_capital.
         template: how a pair is written; holds `{x}` and `{y}`.
         leading_space: write words with a space before them; by default whichever way the
             tokenizer needs fewer tokens.
@@ -83,9 +83,9 @@ def patch_positions(
         progress: show a progress bar.
 
     Raises:
-        InputError: where a task, count, site or role cannot work, the prompts do not line up, or
-            the answer has nothing to be compared with.
-        ModelError: where the model returns numbers that are not finite.
+        InputError: if a task, count, site or role cannot work, the prompts do not line up, or an
+            answer has no rival to be compared with.
+        ModelError: if the model returns numbers that are not finite.
 
     Example:
         >>> scan = icl_mech.patch_positions(
@@ -116,9 +116,9 @@ def measure_positions(
     """Run a plan of `plan_positions`: what `patch_positions` does after it has drawn the prompts.
 
     Raises:
-        InputError: where the model cannot read a prompt, the prompts do not line up, or an answer
-            has nothing to be compared with.
-        ModelError: where the model returns numbers that are not finite.
+        InputError: if the model cannot read a prompt, the prompts do not line up, or an answer has
+            no rival to be compared with.
+        ModelError: if the model returns numbers that are not finite.
     """
     s = plan.settings
     encoders = [
@@ -157,17 +157,17 @@ def patch_contrasts(
     name: str = "contrasts",
     progress: bool = True,
 ) -> PositionScan:
-    """`patch_positions` between prompts of one's own.
+    """`patch_positions` with pairs of prompts that the caller made.
 
     Args:
         model: from `load_model`.
         contrasts: pairs of prompts, each with an answer and the rivals it is compared with.
         direction, sites, roles, head_roles, progress: as in `patch_positions`.
-        name: of the pairs, as the result's task.
+        name: name of the pairs; the result's task.
 
     Raises:
-        InputError: where there are no pairs, they do not line up, or a site does not exist.
-        ModelError: where the model returns numbers that are not finite.
+        InputError: if there are no pairs, they do not line up, or a site does not exist.
+        ModelError: if the model returns numbers that are not finite.
 
     Example:
         >>> from icl_mech.patch import Contrast

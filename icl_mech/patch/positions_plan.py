@@ -1,4 +1,4 @@
-"""What a position scan runs on: its settings, and what every pair of prompts shows and asks."""
+"""The settings of a position scan, and the demonstrations and queries of every prompt pair."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ Direction = Literal["denoise", "noise", "both"]
 #: Tokens by the names of their roles, or by index into the prompt.
 Roles = Sequence[str | int]
 
-#: In what the corrupted prompt differs. `labels`: the answers of the demonstrations are shuffled.
-#: `task`: the demonstrations are those of another task. `query`: another input is asked about.
+#: How the corrupted prompt differs. `labels`: the answers of the demonstrations are shuffled.
+#: `task`: the demonstrations are those of another task. `query`: it asks another input.
 CORRUPTIONS: tuple[str, ...] = get_args(Corruption)
 #: `denoise`: clean activations into the corrupted prompt. `noise`: the reverse.
 DIRECTIONS = ("denoise", "noise")
-#: How many inputs are drawn that may replace the query. The first is taken whose answer begins
-#: with another token than the query's own answer.
+#: Number of inputs drawn that may replace the query. The first one whose answer begins with
+#: another token than the query's own answer is taken.
 N_SUBSTITUTES = 4
 
 
@@ -62,7 +62,7 @@ class PositionSettings(PromptSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class ComponentSettings(PositionSettings):
-    """Settings of `patch_positions` where it patches what blocks and heads write.
+    """Settings of `patch_positions` for the outputs of attention, MLPs and single heads.
 
     Example:
         >>> ComponentSettings().sites
@@ -75,13 +75,13 @@ class ComponentSettings(PositionSettings):
 
 @dataclass(frozen=True)
 class PromptPair:
-    """What a clean and a corrupted prompt show and ask.
+    """The demonstrations and queries of a clean and a corrupted prompt.
 
     Attributes:
         shown: the demonstrations of the clean prompt.
         corrupted: the demonstrations of the corrupted prompt.
-        query: what the clean prompt asks.
-        substitutes: what the corrupted prompt may ask instead; empty where both ask the same.
+        query: the query of the clean prompt.
+        substitutes: queries that the corrupted prompt may ask instead; empty if both ask the same.
         instruction: the line before the demonstrations of both; empty for none.
     """
 
@@ -97,10 +97,10 @@ class PositionPlan:
     """Tasks with their pairs of prompts drawn.
 
     Attributes:
-        tasks: of the clean prompts.
-        others: per task, the task whose demonstrations corrupt; None for other corruptions.
-        pairs: per task, what its prompts show and ask.
-        settings: what they were drawn with.
+        tasks: the tasks of the clean prompts.
+        others: per task, the task of the corrupted demonstrations; None for other corruptions.
+        pairs: per task, its pairs of prompts.
+        settings: the settings that they were drawn with.
         roles, head_roles: which tokens are patched, as in `patch_positions`.
     """
 
@@ -122,8 +122,8 @@ def plan_positions(
     """Load the tasks and draw their pairs of prompts; no model is needed.
 
     Raises:
-        InputError: where a task does not exist, has too few pairs or one label only to shuffle,
-            or `other_task` would not be read.
+        InputError: if a task does not exist, has too few pairs or only one label to shuffle, or
+            `other_task` is given with a corruption that does not use it.
 
     Example:
         >>> plan = plan_positions("antonyms", PositionSettings(n_prompts=4, corruption="task"))
@@ -143,15 +143,15 @@ def plan_positions(
 
 
 def draw_pairs(task: Task, other: Task | None, s: PositionSettings) -> list[PromptPair]:
-    """Draw what clean and corrupted prompts show and ask.
+    """Draw the pairs of clean and corrupted prompts of a task.
 
     Args:
-        task: of the clean prompts.
-        other: the task whose demonstrations corrupt, where `s.corruption` is `"task"`.
-        s: how many pairs of prompts, and how they differ.
+        task: the task of the clean prompts.
+        other: the task of the corrupted demonstrations, if `s.corruption` is `"task"`.
+        s: the number of pairs of prompts, and how they differ.
 
     Raises:
-        InputError: where a task has too few pairs or one label only to shuffle.
+        InputError: if a task has too few pairs or only one label to shuffle.
     """
     n_dummies = N_SUBSTITUTES if s.corruption == "query" else 1
     test = s.draw(task, n_dummies=n_dummies).test
@@ -176,18 +176,17 @@ def check_direction(direction: str) -> tuple[str, ...]:
     """The directions that a `Direction` stands for.
 
     Raises:
-        InputError: where it is unknown.
+        InputError: if it is unknown.
     """
     choose(direction, get_args(Direction), "direction")
     return DIRECTIONS if direction == "both" else (direction,)
 
 
 def check_sites(sites: str | Sequence[str]) -> tuple[str, ...]:
-    """One site or several.
+    """A tuple of one site or several.
 
     Raises:
-        InputError: where one does not exist (the nearest is named) or comes twice, or there is
-            none.
+        InputError: if one does not exist (the nearest is named) or comes twice, or there is none.
     """
     several = (sites,) if isinstance(sites, str) else tuple(sites)
     for name in several:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 #: Pixels: the height of a row of a map, and the gap between two maps.
 ROW, GAP = 24, 70
-#: Per direction: what is written where, and the name of the effect.
+#: For each direction, a description of the patch and the name of the effect.
 DIRECTIONS = {
     "denoise": ("clean activations into the corrupted prompt", "restored"),
     "noise": ("corrupted activations into the clean prompt", "lost"),
@@ -33,10 +33,10 @@ CORRUPTED = {
 
 @dataclass(frozen=True)
 class Row:
-    """A row of panels: one site, one direction beside the other.
+    """A row of panels: one site, with a panel per direction.
 
     Attributes:
-        name: of the site and, where heads are shown, of the role; escaped.
+        name: of the site and, for heads, of the role; escaped.
         effects: per direction, over (`role`, `layer`) or (`head`, `layer`).
         labels: of the map's rows; escaped.
         y_title: the title of the axis of rows.
@@ -72,7 +72,7 @@ def position_figure(scan: PositionScan) -> go.Figure:
     largest = max(
         float(abs(effect["value"]).max()) for row in rows for effect in row.effects.values()
     )
-    limit = min(1.0, largest) if largest > 0 else 1.0  # NaN, where nothing differs, gives 1
+    limit = min(1.0, largest) if largest > 0 else 1.0  # NaN (no prompts differ) gives 1
     for i, row in enumerate(rows, 1):
         for j, direction in enumerate(scan.directions, 1):
             figure.add_trace(_map(row, direction, limit), row=i, col=j)
@@ -141,7 +141,7 @@ def _interval(low: float, high: float) -> str:
 
 
 def _step(n: int) -> int:
-    """The distance between numbered layers, where `n` layers stand side by side."""
+    """The distance between numbered layers if `n` layers stand side by side."""
     return 1 if n <= 24 else 2 if n <= 80 else 4
 
 

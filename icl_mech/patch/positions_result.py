@@ -15,7 +15,8 @@ from icl_mech.stats import Clusters, Estimate, mean, ratio_of_means, repeated
 
 #: The values of every patched run.
 VALUES = ("logit_difference", "logprob", "rank")
-#: The values that effects are computed from. Not the rank: a few large ones decide its mean.
+#: The values that effects are computed from. The rank is left out: a few large ranks would decide
+#: its mean.
 METRICS = ("logit_difference", "logprob")
 #: With fewer prompts than this, a caveat says so.
 FEW_PROMPTS = 10
@@ -25,10 +26,10 @@ class PositionScan(TaskResult):
     """Answers with one activation patched, for every token role and layer, per prompt.
 
     `data` holds `logit_difference` (logits), `logprob` (nats) and `rank` of the answer over
-    (`task`, `site`, `direction`, `prompt`, `role`, `layer`); where single heads were patched
-    (site `"z"`), the same with the prefix `head_` over (`task`, `direction`, `prompt`,
-    `head_role`, `layer`, `head`). The two prompts as they are: the same with the prefixes
-    `clean_` and `corrupted_` over (`task`, `prompt`).
+    (`task`, `site`, `direction`, `prompt`, `role`, `layer`). If single heads were patched (site
+    `"z"`), it holds the same with the prefix `head_` over (`task`, `direction`, `prompt`,
+    `head_role`, `layer`, `head`). The values of the unpatched prompts have the prefixes `clean_`
+    and `corrupted_`, over (`task`, `prompt`).
     """
 
     ARRAYS: ClassVar = {
@@ -53,20 +54,20 @@ class PositionScan(TaskResult):
     ) -> xr.Dataset:
         """Normalised effect of every patch, with bootstrap intervals.
 
-        Over prompts or, where these share queries, over queries.
+        Intervals are over prompts or, if these share queries, over queries.
 
         Denoising: (patched - corrupted) / (clean - corrupted), the share that is *restored*.
-        Noising: (clean - patched) / (clean - corrupted), the share that is *lost*. Both are 0
-        where the patch changes nothing and 1 where it does as much as replacing the prompt. They
-        are ratios of means over prompts: of a single prompt, clean - corrupted may be near 0.
+        Noising: (clean - patched) / (clean - corrupted), the share that is *lost*. Both are 0 if
+        the patch changes nothing and 1 if it does as much as replacing the whole prompt. They are
+        ratios of means over prompts, because clean - corrupted may be near 0 in a single prompt.
 
         Returns:
             `value`, `low` and `high` over (`role`, `layer`), or (`role`, `layer`, `head`) for
-            site `"z"`. NaN where clean and corrupted do not differ; no interval where theirs
-            covers 0.
+            site `"z"`. They are NaN if clean and corrupted prompts do not differ; `low` and `high`
+            are NaN if the interval of their difference covers 0.
 
         Raises:
-            InputError: where the scan has no such task, site or direction.
+            InputError: if the scan has no such task, site or direction.
         """
         choose(task, self.tasks, "task")
         choose(site, self.sites, "site")
@@ -92,12 +93,12 @@ class PositionScan(TaskResult):
         )
 
     def _queries(self, task: str) -> Clusters:
-        """What each clean prompt asks; None where that is not known (prompts without roles)."""
+        """The query of each clean prompt; None if unknown (prompts without roles)."""
         queries = self.of(task)["query"].values
         return queries if all(queries) else None
 
     def _apart(self, task: str) -> Estimate:
-        """How far clean prompts are from corrupted ones (logits)."""
+        """Mean logit difference of clean prompts minus that of corrupted ones."""
         of_task = self.of(task)
         gap = of_task["clean_logit_difference"] - of_task["corrupted_logit_difference"]
         return mean(gap.values, clusters=self._queries(task))
@@ -107,7 +108,7 @@ class PositionScan(TaskResult):
     ) -> tuple[str, int, int | None, Estimate] | None:
         """The patch with the largest effect: role, layer, head (at `"z"`), effect.
 
-        The largest of many is a little too large. None where no effect is defined.
+        As the maximum of many estimates it is biased upwards. None if no effect is defined.
         """
         effect = self.effect(task, site, direction)
         if not bool(effect["value"].notnull().any()):
@@ -123,7 +124,7 @@ class PositionScan(TaskResult):
         return [(t, s, d) for t in self.tasks for s in self.sites for d in self.directions]
 
     def full_summary(self) -> pd.DataFrame:
-        """One row per (task, site, direction): the largest effect, and what it is a share of."""
+        """One row per (task, site, direction): the largest effect, and both logit differences."""
         return pd.DataFrame([self._row(*key) for key in self._rows()]).set_index(
             ["task", "site", "direction"]
         )
@@ -197,12 +198,13 @@ class PositionScan(TaskResult):
         return few_queries({t: (n if q is None else len(set(q)), n) for t, q in asked.items()})
 
     def finding(self) -> str:
-        """At which tokens, and where, a single patch does most of what the other prompt does.
+        """At which tokens and blocks a single patch has most of the effect of the other prompt.
 
-        Of one task, in the first site and direction: the (at most two) roles whose effect is above
-        one half beyond its 95 % interval after the most blocks. Of single heads, the head with the
-        largest effect, where its interval lies above 0. Nothing is said of fewer than `FEW_PROMPTS`
-        prompts, nor where clean and corrupted prompts are not told apart.
+        It covers the first site and direction. It names the (at most two) roles at which the 95 %
+        interval of the effect lies above one half in the most blocks. For single heads it names the
+        head with the largest effect, if its interval lies above 0. Empty for several tasks, for
+        fewer than `FEW_PROMPTS` prompts, or if clean and corrupted prompts do not differ beyond
+        their interval.
         """
         if len(self.tasks) > 1 or self.data.sizes["prompt"] < FEW_PROMPTS:
             return ""
@@ -264,7 +266,7 @@ class PositionScan(TaskResult):
 
 
 def _when(layers: list[int], n_layers: int) -> str:
-    """Some of the blocks 0 to `n_layers` - 1 in words.
+    """A selection of the blocks 0 to `n_layers` - 1 in words.
 
     >>> _when([0, 1, 2], 6), _when([4, 5], 6), _when([1, 3], 6)
     ('up to block 2', 'from block 4 on', 'at blocks 1 and 3')
@@ -280,7 +282,7 @@ def _when(layers: list[int], n_layers: int) -> str:
 
 
 def role_name(role: str) -> str:
-    """A role as people read it; anything else as it is.
+    """A role as people read it; any other text is returned unchanged.
 
     >>> role_name("demo_0_arrow"), role_name("final_arrow"), role_name("3: cat")
     ('demo 1: →', 'final →', '3: cat')

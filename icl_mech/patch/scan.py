@@ -71,16 +71,16 @@ def layer_scan(
     few-shot prompt whose query is a dummy (the mean over `n_dummies`). It overwrites the residual
     stream at the last token of the zero-shot prompt, after the same block. *Baseline* is the
     zero-shot prompt alone, *regular* the few-shot prompt, *hypothesis* the zero-shot prompt with
-    theta at the layer that is best on the dev prompts. Every set of demonstrations keeps its own
-    theta. Dev queries, test queries and demonstrations are disjoint. The controls are injected
-    into the same test prompts: theta from demonstrations with shuffled labels, theta of another
-    task, and random vectors of the same norm.
+    theta at the layer that is best on the dev prompts. Each prompt gets the theta of its own
+    demonstrations. Dev queries, test queries and demonstrations are disjoint. The controls are
+    injected into the same test prompts: theta from demonstrations with shuffled labels, theta of
+    another task, and random vectors of the same norm.
 
     Args:
         model: from `load_model`.
         tasks: a task, its name, a path to pairs, a family, or several of these.
-        n_prompts: test prompts per task; queries return with other demonstrations where the
-            task has too few pairs (the result says how many differ).
+        n_prompts: test prompts per task. If the task has too few pairs, queries are repeated with
+            other demonstrations (the result says how many differ).
         n_shots: demonstrations per prompt.
         seed: of every random draw.
         n_dev: dev prompts per task; half of `n_prompts` by default.
@@ -90,20 +90,20 @@ def layer_scan(
             tokenizer needs fewer tokens.
         instruction: a line before the demonstrations: `"none"`, `"true"` (it names the task),
             `"other"` (it names another), `"irrelevant"`, or the line itself.
-        other_task: whose theta is the control; by default antonyms, or, for a linguistic task,
-            country_capital.
-        control_layers: where the controls are injected: after every block (`"all"`), or only where
-            theta is best on the dev prompts (`"chosen"`, by either score), in less than half the
-            time.
-        vector: a vector that is held, scanned in place of every prompt's own theta: each layer's
-            own after that layer, as its `mode` and `scale` say, and the controls in the same way.
-            Inputs that it was shown are not asked.
+        other_task: the task whose theta is a control; by default antonyms, or, for a linguistic
+            task, country_capital.
+        control_layers: inject the controls after every block (`"all"`), or only after the blocks
+            where theta is best on the dev prompts (`"chosen"`, by either score), which takes less
+            than half the time.
+        vector: a vector to scan instead of every prompt's own theta. After each block, its vector
+            of that layer is written with its `mode` and `scale`; the controls are written in the
+            same way. Inputs that it was shown are not asked.
         progress: show a progress bar.
 
     Raises:
-        InputError: where a task, template or count cannot work, or the vector is of another model
-            or lacks a layer.
-        ModelError: where the model returns numbers that are not finite.
+        InputError: if a task, template or count cannot work, or the vector is of another model or
+            lacks a layer.
+        ModelError: if the model returns numbers that are not finite.
 
     Example:
         >>> scan = icl_mech.layer_scan(model, "to_upper", n_prompts=4, n_shots=2, progress=False)
@@ -144,8 +144,8 @@ def measure_scan(
     """Run a plan of `plan_scan`: what `layer_scan` does after it has drawn the prompts.
 
     Raises:
-        InputError: where the model cannot read a prompt.
-        ModelError: where the model returns numbers that are not finite.
+        InputError: if the model cannot read a prompt.
+        ModelError: if the model returns numbers that are not finite.
     """
     s = plan.settings
     # Every task is encoded before the first forward pass: bad input fails at once.
@@ -165,7 +165,7 @@ def measure_scan(
 
 
 def _encoders(model: HookedModel, plan: ScanTask, s: ScanSettings) -> tuple[Encoder, Encoder]:
-    """How the prompts of the task, and those of the other task, become tokens."""
+    """The encoders of the task's prompts and of the other task's prompts."""
     own, other = (
         model.encoder(s.template, [pair.y for pair in task.pairs], s.leading_space)
         for task in (plan.task, plan.other)
@@ -184,8 +184,8 @@ def _scan(
 ) -> xr.Dataset:
     """Read the vectors of one task, inject them, and score the answers.
 
-    The controls are injected after every block (`everywhere`), or where theta is best on the dev
-    prompts. A vector that is held stands in for theta.
+    The controls are injected after every block (`everywhere`), or only after the blocks where
+    theta is best on the dev prompts. The vector `held` replaces theta if it is given.
     """
     test, dev = plan.split.test, plan.split.dev
     bar.set_description(f"{plan.task.name}: reading vectors")
@@ -270,7 +270,7 @@ def _score_arrays(scored: Scored, coords: Mapping[str, Sequence[Any]] | None = N
 
 
 def _with_controls(theta: xr.Dataset, controls: xr.Dataset) -> xr.Dataset:
-    """Both along one axis `vector`; `measured` says at which layers each was injected."""
+    """Theta and controls along one axis `vector`; `measured` says where each was injected."""
     parts = []
     for part in (theta, controls):
         there = np.ones((part.sizes["vector"], part.sizes["layer"]), dtype=bool)
@@ -301,7 +301,7 @@ def _under_both_sinks(
 ) -> dict[str, tuple[str, list[bool]]]:
     """Whether few-shot prompts are answered right under the sink token and under its rival.
 
-    Empty where the sink token has no rival.
+    Empty if the sink token has no rival.
     """
     if model.sink.rival is None:
         return {}

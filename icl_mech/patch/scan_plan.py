@@ -1,4 +1,4 @@
-"""What a layer scan runs on: its settings, and the prompts of every task."""
+"""The settings of a layer scan, and the prompts of every task."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -36,11 +36,11 @@ class ScanTask:
     """One task with its episodes drawn.
 
     Attributes:
-        task: what is asked.
+        task: the task.
         other: the task whose theta is a control.
-        split: episodes to choose a layer on, and to report on.
+        split: dev episodes, on which a layer is chosen, and test episodes.
         shuffled: the test episodes with shuffled labels.
-        other_episodes: of the other task.
+        other_episodes: episodes of the other task.
         rng: the generator that draws random vectors.
     """
 
@@ -73,7 +73,7 @@ def plan_scan(
         known: inputs that a vector was shown, which are not asked.
 
     Raises:
-        InputError: where a task does not exist or has too few pairs.
+        InputError: if a task does not exist or has too few pairs.
 
     Example:
         >>> plan = plan_scan("antonyms", ScanSettings(n_prompts=4))

@@ -48,8 +48,8 @@ class LayerScan(TaskResult):
     def curve(self, task: str, vector: str = "theta", score: str = "first_token") -> list[Estimate]:
         """Test accuracy at each of `layers(task, vector)`.
 
-        Intervals here and below are Wilson's, or over queries where prompts share some
-        (`stats.shares`).
+        Intervals here and below are Wilson's, over prompts or, if these share queries, over
+        queries (`stats.shares`).
         """
         layers = self.layers(task, vector)
         right = self.data[_score(score)].sel(task=task, vector=vector, layer=layers)
@@ -73,10 +73,9 @@ class LayerScan(TaskResult):
         return share(self.of(task)["prior_right"].values, self.queries(task))
 
     def best_layer(self, task: str, score: str = "first_token") -> int | None:
-        """The layer with the best dev accuracy; None where theta works at no layer.
+        """The layer with the best dev accuracy; None if theta works at no layer.
 
-        Theta works at no layer where no layer's dev accuracy stands out of the noise
-        (`choose_layer`).
+        Theta works at no layer if the dev accuracy does not rise above noise (`choose_layer`).
         """
         choice = choice_on_dev(self.of(task), score)
         return choice.at if choice.rises else None
@@ -84,8 +83,8 @@ class LayerScan(TaskResult):
     def read_at(self, task: str, score: str = "first_token") -> int:
         """The layer at which the hypothesis and its controls are read.
 
-        It is the best layer. Where there is none, it is the layer with the most probable answers
-        among those with the highest dev accuracy.
+        It is the best layer. If there is none, it is the layer with the most probable answers among
+        those with the highest dev accuracy.
         """
         return choice_on_dev(self.of(task), score).at
 
@@ -102,9 +101,10 @@ class LayerScan(TaskResult):
     def working_layers(self, task: str, score: str = "first_token") -> list[int]:
         """After which blocks theta works.
 
-        Where it is right on more test prompts than the zero-shot prompt, beyond the 95 % interval
-        of the paired difference, and on at least half as many more as at `best_layer`. None at all
-        where there is no such layer, or theta is not better there.
+        It works after a block if two things hold: it answers more test prompts right than the
+        zero-shot prompt, beyond the 95 % interval of the paired difference; and this gain is at
+        least half of the gain at `best_layer`. Empty if there is no best layer, or theta is not
+        better there.
         """
         best = self.best_layer(task, score)
         if best is None:
@@ -120,7 +120,7 @@ class LayerScan(TaskResult):
         return [layer for layer, e in gains.items() if e.low > 0 and e.value >= enough]
 
     def _stops(self, task: str, after: int, score: str) -> bool:
-        """Whether theta is worse after every block behind `after` than at the best layer."""
+        """Whether theta is worse after every block later than `after` than at the best layer."""
         best = self._at_best(task, "theta", score)
         later = [layer for layer in self.layers(task) if layer > after]
         lost = (self._difference(task, best, self._at(task, at, score)) for at in later)
@@ -129,8 +129,8 @@ class LayerScan(TaskResult):
     def finding(self, score: str = "first_token") -> str:
         """After which blocks θ works (`working_layers`); of several tasks, in how many.
 
-        "Not from block l on" is said where θ is worse after all later blocks than at its best
-        layer, beyond the 95 % intervals of the paired differences.
+        "Not from block l on" is added if θ is worse after all later blocks than at its best layer,
+        beyond the 95 % intervals of the paired differences.
         """
         if len(self.tasks) == 1:
             (task,) = self.tasks
@@ -291,7 +291,7 @@ class LayerScan(TaskResult):
         return with_texts(frame[[*first, *columns]], self.provenance)
 
     def _draw(self, score: str = "first_token") -> go.Figure:
-        """Accuracy against layer, and a heat map of tasks x layers where there are several."""
+        """Accuracy against layer, and a heat map of tasks x layers if there are several tasks."""
         from icl_mech.patch.scan_plot import layer_scan_figure
 
         return layer_scan_figure(self, score)

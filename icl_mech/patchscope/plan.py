@@ -1,4 +1,4 @@
-"""What `patchscope` runs: its settings, the prompts that invite, and each task's episodes."""
+"""The settings of `patchscope`, the invitation prompts, and the episodes of every task."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from icl_mech.lens.naming import naming_words
 from icl_mech.prompts import N_DUMMIES, PromptSettings, Split
 from icl_mech.tasks import Task, Tasks, load_tasks
 
-#: Where an invitation has the token over which the vector is written, and what stands there.
+#: The mark in an invitation, and the text that replaces it; the vector is written over its token.
 MARK, PLACEHOLDER = "{}", "x"
-#: Prompts that invite the model to say what it finds at the marked token.
+#: Prompts that invite the model to describe the marked token.
 INVITATIONS = {
     "repeat": "cat -> cat\n1135 -> 1135\nhello -> hello\n{} ->",
     "describe": "Syria: a country in the Middle East\nDante: an Italian poet\ncello: an "
@@ -57,7 +57,7 @@ class PatchscopeSettings(PromptSettings):
 
     @property
     def texts(self) -> dict[str, str]:
-        """The text of every invitation, by its name (its own text where it has no name)."""
+        """The text of every invitation by name (a text of your own is its own name)."""
         return {name: INVITATIONS.get(name, name) for name in self.invitations}
 
 
@@ -78,7 +78,8 @@ def plan(
     """Load the tasks and draw their demonstrations; no model is needed.
 
     Raises:
-        InputError: where a task does not exist or has too few pairs, or `naming` holds no lists.
+        InputError: if a task does not exist or has too few pairs, or `naming` holds a text instead
+            of a list.
 
     Example:
         >>> len(plan("antonyms", PatchscopeSettings(n_prompts=4)).tasks[0][1].test)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from icl_mech.patchscope import Patchscope
 
 _HEIGHT, _GAP = 230, 85
-#: What is drawn: what is counted, of which vectors, its name, colour and dash.
+#: The lines of a panel: what is counted, of which vectors, and the line's name, colour and dash.
 _LINES = (
     ("names", "own", "names the task", "theta", "solid"),
     ("names", "random", "names it, of a random vector", "random", "dot"),
@@ -65,7 +65,7 @@ def _line(
     dash: str,
     place: tuple[int, int],
 ) -> None:
-    """One line of a panel; intervals round those of the task's own vectors."""
+    """One line of a panel; lines of the task's own vectors have an interval band."""
     found, x = result.curve(*what), result.layers
     row, col = place
     if what[-1] == "own" and np.isfinite(found[0].low):

@@ -1,4 +1,4 @@
-"""What a model says of task vectors that are written into prompts which invite it to."""
+"""The result of `patchscope`: the texts that a model generates about task vectors."""
 
 from typing import ClassVar
 
@@ -11,23 +11,23 @@ from icl_mech.errors import InputError, choose
 from icl_mech.results import TaskResult, with_ends
 from icl_mech.stats import Estimate, paired_difference, proportion, proportions
 
-#: What is written: the task's vectors, and random ones of the same norms.
+#: The written vectors: the task's own, and random ones of the same norms.
 VECTORS = ("own", "random")
-#: What a text may have: a word that names the task, an answer of the task, or, as a control, a
-#: word that names another task (a share: mean over the other tasks).
+#: What is looked for in a text: a word that names the task, an answer of the task, and, as a
+#: control, a word that names another task (as a share of the other tasks).
 COUNTED = ("names", "answers", "other_names")
 
 
 class Patchscope(TaskResult):
-    """The texts after every vector, and what they have.
+    """The text generated for every vector, and whether it names the task or an answer.
 
     `data` holds, over (`task`, `invitation`, `vector`, `prompt`, `layer`): `text`, and whether it
-    has a word that `names` the task and an answer of it (`answers`); `other_names` is the share of
-    the other tasks of which it has a naming word. `vector` is own or random. A "prompt" is one set
-    of demonstrations, of which the vector is.
+    contains a word that names the task (`names`) and an answer of it (`answers`); `other_names` is
+    the share of the other tasks that it contains a naming word of. `vector` is own or random. A
+    "prompt" is the set of demonstrations that the vector was read from.
 
-    Of the layers the best one is chosen on the vectors with even numbers; what is quoted for it
-    comes from those with odd numbers.
+    The best layer is chosen on the vectors with even numbers; its quoted values come from the
+    vectors with odd numbers.
     """
 
     ARRAYS: ClassVar = {
@@ -47,7 +47,7 @@ class Patchscope(TaskResult):
 
     @property
     def invitations(self) -> list[str]:
-        """The prompts that invited, by name."""
+        """The names of the invitations."""
         return [str(name) for name in self.data["invitation"].values]
 
     @property
@@ -56,7 +56,7 @@ class Patchscope(TaskResult):
         return [int(layer) for layer in self.data["layer"].values]
 
     def said(self, task: str, invitation: str, layer: int, vector: str = "own") -> list[str]:
-        """The texts, a vector each. They are data: escape them before they go into HTML."""
+        """The texts, one per vector. They may hold any characters: escape them in HTML."""
         if layer not in self.layers:
             known = ", ".join(map(str, self.layers))
             raise InputError(f"layer {layer} was not read; expected one of {known}")
@@ -68,7 +68,7 @@ class Patchscope(TaskResult):
     ) -> list[Estimate]:
         """Share of texts with one of `COUNTED`, at every layer, with Wilson intervals.
 
-        There is no interval of `"other_names"`, which is a mean over the other tasks.
+        `"other_names"` has no interval, because it is a mean over the other tasks.
         """
         values = self._here(task, invitation, vector)[choose(what, COUNTED, "count")].values
         if what == "other_names":
@@ -80,20 +80,20 @@ class Patchscope(TaskResult):
         return self.layers[int(self._gains(task, invitation).argmax())]
 
     def best_invitation(self, task: str) -> str:
-        """The one after which, at its best layer, they do so most."""
+        """The invitation whose texts, at its best layer, name the task most beyond other tasks."""
         return max(self.invitations, key=lambda name: self._gains(task, name).max())
 
     def _gains(self, task: str, invitation: str) -> np.ndarray:
-        """How many more texts of even vectors name the task than another, by layer."""
+        """Mean of `names` minus `other_names` over even vectors, by layer."""
         here = self._here(task, invitation, "own").isel(prompt=slice(0, None, 2))
         gains: np.ndarray = (here["names"] - here["other_names"]).mean("prompt").values
         return gains
 
     def gain(self, task: str, invitation: str, control: str = "other_names") -> Estimate:
-        """How many more texts name the task than `control`, at the best layer, on odd vectors.
+        """The share of texts that name the task minus a control, at the best layer, on odd vectors.
 
-        `control`: `"other_names"` (another task, same texts) or `"random"` (the task, random
-        vectors). The interval is a paired bootstrap over vectors.
+        `control` is `"other_names"` (another task, same texts) or `"random"` (the same task,
+        random vectors). The interval is a paired bootstrap over vectors.
         """
         choose(control, ("other_names", "random"), "control")
         own = self._odd(task, invitation, "own")
@@ -154,8 +154,8 @@ class Patchscope(TaskResult):
     def finding(self) -> str:
         """In how many tasks the texts are shown to name the task, beyond both controls.
 
-        Invitation and layer are chosen on even vectors. A task counts where, on odd ones, both
-        paired differences lie above 0 beyond their 95 % intervals.
+        Invitation and layer are chosen on even vectors. A task counts if, on odd vectors, the 95 %
+        intervals of both paired differences lie above 0.
         """
         known = [task for task in self.tasks if self.provenance["naming"][task]]
         if not known:
@@ -184,6 +184,6 @@ class Patchscope(TaskResult):
         return self.of(task).sel(invitation=invitation, vector=choose(vector, VECTORS, "vector"))
 
     def _odd(self, task: str, invitation: str, vector: str) -> xr.Dataset:
-        """At the best layer, the vectors on which it was not chosen (all, where there is one)."""
+        """The odd vectors at the best layer; a single vector is used for both."""
         here = self._here(task, invitation, vector).sel(layer=self.best_layer(task, invitation))
         return here.isel(prompt=slice(1, None, 2)) if here.sizes["prompt"] > 1 else here

@@ -50,11 +50,11 @@ def patchscope(
     """Write task vectors into prompts that invite the model to say what they hold.
 
     Ghandeharioun et al. 2024 (*Patchscopes*, arXiv 2401.06102), here for theta (Hendel et al. 2023,
-    section 3.2): it is read after a block, and written after the same block (or another, `into`)
-    over one token of a prompt such as `"cat -> cat\\nhello -> hello\\nx ->"` (over the `x`); the
-    model goes on greedily. Counted is how often the text has a word that names the task
-    (`icl_mech.lens.NAMING`), and how often an answer of the task, to any of its inputs. Controls:
-    words that name *another* task (mean over these), and a random vector of the same norm.
+    section 3.2). Theta is read after a block, and written after the same block (or another, `into`)
+    over one token of a prompt such as `"cat -> cat\\nhello -> hello\\nx ->"` (over the `x`). The
+    model continues greedily. The result counts texts with a word that names the task
+    (`icl_mech.lens.NAMING`), and texts with an answer of the task, to any of its inputs. Controls
+    are words that name *another* task (mean over these), and a random vector of the same norm.
 
     Args:
         model: from `load_model`.
@@ -66,7 +66,7 @@ def patchscope(
             which the vector is written.
         layers: after which blocks vectors are read, from 0 (or from the end, negative); all by
             default.
-        into: after which block they are written; by default after the one where each was read.
+        into: after which block they are written; by default after the block of the reading.
         max_new_tokens: the most tokens that are generated; a line break ends the text.
         naming: words that name tasks, in addition to `NAMING` (needed for tasks of your own).
         n_dummies: dummy queries per demonstration set, over which theta is averaged.
@@ -78,8 +78,8 @@ def patchscope(
         progress: show a progress bar.
 
     Raises:
-        InputError: where a task, count, layer or invitation cannot work.
-        ModelError: where the model returns numbers that are not finite.
+        InputError: if a task, count, layer or invitation cannot work.
+        ModelError: if the model returns numbers that are not finite.
 
     Example:
         >>> found = icl_mech.patchscope(
@@ -138,7 +138,7 @@ def _invited(model: HookedModel, text: str) -> tuple[Prompt, int]:
     """An invitation as a prompt, and the index of the marked token.
 
     Raises:
-        InputError: where what stands at the mark is no token of its own.
+        InputError: if the placeholder at the mark is not a separate token.
     """
     before, _, after = text.partition(MARK)
     prompt = model.prompt(before + PLACEHOLDER + after)
@@ -160,7 +160,7 @@ def _measure(
     plan: PatchscopePlan,
     bar: tqdm,
 ) -> xr.Dataset:
-    """What the model says of one task's vectors."""
+    """The texts of one task's vectors, and their counts."""
     bar.set_description(task.name)
     s = plan.settings
     encoder = model.encoder(s.template, [pair.y for pair in task.pairs], s.leading_space)
@@ -206,6 +206,6 @@ def _said(
 
 
 def _has(texts: np.ndarray, words: Collection[str]) -> np.ndarray:
-    """Whether each text has one of the words, whole."""
+    """Whether each text contains one of the words as a whole word."""
     found = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, words))})(?!\w)" if words else r"(?!)")
     return np.vectorize(lambda text: found.search(text) is not None, otypes=[bool])(texts)

@@ -1,4 +1,4 @@
-"""What `progressive_generation` runs on: its settings, and each task's episodes."""
+"""The settings of `progressive_generation`, and the episodes of every task."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from icl_mech.prompts import Episode, whole_numbers
 from icl_mech.tasks import Pair, Task, Tasks, load_tasks
 from icl_mech.vector_methods.plan import NAMED, MethodSettings, training_pairs
 
-#: After the demonstrations are dropped: nothing in their place; the separator's own states.
+#: Replacements of dropped demonstrations beside vectors: nothing, or the separator's states.
 NOTHING, STATES = "nothing", "states"
-#: What is in place then, in words.
+#: Replacements in words.
 KEPT = {NOTHING: "nothing in place", STATES: "the separator's states", **NAMED}
 
 
@@ -71,7 +71,7 @@ def plan_progressive(tasks: Tasks, settings: ProgressiveSettings) -> Progressive
     """Load the tasks and draw their prompts; no model is needed.
 
     Raises:
-        InputError: where a task does not exist or has too few pairs.
+        InputError: if a task does not exist or has too few pairs.
 
     Example:
         >>> len(plan_progressive("present_past", ProgressiveSettings(n_prompts=4)).tasks[0].test)

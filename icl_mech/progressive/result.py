@@ -1,4 +1,4 @@
-"""How many answer tokens need the demonstrations, and what comes of dropping them after those."""
+"""The result of dropping the demonstrations after the first answer tokens."""
 
 from typing import Any, ClassVar
 
@@ -13,21 +13,21 @@ from icl_mech.stats import Estimate, mean, paired_difference, share
 
 #: How a generated text is judged, as in `answer_scores`.
 SCORES = ("accepted", "begins")
-#: How far a next-token distribution is from the few-shot prompt's.
+#: Distances of the next-token distribution from that of the few-shot prompt.
 MEASURES = ("kl", "total_variation")
 
 
 class ProgressiveGeneration(TaskResult):
     """Divergence by answer token, whole answers by first tokens with demonstrations, and speed.
 
-    `data` holds, over (`task`, `kept`, `position`, `prompt`): `kl` (nats) and `total_variation` of
-    the next-token distribution without demonstrations from the few-shot prompt's, before each token
-    of the right answer and of what ends it (NaN after its end); over (`task`, `kept`,
-    `first_tokens`, `prompt`): `text`, and whether it is an accepted answer (`accepted`) or begins
-    with one (`begins`); the same with demonstrations throughout as `few_text` and so on over
-    (`task`, `prompt`); `seconds` and `timed` tokens over (`task`, `first_tokens`, `round`).
-    `kept` is what is in place after the demonstrations are dropped: nothing, the separator's
-    states, or a method's vector, in blocks up to (a vector: after) `layer`.
+    `data` holds, over (`task`, `kept`, `position`, `prompt`): `kl` (nats) and `total_variation`
+    between the next-token distributions without demonstrations and of the few-shot prompt, before
+    each token of the right answer and of the template's stop text (NaN after its end); over
+    (`task`, `kept`, `first_tokens`, `prompt`): `text`, and whether it is an accepted answer
+    (`accepted`) or begins with one (`begins`); the same with demonstrations throughout as
+    `few_text` and so on over (`task`, `prompt`); `seconds` and `timed` tokens over (`task`,
+    `first_tokens`, `round`). `kept` is what replaces the dropped demonstrations: nothing, the
+    separator's states (in blocks up to `layer`), or a method's vector (at `layer`).
     """
 
     ARRAYS: ClassVar = {
@@ -50,12 +50,12 @@ class ProgressiveGeneration(TaskResult):
 
     @property
     def kept(self) -> list[str]:
-        """What is in place once demonstrations are dropped."""
+        """What replaces the demonstrations once they are dropped."""
         return [str(name) for name in self.data["kept"].values]
 
     @property
     def first_tokens(self) -> list[int]:
-        """How many answer tokens followed the demonstrations."""
+        """The numbers of answer tokens that were generated with demonstrations."""
         return [int(k) for k in self.data["first_tokens"].values]
 
     # --- numbers ---------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ class ProgressiveGeneration(TaskResult):
         return [int(i) for i in np.flatnonzero(np.isfinite(values).any(axis=1))]
 
     def falls(self, task: str, kept: str = NOTHING) -> Estimate:
-        """KL at the first answer token minus KL at the second, answer by answer (nats)."""
+        """KL at the first answer token minus KL at the second (nats), paired by prompt."""
         values = self._kept(task, kept)["kl"].transpose("position", "prompt").values.astype(float)
         if len(values) < 2:
             return Estimate(np.nan, np.nan, np.nan, 0)
@@ -96,28 +96,28 @@ class ProgressiveGeneration(TaskResult):
     def accuracy(
         self, task: str, first_tokens: int, kept: str = NOTHING, score: str = "accepted"
     ) -> Estimate:
-        """Share of right texts whose first tokens follow the demonstrations.
+        """Share of right texts if only the first tokens are generated with demonstrations.
 
         Args:
             task: one of `tasks`.
-            first_tokens: how many: one of `first_tokens`.
+            first_tokens: the number of these tokens, one of `first_tokens`.
             kept: one of `kept`.
             score: `"accepted"` (the whole text is an accepted answer) or `"begins"` (with one).
         """
         return share(self._right(task, first_tokens, kept, score), self.queries(task))
 
     def few_shot(self, task: str, score: str = "accepted") -> Estimate:
-        """The same with demonstrations throughout."""
+        """Share of right texts with demonstrations throughout."""
         return share(self._few(task, score), self.queries(task))
 
     def lost(self, task: str, first_tokens: int, kept: str = NOTHING) -> Estimate:
-        """Whole answers right with demonstrations throughout, minus those with few first tokens."""
+        """Accuracy of whole answers with demonstrations throughout minus that of `accuracy`."""
         ours = self._right(task, first_tokens, kept, "accepted").astype(float)
         few = self._few(task, "accepted").astype(float)
         return paired_difference(few, ours, clusters=self.queries(task))
 
     def ends(self, task: str, first_tokens: int, kept: str = NOTHING) -> Estimate:
-        """Of the texts that begin with an accepted answer, the share that end there."""
+        """The share of texts that end there, among those that begin with an accepted answer."""
         begins = self._right(task, first_tokens, kept, "begins")
         if not begins.any():
             return Estimate(np.nan, np.nan, np.nan, 0)
@@ -173,8 +173,8 @@ class ProgressiveGeneration(TaskResult):
     def finding(self) -> str:
         """Whether the first answer token needs the demonstrations most, by a paired difference.
 
-        For one task also what share of whole answers is right with the least number of first
-        tokens that is not shown to lose any (nothing in place).
+        For one task, it also gives the share of whole answers that are right with the smallest
+        number of first tokens above 0 (nothing in place).
         """
         if len(self.tasks) > 1:
             falls = sum(self.falls(task).low > 0 for task in self.tasks)

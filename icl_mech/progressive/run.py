@@ -1,4 +1,4 @@
-"""Answers whose first tokens follow demonstrations and whose others do not."""
+"""Generates answers whose first tokens follow demonstrations and whose later tokens do not."""
 
 import time
 from collections.abc import Sequence
@@ -40,9 +40,9 @@ from icl_mech.vectors import answer_logprob, choose_layer
 
 #: Tokens that a generation may take beyond the longest accepted answer.
 SPARE_TOKENS = 2
-#: Edits by what is kept in the demonstrations' place.
+#: Edits by what replaces the demonstrations.
 Kept = dict[str, list[Edit] | None]
-#: What no generated text holds: it never ends a text whose speed is measured.
+#: A stop text that generated texts do not contain, so that timed generations do not end early.
 _NEVER = "\0"
 
 
@@ -73,16 +73,16 @@ def progressive_generation(
 ) -> ProgressiveGeneration:
     """Generate the first k answer tokens with demonstrations, and the others without them.
 
-    PICA (arXiv 2503.09958): demonstrations are needed at the first answer tokens only. Measured is
-    that claim, and what comes of it. First, how far the next-token distribution of the prompt
-    without demonstrations is from that of the few-shot prompt, at each token of the right answer
-    and at what ends it (KL in nats, total variation; the tokens before are those of the answer).
-    Second, whole answers whose first k tokens follow the demonstrations, after which these are
-    dropped (`model.generate(..., demonstrations_for=k)`) with nothing in their place; with the
-    separator's own states, i.e. the attention outputs at the last arrow of the few-shot prompt in
-    the first blocks; or with a task vector there. The paper writes the attention outputs (and
-    embeddings) of all separators over; without demonstrations the last arrow is the one left.
-    Third, tokens per second against k.
+    PICA (arXiv 2503.09958) claims that demonstrations are needed at the first answer tokens only.
+    Three things are measured. First, the distance between the next-token distributions of the
+    prompt without demonstrations and of the few-shot prompt, at each token of the right answer and
+    of the template's stop text (KL in nats, total variation; the preceding tokens are those of the
+    right answer). Second, whole answers whose first k tokens are generated with demonstrations;
+    then these are dropped (`model.generate(..., demonstrations_for=k)`). They are replaced by
+    nothing, by the separator's states (the attention outputs at the last arrow of the few-shot
+    prompt in the first blocks), or by a task vector. (The paper writes the attention outputs and
+    embeddings of all separators; without demonstrations only the last arrow is left.) Third, tokens
+    per second against k.
 
     Args:
         model: from `load_model`.
@@ -92,7 +92,7 @@ def progressive_generation(
         seed: of every random draw.
         first_tokens: the numbers k.
         methods: ways to get a vector, as in `compare_vectors`; may be empty.
-        n_blocks: how many first blocks' states are kept; by default the best number on dev prompts.
+        n_blocks: number of first blocks whose states are kept; by default the best on dev prompts.
         n_positions, timed_tokens, n_rounds: see `ProgressiveSettings`.
         n_dev, n_sets, n_dummies, n_steps, batch_size, learning_rate, train_layers: as in
             `compare_vectors`.
@@ -100,8 +100,8 @@ def progressive_generation(
         progress: show a progress bar.
 
     Raises:
-        InputError: where a task, a method or a count cannot work.
-        ModelError: where the model returns numbers that are not finite.
+        InputError: if a task, a method or a count cannot work.
+        ModelError: if the model returns numbers that are not finite.
 
     Example:
         >>> found = icl_mech.progressive_generation(
@@ -204,7 +204,7 @@ class _Measurement:
     # --- what is kept ----------------------------------------------------------------------------
 
     def _states(self) -> tuple[list[Edit], int]:
-        """Attention outputs at the few-shot prompts' last arrow, of the first blocks."""
+        """Edits with the few-shot attention outputs at the last arrow, and how many blocks."""
         self.bar.set_description(f"{self.of.task.name}: states")
         n = self.s.n_blocks or self._best_number()
         self.bar.update()
@@ -215,7 +215,7 @@ class _Measurement:
         return [Edit(n, values[:, n], "attn_out", "final_arrow") for n in range(n_blocks)]
 
     def _best_number(self) -> int:
-        """The number of blocks after which most dev prompts are answered right."""
+        """The number of first blocks with which most dev prompts are answered right."""
         dev = self.of.dev
         states = self._states_of(in_context(self.encoder, dev), self.model.n_layers)
         prompts = zero_shot(self.encoder, dev)
@@ -226,7 +226,7 @@ class _Measurement:
         return choose_layer(read.right, answer_logprob(read), queries).at + 1
 
     def _vector(self, name: str) -> tuple[list[Edit], float]:
-        """A vector of the task, as edits of the test prompts, and its layer."""
+        """A method's vector as edits of the test prompts, and its layer."""
         of, s = self.of, self.s
         material = Material.of(of.task, self.encoder, of.pairs, of.dev, s)
         vector = form_step(self.model, name, material, s, self.bar, self.about["notes"])
@@ -295,7 +295,7 @@ class _Measurement:
         ).transpose(2, 0, 1)
         few_texts = np.array([row[0].text for row in few], dtype=object)
         said: dict[str, Any] = {
-            # netCDF ends a string at a zero byte.
+            # netCDF would end a string at a zero byte.
             "text": (dims, _plain(texts)),
             "few_text": ("prompt", _plain(few_texts)),
         }
@@ -312,7 +312,7 @@ class _Measurement:
         return right
 
     def _speed(self) -> xr.Dataset:
-        """Seconds and tokens of long generations, each number of first tokens in turn."""
+        """Seconds and tokens of timed generations, each number of first tokens in turn."""
         ks: list[int | None] = [*self.s.first_tokens, None]
         seconds = np.zeros((len(ks), self.s.n_rounds))
         tokens = np.zeros((len(ks), self.s.n_rounds), dtype=int)

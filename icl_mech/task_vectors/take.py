@@ -1,4 +1,4 @@
-"""Takes a task vector from a task, from pairs, or from a few-shot prompt."""
+"""Reads a task vector from a task, from pairs, or from a few-shot prompt."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from icl_mech.tasks import Family, Task, load_tasks
 from icl_mech.vectors import choose_layer, dummy_residuals, scores_by_layer, theta
 
 METHODS = ("theta",)
-#: What a vector is taken from: a task or its name, pairs, or the text of a few-shot prompt.
+#: The source of a vector: a task or its name, pairs, or the text of a few-shot prompt.
 Source = Task | str | Path | Mapping[str, str | Sequence[str]]
 
 
@@ -42,8 +42,8 @@ def task_vector(
     """The task vector of a task: theta, the mean over several demonstration sets.
 
     Hendel et al. 2023 (arXiv 2310.15916), section 3.2: theta is the residual stream after a block
-    at the last token of a few-shot prompt whose query is a dummy. (The paper averages over no
-    demonstration sets; the vector of each is in `TaskVector.sets`.)
+    at the last token of a few-shot prompt whose query is a dummy. (The paper does not average over
+    demonstration sets; the vector of each set is in `TaskVector.sets`.)
 
     Args:
         model: from `load_model`.
@@ -52,8 +52,8 @@ def task_vector(
         n_prompts: demonstration sets.
         n_shots: demonstrations in each.
         seed: of every random draw.
-        layer: the block after which the vector is to be written; `"best"` is the one where it
-            answers most zero-shot prompts of other queries right (dev prompts).
+        layer: the block after which the vector will be written; `"best"` chooses the block after
+            which it answers most zero-shot dev prompts right.
         method: `"theta"`.
         n_dev: dev prompts; half of `n_prompts` by default.
         n_dummies: dummy queries per demonstration set.
@@ -64,9 +64,9 @@ def task_vector(
         progress: show a progress bar.
 
     Raises:
-        InputError: where the task, a count, the layer or the template cannot work, or
-            `layer="best"` is asked of a single prompt, which has no queries to choose on.
-        ModelError: where the model returns numbers that are not finite.
+        InputError: if the task, a count, the layer or the template cannot work, or if
+            `layer="best"` is given with a single prompt, which has no queries to choose on.
+        ModelError: if the model returns numbers that are not finite.
 
     Example:
         >>> tv = icl_mech.task_vector(model, "to_upper", 4, 3, layer=9, progress=False)
@@ -113,7 +113,7 @@ def task_vector(
 
 
 def _as_task(task: Source) -> Task:
-    """One task, whatever it was given as."""
+    """The one task that `task` names, holds or is."""
     if isinstance(task, Mapping):
         return Task.from_pairs(task, "pairs")
     found = [] if isinstance(task, Family) else load_tasks(task)
@@ -132,7 +132,7 @@ def _best(
     tick: Any,
     name: str,
 ) -> int:
-    """The layer where the vector is right most often on dev prompts; a warning where it is not."""
+    """The vector's best layer on dev prompts; warns if its accuracy does not rise above noise."""
     each = values[None].expand(len(dev), -1, -1)
     right, logprob = scores_by_layer(model, encoder, dev, each, tick)
     queries = np.unique([episode.query.x for episode in dev], return_inverse=True)[1]

@@ -1,8 +1,8 @@
-"""`TaskVector`: a task vector that one can hold, write into any prompt, add, save and load.
+"""`TaskVector`: a task vector to write into prompts, do arithmetic with, save and load.
 
 Hendel et al. 2023 (arXiv 2310.15916), section 3.2: theta is the residual stream after block `l` at
-the last token of a few-shot prompt. Written over the same place of another prompt, it makes the
-model do the task there.
+the last token of a few-shot prompt. Written at the same place of another prompt, it makes the model
+do the task there.
 """
 
 import json
@@ -30,21 +30,20 @@ from icl_mech.stats import Estimate, proportion
 from icl_mech.tasks import Episode, Task, load_task
 
 _FORMAT = "icl-mech task vector 1"
-#: Of files whose vector is written at another site, or in several blocks: older versions would
-#: read these and write them after one block.
+#: The format of vectors that are written at another site, or in several blocks. Older versions
+#: refuse it; they would write such a vector after one block.
 _FORMAT_2 = "icl-mech task vector 2"
 
 
 @dataclass(frozen=True, eq=False)
 class TaskVector:
-    """A vector for every layer at which it was read, and how it is written.
+    """One vector for every layer that was read, and how it is written.
 
     Attributes:
         name: of the task, or of the arithmetic that made it.
         values: the vector of every layer, `[layer, d_model]`, float32.
         layers: the blocks in which they were read, from 0.
-        layer: the block in which it is written, at `resid_post` after it; None where it was not
-            chosen.
+        layer: the block in which it is written; None if none was chosen.
         mode: `"replace"` (Hendel et al.) or `"add"`.
         scale: factor on the vector when it is written.
         sets: the vectors of single demonstration sets, `[set, layer, d_model]`, of which `values`
@@ -54,10 +53,10 @@ class TaskVector:
             `written(allow_other_model=True)` says. Files do not keep this.
         site: where in a block it is written, as in `Edit`: by default after it; `"attn_out"` for a
             vector of attention outputs. (Not one head's `"z"`.)
-        through: whether it is written in every block of `layers` up to `layer` at once, in each
-            with that block's vector, and not in `layer` alone.
+        through: whether it is written in every block of `layers` up to `layer` at once, each
+            block with its own vector, instead of in `layer` alone.
 
-    Every function that takes a vector takes this one, and refuses it by `check_fits`.
+    Every function that takes a vector takes a `TaskVector`, and calls `check_fits` on it.
     """
 
     name: str
@@ -106,7 +105,7 @@ class TaskVector:
 
     @property
     def d_model(self) -> int:
-        """Its width."""
+        """Length of the vector."""
         return int(self.values.shape[1])
 
     @property
@@ -121,7 +120,7 @@ class TaskVector:
         return frozenset(map(str, self.provenance.get("shown", ())))
 
     def recorded(self) -> dict[str, Any]:
-        """What a result records of it: how it is written, and how it came to be."""
+        """What the provenance of a result records: how it is written, and its own provenance."""
         return {
             "name": self.name,
             "mode": self.mode,
@@ -137,7 +136,7 @@ class TaskVector:
         """The vector of one layer, by default of the chosen one, without the scale.
 
         Raises:
-            InputError: where none was chosen, or there is none after that block.
+            InputError: if no layer was chosen, or there is no vector of that layer.
         """
         layer = self._layer(layer)
         return self.values[self.layers.index(layer)]
@@ -179,8 +178,8 @@ class TaskVector:
             at: the token: an index, or a role such as `"final_arrow"`.
 
         Raises:
-            InputError: as in `vector`; and where it is written in several blocks at once, of which
-                none is named.
+            InputError: as in `vector`; also if it is written in several blocks at once and no
+                `layer` is given.
         """
         if layer is None and self.through:
             raise InputError(
@@ -195,8 +194,8 @@ class TaskVector:
         """The edits that are applied together: one, or one in every block up to the layer.
 
         Args:
-            layer: the block in which it is written, or, of a vector that is written in several
-                blocks at once, the last of them; by default the chosen one.
+            layer: the block in which it is written, by default the chosen one. For a vector that
+                is written in several blocks at once, it is the last of them.
             at: as in `edit`.
 
         Raises:
@@ -233,31 +232,31 @@ class TaskVector:
         at: int = -1,
         allow_other_model: bool = False,
     ) -> Iterator[None]:
-        """Write the vector in every forward pass of the TransformerLens model meanwhile.
+        """Write the vector in every forward pass of the TransformerLens model within the context.
 
-        This is for `model.bridge(...)`, `model.bridge.generate(...)` and anything else that runs
+        This works for `model.bridge(...)`, `model.bridge.generate(...)` and anything else that runs
         it. In a pass over several tokens the vector is written at token `at`. A pass over one token
         that continues others (the next step of a generation with a cache) is left alone.
 
         Args:
-            model: whose `bridge` is hooked.
-            layer: as in `edit`.
-            at: the token's index; -1 is the last. A generation without a cache runs the text from
-                its beginning at every step: there, give the index from the beginning.
+            model: its `bridge` is hooked.
+            layer: as in `edits`.
+            at: the token's index; -1 is the last. A generation without a cache runs the whole text
+                at every step: count the index from the beginning then.
             allow_other_model: write it into a model that it was not read from.
 
         Raises:
-            InputError: where it is of another model, width or number of layers.
+            InputError: if the vector is of another model, width or number of layers.
         """
         self.check_fits(model, allow_other_model)
         with model.bridge.hooks(fwd_hooks=[_hook(edit, at) for edit in self.edits(layer)]):
             yield
 
     def check_fits(self, model: HookedModel, allow_other_model: bool = False) -> None:
-        """Refuse a model that the vector cannot be, or was not meant to be, written into.
+        """Refuse a model of another size, or other weights than the vector was read from.
 
         Raises:
-            InputError: naming both.
+            InputError: naming the vector and the model.
         """
         check_model(model)
         self._check_finite()
@@ -279,7 +278,7 @@ class TaskVector:
         """Refuse layers that it has no vector of.
 
         Raises:
-            InputError: naming the first.
+            InputError: naming the first such layer.
         """
         for layer in layers:
             self._layer(layer)
@@ -309,7 +308,7 @@ class TaskVector:
         """The mean of vectors of one model.
 
         Raises:
-            InputError: where there is none, or they do not belong together.
+            InputError: if there is none, or they do not belong together.
         """
         if not vectors:
             raise InputError("no vectors; expected at least one")
@@ -327,12 +326,13 @@ class TaskVector:
     # --- reading it --------------------------------------------------------------------------
 
     def top_tokens(self, model: HookedModel, k: int = 10, layer: int | None = None) -> list[str]:
-        """The k most probable tokens, as text, of the vector read through the unembedding.
+        """The texts of the k most probable tokens if the vector is read with the logit lens.
 
-        The logit lens: final norm and unembedding. Texts are data: escape them in HTML.
+        The logit lens applies the final norm and the unembedding. The texts may hold any
+        characters: escape them in HTML.
 
         Raises:
-            InputError: where the model is another, or there is no such layer.
+            InputError: if the model does not fit, or there is no such layer.
         """
         self.check_fits(model)
         found: TopTokens = model.vocabulary.top_tokens(self.vector(layer)[None, None], k)
@@ -346,23 +346,23 @@ class TaskVector:
         seed: int = 0,
         layer: int | None = None,
     ) -> Estimate:
-        """How many zero-shot prompts of a task the model answers right with the vector in place.
+        """The share of a task's zero-shot prompts answered right with the vector in place.
 
-        An answer is right where its first token is that of an accepted answer. Inputs that the
+        An answer is right if its first token is that of an accepted answer. Inputs that the
         vector's own demonstrations showed are not asked.
 
         Args:
-            model: that the vector is written into.
+            model: the model that the vector is written into.
             task: a task or its name.
-            n_prompts: queries, fewer where the task has fewer that were not shown.
+            n_prompts: number of queries; fewer if the task has fewer that were not shown.
             seed: of the draw.
-            layer: as in `edit`.
+            layer: as in `edits`.
 
         Returns:
             The share with its Wilson interval.
 
         Raises:
-            InputError: where the model is another, or no query is left.
+            InputError: if the model does not fit, or no query is left.
         """
         self.check_fits(model)
         chosen = load_task(task) if isinstance(task, str) else task
@@ -385,10 +385,10 @@ class TaskVector:
     # --- files -------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> Path:
-        """Write a `.safetensors` file with the numbers, and all else as its metadata.
+        """Write a `.safetensors` file with the vectors; the other attributes are its metadata.
 
         Raises:
-            InputError: where it cannot be written.
+            InputError: if it cannot be written.
         """
         tensors = {"values": self.values.contiguous()}
         if self.sets is not None:
@@ -411,11 +411,11 @@ class TaskVector:
 
         Args:
             path: of the `.gguf` file.
-            layer: as in `edit`.
+            layer: as in `edits`.
 
         Raises:
-            InputError: where the vector is written by replacing (llama.cpp adds), inside a block,
-                or after block 0, which llama.cpp leaves alone.
+            InputError: if the vector replaces (llama.cpp adds), is written inside a block, or is
+                written after block 0, to which llama.cpp adds nothing.
         """
         edits = self.edits(layer)
         if self.mode != "add":
@@ -451,7 +451,7 @@ class TaskVector:
         """Read what `save` wrote.
 
         Raises:
-            InputError: where it is another kind of file, or damaged.
+            InputError: if it is another kind of file, or damaged.
         """
         source = Path(path).expanduser()
         try:
@@ -527,7 +527,7 @@ class TaskVector:
 
 
 def _hook(edit: Edit, at: int) -> tuple[str, Callable[[Tensor, Any], Tensor]]:
-    """A hook of the bridge that writes an edit at token `at`, once."""
+    """The name and function of a bridge hook that writes an edit at token `at` of each text."""
     seen: list[int] = []
 
     def write(activation: Tensor, hook: Any) -> Tensor:
@@ -550,7 +550,7 @@ def _in_brackets(name: str) -> str:
 
 
 def _runs(layers: Sequence[int]) -> str:
-    """Layers as text: `layers 0 to 17`, or each by itself."""
+    """Layers as text: `layers 0 to 17`, or a list if they are not consecutive."""
     if len(layers) > 2 and list(layers) == list(range(layers[0], layers[-1] + 1)):
         return f"layers {layers[0]} to {layers[-1]}"
     return f"layer{'s' * (len(layers) > 1)} {', '.join(map(str, layers))}"

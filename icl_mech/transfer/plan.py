@@ -1,4 +1,4 @@
-"""What `vector_transfer` runs on: its settings, the ways to write a pair, each task's episodes."""
+"""The settings of `vector_transfer`, the formats of a pair, and the episodes of every task."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,16 +7,16 @@ from icl_mech.errors import InputError, choose
 from icl_mech.prompts import DEFAULT_TEMPLATE, Split, Template, VectorSettings, header
 from icl_mech.tasks import Task, Tasks, load_tasks
 
-#: Ways to write a pair, by name. A format is one of these, or a template of your own, with or
-#: without `INSTRUCTED` at its end.
+#: Named templates of a pair. A format is one of these, or a template of your own, with or without
+#: `INSTRUCTED` at its end.
 FORMATS = {
     "arrow": "{x}->{y}",
     "qa": "Q: {x}\nA: {y}",
     "sentence": "{x} goes with {y}.",
     "spanish": "Pregunta: {x}\nRespuesta: {y}",
 }
-#: At the end of a format: the line that names the task stands before the demonstrations, and
-#: before the query that the vector is written into.
+#: Suffix of a format with an instruction: the line that names the task comes before the
+#: demonstrations, and before the query that the vector is written into.
 INSTRUCTED = "+instruction"
 #: Tokens at which a vector is formed: names, and roles in which `{last}` is the last demonstration.
 FORMED_AT = {
@@ -25,7 +25,7 @@ FORMED_AT = {
     "last label": "demo_{last}_y",
     "last arrow": "demo_{last}_arrow",
 }
-#: Tokens of the zero-shot prompt over which it is written.
+#: Tokens of the zero-shot prompt over which a vector is written.
 WRITTEN_AT = {"final arrow": "final_arrow", "query": "query"}
 
 
@@ -42,8 +42,8 @@ class TransferSettings(VectorSettings):
     """Test prompts per task, each with the vector of other demonstrations."""
     formats: tuple[str, ...] | None = None
     """How pairs are written: arrow, qa, sentence, spanish, or templates of your own; each also with
-    +instruction at its end. By default all four, the first of them --template, and this one with
-    +instruction where every task has one (which line: --instruction, by default the task's own)."""
+    +instruction at its end. By default all four (--template in place of arrow), and the first with
+    +instruction if every task has one (which line: --instruction, by default the task's own)."""
     k: int = 5
     """Nearest neighbours that vote for a vector's task."""
 
@@ -68,9 +68,9 @@ class Format:
     """A way to write pairs.
 
     Attributes:
-        name: as it was asked for.
-        template: of a pair.
-        instructed: whether the line that names the task stands before it.
+        name: the name as the caller gave it.
+        template: the template of a pair.
+        instructed: whether prompts begin with the line that names the task.
     """
 
     name: str
@@ -85,7 +85,7 @@ def parse(name: str) -> Format:
     Format(name='qa+instruction', template='Q: {x}\\nA: {y}', instructed=True)
 
     Raises:
-        InputError: where it is neither a name of `FORMATS` nor a template.
+        InputError: if it is neither a name of `FORMATS` nor a template.
     """
     base = name.removesuffix(INSTRUCTED)
     if "{x}" not in base and "{y}" not in base:
@@ -101,7 +101,7 @@ class TransferPlan:
 
     Attributes:
         tasks, formats, settings: of the measurement.
-        lines: the line of every task that stands before what is written with an instruction.
+        lines: the instruction line of every task, for formats that have one.
     """
 
     tasks: Sequence[tuple[Task, Split]]
@@ -114,7 +114,7 @@ def plan_transfer(tasks: Tasks, settings: TransferSettings) -> TransferPlan:
     """Load the tasks and draw their prompts; no model is needed.
 
     Raises:
-        InputError: where a task does not exist, has too few pairs, or lacks the instruction that a
+        InputError: if a task does not exist, has too few pairs, or lacks the instruction that a
             format needs.
 
     Example:

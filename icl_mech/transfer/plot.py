@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from icl_mech.transfer.result import VectorTransfer
 
 _CELL, _LEAST, _GAP = 42, 170, 125
-#: Characters of a format's name that its axis shows.
+#: The most characters of a format's name that an axis shows.
 _NAME = 18
 
 
@@ -95,7 +95,7 @@ def _map(
 
 
 def _formats(figure: go.Figure, result: VectorTransfer, task: str, row: int) -> None:
-    """Vectors in rows, prompts in columns; below them the prompts with demonstrations."""
+    """Vectors in rows, prompts in columns; the last row is the few-shot prompts."""
     formats = result.formats
     names = [_shortened(name) for name in formats]
     right = [[result.accuracy(task, f, w).value for w in formats] for f in formats]
@@ -127,7 +127,7 @@ def _tokens(figure: go.Figure, result: VectorTransfer, task: str, row: int) -> N
 
 
 def _about(result: VectorTransfer, task: str, formed: str, written: str) -> str:
-    """What a cell says on hover."""
+    """The hover text of a cell."""
     cell = task, formed, written
     lines = [
         f"<b>{escape(formed)} under {escape(written)}</b>, block {result.layer(*cell)}",

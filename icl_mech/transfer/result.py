@@ -10,19 +10,19 @@ from icl_mech.errors import choose
 from icl_mech.results import TaskResult, with_ends
 from icl_mech.stats import Estimate, paired_difference, ratio_of_means, share
 
-#: What stands in a vector's place: a random one of its norm, that of the next task in the list.
+#: The controls: a random vector of the same norm, and the vector of the next task in the list.
 CONTROLS = ("random", "other_task")
 
 
 class VectorTransfer(TaskResult):
-    """What vectors formed under one format do under every other, per prompt.
+    """Vectors formed under one format and written under every other, per prompt.
 
     `data` holds, over (`task`, `formed`, `written`, `prompt`): `right` (first token of a zero-shot
-    prompt with the vector, at `chosen_layer`, the best on dev prompts), and `control` with an axis
-    `control_vector` more; `decoded` with an axis `layer` more: whether the nearest neighbours of
-    the task's vector under the format `written`, among all tasks' vectors under `formed`, are of
-    its task; `cosine` and `centred_cosine` (of means over prompts, the
-    second without the mean over tasks) over (`task`, `formed`, `written`, `layer`); `zero_shot` and
+    prompt with the vector, at `chosen_layer`, the best on dev prompts), and `control` with a
+    further axis `control_vector`; `decoded` with a further axis `layer`: whether the nearest
+    neighbours of the task's vector under the format `written`, among all tasks' vectors under
+    `formed`, are of its task; `cosine` and `centred_cosine` (of means over prompts, the second
+    without the mean over tasks) over (`task`, `formed`, `written`, `layer`); `zero_shot` and
     `few_shot` over (`task`, `written`, `prompt`); `at_token` over (`task`, `formed_at`,
     `written_at`, `prompt`), at `token_layer`.
     """
@@ -46,7 +46,7 @@ class VectorTransfer(TaskResult):
 
     @property
     def formats(self) -> list[str]:
-        """The ways in which pairs were written."""
+        """The names of the formats."""
         return [str(name) for name in self.data["formed"].values]
 
     # --- between formats -------------------------------------------------------------------------
@@ -62,13 +62,13 @@ class VectorTransfer(TaskResult):
         return share(self._cell(task, formed, written)["right"].values, self.queries(task))
 
     def reference(self, task: str, written: str, what: str = "few_shot") -> Estimate:
-        """The same without a vector: `"few_shot"` or `"zero_shot"`."""
+        """Accuracy without a vector, of `"few_shot"` or `"zero_shot"` prompts."""
         choose(what, ("few_shot", "zero_shot"), "reference")
         choose(written, self.formats, "format")
         return share(self.of(task)[what].sel(written=written).values, self.queries(task))
 
     def control(self, task: str, formed: str, written: str, control: str = "random") -> Estimate:
-        """The same with one of `CONTROLS` in the vector's place (NaN: there is one task only)."""
+        """Accuracy with a control in place of the vector (`"other_task"`: NaN with one task)."""
         choose(control, CONTROLS, "control")
         values = self._cell(task, formed, written)["control"].sel(control_vector=control).values
         return share(values, self.queries(task))
@@ -80,7 +80,7 @@ class VectorTransfer(TaskResult):
         return ratio_of_means(ours, few, clusters=self.queries(task)).at()
 
     def layer(self, task: str, formed: str, written: str) -> int:
-        """The block after which vectors were read and written."""
+        """The block after which the vectors were read and written."""
         return int(self._cell(task, formed, written)["chosen_layer"])
 
     def decoded(self, task: str, formed: str, written: str, layer: int | None = None) -> Estimate:
@@ -91,7 +91,7 @@ class VectorTransfer(TaskResult):
 
         Args:
             task, formed, written: as in `accuracy`.
-            layer: by default the one after which the vectors were written.
+            layer: the block; by default the one after which the vectors were written.
         """
         at = self.layer(task, formed, written) if layer is None else layer
         values = self._cell(task, formed, written)["decoded"].sel(layer=at).values
@@ -102,16 +102,16 @@ class VectorTransfer(TaskResult):
 
         Args:
             task, formed, written: as in `accuracy`.
-            centred: without each format's mean over tasks (NaN: there is one task only).
+            centred: subtract each format's mean over tasks first (NaN if there is only one task).
         """
         name = "centred_cosine" if centred else "cosine"
         at = self.layer(task, formed, written)
         return float(self._cell(task, formed, written)[name].sel(layer=at))
 
     def lost(self, task: str) -> Estimate:
-        """Accuracy under the own format minus that under others, prompt by prompt.
+        """Accuracy with vectors of the prompt's own format minus that with others, by prompt.
 
-        Means over the formats in which the prompt is written.
+        Both are means over the formats in which the prompt is written.
         """
         own, others = self._own_and_others(task)
         return paired_difference(own, others, clusters=self.queries(task))
@@ -123,12 +123,12 @@ class VectorTransfer(TaskResult):
         return paired_difference(own, others, clusters=self._clusters())
 
     def pooled_decoded(self, across: bool = True) -> Estimate:
-        """Decodability over all tasks: across formats, or within the own one."""
+        """Decodability over all tasks: across formats, or within each format."""
         values = [self._mean(task, "decoded", across) for task in self.tasks]
         return share(np.concatenate(values), self._clusters())
 
     def pooled_accuracy(self, across: bool = True) -> Estimate:
-        """Accuracy over all tasks: with vectors of other formats, or of the own one."""
+        """Accuracy over all tasks: with vectors of other formats, or of the prompt's own one."""
         values = [self._mean(task, "right", across) for task in self.tasks]
         return share(np.concatenate(values), self._clusters())
 
@@ -149,7 +149,7 @@ class VectorTransfer(TaskResult):
         return share(values, self.queries(task))
 
     def token_layer(self, task: str, formed_at: str, written_at: str) -> int:
-        """The block after which they were read and written."""
+        """The block after which vectors between two tokens were read and written."""
         of = self.of(task)["token_layer"]
         return int(of.sel(formed_at=formed_at, written_at=written_at))
 
@@ -204,7 +204,7 @@ class VectorTransfer(TaskResult):
     def finding(self) -> str:
         """Whether vectors are shown to lose accuracy under other formats, over all tasks together.
 
-        And, with several tasks, how often their task can still be read across formats.
+        With several tasks, it also says how often the task can be decoded across formats.
         """
         lost = self.pooled_lost()
         own, across = (self.pooled_accuracy(which).value for which in (False, True))
@@ -281,7 +281,7 @@ class VectorTransfer(TaskResult):
         return self.of(task).sel(formed=formed, written=written)
 
     def _mean(self, task: str, what: str, across: bool) -> np.ndarray:
-        """Mean over pairs of formats, a value per prompt."""
+        """Mean over pairs of different formats (or of equal ones), a value per prompt."""
         rows = []
         for formed in self.formats:
             for written in self.formats:

@@ -1,4 +1,4 @@
-"""Forms vectors under every format and at several tokens, and writes them under every other."""
+"""Forms vectors under every format and at several tokens, and writes them under the others."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -62,20 +62,21 @@ def vector_transfer(
     Theta (Hendel et al. 2023, section 3.2) of the same demonstrations is read under every format
     (an arrow, `Q:`/`A:`, a sentence, Spanish words round the pair, with and without a line that
     names the task), and written into zero-shot prompts of every format. Vectors of one task under
-    two templates are said to be nearly orthogonal, and steerable is not the same as decodable
-    (arXiv 2602.22424, 2604.02608): so the same vectors are also compared by their cosine, and it is
-    counted how often the nearest neighbours of a vector, among those of all tasks formed under the
-    other format, are of its task. Under the first format, vectors are also formed at other tokens
-    than the last (the query, the last demonstration's label and arrow) and written over the query.
+    two templates have been reported to be nearly orthogonal, and a vector that steers need not be
+    decodable (arXiv 2602.22424, 2604.02608). So the same vectors are also compared by their cosine,
+    and by their nearest neighbours: how often are those of a vector, among the vectors of all tasks
+    under the other format, of its own task? Under the first format, vectors are also formed at
+    other tokens than the last (the query, the last demonstration's label and arrow), and written
+    over the query too.
 
     For every pair of formats, and of tokens, the layer is the best on dev prompts (other queries
-    and demonstrations); a vector is read and written after the same block. Controls: random vectors
-    of the same norms, and vectors of the next task in the list.
+    and demonstrations). A vector is read and written after the same block. Controls are random
+    vectors of the same norms, and vectors of the next task in the list.
 
     Args:
         model: from `load_model`.
         tasks: a task, its name, a path to pairs, a family, or several of these. Decodability needs
-            two or more; tasks that share their inputs make it mean something.
+            two or more, and is meaningful for tasks that share their inputs.
         n_prompts: test prompts per task, each with a vector of its own demonstrations.
         n_shots: demonstrations per vector.
         seed: of every random draw.
@@ -84,8 +85,8 @@ def vector_transfer(
         progress: show a progress bar.
 
     Raises:
-        InputError: where a task, a format or a count cannot work.
-        ModelError: where the model returns numbers that are not finite.
+        InputError: if a task, a format or a count cannot work.
+        ModelError: if the model returns numbers that are not finite.
 
     Example:
         >>> found = icl_mech.vector_transfer(
@@ -151,9 +152,9 @@ class _Asked:
     """Zero-shot prompts of some episodes under one format.
 
     Attributes:
-        prompts: one per episode, after the instruction where the format has one.
+        prompts: one per episode, after the instruction if the format has one.
         answers: first tokens of the accepted answers.
-        queries: what each asks.
+        queries: the query of each prompt.
     """
 
     prompts: list[Prompt]
@@ -167,11 +168,11 @@ class _Formed:
 
     Attributes:
         task, n_queries: of the episodes.
-        dev, test: for every format, what is asked.
-        few: test prompts with demonstrations, under every format.
-        on_dev, on_test: for every format the vectors.
-        at_dev, at_test: under the first format, for every token the vectors.
-        spaces: under which formats words are written with a space before them.
+        dev, test: for every format, the zero-shot prompts.
+        few: test prompts with demonstrations, for every format.
+        on_dev, on_test: for every format, the vectors.
+        at_dev, at_test: under the first format, the vectors at every token.
+        spaces: for every format, whether words are written with a space before them.
     """
 
     task: Task
@@ -217,7 +218,7 @@ class _Formed:
 
 
 def _roles(n_shots: int) -> list[str]:
-    """The roles at which vectors are formed; that of the last token is the first."""
+    """The roles at which vectors are formed; the last token comes first."""
     return [role.replace("{last}", str(n_shots - 1)) for role in FORMED_AT.values()]
 
 
@@ -230,7 +231,7 @@ def _asked(encoder: Encoder, episodes: Sequence[Episode], shown: bool = False) -
 def _thetas(
     model: HookedModel, encoder: Encoder, episodes: Sequence[Episode], roles: Sequence[str]
 ) -> list[Vectors]:
-    """The stream at every role after every block, with dummy queries: their mean per episode."""
+    """For every role, the stream after every block, averaged over each episode's dummy queries."""
     n = len(episodes[0].dummies)
     prompts = [
         encoder.encode(e.demonstrations, dummy.x, e.instruction)
@@ -244,7 +245,7 @@ def _thetas(
 def _measured(
     model: HookedModel, of: _Formed, other: _Formed, plan: TransferPlan, bar: ProgressBar
 ) -> xr.Dataset:
-    """One task: every format under every other, every token over every other."""
+    """One task: vectors of every format in prompts of every format, and likewise for tokens."""
     n, n_prompts = len(plan.formats), len(of.test[0].prompts)
     right = np.zeros((n, n, n_prompts), dtype=np.float32)
     layer, rises = np.zeros((n, n), dtype=int), np.zeros((n, n), dtype=bool)
@@ -294,7 +295,7 @@ def _measured(
 
 
 def _best(model: HookedModel, dev: _Asked, vectors: Vectors, role: str) -> Choice:
-    """The layer at which vectors answer most dev prompts right."""
+    """The choice of the layer at which vectors answer most dev prompts right."""
     edits = [Edit(n, v, position=role) for n, v in enumerate(vectors.unbind(1))]
     read = model.evaluate(dev.prompts, edits, dev.answers)
     return choose_layer(read.right, answer_logprob(read), dev.queries)
@@ -318,7 +319,7 @@ def _plain(model: HookedModel, asked: _Asked) -> np.ndarray:
 
 
 def _tokens(model: HookedModel, of: _Formed, bar: ProgressBar) -> tuple[np.ndarray, np.ndarray]:
-    """Under the first format, vectors of every token over every token."""
+    """Under the first format, vectors of every token written over every token."""
     shape = (len(FORMED_AT), len(WRITTEN_AT))
     right = np.zeros((*shape, len(of.test[0].prompts)), dtype=np.float32)
     layer = np.zeros(shape, dtype=int)
@@ -333,7 +334,7 @@ def _tokens(model: HookedModel, of: _Formed, bar: ProgressBar) -> tuple[np.ndarr
 
 
 def _compared(formed: Sequence[_Formed], plan: TransferPlan) -> xr.Dataset:
-    """The same vectors compared: neighbours across formats, and cosines of their means."""
+    """Compare the vectors of two formats by nearest neighbours and by cosines of their means."""
     streams = [torch.stack([of.on_test[i] for of in formed]) for i in range(len(plan.formats))]
     n_formats, (n_tasks, n_prompts, n_layers, _) = len(streams), streams[0].shape
     found = np.full((n_tasks, n_formats, n_formats, n_layers, n_prompts), np.nan, np.float32)
@@ -362,8 +363,8 @@ def _decoded(
 ) -> Float[np.ndarray, "point"]:
     """Whether the neighbours of each target point, among source points, are of its task.
 
-    A point's own demonstration set is never its neighbour. Each format is standardised by itself:
-    what its template adds to all vectors is not compared.
+    A point with the same demonstration set is never a neighbour. Each format is standardised by
+    itself, which removes what its template adds to all vectors.
     """
     n = len(source)
     between = distances(np.concatenate([_standard(source), _standard(target)]), "cosine", "none")

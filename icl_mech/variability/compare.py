@@ -8,7 +8,7 @@ import pandas as pd
 from icl_mech.errors import InputError
 from icl_mech.variability.result import VectorVariability
 
-#: What results that are compared have in common.
+#: Properties in which compared results must agree.
 MEASURED: dict[str, Callable[[VectorVariability], Any]] = {
     "tasks": lambda result: result.tasks,
     "numbers of shots": lambda result: result.shots,

@@ -1,4 +1,4 @@
-"""What `vector_variability` measures: its settings, and the demonstration sets of every task."""
+"""The settings of `vector_variability`, and the demonstration sets of every task."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

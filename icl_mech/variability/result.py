@@ -42,9 +42,9 @@ class VectorVariability(TaskResult):
     - `layer`: a block number; by default the one that is best on dev vectors over all tasks.
       `layers`: several; by default all.
     - `shots`: the number of demonstrations per vector; by default the largest.
-    - `form`: `"raw"` (vectors as they are) or `"centred"` (minus the mean of all tasks' vectors:
-      the distances beside what all vectors share). Centring alone pushes most tasks apart and pulls
-      some pairs together; `pairs_of_tasks` says which are nearer than by chance.
+    - `form`: `"raw"` (vectors as they are) or `"centred"` (minus the mean of all tasks' vectors,
+      which removes what all vectors share). Centring alone pushes most tasks apart and pulls some
+      pairs together; `pairs_of_tasks` says which are nearer than by chance.
     """
 
     ARRAYS: ClassVar = {
@@ -95,7 +95,7 @@ class VectorVariability(TaskResult):
         return table
 
     def pairs(self, task: str | None = None, other: str | None = None) -> Bool[np.ndarray, "n n"]:
-        """Which pairs of vectors count; never a vector with itself.
+        """A mask of the pairs of vectors that count; a vector never counts with itself.
 
         Args:
             task: the first vector's task.
@@ -132,10 +132,11 @@ class VectorVariability(TaskResult):
         """One row per pair of tasks, the nearest first.
 
         Columns: `distance`, the mean centred distance between the two tasks' vectors, with its
-        interval; `cosine`, of the two tasks' mean vectors minus the mean of all tasks' (corrected
-        for noise within a task); `p`, the chance that, among as many unrelated tasks with the
-        measured spectrum and lengths, the most alike pair is as much alike (so it is corrected for
-        the number of pairs, see `icl_mech.stats.nearer_than_chance`); `n_tasks`.
+        interval; `cosine` between the two tasks' mean vectors after the mean of all tasks is
+        subtracted (corrected for noise within a task); `p`, the probability that the most similar
+        pair of as many unrelated tasks, with the measured spectrum and lengths, is at least as
+        similar (so it is corrected for the number of pairs, see
+        `icl_mech.stats.nearer_than_chance`); `n_tasks`.
         """
         at = self._at(layer)
         gram = self._gram(at, shots)
@@ -217,7 +218,7 @@ class VectorVariability(TaskResult):
         return self.layers[self.choice(task).at]
 
     def choice(self, task: str | None = None) -> Choice:
-        """The layer that is best on dev vectors, and whether the accuracy rises at all."""
+        """The layer that is best on dev vectors, and whether accuracy rises above noise."""
         at = self._index(task)
 
         def rows(name: str) -> np.ndarray:
@@ -305,7 +306,7 @@ class VectorVariability(TaskResult):
     ) -> str:
         """Whether vectors lie nearer to those of their own task than to another's.
 
-        They do where the 95 % interval of the mean silhouette lies above 0.
+        They do if the 95 % interval of the mean silhouette lies above 0.
         """
         at = self._at(layer)
         found = self.separation(task, shots, [at], form).at(0)

@@ -46,16 +46,16 @@ def vector_variability(
     instruction: str = "none",
     progress: bool = True,
 ) -> VectorVariability:
-    """Many task vectors of every task, and how far they are from one another.
+    """Read many task vectors of every task, and measure how much they vary.
 
     Hendel et al. 2023 (arXiv 2310.15916), section 5.1 (robustness): thetas of one task from
-    different demonstrations lie together, apart from those of other tasks. Measured after every
-    block: cosine distances within and between tasks (never of a vector with itself), their
-    silhouettes, and the zero-shot accuracy with every vector injected. Distances are measured raw
-    and *centred*, after the mean of all vectors is subtracted (residual streams share a large
-    direction, which can make all raw distances tiny). Controls: theta from the same demonstrations
-    with shuffled labels (its distance to theta, and its accuracy), and the distance to a random
-    vector.
+    different demonstrations lie together, apart from those of other tasks. Three things are
+    measured after every block: cosine distances within and between tasks (never of a vector with
+    itself), the vectors' silhouettes, and the zero-shot accuracy with every vector injected.
+    Distances are measured raw and *centred*, after the mean of all vectors is subtracted (residual
+    streams share a large direction, which can make all raw distances tiny). Controls are theta from
+    the same demonstrations with shuffled labels (its distance to theta, and its accuracy), and the
+    distance to a random vector.
 
     Demonstration sets are disjoint as far as a task's pairs allow; queries are never shown; the
     layer that results quote is chosen on dev vectors.
@@ -64,7 +64,8 @@ def vector_variability(
         model: from `load_model`.
         tasks: a family or its name, or two or more tasks.
         n_prompts: demonstration sets per task; each gives one vector and is asked one query.
-        n_shots: demonstrations per set; smaller numbers show the first of the same sets.
+        n_shots: demonstrations per set, one number or several; smaller numbers use the first
+            demonstrations of the same sets.
         seed, n_dev, n_dummies, template, leading_space, instruction: see `VariabilitySettings`.
         progress: show a progress bar.
 

@@ -12,13 +12,13 @@ from icl_mech.tasks import Pair, Task
 
 #: The largest share of the pairs that may be asked; the others are shown.
 ASKED = 0.3
-#: After so many rounds through the pairs without a new set, there are none left.
+#: After this many rounds through the pairs without a new set, drawing gives up.
 N_TRIES = 50
 
 
 @dataclass(frozen=True)
 class Sets:
-    """The demonstration sets of one task; each makes one vector, which is asked one query.
+    """The demonstration sets of one task; each gives one vector, used on one query.
 
     Attributes:
         task: the task.

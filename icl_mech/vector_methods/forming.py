@@ -1,4 +1,4 @@
-"""A vector in the making: the model, what it is formed from, and how its place is chosen."""
+"""Forming a vector: the model, the material, and the choice of a layer on dev prompts."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,17 +20,17 @@ from icl_mech.vectors import Choice, answer_logprob, choose_layer
 if TYPE_CHECKING:
     from icl_mech.vector_methods.methods import Method
 
-#: With fewer layers no rise over others is looked for.
+#: With fewer layers than this, `rises` is always true.
 _FEWEST = 4
 
 
 def written(vector: TaskVector, layer: int, n_prompts: int, per_set: bool = False) -> list[Edit]:
-    """A vector as edits of the final arrow of prompts.
+    """The edits that write a vector at the final arrow of every prompt.
 
     Args:
-        vector: to be written.
+        vector: the vector to write.
         layer: as in `TaskVector.edits`.
-        n_prompts: how many prompts there are.
+        n_prompts: number of prompts.
         per_set: give each prompt the vector of one demonstration set, in turn.
     """
     edits = vector.edits(layer, "final_arrow")
@@ -46,13 +46,13 @@ def written(vector: TaskVector, layer: int, n_prompts: int, per_set: bool = Fals
 
 @dataclass
 class Forming:
-    """What a method works with.
+    """All that a method needs to form a vector.
 
     Attributes:
         model, name, method, material, settings, cost: of the vector.
         like: see `form_vector`.
-        say: called with what is done.
-        notes: what happened meanwhile that a reader has to know.
+        say: called with a description of each step.
+        notes: warnings for the reader, such as training that diverged.
     """
 
     model: HookedModel
@@ -67,7 +67,7 @@ class Forming:
 
     @property
     def chosen(self) -> dict[str, Any]:
-        """What was chosen for the vector that this one is to be like; empty where there is none."""
+        """What was chosen for the vector `like`; empty without one."""
         return {} if self.like is None else dict(self.like.provenance["chosen"])
 
     def vector(
@@ -83,7 +83,7 @@ class Forming:
         sets: Float[Tensor, "set layer d_model"] | None = None,
         **chosen: Any,
     ) -> TaskVector:
-        """A vector of the task; `chosen` is what was chosen for it beside its place."""
+        """A vector of the task; `chosen` records other choices, such as its heads."""
         return TaskVector(
             self.material.task.name,
             values.detach().float().cpu(),
@@ -98,14 +98,14 @@ class Forming:
         )
 
     def best(self, candidates: Sequence[TaskVector], coarse: bool = False) -> TaskVector:
-        """The candidate and the layer that answer most dev prompts right, zero-shot.
+        """The candidate, at its best layer, that answers most zero-shot dev prompts right.
 
-        A candidate whose layer is set already is tried there only. Of candidates that are equally
-        good the one whose answers are more probable is taken.
+        A candidate whose layer is already set is tried at that layer only. Ties go to the
+        candidate whose answers have the higher mean log probability.
 
         Args:
             candidates: vectors of the same task.
-            coarse: try every second layer to choose the candidate, then all layers of this one.
+            coarse: choose the candidate on every second layer, then its layer among all.
         """
         if self.like is not None:
             (only,) = candidates
@@ -121,7 +121,7 @@ class Forming:
         said = {
             **found.provenance,
             "dev_accuracy": choice.accuracy,
-            # A few layers show no rise.
+            # Too few layers to compare accuracies across them.
             "rises": choice.rises or len(layers) < _FEWEST,
         }
         return replace(found, provenance=said)

@@ -1,4 +1,4 @@
-"""What a method forms its vector from, and what that costs."""
+"""The prompts that a method forms its vector from, and the cost of forming it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,12 +22,12 @@ from icl_mech.vector_methods.plan import FormingSettings
 
 @dataclass
 class Cost:
-    """What forming a vector took.
+    """The cost of forming a vector.
 
     Attributes:
-        forward, backward: passes of one prompt each, of whatever length; a pass that begins at a
-            later block or token counts as one too.
-        seconds: of wall time.
+        forward, backward: passes of one prompt each, of any length; a pass that begins at a later
+            block or token also counts as one.
+        seconds: wall time.
     """
 
     forward: int = 0
@@ -35,19 +35,19 @@ class Cost:
     seconds: float = 0.0
 
     def ran(self, n: int) -> None:
-        """Count forward passes; a `tick` of the model's functions."""
+        """Count `n` forward passes; given to the model's functions as `tick`."""
         self.forward += n
 
 
 @dataclass(frozen=True)
 class Material:
-    """Training pairs, demonstration sets of them, and dev prompts to choose on.
+    """Training pairs, demonstration sets drawn from them, and dev prompts.
 
     Attributes:
-        task: that is shown.
-        encoder: writes its prompts.
-        pairs: for training; none of them is a query of `dev`.
-        dev: episodes on which layers and factors are chosen, and training stops.
+        task: the task that the vector is formed for.
+        encoder: encodes the prompts.
+        pairs: training pairs; none of them is a query of `dev`.
+        dev: episodes that decide the layer, the factor and when training stops.
         n_sets, n_shots, n_dummies, seed: of the demonstration sets.
     """
 
@@ -68,13 +68,13 @@ class Material:
         dev: Sequence[Episode],
         s: FormingSettings,
     ) -> "Material":
-        """With the counts that settings name."""
+        """The material of a task, with the counts and the seed of `s`."""
         counts = (s.n_sets, s.n_shots, s.n_dummies, s.seed)
         return Material(task, encoder, tuple(pairs), tuple(dev), *counts)
 
     @cached_property
     def sets(self) -> tuple[Episode, ...]:
-        """Demonstration sets, each with a training query and dummies that it does not show."""
+        """Demonstration sets, each with a query and dummy queries that it does not show."""
         rng = generator(self.seed, self.task.name, "sets")
         return tuple(self.draws(rng, self.n_sets))
 
@@ -84,7 +84,7 @@ class Material:
         return in_context(self.encoder, self.sets)
 
     def draws(self, rng: np.random.Generator, n: int) -> list[Episode]:
-        """Training queries in turn, each after demonstrations from the other training pairs."""
+        """Draw `n` episodes: each training pair is the query in turn, others demonstrate."""
         order = rng.permutation(len(self.pairs))
         drawn: list[Episode] = []
         for i in range(n):
@@ -96,7 +96,7 @@ class Material:
         return drawn
 
     def shuffled(self) -> "Material":
-        """The same inputs, each with the answer of another one: the control of what labels say."""
+        """The same material with shuffled answers: a control for what the labels add."""
         rng = generator(self.seed, self.task.name, "shuffled material")
         return replace(self, pairs=shuffle_labels(self.pairs, rng))
 
@@ -105,11 +105,11 @@ class Material:
         """The line that names the task.
 
         Raises:
-            InputError: where the task has none.
+            InputError: if the task has none.
         """
         return header(self.task, "true")
 
     @property
     def shown(self) -> list[str]:
-        """All inputs that a vector may have been formed from."""
+        """All inputs that the vector may have been formed from."""
         return sorted({pair.x for pair in self.pairs})

@@ -1,4 +1,4 @@
-"""Every way to get a task vector, by name, and the one function that forms any of them."""
+"""Every method to form a task vector, by name, and the function that runs any of them."""
 
 import time
 import warnings
@@ -22,15 +22,15 @@ class Method:
     """A way to get a task vector.
 
     Attributes:
-        form: makes the vector of what a `Forming` holds.
-        paper: where it comes from.
-        about: what it is and how it is written, in a line.
-        needs: what it needs beside demonstrations: `"gradient"` of a model that is no quantised
-            or state-space one, site `"z"` or `"attn_out"` in every block, the task's
-            `"instruction"`.
-        per_set: whether each prompt gets the vector of one demonstration set, in turn, and not
-            their mean.
-        reads_labels: whether other labels give another vector.
+        form: the function that forms the vector.
+        paper: its source.
+        about: one line on what the vector is and how it is written.
+        needs: what it needs beside demonstrations: a `"gradient"` (so neither a quantised nor a
+            state-space model), a site such as `"z"` or `"attn_out"` in every block, or an
+            `"instruction"` of the task.
+        per_set: whether each prompt gets the vector of one demonstration set, in turn, instead of
+            the mean over sets.
+        reads_labels: whether the vector depends on the answers of the training pairs.
     """
 
     form: Callable[[Forming], TaskVector]
@@ -111,7 +111,7 @@ assert tuple(METHODS) == NAMES
 
 
 def why_not(model: HookedModel, name: str, task: Any = None) -> str:
-    """Why a method cannot work on a model (and a task); empty where it can.
+    """Why a method cannot work on a model (and a task); an empty text if it can.
 
     >>> why_not(model, "theta"), why_not(model, "ltv")
     ('', '')
@@ -145,19 +145,19 @@ def form_vector(
     Args:
         model: from `load_model`.
         name: one of `METHODS`.
-        material: what it is formed from.
-        settings: how.
-        like: a vector of the same method, whose layer, factor and heads are taken over; nothing is
-            chosen then.
-        say: called with what is done.
+        material: training pairs, demonstration sets and dev prompts.
+        settings: counts and training settings.
+        like: a vector of the same method; its layer, factor and heads are reused, and nothing is
+            chosen on dev prompts.
+        say: called with a description of each step.
 
     Returns:
         A vector whose provenance says what was chosen (`"chosen"`), what it cost (`"cost"`), and
         which inputs it may have seen (`"shown"`).
 
     Raises:
-        InputError: where the method cannot work on the model or the task.
-        ModelError: where the model returns numbers that are not finite.
+        InputError: if the method cannot work on the model or the task.
+        ModelError: if the model returns numbers that are not finite.
 
     Example:
         >>> from icl_mech.vector_methods.plan import CompareSettings, plan_compare
@@ -208,9 +208,9 @@ def form_step(
 
     Args:
         model, name, material, s, like: as in `form_vector`.
-        bar: says what is done, and goes on by one.
-        notes: gets what the method notes, if anything.
-        kind: under which name; by default the method's.
+        bar: shows each step, and advances by one at the end.
+        notes: receives the method's notes, if any, under the key `kind`.
+        kind: key in `notes`; by default the method's name.
     """
 
     def say(text: str) -> None:
@@ -224,10 +224,10 @@ def form_step(
 
 
 def refuse_methods(model: HookedModel, tasks: Sequence[Task], names: Sequence[str]) -> None:
-    """Refuse methods that cannot work on a model or a task, before anything long is run.
+    """Refuse methods that cannot work on a model or a task, before any long run.
 
     Raises:
-        InputError: naming the first one, and why.
+        InputError: naming the first such method, and why.
     """
     for task in tasks:
         for name in names:

@@ -1,4 +1,4 @@
-"""What `compare_vectors` runs on: its settings, and what is asked and shown of every task."""
+"""The settings of `compare_vectors`, and the episodes and training pairs of every task."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from icl_mech.prompts import Episode, VectorSettings, generator, shuffled
 from icl_mech.prompts.sampling import mirrors
 from icl_mech.tasks import Pair, Task, Tasks, load_other, load_tasks
 
-#: Every method, in the order of tables, as findings and figures name it. What each does is in
-#: `vector_methods.methods.METHODS`.
+#: Every method with its name in findings and figures, in the order of tables.
+#: `vector_methods.methods.METHODS` says what each does.
 NAMED = {
     "theta": "θ",
     "theta_mean": "θ, mean of sets",
@@ -26,7 +26,7 @@ NAMED = {
     "i2cl": "I2CL",
 }
 NAMES = tuple(NAMED)
-#: A step of single-precision numbers can hardly be longer.
+#: The largest learning rate; larger steps would overflow single precision.
 MOST_RATE = 1e30
 
 
@@ -42,11 +42,11 @@ class FormingSettings(VectorSettings):
     n_sets: int = 10
     """Demonstration sets that a vector is read from, of pairs that are never asked."""
     n_steps: int = 40
-    """Most gradient steps of methods that train; fewer where the loss on dev prompts rises."""
+    """Most gradient steps of methods that train; fewer if the loss on dev prompts stops falling."""
     batch_size: int = 12
     """Training prompts in a step."""
     learning_rate: float = 0.05
-    """Of Adam; of a learned vector, per step, as a share of its mean size per dimension."""
+    """Learning rate of Adam; for a learned vector, as a share of its root mean square at first."""
     train_layers: tuple[int, ...] | None = None
     """Blocks after which a vector is learned, each by itself; the best on dev prompts is kept. By
     default the block where theta is best, and that at a quarter of the depth."""
@@ -66,7 +66,7 @@ class FormingSettings(VectorSettings):
 
     @property
     def needed(self) -> int:
-        """The fewest training pairs: of one demonstration set with its dummies and a query."""
+        """The fewest training pairs: one demonstration set, its dummy queries and one query."""
         return self.n_shots + self.n_dummies + 1
 
 
@@ -95,14 +95,15 @@ class CompareTask:
     """One task with its episodes drawn.
 
     Attributes:
-        task: what is asked.
+        task: the task.
         other: the task whose vectors are a control.
         test: episodes that are scored; their demonstrations are training pairs.
-        shuffled: the same with shuffled labels.
-        dev: episodes on which layers and factors are chosen, and training stops.
-        pairs: what vectors are formed from; no query of dev or test is among them, nor the
-            opposite of one ("hot -> cold" where "cold" is asked) while enough others are left.
-        n_queries: different test queries.
+        shuffled: the same episodes with shuffled labels.
+        dev: episodes that decide layers, factors and when training stops.
+        pairs: the pairs that vectors are formed from. No query of dev or test is among them. A
+            pair that mirrors a query ("hot -> cold" if "cold" is asked) is left out too, as long
+            as enough pairs remain.
+        n_queries: number of different test queries.
     """
 
     task: Task
@@ -116,7 +117,7 @@ class CompareTask:
 
 @dataclass(frozen=True)
 class ComparePlan:
-    """All tasks of a comparison, and the settings that they were drawn with."""
+    """All tasks of a comparison, and the settings that their prompts were drawn with."""
 
     tasks: Sequence[CompareTask]
     settings: CompareSettings
@@ -128,8 +129,8 @@ def plan_compare(
     """Load the tasks and draw their prompts; no model is needed.
 
     Raises:
-        InputError: where a task does not exist, has too few pairs or one answer only, or lacks
-            the instruction that a named method needs.
+        InputError: if a task does not exist, has too few pairs or only one answer, or lacks the
+            instruction that a named method needs.
 
     Example:
         >>> plan = plan_compare("antonyms", CompareSettings(n_prompts=4))
@@ -169,10 +170,12 @@ def _plan(task: Task, other: Task, s: CompareSettings) -> CompareTask:
 
 
 def training_pairs(task: Task, asked: Sequence[Episode], least: int) -> tuple[Pair, ...]:
-    """The pairs of a task that vectors are formed from: none of those that are asked.
+    """The pairs of a task that vectors are formed from: those that are not asked.
+
+    Pairs that mirror a query are left out too, if at least `least` others remain.
 
     Raises:
-        InputError: where fewer than `least` are left.
+        InputError: if fewer than `least` are left.
     """
     queries = {episode.query.x: episode.query for episode in asked}
     left = [pair for pair in task.pairs if pair.x not in queries]
@@ -186,13 +189,13 @@ def training_pairs(task: Task, asked: Sequence[Episode], least: int) -> tuple[Pa
     return tuple(pairs)
 
 
-#: The vectors that questions form by default: the one that is read, and the one that is trained.
+#: The methods that other questions use by default: one that reads activations, one that trains.
 USUAL = ("theta", "learned")
 
 
 @dataclass(frozen=True, kw_only=True)
 class MethodSettings(FormingSettings):
-    """Settings of questions that ask with vectors of several methods.
+    """Settings of questions that use vectors of several methods.
 
     Example:
         >>> MethodSettings(methods=("icv",)).methods
@@ -200,7 +203,7 @@ class MethodSettings(FormingSettings):
     """
 
     methods: tuple[str, ...] = USUAL
-    """Ways to get a task vector (see icl-mech vectors) that are asked with; may be none."""
+    """Methods to get the task vectors that are used (see icl-mech vectors); may be none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -208,10 +211,11 @@ class MethodSettings(FormingSettings):
 
 
 def several(methods: str | Iterable[str]) -> tuple[str, ...]:
-    """One method or several, each once.
+    """A tuple of one method or several, each once.
 
     Raises:
-        InputError: where there is none, one comes twice, or one does not exist, with the nearest.
+        InputError: if there is none, one comes twice, or one does not exist (the nearest name is
+            suggested).
     """
     given: list[Any] = [methods] if isinstance(methods, str) else list(methods)
     for method in given:

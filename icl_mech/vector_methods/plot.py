@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from icl_mech.vector_methods.result import VectorComparison
 
 _ROW, _CURVES, _COST, _GAP = 26, 250, 330, 105
-#: Colours of methods; theta and function vectors have those of other figures, and none has that of
-#: few-shot prompts.
+#: Colours of methods. Theta and function vectors have the same colours as in other figures; no
+#: method has the colour of few-shot prompts.
 _COLOURS = {
     "theta": COLOURS["theta"],
     "theta_mean": "#56B4E9",
@@ -36,7 +36,7 @@ _LEAST_COST = 1.0
 
 
 def comparison_figure(result: VectorComparison) -> go.Figure:
-    """Two maps (accuracy, KL), a row of curves per two tasks, and accuracy against cost."""
+    """Two maps (accuracy, KL), curves over layers of two tasks a row, and accuracy against cost."""
     tasks, methods = result.tasks, result.methods
     n_curves = -(-len(tasks) // 2)
     names = short(tasks)
@@ -79,7 +79,7 @@ def comparison_figure(result: VectorComparison) -> go.Figure:
 
 
 def _maps(figure: go.Figure, result: VectorComparison, names: list[str]) -> None:
-    """Methods by tasks, below them what the prompts do without a vector."""
+    """Maps of methods by tasks; the last rows are prompts without a vector."""
     tasks, rows = result.tasks, [*result.methods]
     labels = [escape(NAMED[m]) for m in rows] + ["few-shot", "shuffled labels", "zero-shot"]
     references = ("few_shot", "shuffled", "zero_shot")
@@ -135,7 +135,7 @@ def _maps(figure: go.Figure, result: VectorComparison, names: list[str]) -> None
 
 
 def _about(result: VectorComparison, task: str, method: str) -> str:
-    """What a cell says on hover."""
+    """The hover text of a cell."""
     works = result.works_at(task, method)
     of = result.of(task).sel({"method": method})
     return "<br>".join(
@@ -159,7 +159,7 @@ def _curves(
     col: int,
     first: bool,
 ) -> None:
-    """First tokens by layer of one task; methods that are written at one place are marks."""
+    """First-token accuracy of one task by layer; a method with a single place is one mark."""
     levels = {"few-shot": ("few_shot", "regular"), "zero-shot": ("zero_shot", "baseline")}
     n_layers = result.data.sizes["layer"]
     for name, (reference, colour) in levels.items():

@@ -16,9 +16,10 @@ from icl_mech.task_vectors import TaskVector
 from icl_mech.vector_methods.forming import Forming
 from icl_mech.vectors import dummy_residuals, function_vector as summed_heads, theta
 
-#: How many heads a function vector sums, and factors on vectors that are added: the best on dev.
+#: Candidate head counts of a function vector, and candidate factors of added vectors; the best on
+#: dev prompts are kept.
 N_HEADS, SCALES = (2, 5, 10), (1.0, 2.0, 4.0)
-#: How much of the change from shot to shot is kept (a state vector's momentum).
+#: Weight of the old value in a state vector's moving average of changes from shot to shot.
 MOMENTUM = 0.9
 
 
@@ -48,7 +49,7 @@ def layer_mean(f: Forming) -> TaskVector:
 
 
 def instruction(f: Forming) -> TaskVector:
-    """Theta of the instruction alone: training queries after the line that names the task."""
+    """Mean residual stream at the last token of training queries after the instruction alone."""
     encoder, line = f.material.encoder, f.material.instruction
     prompts = [encoder.encode((), e.query.x, line) for e in f.material.sets]
     sets = f.model.capture(prompts, ["final_arrow"])[:, 0]
@@ -59,9 +60,9 @@ def instruction(f: Forming) -> TaskVector:
 def function_vector(f: Forming) -> TaskVector:
     """The summed mean outputs of the heads with the largest AIE, added.
 
-    Todd et al. 2023 (arXiv 2310.15213), section 2.3. Heads are ranked on the training sets; how
-    many, whether those of the last third of the blocks may be among them, and the factor are
-    chosen on dev prompts, as in `function_vectors`.
+    Todd et al. 2023 (arXiv 2310.15213), section 2.3. Heads are ranked on the training sets. The
+    number of heads, whether heads of the last third of the blocks may be among them, and the
+    factor are chosen on dev prompts, as in `function_vectors`.
     """
     model, clean = f.model, f.material.clean
     f.say("mean outputs of heads")
@@ -97,19 +98,19 @@ def _of_heads(
 
 
 def state_vector(f: Forming) -> TaskVector:
-    """Attention outputs at the arrows after one demonstration and more: their mean.
+    """The mean of the attention outputs at every arrow that follows a demonstration.
 
-    Li et al. 2024 (arXiv 2404.11225), aggregated by an average. They replace the attention outputs
-    at the last token of the first blocks; how many blocks is chosen on dev prompts.
+    Li et al. 2024 (arXiv 2404.11225), aggregated by an average. It replaces the attention outputs
+    at the last token in the first blocks; the number of blocks is chosen on dev prompts.
     """
     return _state(f, _states(f).mean(dim=1))
 
 
 def state_vector_momentum(f: Forming) -> TaskVector:
-    """The same, the last state moved on by the changes from shot to shot, with momentum.
+    """The last state plus a moving average of the changes from shot to shot.
 
-    Li et al. 2024 (arXiv 2404.11225): the change from one state to the next is taken for a
-    gradient. The moving average of changes (`MOMENTUM` of the old) is added to the last state.
+    Li et al. 2024 (arXiv 2404.11225): the change from one state to the next is treated as a
+    gradient, and `MOMENTUM` is the weight of the old average.
     """
     states = _states(f)
     moved = torch.zeros_like(states[:, 0])
@@ -119,7 +120,7 @@ def state_vector_momentum(f: Forming) -> TaskVector:
 
 
 def _states(f: Forming) -> Float[Tensor, "set shot layer d_model"]:
-    """Attention outputs at every arrow that comes after a demonstration, the final one included."""
+    """Attention outputs at every arrow that follows a demonstration, including the final one."""
     f.say("reading")
     episodes = f.material.sets
     prompts: list[Prompt] = [
@@ -138,10 +139,9 @@ def in_context_vector(f: Forming) -> TaskVector:
     """The first principal direction of h(answer) - h(input), in all blocks at once, added.
 
     Liu et al. 2023 (arXiv 2311.06668): h is the residual stream at the last token of the text
-    alone, the blocks' streams one after another. Here the direction (of the differences as they
-    are, not centred, and with the sign of their mean) has the length of their mean times a factor
-    that is chosen on dev prompts, and it is added at the last token only; the paper adds it at
-    every token.
+    alone, concatenated over blocks. The differences are not centred, and the direction points to
+    the side of their mean. Its length is that of the mean difference times a factor chosen on dev
+    prompts. It is added at the last token only; the paper adds it at every token.
     """
     encoder = f.material.encoder
     texts = [

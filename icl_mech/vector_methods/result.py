@@ -1,4 +1,4 @@
-"""What vectors of every method did on the same prompts."""
+"""The result of a comparison of vectors of every method on the same prompts."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -25,11 +25,11 @@ from icl_mech.vector_methods.plan import NAMED
 
 #: The prompts into which vectors are written.
 SETTINGS = ("zero_shot", "shuffled")
-#: What the same queries are answered without a vector.
+#: The prompts of the same queries that are answered without a vector.
 REFERENCES = ("zero_shot", "shuffled", "few_shot")
-#: What stands in a vector's place, in zero-shot prompts.
+#: The vectors written into zero-shot prompts as controls.
 CONTROLS = ("random", "other_task", "shuffled_labels")
-#: How far the next-token distribution is from that of the few-shot prompt.
+#: Distances of the next-token distribution from that of the few-shot prompt.
 DISTANCES = ("kl", "total_variation")
 #: The method that others are compared with in findings.
 USUAL = "theta"
@@ -51,9 +51,9 @@ class VectorComparison(TaskResult):
     tokens of zero-shot prompts with the vector at every layer that it could be written at; over
     (`task`, `control_vector`, `method`, `prompt`): `control`; over (`task`, `method`):
     `chosen_layer`, `through` (written in every block up to it), `replaces`, `rises`,
-    `dev_accuracy`, `scale`, `norm` of what is written, `stream_norm` there, and the cost:
-    `forward`, `backward` (passes of one prompt), `seconds`; `cosine` between vectors and
-    `effect_cosine` between what they do to the stream after the last block.
+    `dev_accuracy`, `scale`, `norm` of the edits, `stream_norm` there, and the cost: `forward`,
+    `backward` (passes of one prompt), `seconds`; `cosine` between vectors and `effect_cosine`
+    between the changes that they make to the residual stream after the last block.
     """
 
     ARRAYS: ClassVar = {
@@ -95,16 +95,16 @@ class VectorComparison(TaskResult):
     ) -> Estimate:
         """Share of test prompts that are right with the vector in place.
 
-        Intervals here and below are over prompts, or over queries where prompts share them.
+        Intervals here and below are over prompts, or over queries if prompts share them.
         """
         return share(self._right(task, method, score, setting), self.queries(task))
 
     def reference(self, task: str, reference: str, score: Score = "first_token") -> Estimate:
-        """The same without a vector: zero-shot, few-shot, or with shuffled labels."""
+        """Accuracy without a vector: zero-shot, few-shot, or few-shot with shuffled labels."""
         return share(self._reference(task, reference, score), self.queries(task))
 
     def control(self, task: str, method: str, control: str) -> Estimate:
-        """First tokens of zero-shot prompts with a control in the vector's place."""
+        """First-token accuracy of zero-shot prompts with a control in place of the vector."""
         choose(control, CONTROLS, "control")
         values = self._of(task, method)["control"].sel(control_vector=control).values
         return share(values, self.queries(task))
@@ -121,27 +121,27 @@ class VectorComparison(TaskResult):
         return mean(self._of(task, method)[measure].values, clusters=self.queries(task))
 
     def reference_distance(self, task: str, reference: str, measure: str = "kl") -> Estimate:
-        """The same without a vector: the zero-shot prompt's is the scale."""
+        """Mean d_NTP without a vector, e.g. of the zero-shot prompt, for comparison."""
         choose(measure, DISTANCES, "distance")
         return mean(self._reference(task, reference, measure), clusters=self.queries(task))
 
     def layer(self, task: str, method: str) -> int:
-        """The block in which the vector is written; the last of them where these are several."""
+        """The block in which the vector is written; the last one if there are several."""
         return int(self._of(task, method)["chosen_layer"])
 
     def curve(self, task: str, method: str) -> dict[int, Estimate]:
-        """First tokens of zero-shot prompts by layer, where the vector could be written there."""
+        """First-token accuracy of zero-shot prompts at every layer where the vector was tried."""
         right = self._of(task, method)["by_layer"].transpose("layer", "prompt").values
         there = np.flatnonzero(np.isfinite(right[:, 0]))
         found = shares(right[there], self.queries(task))
         return dict(zip(there.tolist(), found, strict=True))
 
     def works_at(self, task: str, method: str) -> list[int]:
-        """The run of layers round the chosen one at which the vector works.
+        """The run of neighbouring layers around the chosen one at which the vector works.
 
-        It works where it answers at least half as many test prompts right as at the chosen layer.
-        Empty where it answers none there. Only layers that were tried count: a learned vector is
-        trained at a few.
+        It works at a layer if it answers at least half as many test prompts right as at the chosen
+        layer. The list is empty if it answers none right at the chosen layer. Only layers that were
+        tried count: a learned vector is trained at a few.
         """
         curve, chosen = self.curve(task, method), self.layer(task, method)
         tried = sorted(curve)
@@ -161,10 +161,10 @@ class VectorComparison(TaskResult):
 
         Args:
             task: of the vectors.
-            what: `"vector"`: of the vectors where the first is written (NaN where the other has
-                none there, or is written in another way); `"effect"`: of what they do to the
-                residual stream after the last block, mean over zero-shot prompts, beside what the
-                demonstrations do (`few_shot`).
+            what: `"vector"`: between the vectors at the layer of the first (NaN if the other has
+                none there, or is written in another way); `"effect"`: between the changes of the
+                residual stream after the last block, mean over zero-shot prompts; the change by
+                demonstrations is included as `few_shot`.
         """
         choose(what, ("vector", "effect"), "kind of cosine")
         of_task = self.of(task)
@@ -198,16 +198,16 @@ class VectorComparison(TaskResult):
         *,
         task: str | None = None,
     ) -> pd.DataFrame:
-        """Every pair of methods: how much more the first answers right, on the same prompts.
+        """For every pair of methods, the difference in accuracy on the same prompts.
 
         Args:
-            score, setting: what is right, in which prompts.
+            score, setting: which score counts, in which prompts.
             task: one task; by default the prompts of all tasks together.
 
         Returns:
-            A row per pair: `difference` with its 95 % interval (of this pair alone), `p` of no
-            difference (signs of queries are flipped), and `p_holm`, corrected by Holm's method for
-            the number of pairs; `differ` where this is below .05.
+            A row per pair: `difference` (first minus second) with its 95 % interval (of this pair
+            alone), `p` of a sign-flip test over queries, `p_holm`, corrected by Holm's method for
+            the number of pairs, and `differ`, whether `p_holm` is below .05.
         """
         rows = []
         for first, second in combinations(self.methods, 2):
@@ -228,7 +228,7 @@ class VectorComparison(TaskResult):
         return frame
 
     def better_than(self, method: str = USUAL, score: Score = "first_token") -> list[str]:
-        """The methods that answer more zero-shot prompts right than this one, as `differences`."""
+        """The methods that answer more zero-shot prompts right than this one, by `differences`."""
         frame = self.differences(score)
         frame = frame[frame["differ"]]
         ahead = frame[(frame["second"] == method) & (frame["difference"] > 0)]["first"]
@@ -278,17 +278,17 @@ class VectorComparison(TaskResult):
         return frame[frame["first_token"].notna()].reset_index(drop=True)
 
     def finding(self) -> str:
-        """Whether a method brings back more of few-shot accuracy than theta.
+        """Whether a method recovers more of few-shot accuracy than theta.
 
-        By the first tokens of zero-shot prompts, over all tasks: the best method, if it and theta
-        are told apart (Holm's correction for all pairs of methods); else that none is. Empty
-        where theta was not compared, or demonstrations bring nothing.
+        It compares the first tokens of zero-shot prompts over all tasks. It names the best of the
+        methods that are shown to be better than theta (with Holm's correction for all pairs of
+        methods), or says that none is. Empty if theta was not compared, or few-shot accuracy is 0.
         """
         if USUAL not in self.methods:
             return ""
         found = {method: self.pooled_recovered(method) for method in self.methods}
         usual = found[USUAL]
-        if usual.value != usual.value:  # NaN: demonstrations bring nothing
+        if usual.value != usual.value:  # NaN: no few-shot prompt is answered right
             return ""
         better = self.better_than()
         said = f"θ brings back {usual.value:.0%} of few-shot accuracy"
@@ -406,7 +406,7 @@ class VectorComparison(TaskResult):
         return [task for task in self.tasks if method in self.of_task(task)]
 
     def _clusters(self, rows: Sequence[tuple[np.ndarray, str]]) -> np.ndarray:
-        """The query of every prompt of several tasks, which share none."""
+        """The query of every prompt of several tasks; equal queries of two tasks are kept apart."""
         return np.concatenate(
             [[f"{task}\0{query}" for query in self.queries(task)] for _, task in rows]
         )

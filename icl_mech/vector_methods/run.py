@@ -68,16 +68,16 @@ def compare_vectors(
     instruction: str = "none",
     progress: bool = True,
 ) -> VectorComparison:
-    """Get task vectors in every way that was published, and compare them on the same prompts.
+    """Form task vectors by every published method, and compare them on the same prompts.
 
-    Each method forms its vector from the same training pairs, of which none is asked, and its
-    layer, factor and heads are chosen on dev prompts. Then every vector is written into the same
-    zero-shot prompts, and few-shot prompts with shuffled labels, of test queries that neither
-    training nor dev has seen. Scored are first tokens and whole answers, and the distance of the
-    next-token distribution to that of the few-shot prompt (d_NTP, arXiv 2605.20730): KL(few-shot ||
-    with vector) in nats, and total variation, beside the zero-shot prompt's own. Controls for each
-    vector: a random one of its norm, that of another task by the same method, and one that is
-    formed from pairs whose answers are exchanged.
+    Each method forms its vector from the same training pairs, none of which is asked. Its layer,
+    factor and heads are chosen on dev prompts. Then every vector is written into the same zero-shot
+    prompts, and into few-shot prompts with shuffled labels. Their test queries were seen neither in
+    training nor in dev prompts. The scores are first tokens and whole answers, and the distance of
+    the next-token distribution from that of the few-shot prompt (d_NTP, arXiv 2605.20730):
+    KL(few-shot || with vector) in nats, and total variation; both are also given for the zero-shot
+    prompt without a vector. Each vector has three controls: a random vector of the same norm, the
+    vector of another task by the same method, and a vector formed from pairs with shuffled answers.
 
     Methods (`vector_methods.METHODS` says where each comes from): `theta`, `theta_mean` (the mean
     of several demonstration sets), `layer_mean`, `instruction`, `function_vector`, `state_vector`,
@@ -92,14 +92,14 @@ def compare_vectors(
         methods: one or several; by default all that the model and the task allow.
         n_dev, n_sets, n_dummies, n_steps, batch_size, learning_rate, train_layers: see
             `CompareSettings`.
-        other_task: whose vectors are a control; by default one of another kind.
+        other_task: the task whose vectors are a control; by default one of another kind.
         template, leading_space, instruction: as in `layer_scan`.
         progress: show a progress bar.
 
     Raises:
-        InputError: where a task, a method, a layer or a count cannot work, or training pairs do not
-            suffice.
-        ModelError: where the model returns numbers that are not finite.
+        InputError: if a task, a method, a layer or a count cannot work, or there are too few
+            training pairs.
+        ModelError: if the model returns numbers that are not finite.
 
     Example:
         >>> found = icl_mech.compare_vectors(
@@ -140,15 +140,15 @@ def measure_compare(
 
     Args:
         model, plan, progress: as in `compare_vectors`.
-        kept: what earlier comparisons of this model have formed, and this one adds to: the vectors
-            of one task are controls of others, with the same settings.
+        kept: vectors that earlier comparisons of this model formed; new ones are added. A vector
+            of one task is a control of another task with the same settings.
 
     Raises:
         InputError: as `compare_vectors`.
         ModelError: as `compare_vectors`.
     """
     s = plan.settings
-    # Methods are refused before anything long is run.
+    # Refuse methods that cannot work before any long run.
     allowed = {of.task.name: _allowed(model, of.task, s) for of in plan.tasks}
     formed = {} if kept is None else kept
     parts: list[VectorComparison] = []
@@ -161,13 +161,13 @@ def measure_compare(
 
 
 def join_comparisons(parts: Sequence[VectorComparison]) -> VectorComparison:
-    """Comparisons of single tasks, such as the cells of a sweep, as one of all of them.
+    """Join comparisons of single tasks, such as the cells of a sweep, into one.
 
     Args:
-        parts: made with the same model and settings, each of other tasks.
+        parts: comparisons with the same model and settings, each of different tasks.
 
     Raises:
-        InputError: where there are none, or two hold the same task.
+        InputError: if there are none, or two hold the same task.
 
     Example:
         >>> join_comparisons([])
@@ -178,7 +178,7 @@ def join_comparisons(parts: Sequence[VectorComparison]) -> VectorComparison:
     names = [task for part in parts for task in part.tasks]
     if not names or len(set(names)) < len(names):
         raise InputError(f"comparisons of {', '.join(names) or 'no task'}; expected each task once")
-    blank = {"text": ""}  # where a task does not allow a method that another one does
+    blank = {"text": ""}  # for a method that another task allows and this one does not
     data = xr.concat([part.data for part in parts], dim="task", join="outer", fill_value=blank)
     # An outer join sorts names that differ.
     for axis in ("method", "other_method", "effect", "other_effect"):
@@ -192,10 +192,10 @@ def join_comparisons(parts: Sequence[VectorComparison]) -> VectorComparison:
 
 
 def _allowed(model: HookedModel, task: Task, s: CompareSettings) -> dict[str, str]:
-    """Every method of the comparison: empty, or why it is left out.
+    """Every method of the comparison, with the reason why it is left out (empty if it is not).
 
     Raises:
-        InputError: where one that was named cannot work, or none can.
+        InputError: if a method that was named cannot work.
     """
     found = {name: why_not(model, name, task) for name in s.methods or NAMES}
     for name, why in found.items():
@@ -209,11 +209,11 @@ class _Comparison:
     """One task of a comparison.
 
     Attributes:
-        model, of, s: what is measured.
-        allowed: the methods, each with the reason why it is left out, or none.
-        formed: vectors that were formed already, by settings, task and method: those of one task
-            are the control of others.
-        bar: of vectors.
+        model, of, s: the model, the task and the settings.
+        allowed: every method with the reason why it is left out; empty if it is not.
+        formed: vectors that were already formed, by settings, task and method; those of one task
+            are controls of others.
+        bar: counts vectors.
     """
 
     model: HookedModel
@@ -251,7 +251,7 @@ class _Comparison:
         return self._material(self.of.task, self.of.dev, self.of.pairs)
 
     def _own(self, name: str, material: Material) -> TaskVector:
-        """A task's vector, where it is best for that task; formed once for all that it is asked."""
+        """A task's vector at its own best place; formed once, then looked up."""
         key = replace(self.s, methods=None), material.task.name, name
         if key in self.formed:
             self.bar.update()
@@ -263,7 +263,7 @@ class _Comparison:
         return form_step(self.model, name, material, self.s, self.bar, {}, like)
 
     def _other(self, name: str) -> TaskVector | None:
-        """The other task's vector by the same method."""
+        """The other task's vector by the same method; None if that task does not allow it."""
         task = self.of.other
         if why_not(self.model, name, task):
             return None
@@ -275,7 +275,7 @@ class _Comparison:
 
     @property
     def encoder(self) -> Encoder:
-        """Of the task's prompts."""
+        """The encoder of the task's prompts."""
         return self.material.encoder
 
     def _asked(self) -> tuple[list[Prompt], list[Prompt], list[Prompt]]:
@@ -294,7 +294,7 @@ class _Comparison:
         return written(vector, vector.layer, len(self.of.test), METHODS[name].per_set)
 
     def _prompts(self) -> xr.Dataset:
-        """What the test prompts are answered: without vector, few-shot, and with every vector."""
+        """Scores and distances of test prompts: without a vector, few-shot, with each vector."""
         self.bar.set_description(f"{self.of.task.name}: asking")
         names, asked = list(self.vectors), self._asked()
         answers = accepted(self.encoder, asked[0], self.of.test)
@@ -358,7 +358,7 @@ class _Comparison:
     def _answered(
         self, streams: Float[Tensor, "prompt edit d_model"], answers: Answers
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Whether first tokens are right, and the log probability of the best: `[prompt, edit]`."""
+        """Whether first tokens are right, and the best answer's logprob: `[prompt, edit]` both."""
         n_prompts, n_edits, _ = streams.shape
         targets = [list(row) for row in answers.first_tokens for _ in range(n_edits)]
         read = self.model.read(streams.flatten(0, 1), targets)
@@ -371,7 +371,7 @@ class _Comparison:
     def _texts(
         self, prompts: Sequence[Prompt], edits: Sequence[Any], answers: Answers
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Whether the generated texts are accepted answers, and the texts: `[prompt, edit]`."""
+        """Whether generated texts are accepted answers, and the texts: `[prompt, edit]` both."""
         ids = [
             tokens
             for prompt, of in zip(prompts, answers.texts, strict=True)
@@ -384,12 +384,12 @@ class _Comparison:
             return judge_text(g.text, of)["accepted"]
 
         right = [[judged(g, of) for g in row] for row, of in zip(said, answers.texts, strict=True)]
-        # netCDF ends a string at a zero byte.
+        # netCDF would end a string at a zero byte.
         texts = [[g.text.replace("\0", "\ufffd") for g in row] for row in said]
         return np.array(right, dtype=np.float32), np.array(texts, dtype=object)
 
     def _curves(self) -> xr.Dataset:
-        """First tokens of zero-shot prompts with a vector at every layer where it can be chosen."""
+        """First tokens of zero-shot prompts, with each vector at each of its candidate layers."""
         prompts, n_layers = self._asked()[0], self.model.n_layers
         answers = accepted(self.encoder, prompts, self.of.test).first_tokens
         cells = [
@@ -413,7 +413,7 @@ class _Comparison:
         )
 
     def _layers(self, name: str) -> Sequence[int]:
-        """The layers at which a vector is tried: those among which one was chosen."""
+        """The layers among which a vector's layer was chosen."""
         vector = self.vectors[name]
         assert vector.layer is not None
         fixed = vector.through and vector.site == "resid_post"
@@ -443,17 +443,17 @@ class _Comparison:
         )
 
     def _shuffled(self, name: str) -> TaskVector | None:
-        """The vector of pairs whose answers are exchanged, written as the method's own is."""
+        """The vector formed from pairs with shuffled answers, written like the method's own."""
         if not METHODS[name].reads_labels:
             self.bar.update()
             return None
         vector = self.vectors[name]
         return self._form(name, self.material.shuffled(), vector)
 
-    # --- what else is known of the vectors -------------------------------------------------------
+    # --- facts about the vectors -----------------------------------------------------------------
 
     def _facts(self) -> xr.Dataset:
-        """Where each vector is written, its norm beside the stream's, what it cost, cosines."""
+        """Each vector's place, its norm and the stream's, its cost, and cosines between vectors."""
         names, vectors = list(self.vectors), list(self.vectors.values())
         stream = self.model.capture(self._asked()[0], [-1])[:, 0].float().norm(dim=-1).mean(dim=0)
         rows = [self._fact(vector, stream) for vector in vectors]
@@ -508,7 +508,7 @@ def refuse_seen(vector: TaskVector, test: Sequence[Episode]) -> None:
     """Refuse to score a vector on queries that it was formed from.
 
     Raises:
-        InputError: naming one.
+        InputError: naming one such query.
     """
     seen = sorted({e.query.x for e in test} & vector.shown)
     if seen:
@@ -519,7 +519,7 @@ def refuse_seen(vector: TaskVector, test: Sequence[Episode]) -> None:
 
 
 def _random(vector: TaskVector, rng: np.random.Generator) -> TaskVector:
-    """The same place and norms, in random directions."""
+    """Random vectors with the same norms, at the same place."""
     sets = None if vector.sets is None else random_like(vector.sets, rng)
     return replace(vector, values=random_like(vector.values, rng), sets=sets)
 
@@ -527,15 +527,15 @@ def _random(vector: TaskVector, rng: np.random.Generator) -> TaskVector:
 def _cosines(
     moved: Float[Tensor, "prompt effect d_model"],
 ) -> Float[np.ndarray, "effect other_effect"]:
-    """Mean over prompts of the cosine between what two vectors do to the stream."""
+    """Cosine between the changes of the residual stream by two vectors, mean over prompts."""
     unit = torch.nn.functional.normalize(moved, dim=-1)
     return as_array(torch.einsum("ped,pfd->ef", unit, unit) / len(moved))
 
 
 def _vector_cosines(vectors: Sequence[TaskVector]) -> Float[np.ndarray, "method other_method"]:
-    """Cosines of vectors, where the first is written; NaN where the other has none there.
+    """Cosines of vectors at the layer of the first; NaN if the other has no vector there.
 
-    Vectors of another site, or that are added where the other replaces, have none.
+    Vectors of different sites, or of which one is added and the other replaces, have no cosine.
     """
     found = np.full((len(vectors), len(vectors)), np.nan)
     for i, one in enumerate(vectors):

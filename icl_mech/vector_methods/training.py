@@ -1,6 +1,6 @@
-"""Vectors that are trained by gradient descent while the model stays as it is.
+"""Vectors that are trained by gradient descent while the model's weights stay fixed.
 
-Only training pairs are asked. Dev prompts decide when to stop, and which of several layers is kept.
+Training uses training pairs only. Dev prompts decide when to stop, and which layer is kept.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,13 +18,15 @@ from icl_mech.task_vectors import TaskVector
 from icl_mech.vector_methods.forming import Forming
 from icl_mech.vector_methods.reading import thetas
 
-#: Steps between two looks at dev prompts, and looks without a lower loss before training stops.
+#: Steps between two evaluations on dev prompts, and how many evaluations without a lower loss end
+#: training.
 LOOK, PATIENCE = 10, 2
-#: Training prompts are drawn once, into so many batches at most.
+#: Training prompts are drawn once, in at most this many batches.
 MOST_BATCHES = 8
-#: A gradient below this changes nothing: the loss falls by less than this at a step of size 1.
+#: Training stops if the gradient's norm is below this: a step of size 1 would lower the loss by
+#: less than this.
 LEAST_GRADIENT = 1e-7
-#: What the weights of I2CL start from.
+#: The initial value of every weight of I2CL.
 I2CL_START = 0.1
 
 #: The prompts of a batch of episodes, and the token ids of their answers.
@@ -32,11 +34,11 @@ Batch = tuple[list[Prompt], list[list[int]]]
 
 
 def learned(f: Forming) -> TaskVector:
-    """Theta, moved by gradient descent on the answers to zero-shot prompts of training pairs.
+    """A vector trained by gradient descent on zero-shot prompts of training pairs, from theta.
 
-    arXiv 2509.24169. The loss is the cross-entropy of the whole answer and of what ends it in the
-    template, so that a vector can also learn where to end. It starts from the mean theta at a
-    layer; layers are trained each by itself, and the best on dev prompts is kept.
+    arXiv 2509.24169. The loss is the cross-entropy of the whole answer and of the template's stop
+    text, so that the vector can also learn where the answer ends. Training starts from the mean
+    theta of a layer. Each layer is trained by itself, and the best on dev prompts is kept.
     """
     start = thetas(f).float().mean(dim=0).cpu()
     found = []
@@ -71,8 +73,8 @@ def learnable_heads(f: Forming) -> TaskVector:
     LTV, Saglam et al. 2025 (arXiv 2502.05390): `v_l = sum_h w[l, h] mean_out[l, h]`, at the last
     token after every block at once. The loss is the cross-entropy of the answer's first token on
     few-shot prompts with shuffled labels. Each head goes through the output projection by itself
-    (the authors' code cuts the projection of all heads into chunks, so that its weights belong to
-    no head). Weights start from 0, where the authors draw them from a standard normal
+    (the authors' code cuts the projection of all heads into chunks, so its weights do not
+    correspond to heads). Weights start from 0; the authors draw them from a standard normal
     distribution and train for 2,000 steps.
     """
     f.say("mean outputs of heads")
@@ -103,7 +105,7 @@ def _weighted(
     start: float,
     batch: Callable[[Forming, Sequence[Episode], int], Batch],
 ) -> TaskVector:
-    """Train a weight for every part, whose weighted sums are added after every block."""
+    """Train a weight for every part; the weighted sum of a layer is added after its block."""
     parts = parts.float().cpu()
 
     def edits(weights: Tensor) -> list[Edit]:
@@ -130,7 +132,7 @@ def _weighted(
 def weighted_sum(
     parts: Float[Tensor, "layer part d_model"], weights: Float[Tensor, "layer part"]
 ) -> Float[Tensor, "layer d_model"]:
-    """The parts of every layer times their weights.
+    """The weighted sum of the parts of every layer.
 
     >>> weighted_sum(torch.ones(1, 2, 3), torch.tensor([[0.5, 1.0]]))
     tensor([[1.5000, 1.5000, 1.5000]])
@@ -145,18 +147,18 @@ def descend(
     batch: Callable[[Forming, Sequence[Episode], int], Batch],
     what: str,
 ) -> Tensor:
-    """The parameters with the least loss on dev prompts, on the way of Adam from `start`.
+    """Train parameters with Adam, and return those with the lowest loss on dev prompts.
 
-    Training that stops for another reason than its length says so in `f.notes`: a loss that is no
-    number (the last good parameters are kept), or a gradient that vanishes. The training prompts
-    are drawn once, in up to `MOST_BATCHES` batches that come in turn.
+    Training prompts are drawn once, in up to `MOST_BATCHES` batches that are used in turn. Training
+    ends early if the dev loss no longer falls, if a loss is not finite, or if the gradient
+    vanishes; the latter two add a note to `f.notes`.
 
     Args:
-        f: the vector in the making.
+        f: the vector that is formed.
         start: the parameters before the first step.
-        edits: what they write.
+        edits: the edits of given parameters.
         batch: prompts and answers of episodes.
-        what: of the vector is trained, in words.
+        what: describes what is trained, in messages.
     """
     s = f.settings
     if s.n_steps == 0:
@@ -193,14 +195,14 @@ def descend(
     return best
 
 
-#: The gradient of the mean loss of a batch with respect to every value that is written.
+#: Maps the values of the edits to the gradient of a batch's mean loss with respect to each value.
 Loss = Callable[[list[Tensor]], list[Tensor]]
 
 
 def _batches(
     f: Forming, batch: Callable[[Forming, Sequence[Episode], int], Batch], what: str
 ) -> list[Batch]:
-    """Training prompts: as many batches as the training pairs fill, each pair once if they do."""
+    """Training prompts, in as many batches as the training pairs fill (at most `MOST_BATCHES`)."""
     rng = generator(f.settings.seed, f.material.task.name, "training", what)
     size = f.settings.batch_size
     n = min(MOST_BATCHES, -(-len(f.material.pairs) // size))
@@ -209,9 +211,9 @@ def _batches(
 
 
 def _loss(f: Forming, batch: Batch, edits: list[Edit]) -> Loss:
-    """A batch, ready for any values of these edits: what they cannot change runs once, here."""
+    """The loss of a batch as a function of edit values; what the edits cannot change runs once."""
     prompts, answers = batch
-    # The token at which each answer goes on is asked by itself, after those before it.
+    # Each token of an answer gets a prompt of its own, which ends with the tokens before it.
     asked = [
         _continued(prompt, answer[:k])
         for prompt, answer in zip(prompts, answers, strict=True)
@@ -237,7 +239,7 @@ def _continued(prompt: Prompt, tokens: Sequence[int]) -> Prompt:
 
 
 def _gradient(loss: Loss, edits: Callable[[Tensor], list[Edit]], parameters: Tensor) -> Tensor:
-    """The gradient of the loss with respect to the parameters that the edits are made of."""
+    """The gradient of the loss with respect to the parameters."""
     values = [edit.value for edit in edits(parameters)]
     gradients = loss([value.detach() for value in values])
     ours = [g.to(value) for g, value in zip(gradients, values, strict=True)]
@@ -260,7 +262,7 @@ def _vanished(what: str, step: int, at: int, norm: float) -> str:
 
 
 def _dev_loss(f: Forming, dev: Batch, edits: list[Edit]) -> float:
-    """Mean of minus the log probability (nats) of the answers."""
+    """Mean negative log probability (nats) of the answers; NaN if an edit is not finite."""
     prompts, answers = dev
     f.cost.ran(len(prompts))
     if not all(bool(torch.isfinite(edit.value).all()) for edit in edits):
@@ -270,7 +272,7 @@ def _dev_loss(f: Forming, dev: Batch, edits: list[Edit]) -> float:
 
 
 def _zero_shot(f: Forming, episodes: Sequence[Episode], step: int) -> Batch:
-    """Zero-shot prompts, and the whole answers with what ends them."""
+    """Zero-shot prompts, and the token ids of whole answers with the template's stop text."""
     encoder = f.material.encoder
     prompts = zero_shot(encoder, episodes)
     texts = [e.query.y + encoder.template.stop for e in episodes]
@@ -278,7 +280,7 @@ def _zero_shot(f: Forming, episodes: Sequence[Episode], step: int) -> Batch:
 
 
 def _mixed(f: Forming, episodes: Sequence[Episode], step: int) -> Batch:
-    """Few-shot prompts with shuffled labels, and the first tokens of the answers."""
+    """Few-shot prompts with shuffled labels, and the first token id of each answer."""
     rng = generator(f.material.seed, f.material.task.name, "mixed", str(step))
     mixed = shuffled(episodes, rng) if f.material.n_shots > 1 else tuple(episodes)
     prompts = in_context(f.material.encoder, mixed)
