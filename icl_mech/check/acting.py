@@ -1,4 +1,4 @@
-"""Does an edit reach the output? And does one that changes nothing leave it as it is?"""
+"""Checks that edits change the output, and that writing an activation over itself does not."""
 
 from collections.abc import Iterator, Sequence
 
@@ -16,18 +16,18 @@ from icl_mech.progress import Tick
 
 ACTS = "adding a vector changes the output"
 RESTORES = "an activation over itself changes nothing"
-#: The least change (nats) of the block where it is largest; of number formats in which rounding
-#: moves log probabilities too.
+#: The least change (nats) that is expected in the block with the largest one; `LEAST_HALF` is for
+#: half precision, in which rounding changes log probabilities, too.
 LEAST = 0.01
 LEAST_HALF = 0.1
-#: Where a change is below so much of the tolerance, an edit did nothing.
+#: An edit did nothing if its change is below this share of the tolerance.
 _NOTHING = 0.1
 
 
 def acts(model: HookedModel, asked: Asked, trials: Trials, tick: Tick) -> Iterator[Row]:
-    """By site, the largest change in log probability that adding to one block makes.
+    """For each site: the largest change in log probability when a vector is added to one block.
 
-    A site fails where that is small, and where it does nothing in any of its blocks.
+    A site fails if this change is small, or if adding a vector has no effect in one of its blocks.
     """
     exact = model.dtype in (torch.float32, torch.float64)
     least = LEAST if exact else LEAST_HALF
@@ -50,7 +50,7 @@ def acts(model: HookedModel, asked: Asked, trials: Trials, tick: Tick) -> Iterat
 
 
 def restores(model: HookedModel, asked: Asked, trials: Trials, tick: Tick) -> Iterator[Row]:
-    """By site, the largest change that writing an activation over itself makes."""
+    """For each site: the largest change when an activation is written over itself."""
     most = tolerance_of(model.dtype)
     for site, edits in trials.items():
         try:
@@ -66,7 +66,7 @@ def restores(model: HookedModel, asked: Asked, trials: Trials, tick: Tick) -> It
 def _changes(
     model: HookedModel, asked: Asked, edits: Sequence[list[Edit]], tick: Tick
 ) -> list[float]:
-    """The largest change in log probability that each edit makes."""
+    """For each edit: the largest change in log probability, over prompts and targets."""
     found = asked.logprob(model, [None, *edits], tick)
     changes: list[float] = (found[:, 1:] - found[:, :1]).abs().amax(dim=(0, 2)).tolist()
     return changes

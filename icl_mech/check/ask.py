@@ -1,4 +1,4 @@
-"""The prompts of a check, and what a model does with them by itself."""
+"""The prompts of a check, and the model's activations and top tokens without edits."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from icl_mech.prompts import Prompt
 
 #: The tokens that are edited: the last one, and one near the beginning.
 ROLES = ("final_arrow", "demo_0_y")
-#: Of how many tokens, the most probable ones, log probabilities are compared.
+#: The number of most probable tokens whose log probabilities are compared.
 N_BEST = 10
 
 #: Every prompt's activation, `[prompt, d_model]` or `[prompt, head, d_head]`, by site, block, role.
@@ -24,7 +24,7 @@ Own = Mapping[tuple[str, int, str], Float[Tensor, "prompt *shape"]]
 
 @dataclass(frozen=True)
 class Asked:
-    """What edits are tried on.
+    """The prompts on which edits are tried, with their targets and activations.
 
     Attributes:
         prompts: few-shot prompts.
@@ -60,7 +60,7 @@ def ask(model: HookedModel, prompts: Sequence[Prompt]) -> Asked:
 
 
 def _own(model: HookedModel, prompts: Sequence[Prompt], sites: Mapping[str, Sequence[int]]) -> Own:
-    """Activations by one ordinary forward pass per prompt: no engine has a part in them."""
+    """Activations from one ordinary forward pass per prompt, without any engine."""
     places = [(site, block) for site, blocks in sites.items() for block in blocks]
     rows = [_seen(model, prompt, places) for prompt in prompts]
     return {
@@ -76,7 +76,7 @@ def _own(model: HookedModel, prompts: Sequence[Prompt], sites: Mapping[str, Sequ
 def _seen(
     model: HookedModel, prompt: Prompt, places: Sequence[tuple[str, int]]
 ) -> dict[tuple[str, int], Float[Tensor, "token *shape"]]:
-    """What the hooks of these places see of a prompt."""
+    """The activations of a prompt at the hooks of these places."""
     seen: dict[tuple[str, int], Tensor] = {}
 
     def keeper(place: tuple[str, int]) -> Any:

@@ -1,4 +1,4 @@
-"""Two ways to run the same edits, which must give the same numbers."""
+"""Runs the same edits in two ways, which must give the same numbers."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from icl_mech.model import Edit, HookedModel
 from icl_mech.model.verification import tolerance_of
 from icl_mech.progress import Tick
 
-#: How many last bits of a log probability two ways to compute it may differ in.
+#: Two ways to compute a log probability may differ by this many units of its last bit.
 _BITS = 4
 
 
@@ -27,7 +27,7 @@ class Twins:
 
     Attributes:
         check: what is compared, in words.
-        one, other: the model in either way.
+        one, other: the model, set up for either way.
         engines: the model on every engine that runs it.
     """
 
@@ -38,10 +38,10 @@ class Twins:
 
 
 def twins(model: HookedModel) -> Twins:
-    """The model on both engines, or, where the shared one does not fit, with and without batches.
+    """The model on both engines, or, if the shared engine cannot run it, with and without batches.
 
     Raises:
-        ModelError: where not even the plain engine runs it.
+        ModelError: where the plain engine cannot run it either.
     """
     plain = model if model.engine == "plain" else model.with_engine("plain")
     try:
@@ -72,10 +72,10 @@ def compare(pair: Twins, asked: Asked, trials: Trials, tick: Tick) -> Iterator[R
 def counted(
     ours: Float[Tensor, "*shape"], theirs: Float[Tensor, "*shape"], dtype: torch.dtype
 ) -> Float[Tensor, "*shape"]:
-    """Differences of log probabilities, scaled down as far as rounding grows with what is rounded.
+    """Differences of log probabilities, scaled down because rounding grows with their size.
 
-    An edit may make a token so improbable that the last bit of its logit is more than the
-    tolerance: in bfloat16, at -150 nats, a whole nat.
+    An edit may make a token so improbable that the last bit of its log probability is more than the
+    tolerance: in bfloat16, at -150 nats, it is a whole nat.
 
     >>> found = [torch.tensor([-1.0, -150.0]), torch.tensor([-1.2, -151.0])]
     >>> counted(*found, torch.float32), counted(*found, torch.bfloat16)
@@ -87,7 +87,7 @@ def counted(
 
 
 def speeds(pair: Twins, asked: Asked, edits: Sequence[list[Edit]], tick: Tick) -> Iterator[Row]:
-    """How many edits an engine makes in a second; nothing is expected of it."""
+    """The number of edits per second of each engine, without an expected value."""
     for model in pair.engines:
         check = f"{model.engine} engine: edits a second"
         start = perf_counter()
@@ -102,5 +102,5 @@ def speeds(pair: Twins, asked: Asked, edits: Sequence[list[Edit]], tick: Tick) -
 
 
 def broken(check: str, site: str, error: ModelError) -> Row:
-    """The row of what the model or an engine could not do."""
+    """The row of a check in which the model or an engine failed."""
     return Row(check, site, float("nan"), passed=False, note=str(error))

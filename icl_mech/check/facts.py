@@ -1,4 +1,4 @@
-"""What kind of model it is, and how it is run."""
+"""Facts about a model: its sizes, engine, sites, attention windows and first token."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from icl_mech.model import HookedModel
 from icl_mech.model.network import places_of, sliding_window
 from icl_mech.prompts import Encoder, Prompt
 
-#: Runs of blocks that a line names.
+#: The most runs of blocks that a line names.
 _NAMED = 12
-#: The longest sliding window that is looked for.
+#: The longest sliding window that is measured.
 _LONGEST = 1024
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a check says of a model.
+    """What a check reports about a model.
 
     Attributes:
         model: its name.
@@ -27,9 +27,9 @@ class Facts:
         context_length: the most tokens that it reads; None where there is no limit.
         dtype, device: of weights and activations.
         sites: the blocks in which each site can be edited.
-        windows: the sliding window of every block, None where it has none; empty where masks are
-            not read (the plain engine).
-        windows_up_to: the length of the prompts in which they were seen.
+        windows: the sliding window of every block, None if it has none; empty if masks are not read
+            (the plain engine).
+        windows_up_to: the length of the prompts in which they were measured.
         sink, sink_reason: the token that every prompt begins with, and why.
         leading_space: whether words are written with a space before them.
         prompts: what was run.
@@ -57,7 +57,11 @@ class Facts:
     def of(
         model: HookedModel, encoder: Encoder, prompts: Sequence[Prompt], described: str
     ) -> "Facts":
-        """Ask a model, and read its masks in prompts as long as these, or as its window."""
+        """Collect the facts.
+
+        Masks are read in prompts as long as the longest of these, or longer than the model's
+        sliding window.
+        """
         longest = max(map(len, prompts))
         windows, length = _windows(model, longest)
         return Facts(
@@ -134,17 +138,17 @@ def spans(blocks: Sequence[int]) -> str:
 
 
 def _windows(model: HookedModel, longest: int) -> tuple[list[int | None], int]:
-    """Every block's window, and the length of the prompts in which it was seen."""
+    """Every block's window, and the length of the prompts in which it was measured."""
     for length in (_long_enough(model, longest), longest):
         try:
             return model.windows(length) or [], length
-        except ModelError:  # what fails in longer prompts need not in these
+        except ModelError:  # it may fail for longer prompts only
             continue
     return [], longest
 
 
 def _long_enough(model: HookedModel, longest: int) -> int:
-    """The length of a prompt in which the sliding window shows that the configuration names."""
+    """The length of a prompt that is longer than the sliding window in the configuration."""
     window, limit = sliding_window(model.bridge), model.context_length
     if window is None or window >= _LONGEST:
         return longest

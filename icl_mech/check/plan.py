@@ -1,4 +1,4 @@
-"""What a check of a model runs on: its settings, and the prompts that are drawn."""
+"""The settings of a check of a model, and its prompts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,12 +30,12 @@ class CheckSettings(PromptSettings):
 
 @dataclass(frozen=True)
 class CheckPlan:
-    """What the prompts show and ask.
+    """The prompts of a check.
 
     Attributes:
-        tasks: whose prompts they are.
+        tasks: the tasks of the prompts.
         episodes: of all tasks, one after another.
-        settings: how they were drawn.
+        settings: with which they were drawn.
     """
 
     tasks: Sequence[Task]

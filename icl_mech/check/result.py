@@ -1,4 +1,4 @@
-"""What a check of a model found: what the model is, and every number with what was expected."""
+"""Result of a check: facts about the model, and every number with its expected range."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,13 +18,13 @@ class Row:
     """One number of a check.
 
     Attributes:
-        check: what was tried.
-        site: where the edits were; empty where there were none.
-        value: what was found; NaN where the model or an engine failed.
+        check: the name of the check.
+        site: of the edits; empty if there were none.
+        value: what was found; NaN if the model or an engine failed.
         unit: of the value.
-        least, most: what it has to be; None where it may be anything.
-        passed: whether it is so; None where nothing is expected.
-        note: where the value was found, or what is wrong.
+        least, most: the limits of the value; None for no limit.
+        passed: whether the value is within its limits; None if it has none.
+        note: the edit at which the value was found, or the error.
     """
 
     check: str
@@ -38,7 +38,7 @@ class Row:
 
     @property
     def expected(self) -> str:
-        """What the value has to be, in words; empty where it may be anything."""
+        """The limit of the value in words; empty if it has none."""
         if self.least is not None:
             return f"at least {self.least:g}"
         return "" if self.most is None else f"at most {self.most:g}"

@@ -30,27 +30,28 @@ def check_model_support(
     instruction: str = "none",
     progress: bool = True,
 ) -> ModelSupport:
-    """Say how a model is run, and try on few-shot prompts whether its numbers can be trusted.
+    """Report how a model is run, and test on few-shot prompts whether its numbers can be trusted.
 
-    Both engines must give the same log probabilities for edits at every site (where only the plain
-    engine runs a model: in batches and one by one). An edit as large as the activation must change
-    the output at every site, in every block: one that changes nothing is a hook that goes nowhere,
-    and looks like a finding. An activation written over itself must change nothing; it is read by
-    an ordinary forward pass. The speed of edits is measured.
+    - Both engines must give the same log probabilities for edits at every site. (If only the plain
+      engine runs the model, it must give the same numbers in batches and one by one.)
+    - Adding a vector as large as the activation must change the output, at every site and in every
+      block. If it does not, the hook has no effect, which could be mistaken for a finding.
+    - An activation written over itself must change nothing. It is read by an ordinary forward pass.
+    - The speed of edits is measured.
 
-    Compared are the log probabilities of each prompt's most probable next tokens. What is expected
-    of them depends on the number format: half precision shows gross faults only.
+    The log probabilities of each prompt's most probable next tokens are compared. The limits depend
+    on the number format: half precision shows gross faults only.
 
     Args:
         model: from `load_model`.
-        tasks: whose prompts are run.
+        tasks: the tasks of the prompts.
         n_prompts, n_shots, seed, n_edits, template, leading_space, instruction: see
             `CheckSettings`.
         progress: show a progress bar.
 
     Returns:
-        What the model is and every number; `passed` says whether all are as expected. A model or
-        engine that fails is a row that failed, not an error.
+        Facts about the model and every number; `passed` says whether all are as expected. If the
+        model or an engine fails, the result has a failed row and no error is raised.
 
     Raises:
         InputError: where a task or count cannot work, a prompt is too long for the model, or the
@@ -108,10 +109,10 @@ def _rows(model: HookedModel, asked: Asked, s: CheckSettings, progress: bool) ->
 
 @dataclass(frozen=True)
 class Edits:
-    """Everything that is tried on the prompts.
+    """All edits that are tried on the prompts.
 
     Attributes:
-        contrasting, adding, restoring, timed: as the functions of these names make them.
+        contrasting, adding, restoring, timed: from the functions of the same names.
     """
 
     contrasting: Trials
@@ -130,7 +131,7 @@ class Edits:
         )
 
     def n_runs(self, pair: Twins | None) -> int:
-        """How many edits each prompt runs with, those that are no edits included."""
+        """The number of runs of each prompt, those without an edit included."""
         n = sum(1 + len(e) for trials in (self.adding, self.restoring) for e in trials.values())
         if pair is not None:
             n += 2 * (1 + sum(map(len, self.contrasting.values())))

@@ -1,4 +1,4 @@
-"""The edits that a check tries: random ones, each as large as what is there, and none at all."""
+"""The edits that a check tries: random vectors of the activation's length, or the activation."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,14 +15,14 @@ from icl_mech.vectors import random_like
 LAST, EARLY = ROLES
 #: Blocks per site on which two engines are compared.
 N_BLOCKS = 4
-#: Edits that are applied together, by site.
+#: For each site, the edits that are tried, each a list of edits that are applied together.
 Trials = Mapping[str, Sequence[list[Edit]]]
 
 
 def contrasting(asked: Asked, seed: int) -> Trials:
-    """Some blocks of every site, at an early and the last token, written over and added to.
+    """Replace and add at an early and at the last token, in some blocks of every site.
 
-    At `"z"`, one head each, another one every time.
+    At `"z"`, each edit is of one head; the heads take turns.
     """
     rng = generator(seed, "check", "contrasting")
     places: list[tuple[str, Mode]] = [(role, mode) for role in ROLES for mode in ("replace", "add")]
@@ -40,9 +40,9 @@ def contrasting(asked: Asked, seed: int) -> Trials:
 
 
 def adding(asked: Asked, seed: int) -> Trials:
-    """Every block of every site, at the last token: a vector of the activation's size is added.
+    """Add a vector as long as the activation at the last token, in every block of every site.
 
-    At `"z"`, to all heads together.
+    At `"z"`, vectors are added to all heads together.
     """
     rng = generator(seed, "check", "adding")
     return {
@@ -52,7 +52,7 @@ def adding(asked: Asked, seed: int) -> Trials:
 
 
 def restoring(asked: Asked) -> Trials:
-    """Every block of every site, at both tokens: the activation is overwritten by itself."""
+    """Write the activation over itself at both tokens, in every block of every site."""
     return {
         site: [
             _edits(site, block, role, "replace", asked.own[site, block, role])
@@ -64,7 +64,10 @@ def restoring(asked: Asked) -> Trials:
 
 
 def timed(asked: Asked, n_edits: int, seed: int) -> list[list[Edit]]:
-    """So many edits of the residual stream at the last token, block after block."""
+    """Edits of the residual stream at the last token, block after block.
+
+    Together the prompts run at least `n_edits` of them.
+    """
     rng = generator(seed, "check", "timed")
     blocks = asked.sites["resid_post"]
     n = -(-n_edits // len(asked.prompts))
@@ -77,7 +80,7 @@ def timed(asked: Asked, n_edits: int, seed: int) -> list[list[Edit]]:
 def _random(
     asked: Asked, site: str, block: int, role: str, mode: Mode, rng: np.random.Generator
 ) -> list[Edit]:
-    """Edits with vectors of random direction, as long as the activation, one per head."""
+    """Edits with vectors of random direction and the activation's length, at `"z"` one per head."""
     return _edits(site, block, role, mode, random_like(asked.own[site, block, role], rng))
 
 
@@ -95,7 +98,7 @@ def _edits(
 
 
 def described(edits: Sequence[Edit]) -> str:
-    """Where edits are, in words."""
+    """The place of an edit, in words."""
     first = edits[0]
     token = "the last token" if first.position == LAST else f"token {first.position}"
     head = f", head {first.head}" if len(edits) == 1 and first.head is not None else ""

@@ -18,20 +18,20 @@ from icl_mech.stats import (
 from icl_mech.stats.onset import crossings, share_of_change
 from icl_mech.stats.resampling import draw_counts
 
-#: Stands for the mean over tasks where tasks are named.
+#: The name of the mean over tasks, in places where tasks are named.
 MEAN = "mean"
 
 
 @dataclass(frozen=True)
 class Rise:
-    """A curve over checkpoints, and how it would be with other queries.
+    """A curve over checkpoints, and its bootstrap draws over queries.
 
     Attributes:
         curve: the mean at every checkpoint.
-        draws: of every bootstrap draw; NaN where it has no query of some task.
+        draws: the curve in every bootstrap draw; NaN if a draw has no query of some task.
         whole: the last checkpoint minus the first, with its interval.
-        latest: the last minus the one before it.
-        n, n_queries: prompts, and different queries among them.
+        latest: the last checkpoint minus the one before it, with its interval.
+        n, n_queries: the number of prompts, and of different queries among them.
     """
 
     curve: Float[np.ndarray, "step"]
@@ -54,12 +54,13 @@ class Rise:
 
 @dataclass(frozen=True)
 class Onset:
-    """A step, or a distance of two, with its interval.
+    """An onset (a step), or the distance of two onsets, with its interval.
 
     Attributes:
-        estimate: of the curves over all prompts, with the 2.5 and 97.5 % quantiles over the draws
-            that have one; NaN where there is none, and no interval where fewer than 95 % have.
-        draws: of every bootstrap draw, NaN where it has none.
+        estimate: the value for the curves over all prompts, with the 2.5 and 97.5 % quantiles over
+            the draws that have an onset. NaN if there is no onset; no interval if fewer than 95 %
+            of the draws have one.
+        draws: the value in every bootstrap draw, NaN if it has no onset.
     """
 
     estimate: Estimate
@@ -79,15 +80,15 @@ def rise_of(
 ) -> Rise:
     """The mean over tasks of a curve over checkpoints, resampled by query.
 
-    A query is drawn for all tasks that ask it; curves whose queries have the same numbers are
-    drawn together.
+    A query that is drawn counts in all tasks that ask it. Curves whose queries have the same
+    numbers are resampled together.
 
     Args:
         values: per prompt, 0 to 1.
         queries: what every prompt asks, as a number from 0 to `n_clusters` - 1.
         n_clusters: how many queries are drawn from.
-        votes: of neighbours, which vote for one another: draws lie as much wider as intervals of
-            TD do (`icl_mech.decodability.intervals`).
+        votes: whether values are votes of neighbours, which are correlated. The draws are then
+            widened by the same factor as intervals of TD (`icl_mech.decodability.intervals`).
     """
     n_queries = len(np.unique(queries))
     curve = values.mean(axis=(0, 2))
@@ -112,7 +113,7 @@ def rise_of(
 def together(
     steps: Sequence[int], encoding: Rise, accuracy: Rise, fraction: float
 ) -> dict[str, Onset]:
-    """When both have risen, and how much later the second has.
+    """The onsets of both curves, and how much later that of accuracy is (`"lead"`).
 
     Raises:
         InputError: where the fraction is not between 0 and 1, or there are not two checkpoints.
@@ -138,7 +139,7 @@ def _onset(steps: Sequence[int], rise: Rise, fraction: float) -> Onset:
 def _crossed(
     steps: Sequence[int], curves: Float[np.ndarray, "curve step"], fraction: float
 ) -> Float[np.ndarray, "curve"]:
-    """The onset of every curve; NaN where it does not end higher than it began."""
+    """The onset of every curve; NaN if it does not end higher than it began."""
     gone = share_of_change(curves, fraction)
     found = crossings(steps, gone, fraction, log=True)
     return np.where(curves[:, -1] > curves[:, 0], found, np.nan)

@@ -12,7 +12,7 @@ from icl_mech.stats import MIN_CLUSTERS
 if TYPE_CHECKING:
     from icl_mech.checkpoints.result import Checkpoints
 
-#: With fewer checkpoints an onset says little more than between which two of them it lies.
+#: With fewer checkpoints, an onset hardly says more than the two checkpoints around it.
 FEW = 6
 
 

@@ -11,14 +11,14 @@ from icl_mech.prompts import whole
 from icl_mech.run_names import step_of
 
 #: Where a model is read from: a name or folder, as `load_model` takes it, or a function without
-#: arguments that returns it loaded.
+#: arguments that returns a loaded model.
 Source = str | Path | Callable[[], Any]
 Models = Sequence[Source] | Mapping[int, Source]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointSettings(MapSettings):
-    """Settings of `over_checkpoints`: those of `localize`, of which three have other defaults.
+    """Settings of `over_checkpoints`: those of `localize`, three of them with other defaults.
 
     Example:
         >>> CheckpointSettings().n_shots, CheckpointSettings().heads
@@ -58,8 +58,8 @@ def order_checkpoints(models: Models, steps: Sequence[int] | None = None) -> lis
         steps: of the sources, in their order; by default read from their names (`step_of`).
 
     Raises:
-        InputError: where there are fewer than two, a step cannot be read, is no whole number from
-            0 on or is there twice, or a source is nothing that a model can be read from.
+        InputError: where there are fewer than two, a step cannot be read, is negative or no whole
+            number, or comes twice, or a source is nothing that a model can be read from.
 
     Example:
         >>> [str(c) for c in order_checkpoints(["run/step200", "run/step0"])]
@@ -82,7 +82,7 @@ def order_checkpoints(models: Models, steps: Sequence[int] | None = None) -> lis
     if len(sources) < 2:
         raise InputError(f"{len(sources)} model; expected at least 2 checkpoints")
     for source in sources:
-        # A module of torch can be called, too, but loads nothing.
+        # A torch module is callable, too, but it is no function that loads a model.
         loads = callable(source) and not hasattr(source, "forward")
         if not isinstance(source, str | Path) and not loads:
             raise InputError(
@@ -104,10 +104,10 @@ def order_checkpoints(models: Models, steps: Sequence[int] | None = None) -> lis
 
 
 def _numbers(sources: Sequence[Source]) -> list[int]:
-    """The steps that names say.
+    """The steps in the sources' names.
 
     Raises:
-        InputError: where one says none.
+        InputError: where a name has none.
     """
     found = []
     for source in sources:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from icl_mech.stats import Estimate
 
 _HEIGHT, _GAP = 300, 110
-#: Labels of steps stand at least this share of the axis apart.
+#: The least distance between labels of steps, as a share of the axis, by row of panels.
 _APART = {1: 0.055, 2: 0.12}
 _STEPS = "training step (logarithmic)"
 _CURVES = {
@@ -32,7 +32,10 @@ _CURVES = {
 
 
 def checkpoints_figure(result: Checkpoints) -> go.Figure:
-    """TD and accuracy over steps, means with bands and tasks thin; below, both by layer."""
+    """Top panel: TD and accuracy over steps, means with bands, single tasks as thin lines.
+
+    Bottom panels: TD, and accuracy with theta injected, by layer and step.
+    """
     figure = rows_of_panels(
         [_HEIGHT, _HEIGHT],
         _GAP,
@@ -136,12 +139,12 @@ def _lines(figure: go.Figure, result: Checkpoints, x: np.ndarray, name: str) -> 
 
 
 def _few(result: Checkpoints) -> bool:
-    """Whether there are too few tasks for an interval over tasks, so that each has its own."""
+    """Whether there are too few tasks for an interval over tasks; each task then has its own."""
     return 1 < len(result.tasks) < MIN_CLUSTERS
 
 
 def _chance(figure: go.Figure, result: Checkpoints) -> None:
-    """What TD of a representation that says nothing is."""
+    """A line at chance: TD of a representation without information about the task."""
     level = float(result.data["chance"].mean())
     figure.add_hline(
         y=level,
@@ -201,7 +204,7 @@ def _onsets(figure: go.Figure, result: Checkpoints) -> None:
 def _heat(
     result: Checkpoints, x: np.ndarray, found: Sequence[Sequence[Estimate]], what: str
 ) -> go.Heatmap:
-    """Layers upwards, steps to the right."""
+    """A heat map with layers on the vertical axis and steps on the horizontal one."""
     values = np.array([[e.value for e in layers] for layers in found]).T
     said = [
         [f"step {step:,}, after block {layer}" for step in result.steps] for layer in result.layers
@@ -217,7 +220,7 @@ def _heat(
 
 
 def _ticks(steps: Sequence[int], x: np.ndarray, apart: float) -> tuple[list[float], list[str]]:
-    """Steps that are named: the first, the last, and those between that have room."""
+    """Positions and labels of steps: the first, the last, and those between that have room."""
     room = apart * (x[-1] - x[0])
     kept = [0]
     for i in range(1, len(x) - 1):

@@ -24,18 +24,23 @@ ACCURACIES = ("regular", "baseline", "prior")
 class Checkpoints(TaskResult):
     """The arrays of a `TaskMap` per checkpoint, along a first axis `step`.
 
-    `data` holds, over (`step`, `task`, ...): `encoding` by `point` and `layer` (task
-    decodability, TD, of Han et al. 2024: 1 right, 0 wrong, a share for ties), `transfer` by
-    `prompt` and `layer` (right with theta injected after the layer), `lens` likewise
-    (probability of the answer), `regular` and `baseline` by `prompt` (right with demonstrations
-    and without). Over (`step`, `half`, `layer`): `half_td`, TD of one half of the queries with the
-    other out of the pool. Without `step`: what prompts ask (`query`), the half of the queries that
-    this belongs to (`query_half`), whether the most frequent answer is right (`prior`), and what a
-    representation that says nothing scores (`chance`).
+    `data` holds, over (`step`, `task`, ...):
 
-    TD over training is read at one layer, which is chosen at the last checkpoint: each half of the
-    queries at the layer that is best for the other half. Intervals of one task are over queries,
-    those of the mean over tasks for other tasks, drawn as these were.
+    - `encoding` by `point` and `layer`: task decodability (TD) of Han et al. 2024 (1 right, 0
+      wrong, a share for ties);
+    - `transfer` by `prompt` and `layer`: right with theta injected after the layer;
+    - `lens` by `prompt` and `layer`: the probability of the answer;
+    - `regular` and `baseline` by `prompt`: right with demonstrations, and without.
+
+    Over (`step`, `half`, `layer`): `half_td`, TD of one half of the queries with the other half out
+    of the pool. Without `step`: `query`, what prompts ask; `query_half`, the half to which a query
+    belongs; `prior`, whether the most frequent answer is right; `chance`, TD of a representation
+    without information about the task.
+
+    TD over training is read at fixed layers, which are chosen at the last checkpoint: each half of
+    the queries at the layer that is best for the other half. Intervals of one task are over its
+    queries. Intervals of the mean over tasks are over tasks: they hold for other tasks, drawn as
+    these were.
     """
 
     ARRAYS: ClassVar = {
@@ -175,15 +180,15 @@ class Checkpoints(TaskResult):
         return frame.rename_axis(["step", "task", "what", "readout"])
 
     def _over_tasks(self, values: xr.DataArray, task: str | None, votes: bool = False) -> Estimate:
-        """A task's mean with an interval over queries, or that over tasks with one over tasks.
+        """The mean of a task with an interval over queries, or of all tasks with one over tasks.
 
-        Tasks that all score the same (nothing, as before training) do not tell how tasks vary:
-        there, too, the interval is over queries.
+        If all tasks score the same (such as 0 before training), they do not show how tasks vary.
+        Then this interval is over queries, too.
 
         Args:
             values: over `task` and `point` or `prompt`.
             task: None for all.
-            votes: of neighbours, which vote for one another.
+            votes: whether values are votes of neighbours, which are correlated (see `rise_of`).
         """
         names = self.tasks if task is None else [choose(task, self.tasks, "task")]
         each = values.transpose("task", ...).sel(task=names).values.astype(float)
@@ -235,20 +240,21 @@ class Checkpoints(TaskResult):
     def onsets(self, fraction: float = FRACTION) -> pd.DataFrame:
         """The steps at which encoding and accuracy have risen, and how far they are apart.
 
-        An onset is the step at which a curve has gone a fraction of the way from the first
-        checkpoint to the last, for good, straight between checkpoints on a logarithmic axis of
-        steps (`icl_mech.stats.onset.log_position`); otherwise as in `icl_mech.synthetic.onsets`.
-        NaN where the last checkpoint is not better than the first beyond the 95 % interval of
-        their difference: nothing has risen.
+        An onset is the step at which a curve has gone a fraction of the way from its value at the
+        first checkpoint to its value at the last, for good. Between checkpoints the curve is taken
+        as straight on a logarithmic axis of steps (`icl_mech.stats.onset.log_position`). Otherwise
+        onsets are those of `icl_mech.synthetic.onsets`. An onset is NaN if the curve has not risen:
+        the last checkpoint is not better than the first beyond the 95 % interval of their
+        difference.
 
         Args:
             fraction: of the whole rise, between 0 and 1.
 
         Returns:
             A row per task, and `"mean"` for the mean curve over these tasks: `encoding`,
-            `accuracy` and `lead` = accuracy - encoding (steps; positive where encoding comes
-            first), with the ends of 95 % bootstrap intervals over queries. Both curves are
-            resampled together.
+            `accuracy` and `lead` = accuracy - encoding (steps; positive if encoding comes first),
+            with the ends of 95 % bootstrap intervals over queries. Both curves are resampled
+            together.
 
         Raises:
             InputError: where the fraction is not between 0 and 1.
@@ -262,7 +268,7 @@ class Checkpoints(TaskResult):
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("task")
 
     def lead(self, fraction: float = FRACTION) -> Estimate:
-        """By how many steps encoding comes before accuracy; below 0, after it.
+        """By how many steps encoding precedes accuracy; negative if it comes later.
 
         Mean over the tasks in which both rose, with Student's t interval over these tasks (`n`).
         """
@@ -272,12 +278,12 @@ class Checkpoints(TaskResult):
     # --- tables -------------------------------------------------------------------------------
 
     def full_summary(self) -> pd.DataFrame:
-        """One row per checkpoint and task, and for the mean over tasks: everything.
+        """One row per checkpoint and task, and per checkpoint for the mean over tasks.
 
-        `best_td` and `best_transfer` are the largest of all layers, chosen and reported on the
-        same prompts (too large on average), with their layers; `formation_*` and `decoding_*` are
-        the layers of `TaskMap.full_summary`; `*_onset` and `lead` those of `onsets`, which are the
-        same in all rows of a task.
+        `best_td` and `best_transfer` are the largest values over all layers, with their layers.
+        They are chosen and reported on the same prompts, so they are too large on average.
+        `formation_*` and `decoding_*` are the layers of `TaskMap.full_summary`. `*_onset` and
+        `lead` are those of `onsets`, the same in all rows of a task.
         """
         onsets = self.onsets().rename(columns=lambda c: c.replace("encoding", "encoding_onset"))
         onsets = onsets.rename(columns=lambda c: c.replace("accuracy", "accuracy_onset"))
@@ -323,7 +329,7 @@ class Checkpoints(TaskResult):
         return table.rename(columns={"formation after": "formed", "decoding after": "decoded"})
 
     def _named(self, step: int, what: str) -> str:
-        """The layers at which theta starts (or stops) to work, over tasks: least to most."""
+        """The range over tasks of the layer at which theta starts (or stops) to work."""
         found: list[Located] = [
             self.at(step).layers_of(task)[what, "transfer"] for task in self.tasks
         ]
@@ -336,10 +342,10 @@ class Checkpoints(TaskResult):
         return "; ".join(filter(None, [super().few(), few_tasks(len(self.tasks))]))
 
     def finding(self) -> str:
-        """What rises over training, encoding or accuracy, and when; which of them comes first.
+        """Whether and when encoding and accuracy rise over training, and which comes first.
 
-        A curve rises where its last checkpoint is above its first beyond the 95 % interval
-        (`onset`). What comes first is said where the interval of the lead excludes 0.
+        A curve rises if its last checkpoint is above its first beyond the 95 % interval (`onset`).
+        The order is stated if the interval of the lead excludes 0.
         """
         found = self.onset()
         when = {what: found[what].estimate.value for what in ("encoding", "accuracy")}
@@ -376,5 +382,5 @@ class Checkpoints(TaskResult):
 
 
 def _text(e: Estimate) -> str:
-    """Where there is no interval, the caveats say why."""
+    """An estimate as text; if it has no interval, the caveats say why."""
     return f"{e.value:.2f}" if e.low != e.low else str(e)

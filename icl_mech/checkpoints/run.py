@@ -1,4 +1,4 @@
-"""The same task map of one checkpoint after another, each kept as soon as it is finished."""
+"""Measures a task map of every checkpoint, and keeps each one as soon as it is finished."""
 
 import gc
 import hashlib
@@ -32,7 +32,7 @@ from icl_mech.sweep.folder import CellFolder, as_content
 from icl_mech.sweep.grid import hash_pairs
 from icl_mech.tasks import Tasks
 
-#: Arrays of a task map that every checkpoint shares, for they are of the prompts.
+#: Arrays of a task map that describe the prompts, and so are the same for every checkpoint.
 _OF_PROMPTS = ("query", "query_half", "prior")
 
 
@@ -71,13 +71,14 @@ def over_checkpoints(
         models: the checkpoints: names (`"org/name@step1000"`) or folders as `load_model` takes
             them, in any order, or a mapping from steps to these or to functions that load a
             model, `{500: lambda: icl_mech.load_model(...)}`. One is in memory at a time.
-        tasks: as in `localize`; a family of tasks that share their inputs says most, and intervals
-            over tasks need four.
+        tasks: as in `localize`. A family of tasks that share their inputs is the most informative;
+            intervals over tasks need four tasks.
         n_prompts, n_shots, seed: as in `localize`.
         steps: of `models`, in their order; by default read from their names (`step1000`,
             `checkpoint-500`, `global_step143000`).
         n_points, n_dummies, k: as in `localize`.
-        fraction, min_rise, min_found: of `localize`'s layers; onsets have a fraction of their own.
+        fraction, min_rise, min_found: as in `localize`, for its layers; onsets over checkpoints
+            have a fraction of their own (`Checkpoints.onsets`).
         heads, masking, template, leading_space, instruction: as in `localize`.
         device, dtype: as in `load_model`, for models that are named.
         folder: where every finished checkpoint is kept. The next call with the same settings does
@@ -85,7 +86,7 @@ def over_checkpoints(
         progress: show progress bars.
 
     Raises:
-        InputError: where a step cannot be read or is there twice, the models differ in layers,
+        InputError: where a step cannot be read or comes twice, the models differ in layers,
             vocabulary, first token or number format, a task, count or the rule cannot work, or the
             folder was made with other settings.
         ModelError: where a model cannot be loaded, or returns numbers that are not finite.
@@ -130,14 +131,14 @@ def measure_checkpoints(
 
     Args:
         checkpoints: from `order_checkpoints`.
-        plan: the prompts of all.
+        plan: the prompts, the same for every checkpoint.
         load: loads a model by name or folder.
-        loaded: how, as far as it decides the numbers.
+        loaded: the options of loading that the numbers depend on.
         folder, progress: as in `over_checkpoints`.
 
     Raises:
-        InputError: where the models differ in what they must share, one cannot read a prompt, or
-            the folder was made with other settings.
+        InputError: where the models differ in layers, vocabulary, first token or number format, one
+            cannot read a prompt, or the folder was made with other settings.
         ModelError: where a model cannot be loaded, or returns numbers that are not finite.
     """
     for checkpoint in checkpoints:
@@ -168,7 +169,7 @@ def _finished_or_measured(
     progress: bool,
     earlier: Sequence[TaskMap],
 ) -> tuple[TaskMap, bool]:
-    """The map of one checkpoint, and whether the folder had it."""
+    """The task map of one checkpoint, and whether it was read from the folder."""
     model: HookedModel | None = None
     made_of = _named(checkpoint)
     if runs is not None and made_of is None:  # only its weights tell what a function loads
@@ -199,14 +200,14 @@ def _loaded(checkpoint: Checkpoint, load: Callable[[Any], HookedModel]) -> Hooke
 
 
 def _free() -> None:
-    """Give back the memory of the model before, whose parts refer to one another."""
+    """Free the memory of the previous model, whose parts refer to one another."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def _named(checkpoint: Checkpoint) -> str | None:
-    """What tells a checkpoint apart before it is loaded; None where only its weights do."""
+    """What identifies a checkpoint before it is loaded; None if only its weights do."""
     if not isinstance(checkpoint.source, str | Path):
         return None
     path = Path(checkpoint.source).expanduser()
@@ -214,14 +215,17 @@ def _named(checkpoint: Checkpoint) -> str | None:
 
 
 def _for_manifest(plan: MapPlan, loaded: Mapping[str, Any]) -> dict[str, Any]:
-    """What two runs must share to add to one folder: all tasks, as each is told from the others."""
+    """What two runs must have in common to use one folder.
+
+    This includes all tasks, because decodability of a task depends on the other tasks.
+    """
     of = {t.task.name: hash_pairs(t.task) for t in plan.every}
     own = {"question": "checkpoints", "tasks": of}
     return {**own, **plan.settings.recorded(), **loaded}
 
 
 def _shared(model: HookedModel) -> dict[str, Any]:
-    """What the models must share, for their numbers to be of the same prompts and layers."""
+    """What the models must have in common, so that prompts and layers are the same for all."""
     vocabulary = json.dumps(model.tokenizer.get_vocab(), sort_keys=True)
     return {
         "layers": model.n_layers,
@@ -235,7 +239,7 @@ def _shared(model: HookedModel) -> dict[str, Any]:
 def _check_alike(
     checkpoint: Checkpoint, ours: Mapping[str, Any], earlier: Sequence[TaskMap]
 ) -> None:
-    """Raise InputError where a checkpoint is of another kind than those before it."""
+    """Raise InputError if a checkpoint differs from the first one in what `_shared` returns."""
     if not earlier:
         return
     first = earlier[0].provenance

@@ -67,7 +67,7 @@ class LocalizeCommand(Command):
         return plan_decoder(self.tasks.load(), DecoderSettings(**same))
 
     def page(self) -> Path:
-        """Where the report goes; refused now if it could not be written later."""
+        """The path of the report; an error is raised now if it could not be written later."""
         page = target(self)
         if page.suffix != ".html":
             raise InputError(f"{page}: a report is a page; expected a name that ends in .html")
@@ -76,7 +76,7 @@ class LocalizeCommand(Command):
     def run(self) -> None:
         """Measure every model, and write one page and a file of data for each."""
         plan, page = self.plan(), self.page()
-        if self.decoder:  # refused now, and not after the map
+        if self.decoder:  # refuse what cannot work now, not after the map
             self._decoder_plan()
         names = (self.models.model, *self.also)
         data = [page.with_suffix(".nc")]
@@ -86,7 +86,7 @@ class LocalizeCommand(Command):
             model = models.load()
             maps.append(self.measure(model, plan))
             decoders.append(self._decoder(model) if self.decoder else None)
-            if self.also:  # kept, also if a later model fails
+            if self.also:  # saved now, in case a later model fails
                 maps[-1].save(path)
         from icl_mech.localize.page import task_map_report
 

@@ -50,8 +50,8 @@ COMMANDS = {
     "train": "train.TrainCommand",
     "check": "check.CheckCommand",
 }
-#: The same by room, for `python -m icl_mech.<room>`: the flag that asks for a subcommand; the
-#: empty flag stands for the one that runs where no flag is given.
+#: The subcommands by room, for `python -m icl_mech.<room>`: the flag that selects a subcommand. The
+#: empty flag stands for the subcommand that runs if no flag is given.
 ROOMS = {
     "patch": {
         "--layer-scan": "scan",
@@ -125,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def room_main(room: str, argv: Sequence[str] | None = None) -> None:
-    """`python -m icl_mech.<room> [flag] [options]`: the subcommand that the flag asks for.
+    """`python -m icl_mech.<room> [flag] [options]`: run the subcommand that the flag selects.
 
     Args:
         room: a key of `ROOMS`.
@@ -190,9 +190,9 @@ def _run(words: Sequence[str], parse: Callable[[], Any]) -> None:
 
 
 def _parsed(parse: Callable[[], Any]) -> Any:
-    """What `parse` returns; where the options' own classes refuse a value, their error.
+    """What `parse` returns; if the options' own classes refuse a value, raise their error.
 
-    tyro prints such an error in a frame and ends the process; it stands in the context of that end.
+    tyro prints such an error in a frame and raises `SystemExit`; the error is in its context.
     """
     printed = StringIO()
     try:
@@ -209,13 +209,13 @@ def _parsed(parse: Callable[[], Any]) -> Any:
 
 
 def _print_any_letter() -> None:
-    """Print what the terminal's encoding lacks (theta's letter in cp1252) as its number."""
+    """Print characters that the terminal's encoding lacks (θ in cp1252) as escapes."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _calm_libraries() -> None:
-    """Hide the notices of libraries that are meant for programmers."""
+    """Hide notices of libraries that are meant for programmers."""
     for name in ("transformers", "transformer_lens", "huggingface_hub", None):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)

@@ -1,4 +1,4 @@
-"""The options that subcommands share, and what every subcommand does with its own."""
+"""The options that subcommands share, and the base class of subcommands."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 S = TypeVar("S", bound=PromptSettings)
 #: The fields of a dataclass as options of their own names.
 Flat = Annotated[T, tyro.conf.OmitArgPrefixes]
-#: An option without a value: it is given or not.
+#: An option without a value, which is given or not.
 Flag = tyro.conf.FlagCreatePairsOff[bool]
 
 
@@ -136,18 +136,18 @@ class OutputOptions(PrintOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Command(ABC):
-    """A subcommand: a frozen dataclass of options, and how they become a result.
+    """A subcommand: a frozen dataclass of options, with methods that plan and measure.
 
-    Everything that can be refused is refused by `plan` and `target`, before a model is loaded.
+    `plan` and `target` refuse everything that cannot work, before a model is loaded.
     """
 
-    #: The question, as the names of files begin with it.
+    #: The name of the question, with which file names begin.
     what: ClassVar[str]
     tasks: Flat[TaskOptions] = field(default_factory=TaskOptions)
     models: Flat[ModelOptions] = field(default_factory=ModelOptions)
     output: Flat[OutputOptions] = field(default_factory=OutputOptions)
     if TYPE_CHECKING:
-        settings: Any  # of the question: every subclass has a field of its own
+        settings: Any  # of the question: every subclass declares this field with its own type
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "settings", as_meant(self.settings))
@@ -159,7 +159,7 @@ class Command(ABC):
 
     @abstractmethod
     def plan(self) -> Any:
-        """What is to be run: tasks loaded, prompts drawn, and bad input refused."""
+        """Load the tasks, draw the prompts, and refuse input that cannot work."""
 
     @abstractmethod
     def measure(self, model: HookedModel, plan: Any) -> Result:
@@ -173,16 +173,16 @@ class Command(ABC):
 
 
 def as_meant(settings: S) -> S:
-    """Settings with line breaks in the prompts' texts: a shell hands on "\\n" as two characters."""
+    """Settings with line breaks in the prompts' texts; a shell passes "\\n" as two characters."""
     texts = {n: getattr(settings, n).replace("\\n", "\n") for n in ("template", "instruction")}
     return replace(settings, **texts)
 
 
 def target(command: Command) -> Path:
-    """Where the figure goes; refused now if it could not be written later.
+    """The path of the figure; an error is raised now if it could not be written later.
 
-    By default it is named after the question, the tasks, the models and what else was changed
-    from its default, so that another run does not write over it.
+    By default it is named after the question, the tasks, the models and all settings that differ
+    from their defaults, so that another run does not write over it.
     """
     from icl_mech.plotting import check_target
 

@@ -1,4 +1,4 @@
-"""What a command writes and prints when it has measured."""
+"""Writes the files and prints the summary of a command after it has measured."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 
 @contextmanager
 def printing() -> Iterator[None]:
-    """Print within this, and what cannot be written fails here, not as the interpreter ends.
+    """Flush standard output at the end of the block, so that errors are raised here.
+
+    Otherwise they would appear as a traceback when the interpreter ends.
 
     Raises:
         BrokenPipeError: where the reader is gone.
-        InputError: where it cannot be written, as on a full disk.
+        InputError: where the output cannot be written, as on a full disk.
     """
     try:
         try:
@@ -34,7 +36,7 @@ def printing() -> Iterator[None]:
         finally:
             sys.stdout.flush()
     except OSError as error:
-        # The interpreter would try once more as it ends, and show a traceback.
+        # The interpreter would try again as it ends, and show a traceback.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             raise
@@ -43,7 +45,7 @@ def printing() -> Iterator[None]:
         ) from None
 
 
-#: What is still to be written, by what it is: each writes a file and says which.
+#: Functions that write files, by the name of the file's kind; each returns the path.
 Writers = Mapping[str, Callable[[], Path]]
 
 
@@ -64,7 +66,8 @@ def deliver(
         also: other files.
 
     Raises:
-        InputError: where a file cannot be written, after everything else was, and was printed.
+        InputError: where a file cannot be written. The other files are written, and the summary is
+            printed, before it is raised.
     """
     from icl_mech.plotting import export
 
@@ -77,12 +80,12 @@ def deliver(
 
 
 def rows(result: Result) -> list[dict[str, Any]]:
-    """The whole summary, a row each, as JSON takes it: NaN as None."""
+    """The rows of the whole summary for JSON, with None instead of NaN."""
     return plain_rows(result.full_summary().reset_index())
 
 
 def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a table, as JSON takes them: NaN as None."""
+    """The rows of a table for JSON, with None instead of NaN."""
     plain = table.astype(object)
     return plain.where(plain.notna(), None).to_dict(orient="records")
 
@@ -93,17 +96,18 @@ def deliver_all(
     writers: Writers,
     output: OutputOptions,
 ) -> None:
-    """Write files, and print what was found and where it lies, for people or as a JSON object.
+    """Write files, and print the results and the files' paths, as text or as a JSON object.
 
     Args:
-        results: one or more; of several, the provenance in JSON is a list under `also` but for
-            the first's.
+        results: one or more. In JSON, `provenance` is that of the first; those of the others are a
+            list, `also`.
         summary: the rows of all, for JSON.
         writers: of the files.
         output: what is printed.
 
     Raises:
-        InputError: where a file cannot be written, after everything else was, and was printed.
+        InputError: where a file cannot be written. The other files are written, and the results are
+            printed, before it is raised.
     """
     files: dict[str, Path] = {}
     failures: list[IclMechError] = []

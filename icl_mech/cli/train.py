@@ -98,10 +98,10 @@ class TrainCommand:
         return preset(self.preset, **changes)
 
     def _counts(self) -> dict[str, Any]:
-        """What is measured, as given; refused now, not after the training.
+        """The given numbers of sequences, checked before training.
 
         Raises:
-            InputError: for numbers that do not fit, and for options of --measure without it.
+            InputError: for numbers that cannot work, and for options of --measure without it.
         """
         from icl_mech.synthetic.measure import check_counts
 

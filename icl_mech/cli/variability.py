@@ -72,7 +72,7 @@ class VariabilityCommand(Command):
             if self.layer is not None and options is models[0]:
                 check_layer(self.layer, model.n_layers)
             results.append(self.measure(model, drawn))
-            if self.also:  # kept, whatever becomes of the others
+            if self.also:  # saved now, in case a later model fails
                 results[-1].save(_data(out, len(results) - 1))
         first, *others = results
         figure = first.plot(self.layer, method=self.projection, form=self.form)
@@ -101,5 +101,5 @@ class VariabilityCommand(Command):
 
 
 def _data(out: Path, i: int) -> Path:
-    """Where the data of a model go: beside the figure, the first's by the figure's own name."""
+    """The path of a model's data, beside the figure; the first model's has the figure's name."""
     return out.with_name(f"{out.stem}-{i}.nc") if i else out.with_suffix(".nc")

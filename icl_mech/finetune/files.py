@@ -1,4 +1,7 @@
-"""The files of a run: adapters by step, and what a killed run goes on from; each written whole."""
+"""The files of a run: adapters by step, and the file from which a killed run resumes.
+
+Each is written whole or not at all.
+"""
 
 import json
 import os
@@ -27,11 +30,11 @@ _PARTIAL = re.compile(r"\.adapter-[a-z0-9_]{8}")
 
 @dataclass(frozen=True)
 class Last:
-    """Where a run stands.
+    """The state of a run.
 
     Attributes:
         step: updates done.
-        run: settings, tasks, and, once the model was read, its weights.
+        run: settings, tasks, and the identity of the model (name, weight hash, trained maps).
         seconds: of training so far.
         tensors: adapters, optimiser, losses of every update, and the learning curve.
     """
@@ -91,7 +94,7 @@ def read_last(folder: Path) -> Last | None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a run's folder, and remove what a killed run left half-written in it.
+    """Make a run's folder, and remove adapters that a killed run left half-written in it.
 
     Raises:
         InputError: where it cannot be made or written.
@@ -118,7 +121,7 @@ def write_adapter(folder: Path, step: int, tuned: TunedModel) -> Path:
         try:
             tuned.save(temporary)
             follow_umask(temporary)
-            if path.exists():  # of a run that was killed after it had written this
+            if path.exists():  # from a run that was killed after it had written this adapter
                 shutil.rmtree(path)
             temporary.rename(path)
         finally:
@@ -159,7 +162,7 @@ def list_adapters(folder: str | Path) -> list[tuple[int, Path]]:
 
 
 def adapter_path(folder: Path, step: int) -> Path:
-    """Where the adapter after `step` updates is kept.
+    """The folder of the adapter after `step` updates.
 
     >>> adapter_path(Path("run"), 20).name
     'step_0000020'

@@ -1,4 +1,4 @@
-"""What is finetuned, and on what: settings, the blocks that are meant, prompts."""
+"""What is finetuned, and on which prompts: settings, blocks, tasks."""
 
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
@@ -11,11 +11,11 @@ from icl_mech.errors import InputError, choose, shown
 from icl_mech.prompts import HeldOut, Pool, PromptSettings, hold_out, instructed, load_pool, whole
 from icl_mech.tasks import Task, Tasks
 
-#: Thirds of a model's blocks, each of the same number of them; and all of them.
+#: Thirds of a model's blocks, each with the same number of blocks; and all blocks.
 BLOCKS = ("first", "middle", "last", "all")
 #: The losses of every update are written with each checkpoint.
 MOST_STEPS = 1_000_000
-#: The largest learning rate: its products with gradients are float32.
+#: The largest learning rate, so that its products with gradients fit into float32.
 FASTEST = 1e30
 
 
@@ -90,7 +90,7 @@ class FinetuneSettings(PromptSettings):
         return self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup_steps))
 
     def checkpoints(self) -> list[int]:
-        """After how many updates adapters are kept: 0, the last, and between them by logarithms.
+        """The steps at which adapters are kept: 0, the last, and between on a logarithmic scale.
 
         >>> FinetuneSettings(n_steps=100, n_checkpoints=4).checkpoints()
         [0, 1, 10, 100]
@@ -99,7 +99,7 @@ class FinetuneSettings(PromptSettings):
         return sorted({0, self.n_steps, *between.round().astype(int).tolist()})
 
     def dropout_seed(self, step: int) -> int:
-        """The seed of an update's dropout; -1 is the start.
+        """The seed of an update's dropout; step -1 gives the seed of the initial adapters.
 
         >>> FinetuneSettings().dropout_seed(0) == FinetuneSettings().dropout_seed(1)
         False
@@ -108,10 +108,10 @@ class FinetuneSettings(PromptSettings):
 
 
 def _number(name: str, value: Any) -> float:
-    """A number, whatever kind of number it came as.
+    """Any kind of number as a float.
 
     Raises:
-        InputError: where it is none.
+        InputError: where it is no number.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
         raise InputError(f"{name} is {shown(value)}; expected a number")
@@ -143,10 +143,11 @@ def _parse(blocks: Any) -> tuple[int, int] | None:
 
 
 def chosen_blocks(blocks: str, n_layers: int) -> list[int]:
-    """The numbers of the blocks that are meant.
+    """The numbers of the chosen blocks.
 
-    Thirds are equally long, so that equally many weights are trained: what remains of a number of
-    blocks that three does not divide lies between them.
+    The first, middle and last third have the same number of blocks, so that each trains the same
+    number of weights. If three does not divide the number of blocks, the remaining blocks lie
+    between the thirds.
 
     Raises:
         InputError: where the range is not in the model.
@@ -171,7 +172,7 @@ def chosen_blocks(blocks: str, n_layers: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Plan:
-    """Tasks, cut into what is trained on and what is held out.
+    """Tasks, cut into pairs that are trained on and pairs that are held out.
 
     Attributes:
         pool: the tasks.
@@ -187,14 +188,14 @@ class Plan:
     def held_out(self) -> tuple[Task, ...]:
         """The tasks, each with the pairs that are never trained on.
 
-        Other questions asked of the adapted model say what it has learnt, and not what it has
-        seen, where their prompts are made of these.
+        Use these for other questions about the adapted model: they show what it has learnt and not
+        what it has memorised.
         """
         pairs = self.cut.held_out
         return tuple(replace(t, pairs=p) for t, p in zip(self.pool.tasks, pairs, strict=True))
 
     def identity(self) -> dict[str, Any]:
-        """What must be the same for a run to go on, as files hold it."""
+        """What must be the same for a run to resume, in the form in which files hold it."""
         pairs = repr([(task.name, task.pairs) for task in self.pool.tasks])
         return self.settings.recorded() | {
             "tasks": self.pool.names,

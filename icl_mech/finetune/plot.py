@@ -18,7 +18,7 @@ _HEIGHT, _GAP = 300, 80
 
 
 def finetuning_figure(result: Finetuning) -> go.Figure:
-    """Accuracy above, loss below; a line per task, and all tasks together with a band."""
+    """Top panel: accuracy; bottom panel: loss. A line per task, and one with a band for all."""
     p = result.provenance
     figure = rows_of_panels(
         [_HEIGHT, _HEIGHT], _GAP, ["Held-out prompts answered right", "Loss on held-out prompts"]
@@ -86,7 +86,7 @@ def finetuning_figure(result: Finetuning) -> go.Figure:
 
 
 def _smooth(result: Finetuning) -> tuple[list[float], list[float]]:
-    """Losses of batches, the mean of all between two of at most forty points."""
+    """Losses of batches, averaged within at most forty intervals of updates."""
     losses = result.data["train_loss"].values
     edges = sorted({round(len(losses) ** (i / 40)) for i in range(41)})
     pairs = list(zip([0, *edges[:-1]], edges, strict=True))

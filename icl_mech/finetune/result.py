@@ -1,4 +1,4 @@
-"""What a finetuning did to prompts that it never saw."""
+"""Result of a finetuning: loss and accuracy on held-out prompts."""
 
 from dataclasses import replace
 from typing import ClassVar
@@ -14,7 +14,7 @@ from icl_mech.stats import Estimate, mean, paired_difference, share
 
 #: Updates over which the training loss is averaged in tables.
 RECENT = 50
-#: From this share of answers of several tokens a caveat says so.
+#: A caveat is given if more than this share of the answers has several tokens.
 NOTED = 0.05
 
 
@@ -22,13 +22,14 @@ class Finetuning(TaskResult):
     """Loss and accuracy of held-out prompts at every checkpoint, and the loss of every update.
 
     `data` holds, over (`step`, `task`, `prompt`): `loss`, the cross-entropy (nats) of the first
-    accepted answer, the mean over its tokens, and `right`: every token of an accepted answer is
-    the most probable after those before it. Over `update`: `train_loss` of the batch, before it.
-    Over (`task`, `prompt`): `query`, `answer` and `answer_tokens`; over `task`: `n_queries`. `step`
-    is the number of updates done: 0 is the model as it was.
+    accepted answer, the mean over its tokens; and `right`, whether every token of an accepted
+    answer is the most probable one after the tokens before it. Over `update`: `train_loss`, the
+    loss of the batch before the update. Over (`task`, `prompt`): `query`, `answer` and
+    `answer_tokens`. Over `task`: `n_queries`. `step` is the number of updates done; 0 is the model
+    before training.
 
-    Intervals are 95 %, over prompts or, where these share queries, over queries. They say how well
-    these prompts stand for others, not how another run would go: that takes other seeds.
+    Intervals are 95 %, over prompts or, if prompts share queries, over queries. They hold for other
+    prompts of the same run. How much runs differ takes runs with other seeds.
     """
 
     ARRAYS: ClassVar = {
@@ -59,7 +60,7 @@ class Finetuning(TaskResult):
     def loss(self, task: str | None = None, step: int | None = None) -> Estimate:
         """Mean loss (nats per answer token) of held-out prompts; arguments as of `accuracy`."""
         e = mean(self._values("loss", task, step).astype(float), clusters=self._queries(task))
-        # No loss is below 0; the interval is studentised and may be.
+        # No loss is below 0, but the end of a studentised interval may be.
         return replace(e, low=max(e.low, 0.0))
 
     def gain(self, task: str | None = None, step: int | None = None) -> Estimate:
@@ -77,7 +78,7 @@ class Finetuning(TaskResult):
         return values
 
     def _queries(self, task: str | None = None) -> np.ndarray:
-        """What every value of `_values` asks."""
+        """The query of every value of `_values`."""
         if task is not None:
             return self.queries(task)
         asked: np.ndarray = self.data["query"].transpose("task", "prompt").values.ravel()
@@ -155,9 +156,9 @@ class Finetuning(TaskResult):
         return found
 
     def finding(self) -> str:
-        """What training did to accuracy on held-out prompts of all tasks.
+        """How training changed accuracy on held-out prompts of all tasks.
 
-        It rose or fell where the 95 % interval of the paired difference excludes 0 (`gain`).
+        It rose or fell if the 95 % interval of the paired difference excludes 0 (`gain`).
         """
         blocks, gain = self.provenance["trained_blocks"], self.gain()
         what = f"Tuning {span(blocks)}"

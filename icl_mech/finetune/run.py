@@ -25,7 +25,7 @@ from icl_mech.tasks import Tasks
 from icl_mech.tasks.text import as_path
 
 _LIBRARIES = ("peft", "transformers", "torch")
-#: Updates between two looks at the mean of the last losses, for the bar.
+#: Updates whose mean loss the progress bar shows.
 _RECENT = 20
 
 
@@ -61,23 +61,22 @@ def finetune(
     and the last ones decode it, tuning the first ones should raise decodability and accuracy, and
     tuning the last ones should not raise decodability. They train LoRA adapters (rank 16, alpha 16,
     dropout .1) on the first or the last 10 blocks, one model per family, on 10,000 samples, with
-    the loss on the answer only. Which linear maps, which learning rate and which batches: not
-    stated.
+    the loss on the answer only. The paper does not state the linear maps, the learning rate and the
+    batches.
 
     Here: AdamW without weight decay, a constant rate after a short warm-up, gradients clipped to
     norm 1, float32. The loss is the cross-entropy of the tokens of the first accepted answer
     (teacher-forced; the mean over its tokens, then over prompts). Every update draws fresh prompts,
-    the tasks in turn. A fifth of the inputs is held out: never a query of training, never a
-    demonstration. Thirds of a model are equally long, so that every arm trains equally many weights
-    for equally many updates.
+    the tasks in turn. A fifth of the inputs is held out and is never a query or a demonstration in
+    training. The thirds of a model have the same number of blocks, so every arm trains the same
+    number of weights for the same number of updates.
 
-    The same call goes on where a killed run of the same settings stopped, with the same numbers,
-    bit for bit (on a CPU with the same number of threads). Checkpoints are adapters in peft's
-    format; `load_model(source, adapter=...)` runs every other question on them, `list_adapters`
-    lists them.
+    If a run was killed, the same call resumes it and gives the same numbers, bit for bit (on a CPU
+    with the same number of threads). Checkpoints are adapters in peft's format. `list_adapters`
+    lists them, and `load_model(source, adapter=...)` loads one for any other question.
 
     Args:
-        source: as `load_model` takes it, but for a bridge.
+        source: a model's name or folder, as `load_model` takes it (no loaded model, no bridge).
         tasks: a family or its name; or a list of tasks and names. A family's null task is left out.
         n_prompts: held-out prompts per task, asked at every checkpoint.
         n_shots: demonstrations per prompt.
@@ -90,7 +89,7 @@ def finetune(
         batch_size: prompts per update, at least one of every task.
         learning_rate: of AdamW.
         warmup_steps: updates over which the rate rises to `learning_rate`.
-        n_checkpoints: the start and the end among them.
+        n_checkpoints: how many, with the start and the end.
         template: how a pair is written; holds `{x}` and `{y}`.
         leading_space: write words with a space before them; by default whichever way the
             tokenizer needs fewer tokens over all tasks' answers.
@@ -101,8 +100,8 @@ def finetune(
 
     Raises:
         InputError: where a name or number cannot work, the folder holds another run or cannot be
-            written, or a prompt is longer than the model's context. Nearly all of it before the
-            model's weights are read.
+            written, or a prompt is longer than the model's context. Nearly all of these are raised
+            before the model's weights are read.
         ModelError: where a file is damaged.
         NotFiniteError: where the loss is no longer finite, naming the step. The last good
             checkpoint stays.
@@ -160,7 +159,7 @@ def measure(
     trust_remote_code: bool = False,
     sink: str | int | None = None,
 ) -> Finetuning:
-    """Run a plan: what `finetune` does after it has drawn the held-out prompts.
+    """Run a plan, as `finetune` does after it has drawn the held-out prompts.
 
     Raises:
         InputError, ModelError, NotFiniteError: as `finetune`.
@@ -191,7 +190,7 @@ def measure(
 
 
 def _train(trainer: Trainer, progress: bool) -> None:
-    """Update until all is done, with checkpoints."""
+    """Run the remaining updates, with checkpoints."""
     s = trainer.settings
     keep = set(s.checkpoints())
     if trainer.step in keep and trainer.step not in trainer.curve.steps:

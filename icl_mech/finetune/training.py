@@ -23,9 +23,9 @@ from icl_mech.training_runs import ADAM
 
 #: The norm to which gradients are clipped.
 CLIP = 1.0
-#: Updates after which at the latest a run can go on from where it was killed.
+#: The state from which a killed run resumes is written at least every so many updates.
 KEEP_EVERY = 25
-#: Rows are run together where none is shorter than this share of the longest.
+#: Rows are run together if none is shorter than this share of the longest.
 _ALIKE = 0.8
 #: Rows of held-out prompts that run at once.
 _ROWS = 16
@@ -48,7 +48,9 @@ class Asked:
 
 
 def groups(rows: Sequence[Row], most: int | None = None) -> Iterator[list[int]]:
-    """Rows of like length, so that little is padding: their numbers, the longest first.
+    """Group rows of similar length, so that there is little padding; gives the rows' numbers.
+
+    Groups, and the rows within one, are ordered by length, the longest first.
 
     >>> list(groups([((1, 2), (3,)), ((1,) * 9, (3,)), ((1,) * 10, (3,))]))
     [[2, 1], [0]]
@@ -76,7 +78,7 @@ def losses(logits: Tensor, targets: Tensor, owner: Tensor, n: int) -> Float[Tens
 
 
 def most_probable(logits: Tensor, targets: Tensor, owner: Tensor, n: int) -> Bool[Tensor, "row"]:
-    """Whether every token of a row's answer is the most probable; of equal ones the smallest id."""
+    """Whether every token of a row's answer is the most probable; of equals, the smallest id is."""
     best = logits.max(dim=-1, keepdim=True).values
     ids = torch.arange(logits.shape[-1], device=logits.device)
     top = torch.where(logits == best, ids, logits.shape[-1]).min(dim=-1).values
@@ -85,7 +87,7 @@ def most_probable(logits: Tensor, targets: Tensor, owner: Tensor, n: int) -> Boo
 
 
 class Trainer:
-    """Adapters, optimiser, losses and learning curve of a run, an update at a time."""
+    """A training run: adapters, optimiser, losses and learning curve, one update at a time."""
 
     def __init__(self, plan: Plan, tuned: TunedModel, folder: Path) -> None:
         self.plan, self.settings, self.tuned, self.folder = plan, plan.settings, tuned, folder
@@ -132,7 +134,7 @@ class Trainer:
         return Asked(prompts, answers)
 
     def _check_longest(self) -> None:
-        """Refuse tasks whose longest prompt is too long, before training comes upon it.
+        """Refuse tasks whose longest prompt is too long, before training starts.
 
         Raises:
             InputError: as `ask`.
@@ -191,8 +193,8 @@ class Trainer:
     def measure(self) -> tuple[Float[np.ndarray, "task prompt"], Bool[np.ndarray, "task prompt"]]:
         """Loss of the first answer, and whether an accepted answer is right, by held-out prompt.
 
-        Right is what greedy decoding would begin with: every token of an accepted answer is the
-        most probable after those before it.
+        An answer is right if greedy decoding would begin with it: every token of it is the most
+        probable one after the tokens before it.
         """
         self.tuned.train(False)
         found = [self._measure(asked) for asked in self.test]
@@ -226,7 +228,7 @@ class Trainer:
     # --- files ------------------------------------------------------------------------------
 
     def checkpoint(self) -> None:
-        """Measure held-out prompts, and write the adapter and what resuming needs.
+        """Measure held-out prompts, and write the adapter and the file for resuming.
 
         Raises:
             NotFiniteError: where a weight or a loss is not finite.
@@ -241,7 +243,7 @@ class Trainer:
         self.keep()
 
     def keep(self) -> None:
-        """Write what resuming needs."""
+        """Write the file from which the run can be resumed."""
         tensors: dict[str, Tensor] = {"loss": torch.tensor(self.loss, dtype=torch.float64)}
         for name, weight in self.tuned.weights.items():
             state = self.optimiser.state.get(weight, {})
@@ -252,7 +254,7 @@ class Trainer:
         )
 
     def begin(self) -> None:
-        """Take up adapters, optimiser and losses where the folder's run stopped, if it has one.
+        """Load adapters, optimiser and losses of the folder's run, if it has one.
 
         Raises:
             InputError: where the folder's run has other settings or another model.
@@ -307,7 +309,7 @@ class Curve:
         self.right.append(right)
 
     def tensors(self) -> dict[str, Tensor]:
-        """As a file holds it."""
+        """The curve as tensors of a file."""
         if not self.steps:
             return {}
         return {
@@ -318,7 +320,7 @@ class Curve:
 
     @classmethod
     def of(cls, last: Last) -> "Curve":
-        """What a file holds."""
+        """The curve in a file; empty if it has none."""
         found = last.part("curve")
         if not found:
             return cls()

@@ -1,4 +1,4 @@
-"""What the read-outs of this package find in a planted model, beside what was planted."""
+"""Runs the read-outs of this package on a planted model and compares them with the truth."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,9 +16,9 @@ from icl_mech.patch import PositionScan, patch_positions
 from icl_mech.planted.plant import Head, Plant, Truth
 from icl_mech.planted.planting import planted_model
 
-#: A head attends to the labels where it gives them this share of its attention.
+#: A head counts as attending to the labels if they get at least this share of its attention.
 _ATTENDS = 0.5
-#: A head or component has an effect on a prompt where it is this share of the whole.
+#: A head or component has an effect on a prompt if it is at least this share of the whole effect.
 _EFFECT = 0.1
 _COMPONENTS = {"attn_out": "attention", "mlp_out": "mlp"}
 
@@ -28,9 +28,9 @@ class Finding:
     """What one read-out says of one planted model.
 
     Attributes:
-        readout: what was read.
-        found: what it names; empty where it names nothing.
-        planted: what it should name; empty where nothing was planted.
+        readout: its name.
+        found: the layers, heads or components that it names; empty if it names none.
+        planted: those that it should name; empty if nothing was planted.
     """
 
     readout: str
@@ -46,12 +46,15 @@ class Finding:
 def read_outs(plant: Plant, n_prompts: int = 12, n_shots: int = 4) -> list[Finding]:
     """Run every read-out of layers, heads and components on a planted model.
 
-    Layers are those of `localize`, of the first task. Heads and components are those that, in at
-    least half of the prompts, bring back at least a tenth of what wrong labels take from the
-    answer: heads by `head_attribution` (AIE), outputs of attention and MLPs at the final token by
-    `patch_positions`. What decodes the vector is what `find_decoder` finds on odd prompts. Heads
-    attend to labels where these get half of the final token's attention.
-    Where a model answers nothing right in context there is nothing to attribute: nothing is found.
+    - Layers: those that `localize` names for the first task.
+    - Heads (AIE, by `head_attribution`), and outputs of attention and MLPs at the final token (by
+      `patch_positions`): those that, in at least half of the prompts, restore at least a tenth of
+      what wrong labels take from the answer.
+    - The decoder: the components that `find_decoder` finds on odd prompts.
+    - Heads that attend to labels: those whose final token gives the labels half of its attention.
+
+    If the model answers no prompt right in context, heads, components and decoder are not measured,
+    and nothing is found.
 
     Args:
         plant: the settings.
@@ -123,12 +126,12 @@ def _effective(attributed: HeadAttribution, task: str) -> tuple[Head, ...]:
 
 
 def _in_most(effect: xr.DataArray, whole: xr.DataArray) -> xr.DataArray:
-    """Whether at least half of the prompts show a share of their whole effect."""
+    """Whether the effect is at least `_EFFECT` of the whole in at least half of the prompts."""
     return (effect >= _EFFECT * whole.clip(min=_EFFECT)).mean("prompt") >= 0.5
 
 
 def _attending(attributed: HeadAttribution, task: str) -> tuple[Head, ...]:
-    """Heads whose final token attends to the labels."""
+    """Heads by which the final token attends to the labels."""
     looks = attributed.data["attention"].sel(task=task, role="demo y").mean("prompt")
     return _heads(looks.values >= _ATTENDS)
 

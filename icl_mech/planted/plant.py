@@ -11,7 +11,7 @@ from icl_mech.tasks import Family, Pair, Task
 
 #: What may be planted to mislead a read-out.
 DECOYS = ("unread_head", "unread_direction", "partial_copy")
-#: Heads of every block. At most this many of them have a part to play.
+#: Heads of every block.
 N_HEADS = 6
 #: Every fifth input is answered by the partial copy, where there is one.
 PARTIAL = 5
@@ -30,19 +30,19 @@ class Plant:
         n_writers: heads of block `formed` that share the writing equally.
         n_tasks: tasks, each another one-to-one mapping of the same inputs to the same answers.
         n_inputs: inputs of every task.
-        circuit: whether tasks can be done at all. Without the circuit there are only decoys and
+        circuit: whether the model can do its tasks. Without the circuit there are only decoys and
             noise.
         decoys: among `DECOYS`.
 
             - `"unread_head"`: a head of block 1 that attends from the final token to the labels, as
-              those that write do; nothing reads what it writes.
+              the writers do; nothing reads its output.
             - `"unread_direction"`: a head of block 1 that writes the task at the final token in a
               direction that nothing reads.
             - `"partial_copy"`: a head of block `formed - 1` that writes the task at the final
-              token. For every fifth input this is read in place of what the writers write.
-        noise: standard deviation of random weights that are added to all matrices but those by
-            which tokens are found (positions, and the keys of the head that finds the query), in
-            units of a feature: 0 for none.
+              token. For every fifth input this copy is read instead of the writers' output.
+        noise: standard deviation of random weights that are added to all matrices except those that
+            locate tokens (positions, and the keys of the head that finds the query), in units of a
+            feature; 0 for none.
         seed: of the mappings, of the directions in the residual stream, of which heads do what,
             and of the noise.
 
@@ -87,7 +87,7 @@ class Plant:
             raise InputError(f"noise is {self.noise}; expected a number from 0 to 1")
 
     def mappings(self) -> np.ndarray:
-        """The answer to every input, `[task, input]`; no input has one answer in two tasks."""
+        """The answer to every input, `[task, input]`; answers to an input differ between tasks."""
         rng = np.random.default_rng([self.seed, 0])
         first, shift = rng.permutation(self.n_inputs), rng.permutation(self.n_inputs)
         turned = (np.arange(self.n_inputs) + shift[: self.n_tasks, None]) % self.n_inputs
@@ -133,7 +133,7 @@ def random_plant(seed: int, *, decoys: bool = True, circuit: bool = True) -> Pla
 
     Args:
         seed: of the settings, and of the plant.
-        decoys: whether each decoy is there with a chance of one half; otherwise there is none.
+        decoys: whether each decoy is present with a chance of one half; otherwise there is none.
         circuit: as in `Plant`.
 
     Example:
@@ -163,10 +163,10 @@ class Truth:
     Attributes:
         formed: the first block after which a task vector at the final token works.
         decoded: the block that writes the answer: after it a task vector no longer works.
-        collect: the head that brings each demonstration's input to its label, where the MLP of
-            block 0 reads off which tasks fit the two.
+        collect: the head that copies each demonstration's input to its label. There the MLP of
+            block 0 finds the tasks that fit both.
         write: the heads that write the task at the final token.
-        query: the head that brings the query to the final token. It does not read the task.
+        query: the head that copies the query to the final token. It does not read the task.
         decoys: the heads of each decoy, by its name.
     """
 

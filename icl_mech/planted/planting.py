@@ -1,12 +1,12 @@
 """Sets the weights of a GPT-2 by hand.
 
-Every feature (a word, a position, a task) is a direction of the residual stream, all of them
-orthogonal, and to the direction (1, 1, ..., 1), which LayerNorm takes away. With a large epsilon
-and weights of its root, LayerNorm does nothing else. So what heads and MLPs compute can be said in
-features:
+Every feature (a word, a position, a task) is a direction of the residual stream. All directions are
+orthogonal to one another, and to (1, 1, ..., 1), the direction that LayerNorm removes. LayerNorm
+does nothing else here, because its epsilon is large and its weights are the root of epsilon. So the
+computation of heads and MLPs can be described in features:
 
-- *block 0*: at every label, a head copies the word two tokens before it (`{x}->{y}`), and the MLP
-  has a neuron for every input and task that is active where input and label fit the task;
+- *block 0*: at every label, a head copies the word two tokens before it (`{x}->{y}`). The MLP has a
+  neuron for every input and task, which is active if input and label fit the task;
 - *block `formed`*: the writers attend from a final arrow to all labels and write the mean of the
   tasks that fit;
 - *block `decoded`*: a head copies the last input, wherever it stands; the MLP has a neuron for
@@ -27,18 +27,18 @@ from icl_mech.planted.plant import N_HEADS, PARTIAL, Head, Plant, Truth
 from icl_mech.tasks import Family
 
 N_POSITIONS, BOS, UNKNOWN, ARROW = 128, "<s>", "<unk>", "->"
-#: What the model says where no task is written at the final token.
+#: The model's answer if no task is written at the final token.
 PRIOR = "?"
 _SYMBOLS = (BOS, UNKNOWN, PRIOR, ARROW, "\n", " ", "Q:", "A:")
-#: Angles that a position turns by from one token to the next. No other distance below
-#: `N_POSITIONS` looks like the right one.
+#: Angles by which the features of positions turn from one token to the next. They are chosen so
+#: that no two distances below `N_POSITIONS` look alike.
 _ANGLES = torch.pi * torch.tensor([2, 3, 5, 7, 11, 13, 17, 19], dtype=torch.float64).sqrt().frac()
-#: LayerNorm divides by the root of the variance and this.
+#: LayerNorm divides by the root of the variance plus this.
 _EPSILON = 1e8
-#: How far the score of a token that is looked for lies above all others, and above the first
-#: token's, to which heads attend where there is none.
+#: How far the attention score of the wanted token lies above all others, and above that of the
+#: first token, to which heads attend if there is no wanted token.
 _SHARP = 40.0
-#: Logit of the answer where the task is written in full, and of `PRIOR` always.
+#: Logit of the answer if the task is written in full, and logit of `PRIOR` in any case.
 _ANSWER, _PRIOR = 12.0, 4.0
 #: Sizes of the features by which the last input is found: large, so that noise matters little.
 _INPUT, _LATE = 3.0, 8.0
@@ -49,8 +49,8 @@ class Planted:
     """A planted model, its tasks, and what read-outs should find in it.
 
     Attributes:
-        directions: of every kind of feature, orthonormal directions of the residual stream,
-            `[feature, d_model]`: `directions["task"]` are what the writers write.
+        directions: for every kind of feature, orthonormal directions of the residual stream,
+            `[feature, d_model]`; the writers write `directions["task"]`.
     """
 
     model: HookedModel
@@ -66,8 +66,8 @@ def planted_model(plant: Plant | None = None) -> Planted:
         plant: the settings; by default those of `Plant()`.
 
     Returns:
-        A model of some hundred thousand weights with a tokenizer of whole words. It does its tasks
-        in prompts of the template `{x}->{y}`.
+        A model of some hundred thousand weights with a tokenizer of whole words. It answers prompts
+        of the template `{x}->{y}`.
 
     Example:
         >>> planted = icl_mech.planted_model(icl_mech.Plant(formed=2, decoded=4, n_layers=6))
@@ -90,7 +90,7 @@ def vocabulary(plant: Plant) -> list[str]:
 
 
 def tokenizer_of(plant: Plant) -> PreTrainedTokenizerFast:
-    """A token for every word of the plant, and a first token that it adds by itself."""
+    """A tokenizer with a token for every word of the plant, which prepends BOS by itself."""
     ids = {word: i for i, word in enumerate(vocabulary(plant))}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(
@@ -106,7 +106,7 @@ def tokenizer_of(plant: Plant) -> PreTrainedTokenizerFast:
 
 
 class _Planting:
-    """A GPT-2 of zeros, the directions of its features, and what is written into its weights."""
+    """A GPT-2 with zero weights, the directions of its features, and methods that set weights."""
 
     def __init__(self, plant: Plant) -> None:
         self.plant = plant
@@ -130,7 +130,7 @@ class _Planting:
             "unread_direction": k,
             "partial_copy": k,
         }
-        # One direction more, for the mean, in as many dimensions as the heads can share.
+        # One more direction for the mean; the width is rounded up to a multiple of the heads.
         self.d_model = -(-(sum(sizes.values()) + 1) // N_HEADS) * N_HEADS
         self.d_head = self.d_model // N_HEADS
         rng = np.random.default_rng([plant.seed, 2])
@@ -166,7 +166,7 @@ class _Planting:
         return network
 
     def _noise(self, rng: np.random.Generator) -> None:
-        """Random weights in all matrices but those of positions, by which tokens are found."""
+        """Add random weights to all matrices except those of positions, which locate tokens."""
         if not self.plant.noise:
             return
         scale = self.plant.noise / self.d_model**0.5
@@ -176,7 +176,7 @@ class _Planting:
                 parameter.add_(torch.as_tensor(noise, dtype=parameter.dtype))
 
     def planted(self) -> GPT2LMHeadModel:
-        """The model with everything in it."""
+        """The finished model: embeddings, decoys and the circuit."""
         truth, decoys = self.plant.truth(), self.plant.truth().decoys
         self._embed()
         self._copies(truth.collect, "input", "shown")
@@ -201,7 +201,7 @@ class _Planting:
         return self.network
 
     def _pairs(self) -> Iterator[tuple[int, int, int, int]]:
-        """Input, task, answer, and the neuron for the two."""
+        """For every input and task: input, task, answer, and the index of their neuron."""
         for task, answers in enumerate(self.plant.mappings().tolist()):
             for x, y in enumerate(answers):
                 yield x, task, y, task * self.plant.n_inputs + x
@@ -221,7 +221,7 @@ class _Planting:
         stem.wpe.weight += _codes() @ self.of["position"] + late * self.of["late"]
 
     def _looks_back(self, head: Head, distance: int) -> None:
-        """Let a head attend to the token `distance` before."""
+        """Let a head attend from every token to the one `distance` tokens before it."""
         query, key, _ = self._inputs(head)
         angles = distance * _ANGLES
         cos, sin = angles.cos().diag(), angles.sin().diag()
@@ -233,7 +233,7 @@ class _Planting:
         key[:, :size] += self.of["position"].T
 
     def _looks_at_labels(self, head: Head) -> None:
-        """Let a head attend from arrows to all labels alike, else to the first token."""
+        """Let a head attend from arrows to all labels equally, and otherwise to the first token."""
         query, key, _ = self._inputs(head)
         query[:, 0] += self._sharp(2) * self.of["arrow"][0]
         key[:, 0] += self.of["is_label"][0]
@@ -244,8 +244,8 @@ class _Planting:
     def _looks_at_last_input(self, head: Head) -> None:
         """Let a head attend from every token to the last input up to there.
 
-        Not by the token's own position: a vector that is written over the stream brings the
-        position of the token where it was read.
+        The query of this head does not depend on the token's own position: a vector that is written
+        over the stream contains the position of the token from which it was read.
         """
         _, key, _ = self._inputs(head)
         key[:] = 0  # noise here would move every score by more than two inputs differ
@@ -258,7 +258,7 @@ class _Planting:
         query[1] += self._sharp(N_POSITIONS / 4 / _LATE)
 
     def _sharp(self, times: float) -> float:
-        """What raises a score by `times` the difference that decides."""
+        """A weight that raises an attention score by `times` the margin `_SHARP`."""
         return float(times * _SHARP * self.d_head**0.5)
 
     def _copies(self, head: Head, source: str, target: str, scale: float = 1.0) -> None:
@@ -271,13 +271,13 @@ class _Planting:
         out[index, :size] += scale * self.of[target]
 
     def _inputs(self, head: Head) -> tuple[Tensor, Tensor, Tensor]:
-        """W_Q, W_K and W_V of a head, `[d_model, d_head]` each; what is written there counts."""
+        """W_Q, W_K and W_V of a head, `[d_model, d_head]` each: views into the model's weights."""
         weight = self.network.transformer.h[head[0]].attn.c_attn.weight
         each = weight.view(self.d_model, 3, N_HEADS, self.d_head)[:, :, head[1]]
         return each[:, 0], each[:, 1], each[:, 2]
 
     def _neuron(self, layer: int, index: int, reads: Tensor, least: float, writes: Tensor) -> None:
-        """Let a neuron write once two features together, 2 at most, are above `least`."""
+        """Let a neuron write if the sum of two features, at most 2, is above `least`."""
         mlp = self.network.transformer.h[layer].mlp
         mlp.c_fc.weight[:, index] += reads
         mlp.c_fc.bias[index] -= least

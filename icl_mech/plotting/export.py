@@ -1,4 +1,4 @@
-"""Figures -> files."""
+"""Writes figures to files."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ from icl_mech.plotting.page import write_figure_page
 from icl_mech.results import refuse_long, write_whole
 
 STATIC = (".png", ".svg", ".pdf")
-#: Draws an empty image, or ends with what was wrong.
+#: A program that draws an empty image, or prints the error and exits with code 1.
 _TRY = """
 import sys
 try:
@@ -26,23 +26,23 @@ except Exception as error:
     print(f"{{type(error).__name__}}: {{error.args[0] if error.args else ''}}", file=sys.stderr)
     sys.exit(1)
 """
-#: Seconds in which a browser has to draw an empty image.
+#: Seconds within which a browser must draw an empty image.
 PATIENCE = 60
 
 
 def check_target(path: Path) -> None:
-    """Fail before hours of work, not after, where a figure and its data could not be written.
+    """Refuse a path to which a figure and its data cannot be written, before anything is measured.
 
     Raises:
         InputError: where the suffix is unknown, a folder has the name of the figure or of the data
-            beside it (`.nc`), the folder that it goes into cannot be made or written, or a static
-            image is asked for without kaleido or a browser that starts.
+            beside it (`.nc`), the figure's folder cannot be made or written, or the figure is a
+            static image and kaleido or a browser that starts is missing.
 
     Example:
         >>> from pathlib import Path
         >>> check_target(Path("figure.html"))
     """
-    # os.path's answer no to a name that is too long or hidden; pathlib's raise.
+    # For a name that is too long or hidden, os.path's functions return False; pathlib's raise.
     if os.path.isdir(path):
         raise InputError(
             f"{path} is a folder; expected the name of a file, as {path / 'name.html'}"
@@ -59,7 +59,7 @@ def check_target(path: Path) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Try to write a file's folder; folders that are made for the trial are removed again.
+    """Try to write into a file's folder; folders that are made for this are removed again.
 
     Raises:
         InputError: where it cannot be made or written, or a folder has the file's name.
@@ -71,7 +71,7 @@ def check_writable(path: Path) -> None:
             raise InputError(f"cannot write {path}: {parent} is a file; expected a folder")
     probe = path.parent / f".{path.name[:40]}.check"
     try:
-        with suppress(NotADirectoryError, PermissionError):  # of which the probe says more
+        with suppress(NotADirectoryError, PermissionError):  # the probe's message is better
             refuse_long(path)
     except OSError as error:
         raise InputError(
@@ -82,7 +82,7 @@ def check_writable(path: Path) -> None:
     try:
         write_whole(probe, lambda file: file.touch()).unlink()
     except InputError as error:
-        # The user gave no such name as the probe's.
+        # Name the user's file in the message, not the probe.
         raise InputError(str(error).replace(str(probe), str(path))) from error
     finally:
         for folder in missing:  # the innermost first
@@ -102,13 +102,13 @@ def export(
         figure: what is drawn.
         path: where to.
         caveats: what to keep in mind, a line each; a page shows them below the figure.
-        plotlyjs: where a page has plotly.js from (4.8 MB): `"inline"`; `"cdn"`, from plotly's
-            server, so that it opens with network only; `"directory"`, from `plotly.min.js` beside
-            it, which is written once for all pages of a folder.
+        plotlyjs: from where a page loads plotly.js (4.8 MB): `"inline"`, from the page itself;
+            `"cdn"`, from plotly's server, so that the page needs a network; `"directory"`, from
+            `plotly.min.js` beside it, which is written once for all pages of a folder.
 
     Raises:
-        InputError: where the suffix or `plotlyjs` is unknown, the folder cannot be written, or a
-            static image is asked for without kaleido or a browser that starts.
+        InputError: where the suffix or `plotlyjs` is unknown, the folder cannot be written, or the
+            figure is a static image and kaleido or a browser that starts is missing.
 
     Example:
         >>> import tempfile
@@ -126,7 +126,7 @@ def export(
 
 
 def _try_browser(path: Path) -> None:
-    """Draw an empty image, in a process of its own, which can be stopped if the browser hangs.
+    """Draw an empty image in a separate process, which can be stopped if the browser hangs.
 
     Raises:
         InputError: where it cannot be drawn, or takes longer than `PATIENCE` seconds.
@@ -141,28 +141,28 @@ def _try_browser(path: Path) -> None:
             errors="replace",
             timeout=PATIENCE,
         )
-    except subprocess.TimeoutExpired:  # the browser ends with the pipe that steers it
+    except subprocess.TimeoutExpired:  # the browser ends when its control pipe closes
         raise _no_image(path, f"no answer in {PATIENCE} s") from None
     if done.returncode:
         raise _no_image(path, done.stderr.strip().rpartition("\n")[2])
 
 
 def _image(figure: go.Figure, path: Path) -> bytes:
-    """A figure as an image of the kind that the path's suffix says.
+    """A figure as an image in the format of the path's suffix.
 
     Raises:
         InputError: where kaleido or a browser is missing, or the browser does not start.
     """
     try:
         content: bytes = figure.to_image(path.suffix.removeprefix("."), width=1100, scale=2)
-    except Exception as error:  # of kaleido, of the browser, and of what lies between them
-        first = error.args[0] if error.args else ""  # some come in several parts
+    except Exception as error:  # from kaleido, the browser, or the driver between them
+        first = error.args[0] if error.args else ""  # some errors have several arguments
         raise _no_image(path, f"{type(error).__name__}: {first}") from error
     return content
 
 
 def _no_image(path: Path, why: str) -> InputError:
-    """The error; only the first line of what the browser's driver said."""
+    """The error, with the first line of the driver's message only."""
     line = next(iter(why.strip().splitlines()), "no reason given").rstrip(".")
     return InputError(
         f"cannot write {path}: static images need kaleido and a Chrome or Chromium that starts "

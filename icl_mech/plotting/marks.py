@@ -1,4 +1,4 @@
-"""A line with its intervals, in a panel."""
+"""Marks that several figures share: lines with bands of intervals, and whiskers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 def band(
     x: Sequence[int] | Sequence[float], estimates: Sequence[Estimate], colour: str, group: str
 ) -> go.Scatter:
-    """The intervals round a curve.
+    """The band of the intervals around a curve.
 
     Args:
-        x: where the estimates stand.
+        x: positions of the estimates.
         estimates: of the curve.
-        colour: as in `#0072B2`.
+        colour: in the form `#0072B2`.
         group: the legend group of the curve.
     """
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
@@ -49,7 +49,7 @@ def curve(
     dash: str = "solid",
     bands: bool = True,
 ) -> None:
-    """A line with its band; without it (`bands`) the intervals show on hover only."""
+    """A line with its band; with `bands=False` the intervals are shown on hover only."""
     row, col = place
     if bands:
         figure.add_trace(band(x, found, colour, name), row=row, col=col)
@@ -75,12 +75,12 @@ def curve(
 
 
 def whiskers(value: ArrayLike, low: ArrayLike, high: ArrayLike, **options: Any) -> dict[str, Any]:
-    """What `error_x` and `error_y` take.
+    """Error bars, as plotly's `error_x` and `error_y` take them.
 
     Args:
-        value: where the marks stand.
-        low, high: ends of their intervals; an end on the wrong side of its mark counts as on it.
-        options: more of plotly's, or others than the usual ones.
+        value: positions of the marks.
+        low, high: ends of their intervals; an end on the wrong side of its mark is moved to it.
+        options: further options of plotly, or values that replace the usual ones.
     """
     at = np.asarray(value, dtype=float)
     return {
@@ -95,6 +95,6 @@ def whiskers(value: ArrayLike, low: ArrayLike, high: ArrayLike, **options: Any) 
 
 
 def interval_whiskers(estimates: Sequence[Estimate], **options: Any) -> dict[str, Any]:
-    """The intervals of estimates, as `whiskers`."""
+    """`whiskers` for the intervals of estimates."""
     ends = ([getattr(e, name) for e in estimates] for name in ("value", "low", "high"))
     return whiskers(*ends, **options)

@@ -23,7 +23,7 @@ from icl_mech.results import write_whole
 if TYPE_CHECKING:
     import pandas as pd
 
-#: What pages call plotly.js where it lies beside them.
+#: The name of plotly.js if it lies beside the pages.
 _FILE = "plotly.min.js"
 _CONFIG = {"displaylogo": False, "responsive": True}
 _HEAD = (
@@ -59,7 +59,7 @@ li { margin: .2em 0; } .quiet { color: var(--quiet); } .notes { margin: 1em 2em;
     .replace("$GRID", GRID)
 )
 
-#: How a page about one result ends: `caveats`, and the provenance `p`.
+#: The end of a page about one result: `caveats`, and the provenance `p`.
 NOTES = """<h2>What to keep in mind</h2>
 <ul>{% for note in caveats %}<li>{{ note }}</li>{% endfor %}</ul>
 <h2>What was run</h2>
@@ -73,8 +73,9 @@ _FIGURE = """<body>
 {{ figure }}
 {% if caveats %}<div class="notes"><b>What to keep in mind</b><ul>
 {%- for note in caveats %}<li>{{ note }}</li>{% endfor %}</ul></div>{% endif %}"""
-#: Exchanges the colours of a figure where the page is dark, and back. Heat maps, text in bars, and
-#: what has a background of its own (menus, labels on maps) keep theirs: they are read on these.
+#: Replaces the colours of a figure when the page is dark, and restores them when it is light. Heat
+#: maps, text in bars, and parts with a background of their own (menus, labels on maps) keep their
+#: colours, because these do not stand on the page's background.
 _FOLLOW = """
 (() => {
   const figure = document.getElementById('{plot_id}'), toDark = $COLOURS;
@@ -112,9 +113,9 @@ def write_page(body: str, path: str | Path, plotlyjs: PlotlyJs = "inline", **val
     """Fill in a report and write it, whole or not at all.
 
     Args:
-        body: a jinja2 template of what stands under the heading.
+        body: a jinja2 template of the part under the heading.
         path: where to.
-        plotlyjs: where the page has plotly.js from, as its figures were `embedded` with.
+        plotlyjs: from where the page loads plotly.js; the same as its figures were `embedded` with.
         values: for the template, `heading` among them; strings are escaped.
 
     Raises:
@@ -126,7 +127,7 @@ def write_page(body: str, path: str | Path, plotlyjs: PlotlyJs = "inline", **val
 def write_figure_page(
     figure: go.Figure, path: Path, caveats: Sequence[str], plotlyjs: PlotlyJs
 ) -> Path:
-    """A page of one figure as large as the page, with what to keep in mind below it."""
+    """Write a page with one figure, as large as the page, and the caveats below it."""
     shown, height = fills_page(figure)
     drawn = embedded(shown, True, plotlyjs, height)
     heading = _plain_title(figure)
@@ -155,13 +156,13 @@ def html_table(table: pd.DataFrame, index: bool = True) -> Markup:
 def embedded(
     figure: go.Figure, first: bool, plotlyjs: PlotlyJs = "inline", height: str = "100%"
 ) -> Markup:
-    """A figure as part of a page; the first brings plotly.js with it.
+    """A figure as part of a page; the first figure of a page includes or loads plotly.js.
 
     Args:
         figure: what is drawn.
         first: whether it is the first of its page.
-        plotlyjs: where the page has plotly.js from.
-        height: of a figure that has none of its own, in CSS.
+        plotlyjs: from where the page loads plotly.js.
+        height: in CSS, for a figure without a height of its own.
     """
     choose(plotlyjs, get_args(PlotlyJs), "place of plotly.js")
     library = True if plotlyjs == "inline" else plotlyjs
@@ -177,7 +178,7 @@ def embedded(
 
 
 def _add_library(path: Path) -> None:
-    """Write plotly.js, unless this version lies there already.
+    """Write plotly.js, unless the file exists with this version.
 
     Raises:
         InputError: where it cannot be written.
@@ -190,7 +191,8 @@ def _add_library(path: Path) -> None:
 def fills_page(figure: go.Figure) -> tuple[go.Figure, str]:
     """The figure without a height of its own, and the height that a page gives it (in CSS).
 
-    As tall as the page, but not lower than it was made, nor with panels more than twice as tall.
+    The height is that of the page, but at least the figure's own height, and at most a height at
+    which the panels are twice as tall.
     """
     own = figure.layout.height or 450  # plotly's
     most = 2 * own - (figure.layout.margin.t or 0) - (figure.layout.margin.b or 0)

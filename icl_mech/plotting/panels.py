@@ -1,4 +1,4 @@
-"""Figures of several panels in rows, each row as many pixels high as it was asked to be."""
+"""Figures of several panels in rows, with the height of every row in pixels."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ LEGEND_BELOW = {
     "xanchor": "left",
 }
 _TAG = re.compile(r"<[^>]*>")
-#: Titles of panels, in pixels; one more line of them takes so much more room.
+#: The font size of panels' titles, and the height of one of their lines, in pixels.
 _TITLE, _LINE = 15, 19
 
 
 def rows_of_panels(
     heights: Sequence[int], gap: int, titles: Sequence[str] | None, cols: int = 1, **options: Any
 ) -> go.Figure:
-    """A figure of empty panels; `frame` adds what stands round them.
+    """A figure of empty panels; `frame` adds the margins around them.
 
     Args:
         heights: of every row, in pixels.
@@ -56,9 +56,10 @@ def frame(figure: go.Figure, below: int = 0, legend: bool = False, **margin: int
 
     Args:
         figure: from `rows_of_panels`, its title set.
-        below: pixels under the last row, besides the margin of all figures and the legend.
-        legend: under everything, in as many lines as the narrowest page needs.
-        margin: sides other than those of all figures (`l`, `r`, `b`).
+        below: pixels under the last row, in addition to the usual margin and the legend.
+        legend: put the legend below everything, with room for as many lines as the narrowest page
+            needs.
+        margin: margins that replace the usual ones (`l`, `r`, `b`).
     """
     sides = {**MARGIN, **margin}
     across = NARROWEST - sides["l"] - sides["r"]
@@ -71,7 +72,10 @@ def frame(figure: go.Figure, below: int = 0, legend: bool = False, **margin: int
 
 
 def legend_lines(figure: go.Figure) -> int:
-    """How many lines a legend below takes on the narrowest page: columns as wide as the widest."""
+    """How many lines a legend below takes on the narrowest page.
+
+    All columns of a legend are as wide as its widest entry.
+    """
     names = {trace.name for trace in figure.data if trace.name and trace.showlegend is not False}
     if not names:
         return 0
@@ -81,7 +85,7 @@ def legend_lines(figure: go.Figure) -> int:
 
 
 def _wrap_titles(figure: go.Figure, across: int) -> int:
-    """Break the panels' titles into lines that fit; the room that those of the first row take."""
+    """Break the panels' titles into lines that fit, and return the height of the first row's."""
     domains = [axis.domain for axis in figure.select_xaxes() if axis.domain]
     top, room = 0.0, 0
     for note in figure.layout.annotations:

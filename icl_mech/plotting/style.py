@@ -39,20 +39,20 @@ COLOURS = {
     "states": "#56B4E9",
     "alone": "#C4C4C4",
 }
-#: Of things that have no meaning of their own, in order: models, families, bases.
+#: Colours, in order, of items without a colour of their own: models, families, bases.
 SERIES = (
     "#0072B2", "#E69F00", "#117733", "#CC79A7", "#7B3294", "#D55E00", "#882255", "#999933",
 )  # fmt: skip
-#: Between these lie colours of things in order, see `shades`.
+#: The scale from which colours of ordered items are taken, see `shades`.
 _ORDERED = ["#7E57C2", "#2A7FBF", "#1F9E89", "#7FA02A", "#C98F1A"]
-#: Of the page, of text, of quiet text, of lines that part or frame, and of the grid.
+#: Colours of the page, of text, of less prominent text, of separating lines, and of the grid.
 PAPER, INK, QUIET, RULE, GRID = "#FFFFFF", "#222222", "#666666", "#888888", "#E8E8E8"
-#: Behind every second group of rows.
+#: The background of every second group of rows.
 BAND = "#F4F4F4"
 #: A green that is dark enough for text, see `as_text`.
 _GREEN = "#006B4E"
-#: What each of these becomes on a dark page; all others can be told from both backgrounds. No dark
-#: colour is there twice, nor in a light figure, so that a page can go back.
+#: The colours that replace these on a dark page. All other colours are visible on both backgrounds.
+#: No dark colour occurs twice, or in a light figure, so that a page can restore the light ones.
 DARK = {
     PAPER: "#16191D",
     INK: "#E4E4E3",
@@ -67,20 +67,21 @@ DARK = {
     "#4B3FA0": "#9A90E8",
     _GREEN: "#35BF95",
     "#C4C4C4": "#50545A",
-    # Of plotly's own template: text and error bars, and grids.
+    # Colours of plotly's own template: text and error bars, and grids.
     "#2A3F5F": "#D9DADA",
     "#EBF0F8": "#34383D",
 }
-#: Of menus, the same on light pages and on dark ones: plotly's own colour of an entry is light.
+#: The look of menus, the same on light and dark pages, as plotly's own colour of entries is light.
 MENU = {"bgcolor": PAPER, "font": {"color": INK, "size": 13}, "bordercolor": RULE}
 FONT = {"family": "Helvetica, Arial, DejaVu Sans, sans-serif", "size": 14, "color": INK}
 MARGIN = {"l": 70, "r": 30, "t": 95, "b": 70}
 #: The narrowest page that everything must fit into, in pixels.
 NARROWEST = 800
-#: What plotly's tool bar takes at the top right, in pixels: titles stand below it.
+#: The height of plotly's tool bar at the top right, in pixels; titles stand below it.
 _TOOL_BAR = 34
-#: Axes of layers. One convention everywhere: blocks count from 0, and layer l is the residual
-#: stream after block l (`blocks.l.hook_resid_post`); what is before a block says so.
+#: Titles of axes of layers. All figures use one convention: blocks are counted from 0, and layer l
+#: is the residual stream after block l (`blocks.l.hook_resid_post`). Figures of activations before
+#: a block say so.
 AFTER_BLOCK = "layer l: output of block l, from 0"
 IN_BLOCK = "block l, from 0"
 _TAG = re.compile(r"<[^>]*>")
@@ -99,7 +100,7 @@ def wrapped(text: str, width: float, size: int) -> str:
     for line in text.split("<br>"):
         taken = 0
         words: list[str] = []
-        # A tag has spaces of its own, which are none of the text's.
+        # Spaces inside a tag do not separate words.
         for word in re.findall(r"(?:<[^>]*>|[^\s<]|<(?![^>]*>))+", line):
             length = len(unescape(_TAG.sub("", word)))
             if words and taken + 1 + length > fits:
@@ -112,7 +113,7 @@ def wrapped(text: str, width: float, size: int) -> str:
 
 
 def as_text(colour: str) -> str:
-    """A colour of lines, as text has it: dark enough for white paper.
+    """The colour of text that goes with a colour of lines: dark enough on white.
 
     >>> as_text("#009E73"), as_text("#555555")
     ('#006B4E', '#555555')
@@ -121,13 +122,13 @@ def as_text(colour: str) -> str:
 
 
 def shades(n: int) -> list[str]:
-    """Colours of things in order (layers, scales, checkpoints), told from light paper and dark."""
+    """Colours of ordered items (layers, scales, checkpoints), visible on light and dark pages."""
     places = [i / (n - 1) for i in range(n)] if n > 1 else [0.5]
     return [_as_hex(colour) for colour in sample_colorscale(_ORDERED, places, colortype="tuple")]
 
 
 def tints(colour: str, n: int) -> list[str]:
-    """A colour for the last of `n` things in order, and paler ones for those before it.
+    """Colours of `n` ordered items: the last one has this colour, those before it are paler.
 
     >>> tints("#882255", 2)
     ['#C99CB2', '#882255']
@@ -149,8 +150,8 @@ def n_lines(text: str) -> int:
 def title(figure: go.Figure, text: str, subtitle: str) -> None:
     """Set the look that all figures share. Both texts must be escaped already.
 
-    They are broken into lines that fit the narrowest page, and the top margin holds them all below
-    plotly's tool bar.
+    They are broken into lines that fit the narrowest page. The top margin has room for all lines
+    below plotly's tool bar.
     """
     room = float(NARROWEST - 40)
     text, subtitle = wrapped(text, room, 20), wrapped(subtitle, room, 13)
@@ -181,16 +182,16 @@ def title(figure: go.Figure, text: str, subtitle: str) -> None:
 def state(
     figure: go.Figure, shown: Shown, question: str, method: str, finding: str | None = None
 ) -> None:
-    """Set the look, with what was found as the title, and below it what was asked, and how.
+    """Set the look: the finding as the title, the question and the method as the subtitle.
 
-    Where nothing can be said in one sentence, the title is the question. What few prompts or
-    queries do to the intervals stands below, so that an image carries it.
+    If there is no finding in one sentence, the title is the question. If prompts or queries are
+    few, the subtitle says what this does to the intervals, so that exported images contain it.
 
     Args:
         figure: to be titled.
-        shown: what is drawn: says what was found, and where its prompts are few.
+        shown: the result that is drawn; gives the finding and the line about few prompts.
         question: what the figure shows, of which task and model; escaped.
-        method: settings and intervals, shortly; escaped.
+        method: settings and intervals, in short; escaped.
         finding: plain text; by default `shown.finding()`.
     """
     found = shown.finding() if finding is None else finding
@@ -200,7 +201,7 @@ def state(
 
 
 def _escaped(text: str) -> str:
-    """Plain text for plotly, which knows no &quot; and sets formulas between dollars."""
+    """Plain text, escaped for plotly, which shows &quot; as it is and formulas between dollars."""
     return escape(text, quote=False).replace("$", "&#36;")
 
 
@@ -213,8 +214,8 @@ def short(names: Sequence[str], tasks: Sequence[str] | None = None) -> list[str]
     """Names without the family that all tasks share ("verbs/past" -> "past"), escaped.
 
     Args:
-        names: of tasks, and of others, which stay as they are.
-        tasks: who decide whether there is one family; `names` by default.
+        names: of tasks; names of anything else stay as they are.
+        tasks: the tasks that must all be of one family; `names` by default.
     """
     families = {name.rpartition("/")[0] for name in tasks or names}
     if len(families) > 1 or "" in families:

@@ -1,4 +1,4 @@
-"""Tables as text that other programs read: CSV, LaTeX, Markdown. Every word is escaped."""
+"""Tables as text for other programs: CSV, LaTeX, Markdown. All text is escaped."""
 
 from html import escape
 
@@ -14,7 +14,7 @@ def csv(frame: pd.DataFrame) -> str:
 
 
 def _no_formula(value: object) -> object:
-    """Quote text that a spreadsheet would take for a formula, as a word or task's name may be."""
+    """Quote text that a spreadsheet would read as a formula, such as a word that begins with =."""
     starts = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
     return f"'{value}" if starts else value
 
@@ -28,7 +28,7 @@ def latex(frame: pd.DataFrame) -> str:
 
 
 def _protect(text: str) -> str:
-    """LaTeX takes a bracket after a line break for an option; a group before it prevents that."""
+    """Put a group before a bracket: LaTeX would read a bracket after a line break as an option."""
     return f"{{}}{text}" if text.startswith("[") else text
 
 
@@ -42,7 +42,7 @@ def markdown(frame: pd.DataFrame) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """Escape what Markdown would take for markup or for the end of a cell."""
+    """Escape what Markdown would read as markup or as the end of a cell."""
     text = escape(" ".join(text.split()), quote=False)
     for mark in "\\|*_`[]":
         text = text.replace(mark, f"\\{mark}")

@@ -1,4 +1,4 @@
-"""Inputs that training never sees, and fresh prompts from the others at every update."""
+"""Splits tasks into held-out inputs, which training never sees, and inputs for training prompts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ HELD_OUT_SHARE = 0.2
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A set of tasks, cut by inputs: what is trained on, and what is only asked.
+    """A set of tasks, split by inputs into pairs for training and held-out pairs.
 
     Attributes:
         names: of the tasks.
@@ -31,10 +31,10 @@ class HeldOut:
     n_queries: tuple[int, ...]
 
     def batch(self, size: int, n_shots: int, seed: int, step: int) -> list[tuple[int, Episode]]:
-        """The prompts of an update: the number of its task, and what is shown and asked.
+        """The prompts of an update: for each, the number of its task and its episode.
 
-        They depend on the arguments alone. Tasks come in turn, from one update to the next, so
-        that no task gets more prompts than another.
+        They depend on the arguments alone. Tasks take turns across updates, so that all tasks get
+        equally many prompts.
 
         Args:
             size: how many.
@@ -47,7 +47,7 @@ class HeldOut:
         for i in range(size):
             task = (step * size + i) % len(self.train)
             pairs = self.train[task]
-            # A few more than are shown: one of them may give away the answer.
+            # Draw a few more pairs than are shown, since one of them may give away the answer.
             picked = [pairs[j] for j in rng.permutation(len(pairs))[: 2 * n_shots + 2]]
             (episode,) = draw_episodes(picked[:1], picked[1:], 1, n_shots, 0, rng)
             drawn.append((task, episode))
@@ -61,14 +61,14 @@ def hold_out(
     seed: int,
     share: float = HELD_OUT_SHARE,
 ) -> HeldOut:
-    """Cut tasks by inputs, and draw prompts that ask inputs that are held out.
+    """Split tasks by inputs, and draw prompts whose queries are held-out inputs.
 
-    Where the tasks share their inputs, prompt `i` of every task has the same query and the same
+    If the tasks share their inputs, prompt `i` of every task has the same query and the same
     demonstration inputs.
 
     Args:
         tasks: all of them.
-        n_prompts: how many for each task; queries come back where there are fewer.
+        n_prompts: how many for each task; queries repeat if there are fewer.
         n_shots: demonstrations per prompt.
         seed: of every random draw.
         share: of the inputs that is held out.

@@ -54,9 +54,9 @@ def draw_matched(
         n_shots: demonstrations per episode.
         seed: of every random draw.
 
-    No query of any set is among the demonstrations of any. Where a task has fewer inputs than
-    episodes, queries return with other demonstrations. Tasks that do not share their inputs are
-    drawn each for itself.
+    No query of any set is among the demonstrations of any set. If a task has fewer inputs than
+    episodes, queries repeat with other demonstrations. Tasks that do not share their inputs are
+    drawn separately.
 
     Raises:
         InputError: where a count (named as in `sizes`) or the seed cannot work, or inputs do not
@@ -105,7 +105,8 @@ def _episodes(
     rows: list[list[Episode]] = [[] for _ in tasks]
     for i in range(n):
         query = int(queries[i % len(queries)])
-        # "cold -> hot" would give away the answer to "hot": shown only where nothing else is left.
+        # "cold -> hot" would give away the answer to "hot": it is shown only if no other pair is
+        # left.
         drawn = sorted(
             (int(j) for j in rng.permutation(shown)),
             key=lambda j: any(mirrors(t.pairs[j], t.pairs[query]) for t in tasks),

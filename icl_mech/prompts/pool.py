@@ -1,4 +1,4 @@
-"""Tasks whose prompts are pooled: those that are told apart, or patched into one another."""
+"""Tasks whose prompts are pooled, to be told apart or patched into one another."""
 
 from dataclasses import dataclass
 
@@ -13,8 +13,8 @@ class Pool:
 
     Attributes:
         tasks: two or more, no two with the same pairs.
-        null: the family's task with random answers, where there is one. It is no member of
-            `tasks`: there is nothing to decode in it.
+        null: the family's task with random answers, if there is one. It is not in `tasks`, because
+            its answers follow no mapping.
     """
 
     tasks: tuple[Task, ...]
@@ -32,7 +32,7 @@ class Pool:
 
     @property
     def distinct(self) -> float | None:
-        """Share of the inputs that no two tasks answer alike; `None` where inputs differ."""
+        """Share of the inputs that no two tasks answer alike; `None` if inputs differ."""
         return Family("pool", self.tasks).distinct if self.shared else None
 
 
@@ -62,6 +62,6 @@ def load_pool(tasks: Tasks) -> Pool:
         twin = first.setdefault(frozenset(task.pairs), task.name)
         if twin != task.name:
             raise InputError(f"tasks {twin!r} and {task.name!r} have the same pairs; expected two")
-    # Of several families, each asks its own inputs: no one null task stands beside all.
+    # Several families ask different inputs, so that no null task goes with all of them.
     null = nulls[0] if len(nulls) == 1 and same_inputs([*found, nulls[0]]) else None
     return Pool(tuple(found), null)

@@ -15,7 +15,7 @@ def read_spans(text: str, template: str = DEFAULT_TEMPLATE) -> list[Span]:
 ('query', 'France'), ('final_arrow', '->')]
 
     Raises:
-        InputError: saying where the text stops to follow the template.
+        InputError: naming the character from which on the text does not follow the template.
     """
     made = Template(template)
     start, arrow, end = made.pieces

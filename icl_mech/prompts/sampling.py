@@ -44,7 +44,7 @@ def draw_split(
 ) -> Split:
     """Cut a task's pairs into dev queries, test queries and demonstrations, and draw episodes.
 
-    Where a task has fewer pairs than prompts, queries are repeated with other demonstrations.
+    If a task has fewer pairs than prompts, queries are repeated with other demonstrations.
     Inputs that are `known` (a vector was read from them) are never asked.
 
     >>> from icl_mech.tasks import load_task
@@ -87,7 +87,7 @@ def draw_split(
 def draw_context_split(
     task: ContextTask, n_test: int, n_dev: int, n_dummies: int, seed: int
 ) -> Split:
-    """Cut the items of a task that makes whole episodes into dev, test and shown; draw episodes.
+    """Cut a `ContextTask`'s items into dev queries, test queries and shown items; draw episodes.
 
     `prior` is the most frequent answer among the demonstrations of the dev prompts.
 
@@ -149,7 +149,7 @@ def check_counts(counts: Mapping[str, Any], seed: Any) -> list[int]:
 def cut(
     n: int, needed: int, n_dev: int, n_test: int, share: float = QUERY_SHARE
 ) -> tuple[int, int]:
-    """Of `n` shuffled pairs, where those asked on dev end, and where those asked at all end.
+    """For `n` shuffled pairs: the end of those asked on dev, and the end of all that are asked.
 
     >>> cut(100, needed=7, n_dev=50, n_test=100)  # 20 asked on dev, 40 on test
     (20, 60)
@@ -186,7 +186,8 @@ def draw_episodes(
     for i in range(n):
         query = queries[i % len(queries)]
         named = [j for answer in query.answers for j in of_input.get(answer, ())]
-        # "cold -> hot" would give away the answer to "hot": shown only where nothing else is left.
+        # "cold -> hot" would give away the answer to "hot": it is shown only if no other pair is
+        # left.
         telling = {j for j in named if mirrors(shown[j], query)}
         order = sorted(rng.permutation(len(shown)).tolist(), key=telling.__contains__)
         drawn = [shown[j] for j in order[: n_shots + n_dummies]]
@@ -195,7 +196,7 @@ def draw_episodes(
 
 
 def mirrors(pair: Pair, query: Pair) -> bool:
-    """Whether each of two pairs asks for the other's input, as "cold -> hot" and "hot -> cold".
+    """Whether each pair's answer is the other's input, as in "cold -> hot" and "hot -> cold".
 
     >>> mirrors(Pair("cold", ("hot",)), Pair("hot", ("cold", "cool")))
     True
@@ -206,7 +207,7 @@ def mirrors(pair: Pair, query: Pair) -> bool:
 def shuffle_labels(demonstrations: Sequence[Pair], rng: np.random.Generator) -> tuple[Pair, ...]:
     """The same inputs and the same answers, each input with another demonstration's answer.
 
-    Where two demonstrations share an answer (few labels), an input may keep the right one.
+    If two demonstrations share an answer (few labels), an input may keep the right one.
 
     >>> pairs = [Pair("a", ("A",)), Pair("b", ("B",))]
     >>> [pair.y for pair in shuffle_labels(pairs, np.random.default_rng(0))]

@@ -15,7 +15,7 @@ from icl_mech.tasks.context import ContextTask
 from icl_mech.tasks.seeds import check_seed, count, whole_numbers
 from icl_mech.tasks.task import Episode, Task
 
-#: Dummy queries per set of demonstrations, where a caller does not say how many.
+#: Dummy queries per set of demonstrations, by default.
 N_DUMMIES = 2
 
 
@@ -23,8 +23,8 @@ N_DUMMIES = 2
 class PromptSettings:
     """The settings that, together with the model and the tasks, decide which prompts are asked.
 
-    The settings check themselves when they are made, are the options of the command line, and are
-    what a result's provenance records. Questions add their own settings in a subclass.
+    The settings are checked when they are made. They are also the options of the command line, and
+    a result's provenance records them. Questions add their own settings in a subclass.
 
     Raises:
         InputError: where a count, the seed or the template cannot work.

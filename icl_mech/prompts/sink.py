@@ -1,10 +1,11 @@
 """The token that every prompt begins with.
 
-Many attention heads attend to the first token when they have nothing to do (an attention sink).
-Some tokenizers put no special token there, and injected vectors then fail. So every prompt begins
-with one: BOS where the tokenizer itself puts BOS before a text, as it did in training; elsewhere
-the end-of-text token, which stood between documents in training. A BOS that the tokenizer does not
-prepend is not used: it may be anything, such as the mark of a chat turn.
+Many attention heads attend to the first token if no other token matters to them (an attention
+sink). Some tokenizers put no special token there, and injected vectors then fail. So every prompt
+begins with a special token. It is BOS if the tokenizer itself puts BOS before a text, as it did in
+training. Otherwise it is the end-of-text token, which stood between documents in training. A BOS
+that the tokenizer does not prepend is not used, because it may have another meaning, such as the
+start of a chat turn.
 """
 
 from dataclasses import dataclass
@@ -19,12 +20,12 @@ END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>")
 
 @dataclass(frozen=True)
 class Sink:
-    """The first token of every prompt, and why it is that one.
+    """The first token of every prompt, and why it was chosen.
 
     Attributes:
         token: its id.
         reason: why, in words.
-        rival: another token that might be the right one; None where there is no doubt.
+        rival: another token that might be the right one; None if there is no doubt.
     """
 
     token: int
@@ -80,9 +81,9 @@ def choose_sink(
 
 
 def _beside(token: int, what: str, tokenizer: Any) -> Sink:
-    """End of text where BOS is not prepended; in doubt where BOS is another token.
+    """The end-of-text token as sink; if the tokenizer has a different BOS, BOS is its rival.
 
-    TransformerLens calls end-of-sequence BOS where a tokenizer has none.
+    TransformerLens sets BOS to end-of-sequence if a tokenizer has none.
     """
     bos = tokenizer.bos_token_id
     if bos in (None, token, tokenizer.eos_token_id):

@@ -1,17 +1,17 @@
 """Where a curve over layers rises, falls, and settles: the definitions, as functions of arrays.
 
 Every read-out is a curve over layers, a mean over prompts. Its *plateau* is the run of layers that,
-by least squares, is best told apart from the other layers as higher than they are (one level
-inside, one outside). The *floor* is the mean before the plateau (for what is consumed: after it);
-the *peak* is the mean on the plateau. A level of `fraction` of the way from floor to peak is
-crossed where the isotonic fit (the increasing curve that is nearest by least squares) crosses it:
-a single layer above the level does not count where the layers after it, taken together, are below.
-So neither the levels nor the layer depend on one noisy mean. The first crossing of the curve itself
-depends on one, and is too early wherever the floor is not 0 (`icl_mech/localize/README.md`).
+by least squares, is best separated from the other layers as higher than they are (one level inside,
+one outside). The *floor* is the mean before the plateau (for `consumed`: after it). The *peak* is
+the mean on the plateau. The level to cross lies at `fraction` of the way from floor to peak. It is
+crossed where the isotonic fit (the increasing curve that is nearest by least squares) crosses it.
+So a single layer above the level does not count if the layers after it, taken together, are below.
+Neither the levels nor the layer depend on one noisy mean. The first crossing of the curve itself
+would depend on one, and is too early if the floor is not 0 (`icl_mech/localize/README.md`).
 
-Where floor and peak are less than `min_rise` apart there is nothing to locate, and the layer is
-NaN. In noise, too, some run always stands out, so a rise alone is no evidence: `locate` names a
-layer only where the run stands out further than runs in noise do (see `Rule`).
+If floor and peak are less than `min_rise` apart, there is nothing to locate, and the layer is NaN.
+Noise alone always has some run that stands out, so a rise is no evidence by itself: `locate` names
+a layer only if the run stands out further than runs in noise do (see `Rule`).
 
 All functions take curves `[*, layer]` and return arrays `[*]` of floats. Layers are block numbers
 from 0: the stream after block `l`.
@@ -31,8 +31,8 @@ from icl_mech.stats.plateau import EQUAL, cumulated, flat_noise, plateau
 Curves = Float[np.ndarray, "*batch layer"]
 Layers = Float[np.ndarray, "*batch"]
 
-#: No layer is named from fewer queries: of so few, intervals are too narrow and noise looks like
-#: a plateau (`icl_mech/localize/README.md`).
+#: No layer is named from fewer queries: intervals would be too narrow, and noise would look like a
+#: plateau (`icl_mech/localize/README.md`).
 MIN_QUERIES = 10
 
 
@@ -96,7 +96,7 @@ def consumed(curves: Curves, rule: Rule) -> Turn:
 
 
 def settled(curves: Curves, rule: Rule) -> Turn:
-    """From where on the curve stays up to the end; its peak is its last value."""
+    """The layer from which on the curve stays high up to the end; its peak is its last value."""
     n = curves.shape[-1]
     run = plateau(curves, [n])
     last = curves[..., -1]
@@ -120,8 +120,8 @@ def gathered(mass: Curves, rule: Rule) -> Turn:
 def _crossing(curves: Curves, level: Layers, end: Int[np.ndarray, "*batch"]) -> Layers:
     """The first of the layers before `end` at which the isotonic fit has reached a level.
 
-    The fit is below the level on exactly those first layers whose sum about it is smallest
-    (Groeneboom's switch relation), so that it need not be computed.
+    The fit itself need not be computed: it is below the level on exactly those first layers over
+    which the sum of curve minus level is smallest (Groeneboom's switch relation).
     """
     below = cumulated(curves - (level - EQUAL)[..., None])[..., :-1]
     allowed = np.arange(curves.shape[-1]) < end[..., None]
@@ -233,7 +233,7 @@ def _none(n: int, n_clusters: int) -> Estimate:
 
 
 def gap(one: Located, two: Located) -> dict[str, float]:
-    """Second layer minus first, over resamples in which both are there; NaN where none is named."""
+    """Second layer minus first, over the resamples that have both; NaN if either is not named."""
     both = np.isfinite(one.draws) & np.isfinite(two.draws)
     gaps = (two.draws - one.draws)[both]
     if one.why or two.why:

@@ -1,9 +1,10 @@
 """Means of any values, with intervals that hold for few and for skewed values.
 
-An interval is the wider one, end by end, of two: Student's t with the standard error of a
-clustered mean, which needs no resampling, and the studentised bootstrap (Efron and Tibshirani
-1993, chapter 12.5), which follows the skew. A percentile bootstrap is too narrow for few values.
-The README.md of this folder has the measured coverage.
+Two intervals are computed: Student's t with the standard error of a clustered mean, which needs no
+resampling, and the studentised bootstrap (Efron and Tibshirani 1993, chapter 12.5), which follows
+the skew. The result has the lower one of the two lower ends and the higher one of the two upper
+ends. A percentile bootstrap would be too narrow for few values. The README.md of this folder has
+the measured coverage.
 """
 
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from icl_mech.stats.resampling import (
     too_few,
 )
 
-#: Cells of an array that are resampled at once: more would only take memory.
+#: Cells of an array that are resampled at once; more would need more memory and save no time.
 _CELLS = 512
 
 
@@ -49,10 +50,10 @@ def means(
         clusters: which rows are not independent (prompts that share a query).
 
     Returns:
-        An estimate per cell. No interval (NaN) for fewer than four rows or clusters (clusters that
-        differ much in size count as fewer), nor where a
-        value is NaN. Values that are all the same have an interval of no width: nothing in them
-        tells how they vary. Where they are right or wrong, use `shares`.
+        An estimate per cell. There is no interval (NaN) for fewer than four rows or clusters
+        (clusters of very different sizes count as fewer), or if a value is NaN. If all values are
+        the same, the interval has no width, because the values do not show how they vary. For
+        values that are right or wrong, use `shares`.
 
     Example:
         >>> found = means(np.arange(8.0).reshape(4, 2))
@@ -102,9 +103,9 @@ def _ends(
     n_effective = effective_clusters(index)
     reach = student_t(n_effective - 1, (1 + CONFIDENCE) / 2)
     low, high = _studentised(values, mean, index, n_effective, seed)
-    # Draws of hardly any different cluster have hardly any spread: their scores say nothing.
+    # Draws of very few different clusters have hardly any spread, so their scores are meaningless.
     low, high = np.maximum(low, -2 * reach), np.minimum(high, 2 * reach)
-    # Nothing varies where the error is rounding alone.
+    # An error as small as rounding counts as 0.
     error = np.where(error > 1e-12 * abs(mean), error, 0)
     with np.errstate(invalid="ignore"):
         return np.stack(
@@ -119,10 +120,10 @@ def _studentised(
     n_effective: float,
     seed: int,
 ) -> tuple[Float[np.ndarray, "cell"], Float[np.ndarray, "cell"]]:
-    """How many standard errors below and above the mean a studentised interval ends.
+    """The ends of a studentised interval, in standard errors below and above the mean.
 
-    Resampled clusters vary less than clusters do; with few of them the ends are taken further
-    out, which the coverage study in this folder's README.md chose.
+    Resampled clusters vary less than real ones. So with few clusters the ends are taken further
+    out; the coverage study in this folder's README.md was used to choose how far.
     """
     tail = (1 - CONFIDENCE) / 2 * (1 - min(0.5, 5 / n_effective))
     k = int(index.max()) + 1
@@ -140,7 +141,7 @@ def _studentised(
     least = 1e-9 * (sums**2).sum(axis=0) / sizes.sum() ** 2
     with np.errstate(divide="ignore", invalid="ignore"):
         scores = np.where(variance > least, drawn / np.sqrt(variance), np.sign(drawn) * np.inf)
-    # A draw of one cluster alone has no spread: as far out as can be, unless it is the mean.
+    # A draw of a single cluster has no spread: its score is infinite, or 0 if it is the mean.
     scores = np.where(np.isnan(scores), 0, scores)
     last = len(scores) - 1
     at = int(tail * last), int(np.ceil((1 - tail) * last))

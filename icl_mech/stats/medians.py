@@ -9,8 +9,8 @@ from icl_mech.stats.estimate import CONFIDENCE, Estimate
 def median(values: Float[np.ndarray, "n"]) -> Estimate:
     """Median with its distribution-free interval (order statistics, ends from the binomial).
 
-    Values may be infinite, as "never" is among waiting times; then the median or an end of the
-    interval may be. No interval (NaN) for fewer than 6 values: none of 95 % exists.
+    Values may be infinite (a waiting time of "never"); then the median or an end of the interval
+    may be infinite, too. There is no interval (NaN) for fewer than 6 values: none of 95 % exists.
 
     >>> print(median(np.array([3.0, 1.0, 2.0, 5.0, 4.0, 6.0, 7.0])))
     4.00 [1.00, 7.00]

@@ -1,4 +1,4 @@
-"""Several comparisons at once: a p of each, and what is left of it after looking at all."""
+"""Several comparisons at once: a p of each, and a correction for their number."""
 
 import numpy as np
 from jaxtyping import Float
@@ -9,11 +9,10 @@ from icl_mech.stats.resampling import Clusters, cluster_index, cluster_sums, too
 def sign_flip_p(
     differences: Float[np.ndarray, "n"], clusters: Clusters = None, seed: int = 0
 ) -> float:
-    """Two-sided p of paired differences whose mean is 0: the signs of clusters are flipped.
+    """Two-sided p of the hypothesis that paired differences have mean 0; clusters flip their signs.
 
-    Where two methods are equally good, each cluster (the prompts of one query) is as likely to
-    speak for one as for the other, with all its prompts together. Exact where there are few
-    clusters, else from 9,999 draws.
+    If two methods are equally good, each cluster (the prompts of one query) favours either of them
+    with the same probability. The p is exact for few clusters, otherwise from 9,999 draws.
 
     Args:
         differences: of two methods, a value per prompt.
@@ -48,8 +47,8 @@ def sign_flip_p(
 def holm(p: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
     """Holm's correction for the number of comparisons (1979); NaN stays NaN and does not count.
 
-    The chance that any of the comparisons is called different although none is stays below the
-    level at which corrected values are read.
+    If corrected values are read at a level such as .05, the probability of any false positive among
+    all comparisons is at most that level.
 
     >>> holm(np.array([0.01, 0.04, 0.03])).tolist()
     [0.03, 0.06, 0.06]

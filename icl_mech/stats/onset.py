@@ -109,10 +109,10 @@ def crossings(
 
 
 def log_position(values: ArrayLike, steps: Sequence[int]) -> Float[np.ndarray, "*value"]:
-    """Where steps stand on an axis that is logarithmic, and on which 0 has a place.
+    """Positions of steps on a logarithmic axis that also has a place for step 0.
 
-    log(1 + step / first), where `first` is the first checkpoint after step 0: that step 0 stands
-    as far to the left of it as a step twice as late stands to the right, about.
+    The position is log(1 + step / first), where `first` is the first checkpoint after step 0. Step
+    0 is then about as far to the left of `first` as a step twice as late is to the right of it.
 
     Args:
         values: steps, whole or not; NaN stays.
@@ -146,7 +146,7 @@ def known_step(steps: Sequence[int], step: int | None) -> int:
 
 
 def lead_in_words(lead: Estimate | float) -> str:
-    """By how many updates something comes first, or after: never a negative lead.
+    """A lead in words: a negative one is said to lag.
 
     >>> lead_in_words(1886.6), lead_in_words(-624.0)
     ('leads by 1,887', 'lags by 624')

@@ -1,10 +1,10 @@
 """Two means of the same prompts: their difference and their ratio.
 
-From the intervals of the two means and their correlation (the method of variance estimates
-recovery, MOVER: Zou and Donner 2008 for differences, Donner and Zou 2012 for ratios). For right or
-wrong answers to different queries this is Newcombe's method for paired shares (1998, Statistics in
-Medicine 17, 2635). Two arms that agree on every prompt get an interval that has a width: prompts
-on which they differ may exist, and were not drawn.
+Intervals are computed from the intervals of the two means and their correlation (the method of
+variance estimates recovery, MOVER: Zou and Donner 2008 for differences, Donner and Zou 2012 for
+ratios). For right or wrong answers to different queries this is Newcombe's method for paired shares
+(1998, Statistics in Medicine 17, 2635). If two arms agree on every prompt, the interval still has a
+width: they may differ on prompts that were not drawn.
 """
 
 import numpy as np
@@ -45,7 +45,8 @@ def paired_difference(
     index, both = cluster_index(len(one), clusters), np.concatenate([one, two])
     if not is_trials(both).all():
         found = mean(one[:, 0] - two[:, 0], seed, clusters)
-        # Chances that differ by the same everywhere do not tell how they vary: as many trials.
+        # If the difference is the same on all prompts, its variance is unknown: treat the values
+        # as trials.
         if found.low < found.high or both.min() < 0 or both.max() > 1:
             return found
     k, value = int(index.max()) + 1, float(one.mean() - two.mean())
@@ -75,7 +76,7 @@ def _correlation(
     second: Float[np.ndarray, "n cell"] | Float[np.ndarray, "n 1"],
     index: Int[np.ndarray, "n"],
 ) -> Float[np.ndarray, "cell"]:
-    """Of the means of two cells, over clusters; 0 where one does not vary."""
+    """Correlation over clusters of the means of two cells; 0 if one does not vary."""
     one, two = spread(first, index).residuals, spread(second, index).residuals
     size = np.sqrt((one**2).sum(axis=0) * (two**2).sum(axis=0))
     return np.where(size > 0, (one * two).sum(axis=0) / np.where(size > 0, size, 1), 0)
@@ -89,9 +90,10 @@ def ratio_of_means(
 ) -> Estimates:
     """Mean of every cell over the mean of `denominator`, with 95 % intervals.
 
-    Means before the ratio: a single denominator may be near 0. The value is NaN where the mean
-    denominator is 0. There is no interval (NaN) for fewer than four rows or clusters, nor where
-    that of the mean denominator covers 0: the ratio is not bounded then.
+    Means are taken before the ratio, because the denominator of a single prompt may be near 0. The
+    value is NaN if the mean denominator is 0. There is no interval (NaN) for fewer than four rows
+    or clusters, or if the interval of the mean denominator contains 0, because the ratio is then
+    unbounded.
 
     Args:
         numerator: a row per prompt.
@@ -111,7 +113,7 @@ def ratio_of_means(
     ends = np.full((2, len(above)), np.nan)
     (least,), (most,) = _ends(denominator[:, None], index, seed, clusters)
     if not too_few(index) and not least <= 0 <= most:
-        # First order: how far numerators are from the ratio times their denominators.
+        # To first order: the mean of numerator - ratio * denominator, over the mean denominator.
         rest = means(cells - value * denominator[:, None], seed, clusters)
         ends = np.sort(np.stack([rest.low, rest.high]) / below, axis=0) + value
         counted = is_trials(abs(cells)) & is_trials(abs(denominator[:, None]))
@@ -124,7 +126,7 @@ def ratio_of_means(
 def _ends(
     values: Float[np.ndarray, "n cell"], index: Int[np.ndarray, "n"], seed: int, clusters: Clusters
 ) -> Float[np.ndarray, "end cell"]:
-    """Both ends of every cell's mean, all outcomes or all numbers of any kind."""
+    """Both ends of the interval of every cell's mean; cells are all outcomes, or all numbers."""
     if is_trials(abs(values)).all():
         return _outcome_ends(values, index)
     found = means(values, seed, clusters)
@@ -134,7 +136,8 @@ def _ends(
 def _outcome_ends(
     values: Float[np.ndarray, "n cell"], index: Int[np.ndarray, "n"]
 ) -> Float[np.ndarray, "end cell"]:
-    """Both ends of every cell's mean of right or wrong, or of differences of these (-1, 0, 1)."""
+    """Both ends of the interval of every cell's mean of right or wrong (0, 1), or of differences
+    of these (-1, 0, 1)."""
     ends = share_ends(abs(values), index, small=True)
     signed = ~is_trials(values)
     parts = values[:, signed].clip(min=0), (-values[:, signed]).clip(min=0)
@@ -156,7 +159,8 @@ def _ratio_ends(
     found = []
     for end, side in zip(_outcome_ends(cells, index), (-1, 1), strict=True):
         width = abs(end - above)
-        # Of a positive ratio the lower end needs the upper end of the denominator, and so on.
+        # The lower end of a positive ratio uses the upper end of the denominator; the upper end,
+        # and both ends of a negative ratio, accordingly.
         against = np.where((end > 0) == (side < 0), most - below, below - least)
         square, middle = below**2 - against**2, above * below - r * width * against
         root = np.sqrt(np.maximum(middle**2 - square * (above**2 - width**2), 0))
@@ -173,10 +177,11 @@ def crossed(
     clusters: Clusters = None,
     minus: Bool[np.ndarray, "n"] | None = None,
 ) -> Estimate:
-    """Share of 1 over prompts and draws: neither is all there could be.
+    """Share of 1 over prompts and draws, both of which are samples.
 
-    The interval over prompts and the one over draws, their half-widths added in squares.
-    No interval (NaN) for fewer than four prompts (clusters) or draws.
+    Each half-width is the root of the sum of two squares: the half-width of the interval over
+    prompts and that of the interval over draws. There is no interval (NaN) for fewer than four
+    prompts (clusters) or draws.
 
     Args:
         values: right or wrong; a row per prompt.
@@ -208,8 +213,8 @@ def mean_change(
 ) -> Estimate:
     """Mean of changes of right and wrong (-1, 0, 1) or of their averages, with a 95 % interval.
 
-    As `paired_difference` of what was gained and what was lost: prompts none of which changed get
-    an interval that has a width.
+    It is the `paired_difference` of gains and losses. So the interval has a width even if no prompt
+    changed.
 
     Example:
         >>> print(mean_change(np.zeros(20)))
@@ -224,10 +229,10 @@ def rank_correlation(
     seed: int = 0,
     clusters: Clusters = None,
 ) -> Estimate:
-    """Spearman's correlation over items of two means over prompts.
+    """Spearman's rank correlation, over items, of two means over prompts.
 
-    The interval is a percentile bootstrap over prompts (clusters): it says how much the ranking
-    depends on which prompts were asked. No interval (NaN) for fewer than four.
+    The interval is a percentile bootstrap over prompts (clusters). It shows how much the ranking
+    depends on the choice of prompts. There is no interval (NaN) for fewer than four.
 
     Example:
         >>> values = np.random.default_rng(0).normal(size=(6, 9))

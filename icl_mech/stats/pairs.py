@@ -1,4 +1,4 @@
-"""Means over pairs of points, bootstrapped over points: pairs that share one hang together."""
+"""Means over pairs of points, bootstrapped over points, because pairs share points."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -6,9 +6,9 @@ from jaxtyping import Bool, Float, Int
 from icl_mech.stats.estimate import ENDS, Estimates
 from icl_mech.stats.resampling import N_RESAMPLES_SLOW
 
-#: With fewer points in a group most resamples hold hardly any pair.
+#: The least number of points in a group: with fewer, most resamples have hardly any pair.
 _LEAST = 3
-#: With fewer groups `nearer_than_chance` finds hardly any pair, however alike.
+#: With fewer groups, `nearer_than_chance` has hardly any power.
 FEWEST_GROUPS = 6
 
 
@@ -20,14 +20,14 @@ def pair_means(
 ) -> Estimates:
     """Mean of every cell over the counted pairs, with percentile intervals over the points.
 
-    A resample draws as many points of every group as it has. A point that is drawn twice makes
-    no pair with itself: a distance of 0 to itself says nothing about others. No interval (NaN)
-    where a group that counts has fewer than three points.
+    A resample draws from every group as many points as the group has. A point that is drawn twice
+    makes no pair with itself, because its distance to itself is 0. There is no interval (NaN) if a
+    group with counted pairs has fewer than three points.
 
     Args:
-        distances: between any two points; the diagonal is never looked at.
-        counted: which pairs; none of a point with itself.
-        groups: which points are drawn together (here: the vectors of one task).
+        distances: between any two points; the diagonal is not used.
+        counted: which pairs count; no pair of a point with itself.
+        groups: the group of every point (here: the vectors of one task).
         seed: of the bootstrap.
 
     Raises:
@@ -64,28 +64,28 @@ def pair_means(
 def nearer_than_chance(
     gram: Float[np.ndarray, "group group"], seed: int = 0, n_draws: int = 2000
 ) -> Float[np.ndarray, "group group"]:
-    """Whether two of several groups are more alike than chance makes the most alike of them.
+    """Which pairs of groups are more alike than the most alike pair of unrelated groups.
 
-    Subtracting the mean of all groups' means leaves vectors that point away from one another, and
-    where their differences have few large dimensions, chance alone makes some pairs near. So the
-    null is a simulation: as many means, drawn independently from a normal distribution with the
-    measured covariance (spectrum and lengths), their own mean subtracted. The p of a pair is the
-    share of draws whose *largest* cosine, over all pairs, is at least the pair's: it is corrected
-    for looking at all pairs.
+    After the mean of all groups' means is subtracted, the vectors point away from one another. If
+    their differences have few large dimensions, some pairs are near by chance. So the null
+    distribution is simulated: as many means are drawn independently from a normal distribution with
+    the measured covariance (spectrum and lengths), and their own mean is subtracted. The p of a
+    pair is the share of draws whose *largest* cosine, over all pairs, is at least that of the pair.
+    So p is corrected for the number of pairs.
 
-    The covariance is that of the groups themselves, and related groups lower its dimension: the
-    test errs on the careful side, and with fewer than `FEWEST_GROUPS` it finds hardly any pair.
+    The covariance is that of the groups themselves, and related groups lower its dimension. So the
+    test is conservative, and with fewer than `FEWEST_GROUPS` groups it has hardly any power.
     `tests/slow/test_variability_null.py` measures false alarms and power.
 
     Args:
-        gram: inner products of the groups' means; of a mean with itself, its squared length
-            without what noise adds.
+        gram: inner products of the groups' means; on the diagonal the squared length of each mean,
+            corrected for noise.
         seed: of the draws.
         n_draws: how many.
 
     Returns:
-        Corrected p of every pair; NaN on the diagonal, and where there are fewer than three groups
-        or these do not differ.
+        Corrected p of every pair; NaN on the diagonal, and everywhere if there are fewer than three
+        groups or these do not differ.
 
     Example:
         >>> nearer_than_chance(np.eye(4)).shape
@@ -112,7 +112,7 @@ def nearer_than_chance(
 
 
 def _cosines(gram: Float[np.ndarray, "*draw n n"]) -> Float[np.ndarray, "*draw n n"]:
-    """Of inner products; 0 where a vector has no length."""
+    """Cosines from inner products; 0 for a vector of length 0."""
     squared = np.einsum("...ii->...i", gram)
     scale = np.where(squared > 0, 1 / np.sqrt(np.where(squared > 0, squared, 1)), 0)
     return gram * scale[..., :, None] * scale[..., None, :]

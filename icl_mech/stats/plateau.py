@@ -22,7 +22,7 @@ class Plateau(NamedTuple):
 
 
 def plateau(curves: Float[np.ndarray, "*batch layer"], ends: Iterable[int]) -> Plateau:
-    """The run that is best told apart, by least squares, as higher than all other layers.
+    """The run of layers that, by least squares, is best separated as higher than the others.
 
     Args:
         curves: to fit, each with one level inside the run and one outside.
@@ -64,10 +64,11 @@ def flat_noise(
     clusters: Shaped[np.ndarray, "prompt"],
     seed: int = 0,
 ) -> Float[np.ndarray, "draw layer"]:
-    """What is left of bootstrap resamples without the curve itself: the noise of a flat curve.
+    """Bootstrap resamples minus the mean curve: what a flat curve with the same noise looks like.
 
-    It has all that the layers of a prompt have in common. Resampled means vary by `(n - 1) / n`
-    too little for `n` clusters, which is mended. There are at least two clusters.
+    The correlations between the layers of a prompt are kept. The variance of resampled means is too
+    small by the factor `(n - 1) / n` for `n` clusters, which is corrected. At least two clusters
+    are needed.
     """
     drawn = draw_weights(len(values), seed, clusters=clusters) @ values
     n = len(np.unique(clusters))
@@ -80,9 +81,9 @@ def share_of_noise(
     clusters: Shaped[np.ndarray, "prompt"],
     seed: int = 0,
 ) -> float:
-    """In how many of the resamples noise alone has a plateau that stands out as much.
+    """Share of resamples in which noise alone has a plateau that stands out at least as much.
 
-    1 where the curve is flat. One cluster alone shows no noise: NaN.
+    It is 1 for a flat curve, and NaN for a single cluster, which shows no noise.
     """
     ends = range(1, values.shape[1] + 1)
     gain = float(plateau(values.mean(axis=0), ends).gain)

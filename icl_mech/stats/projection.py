@@ -11,8 +11,8 @@ from sklearn.manifold import TSNE
 
 from icl_mech.errors import InputError, choose
 
-#: How to get from cosine distances to two dimensions. PCA is linear and keeps scale; t-SNE and
-#: UMAP show who is near whom, and distances between their clusters mean little.
+#: Ways from cosine distances to two dimensions. PCA is linear and keeps scale. t-SNE and UMAP show
+#: which points are near one another; the distances between their clusters mean little.
 PROJECTIONS = ("pca", "tsne", "umap")
 #: t-SNE's perplexity, and UMAP's neighbours, at most.
 PERPLEXITY, NEIGHBOURS = 30.0, 15

@@ -1,12 +1,12 @@
-"""Quantiles of the distributions behind intervals; scipy.special is imported when one is asked for.
+"""Quantiles of the distributions behind intervals; scipy.special is imported on first use.
 
-A command's help and the first picture of a prompt need no interval, and importing scipy.special
-takes as long as all else that help imports.
+A command's help and the figure of a single prompt need no interval, and importing scipy.special
+takes as long as all other imports of the help.
 """
 
 
 def normal(share: float) -> float:
-    """Below which value a share of the standard normal distribution lies.
+    """The value below which a share of the standard normal distribution lies.
 
     >>> round(normal(0.975), 3)
     1.96
@@ -17,7 +17,7 @@ def normal(share: float) -> float:
 
 
 def student_t(df: int | float, share: float) -> float:
-    """Below which value a share of Student's t distribution lies.
+    """The value below which a share of Student's t distribution lies.
 
     Args:
         df: degrees of freedom.

@@ -1,4 +1,4 @@
-"""How much of one number a straight line in another explains."""
+"""R²: the share of the variance of one number that a straight line in another one explains."""
 
 from collections.abc import Sequence
 
@@ -15,8 +15,8 @@ def r_squared(
 ) -> Float[np.ndarray, "*draw"]:
     """R² of the straight line through the rows: the square of their correlation.
 
-    With `groups` (one label per row), of lines of one slope that each go through their own
-    group's mean: what x explains of the differences within groups. NaN where x or y does not vary.
+    With `groups` (one label per row), each group's mean is subtracted first: R² is then the share
+    of the variance within groups that x explains. NaN if x or y does not vary.
 
     Example:
         >>> x = np.array([0.0, 1.0, 2.0])

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int, Shaped
 #: Bootstrap draws; fewer of statistics that are themselves slow.
 N_RESAMPLES = 2000
 N_RESAMPLES_SLOW = 500
-#: With fewer clusters no interval here holds what it promises (see README.md in this folder).
+#: With fewer clusters no interval here has its stated coverage (see README.md in this folder).
 MIN_CLUSTERS = 4
 
 #: Which values belong together (the query of every prompt): labels of any kind, or None.
@@ -36,8 +36,8 @@ def cluster_index(n: int, clusters: Clusters = None) -> Int[np.ndarray, "n"]:
 
 
 def effective_clusters(index: Int[np.ndarray, "n"]) -> float:
-    """How many clusters of one size would be worth as much as these: their number where all are
-    equally large, fewer where a few hold most of the values.
+    """The effective number of clusters: their number if all have the same size, fewer if a few of
+    them hold most of the values.
 
     >>> effective_clusters(np.array([0, 0, 1, 1])), effective_clusters(np.array([0, 0, 0, 1]))
     (2.0, 1.6)
@@ -46,7 +46,7 @@ def effective_clusters(index: Int[np.ndarray, "n"]) -> float:
 
 
 def too_few(index: Int[np.ndarray, "n"]) -> bool:
-    """Whether no interval holds what it promises."""
+    """Whether there are too few clusters for any interval (see `MIN_CLUSTERS`)."""
     return round(effective_clusters(index)) < MIN_CLUSTERS
 
 
@@ -65,7 +65,7 @@ def cluster_sums(
 def draw_counts(
     n_clusters: int, seed: int = 0, n_draws: int = N_RESAMPLES
 ) -> Float[np.ndarray, "draw cluster"]:
-    """How often every cluster is drawn in each bootstrap draw. Kept: many cells share them."""
+    """How often every cluster is drawn in each bootstrap draw. Cached, as many cells share them."""
     counts = np.random.default_rng(seed).multinomial(
         n_clusters, np.full(n_clusters, 1 / n_clusters), size=n_draws
     )
@@ -77,8 +77,8 @@ def draw_weights(
 ) -> Float[np.ndarray, "draw n"]:
     """The weight of each of `n` values in every bootstrap draw; a draw's weights add up to 1.
 
-    Values of one cluster (prompts that share a query) are not independent: they are drawn
-    together or not at all. Where no two share one, this is the plain bootstrap.
+    Values of one cluster (prompts that share a query) are not independent, so they are drawn
+    together. If every value has its own cluster, this is the plain bootstrap.
 
     Example:
         >>> weights = draw_weights(3, n_draws=5, clusters=np.array(["a", "a", "b"]))

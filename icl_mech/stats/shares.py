@@ -1,10 +1,10 @@
-"""Shares of 1 (right or wrong), also of prompts that share queries.
+"""Accuracies: shares of prompts that are right, also if prompts share queries.
 
-Where no two prompts share a query, the interval is Wilson's. Where some do, it is Wilson's for as
-many trials as the prompts are worth, with Student's t in place of the normal quantile. What they
-are worth follows from the design effect (Kish 1965): how much more their mean varies than that of
-as many independent trials. A few clusters tell it badly, so it is shrunk towards complete
-dependence, as if two more clusters had been seen, each all right or all wrong.
+If no two prompts share a query, the interval is Wilson's. Otherwise it is Wilson's for the
+effective number of trials, with Student's t in place of the normal quantile. The effective number
+follows from the design effect (Kish 1965): the variance of the prompts' mean over that of as many
+independent trials. With few clusters the estimate of the design effect is poor. So it is shrunk
+towards complete dependence, as if two more clusters had been seen, each all right or all wrong.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from icl_mech.stats.resampling import (
     too_few,
 )
 
-#: As many clusters of complete dependence are taken as seen beside the real ones.
+#: The number of clusters of complete dependence that are added to the real ones (see above).
 _PRIOR_CLUSTERS = 2
 
 
@@ -65,8 +65,8 @@ def shares(
 ) -> list[Estimate]:
     """Mean of every row of shares of 1 (right or wrong), with a 95 % interval.
 
-    Rows that hold other values than 0 and 1 (chances of being right) are no trials: their
-    interval is that of `means`, cut at 0 and 1, or where they are all the same that of trials.
+    Rows with values other than 0 and 1 (chances of being right) are no trials. Their interval is
+    that of `means`, cut at 0 and 1; if all values of a row are the same, it is that of trials.
 
     Args:
         values: 0 to 1; a column per prompt. NaN makes a row's mean and interval NaN.
@@ -74,8 +74,8 @@ def shares(
         seed: of the bootstrap of rows that are no trials.
 
     Returns:
-        An estimate per row. No interval (NaN) where prompts share queries and there are fewer
-        than four of these.
+        An estimate per row. There is no interval (NaN) if prompts share queries and there are fewer
+        than four different queries.
 
     Example:
         >>> queries = np.repeat(["a", "b", "c", "d"], 5)
@@ -91,7 +91,7 @@ def shares(
     if chances.any():
         found = means(columns[:, chances], seed, clusters)
         wide = np.stack([found.low, found.high]).clip(0, 1)
-        # Chances that are all the same do not tell how they vary: as many trials.
+        # If all chances are the same, their variance is unknown: treat them as trials.
         ends[:, chances] = np.where(wide[0] == wide[1], ends[:, chances], wide)
     return Estimates(columns.mean(axis=0), ends[0], ends[1], n, k).rows()
 
@@ -110,7 +110,7 @@ def share_ends(
     Args:
         right: 0 or 1.
         index: the cluster of every row.
-        small: use Student's t also where each row is a cluster (for differences of shares).
+        small: use Student's t also if each row is a cluster of its own (for differences of shares).
     """
     n, k = len(right), int(index.max()) + 1
     mean = right.mean(axis=0)
@@ -129,7 +129,7 @@ def share_ends(
 def _design_effect(
     right: Float[np.ndarray, "n cell"], index: Int[np.ndarray, "n"]
 ) -> Float[np.ndarray, "cell"]:
-    """Variance of the mean over that of independent trials, shrunk towards full dependence."""
+    """The variance of the mean over that of independent trials, shrunk towards full dependence."""
     n, k = len(right), int(index.max()) + 1
     size = (np.bincount(index) ** 2).sum() / n  # of the cluster that a value is in, on average
     if size == 1:
@@ -144,7 +144,7 @@ def _design_effect(
 
 
 def repeated(tasks: Sequence[str], n_queries: Sequence[int], n_prompts: int) -> list[str]:
-    """A caveat for every task with queries that return, or too few for an interval.
+    """A caveat for every task whose prompts share queries, or with too few for an interval.
 
     Example:
         >>> repeated(["to_upper"], [3], 50)

@@ -9,10 +9,10 @@ from icl_mech.stats.estimate import ENDS, Estimate
 from icl_mech.stats.quantiles import student_t
 
 #: Factor on the width of an interval over queries. Two points that are each other's neighbours vote
-#: for one another, so by chance both get the right vote or neither does; resampling queries does
-#: not see this. If every neighbour is mutual, each pair counts twice: the variance doubles, and it
-#: cannot do more. `tests/slow/test_decodability_noise.py` measures a ratio of standard deviations
-#: of 1.15 to 1.35.
+#: for one another, so their votes are correlated: both get the right vote or neither does.
+#: Resampling queries misses this correlation. If all neighbours are mutual, each pair counts twice
+#: and the variance doubles, which is the most that is possible.
+#: `tests/slow/test_decodability_noise.py` measures a ratio of standard deviations of 1.15 to 1.35.
 MUTUAL = 2**0.5
 
 
@@ -22,8 +22,8 @@ def widened(estimates: Sequence[Estimate], n_queries: int, n_choices: int = 1) -
     Args:
         estimates: with intervals that take the votes as independent between queries.
         n_queries: how many different queries there are.
-        n_choices: the number of estimates of which one is picked after looking; the intervals then
-            hold for all of them together with 95 % (Bonferroni).
+        n_choices: the number of estimates among which one is chosen by its value; the intervals
+            then cover all of them together with 95 % (Bonferroni).
 
     >>> print(widened([Estimate(0.5, 0.4, 0.6, 50)], 50)[0])
     0.50 [0.36, 0.64]

@@ -1,4 +1,4 @@
-"""Switch heads off one at a time, to see which of them a basis needs."""
+"""Replaces the outputs of heads by their means, one head at a time."""
 
 import torch
 from jaxtyping import Float
@@ -28,7 +28,7 @@ def heads_off(
     Args:
         model: in evaluation mode.
         tokens: sequences.
-        means: of the heads, best from other sequences, with as many of each basis.
+        means: mean outputs of the heads, best from other sequences, the same number per basis.
     """
     found = []
     for layer, of_layer in enumerate(means):

@@ -1,4 +1,4 @@
-"""The figure of which algorithm predictions follow, and how much of W each layer holds."""
+"""Figure: distances of the predictions to reference algorithms, and how much of W layers hold."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _DESCENT = (
 
 
 def algorithm_figure(result: Emergence) -> go.Figure:
-    """Distances over training above; below, R² of W by layer at some checkpoints."""
+    """Top panel: distances over training. Bottom panel: R² of W by layer at some checkpoints."""
     limit = result.weight_limit
     shows = "no share would show" if limit != limit else f"a true R² of {limit:.2f} would show"
     figure = rows_of_panels(

@@ -1,7 +1,7 @@
 """Checkpoints on disk (safetensors): written whole or not at all, and checked when read.
 
-A folder holds `step_<n>.safetensors` (weights after n updates) and `last.safetensors`, which also
-has the optimiser's state and the losses so far, so that training can go on from it.
+A folder holds `step_<n>.safetensors` (weights after n updates) and `last.safetensors`. The latter
+also has the optimiser's state and the losses so far, so that training can resume from it.
 """
 
 import json
@@ -57,7 +57,7 @@ def make_model(settings: Settings) -> RegressionTransformer:
 
 
 def checkpoint_steps(n_steps: int, n_log: int = 20, n_regular: int = 20) -> list[int]:
-    """The steps at which weights are kept: evenly on a logarithmic scale, and on a linear one.
+    """The steps at which weights are kept: evenly spaced on a logarithmic and on a linear scale.
 
     Args:
         n_steps: of the run; 0 and `n_steps` are always kept.
@@ -119,7 +119,10 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def _fits(weights: Mapping[str, Tensor], settings: Settings) -> bool:
-    """Whether weights are of the settings' sizes; the largest first, before a model is made."""
+    """Whether weights have the sizes that the settings give.
+
+    Positions and the number of blocks are checked first, before a model is made.
+    """
     position = weights.get("position", torch.empty(0)).shape
     n_blocks = len({name.split(".")[1] for name in weights if name.startswith("blocks.")})
     sizes = (2 * settings.mixture.n_examples + 1, settings.model.d_model)

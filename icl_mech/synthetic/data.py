@@ -46,7 +46,7 @@ def check_seed(seed: int) -> None:
 
 
 def check_noise(noise_variance: float) -> None:
-    """Refuse no noise, without which posteriors have no density.
+    """Refuse a noise variance that is not above 0: without noise, posteriors have no density.
 
     Raises:
         InputError: where it is not above 0.
@@ -57,7 +57,7 @@ def check_noise(noise_variance: float) -> None:
 
 @runtime_checkable
 class TaskMixture(Protocol):
-    """What training and measuring need of a distribution of sequences."""
+    """What training and measuring need to know about a distribution of sequences."""
 
     @property
     def dim(self) -> int:
@@ -82,7 +82,7 @@ class TaskMixture(Protocol):
     def weights(
         self, free: Float[Tensor, "seq dim"], task: Int[Tensor, "seq"], generator: torch.Generator
     ) -> Float[Tensor, "seq dim"]:
-        """W of every sequence, made of normal numbers."""
+        """W of every sequence, from the normal numbers `free`."""
 
     def respond(
         self,

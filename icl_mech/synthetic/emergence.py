@@ -21,24 +21,32 @@ from icl_mech.synthetic.notes import emergence_notes
 from icl_mech.synthetic.probes import detectable_r2
 from icl_mech.synthetic.settings import from_json
 
-#: A head is needed where the error without it is above this many times the error with it.
+#: A head is needed if the error without it is more than this many times the error with it.
 NEEDED = 1.1
 
 
 class Emergence(Result):
     """Measurements of every checkpoint of a run, per held-out sequence.
 
-    `data` holds, over `step` (checkpoints), `basis` and `sequence`: `squared_error` by `n_seen`
-    (examples before the prediction); `distance`, squared, of the predictions to those of every
-    `reference`, mean over `n_seen`; `credit`, task decodability by `layer` (1 right, 0 wrong, a
-    share for ties), and `dev_credit` of the sequences on which the layer is chosen; `perturbed`,
-    the query's prediction after each layer's residual was changed to a `target` basis, by
-    `perturbation`; `head_off`, the query's squared error with one `head` replaced by its mean;
-    `basis_probe` (right or wrong), by layer; `points`, the sequences in the plane (`axis`), by
-    layer. Over `probe_sequence` instead of `sequence`: `weight_probe`, squared error of the W that
-    a linear probe reads, by layer. And without `step`: `query_y`, the y to be predicted;
-    `basis_prediction`, the prediction by ridge regression on the coordinates of each `target`
-    basis; `reference_squared_error`; `weight_length`; `weight_limit`, the probe's detection limit.
+    `data` holds, over `step` (checkpoints), `basis` and `sequence`:
+
+    - `squared_error`, by `n_seen` (examples before the prediction);
+    - `distance`, the squared distance of the predictions to those of every `reference`, mean over
+      `n_seen`;
+    - `credit`, task decodability by `layer` (1 right, 0 wrong, a share for ties), and `dev_credit`,
+      the same for the sequences on which the layer is chosen;
+    - `perturbed`, the query's prediction after the residual stream of each layer was changed to a
+      `target` basis, by `perturbation`;
+    - `head_off`, the query's squared error with one `head` replaced by its mean;
+    - `basis_probe` (right or wrong), by layer;
+    - `points`, the sequences in the plane (`axis`), by layer.
+
+    Over `probe_sequence` instead of `sequence`: `weight_probe`, the squared error of the W that a
+    linear probe reads, by layer.
+
+    Without `step`: `query_y`, the y to be predicted; `basis_prediction`, the prediction by ridge
+    regression on the coordinates of each `target` basis; `reference_squared_error`;
+    `weight_length`; `weight_limit`, the probe's detection limit.
     """
 
     ARRAYS: ClassVar = {
@@ -75,14 +83,15 @@ class Emergence(Result):
         return known_step(self.steps, step)
 
     def best_layer(self, step: int | None = None) -> int:
-        """The layer with the best decodability on dev sequences; the earliest of equals."""
+        """The layer with the best decodability on dev sequences; the first one of equals."""
         credit = self.data["dev_credit"].sel(step=self._step(step)).mean(["basis", "sequence"])
         return int(credit.argmax("layer"))
 
     def td(self, step: int | None = None, layer: int | None = None) -> Estimate:
         """Task decodability on test sequences, at the layer chosen on dev by default.
 
-        The interval is over sequences. It does not allow for their being one another's neighbours.
+        The interval is over sequences. It does not account for sequences being one another's
+        neighbours.
         """
         step = self._step(step)
         layer = self.best_layer(step) if layer is None else layer
@@ -132,10 +141,10 @@ class Emergence(Result):
     def by_task(self, step: int | None = None) -> pd.DataFrame:
         """A row per basis or family: its error, over that of references, and its decodability.
 
-        `mse`, the mean squared error after the last example; `over_*`, over that of ridge
-        regression on x, of the Bayes mixture, and of the best estimator where the task is known;
-        `td`, the share of its sequences whose task is decoded, at `best_layer`; all with 95 %
-        intervals over sequences.
+        Columns, all with 95 % intervals over sequences: `mse`, the mean squared error after the
+        last example; `over_*`, the ratio of `mse` to that of ridge regression on x, of the Bayes
+        mixture, and of the best estimator if the task is known; `td`, the share of its sequences
+        whose task is decoded, at `best_layer`.
 
         Args:
             step: the last checkpoint by default.
@@ -150,14 +159,14 @@ class Emergence(Result):
             for reference in ("ridge", "bayes_mixture", known):
                 theirs = self._of(reference).isel(n_seen=-1, basis=k).values.astype(float)
                 ratio = ratio_of_means(ours, theirs).at()
-                # First-order ends may be below 0, where no ratio of errors is.
+                # First-order ends may be below 0, although no ratio of errors is.
                 row |= replace(ratio, low=max(ratio.low, 0.0)).columns(f"over_{reference}")
             credit = here["credit"].isel(basis=k, layer=self.best_layer(step)).values
             rows[name] = row | within_1([mean(credit.astype(float))])[0].columns("td")
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis(self.kind)
 
     def needed_heads(self, step: int | None = None, cost: float = NEEDED) -> pd.DataFrame:
-        """A row per head: for every basis or family, how many times the error is without it.
+        """A row per head: for every basis or family, the error without it over that with it.
 
         Han et al. (2024), figures 17 and 18: heads are pruned one at a time, here by their mean.
         `needed_by` lists the tasks for which the 95 % interval of that ratio lies above `cost`.
@@ -178,10 +187,11 @@ class Emergence(Result):
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("head")
 
     def shared_heads(self, step: int | None = None, cost: float = NEEDED) -> pd.DataFrame:
-        """A row per pair of bases or families: how many heads both need, and how alike costs are.
+        """A row per pair of bases or families: heads that both need, and how alike their costs are.
 
-        `both` of `either` heads are needed (see `needed_heads`); `correlation` is Spearman's, of
-        the two tasks' ratios over all heads.
+        `both` is the number of heads that both tasks need (see `needed_heads`), `either` the number
+        that at least one needs; `correlation` is Spearman's, of the two tasks' ratios over all
+        heads.
 
         Args:
             step, cost: as in `needed_heads`.
@@ -217,15 +227,15 @@ class Emergence(Result):
     ) -> Estimates:
         """Source x target: the error after the perturbation, over that before; 1 is no effect.
 
-        The perturbation matrix here is that of `"all_y:exchange"`: the bases' lines exchanged at
-        all y tokens. Read it beside `"all_y:random"`, a random change of the same size. The paper's
-        way, `"last_y:replace"` (another basis' mean at one token), comes first, but has next to no
-        effect on models of these sizes.
+        The perturbation matrix to report is that of `"all_y:exchange"`, which exchanges the bases'
+        lines at all y tokens. Compare it with `"all_y:random"`, a random change of the same size.
+        The paper's way, `"last_y:replace"` (another basis' mean at one token), is the default, but
+        has next to no effect on models of these sizes.
 
         Args:
             step: the last checkpoint by default.
-            layer: by default `causal_layer`, the one where another basis costs most. It is chosen
-                on half of the sequences, and the others are reported.
+            layer: by default `causal_layer`, the one at which another basis costs most. It is
+                chosen on half of the sequences, and the result is that of the other half.
             which: one of `perturbations`; the first by default.
 
         Raises:
@@ -239,8 +249,8 @@ class Emergence(Result):
     ) -> Estimates:
         """Source x target x (own, target): how far the changed prediction follows each basis.
 
-        The shares of what ridge regression on the own and on the target basis predicts, as in
-        `following.followed`. NaN where source and target are the same.
+        The coefficients of the predictions of ridge regression on the own and on the target basis,
+        as in `following.followed`. NaN if source and target are the same.
 
         Args:
             step, layer, which: as in `perturbation`.
@@ -249,16 +259,19 @@ class Emergence(Result):
         return followed_by_pair(here["perturbed"].values, here["basis_prediction"].values)
 
     def _at_layer(self, step: int | None, layer: int | None, which: str | None) -> xr.Dataset:
-        """A perturbation at one layer; where this is chosen here, without the sequences used."""
+        """A perturbation at one layer.
+
+        If the layer is chosen here, the sequences on which it is chosen are left out.
+        """
         here = self._perturbed(self._step(step), which)
         if layer is not None:
             return here.isel(layer=layer)
         return here.isel(layer=self.causal_layer(step, which), sequence=slice(1, None, 2))
 
     def causal_layer(self, step: int | None = None, which: str | None = None) -> int:
-        """The layer where the least error over all source-target pairs is largest.
+        """The layer at which the smallest error over all source-target pairs is largest.
 
-        Chosen on every other sequence; the earliest of equals.
+        It is chosen on every other sequence; of equal layers the first one.
         """
         here = self._perturbed(self._step(step), which).isel(sequence=slice(0, None, 2))
         tables = self._over_clean(here, here["wrong"]).value
@@ -275,7 +288,7 @@ class Emergence(Result):
         return here.transpose("basis", "sequence", "layer", "target", ...)
 
     def _over_clean(self, here: xr.Dataset, after: xr.DataArray) -> Estimates:
-        """Errors after a change over those before it, each basis by itself."""
+        """The mean error after a change over that before it, for each basis."""
         clean = here["squared_error"].isel(n_seen=-1)
         bases = range(self.data.sizes["basis"])
         return Estimates.stacked(
@@ -285,7 +298,7 @@ class Emergence(Result):
     def weight_r2(self, step: int | None = None) -> Estimates:
         """Share of W's squared length that a linear probe reads, by layer: cross-validated R².
 
-        A value near 0 excludes only shares that the probe would have shown: see `weight_limit`.
+        A value near 0 excludes only shares that the probe can detect: see `weight_limit`.
         """
         wrong = self.data["weight_probe"].sel(step=self._step(step))
         length = self._flat(self.data["weight_length"])
@@ -299,7 +312,7 @@ class Emergence(Result):
 
     @property
     def _probe_dim(self) -> str:
-        """In older files the probe read the sequences of all other measurements."""
+        """The dimension of the probe's sequences; in older files that of all other measurements."""
         found = "probe_sequence" in self.data["weight_length"].dims
         return "probe_sequence" if found else "sequence"
 
@@ -307,8 +320,8 @@ class Emergence(Result):
     def weight_limit(self) -> float:
         """The least true R² of W that the probe tells from 0, as in `probes.detectable_r2`.
 
-        It is measured with activations of the last checkpoint, at the layer where most of W is
-        read. Older files do not have it: there it is measured with normally distributed rows.
+        It is measured with activations of the last checkpoint, at the layer from which most of W is
+        read. Older files do not have it; for them it is measured with normally distributed rows.
         """
         if "weight_limit" in self.data:
             return float(self.data["weight_limit"])
@@ -391,9 +404,9 @@ class Emergence(Result):
     def finding(self) -> str:
         """Whether training taught the model to encode the tasks, and to use them.
 
-        A task is encoded where more of its sequences are decoded right at the end than before
-        training, and used where the error is below that of ridge regression, which does not know
-        the tasks, each beyond its 95 % interval over sequences (`onsets`).
+        A task is encoded if more of its sequences are decoded right at the end than before
+        training. It is used if the error is below that of ridge regression, which does not know the
+        tasks. Both must hold beyond the 95 % interval over sequences (`onsets`).
         """
         from icl_mech.synthetic.timing import onsets
 

@@ -9,10 +9,10 @@ Row = Float[np.ndarray, "sequence"]
 
 
 def followed(predicted: Row, own: Row, target: Row, seed: int = 0) -> Estimates:
-    """How much of two predictions is in a third: `predicted = a own + b target`, least squares.
+    """Coefficients a and b of `predicted = a own + b target`, by least squares.
 
-    (a, b) is (1, 0) for a prediction by the sequence's own basis, (0, 1) for one by the target
-    basis, and (0, 0) for one that depends on neither.
+    (a, b) is (1, 0) if the prediction uses the sequence's own basis, (0, 1) if it uses the target
+    basis, and (0, 0) if it depends on neither.
 
     Args:
         predicted: for every sequence, after a change.

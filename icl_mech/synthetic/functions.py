@@ -1,9 +1,9 @@
 """A mixture of families of functions: linear, sparse linear, leaky ReLU and quadratic regression.
 
 Han et al. (2024), arXiv 2412.12276, figures 16 and 17. Their appendix names other families than
-the figures do; the figures are followed here. They state no scales: here every family has the same
-distribution of inputs of its link, u = phi(x).W ~ N(0, 1) if averaged over x and W, so that the
-families differ in their form and not in the size of y.
+the figures; the figures are followed here. The paper states no scales. Here the input of the link,
+u = phi(x).W, has the same distribution for every family: N(0, 1) over x and W. So the families
+differ in their form and not in the size of y.
 """
 
 from dataclasses import dataclass
@@ -15,8 +15,9 @@ from torch import Tensor
 from icl_mech.errors import InputError, choose
 from icl_mech.synthetic.data import at_least, check_noise
 
-#: y = u for all but leaky ReLU. u = x.W / sqrt(D) (linear, leaky ReLU), the same over `n_active`
-#: coordinates of each sequence's own (sparse), or (x^2 - 1).W / sqrt(2 D) (quadratic).
+#: y = u, and link(u) for leaky ReLU. u is x.W / sqrt(D) (linear, leaky ReLU); x.W / sqrt(n_active)
+#: with W on `n_active` coordinates drawn for each sequence (sparse); or (x^2 - 1).W / sqrt(2 D)
+#: (quadratic).
 FUNCTIONS = ("linear", "sparse", "leaky_relu", "quadratic")
 
 
@@ -30,8 +31,8 @@ class FunctionMixture:
     Attributes:
         dim: D, the number of coordinates of x.
         functions: the families, some of `FUNCTIONS`.
-        n_active: of a sparse function, the coordinates on which W is not 0.
-        slope: of leaky ReLU, for negative u; from above 0 to below 1.
+        n_active: the number of coordinates on which the W of a sparse function is not 0.
+        slope: of leaky ReLU for negative u; above 0 and below 1.
         noise_variance: of the noise on every y.
         n_examples: demonstrations (x, y) in a sequence. One more x follows as the query.
 
@@ -100,7 +101,7 @@ class FunctionMixture:
     def features(
         self, xs: Float[Tensor, "seq pair dim"], name: str
     ) -> Float[Tensor, "seq pair dim"]:
-        """phi(x), in which a family is linear (before its link)."""
+        """phi(x), the features in which a family is linear (before its link)."""
         if name == "quadratic":
             return (xs**2 - 1) / (2 * self.dim) ** 0.5
         return xs / (self.n_active if name == "sparse" else self.dim) ** 0.5

@@ -1,16 +1,20 @@
-"""Leaky ReLU regression: what the pairs so far say of the next y, by sequential Monte Carlo.
+"""Leaky ReLU regression: the predictive distribution of the next y, by sequential Monte Carlo.
 
 y = link(x.W) + noise with W ~ N(0, I), where link(u) is u above 0 and `slope` u below. The
 posterior of W has no closed form: the signs of all x.W cut the space of W into cones, and each cone
-has a Gaussian of its own. But along a line, W + t d, it is a Gaussian of t from one sign change to
-the next, and all its integrals are known.
+has a Gaussian of its own. But along a line, W + t d, the posterior of t is a Gaussian between two
+sign changes, and all its integrals are known.
 
-So particles, samples of W, follow the posterior from pair to pair. First the mean and the density
-of the next y are integrated exactly along a line through each particle, and averaged over
-particles. Then the particles are drawn along these lines from the posterior with the new pair,
-resampled by the densities, and drawn again along D other lines, in whose directions they are
-uncorrelated. Were the posterior Gaussian, these draws would be independent of where they start.
-Where a y is so improbable that few particles would be left, its pair is counted in several steps
+So particles (samples of W) follow the posterior from pair to pair:
+
+1. The mean and the density of the next y are integrated exactly along a line through each particle,
+   and averaged over particles.
+2. The particles are drawn along these lines from the posterior that includes the new pair, and
+   resampled by the densities.
+3. They are drawn again along D other lines, in whose directions they are uncorrelated. For a
+   Gaussian posterior these draws would be independent of the starting points.
+
+If a y is so improbable that few particles would be left, its pair is counted in several steps
 (tempering).
 """
 
@@ -26,7 +30,7 @@ from torch import Tensor
 N_PARTICLES = 256
 #: Sequences at a time, which bounds memory.
 CHUNK = 64
-#: In each step at least this share of the particles (the effective sample size) must be left.
+#: The least effective sample size after each step, as a share of the particles.
 LEFT = 0.25
 #: Lines end at t = ±FAR; no W of the prior is as far away.
 FAR = 1e8
@@ -42,11 +46,11 @@ def leaky_predictive(
 ) -> tuple[Float[Tensor, "seq pair"], Float[Tensor, "seq pair"]]:
     """Mean and log density of each y given the pairs before it, for a prior W ~ N(0, I).
 
-    Exact but for the Monte-Carlo error. Of the preset `families`, with 256 particles, the standard
-    deviation over seeds of a mean is .006, and that of the log density of all 13 y of a sequence
-    .05 (with four times as many particles half of that). In one dimension there is no error. On
-    sequences of another family, which no W explains, it may be larger: of quadratic ones about .02,
-    and 1 of a log density that is tens below that of the right family.
+    Exact except for the Monte-Carlo error. For the preset `families` with 256 particles, the
+    standard deviation over seeds is .006 for a mean, and .05 for the log density of all 13 y of a
+    sequence (half of that with four times as many particles). In one dimension there is no error.
+    It may be larger on sequences of another family, which no W explains: for quadratic ones about
+    .02 for a mean, and 1 for a log density that is tens below that of the right family.
 
     Args:
         xs, ys: pairs in order.
@@ -65,7 +69,7 @@ def leaky_predictive(
 
 
 class _Filter:
-    """Particles of some sequences, and how far each has come."""
+    """The particles of some sequences, and how far each pair is counted."""
 
     def __init__(
         self,
@@ -91,7 +95,7 @@ class _Filter:
         return means, self.log_densities
 
     def _next(self, k: int) -> Float[Tensor, "seq"]:
-        """The mean of y number k; then its pair is counted."""
+        """Return the mean of y number k, and then count its pair."""
         mean = self._mean(k)
         rows, step = torch.arange(len(mean)), torch.ones_like(mean)
         while len(rows):
@@ -113,7 +117,10 @@ class _Filter:
     def _count(
         self, rows: Int[Tensor, "row"], k: int, step: Float[Tensor, "row"]
     ) -> Bool[Tensor, "row"]:
-        """Count pair k by `step` more in those of the sequences where enough particles are left."""
+        """Count `step` more of pair k in the sequences in which enough particles are left.
+
+        Returns, for each sequence, whether enough are left.
+        """
         direction, before = self._direction(rows, k), self.counted[rows, k]
         without = self._line(rows, k, direction)
         self.counted[rows, k] = (before + step).clamp_max(1)
@@ -129,7 +136,7 @@ class _Filter:
         return enough
 
     def _move(self, rows: Int[Tensor, "row"], k: int) -> None:
-        """Draw the particles along D lines, one after another: their distribution stays."""
+        """Draw the particles along D lines, one after another, which keeps their distribution."""
         centred = self.particles[rows] - self.particles[rows].mean(1, keepdim=True)
         covariance = centred.mT @ centred / centred.shape[1]
         least = 1e-12 * torch.eye(covariance.shape[-1], dtype=torch.float64)
@@ -139,14 +146,17 @@ class _Filter:
             self.particles[rows] += line.draw(self.generator) * direction[:, None]
 
     def _direction(self, rows: Int[Tensor, "row"], k: int) -> Float[Tensor, "row dim"]:
-        """The covariance of x.W and W, for x number k: what is uncorrelated with x.W stays."""
+        """The covariance of x.W and W, for x number k.
+
+        Moving W in this direction keeps everything that is uncorrelated with x.W.
+        """
         factor = self.factor[rows]
         return (factor @ (factor.mT @ self.xs[rows, k, :, None]))[..., 0]
 
     def _line(
         self, rows: Int[Tensor, "row"], k: int, direction: Float[Tensor, "row dim"]
     ) -> "_Line":
-        """The posterior given the pairs up to k, as far as they are counted."""
+        """The posterior along a line, given the pairs up to k as far as they are counted."""
         xs, ys = self.xs[rows, : k + 1], self.ys[rows, : k + 1]
         precision = self.counted[rows, : k + 1] / self.noise
         return _Line.through(self.particles[rows], direction, xs, ys, self.slope, precision)
@@ -164,13 +174,14 @@ def _resampled(
 
 @dataclass(frozen=True)
 class _Line:
-    """The posterior of t on W + t d: between two sign changes of some x.W, a piece of a Gaussian.
+    """The posterior of t on W + t d: a piece of a Gaussian between two sign changes of some x.W.
 
     Attributes:
-        log_mass: of each piece, but for a constant that all lines through a particle share.
+        log_mass: of each piece, up to a constant that all lines through a particle share.
         centre, scale: mean and standard deviation of the whole Gaussian.
-        low, high: the ends of the piece, in standard deviations from the centre; `mirrored` where
-            the piece lies above it, since only the lower tail can be computed precisely.
+        low, high: the ends of the piece, in standard deviations from the centre.
+        mirrored: whether the piece lies above the centre and its ends are mirrored, since only the
+            lower tail can be computed precisely.
         log_inside: log probability of a standard normal value between `low` and `high`.
     """
 
@@ -192,7 +203,10 @@ class _Line:
         slope: float,
         precision: Float[Tensor, "seq pair"],
     ) -> "_Line":
-        """Given pairs with the precision of each y; 0 leaves a pair out, but still ends pieces."""
+        """The posterior given pairs and the precision of each y.
+
+        A pair with precision 0 does not count, but its sign change still ends a piece.
+        """
         ends, square, linear, constant = _quadratics(particles, direction, xs, ys, slope, precision)
         centre, scale = linear / square, square.rsqrt()
         far = torch.full_like(ends[..., :1], FAR)

@@ -28,7 +28,7 @@ _HOW = {
     "random": "changed as far, in a random direction",
 }
 _COLOURS = ("theta", "lens", "shuffled", "random", "other_task", "baseline")
-#: Larger ratios have the colour of this one.
+#: The ratio at which the colour scale ends; larger ratios have the same colour.
 _MOST = 8.0
 _MATRIX, _LINES, _GAP = 230, 280, 100
 

@@ -39,12 +39,12 @@ from icl_mech.synthetic.probes import basis_probe, detectable_r2, weight_probe
 from icl_mech.synthetic.reference import predict_all
 from icl_mech.synthetic.settings import Settings, to_json
 
-#: Limits of sequences per basis. With fewer, some folds of the probes have none of a basis; more
-#: take hours, because every sequence is compared with every other.
+#: Limits of the number of sequences per basis. With fewer, some folds of the probes have no
+#: sequence of a basis. More take hours, because every sequence is compared with every other.
 LEAST, MOST = 10, 10_000
 #: Sequences that the model reads at a time for the probe of W.
 CHUNK = 256
-#: Sequences of each basis for each of two fits: the lines taken away, and the lines written.
+#: Sequences of each basis for each of two fits: the lines removed, and the lines written.
 LINE_SEQUENCES = 300
 PERTURBATIONS: tuple[tuple[Tokens, How], ...] = (
     ("last_y", "replace"),
@@ -73,11 +73,11 @@ def measure_emergence(
     Task decodability is that of Han et al. (2024), section 3, in the residual stream (by default at
     the y token of the last demonstration); layers are chosen on other sequences (dev).
 
-    The perturbation matrix is the exchange of the bases' lines at all y tokens,
-    `("all_y", "exchange")`, beside its random control `("all_y", "random")`. The paper's way, to
-    replace the last y token by another basis' mean, stays as `("last_y", "replace")`, but does
-    nothing at these sizes. Lines that are written and lines that are taken away are fitted on
-    separate sets of sequences, so a basis that is given its own line changes by estimation errors.
+    The perturbation matrix exchanges the bases' lines at all y tokens, `("all_y", "exchange")`;
+    its random control is `("all_y", "random")`. The paper's way, to replace the last y token by
+    another basis' mean, is `("last_y", "replace")`; it has no effect at these sizes. The lines that
+    are written and those that are removed are fitted on separate sets of sequences. So giving a
+    basis its own line shows the effect of estimation errors.
 
     Args:
         folder: of the run.
@@ -189,7 +189,7 @@ class _Measurer:
         self.shape = (mixture.n_bases, self.n_per_basis)
 
     def of_run(self) -> xr.Dataset:
-        """What all checkpoints share: the references, and what the probe of W could read."""
+        """What all checkpoints share: the references, and the detection limit of the probe of W."""
         ys = self.test.ys.double()
         errors = np.stack([self._by_basis((p - ys) ** 2) for p in self.references.values()])
         length = self._by_basis(self.probed.weights.square().sum(1))

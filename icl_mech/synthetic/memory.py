@@ -9,20 +9,20 @@ from icl_mech.synthetic.settings import Settings
 #: Memory while a checkpoint is written, as a multiple of the size of all weights: weights,
 #: gradients and Adam's two averages (4), copies of all but the gradients (3), the file's bytes (3).
 _COPIES = 10
-#: Numbers in memory per token and unit of `d_model`: those that each block keeps for the backward
-#: pass (16.5: inputs of both norms and of both linear maps of attention and MLP, queries, keys and
-#: values), and those that the backward pass needs for one block (4). Both are times 1.37, the ratio
-#: of what the process takes from the system. Attention on a CPU or a GPU keeps no patterns.
+#: Numbers in memory per token and unit of `d_model`. Each block keeps 16.5 for the backward pass
+#: (inputs of both norms and of both linear maps of attention and MLP, queries, keys and values).
+#: The backward pass needs 4 more for one block. Both are multiplied by 1.37, because the process
+#: takes that much more from the system. Attention on a CPU or a GPU keeps no patterns.
 _PER_BLOCK, _AT_ONCE = 22.5, 5.5
 #: Copies of a batch's inputs and outputs, drawn in float64.
 _DATA = 5
 
 
 def training_bytes(settings: Settings) -> tuple[int, int]:
-    """About how many bytes training needs: in any case, and for each sequence of a batch.
+    """About how many bytes training needs: a fixed number, and a number per sequence of a batch.
 
-    Fitted to the peak of processes that train on a CPU; a test checks that it is within 15 %. A GPU
-    needs less.
+    Both are fitted to the peak memory of processes that train on a CPU; a test checks that they are
+    within 15 %. A GPU needs less.
 
     >>> from icl_mech.synthetic import preset
     >>> fixed, each = training_bytes(preset("paper"))

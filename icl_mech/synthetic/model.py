@@ -1,9 +1,9 @@
 """A GPT-2 that reads vectors instead of words, with TransformerLens's hooks.
 
 The blocks are GPT-2's (a test compares them with Transformers'). One linear map reads tokens in,
-another reads one number out at every position. Hook points have TransformerLens's names and shapes,
+another reads out one number at every position. Hook points have TransformerLens's names and shapes,
 so that `run_with_hooks`, `run_with_cache`, `ActivationCache` and `transformer_lens.patching` work.
-TransformerLens's own bridge cannot be used: it needs token ids and a vocabulary.
+TransformerLens's own bridge cannot be used, because it needs token ids and a vocabulary.
 """
 
 from dataclasses import dataclass
@@ -103,7 +103,7 @@ class RegressionTransformer(HookedRootModule):
         )
 
     def _initialise(self, seed: int) -> None:
-        """As in GPT-2: normal weights, zero biases; smaller weights where the stream is written."""
+        """As in GPT-2: normal weights, zero biases, smaller weights in maps to the stream."""
         generator = torch.Generator().manual_seed(seed)
         std = self.config.init_std
         for name, parameter in self.named_parameters():
@@ -187,7 +187,7 @@ class Norm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Causal attention; the pattern is computed only where a hook reads it."""
+    """Causal attention; the pattern is computed only if a hook reads it."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -1,10 +1,10 @@
 """Write another basis' representation into sequences, and read the changed prediction.
 
 Han et al. (2024), arXiv 2412.12276, section 3, replace the residual stream after a layer by the
-mean activation of a target basis, for every source and target. This stays available, but does
-nothing at these sizes: the models write a basis as a direction that y is multiplied with, y is as
-often negative as positive, and the bases' means nearly coincide. So the perturbation matrix here
-exchanges the bases' lines (level + slope · y), with a random change of the same size as control.
+mean activation of a target basis, for every source and target. This is available, but has no effect
+at these sizes: the models write a basis as a direction that is multiplied by y. Since y is as often
+negative as positive, the bases' means nearly coincide. So the perturbation matrix here exchanges
+the bases' lines (level + slope · y), with a random change of the same size as control.
 """
 
 from dataclasses import dataclass
@@ -139,13 +139,17 @@ def perturbed(
         basis: their own bases, the sources; not used by `"replace"`.
         lines: of the target bases, best fitted on other sequences.
         at: the tokens, as in `positions`.
-        how: `"exchange"` the source's line for the target's at the token's own y, which keeps all
-            that the token says beyond its basis and its y; `"random"`, the control: a change as
-            long as that of `"exchange"` that changes sign with y as that does, in a random
-            direction for each sequence, drawn with the covariance of activations; `"shift"` from
-            the source's mean to the target's; or `"replace"` by the target's mean, as the paper
-            does, which also erases what the token says about W.
-        source: the lines that are taken away; `lines` by default. If they are fitted on other
+        how: one of
+
+            - `"exchange"`: replace the source's line by the target's, at the token's own y. This
+              keeps all information of the token except its basis and its y.
+            - `"random"`: the control for `"exchange"`. The change has the same length and also
+              changes sign with y, but its direction is random for each sequence, drawn with the
+              covariance of activations.
+            - `"shift"`: add the difference of the target's and the source's means.
+            - `"replace"`: write the target's mean, as the paper does. This also erases the token's
+              information about W.
+        source: the lines that are removed; `lines` by default. If they are fitted on other
             sequences than `lines`, giving a basis its own line shows the effect of estimation
             errors.
         seed: of the random directions.
@@ -173,7 +177,7 @@ def perturbed(
             else:
                 old, new = own.mean[layer, basis][:, where], lines.mean[layer, target][:, where]
             if how == "random":
-                # As long as the exchange's change at each token, and reversed for negative y.
+                # The same length as the exchange's change at each token, reversed for negative y.
                 length = (new - old).norm(dim=-1, keepdim=True)
                 sign = torch.where(ys[:, where] < 0, -1.0, 1.0)[..., None]
                 new = old + direction * length * sign

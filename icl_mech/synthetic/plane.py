@@ -34,8 +34,8 @@ def turned(
 ) -> Float[np.ndarray, "seq layer 2"]:
     """Each layer's points, rotated or mirrored to be nearest to other points of the same sequences.
 
-    Distances stay the same. Directions in the plane mean nothing, so they can be chosen such that
-    one checkpoint is easy to compare with the next.
+    Distances stay the same. The directions of the axes have no meaning, so they can be chosen such
+    that one checkpoint is easy to compare with the next.
     """
     new = np.empty_like(points)
     for layer in range(points.shape[1]):

@@ -27,7 +27,7 @@ def basis_colour(basis: int) -> str:
 
 
 def emergence_figure(result: Emergence) -> go.Figure:
-    """Error of each basis above, decodability at each layer below."""
+    """Top panel: error of each basis. Bottom panel: decodability at each layer."""
     data, p = result.data, result.provenance
     n_layers = data.sizes["layer"]
     figure = rows_of_panels(

@@ -15,7 +15,7 @@ from icl_mech.stats import ratio_of_means
 N_FOLDS = 5
 PENALTIES = (0.1, 1.0, 10.0, 100.0, 1000.0, 10_000.0)
 MAX_ITER = 500
-#: The shares of W that are tried, to find the least one that the probe tells from 0.
+#: The shares of W that are tried, to find the smallest one that the probe tells from 0.
 SHARES = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7)
 N_REPEATS = 8
 
@@ -23,10 +23,10 @@ N_REPEATS = 8
 def weight_probe(
     rows: Float[np.ndarray, "seq d_model"], weights: Float[np.ndarray, "seq dim"]
 ) -> Float[np.ndarray, "seq"]:
-    """Squared error of W as read by ridge regression that was fitted on other sequences.
+    """Squared error of the W that ridge regression, fitted on other sequences, reads.
 
-    It is summed over the D coordinates. Divided by the squared length of W, the error of always
-    predicting 0, it gives 1 - R².
+    It is summed over the D coordinates. Divided by the squared length of W, which is the error of
+    always predicting 0, it gives 1 - R².
     """
     probe = make_pipeline(StandardScaler(), RidgeCV(PENALTIES))
     folds = KFold(N_FOLDS, shuffle=True, random_state=0)
@@ -40,12 +40,12 @@ def detectable_r2(
     n_repeats: int = N_REPEATS,
     seed: int = 0,
 ) -> float:
-    """The detection limit of `weight_probe`: the least share of W that it tells from 0.
+    """The detection limit of `weight_probe`: the smallest share of W that it tells from 0.
 
-    A probe of d_model coefficients that is fitted on few sequences misses part of W because of its
-    own error. To measure how much, a known share is planted: W in random order (of which the rows
-    hold nothing) plus a linear function of the rows, spread evenly over all directions in which
-    they vary. The probe reads such planted W several times.
+    A probe with d_model coefficients that is fitted on few sequences misses part of W because of
+    its own estimation error. To measure this, W with a known linear share are made: W in random
+    order (about which the rows hold nothing) plus a linear function of the rows, spread evenly over
+    all directions in which they vary. The probe reads several such W.
 
     Args:
         rows: activations.
@@ -54,12 +54,12 @@ def detectable_r2(
         seed: of the planted W.
 
     Returns:
-        The least of `SHARES` at which the lower end of the 95 % interval of R² is above 0 with a
-        probability of .95 (a normal distribution over repeats); NaN where there is none.
+        The smallest of `SHARES` at which the lower end of the 95 % interval of R² is above 0 with a
+        probability of .95 (a normal distribution over repeats); NaN if there is none.
     """
     rng = np.random.default_rng(seed)
     left, scale, _ = np.linalg.svd(rows - rows.mean(0), full_matrices=False)
-    # Directions in which nothing varies hold only rounding errors.
+    # Directions of nearly no variance hold only rounding errors.
     white = left[:, scale > 1e-5 * scale[0]] * len(rows) ** 0.5
 
     def found(share: float) -> bool:
@@ -77,7 +77,7 @@ def _planted(
     share: float,
     rng: np.random.Generator,
 ) -> float:
-    """The lower end of R² where a share of the weights' variance is linear in the rows."""
+    """The lower end of R² if a given share of the weights' variance is linear in the rows."""
     n_directions, dim = white.shape[1], weights.shape[1]
     linear = white @ rng.standard_normal((n_directions, dim)) / n_directions**0.5
     made = (1 - share) ** 0.5 * rng.permutation(weights)

@@ -1,8 +1,9 @@
-"""Reference algorithms: what a transformer that sees the examples so far might compute.
+"""Reference algorithms, with which a transformer's predictions are compared.
 
 Each predicts every y of a sequence from the pairs before it, in double precision. The result is
-`[seq, pair]`; column n has seen n examples. Han et al. (2024), arXiv 2412.12276, section 3, compare
-with ridge regression, LASSO, least squares with the basis known, and the Bayes mixture.
+`[seq, pair]`; column n is the prediction after n examples. Han et al. (2024), arXiv 2412.12276,
+section 3, compare with ridge regression, LASSO, least squares with the basis known, and the Bayes
+mixture.
 """
 
 import math
@@ -46,7 +47,7 @@ def predictive(
     gram, moment = _so_far(xs, ys)
     penalised = gram + noise_variance * torch.eye(xs.shape[-1], dtype=torch.float64)
     factor = torch.linalg.cholesky(penalised)
-    # Of W, the mean and the variance in the direction of the next x are needed.
+    # Only the mean of W, and its variance in the direction of the next x, are needed.
     solved = torch.cholesky_solve(torch.stack([moment, xs], dim=-1), factor)
     mean, spread = torch.einsum("spd,spdi->ips", xs, solved).mT
     return mean, noise_variance * (1 + spread)
@@ -71,7 +72,7 @@ def ridge(
         batch: sequences.
         mixture: gives the default penalty.
         penalty: of the squared norm; by default the noise variance, which is Bayes optimal if all
-            weights are N(0, 1). It does not know that W is sparse.
+            weights are N(0, 1). The estimator does not use that W is sparse.
     """
     chosen = mixture.noise_variance if penalty is None else penalty
     if not chosen > 0:
@@ -89,7 +90,7 @@ def known_basis_ridge(batch: Batch, mixture: Mixture) -> Predictions:
 
 
 def least_squares(batch: Batch, mixture: Mixture) -> Predictions:
-    """Least squares on all D coordinates; the W of smallest norm where several fit equally well."""
+    """Least squares on all D coordinates; the W of smallest norm if several fit equally well."""
     return _least_squares(batch, torch.ones(len(batch), mixture.dim))
 
 
@@ -115,7 +116,7 @@ def gradient_descent(
     Args:
         batch: sequences.
         mixture: not used; all references are called alike.
-        n_steps: how many; with ever more of them it becomes least squares.
+        n_steps: how many; the limit of many steps is least squares.
         learning_rate: by default 1 over the largest eigenvalue of X^T X / n, for each sequence
             and number of examples: half the rate above which it diverges.
     """
@@ -130,8 +131,8 @@ def mixture_gradient_descent(
 ) -> Predictions:
     """Gradient descent on each basis' own coordinates, weighted by the basis posterior.
 
-    As the Bayes mixture, it knows the bases and infers the sequence's basis by the exact posterior;
-    but it fits W by steps of gradient descent.
+    Like the Bayes mixture, it knows the bases and infers the sequence's basis by the exact
+    posterior; unlike it, it fits W by steps of gradient descent.
 
     Args:
         batch: sequences.
@@ -190,9 +191,9 @@ def lasso(batch: Batch, mixture: Mixture, alpha: float | None = None) -> Predict
 def basis_predictions(
     batch: Batch, mixture: Mixture | FunctionMixture
 ) -> Float[Tensor, "seq pair basis"]:
-    """The best prediction as if the sequence were of each basis (or family of functions).
+    """For each basis (or family of functions), the best prediction if it were the sequence's own.
 
-    Of a basis: ridge regression on its coordinates. Of families: see `known_family`.
+    For a basis: ridge regression on its coordinates. For a family: see `known_family`.
     """
     return _posterior(batch, mixture)[1]
 
@@ -200,12 +201,12 @@ def basis_predictions(
 def basis_posterior(
     batch: Batch, mixture: Mixture | FunctionMixture
 ) -> Float[Tensor, "seq pair basis"]:
-    """Probability of each basis given the pairs before, all bases being equally likely at first.
+    """Probability of each basis given the pairs before; all bases are equally likely at first.
 
-    Of a `FunctionMixture`, that of each family.
+    For a `FunctionMixture`, the probability of each family.
 
-    The marginal likelihood of a basis is the product of its predictive densities, in closed form
-    for all but leaky ReLU.
+    The marginal likelihood of a basis is the product of its predictive densities. It has a closed
+    form except for leaky ReLU.
 
     Example:
         >>> from icl_mech.synthetic import draw_batch, variant
@@ -218,7 +219,7 @@ def basis_posterior(
 
 
 def known_family(batch: Batch, mixture: FunctionMixture) -> Predictions:
-    """The best prediction where the family is known.
+    """The best prediction if the family is known.
 
     Linear and quadratic: ridge regression on x or x^2 - 1, the posterior mean. Sparse: the mean of
     ridge regressions on all sets of `n_active` coordinates, weighted by their posterior. Leaky
@@ -243,7 +244,7 @@ def bayes_mixture(batch: Batch, mixture: Mixture | FunctionMixture) -> Predictio
 def _posterior(
     batch: Batch, mixture: Mixture | FunctionMixture
 ) -> tuple[Float[Tensor, "seq pair basis"], Float[Tensor, "seq pair basis"]]:
-    """Of every task, its probability given the pairs before, and the prediction as if it held."""
+    """For every task: its probability given the pairs before, and the prediction if it holds."""
     if isinstance(mixture, FunctionMixture):
         found = [_of_family(batch, mixture, name) for name in mixture.functions]
     else:

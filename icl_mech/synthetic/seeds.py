@@ -147,7 +147,7 @@ class EmergenceOverSeeds(Result):
     def finding(self) -> str:
         """Which comes first, encoding or use of the task, and by how much.
 
-        Said where the 95 % interval of the lead over seeds (Student's t) excludes 0.
+        The order is stated if the 95 % interval of the lead over seeds (Student's t) excludes 0.
         """
         lead = self.lead(over="use")
         if lead.low > 0 or lead.high < 0:
@@ -167,7 +167,7 @@ class EmergenceOverSeeds(Result):
 
 
 def emergence_over_seeds(runs: Iterable[Emergence]) -> EmergenceOverSeeds:
-    """Put the runs of several seeds side by side.
+    """Combine the runs of several seeds into one result.
 
     Args:
         runs: measured with the same arguments at the same checkpoints.

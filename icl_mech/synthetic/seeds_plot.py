@@ -22,10 +22,10 @@ _HEIGHT, _GAP = 250, 80
 
 
 def seeds_figure(result: EmergenceOverSeeds) -> go.Figure:
-    """A row per seed: share of sequences decoded, and error still to lose, by basis.
+    """A row per seed: share of sequences decoded, and the fall of the error, by basis.
 
-    Both go from 0 (before training) to 1 (at its end). A mark shows where each passes one half for
-    good, a vertical line where the error falls below ridge regression's.
+    Both are rescaled to go from 0 (before training) to 1 (at its end). A mark shows where each
+    passes one half for good, a vertical line where the error falls below that of ridge regression.
     """
     runs = {seed: result.run(seed) for seed in result.seeds}
     onsets = result.onsets()

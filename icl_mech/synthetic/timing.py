@@ -20,9 +20,10 @@ def onsets(run: "Emergence", fraction: float = FRACTION, encoding: Encoding = "t
     """Onset of encoding and of performance for every basis of a run, and how far they are apart.
 
     *Encoding* is the share of the basis' sequences that are decoded right, at the layer that is
-    best on dev sequences at the end; *performance* is the mean squared error of the query's
-    prediction; *use* is where that error falls below ridge regression's, which does not know the
-    bases, so that from there on the prediction must use the basis.
+    best on dev sequences at the end. *Performance* is the mean squared error of the query's
+    prediction. The onset of *use* is the step at which this error falls below that of ridge
+    regression. Ridge regression does not know the bases, so from there on the prediction must use
+    the basis.
 
     Args:
         run: its checkpoints, measured.
@@ -31,9 +32,9 @@ def onsets(run: "Emergence", fraction: float = FRACTION, encoding: Encoding = "t
 
     Returns:
         A row per basis: `encoding`, `performance` and `use` (updates); `lead` = performance -
-        encoding and `lead_of_use` = use - encoding, which are positive where encoding comes first.
-        NaN where the last checkpoint is not better than the first (for use: than ridge regression),
-        as the 95 % interval of their difference holds 0.
+        encoding and `lead_of_use` = use - encoding, which are positive if encoding comes first.
+        NaN if the last checkpoint is not better than the first (for use: than ridge regression):
+        the 95 % interval of their difference contains 0.
 
     Raises:
         InputError: where the fraction or the encoding is invalid.
@@ -72,5 +73,5 @@ def onsets(run: "Emergence", fraction: float = FRACTION, encoding: Encoding = "t
 def _if_better(
     larger: Float[np.ndarray, "sequence"], smaller: Float[np.ndarray, "sequence"], step: float
 ) -> float:
-    """The step, or NaN where the one mean is not larger beyond the interval of the difference."""
+    """The step, or NaN if the interval of the difference of the two means is not above 0."""
     return step if paired_difference(larger, smaller).low > 0 else float("nan")

@@ -27,7 +27,7 @@ from icl_mech.synthetic.model import RegressionTransformer
 from icl_mech.synthetic.settings import Settings, to_json
 from icl_mech.training_runs import ADAM, under
 
-#: Updates between two checks of the losses; a check makes a GPU wait.
+#: Updates between two checks that the losses are finite; each check makes a GPU wait.
 LOOK_EVERY = 20
 
 
@@ -60,24 +60,25 @@ def train(
     n_regular: int = 20,
     progress: bool = True,
 ) -> Training:
-    """Train; a killed run of the same settings and folder goes on where it stopped.
+    """Train; a killed run of the same settings and folder continues where it stopped.
 
-    A run that was killed and resumed on one device gives the same losses, bit for bit, as one that
-    was not killed (on a CPU with the same number of threads).
+    On the same device (on a CPU: with the same number of threads), a run that was killed and
+    resumed gives bit for bit the same losses as one that was not killed.
 
     Args:
         settings: what to train, such as `preset("small", seed=1)`.
         folder: for checkpoints; made if it is not there.
         device: by default the first of cuda, mps and cpu that is there.
-        compile: compile the forward pass (`torch.compile`). It takes a minute, and pays on a GPU.
-        n_log, n_regular: how many checkpoints, as in `checkpoint_steps`. The file that a killed
-            run goes on from is written at the same steps.
+        compile: compile the forward pass (`torch.compile`). It takes a minute, and saves time on a
+            GPU.
+        n_log, n_regular: how many checkpoints, as in `checkpoint_steps`. The file from which a
+            killed run resumes is written at the same steps.
         progress: show a bar, with the loss of each basis.
 
     Raises:
         InputError: where the folder holds a run of other settings or cannot be written, the disk
             is full, the device is not there, or its memory is too small.
-        ModelError: where a checkpoint that training would go on from is damaged.
+        ModelError: where the checkpoint from which training would resume is damaged.
         NotFiniteError: where the loss is no longer finite, with the step. The last good checkpoint
             is kept.
 
@@ -149,7 +150,7 @@ class _Run:
         self.step += 1
 
     def look(self) -> None:
-        """Stop where the losses since the last check are not all finite.
+        """Stop if a loss since the last check is not finite.
 
         Raises:
             NotFiniteError: naming the first such step.
@@ -168,7 +169,7 @@ class _Run:
         )
 
     def keep(self) -> None:
-        """Write the weights, and the file that a killed run goes on from."""
+        """Write the weights, and the file from which a killed run resumes."""
         if not all(p.isfinite().all() for p in self.model.parameters()):
             self._diverged(self.step)
         checkpoint = Checkpoint(self.step, self.settings, self.model.state_dict(), {})
@@ -207,7 +208,7 @@ class _Run:
                 }
 
     def _check_last(self, path: Path, last: Checkpoint) -> None:
-        """Refuse a file that training cannot go on from, such as a copy of a step's weights.
+        """Refuse a file from which training cannot resume, such as a copy of a step's weights.
 
         Raises:
             ModelError: where losses or the optimiser's state are missing or of other sizes.

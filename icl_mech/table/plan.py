@@ -1,4 +1,4 @@
-"""What the main table runs on: the settings of its layer scans, and the prompts of every task."""
+"""The settings of the main table's layer scans, and the prompts of every task."""
 
 from dataclasses import dataclass
 
@@ -30,7 +30,7 @@ def plan_table(tasks: Tasks | None, settings: TableSettings) -> ScanPlan:
     """Load the tasks (all built-in ones by default) and draw their prompts; no model is needed.
 
     Raises:
-        InputError: where a task does not exist, has too few pairs, or is named as the last row.
+        InputError: where a task does not exist, has too few pairs, or has the name of the last row.
 
     Example:
         >>> len(plan_table(None, TableSettings(n_prompts=4)).tasks)

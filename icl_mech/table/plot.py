@@ -1,4 +1,4 @@
-"""The figure of the main table: three accuracies per task, before the published means."""
+"""The figure of the main table: three accuracies per task, and the range of published means."""
 
 from __future__ import annotations
 

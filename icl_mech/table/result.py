@@ -20,7 +20,7 @@ CONTROLS = ("label_prior", "shuffled", "other_task", "random")
 class TaskTable(TaskResult):
     """Accuracies of every task with intervals, controls, and the published numbers.
 
-    `data` is that of a `LayerScan` over all tasks, which `scan` gives.
+    `data` is that of a `LayerScan` over all tasks; `scan` returns this `LayerScan`.
     """
 
     ARRAYS: ClassVar = LayerScan.ARRAYS
@@ -124,9 +124,9 @@ class TaskTable(TaskResult):
     def finding(self, score: str = "first_token") -> str:
         """How much of few-shot accuracy θ keeps, with the 95 % interval of the ratio.
 
-        Of several tasks the ratio of means, with an interval over tasks. Where there is no interval
-        (fewer than four tasks, or few-shot accuracy that may be 0), or it reaches down to 0, what
-        `LayerScan.finding` says.
+        For several tasks it is the ratio of means, with an interval over tasks. If there is no
+        interval (fewer than four tasks, or few-shot accuracy that may be 0), or if it includes 0,
+        the finding is that of `LayerScan.finding`.
         """
         n = len(self.tasks)
         kept = self.ratio(self.tasks[0], score) if n == 1 else self.mean_ratio(score)
@@ -138,7 +138,7 @@ class TaskTable(TaskResult):
         )
 
     def _draw(self, score: str = "first_token") -> go.Figure:
-        """The three accuracies of every task, before the range of published means."""
+        """The three accuracies of every task, and the range of published means."""
         from icl_mech.table.plot import task_table_figure
 
         return task_table_figure(self, score)

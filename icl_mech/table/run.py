@@ -1,4 +1,4 @@
-"""The main table: a sweep of layer scans on one model, read as a table."""
+"""The main table: runs a sweep of layer scans on one model, and joins them to one table."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -41,8 +41,8 @@ def task_table(
 
     Hendel et al. 2023 (arXiv 2310.15916), section 4 and its main table: *baseline* is the
     zero-shot prompt, *hypothesis* the same with theta at the layer that is best on dev prompts,
-    *regular* the few-shot prompt. Each task is a `layer_scan`, controls included; the published
-    numbers stand beside.
+    *regular* the few-shot prompt. Each task is a `layer_scan` with its controls. The table also has
+    the published numbers.
 
     Args:
         model: from `load_model`.
@@ -105,7 +105,7 @@ def measure_table(
     folder: str | Path | None = None,
     progress: bool = True,
 ) -> TaskTable:
-    """Run a plan of `plan_table`: what `task_table` does after it has drawn the prompts.
+    """Run a plan of `plan_table`, as `task_table` does after it has drawn the prompts.
 
     Raises:
         InputError: where the model cannot read a prompt, or the folder was made with other
@@ -124,12 +124,12 @@ def measure_table(
 
 
 def read_table(folder: str | Path, model: str | None = None, entry: str = "scan") -> TaskTable:
-    """The table of the layer scans that a sweep's folder holds, of one model and its first seed.
+    """The table of the layer scans in a sweep's folder, for one model and its first seed.
 
     Args:
         folder: of the sweep.
         model: its name in the sweep; by default the first.
-        entry: what the scans are called in the sweep.
+        entry: the name of the scans in the sweep.
 
     Raises:
         InputError: where there is no such sweep, measure or model, or no scan is finished.
@@ -159,12 +159,12 @@ def read_table(folder: str | Path, model: str | None = None, entry: str = "scan"
 def joined(
     scans: Sequence[LayerScan], settings: Mapping[str, Any], resumed: Sequence[str]
 ) -> TaskTable:
-    """One table of several scans, each of other tasks.
+    """One table from several scans of different tasks.
 
     Args:
         scans: with the same settings, on one model.
-        settings: what provenance says of them besides.
-        resumed: the tasks that a folder held.
+        settings: entries that are added to the provenance.
+        resumed: the tasks that were read from a folder and not run.
     """
     first = {n: v for n, v in scans[0].provenance.items() if n != "cell"}
     return TaskTable(

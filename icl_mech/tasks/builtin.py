@@ -1,17 +1,18 @@
 """The 18 tasks of Hendel et al. 2023 (section 3, table 1; our own data).
 
-A cell of a table in `data/` lists what is right, split at `|`. The first is asked and shown; the
-others are accepted as answers:
+A cell of a table in `data/` lists all right words, separated by `|`. The first one is asked and
+shown; the others are accepted as answers. Accepted are:
 
-- a translation in any part of speech and sense that the word has by itself, masculine or feminine,
-  and in the plural where both numbers are written alike (*fish*). English answers have a column
-  for each language they come from: *bois* is a wood or a forest, *madera* is timber;
-- every opposite in common use, and where a word's opposite is itself asked, the word back;
-- other names of the same thing (*Kiev*, *Farsi*), the capital by law and the one in fact (the
-  first is that by law), the majority's confession beside its religion.
+- translations in any part of speech and sense that the word has by itself, masculine or feminine,
+  and in the plural if both numbers are written alike (*fish*). English answers have a column for
+  each source language: *bois* is a wood or a forest, *madera* is timber;
+- every opposite in common use. If a word's opposite is itself a query, the word is among its
+  answers;
+- other names of the same thing (*Kiev*, *Farsi*); the capital by law (listed first) and the one in
+  fact; the majority's confession in addition to its religion.
 
-Never accepted: a translation spelled as the input is (*force*), which copying would give; other
-spellings that are wrong in the language (*monday*).
+Never accepted are translations that are spelled like the input (*force*), which copying would give,
+and spellings that are wrong in the language (*monday*).
 """
 
 from collections.abc import Callable

@@ -70,8 +70,9 @@ def both_ways(forward: Mapping[str, Pair], backward: Mapping[str, Pair], n_shots
 
     Args:
         forward: an item's pair one way.
-        backward: the same item's the other way: the first answer is the input of the other pair.
-        n_shots: demonstrations; even, for as many of each direction.
+        backward: the same item's pair the other way; the first answer of each pair is the input of
+            the other.
+        n_shots: demonstrations; an even number, half of them in each direction.
     """
     directions = (forward, backward)
     sides = [tuple(side[item].x for item in forward) for side in directions]
@@ -97,7 +98,7 @@ def labelled(classes: Mapping[str, int], values: Sequence[str], n_shots: int) ->
     Args:
         classes: item -> 0 or 1.
         values: words that may be labels.
-        n_shots: demonstrations per prompt, as many of either class as there are items for.
+        n_shots: demonstrations per prompt, equally many of both classes as far as items suffice.
     """
 
     def compose(

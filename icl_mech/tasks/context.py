@@ -1,4 +1,4 @@
-"""Tasks whose right answer depends on what the prompt itself shows."""
+"""Tasks whose right answer depends on the demonstrations of the prompt."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ import numpy as np
 from icl_mech.errors import InputError
 from icl_mech.tasks.task import Episode
 
-#: The accuracy that theory expects of one vector: that of the prompt; right in one of two
-#: directions; that of answering without the query.
+#: The accuracy that theory expects of one vector. "works": that of the few-shot prompt; "about
+#: half": right in one of two directions; "label prior": that of answering without the query.
 Outcome = Literal["works", "about half", "label prior"]
 
 
@@ -40,8 +40,8 @@ class ContextTask:
         name: as `load_failure` knows it.
         description: one line.
         prediction: the accuracy that theory expects of one vector.
-        items: what may be asked or shown, each once. Which items are asked, on dev or on test,
-            is decided when episodes are drawn; an item that is asked is never a demonstration.
+        items: what may be asked or shown, each once. Drawing episodes decides which items are asked
+            on dev and on test; an item that is asked is never a demonstration.
         answers: every answer that may occur, to recognise answers of the right kind.
         inputs: every input that may occur.
         n_shots: demonstrations per prompt.
@@ -76,5 +76,5 @@ class ContextTask:
     def episode(
         self, asked: str, others: Sequence[str], n_dummies: int, rng: np.random.Generator
     ) -> Episode:
-        """An episode that asks about one item; the others are there to be shown, in this order."""
+        """An episode that asks about one item and shows some of the others, taken in this order."""
         return self.compose(asked, others, n_dummies, rng)

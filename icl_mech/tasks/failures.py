@@ -22,11 +22,12 @@ from icl_mech.tasks.grammar import lexicon
 from icl_mech.tasks.seeds import count, whole
 from icl_mech.tasks.task import Pair
 
-#: Pairs of a lookup prompt, and how often each is shown: few and often, for small models.
+#: Pairs of a lookup prompt, and how often each is shown. Few pairs shown repeatedly suit small
+#: models.
 N_PAIRS, REPEATS = 4, 2
-#: Demonstrations where two directions or two classes are mixed, and of the other tasks.
+#: Demonstrations of tasks that mix two directions or two classes, and of the other tasks.
 MIXED_SHOTS, SHOTS = 10, 8
-#: Share of the frequent label where labels are skewed.
+#: Share of the frequent label in the task with skewed labels.
 MAJORITY = 0.8
 NUMBERS = ("one", "two", "three", "four")
 

@@ -100,7 +100,7 @@ class _Object(tuple):
 
 
 def _parse(path: Path, text: str, line: int | None = None) -> Any:
-    """JSON with objects as `_Object`; `line` is that of a text of one line, for messages."""
+    """JSON with objects as `_Object`; `line` is the number of a single line, for messages."""
     where = f"{path}, line {line}" if line else f"{path}"
     try:
         return json.loads(text, object_pairs_hook=_Object)
@@ -108,7 +108,7 @@ def _parse(path: Path, text: str, line: int | None = None) -> Any:
         raise InputError(f"{path}, line {line or error.lineno}: not JSON ({error.msg})") from None
     except RecursionError:
         raise InputError(f"{where}: nested too deeply; expected pairs of text") from None
-    except ValueError:  # Python reads no longer ones
+    except ValueError:  # Python refuses numbers with more digits
         raise InputError(
             f"{where}: a number of more than {sys.get_int_max_str_digits():,} digits; expected "
             "pairs of text"
@@ -191,7 +191,7 @@ def _table(path: Path) -> Rows:
 
 
 def _cells(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """The rows of a table that are not empty, each with its place for messages."""
+    """The non-empty rows of a table, each with its line number for messages."""
     tab = path.suffix.lower() == ".tsv"
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, delimiter="\t" if tab else ",", strict=True)

@@ -11,7 +11,7 @@ from icl_mech.errors import InputError, shown
 
 #: The largest count of anything drawn: a share of so many prompts has an error of about .01.
 MOST = 10_000
-#: The largest seed: what arrays and files can hold.
+#: The largest seed that arrays and files can hold.
 LARGEST_SEED = 2**63 - 1
 
 
@@ -84,8 +84,8 @@ def whole_numbers(name: str, value: Any) -> list[int]:
     Raises:
         InputError: where one is no whole number.
     """
-    # Text can be gone through too, but "12" is not the numbers 1 and 2; an array without axes
-    # cannot, though it looks as if.
+    # Text is iterable, too, but "12" does not mean the numbers 1 and 2. An array without axes
+    # counts as an Iterable but cannot be iterated over.
     is_one = isinstance(value, str | bytes) or not isinstance(value, Iterable)
     is_one = is_one or getattr(value, "ndim", None) == 0
     return [whole(name, number) for number in ([value] if is_one else value)]

@@ -67,8 +67,8 @@ def is_blank(text: str) -> bool:
 def look(text: str) -> str:
     """A form that is equal for words that look the same, however they are encoded.
 
-    Accents composed or not (NFC and NFD), any one space for another, and characters that are not
-    seen make no difference. For comparisons only: prompts show words as they are written.
+    Composed and decomposed accents (NFC and NFD) count as equal, and so do all kinds of space;
+    invisible characters are ignored. This is for comparisons only: prompts show words as written.
 
     >>> look("e\u0301te\u0301") == look("été"), look("zero\u200bwidth") == look("zerowidth")
     (True, True)

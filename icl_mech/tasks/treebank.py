@@ -35,9 +35,9 @@ _Block = list[tuple[int, str]]
 def pos_family_from_conllu(path: str | Path, seed: int = 0) -> Family:
     """The part-of-speech tasks of Han et al. 2024 on the sentences of a treebank.
 
-    Kept are sentences of 6 to 25 words that have all six tags, each with another first word
-    (in upper or lower case), and whose six answers are written as words of their own: not as
-    part of a multiword token (German "im" is "in" + "dem"). Words stay as they are written.
+    A sentence is kept if it has 6 to 25 words and all six tags, the first words of the tags differ
+    (ignoring case), and all six answers are written as separate words, not as part of a multiword
+    token (German "im" is "in" + "dem"). Words stay as they are written.
 
     Args:
         path: a CoNLL-U file; the family is named `"pos:<file without suffix>"`.
