@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class LocalizeCommand(Command):
     """Learn at which layers a task is formed and decoded: five read-outs on one axis, as one page.
 
-    Every read-out names its layers, with bootstrap intervals over prompts; the page opens offline.
+    Every read-out names its layers, with bootstrap intervals over queries; the page opens offline.
     Example: icl-mech localize --tasks countries --n-prompts 25 --also org/name
     """
 

@@ -14,7 +14,7 @@ _PAIRS, _SIDE = 20, 2
 _SUMS, _SCALES = 8, 3
 #: Numbers of all methods, of those whose layer is chosen, and of those whose vector depends on the
 #: labels.
-_METHODS, _LAYERED, _LABELS = 11, 8, 10
+_METHODS, _LAYERED = 11, 8
 #: New tokens beyond an answer's.
 _SPARE = 2
 

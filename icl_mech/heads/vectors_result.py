@@ -32,7 +32,7 @@ class FunctionVectors(TaskResult):
 
     ARRAYS: ClassVar = {
         "right": ("task", "prompt", "setting", "vector", "layer"),
-        "dev_right": ("task", "setting", "vector", "layer"),
+        "dev_right": ("task", "dev_prompt", "setting", "vector", "layer"),
         "plain_right": ("task", "prompt", "setting"),
         "few_shot_right": ("task", "prompt"),
     }
