@@ -12,8 +12,7 @@ _SETS, _STEPS, _BATCH, _BATCHES, _LOOK = 10, 40, 12, 8, 10
 _PAIRS, _SIDE = 20, 2
 #: Sets of heads from which a function vector is chosen, and scales of it and of added vectors.
 _SUMS, _SCALES = 8, 3
-#: Numbers of all methods, of those whose layer is chosen, and of those whose vector depends on the
-#: labels.
+#: Numbers of all methods, and of those whose layer is chosen.
 _METHODS, _LAYERED = 11, 8
 #: New tokens beyond an answer's.
 _SPARE = 2
