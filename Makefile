@@ -44,10 +44,12 @@ test-thorough: $(STAMP)
 test-browser: $(STAMP)
 	$(BIN)/python -m pytest tests/browser
 
-# SAELens needs TransformerLens below 4. These files run models, edits, read-outs and gradients.
+# SAELens needs TransformerLens below 4. These files run models, edits, read-outs and gradients, and
+# check the shapes of all arrays in `model/`.
 test-tl3: $(STAMP_TL3)
 	$(VENV_TL3)/bin/python -m pytest tests/tl3 \
-		$(TESTS_TL3:%=tests/test_%.py) $(UNCHECKED) --numprocesses 2 --dist loadfile --no-loadscope-reorder
+		$(TESTS_TL3:%=tests/test_%.py) $(UNCHECKED) \
+		--jaxtyping-packages=icl_mech.model,beartype.beartype --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # The tutorial with its outputs and figures, to be opened in Jupyter.
 notebooks: $(STAMP)

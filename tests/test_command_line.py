@@ -21,13 +21,15 @@ def run(*options: str) -> Done:
     return run_room("patch", "--layer-scan", *options)
 
 
-def test_json_is_one_object_on_stdout_and_nothing_else(tmp_path: Path) -> None:
+def test_json_is_one_object_on_stdout_and_nothing_else(
+    tmp_path: Path, small_model: list[str]
+) -> None:
     out = tmp_path / "new folder" / "scan.html"
     pairs = tmp_path / "<b>shapes.csv"
     rows = [f"w{i},{'yes|ja' if i % 2 else 'no'}" for i in range(20)]
     pairs.write_text("\n".join(["input,output", *rows]))
     done = run(
-        "--task", "es_en", str(pairs), "--n-prompts", "2", "--n-shots", "2", "--json",
+        *small_model, "--task", "es_en", str(pairs), "--n-prompts", "2", "--n-shots", "2", "--json",
         "--out", str(out),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -30,16 +30,20 @@ def examples(module: str) -> list[doctest.DocTest]:
 
 #: Examples that take four seconds and more, or ten and more.
 LONG = {
+    "icl_mech.answers.run": "slow",
     "icl_mech.check.run": "thorough",
     "icl_mech.checkpoints.run": "slow",
     "icl_mech.classification.run": "slow",
     "icl_mech.decodability.accuracy": "slow",
     "icl_mech.decoder.run": "thorough",
+    "icl_mech.failures.run": "slow",
     "icl_mech.finetune.run": "slow",
     "icl_mech.heads.attribution": "slow",
     "icl_mech.heads.vectors": "slow",
     "icl_mech.knowledge.run": "thorough",
+    "icl_mech.localize.run": "slow",
     "icl_mech.one_prompt.attention": "slow",
+    "icl_mech.patch.means": "slow",
     "icl_mech.patch.positions": "slow",
     "icl_mech.patch.scan": "slow",
     "icl_mech.patchscope.run": "slow",
@@ -47,6 +51,7 @@ LONG = {
     "icl_mech.progressive.run": "slow",
     "icl_mech.sweep.run": "slow",
     "icl_mech.table.files": "slow",
+    "icl_mech.table.run": "slow",
     "icl_mech.transfer.run": "thorough",
     "icl_mech.variability.compare": "slow",
     "icl_mech.variability.run": "slow",
