@@ -16,7 +16,7 @@ from icl_mech.vector_methods.plan import NAMED
 if TYPE_CHECKING:
     from icl_mech.vector_methods.result import VectorComparison
 
-_ROW, _CURVES, _COST, _GAP = 26, 250, 330, 105
+_ROW, _CURVES, _COST, _GAP = 26, 250, 330, 125
 #: Colours of methods. Theta and function vectors have the same colours as in other figures; no
 #: method has the colour of few-shot prompts.
 _COLOURS = {
@@ -41,10 +41,11 @@ def comparison_figure(result: VectorComparison) -> go.Figure:
     n_curves = -(-len(tasks) // 2)
     names = short(tasks)
     map_height = _ROW * (len(methods) + 3) + 20
+    most, above = _darkest(result)
     titles = [
-        "first tokens right, zero-shot with the vector",
-        "KL to the few-shot prompt, nats",
-        *(f"{name}: first tokens by layer" for name in names),
+        "first tokens right, zero-shot (white 0, darkest 1)",
+        f"KL to the few-shot prompt, nats (white 0, darkest {most:.1f}{' and more' * above})",
+        *names,
         *([""] * (2 * n_curves - len(tasks))),
         "what it brings, against what it takes: all tasks",
     ]
@@ -61,7 +62,7 @@ def comparison_figure(result: VectorComparison) -> go.Figure:
             [{"colspan": 2}, None],
         ],
     )
-    _maps(figure, result, names)
+    _maps(figure, result, names, most)
     for i, task in enumerate(tasks):
         _curves(figure, result, task, 2 + i // 2, 1 + i % 2, i == 0)
     _cost(figure, result, 2 + n_curves)
@@ -78,8 +79,24 @@ def comparison_figure(result: VectorComparison) -> go.Figure:
     return figure
 
 
-def _maps(figure: go.Figure, result: VectorComparison, names: list[str]) -> None:
-    """Maps of methods by tasks; the last rows are prompts without a vector."""
+def _darkest(result: VectorComparison) -> tuple[float, bool]:
+    """The KL (nats) of the darkest cells, and whether cells above it look the same.
+
+    It is the largest of zero-shot prompts, or of all cells if these are nearer: one method that
+    breaks the model does not fade all others.
+    """
+    found = [result.distance(task, m).value for task in result.tasks for m in result.of_task(task)]
+    zero = max(result.reference_distance(task, "zero_shot").value for task in result.tasks)
+    return max(1e-6, min(zero, max(found, default=zero))), max(found, default=zero) > zero
+
+
+def _maps(figure: go.Figure, result: VectorComparison, names: list[str], most: float) -> None:
+    """Maps of methods by tasks; the last rows are prompts without a vector.
+
+    Args:
+        figure, result, names: of the page.
+        most: the KL of the darkest cells.
+    """
     tasks, rows = result.tasks, [*result.methods]
     labels = [escape(NAMED[m]) for m in rows] + ["few-shot", "shuffled labels", "zero-shot"]
     references = ("few_shot", "shuffled", "zero_shot")
@@ -103,7 +120,6 @@ def _maps(figure: go.Figure, result: VectorComparison, names: list[str]) -> None
         accuracy.append([result.reference(t, reference).value for t in tasks])
         kl.append([result.reference_distance(t, reference).value for t in tasks])
         about.append([f"{result.reference(t, reference)}, no vector" for t in tasks])
-    most = max(1e-6, float(np.nanmax(kl)))
     for column, (values, scale, top) in enumerate(
         ((accuracy, "Greens", 1.0), (kl, "Oranges", most)), 1
     ):
@@ -200,6 +216,10 @@ def _curves(
             col=col,
         )
     figure.update_yaxes(range=[-0.04, 1.06], gridcolor=GRID, row=row, col=col)
+    if col == 1:
+        figure.update_yaxes(
+            title={"text": "first tokens right", "font": {"size": 12}}, row=row, col=1
+        )
     figure.update_xaxes(range=[-0.6, n_layers - 0.4], gridcolor=GRID, row=row, col=col)
     figure.update_xaxes(title={"text": AFTER_BLOCK, "font": {"size": 12}}, row=row, col=col)
 
