@@ -1,6 +1,6 @@
 """The result of a comparison of vectors of every method on the same prompts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import Any, ClassVar, Literal, get_args
 
@@ -33,6 +33,8 @@ CONTROLS = ("random", "other_task", "shuffled_labels")
 DISTANCES = ("kl", "total_variation")
 #: The method that others are compared with in findings.
 USUAL = "theta"
+#: A caveat names up to so many tasks, and else says how many there are.
+_FEW_TASKS = 4
 
 Score = Literal["first_token", "accepted"]
 SCORES: tuple[Score, ...] = get_args(Score)
@@ -312,20 +314,29 @@ class VectorComparison(TaskResult):
             notes += [f"{task}: {name} left out ({why})" for name, why in about["left_out"].items()]
             for name, lines in about["notes"].items():
                 notes += [f"{task}, {name}: {line}" for line in lines]
-            flat = [m for m in self.of_task(task) if not float(self._of(task, m)["rises"])]
-            if flat:
-                notes.append(
-                    f"{task}: accuracy on dev prompts rises nowhere beyond noise for "
-                    f"{', '.join(flat)}: their layer says nothing"
-                )
-            prior = [m for m in self.of_task(task) if self._labels_do_little(task, m)]
-            if prior:
-                notes.append(
-                    f"{task}: with answers exchanged among the training pairs, more than half of "
-                    f"the accuracy is left for {', '.join(prior)}: these carry the kind of answer "
-                    "more than the mapping"
-                )
+        flat = self._where(lambda task, m: not float(self._of(task, m)["rises"]))
+        if flat:
+            notes.append(
+                "accuracy on dev prompts rises nowhere beyond noise, so the layer says nothing: "
+                f"{flat}"
+            )
+        prior = self._where(self._labels_do_little)
+        if prior:
+            notes.append(
+                "with answers exchanged among the training pairs more than half of the accuracy is "
+                f"left, so the vector carries the kind of answer more than the mapping: {prior}"
+            )
         return notes + self.repeated_queries()
+
+    def _where(self, holds: Callable[[str, str], bool]) -> str:
+        """The methods for which something holds, each with its tasks (or their number)."""
+        found = []
+        for method in self.methods:
+            tasks = [t for t in self.tasks if method in self.of_task(t) and holds(t, method)]
+            many = f"{len(tasks)} of {len(self.tasks)} tasks"
+            if tasks:
+                found.append(f"{method} ({many if len(tasks) > _FEW_TASKS else ', '.join(tasks)})")
+        return ", ".join(found)
 
     def _labels_do_little(self, task: str, method: str) -> bool:
         control = self.control(task, method, "shuffled_labels").value
