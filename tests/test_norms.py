@@ -1,4 +1,4 @@
-"""Norms that compute their output once give the same numbers, and hooks inside them still act."""
+"""Norms that compute their output once, or in fewer passes, give the same numbers; hooks act."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 import torch
 from plain import random_prompts
-from tiny_models import tiny_model
+from tiny_models import random_model, tiny_model
+from torch import nn
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from icl_mech.model import Edit, HookedModel
-from icl_mech.model.norms import computed_once, norms_in
+from icl_mech.model.norms import computed_once, norms_in, quicker
 
 LENGTHS = (9, 12, 5)
 
@@ -70,3 +72,46 @@ def test_norms_are_as_they_were_afterwards(family: str) -> None:
     with pytest.raises(KeyError):
         fails()
     assert [dict(vars(norm)) for norm in norms] == before
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2", "gemma3"])
+def test_rms_norms_in_fewer_passes_give_the_same_numbers(family: str) -> None:
+    """Also their gradients, beside plain Transformers' norms; hooks of the module are called."""
+    norms = [n for n in random_model(family).modules() if type(n).__name__.endswith("RMSNorm")]
+    assert norms
+    for norm in norms:
+        twin = quicker(norm)
+        assert twin is not norm
+        assert twin.weight is norm.weight
+        with torch.no_grad():
+            norm.weight.add_(0.5)  # seen by both
+        x = torch.randn(3, 2, len(norm.weight)) * torch.tensor([1e-4, 1.0, 1e3])[:, None, None]
+        found = []
+        for each in (norm, twin):
+            leaf = x.clone().requires_grad_()
+            out = each(leaf)
+            (gradient,) = torch.autograd.grad(out.square().sum(), leaf)
+            found.append((out.detach(), gradient))
+        for ours, theirs in zip(found[1], found[0], strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+        with torch.no_grad():
+            torch.testing.assert_close(twin(x), norm(x), rtol=1e-5, atol=1e-6)
+            seen: list[object] = []
+            handle = norm.register_forward_hook(lambda *_, seen=seen: seen.append(1))
+            twin(x)
+            handle.remove()
+        assert seen
+
+
+def test_other_modules_stay_as_they_are() -> None:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.eps = nn.Parameter(torch.ones(4)), 1e-6
+
+        def forward(self, x: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+            return x * gate
+
+    half = LlamaRMSNorm(4).half()
+    for module in (nn.LayerNorm(4), nn.Linear(4, 4), Gated(), half):
+        assert quicker(module) is module

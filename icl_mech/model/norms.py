@@ -1,14 +1,18 @@
-"""Runs the norms of a bridge without the computations that only hooks need.
+"""Runs norms without the computations that only hooks need, and in fewer passes over memory.
 
 TransformerLens's norms compute the scale and the normalised stream, pass them to `hook_scale` and
 `hook_normalized`, and then let Transformers' own norm compute the output from the start. If neither
 hook is used, Transformers' norm alone gives the same output, to the last bit.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from inspect import signature
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformer_lens.model_bridge.generalized_components.normalization import NormalizationBridge
 
@@ -16,6 +20,11 @@ from transformer_lens.model_bridge.generalized_components.normalization import N
 _TWICE = "_hf_autograd_forward_with_hooks"
 #: Attributes of a hook point that hold its hooks, of TransformerLens and of torch.
 _KEPT = ("fwd_hooks", "bwd_hooks", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
+
+#: The names under which Transformers' RMS norms keep the number that is added to the mean square.
+_EPSILON = ("variance_epsilon", "eps")
+#: What is added to the weight: nothing, or 1 (Gemma).
+_OFFSETS = (0.0, 1.0)
 
 
 def norms_in(module: nn.Module) -> list[NormalizationBridge]:
@@ -51,3 +60,43 @@ def _watched(norm: NormalizationBridge) -> bool:
     """Whether a hook is set on the scale or on the normalised stream."""
     points = (norm.hook_scale, norm.hook_normalized)
     return any(getattr(point, kept, None) for point in points for kept in _KEPT)
+
+
+def quicker(module: nn.Module) -> nn.Module:
+    """A twin of an RMS norm that takes fewer passes over memory; any other module itself.
+
+    Transformers computes `x * rsqrt(mean(x^2) + eps) * weight` operation by operation, as PyTorch's
+    own `rms_norm` does on a CPU. Here the mean square comes from the vector norm, which reads `x`
+    once and writes no squares. The twin shares the weight and all hooks of the module. Whether it
+    computes the same is tried on a few numbers.
+    """
+    known: Any = module
+    eps = next((getattr(known, name) for name in _EPSILON if hasattr(known, name)), None)
+    weight = getattr(known, "weight", None)
+    if (
+        not isinstance(eps, float)
+        or not isinstance(weight, nn.Parameter)
+        or weight.ndim != 1
+        or weight.dtype != torch.float32
+        or weight.device.type != "cpu"
+        or len(signature(type(module).forward).parameters) != 2
+    ):
+        return module
+    some = torch.arange(2.0 * len(weight)).view(2, -1).sin()
+    with torch.no_grad():
+        expected = type(known).forward(known, some)
+        for offset in _OFFSETS:
+            if torch.allclose(_rms_norm(known, eps, offset, some), expected, rtol=1e-5, atol=1e-6):
+                twin = copy.copy(known)  # shares parameters and hooks
+                vars(twin)["forward"] = partial(_rms_norm, twin, eps, offset)
+                return twin
+    return module
+
+
+def _rms_norm(module: Any, eps: float, offset: float, x: Tensor) -> Tensor:
+    wide = x.float()
+    length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+    out = wide * torch.rsqrt(length.square() / x.shape[-1] + eps)
+    weight = module.weight + offset if offset else module.weight
+    # Autograd may need the product before it is multiplied by the weight.
+    return (out * weight if torch.is_grad_enabled() else out.mul_(weight)).type_as(x)

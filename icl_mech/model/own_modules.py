@@ -22,6 +22,7 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 
 from icl_mech.model.attention import NAME, Context
+from icl_mech.model.norms import quicker
 
 #: Attributes of a module that hold its hooks, including TransformerLens's hooks on a hook point.
 _KEPT = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -114,7 +115,7 @@ class OwnModules:
             return own
         inside = {name: self._own(child) for name, child in module.named_children()}
         if all(getattr(module, name) is child for name, child in inside.items()):
-            return module
+            return quicker(module)
         twin = copy.copy(module)  # shares parameters, buffers and hooks
         vars(twin)["_modules"] = {**module._modules, **inside}
         self._twins[id(module)] = twin
