@@ -67,8 +67,8 @@ def quicker(module: nn.Module) -> nn.Module:
 
     Transformers computes `x * rsqrt(mean(x^2) + eps) * weight` operation by operation, as PyTorch's
     own `rms_norm` does on a CPU. Here the mean square comes from the vector norm, which reads `x`
-    once and writes no squares. The twin shares the weight and all hooks of the module. Whether it
-    computes the same is tried on a few numbers.
+    once and writes no squares. The twin shares the weight and all hooks of the module, and leaves
+    what is differentiated to the module. Whether it computes the same is tried on a few numbers.
     """
     known: Any = module
     eps = next((getattr(known, name) for name in _EPSILON if hasattr(known, name)), None)
@@ -94,9 +94,10 @@ def quicker(module: nn.Module) -> nn.Module:
 
 
 def _rms_norm(module: Any, eps: float, offset: float, x: Tensor) -> Tensor:
+    if torch.is_grad_enabled():  # the vector norm of very long vectors has no finite gradient
+        own: Tensor = type(module).forward(module, x)
+        return own
     wide = x.float()
     length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
     out = wide * torch.rsqrt(length.square() / x.shape[-1] + eps)
-    weight = module.weight + offset if offset else module.weight
-    # Autograd may need the product before it is multiplied by the weight.
-    return (out * weight if torch.is_grad_enabled() else out.mul_(weight)).type_as(x)
+    return out.mul_(module.weight + offset if offset else module.weight).type_as(x)
