@@ -355,7 +355,7 @@ def test_controls_are_formed_once_for_several_comparisons(
 ) -> None:
     """What one comparison formed is a control of the next, which finds the same without it."""
     s = replace(SETTINGS, n_prompts=2, n_sets=2, methods=("theta_mean",))
-    plans = [plan_compare(*of) for of in [("antonyms", s), ("to_upper", s, "antonyms")]]
+    plans = [plan_compare(task, s, "antonyms") for task in ("to_upper", "to_lower")]
     alone = [running.measure_compare(answering, plan, False) for plan in plans]
     formed: list[str] = []
     form = running.form_step
@@ -367,14 +367,14 @@ def test_controls_are_formed_once_for_several_comparisons(
     monkeypatch.setattr(running, "form_step", counted)
     kept: dict[Any, Any] = {}
     shared = [running.measure_compare(answering, plan, False, kept=kept) for plan in plans]
-    # antonyms with its control country_capital, also of exchanged answers; to_upper.
-    assert [formed.count(name) for name in ("antonyms", "country_capital", "to_upper")] == [2, 1, 2]
+    # The control once; each task's own vector, and that of exchanged answers.
+    assert [formed.count(name) for name in ("antonyms", "to_upper", "to_lower")] == [1, 2, 2]
+    assert {vector.name for vector in kept.values()} == {"antonyms"}
     for one, other in zip(alone, shared, strict=True):
         xr.testing.assert_equal(one.data.drop_vars("seconds"), other.data.drop_vars("seconds"))
-    running.measure_compare(
-        answering, plan_compare("antonyms", replace(s, seed=1)), False, kept=kept
-    )
-    assert formed.count("antonyms") == 4  # other settings, other vectors
+    later = plan_compare("to_upper", replace(s, seed=1), "antonyms")
+    running.measure_compare(answering, later, False, kept=kept)
+    assert formed.count("antonyms") == 2  # other settings, other vectors
 
 
 def test_differences_are_corrected_for_their_number(answering: HookedModel) -> None:

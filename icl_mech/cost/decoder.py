@@ -29,9 +29,9 @@ def _setting(engine: CountedEngine, n: int, length: int, later: Sequence[int]) -
     """Count prompts of one length: θ, and all heads and MLPs of later blocks."""
     written, last = Edited(1, later[0]), Edited(1, engine.sizes.n_layers)
     engine.evaluate(n, length, [last, written, last])  # without θ, with it, past all components
-    for _ in ("outputs without", "with", "attention"):
+    for patterns in (False, False, True):  # outputs without θ, outputs with it, attention
         for _ in range(2):  # heads and MLPs, or attention without θ and with it
-            engine.observe(n, length)
+            engine.observe(n, length, patterns)
     engine.observe(n, length)  # the change that θ makes
     at_own = [Edited(1, layer) for layer in later for _ in range(engine.sizes.n_heads + 1)]
     necessity = [written] * len(at_own)

@@ -133,7 +133,7 @@ def measure_knowledge(
     s = plan.settings
     refuse_methods(model, [of.task for of in plan.tasks], s.methods)
     n_steps = len(plan.tasks) * (3 + 2 * len(s.methods))
-    with model.weights_held(), progress_bar(n_steps, "steps", progress) as bar:
+    with progress_bar(n_steps, "steps", progress) as bar:
         found = [_Measurement(model, of, s, bar) for of in plan.tasks]
         parts = [each.measured() for each in found]
     names = [of.task.name for of in plan.tasks]

@@ -152,7 +152,7 @@ def measure_progressive(
         )
     refuse_methods(model, [of.task for of in plan.tasks], s.methods)
     steps = len(plan.tasks) * (len(s.methods) + 2 + len(s.first_tokens) + s.n_rounds)
-    with model.weights_held(), progress_bar(steps, "steps", progress) as bar:
+    with progress_bar(steps, "steps", progress) as bar:
         runs = [_Measurement(model, of, s, bar) for of in plan.tasks]
         parts = [run.measured() for run in runs]
     provenance = {

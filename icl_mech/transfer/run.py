@@ -125,7 +125,7 @@ def measure_transfer(
             f"k is {s.k}; expected at most {s.n_prompts - 1}, the other vectors of a task"
         )
     cells = len(plan.tasks) * (n + 1 + n * n + len(FORMED_AT) * len(WRITTEN_AT))
-    with model.weights_held(), progress_bar(cells, "cells", progress) as bar:
+    with progress_bar(cells, "cells", progress) as bar:
         formed = [_Formed.of(model, task, split, plan, bar) for task, split in plan.tasks]
         parts = [
             _measured(model, of, formed[(i + 1) % len(formed)], plan, bar)

@@ -176,7 +176,8 @@ def form_vector(
     cost = Cost()
     begun = time.perf_counter()
     forming = Forming(model, name, method, material, settings, cost, like, say)
-    found = method.form(forming)
+    with model.weights_held():  # each vector that is tried checks whose weights these are
+        found = method.form(forming)
     cost.seconds = time.perf_counter() - begun
     for line in forming.notes:
         warnings.warn(f"{material.task.name}, {name}: {line}", stacklevel=2)

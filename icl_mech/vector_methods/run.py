@@ -1,6 +1,6 @@
 """Vectors of every method on the same prompts: accuracy, distance to few-shot, cost, controls."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -140,8 +140,8 @@ def measure_compare(
 
     Args:
         model, plan, progress: as in `compare_vectors`.
-        kept: vectors that earlier comparisons of this model formed; new ones are added. A vector
-            of one task is a control of another task with the same settings.
+        kept: vectors of control tasks that earlier comparisons of this model formed; new ones are
+            added.
 
     Raises:
         InputError: as `compare_vectors`.
@@ -150,13 +150,13 @@ def measure_compare(
     s = plan.settings
     # Refuse methods that cannot work before any long run.
     allowed = {of.task.name: _allowed(model, of.task, s) for of in plan.tasks}
-    formed = {} if kept is None else kept
+    formed, controls = {} if kept is None else kept, {of.other.name for of in plan.tasks}
     parts: list[VectorComparison] = []
     n_vectors = len(plan.tasks) * 3 * len(s.methods or NAMES)
-    with model.weights_held(), progress_bar(n_vectors, "vectors", progress) as bar:
+    with progress_bar(n_vectors, "vectors", progress) as bar:
         for of in plan.tasks:
             allow = allowed[of.task.name]
-            parts.append(_Comparison(model, of, s, allow, formed, bar).measured())
+            parts.append(_Comparison(model, of, s, allow, formed, controls, bar).measured())
     return join_comparisons(parts)
 
 
@@ -211,8 +211,8 @@ class _Comparison:
     Attributes:
         model, of, s: the model, the task and the settings.
         allowed: every method with the reason why it is left out; empty if it is not.
-        formed: vectors that were already formed, by settings, task and method; those of one task
-            are controls of others.
+        formed: controls that were already formed, by settings, task and method.
+        controls: the names of the tasks whose vectors are controls.
         bar: counts vectors.
     """
 
@@ -221,6 +221,7 @@ class _Comparison:
     s: CompareSettings
     allowed: Mapping[str, str]
     formed: dict[Hashable, TaskVector]
+    controls: Collection[str]
     bar: ProgressBar
     vectors: dict[str, TaskVector] = field(default_factory=dict)
 
@@ -251,13 +252,15 @@ class _Comparison:
         return self._material(self.of.task, self.of.dev, self.of.pairs)
 
     def _own(self, name: str, material: Material) -> TaskVector:
-        """A task's vector at its own best place; formed once, then looked up."""
+        """A task's vector at its own best place; a control is formed once, then looked up."""
         key = replace(self.s, methods=None), material.task.name, name
         if key in self.formed:
             self.bar.update()
-        else:
-            self.formed[key] = self._form(name, material)
-        return self.formed[key]
+            return self.formed[key]
+        found = self._form(name, material)
+        if material.task.name in self.controls:
+            self.formed[key] = found
+        return found
 
     def _form(self, name: str, material: Material, like: TaskVector | None = None) -> TaskVector:
         return form_step(self.model, name, material, self.s, self.bar, {}, like)

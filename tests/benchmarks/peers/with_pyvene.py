@@ -22,7 +22,7 @@ NAME, DISTRIBUTION = "pyvene", "pyvene"
 
 def load(folder: Path) -> PreTrainedModel:
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    vars(model)["tokenizer"] = AutoTokenizer.from_pretrained(folder)
+    model.tokenizer = AutoTokenizer.from_pretrained(folder)
     return model.eval()
 
 
