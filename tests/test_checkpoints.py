@@ -145,7 +145,7 @@ def test_order_is_by_step() -> None:
 )
 def test_checkpoints_that_cannot_be_ordered(models: Any, steps: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        order_checkpoints.__wrapped__(models, steps)  # without the check of types
+        order_checkpoints(models, steps)
 
 
 def test_every_step_is_a_map_of_that_model(measured: Checkpoints, folders: list[Path]) -> None:

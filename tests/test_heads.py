@@ -21,7 +21,7 @@ from icl_mech.model import HookedModel
 from icl_mech.prompts import draw_split, generator, shuffle_labels
 from icl_mech.tasks import load_task
 
-N_PROMPTS, N_SHOTS, N_CLEAN, SEED = 4, 4, 6, 1
+N_PROMPTS, N_SHOTS, N_CLEAN, SEED = 4, 3, 4, 1
 
 
 @pytest.fixture(scope="module")

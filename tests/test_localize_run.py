@@ -23,7 +23,7 @@ from icl_mech.run_names import model_label
 from icl_mech.tasks import list_tasks
 
 TASKS = ["countries/capital", "countries/language"]
-N, POINTS, SHOTS = 5, 12, 3
+N, POINTS, SHOTS = 4, 12, 2
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 from tiny_models import answering_bridge, answering_task, random_model, saved
 
@@ -17,6 +18,7 @@ from icl_mech.errors import InputError
 from icl_mech.model import HookedModel
 from icl_mech.plotting.style import DARK, INK, PAPER
 from icl_mech.results import ROOMS, Result, TaskResult, load_result
+from icl_mech.shown import with_height
 from icl_mech.synthetic import Emergence, emergence_over_seeds
 
 #: A table of more columns is not read in a terminal.
@@ -134,6 +136,12 @@ def made(answering: HookedModel) -> Callable[[str], Result]:
     return cache(lambda kind: MADE[kind](answering))
 
 
+@pytest.fixture(scope="module")
+def drawn(made: Callable[[str], Result]) -> Callable[[str], go.Figure]:
+    """The figure of a result of each kind, drawn once; tests must not change it."""
+    return cache(lambda kind: made(kind).plot())
+
+
 @pytest.mark.parametrize("kind", MADE)
 def test_a_summary_can_be_read(kind: str, made: Callable[[str], Result]) -> None:
     result = made(kind)
@@ -147,10 +155,9 @@ def test_a_summary_can_be_read(kind: str, made: Callable[[str], Result]) -> None
 
 @pytest.mark.parametrize("kind", MADE)
 def test_a_figure_says_what_was_found_and_where_prompts_are_few(
-    kind: str, made: Callable[[str], Result]
+    kind: str, made: Callable[[str], Result], drawn: Callable[[str], go.Figure]
 ) -> None:
-    result = made(kind)
-    figure = result.plot()
+    result, figure = made(kind), drawn(kind)
     title, below = (
         unescape(re.sub(r"</?b>", "", said.replace("<br>", " ")))
         for said in (figure.layout.title.text, figure.layout.title.subtitle.text)
@@ -164,26 +171,28 @@ def test_a_figure_says_what_was_found_and_where_prompts_are_few(
 
 @pytest.mark.parametrize("kind", MADE)
 def test_a_figure_is_as_high_and_of_the_task_as_asked(
-    kind: str, made: Callable[[str], Result]
+    kind: str, made: Callable[[str], Result], drawn: Callable[[str], go.Figure]
 ) -> None:
     result = made(kind)
-    assert result.plot(height=1234).layout.height == 1234
     for height in (0, -5, 10):
         with pytest.raises(InputError, match=f"height is {height}; expected pixels"):
-            result.plot(height=height)
+            with_height(drawn(kind), height)
     if not isinstance(result, TaskResult):
+        assert result.plot(height=1234).layout.height == 1234
         return
     for task in result.tasks:
-        assert task.rpartition("/")[2] in result.plot(task=task).to_json()
+        figure = result.plot(height=1234, task=task)
+        assert figure.layout.height == 1234
+        assert task.rpartition("/")[2] in figure.to_json()
     with pytest.raises(InputError, match="unknown task '" + result.tasks[0][:-1]):
         result.plot(task=result.tasks[0][:-1])
 
 
 @pytest.mark.parametrize("kind", MADE)
 def test_text_can_be_read_on_light_pages_and_on_dark_ones(
-    kind: str, made: Callable[[str], Result]
+    kind: str, drawn: Callable[[str], go.Figure]
 ) -> None:
-    figure = made(kind).plot().to_plotly_json()
+    figure = drawn(kind).to_plotly_json()
     assert figure["layout"]["paper_bgcolor"] == figure["layout"]["plot_bgcolor"] == PAPER
     colours = set(text_colours(figure["layout"]))
     for trace in figure["data"]:

@@ -88,19 +88,19 @@ class KnowledgeConflict(TaskResult):
 
     def queries(self, task: str) -> np.ndarray:
         """The query of each test prompt of a task."""
-        of = self.of(task)
-        found: np.ndarray = of["query"].values[: int(of["n_asked"])]
+        n_asked = int(self._array(task, "n_asked"))
+        found: np.ndarray = self._array(task, "query").values[:n_asked]
         return found
 
     def kept(self, task: str) -> np.ndarray:
         """Indices of the prompts that numbers are computed from."""
-        known = self.of(task)["known"].values
+        known = self._array(task, "known").values
         found: np.ndarray = np.flatnonzero(known == 1)
         return found if len(found) else np.flatnonzero(np.isfinite(known))
 
     def n_known(self, task: str) -> int:
         """Number of queries whose answer the model knows."""
-        return int((self.of(task)["known"].values == 1).sum())
+        return int((self._array(task, "known").values == 1).sum())
 
     # --- answers ---------------------------------------------------------------------------------
 
@@ -126,13 +126,13 @@ class KnowledgeConflict(TaskResult):
             what: one of `FOLLOWS`.
             condition: one of `conditions`.
         """
-        top = self._here(task)["follows"].sel(condition=choose(condition, CONDITIONS, "condition"))
+        top = self._here(task, "follows").sel(condition=choose(condition, CONDITIONS, "condition"))
         number = FOLLOWS.index(choose(what, FOLLOWS, "kind of answer"))
         return share(top.values == number, self._clusters(task))
 
     def shown_minus_known(self, task: str, condition: str = "lookup") -> Estimate:
         """The share that follows the shown answer minus the share that follows the known one."""
-        top = self._here(task)["follows"].sel(condition=choose(condition, CONDITIONS, "condition"))
+        top = self._here(task, "follows").sel(condition=choose(condition, CONDITIONS, "condition"))
         shown, known = (
             (top.values == FOLLOWS.index(name)).astype(float) for name in ("shown", "known")
         )
@@ -200,16 +200,16 @@ class KnowledgeConflict(TaskResult):
             contradicts, and `carries`: `"shown"` or `"known"` if the change differs from 0, else an
             empty text. The table is empty if heads could not be read.
         """
-        here, clusters = self._here(task), self._clusters(task)
-        effect = here["head_effect"].transpose("head_condition", "prompt", "layer", "head")
+        clusters, axes = self._clusters(task), ("prompt", "layer", "head")
+        effect = self._here(task, "head_effect").transpose("head_condition", *axes)
         if np.isnan(effect.values).any():
             return pd.DataFrame()
         right, lookup = (effect.sel(head_condition=c).values for c in HEADS_IN)
         change = (lookup - right).reshape(len(lookup), -1)
         p = holm(np.array([sign_flip_p(column, clusters) for column in change.T]))
         found = means(change, clusters=clusters).rows()
-        looks = here["head_attention"].sel(head_condition="lookup")
-        attention = looks.transpose("prompt", "layer", "head").values.mean(axis=0).reshape(-1)
+        looks = self._here(task, "head_attention").sel(head_condition="lookup")
+        attention = looks.transpose(*axes).values.mean(axis=0).reshape(-1)
         n_heads = effect.sizes["head"]
         rows = {}
         for i in sorted(range(len(found)), key=lambda j: -abs(found[j].value))[:n]:
@@ -237,7 +237,7 @@ class KnowledgeConflict(TaskResult):
             source: the source of the vector, one of `SOURCES`.
             into: the prompt that it is written into, one of `INTO`.
         """
-        values = self._vector(task, vector, source, into)["vector_difference"].values
+        values = self._vector("vector_difference", task, vector, source, into).values
         return mean(values.astype(float), clusters=self._clusters(task))
 
     def vector_follows(
@@ -249,7 +249,7 @@ class KnowledgeConflict(TaskResult):
         into: str = "lookup",
     ) -> Estimate:
         """Share of queries whose top token follows the shown or the known answer, or neither."""
-        top = self._vector(task, vector, source, into)["vector_follows"].values
+        top = self._vector("vector_follows", task, vector, source, into).values
         number = FOLLOWS.index(choose(what, FOLLOWS, "kind of answer"))
         return share(top == number, self._clusters(task))
 
@@ -257,7 +257,7 @@ class KnowledgeConflict(TaskResult):
         self, task: str, vector: str, source: str = "right", into: str = "lookup"
     ) -> Estimate:
         """The measure with a vector minus that of the same prompt without it."""
-        values = self._vector(task, vector, source, into)["vector_difference"].values
+        values = self._vector("vector_difference", task, vector, source, into).values
         base = self._values(task, into)
         return paired_difference(values.astype(float), base, clusters=self._clusters(task))
 
@@ -265,7 +265,7 @@ class KnowledgeConflict(TaskResult):
         """The measure with the vector of right pairs, for each block where it was written."""
         choose(vector, self.vectors, "vector")
         choose(into, INTO, "prompt")
-        of = self._here(task)["vector_by_layer"].sel({"vector": vector, "into": into})
+        of = self._here(task, "vector_by_layer").sel({"vector": vector, "into": into})
         values = of.transpose("prompt", "layer").values.astype(float)
         there = np.flatnonzero(np.isfinite(values).all(axis=0))
         found = means(values[:, there], clusters=self._clusters(task)).rows()
@@ -301,7 +301,7 @@ class KnowledgeConflict(TaskResult):
 
     def _sources(self, task: str, vector: str) -> list[str]:
         """The sources for which a method has vectors."""
-        of = self._here(task)["vector_difference"].sel({"vector": vector})
+        of = self._here(task, "vector_difference").sel({"vector": vector})
         there = np.isfinite(of.transpose("source", "into", "prompt").values).all(axis=(1, 2))
         return [source for source, yes in zip(SOURCES, there, strict=True) if yes]
 
@@ -401,36 +401,36 @@ class KnowledgeConflict(TaskResult):
 
     # --- implementation --------------------------------------------------------------------------
 
-    def _here(self, task: str) -> xr.Dataset:
-        """A task's arrays for the kept prompts."""
-        return self.of(task).isel(prompt=self.kept(task))
+    def _here(self, task: str, name: str) -> xr.DataArray:
+        """One of a task's arrays for the kept prompts."""
+        return self._array(task, name).isel(prompt=self.kept(task))
 
     def _clusters(self, task: str) -> np.ndarray:
-        found: np.ndarray = self._here(task)["query"].values
+        found: np.ndarray = self._here(task, "query").values
         return found
 
     def _values(self, task: str, condition: str) -> np.ndarray:
         choose(condition, CONDITIONS, "condition")
-        values: np.ndarray = self._here(task)["difference"].sel(condition=condition).values
+        values: np.ndarray = self._here(task, "difference").sel(condition=condition).values
         return values.astype(float)
 
     def _lens(self, task: str, condition: str) -> np.ndarray:
         """The lens, `[prompt, layer]`."""
-        of = self._here(task)["lens"].sel(condition=condition).transpose("prompt", "layer")
+        of = self._here(task, "lens").sel(condition=condition).transpose("prompt", "layer")
         values: np.ndarray = of.values
         return values.astype(float)
 
     def _moved(self, task: str) -> tuple[np.ndarray, np.ndarray]:
         """The shift by the state after every block, `[prompt, layer]`, and the whole shift."""
         base = self._values(task, "right")
-        state = self._here(task)["state"].transpose("prompt", "layer").values.astype(float)
+        state = self._here(task, "state").transpose("prompt", "layer").values.astype(float)
         return state - base[:, None], self._values(task, "lookup") - base
 
-    def _vector(self, task: str, vector: str, source: str, into: str) -> xr.Dataset:
+    def _vector(self, name: str, task: str, vector: str, source: str, into: str) -> xr.DataArray:
         choose(vector, self.vectors, "vector")
         choose(source, SOURCES, "source")
         choose(into, INTO, "prompt")
-        return self._here(task).sel({"vector": vector, "source": source, "into": into})
+        return self._here(task, name).sel({"vector": vector, "source": source, "into": into})
 
 
 def _for_good(holds: Sequence[bool] | np.ndarray) -> int | None:

@@ -49,7 +49,7 @@ def test_todd_heads(tmp_path: Path) -> None:
     out = tmp_path / "heads.html"
     said = run_analysis(
         "todd_heads",
-        "--task country_capital to_upper --held-out present_past --n-prompts 3 --n-shots 4 "
+        "--task country_capital to_upper --held-out present_past --n-prompts 2 --n-shots 3 "
         "--n-heads 1",
         out,
     )

@@ -39,8 +39,16 @@ def decoded(rows: np.ndarray, p: Plan) -> TaskDecodability:
     return TaskDecodability(data, {"shared_inputs": p.pool.shared, "k": 10, "leave_out": "query"})
 
 
-@pytest.mark.parametrize("n_inputs", [None, 16])
-@pytest.mark.parametrize("n_tasks", [2, 6])
+@pytest.mark.parametrize(
+    ("n_tasks", "n_inputs"),
+    [
+        (2, 16),
+        *(
+            pytest.param(*case, marks=pytest.mark.thorough)
+            for case in ((2, None), (6, None), (6, 16))
+        ),
+    ],
+)
 def test_noise_is_not_decoded(n_tasks: int, n_inputs: int | None) -> None:
     """At a layer that was fixed, at the one that is held out, and at the best of all."""
     p, rng = planned(n_tasks, n_inputs), np.random.default_rng(n_tasks)

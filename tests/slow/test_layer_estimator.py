@@ -90,9 +90,16 @@ def test_ramps_are_found_half_way() -> None:
     assert found["covered"] > 0.93
 
 
-@pytest.mark.parametrize("level", [0.0, 0.1, 0.3, 0.5])
-@pytest.mark.parametrize(("n", "like"), [(12, 0.9), (25, 0.0)])
-def test_flat_curves_name_no_layer(n: int, level: float, like: float) -> None:
+@pytest.mark.parametrize(
+    ("n", "like", "level"),
+    [
+        (12, 0.9, 0.1),
+        (25, 0.0, 0.3),
+        *(pytest.param(12, 0.9, level, marks=pytest.mark.thorough) for level in (0.0, 0.3, 0.5)),
+        *(pytest.param(25, 0.0, level, marks=pytest.mark.thorough) for level in (0.0, 0.1, 0.5)),
+    ],
+)
+def test_flat_curves_name_no_layer(n: int, like: float, level: float) -> None:
     for where in WHERE:
         # 5 %, and what 200 simulations leave uncertain.
         assert false_alarms(where, level, n, like, 200) <= 0.05 + 0.03

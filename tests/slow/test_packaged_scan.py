@@ -7,12 +7,13 @@ from icl_mech.model import HookedModel
 from icl_mech.patch import LayerScan, layer_scan
 
 TASKS = ("country_capital", "to_upper", "antonyms", "present_gerund")
+N_PROMPTS = 20
 
 
 @pytest.fixture(scope="module")
 def scan(gemma: HookedModel) -> LayerScan:
-    """The default settings: 50 prompts, 5 shots, seed 0."""
-    return layer_scan(gemma, TASKS, progress=False)
+    """The default settings (5 shots, seed 0), with fewer prompts."""
+    return layer_scan(gemma, TASKS, N_PROMPTS, progress=False)
 
 
 def test_country_capital(scan: LayerScan) -> None:
@@ -44,7 +45,7 @@ def test_controls_carry_nothing(scan: LayerScan) -> None:
 
 def test_the_result_says_what_it_did(scan: LayerScan, tmp_path) -> None:
     frame = scan.to_frame()
-    per_task = 50 * (4 * 18 + 2)
+    per_task = N_PROMPTS * (4 * 18 + 2)
     assert len(frame) == len(TASKS) * per_task
     at_best = frame[
         (frame.task == "antonyms")

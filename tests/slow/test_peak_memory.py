@@ -24,7 +24,7 @@ print(peak, weights)
 @pytest.mark.parametrize(
     ("call", "limit"),
     [
-        ("icl_mech.layer_scan(model, 'country_capital', 20, progress=False)", 1.5e9),
+        ("icl_mech.layer_scan(model, 'country_capital', 8, progress=False)", 1.5e9),
         ("icl_mech.head_attribution(model, 'country_capital', 5, 10, progress=False)", 2e9),
         pytest.param(
             "icl_mech.patch_positions(model, 'country_capital', 5, 10, sites=('resid_pre', 'z'), "
