@@ -79,9 +79,15 @@ def attend(
     n_tokens = context.masks.n_tokens
     shared, branches = n_heads // n_kv, n // n_tokens
     if context.earlier is None and branches == 1 and softcap is None and s_aux is None:
-        mask = context.masks.compact.to(query)
+        causal = context.masks.causal
         out = nn.functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, scale=scaling, enable_gqa=shared > 1
+            query,
+            key,
+            value,
+            attn_mask=None if causal else context.masks.compact.to(query),
+            is_causal=causal,
+            scale=scaling,
+            enable_gqa=shared > 1,
         )
         return out.transpose(1, 2), None
     # Rows are (branch, token, head of the group), so that branches and tokens are views of them.

@@ -277,17 +277,22 @@ class Blocks:
     ) -> Float[Tensor, "batch token d_model"]:
         """The residual stream that enters block 0."""
 
-        def stop(block: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+        def stop(*args: Any, **kwargs: Any) -> None:
             raise _EmbeddedError(args[0] if args else kwargs["hidden_states"])
 
-        # Not `stop_at_layer=0`: it would call block 0's hooks, which the real run calls again.
-        handle = self.bridge.blocks[0].register_forward_pre_hook(stop, with_kwargs=True)
+        # Not `stop_at_layer=0`: it would call block 0's hooks, which the real run calls again. Nor
+        # a hook: every block would then be searched for new hooks.
+        first = vars(self.bridge.blocks[0])
+        own = first.get("forward")  # where accelerate set one
+        first["forward"] = stop
         try:
             self.bridge(tokens, position_ids=positions)
         except _EmbeddedError as embedded:
             return embedded.hidden
         finally:
-            handle.remove()
+            del first["forward"]
+            if own is not None:
+                first["forward"] = own
         raise AssertionError("the model never reached its first block")
 
     def block(
@@ -304,19 +309,20 @@ class Blocks:
         """
         n, twin = hidden.shape[1], self._twins[layer]
         context = Context(past.earlier, masks)
+        watched = None if twin is None else twin.watched()
+        attends = twin is not None and watched is not None and twin.attends
+        past.joined = not attends
+        # `attend` has its own masks; the module only needs some tensor as its mask.
+        mask = masks.compact if attends else masks.whole(n)
+        arguments = self.calls[layer].at(positions, n, mask, past)
         with ExitStack() as stack:
             for own in self._own[layer]:
                 stack.enter_context(own.off())
-            run: Any = self.bridge.blocks[layer]
-            attends = False
-            if twin is not None and stack.enter_context(twin.running(context)):
-                run, attends = twin.module, twin.attends
-            else:
+            if twin is None or watched is None:
                 stack.enter_context(computed_once(self._norms[layer]))
-            past.joined = not attends
-            # `attend` has its own masks; the module only needs some tensor as its mask.
-            mask = masks.compact if attends else masks.whole(n)
-            out = run(hidden, **self.calls[layer].at(positions, n, mask, past))
+                out = self.bridge.blocks[layer](hidden, **arguments)
+            else:
+                out = twin.run(hidden, arguments, context, watched)
         if attends and not context.attended:
             raise ModelError("its attention does not ask how to attend")
         return out[0] if isinstance(out, tuple) else out

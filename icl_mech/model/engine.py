@@ -7,8 +7,8 @@ in batches. It is slower, and exact for any causal model.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -19,8 +19,10 @@ from icl_mech.errors import InputError
 from icl_mech.model.batching import Budget, even, runs
 from icl_mech.model.branches import Branch
 from icl_mech.model.distances import distances
+from icl_mech.model.edits import HOOKS
 from icl_mech.model.network import device_of, module_of, refuse_no_hooks
 from icl_mech.model.precision import Precision, in_full_precision, in_its_precision
+from icl_mech.model.prefix_cache import AfterBlock
 from icl_mech.model.readout import Readout, read, top_of_means
 from icl_mech.model.writing import writing
 from icl_mech.progress import Tick, silent
@@ -43,6 +45,7 @@ class Engine(ABC):
 
     Attributes:
         name: `"shared"` or `"plain"`.
+        gives_streams: whether `pass_over` hands over the residual stream, so that it needs no hook.
         bridge: the TransformerLens model.
         n_layers, device, dtype: of the model.
         budget: how many tokens run at once.
@@ -53,6 +56,7 @@ class Engine(ABC):
     """
 
     name: ClassVar[str]
+    gives_streams: ClassVar[bool] = False
     _RUN: ClassVar = (
         "branch_residuals",
         "pass_over",
@@ -99,8 +103,13 @@ class Engine(ABC):
         """Residual stream at the last token after every block, for groups of equal size."""
 
     @abstractmethod
-    def pass_over(self, prompts: Sequence[Tokens]) -> None:
-        """Run whole prompts through every block once, in one batch, so that hooks are called."""
+    def pass_over(self, prompts: Sequence[Tokens], after_block: AfterBlock | None = None) -> None:
+        """Run whole prompts through every block once, in one batch, so that hooks are called.
+
+        Args:
+            prompts: token ids.
+            after_block: called with (block, residual stream after it), if the engine gives streams.
+        """
 
     @abstractmethod
     def evaluate(
@@ -180,14 +189,24 @@ class Engine(ABC):
         """
         if not prompts:
             raise InputError("no prompts; expected at least one")
-        refuse_no_hooks(self.bridge, [name for name, _ in picks])
+        direct = [self.gives_streams and name == HOOKS["resid_post"] for name, _ in picks]
+        hooks = [name for (name, _), given in zip(picks, direct, strict=True) if not given]
+        refuse_no_hooks(self.bridge, hooks)
         self.prepare(max(map(len, prompts)))
 
         def run(rows: list[int]) -> tuple[Tensor, ...]:
             writes = [] if branch is None else list(branch.writes(rows, range(len(rows))))
-            with writing(self.bridge, writes), self.keeping(picks, rows) as kept:
-                self.pass_over([prompts[r] for r in rows])
-            return tuple(kept[i] for i in range(len(picks)))
+            all_kept = [_Kept(pick, rows, self.n_layers, self.device) for _, pick in picks]
+            given = [kept for kept, at_once in zip(all_kept, direct, strict=True) if at_once]
+            hooked = [kept for kept, at_once in zip(all_kept, direct, strict=True) if not at_once]
+
+            def after_block(layer: int, stream: Tensor) -> None:
+                for kept in given:
+                    kept.take(layer, stream)
+
+            with writing(self.bridge, writes), self._hooked(hooks, hooked):
+                self.pass_over([prompts[r] for r in rows], after_block)
+            return tuple(kept.activations for kept in all_kept)
 
         return self.in_batches([len(t) for t in prompts], run, join_each)
 
@@ -307,30 +326,15 @@ class Engine(ABC):
             done += batch.stop
         return join(parts, torch.tensor(order).argsort())
 
-    @contextmanager
-    def keeping(
-        self, picks: Sequence[tuple[str, Pick]], rows: list[int]
-    ) -> Iterator[dict[int, Tensor]]:
-        """Set hooks that keep the picked activations of the batch `rows`, `[row, layer, ...]`."""
-        kept: dict[int, Tensor] = {}
-
-        def keeper(index: int, pick: Pick, layer: int) -> Callable[..., None]:
-            def keep(activation: Tensor, hook: Any) -> None:
-                taken = pick(activation, rows)
-                if index not in kept:
-                    size = (len(taken), self.n_layers, *taken.shape[1:])
-                    kept[index] = taken.new_empty(size, device=self.device)
-                kept[index][:, layer] = taken  # may come from another device
-
-            return keep
-
+    def _hooked(self, names: Sequence[str], kept: Sequence["_Kept"]) -> AbstractContextManager[Any]:
+        """Context with hooks of these names in every block, which keep what they are given."""
         hooks = [
-            (name.format(layer), keeper(index, pick, layer))
-            for index, (name, pick) in enumerate(picks)
+            (name.format(layer), one.hook(layer))
+            for name, one in zip(names, kept, strict=True)
             for layer in range(self.n_layers)
         ]
-        with self.bridge.hooks(fwd_hooks=hooks):
-            yield kept
+        # Looking up hook points takes longer than running a small block.
+        return self.bridge.hooks(fwd_hooks=hooks) if hooks else nullcontext()
 
     def retried(self, run: Callable[[], T]) -> T:
         """The result of `run`, which is called again with half the budget when memory runs out."""
@@ -344,6 +348,34 @@ class Engine(ABC):
     def tensor(self, values: Any) -> Tensor:
         """Convert whole numbers to a tensor on the model's device."""
         return torch.as_tensor(values, dtype=torch.long, device=self.device)
+
+
+class _Kept:
+    """What is kept of one activation of a batch at every block.
+
+    Attributes:
+        activations: `[row, layer, ...]`, once the first block has run.
+    """
+
+    def __init__(self, pick: Pick, rows: list[int], n_layers: int, device: torch.device) -> None:
+        self._pick, self._rows, self._n_layers, self._device = pick, rows, n_layers, device
+        self.activations = torch.empty(0)
+
+    def take(self, layer: int, activation: Tensor) -> None:
+        """Keep the picked part of an activation."""
+        taken = self._pick(activation, self._rows)
+        if not layer:
+            size = (len(taken), self._n_layers, *taken.shape[1:])
+            self.activations = taken.new_empty(size, device=self._device)
+        self.activations[:, layer] = taken  # may come from another device
+
+    def hook(self, layer: int) -> Callable[..., None]:
+        """A hook that takes a block's activation."""
+
+        def keep(activation: Tensor, hook: Any) -> None:
+            self.take(layer, activation)
+
+        return keep
 
 
 def padded(sequences: Sequence[Tokens]) -> list[list[int]]:

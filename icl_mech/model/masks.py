@@ -83,6 +83,12 @@ class Masks:
         """Tokens per branch."""
         return self.branches.shape[2]
 
+    @property
+    def causal(self) -> bool:
+        """Whether these are whole sequences whose tokens see all tokens before them."""
+        alone = self.prefix.shape[1] == 0 and self.branches.shape[1] == 1 and self.hidden is None
+        return alone and (self.window is None or self.window >= self.n_tokens)
+
     def without(self, hidden: Bool[Tensor, "prompt head branch token all_keys"]) -> "Masks":
         """The same masks with some further keys hidden."""
         return replace(self, hidden=hidden)

@@ -23,8 +23,6 @@ _KEPT = ("fwd_hooks", "bwd_hooks", "_forward_hooks", "_forward_pre_hooks", "_bac
 
 #: The names under which Transformers' RMS norms keep the number that is added to the mean square.
 _EPSILON = ("variance_epsilon", "eps")
-#: What is added to the weight: nothing, or 1 (Gemma).
-_OFFSETS = (0.0, 1.0)
 
 
 def norms_in(module: nn.Module) -> list[NormalizationBridge]:
@@ -66,9 +64,9 @@ def quicker(module: nn.Module) -> nn.Module:
     """A twin of an RMS norm that takes fewer passes over memory; any other module itself.
 
     Transformers computes `x * rsqrt(mean(x^2) + eps) * weight` operation by operation, as PyTorch's
-    own `rms_norm` does on a CPU. Here the mean square comes from the vector norm, which reads `x`
-    once and writes no squares. The twin shares the weight and all hooks of the module, and leaves
-    what is differentiated to the module. Whether it computes the same is tried on a few numbers.
+    own `rms_norm` does on a CPU. The twin shares the weight and all hooks of the module, and leaves
+    to it what is differentiated, and what is not float32. Whether it computes the same is tried on
+    a few numbers.
     """
     known: Any = module
     eps = next((getattr(known, name) for name in _EPSILON if hasattr(known, name)), None)
@@ -85,19 +83,24 @@ def quicker(module: nn.Module) -> nn.Module:
     some = torch.arange(2.0 * len(weight)).view(2, -1).sin()
     with torch.no_grad():
         expected = type(known).forward(known, some)
-        for offset in _OFFSETS:
-            if torch.allclose(_rms_norm(known, eps, offset, some), expected, rtol=1e-5, atol=1e-6):
-                twin = copy.copy(known)  # shares parameters and hooks
-                vars(twin)["forward"] = partial(_rms_norm, twin, eps, offset)
+        for one_more in (False, True):
+            twin = copy.copy(known)  # shares parameters and hooks
+            vars(twin)["forward"] = partial(_rms_norm, twin, torch.tensor(eps), one_more)
+            if torch.allclose(twin.forward(some), expected, rtol=1e-5, atol=1e-6):
                 return twin
     return module
 
 
-def _rms_norm(module: Any, eps: float, offset: float, x: Tensor) -> Tensor:
-    if torch.is_grad_enabled():  # the vector norm of very long vectors has no finite gradient
+def _rms_norm(module: Any, eps: Tensor, one_more: bool, x: Tensor) -> Tensor:
+    """`x * rsqrt(mean(x^2) + eps) * weight`, or in Gemma `* (1 + weight)`.
+
+    The mean square comes from the vector norm, which reads `x` once and writes no squares. (That
+    of very long vectors has no finite gradient.)
+    """
+    if torch.is_grad_enabled() or x.dtype != torch.float32:
         own: Tensor = type(module).forward(module, x)
         return own
-    wide = x.float()
-    length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-    out = wide * torch.rsqrt(length.square() / x.shape[-1] + eps)
-    return out.mul_(module.weight + offset if offset else module.weight).type_as(x)
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    out = x * torch.addcmul(eps, length, length, value=1 / x.shape[-1]).rsqrt_()
+    weight = module.weight
+    return out.addcmul_(out, weight) if one_more else out.mul_(weight)

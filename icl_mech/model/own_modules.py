@@ -7,17 +7,18 @@ others (the block, its attention, its MLP), with Transformers' own modules inste
 components. All weights are shared. Hooks on the input or output of a module (`hook_resid_pre`,
 `hook_z`, `hook_attn_out`, ...) are called there.
 
-`OwnModules.of` decides which blocks can have a twin, `OwnModules.running` decides when the twin may
+`OwnModules.of` decides which blocks can have a twin, `OwnModules.watched` decides when the twin may
 run, and `verification.verify` checks that it gives the model's numbers.
 """
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from operator import is_
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 
@@ -28,7 +29,7 @@ from icl_mech.model.norms import quicker
 _KEPT = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """A hook point, and the module whose input (`before`) or output it receives."""
 
     point: HookPoint
@@ -47,7 +48,7 @@ class OwnModules:
 
     def __init__(self, block: Any, attends: bool) -> None:
         self._block = block
-        self._places: list[_Place] = []
+        self._places: list[Place] = []
         self._twins: dict[int, Any] = {}
         self.module = self._own(block)
         attention: Any = self._twins.get(id(block.attn.original_component))
@@ -61,6 +62,10 @@ class OwnModules:
             for module in block.modules()
             if isinstance(module, HookPoint | GeneralizedComponent) and id(module) not in places
         ]
+        # The modules' own dictionaries: a hundred modules are asked for hooks before every run.
+        self._hooks_of_others = [hooks for module in self._others for hooks in _hooks_of(module)]
+        self._hooks_of_places = [(place, _hooks_of(place.point)) for place in self._places]
+        self._unhooked_at = -1
 
     @staticmethod
     def of(block: Any, attends: bool) -> "OwnModules | None":
@@ -77,23 +82,38 @@ class OwnModules:
             return None
         return made
 
-    @contextmanager
-    def running(self, context: Context) -> Iterator[bool]:
-        """Context in which hooks are called while the twin runs; false if the twin must not run.
+    def watched(self) -> list[Place] | None:
+        """Where hooks are set; None if the twin must not run.
 
         It must not run if a hook is set on anything but the input or output of one of its modules,
         or on one whose shape the bridge's block records as it runs (OPT's, which puts all tokens in
         a row).
         """
-        watched = [module for module in self._others if _has_hooks(module)]
-        watched += [place.point for place in self._places if _shape_is_noted(place.point)]
-        if any(self._watched(module) for module in watched):
-            yield False
-            return
+        # Torch numbers the hooks of a process. Where no new one was set since this block had none,
+        # it has none.
+        newest = RemovableHandle.next_id
+        if newest == self._unhooked_at:
+            return []
+        hooked = [place for place, hooks in self._hooks_of_places if any(hooks)]
+        watched = [place for place in hooked if self._is_watched(place.point)]
+        if any(_shape_is_noted(place.point) for place in watched):
+            return None
+        if any(self._hooks_of_others) and any(map(self._is_watched, self._others)):
+            return None
+        if not watched:
+            self._unhooked_at = newest
+        return watched
+
+    def run(
+        self,
+        hidden: Tensor,
+        arguments: dict[str, Any],
+        context: Context,
+        watched: Sequence[Place],
+    ) -> Any:
+        """What the block returns, with hooks called at the places that `watched` found."""
         with ExitStack() as stack:
-            for point, module, before in self._places:
-                if not (_has_hooks(point) and self._watched(point)):
-                    continue
+            for point, module, before in watched:
                 if before:
                     handle = module.register_forward_pre_hook(_enter(point), with_kwargs=True)
                 else:
@@ -102,15 +122,15 @@ class OwnModules:
             if self.attends:
                 self._attention.context = context
                 stack.callback(delattr, self._attention, "context")
-            yield True
+            return self.module(hidden, **arguments)
 
     def _own(self, module: Any) -> Any:
         """A copy of a module with no components in it, or the module itself if it has none."""
         if isinstance(module, GeneralizedComponent):
             own = self._own(module.original_component)
             self._places += [
-                _Place(module.hook_in, own, True),
-                _Place(module.hook_out, own, False),
+                Place(module.hook_in, own, True),
+                Place(module.hook_out, own, False),
             ]
             return own
         inside = {name: self._own(child) for name, child in module.named_children()}
@@ -121,25 +141,20 @@ class OwnModules:
         self._twins[id(module)] = twin
         return twin
 
-    def _watched(self, module: nn.Module) -> bool:
+    def _is_watched(self, module: nn.Module) -> bool:
         """Whether there are hooks on a module, except those that TransformerLens sets itself."""
         wiring = {handle.id for handle in getattr(self._block, "_capture_hook_handles", ())}
-        return any(number not in wiring for kept in _KEPT for number in getattr(module, kept))
+        return any(number not in wiring for hooks in _hooks_of(module) for number in hooks)
 
 
 def _shape_is_noted(point: Any) -> bool:
-    """Whether a hook point has hooks, and its activations get a shape that the block recorded."""
-    return _has_hooks(point) and hasattr(getattr(point, "hook_conversion", None), "batch_seq")
+    """Whether the activations of a hook point get a shape that the block recorded."""
+    return hasattr(getattr(point, "hook_conversion", None), "batch_seq")
 
 
-def _has_hooks(module: nn.Module) -> bool:
-    """Whether a module has hooks: a quick first test, made for a hundred modules of every block."""
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-    )
+def _hooks_of(module: nn.Module) -> list[dict[int, Any]]:
+    """A module's hooks by their number, forward and backward, before it runs and after."""
+    return [getattr(module, kept) for kept in _KEPT]
 
 
 class Parts:
@@ -158,19 +173,19 @@ class Parts:
                 left += module._modules.values()
         # Most modules of a bridge are hook points, which hold nothing that could be replaced.
         others = (module for module in found.values() if not isinstance(module, HookPoint))
-        self._found = [(module, _inside(module)) for module in others]
+        self._found = [(vars(module), _inside(vars(module))) for module in others]
 
     def same(self) -> bool:
         """Whether all parts are still the same objects."""
-        return all(
-            len(then) == len(now) and all(map(is_, then, now))
-            for then, now in ((then, _inside(module)) for module, then in self._found)
-        )
+        for here, then in self._found:
+            now = _inside(here)
+            if len(then) != len(now) or not all(map(is_, then, now)):
+                return False
+        return True
 
 
-def _inside(module: Any) -> tuple[Any, ...]:
+def _inside(here: dict[str, Any]) -> tuple[Any, ...]:
     """A module's direct children, its weights, and its replaced `forward` (or None)."""
-    here = vars(module)
     return (*here["_modules"].values(), *here["_parameters"].values(), here.get("forward"))
 
 

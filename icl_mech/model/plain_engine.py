@@ -34,6 +34,7 @@ from icl_mech.model.network import (
     reads_length,
     some_tokens,
 )
+from icl_mech.model.prefix_cache import AfterBlock
 from icl_mech.model.readout import Readout
 from icl_mech.model.verification import refuse_training, rounded_up, tolerance_of
 from icl_mech.model.writing import Write, writing
@@ -109,8 +110,8 @@ class PlainEngine(Engine):
         tick(len(prompts))
         return rearrange(found, "(g b) layer 1 d -> g b layer d", g=len(groups))
 
-    def pass_over(self, prompts: Sequence[Tokens]) -> None:
-        """See `Engine`."""
+    def pass_over(self, prompts: Sequence[Tokens], after_block: AfterBlock | None = None) -> None:
+        """See `Engine`. Hooks see the residual stream; `after_block` is not called."""
         self._stream(prompts)
 
     @torch.no_grad()

@@ -22,6 +22,8 @@ from icl_mech.model.knockouts import Hidden
 from icl_mech.model.masks import Masks
 
 Observer = Callable[[int, Float[Tensor, "prompt branch token d_model"]], None]
+#: Called with (block, residual stream after it) of whole prompts.
+AfterBlock = Callable[[int, Float[Tensor, "prompt token d_model"]], None]
 #: Called with (block, keys, values), both `[prompt, kv_head, branch x token, d_head]`.
 Keeper = Callable[[int, Tensor, Tensor], None]
 
@@ -178,6 +180,56 @@ class Prefill:
     lengths: Int[Tensor, "prompt"]
 
 
+@dataclass(frozen=True)
+class _Entering:
+    """Whole prompts at the first block.
+
+    Attributes:
+        hidden: the residual stream that enters it.
+        positions: of every token.
+        places: the same, with their rows of the model's position tables.
+        masks: by window.
+        nothing: the prefix, which has no tokens.
+    """
+
+    hidden: Float[Tensor, "prompt token d_model"]
+    positions: Int[Tensor, "prompt token"]
+    places: Positions
+    masks: dict[int | None, Masks]
+    nothing: Prefix
+
+    @staticmethod
+    def of(blocks: Blocks, tokens: Int[Tensor, "prompt token"]) -> "_Entering":
+        n_prompts, n_tokens = tokens.shape
+        positions = torch.arange(n_tokens, device=tokens.device).expand(n_prompts, -1)
+        nothing = Prefix.empty(n_prompts, tokens.device)
+        masks = {
+            window: Masks(nothing.positions, positions[:, None], window, blocks.dtype)
+            for window in set(blocks.windows)
+        }
+        hidden = blocks.embed(tokens, positions)
+        return _Entering(hidden, positions, Positions(positions), masks, nothing)
+
+
+def run_through(
+    blocks: Blocks, tokens: Int[Tensor, "prompt token"], after_block: AfterBlock | None = None
+) -> None:
+    """Run right-padded prompts through every block once, and keep nothing of them.
+
+    Args:
+        blocks: the model's blocks, recorded for every position used.
+        tokens: of the prompts; padding comes after the real tokens.
+        after_block: called with (block, residual stream after it).
+    """
+    entering = _Entering.of(blocks, tokens)
+    hidden = entering.hidden
+    for layer, window in enumerate(blocks.windows):
+        past = _Past(entering.nothing, layer, stop=False)
+        hidden = blocks.block(layer, hidden, entering.places, entering.masks[window], past)
+        if after_block is not None:
+            after_block(layer, hidden)
+
+
 def prefill(
     blocks: Blocks,
     tokens: Int[Tensor, "prompt token"],
@@ -190,22 +242,15 @@ def prefill(
     Padding comes after the real tokens, so they never see it. With `keys_only` the last block stops
     when its keys and values are known, because its output is not needed.
     """
-    n_prompts, n_tokens = tokens.shape
-    positions = torch.arange(n_tokens, device=tokens.device).expand(n_prompts, -1)
-    nothing = Prefix.empty(n_prompts, tokens.device)
-    masks = {
-        window: Masks(nothing.positions, positions[:, None], window, blocks.dtype)
-        for window in set(blocks.windows)
-    }
-    places = Positions(positions)
-    hidden = blocks.embed(tokens, positions)
+    entering = _Entering.of(blocks, tokens)
+    hidden, positions = entering.hidden, entering.positions
     keys: list[Tensor] = []
     values: list[Tensor] = []
     resid_pre = [hidden[:, start:].clone()]
     for layer, window in enumerate(blocks.windows):
-        past = _Past(nothing, layer, stop=keys_only and layer == blocks.n_layers - 1)
+        past = _Past(entering.nothing, layer, stop=keys_only and layer == blocks.n_layers - 1)
         try:
-            hidden = blocks.block(layer, hidden, places, masks[window], past)
+            hidden = blocks.block(layer, hidden, entering.places, entering.masks[window], past)
             resid_pre.append(hidden[:, start:].to(tokens.device, copy=True))
         except _EnoughError:
             pass

@@ -22,7 +22,7 @@ from icl_mech.model.engine import (
     padded,
 )
 from icl_mech.model.generation import Generation, greedy
-from icl_mech.model.prefix_cache import Prefill, advance, prefill
+from icl_mech.model.prefix_cache import AfterBlock, Prefill, advance, prefill, run_through
 from icl_mech.model.readout import Readout
 from icl_mech.model.shared_generation import Ended
 from icl_mech.model.verification import verify
@@ -49,6 +49,7 @@ class SharedEngine(Engine):
     """
 
     name = "shared"
+    gives_streams = True
 
     def __init__(self, bridge: Any, budget: int | None = None) -> None:
         super().__init__(bridge, budget)
@@ -98,9 +99,9 @@ class SharedEngine(Engine):
         sizes = [max(n, sum(len(t) - n for t in g)) for n, g in zip(shared, groups, strict=True)]
         return self.in_batches(sizes, run, join)
 
-    def pass_over(self, prompts: Sequence[Tokens]) -> None:
-        """See `Engine`. None of the residual stream is kept."""
-        self.prefill(prompts, start=max(map(len, prompts)), keys_only=False)
+    def pass_over(self, prompts: Sequence[Tokens], after_block: AfterBlock | None = None) -> None:
+        """See `Engine`."""
+        run_through(self.blocks, self.tensor(padded(prompts)), after_block)
 
     @torch.no_grad()
     def evaluate(

@@ -129,6 +129,7 @@ def phases_of(model: HookedModel) -> Iterator[Phases]:
             patched.setattr(owner, attribute, phases.of(name, getattr(owner, attribute)))
 
         put(shared_module, "prefill", "prefill")
+        put(shared_module, "run_through", "prefill")
         put(shared_module, "advance", "queries")
         put(branches_module, "advance", "branches")
         put(engine_module, "read", "readout")
@@ -256,9 +257,9 @@ def report(model: HookedModel, what: str, run: Callable[[], object], expected: C
 def main() -> None:
     torch.set_num_threads(1)
     model = load_model("gemma-3-270m", device="cpu")
-    scan = partial(layer_scan, model, TASK, n_prompts=6, progress=False)
-    expected = expected_cost("scan", "gemma-3-270m", n_prompts=6)
-    report(model, "layer scan, one task, 6 prompts", scan, expected)
+    scan = partial(layer_scan, model, TASK, n_prompts=24, progress=False)
+    expected = expected_cost("scan", "gemma-3-270m", n_prompts=24)
+    report(model, "layer scan, one task, 24 prompts", scan, expected)
     heads = partial(
         head_attribution,
         model,
