@@ -257,9 +257,9 @@ def report(model: HookedModel, what: str, run: Callable[[], object], expected: C
 def main() -> None:
     torch.set_num_threads(1)
     model = load_model("gemma-3-270m", device="cpu")
-    scan = partial(layer_scan, model, TASK, n_prompts=24, progress=False)
-    expected = expected_cost("scan", "gemma-3-270m", n_prompts=24)
-    report(model, "layer scan, one task, 24 prompts", scan, expected)
+    scan = partial(layer_scan, model, TASK, progress=False)
+    expected = expected_cost("scan", "gemma-3-270m")
+    report(model, "layer scan, one task, 50 prompts", scan, expected)
     heads = partial(
         head_attribution,
         model,
