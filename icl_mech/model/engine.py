@@ -8,7 +8,7 @@ in batches. It is slower, and exact for any causal model.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -189,24 +189,30 @@ class Engine(ABC):
         """
         if not prompts:
             raise InputError("no prompts; expected at least one")
-        direct = [self.gives_streams and name == HOOKS["resid_post"] for name, _ in picks]
-        hooks = [name for (name, _), given in zip(picks, direct, strict=True) if not given]
-        refuse_no_hooks(self.bridge, hooks)
+        given = HOOKS["resid_post"] if self.gives_streams else None
+        refuse_no_hooks(self.bridge, [name for name, _ in picks if name != given])
         self.prepare(max(map(len, prompts)))
 
         def run(rows: list[int]) -> tuple[Tensor, ...]:
             writes = [] if branch is None else list(branch.writes(rows, range(len(rows))))
-            all_kept = [_Kept(pick, rows, self.n_layers, self.device) for _, pick in picks]
-            given = [kept for kept, at_once in zip(all_kept, direct, strict=True) if at_once]
-            hooked = [kept for kept, at_once in zip(all_kept, direct, strict=True) if not at_once]
+            kept = [(name, _Kept(pick, rows, self.n_layers, self.device)) for name, pick in picks]
 
             def after_block(layer: int, stream: Tensor) -> None:
-                for kept in given:
-                    kept.take(layer, stream)
+                for name, one in kept:
+                    if name == given:
+                        one.take(layer, stream)
 
-            with writing(self.bridge, writes), self._hooked(hooks, hooked):
+            hooks = [
+                (name.format(layer), one.hook(layer))
+                for name, one in kept
+                if name != given
+                for layer in range(self.n_layers)
+            ]
+            # Looking up hook points takes longer than running a small block.
+            hooked = self.bridge.hooks(fwd_hooks=hooks) if hooks else nullcontext()
+            with writing(self.bridge, writes), hooked:
                 self.pass_over([prompts[r] for r in rows], after_block)
-            return tuple(kept.activations for kept in all_kept)
+            return tuple(one.activations for _, one in kept)
 
         return self.in_batches([len(t) for t in prompts], run, join_each)
 
@@ -325,16 +331,6 @@ class Engine(ABC):
                 continue
             done += batch.stop
         return join(parts, torch.tensor(order).argsort())
-
-    def _hooked(self, names: Sequence[str], kept: Sequence["_Kept"]) -> AbstractContextManager[Any]:
-        """Context with hooks of these names in every block, which keep what they are given."""
-        hooks = [
-            (name.format(layer), one.hook(layer))
-            for name, one in zip(names, kept, strict=True)
-            for layer in range(self.n_layers)
-        ]
-        # Looking up hook points takes longer than running a small block.
-        return self.bridge.hooks(fwd_hooks=hooks) if hooks else nullcontext()
 
     def retried(self, run: Callable[[], T]) -> T:
         """The result of `run`, which is called again with half the budget when memory runs out."""
